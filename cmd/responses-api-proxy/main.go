@@ -1,0 +1,181 @@
+// Responses-api-proxy lets the users of a host spend an OpenAI API key that
+// none of them can read. It is a drop-in for codex responses-api-proxy, also
+// under the name codex-responses-api-proxy.
+//
+// It reads the key from standard input, one line, into memory that neither a
+// debugger nor root's /proc/PID/mem can read, listens on 127.0.0.1, and
+// forwards exactly POST /v1/responses to the upstream with the key added. It
+// never follows a redirect, never retries a request that the upstream may have
+// seen, never buffers an answer, and never prints the key, nor anything of a
+// request or an answer.
+//
+// Files: it reads the root certificates (SSL_CERT_FILE, SSL_CERT_DIR) and the
+// resolver's files; it writes --server-info, once. Environment: HTTPS_PROXY,
+// NO_PROXY and SSL_CERT_*.
+//
+// Signals: SIGTERM, SIGINT and SIGQUIT stop it: no new connections, running
+// requests get --drain-timeout to end, a second signal cuts them. SIGHUP and
+// SIGPIPE are ignored. Standard output and standard error may be closed or
+// broken at any time.
+//
+// Exit codes: 0 after a stop, 1 when it could not start or go on, 2 for a
+// command line that it does not understand.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is main in the order in which things must happen. Whatever it holds is
+// released, and the key wiped, before it returns.
+func run(args []string) int {
+	// Broken pipes are errors of the writes that meet them, and a terminal's
+	// end is no reason to stop serving.
+	ignoreSignals()
+	errs := newErrorLog(os.Stderr)
+	defer errs.close()
+	// First of all: nobody may look into this process once it has the key.
+	missing, err := harden.Process()
+	if err != nil {
+		return errs.fatal(err)
+	}
+	opts, err := parseFlags(args)
+	if err != nil {
+		return errs.usage(err)
+	}
+	if opts.print != "" {
+		fmt.Print(opts.print)
+		return 0
+	}
+	// The key before everything else that can fail: so the original does it.
+	key, err := readKey(opts.secretMemory)
+	if err != nil {
+		return errs.fatal(err)
+	}
+	defer key.Wipe()
+	target, err := upstream.ParseTarget(opts.upstreamURL, opts.insecureUpstream)
+	if err != nil {
+		return errs.fatal(err)
+	}
+	listener, err := listen.TCP(opts.port)
+	if err != nil {
+		return errs.fatal(err)
+	}
+	defer listener.Close()
+	client, err := upstream.New(upstream.Config{Target: target, Key: key, LegacyTLS: opts.legacyTLS})
+	if err != nil {
+		return errs.fatal(err)
+	}
+	defer client.Close()
+	// Clients may come as soon as this file is there: the socket already
+	// takes their connections.
+	if opts.serverInfo != "" {
+		if err := listen.WriteInfo(opts.serverInfo, listen.Port(listener), os.Getpid()); err != nil {
+			return errs.fatal(err)
+		}
+	}
+	errs.print(fmt.Sprintf("listening on %s", listener.Addr()))
+	warn(errs, key, missing)
+	return serve(opts, errs, listener, client)
+}
+
+// serve serves until it is told to stop, and drains.
+func serve(opts *options, errs *errorLog, listener net.Listener, client *upstream.Client) int {
+	stop := make(chan os.Signal, 2)
+	signal.Notify(stop, stopSignals...)
+	asked := make(chan struct{}, 1)
+	cfg := proxy.Config{Upstream: client, Log: errs.line}
+	if opts.httpShutdown {
+		cfg.Shutdown = func() {
+			select {
+			case asked <- struct{}{}:
+			default: // asked already
+			}
+		}
+	}
+	engine := front.New(front.Config{Proxy: proxy.New(cfg), Log: errs.line})
+	served := make(chan error, 1)
+	go func() { served <- engine.Serve(listener) }()
+	select {
+	case <-stop:
+	case <-asked:
+	case err := <-served:
+		return errs.fatal(fmt.Errorf("cannot go on serving: %w", err))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), opts.drainTimeout)
+	defer cancel()
+	go func() {
+		<-stop
+		cancel()
+	}()
+	if engine.Drain(ctx, listener) != nil {
+		errs.line("stopped before all requests had ended; --drain-timeout gives them longer")
+	}
+	return 0
+}
+
+// readKey reads the key from standard input, and then closes that: nothing else
+// may come in by it.
+func readKey(policy secret.Policy) (*secret.Key, error) {
+	restore, tty, err := secret.NoEcho(0)
+	if err != nil {
+		return nil, err
+	}
+	if tty {
+		defer restore()
+		defer restoreOnSignal(restore)()
+		fmt.Fprint(os.Stderr, "OpenAI API key (it is not shown): ")
+	}
+	key, err := secret.Read(0, policy)
+	if err != nil {
+		return nil, err
+	}
+	if err := dropStdin(); err != nil {
+		key.Wipe()
+		return nil, fmt.Errorf("cannot close standard input: %w", err)
+	}
+	return key, nil
+}
+
+// restoreOnSignal gives the terminal its echo back when the prompt is broken
+// off.
+func restoreOnSignal(restore func()) (done func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, stopSignals...)
+	go func() {
+		if _, ok := <-c; ok {
+			restore()
+			os.Exit(130)
+		}
+	}()
+	return func() {
+		signal.Stop(c)
+		close(c)
+	}
+}
+
+// warn says at start what protection is missing.
+func warn(errs *errorLog, key *secret.Key, missing []string) {
+	if kind, why := key.Memory(); kind != secret.MemfdSecret {
+		errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, why))
+	}
+	for _, m := range missing {
+		errs.line("warning: this system does not offer the protection " + m)
+	}
+	if _, ok := os.LookupEnv("OPENAI_API_KEY"); ok {
+		errs.line("warning: OPENAI_API_KEY stands in this process's environment, where root can read it; start it with env -u OPENAI_API_KEY")
+	}
+}

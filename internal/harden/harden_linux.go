@@ -1,0 +1,65 @@
+package harden
+
+import (
+	"errors"
+	"fmt"
+	"os/signal"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func lockDown() (missing []string, err error) {
+	return nil, errors.Join(noDump(), noCore(), noPreemptionSignal())
+}
+
+// noDump makes /proc/PID/{mem,maps,environ,fd}, ptrace and process_vm_readv
+// refuse every process without CAP_SYS_PTRACE, those of the same user included
+// (prctl(2), PR_SET_DUMPABLE).
+func noDump() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl(PR_SET_DUMPABLE, 0): %w", err)
+	}
+	got, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("prctl(PR_GET_DUMPABLE): %w", err)
+	}
+	if got != 0 {
+		return fmt.Errorf("PR_SET_DUMPABLE had no effect: it is still %d", got)
+	}
+	return nil
+}
+
+// noPreemptionSignal turns Go's asynchronous preemption off for this process.
+// It works by SIGURG, and its handler saves the vector registers, which may
+// hold a piece of a key in the middle of a copy, on a signal stack in the heap.
+// The caller must not spin without function calls after this.
+func noPreemptionSignal() error {
+	signal.Ignore(unix.SIGURG)
+	handler, err := signalHandler(unix.SIGURG)
+	if err != nil {
+		return fmt.Errorf("rt_sigaction(SIGURG): %w", err)
+	}
+	const sigIgn = 1
+	if handler != sigIgn {
+		return errors.New("ignoring SIGURG had no effect")
+	}
+	return nil
+}
+
+// signalHandler asks the kernel for a signal's handler (rt_sigaction(2)); the
+// structure is the same on amd64 and arm64.
+func signalHandler(sig unix.Signal) (uintptr, error) {
+	var act struct {
+		handler  uintptr
+		flags    uint64
+		restorer uintptr
+		mask     uint64
+	}
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0,
+		uintptr(unsafe.Pointer(&act)), unsafe.Sizeof(act.mask), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return act.handler, nil
+}

@@ -1,0 +1,54 @@
+package http1
+
+import "bytes"
+
+// Response is the head of an answer.
+type Response struct {
+	message
+	// Status is the status code, 100 to 999.
+	Status int
+}
+
+// Parse reads a whole head, as HeadEnd delimits it, of an answer to a POST into
+// r; r's fields keep pointing into head. Its errors are all of type *Error.
+func (r *Response) Parse(head []byte) error {
+	line, rest := nextLine(head)
+	if err := r.parseLine(line); err != nil {
+		return err
+	}
+	if err := r.parseFields(rest); err != nil {
+		return err
+	}
+	r.Close = r.Minor == 0
+	if err := r.frame(UntilClose); err != nil {
+		return err
+	}
+	if r.Status < 200 || r.Status == 204 || r.Status == 304 {
+		r.Length = 0 // whatever the fields say (RFC 9112, section 6.3)
+	}
+	if r.Length == UntilClose {
+		r.Close = true
+	}
+	return nil
+}
+
+func (r *Response) parseLine(line []byte) error {
+	const form = "HTTP/1.x NNN"
+	if len(line) < len(form) || !bytes.HasPrefix(line, []byte("HTTP/1.")) || line[8] != ' ' || len(line) > len(form) && line[len(form)] != ' ' {
+		return bad("the status line is not 'HTTP/1.1 NNN reason'")
+	}
+	if r.Minor = int(line[7] - '0'); r.Minor > 1 || line[7] < '0' {
+		return bad("the answer's version is not HTTP/1.1 or HTTP/1.0")
+	}
+	r.Status = 0
+	for _, c := range line[9:12] {
+		if c < '0' || c > '9' {
+			return bad("the status code is not a number")
+		}
+		r.Status = r.Status*10 + int(c-'0')
+	}
+	if r.Status < 100 {
+		return bad("the status code is below 100")
+	}
+	return nil
+}

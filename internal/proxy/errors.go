@@ -1,0 +1,158 @@
+package proxy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+// Code is the "code" of an error that the proxy itself answers with. The list
+// is closed, and documented in docs/errors.md.
+type Code string
+
+// The codes.
+const (
+	RouteNotAllowed       Code = "route_not_allowed"
+	WebsocketNotSupported Code = "websocket_not_supported"
+	MalformedRequest      Code = "malformed_request"
+	HeadTooLarge          Code = "head_too_large"
+	RequestTimeout        Code = "request_timeout"
+	IncompleteBody        Code = "incomplete_body"
+	UpstreamUnreachable   Code = "upstream_unreachable"
+	UpstreamTLS           Code = "upstream_tls_failed"
+	UpstreamTimeout       Code = "upstream_timeout"
+	UpstreamClosed        Code = "upstream_closed"
+	UpstreamMalformed     Code = "upstream_malformed"
+	UpstreamRedirect      Code = "upstream_redirect"
+	InternalError         Code = "internal_error"
+)
+
+// refusal is what a client is told, in fixed words: what went wrong at the
+// upstream is for the operator's log alone.
+type refusal struct {
+	status        int
+	kind, message string
+}
+
+const (
+	invalid = "invalid_request_error"
+	server  = "server_error"
+)
+
+var refusals = map[Code]refusal{
+	RouteNotAllowed:       {403, invalid, "This proxy forwards exactly POST /v1/responses. Set the client's base URL to http://HOST:PORT/v1 and use the Responses API."},
+	WebsocketNotSupported: {426, invalid, "This proxy does not speak WebSocket. Send POST /v1/responses instead; Codex does so by itself."},
+	MalformedRequest:      {400, invalid, "The request is not well-formed HTTP/1.1"},
+	HeadTooLarge:          {431, invalid, "The request's head is too large. OpenAI asks for less than 64 KiB of headers."},
+	RequestTimeout:        {408, invalid, "The request did not arrive in time. Send it again, without pauses."},
+	IncompleteBody:        {400, invalid, "The request's body is incomplete or malformed. Nothing was sent to the upstream as complete; send it again."},
+	UpstreamUnreachable:   {502, server, "The proxy cannot reach the upstream. Try again; the proxy's log on standard error says why."},
+	UpstreamTLS:           {502, server, "The proxy cannot make a secure connection to the upstream. The proxy's log on standard error says why."},
+	UpstreamTimeout:       {504, server, "The upstream did not accept a connection in time. Try again."},
+	UpstreamClosed:        {502, server, "The upstream closed the connection without an answer. The request may have been processed; try again."},
+	UpstreamMalformed:     {502, server, "The upstream's answer is not well-formed HTTP/1.1. The proxy's log on standard error says more."},
+	UpstreamRedirect:      {502, server, "The upstream answered with a redirect, which the proxy neither follows nor passes on. Check --upstream-url."},
+	InternalError:         {500, server, "The proxy failed. Try again; if it goes on, look at the proxy's log on standard error."},
+}
+
+// codes maps what can go wrong on the way to the upstream.
+var codes = map[upstream.Kind]Code{
+	upstream.Unreachable: UpstreamUnreachable,
+	upstream.TLSFailed:   UpstreamTLS,
+	upstream.Timeout:     UpstreamTimeout,
+	upstream.Closed:      UpstreamClosed,
+	upstream.Malformed:   UpstreamMalformed,
+	upstream.BodyFailed:  IncompleteBody,
+	upstream.Internal:    InternalError,
+}
+
+// Codes calls each for every code there is, with the status that it comes with.
+func Codes(each func(code Code, status int)) {
+	for code, r := range refusals {
+		each(code, r.status)
+	}
+}
+
+// errorFields are the same in every refusal. net/http adds the date.
+var errorFields = []http1.Field{{Name: []byte("Content-Type"), Value: []byte("application/json")}}
+
+// body renders a refusal in the shape of OpenAI's errors.
+func body(code Code, message string) []byte {
+	type detail struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    Code    `json:"code"`
+	}
+	b, _ := json.Marshal(map[string]detail{"error": {Message: message, Type: refusals[code].kind, Code: code}}) // cannot fail: strings only
+	return append(b, '\n')
+}
+
+// Refuse answers with code, and logs it with the detail, if there is one.
+func (p *Proxy) Refuse(a Answer, code Code, detail string) error {
+	p.log(code, detail)
+	return refuse(a, code, refusals[code].status, refusals[code].message)
+}
+
+// RefuseSyntax answers a request that package http1 refused to parse. The
+// reason is in the answer: it says nothing but what the client did.
+func (p *Proxy) RefuseSyntax(a Answer, reason *http1.Error) error {
+	p.log(MalformedRequest, reason.Reason)
+	return refuse(a, MalformedRequest, reason.Status, refusals[MalformedRequest].message+": "+reason.Reason+".")
+}
+
+func refuse(a Answer, code Code, status int, message string) error {
+	b := body(code, message)
+	fields := errorFields
+	if status == 426 { // RFC 9110, section 15.5.22, wants the protocol named
+		fields = append(fields[:1:1], http1.Field{Name: []byte("Upgrade"), Value: []byte("HTTP/1.1")},
+			http1.Field{Name: []byte("Connection"), Value: []byte("Upgrade")})
+	}
+	a.Head(status, fields, int64(len(b)))
+	return a.Write(b)
+}
+
+func (p *Proxy) log(code Code, detail string) {
+	if detail == "" {
+		p.cfg.Log(string(code))
+		return
+	}
+	p.cfg.Log(fmt.Sprintf("%s: %s", code, detail))
+}
+
+// failed answers for an upstream that could not be asked, or did not answer.
+func (p *Proxy) failed(a Answer, err error) error {
+	code, detail := classify(err)
+	if code == "" {
+		return ErrAbort // the client has left: there is nobody to tell
+	}
+	return p.Refuse(a, code, detail)
+}
+
+func classify(err error) (Code, string) {
+	var e *upstream.Error
+	if !errors.As(err, &e) {
+		return InternalError, "an error of an unknown kind"
+	}
+	return codes[e.Kind], e.Error()
+}
+
+// cut logs why an answer ends in the middle.
+func (p *Proxy) cut(err error) error {
+	if code, detail := classify(err); code != "" {
+		p.log(code, detail)
+	}
+	return ErrAbort
+}
+
+// bodyFailed answers a client whose body did not come as announced.
+func (p *Proxy) bodyFailed(a Answer, err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return p.Refuse(a, RequestTimeout, "the body stalled")
+	}
+	return p.Refuse(a, IncompleteBody, "")
+}

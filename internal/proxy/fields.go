@@ -1,0 +1,85 @@
+package proxy
+
+import (
+	"bytes"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+// Fields that are never passed on to the upstream.
+var dropFromRequest = lookup(
+	// Credentials: the only one that the upstream sees is ours.
+	"authorization", "proxy-authorization", "cookie", "cookie2", "api-key", "x-api-key", "x-goog-api-key",
+	// Set anew for the upstream, or met here.
+	"host", "content-length", "expect",
+	// Between the client and us only (RFC 9110, section 7.6.1).
+	"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
+	// Who is behind us is nobody's business.
+	"forwarded", "via", "x-real-ip",
+)
+
+// Fields that are never passed on to the client.
+var dropFromAnswer = lookup(
+	// Between the upstream and us only.
+	"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+	"proxy-authenticate", "proxy-authentication-info", "content-length",
+	// They would bind the client to another origin than the one it talks to.
+	"set-cookie", "set-cookie2", "alt-svc", "strict-transport-security",
+	// Credentials have no place in an answer.
+	"authorization",
+)
+
+// requestFields appends the client's fields that may pass to dst.
+func requestFields(dst, fields []http1.Field) []http1.Field {
+	return passing(dst, fields, func(name []byte) bool {
+		return dropFromRequest.has(name) || len(name) > 12 && http1.Is(name[:12], "x-forwarded-")
+	})
+}
+
+// answerFields appends the upstream's fields that may pass to dst.
+func answerFields(dst, fields []http1.Field) []http1.Field {
+	return passing(dst, fields, dropFromAnswer.has)
+}
+
+// passing appends to dst what neither drop nor the Connection field names.
+func passing(dst, fields []http1.Field, drop func(name []byte) bool) []http1.Field {
+	for _, f := range fields {
+		if !drop(f.Name) && !nominated(fields, f.Name) {
+			dst = append(dst, f)
+		}
+	}
+	return dst
+}
+
+// nominated tells whether a Connection field names the field as one that is
+// for the next hop only.
+func nominated(fields []http1.Field, name []byte) (found bool) {
+	for _, f := range fields {
+		if http1.Is(f.Name, "connection") {
+			http1.Tokens(f.Value, func(option []byte) {
+				found = found || bytes.EqualFold(option, name)
+			})
+		}
+	}
+	return found
+}
+
+// nameSet finds names of any case without making strings of them.
+type nameSet map[int][]string // by length
+
+func lookup(names ...string) nameSet {
+	s := nameSet{}
+	for _, n := range names {
+		s[len(n)] = append(s[len(n)], n)
+	}
+	return s
+}
+
+func (s nameSet) has(name []byte) bool {
+	for _, n := range s[len(name)] {
+		if http1.Is(name, n) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,172 @@
+// Package proxy decides what may pass and relays it: the closed list of routes,
+// the header rules, and the answer's bytes as they come.
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+// Request is a request of a client, as the serving engine hands it over.
+type Request struct {
+	// Head is valid until Serve returns.
+	Head *http1.Request
+	// Body is what follows the head. Its Read blocks, with a time limit of the
+	// engine's own on a client that has stopped sending. io.EOF means that all
+	// of it was there.
+	Body upstream.Body
+}
+
+// Answer is where the answer to one request goes.
+type Answer interface {
+	// Head takes the answer's head; length is as in package http1. The engine
+	// may hold it back until Write or Flush.
+	Head(status int, fields []http1.Field, length int64)
+	// Write takes a piece of the body. It blocks for as long as the client
+	// does not read.
+	Write(p []byte) error
+	// Flush sends what is held back.
+	Flush() error
+}
+
+// Upstream sends requests to the one destination.
+type Upstream interface {
+	Do(ctx context.Context, r *upstream.Request) (*upstream.Response, error)
+}
+
+// Config says what a Proxy works with.
+type Config struct {
+	// Upstream is where allowed requests go. Required.
+	Upstream Upstream
+	// Shutdown is called once the answer to GET /shutdown has been handed to
+	// the engine; nil means that the route is closed.
+	Shutdown func()
+	// Log takes one line for each error that a client was told of; nil drops
+	// them. It must not block.
+	Log func(line string)
+}
+
+// Proxy serves requests. Its methods may be used concurrently.
+type Proxy struct{ cfg Config }
+
+// New returns a Proxy.
+func New(cfg Config) *Proxy {
+	if cfg.Log == nil {
+		cfg.Log = func(string) {}
+	}
+	return &Proxy{cfg: cfg}
+}
+
+// ErrAbort is returned by Serve when the answer is incomplete: the engine must
+// end the connection so that the client cannot take it for whole.
+var ErrAbort = errors.New("the answer is incomplete")
+
+// Serve answers one request. ctx ends when the client leaves.
+func (p *Proxy) Serve(ctx context.Context, r *Request, a Answer) error {
+	switch route(r.Head) {
+	case responses:
+		return p.forward(ctx, r, a)
+	case shutdown:
+		if p.cfg.Shutdown != nil {
+			a.Head(200, nil, 0)
+			err := a.Flush()
+			p.cfg.Shutdown()
+			return err
+		}
+		return p.Refuse(a, RouteNotAllowed, "GET /shutdown needs --http-shutdown")
+	case websocket:
+		return p.Refuse(a, WebsocketNotSupported, "")
+	default:
+		return p.Refuse(a, RouteNotAllowed, "")
+	}
+}
+
+// forward sends the request on and relays the answer.
+func (p *Proxy) forward(ctx context.Context, r *Request, a Answer) error {
+	out := &upstream.Request{Length: r.Head.Length}
+	var space [32]http1.Field
+	out.Fields = requestFields(space[:0], r.Head.Fields)
+	buf, err := readStart(out, r)
+	defer func() { buf.giveBack() }()
+	if err != nil {
+		return p.bodyFailed(a, err)
+	}
+	res, err := p.cfg.Upstream.Do(ctx, out)
+	if err != nil {
+		return p.failed(a, err)
+	}
+	defer res.Close()
+	if status := res.Head.Status; status >= 300 && status < 400 && status != 304 {
+		return p.Refuse(a, UpstreamRedirect, fmt.Sprintf("status %d", status))
+	}
+	if res.Sent() { // the stream may last for long
+		buf.giveBack()
+		buf = nil
+	}
+	return p.relay(res, a)
+}
+
+// relay passes the answer on. It flushes whenever the upstream makes it wait,
+// so that nothing is ever held back: not the head, not an event. The last piece
+// leaves together with the body's end, which the engine adds.
+func (p *Proxy) relay(res *upstream.Response, a Answer) error {
+	var space [32]http1.Field
+	a.Head(res.Head.Status, answerFields(space[:0], res.Head.Fields), res.Head.Length)
+	for {
+		piece, err := res.Buffered()
+		if len(piece) == 0 && err == nil {
+			if a.Flush() != nil {
+				return ErrAbort
+			}
+			piece, err = res.Next()
+		}
+		if len(piece) > 0 && a.Write(piece) != nil {
+			return ErrAbort
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return p.cut(err)
+		}
+	}
+}
+
+type routeID int
+
+const (
+	none routeID = iota
+	responses
+	shutdown
+	websocket
+)
+
+// route compares method and target byte by byte: no other spelling of the same
+// path is the same route.
+func route(h *http1.Request) routeID {
+	switch {
+	case string(h.Method) == "POST" && string(h.Target) == "/v1/responses":
+		return responses
+	case string(h.Method) == "GET" && string(h.Target) == "/shutdown":
+		return shutdown
+	case string(h.Method) == "GET" && string(h.Target) == "/v1/responses" && upgrades(h):
+		return websocket
+	default:
+		return none
+	}
+}
+
+func upgrades(h *http1.Request) bool {
+	for _, f := range h.Fields {
+		if http1.Is(f.Name, "upgrade") && bytes.EqualFold(f.Value, []byte("websocket")) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,84 @@
+// Package secret holds one API key in one region of secret memory: read there
+// straight from a file descriptor, lent to a writer, wiped, and never printed.
+package secret
+
+import (
+	"fmt"
+	"runtime"
+)
+
+// Policy says what to do where the kernel has no secret memory.
+type Policy string
+
+// The policies of --secret-memory.
+const (
+	// Auto falls back to locked anonymous memory, which root can read; Kind
+	// tells what was had.
+	Auto Policy = "auto"
+	// Require refuses every fallback.
+	Require Policy = "require"
+)
+
+// Kind names what a region's memory is made of, in the words of the start line.
+type Kind string
+
+// The kinds, best first.
+const (
+	// MemfdSecret is memory that the kernel itself cannot reach for others:
+	// memfd_secret(2). Not readable through /proc/PID/mem, even by root.
+	MemfdSecret Kind = "memfd_secret"
+	// Locked is ordinary memory that is neither swapped nor, where the system
+	// allows it, dumped or inherited. Root can read it.
+	Locked Kind = "locked"
+)
+
+// redacted is what every type of this package prints.
+const redacted = "[redacted]"
+
+// region is one mapping between two inaccessible pages.
+type region struct {
+	bytes []byte
+	kind  Kind
+	why   error // why kind is not MemfdSecret
+}
+
+// newRegion maps memory of the best kind that policy and system allow, of the
+// first of sizes (in bytes, descending) for which the limit on locked memory
+// has room. The memory is zero.
+func newRegion(policy Policy, sizes ...int) (*region, error) {
+	b, why := mapFirst(mapSecret, sizes)
+	if why == nil {
+		return &region{bytes: b, kind: MemfdSecret}, nil
+	}
+	if policy == Require {
+		return nil, fmt.Errorf("no secret memory: %w; --secret-memory=auto would accept memory that root can read", why)
+	}
+	b, err := mapFirst(mapLocked, sizes)
+	if err != nil {
+		return nil, fmt.Errorf("no memory that is safe for a key: %w; %w", why, err)
+	}
+	return &region{bytes: b, kind: Locked, why: why}, nil
+}
+
+// mapFirst returns the first size that can be had, or the last error.
+func mapFirst(mapper func(int) ([]byte, error), sizes []int) (b []byte, err error) {
+	for _, size := range sizes {
+		if b, err = mapper(size); err == nil {
+			return b, nil
+		}
+	}
+	return nil, err
+}
+
+// Format keeps the memory out of fmt, whatever the verb.
+func (r *region) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
+
+var zeros [256]byte
+
+// wipe overwrites b. The last write is a memmove of 256 bytes, which passes
+// through all vector registers: what an earlier copy left there goes as well.
+func wipe(b []byte) {
+	clear(b)
+	copy(b[:min(len(b), len(zeros))], zeros[:])
+	runtime.KeepAlive(&b)
+}

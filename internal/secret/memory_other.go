@@ -1,0 +1,29 @@
+//go:build unix && !linux
+
+package secret
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+func mapSecret(int) ([]byte, error) {
+	return nil, errors.New("memfd_secret is Linux only")
+}
+
+// mapLocked maps size bytes that are not swapped; this system has no call to
+// keep them out of a core file.
+func mapLocked(size int) ([]byte, error) {
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, fmt.Errorf("mmap: %w", err)
+	}
+	if err := unix.Mlock(b); err != nil {
+		return nil, errors.Join(fmt.Errorf("mlock: %w", err), unix.Munmap(b))
+	}
+	return b, nil
+}
+
+func unmapGuarded(b []byte) error { return unix.Munmap(b) }

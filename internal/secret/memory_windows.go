@@ -1,0 +1,29 @@
+package secret
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+)
+
+func mapSecret(int) ([]byte, error) {
+	return nil, errors.New("memfd_secret is Linux only")
+}
+
+// mapLocked allocates size bytes that are not written to the page file.
+func mapLocked(size int) ([]byte, error) {
+	addr, err := windows.VirtualAlloc(0, uintptr(size), windows.MEM_COMMIT|windows.MEM_RESERVE, windows.PAGE_READWRITE)
+	if err != nil {
+		return nil, fmt.Errorf("VirtualAlloc: %w", err)
+	}
+	if err := windows.VirtualLock(addr, uintptr(size)); err != nil {
+		return nil, errors.Join(fmt.Errorf("VirtualLock: %w", err), windows.VirtualFree(addr, 0, windows.MEM_RELEASE))
+	}
+	return unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&addr))), size), nil
+}
+
+func unmapGuarded(b []byte) error {
+	return windows.VirtualFree(uintptr(unsafe.Pointer(&b[0])), 0, windows.MEM_RELEASE)
+}

@@ -1,0 +1,126 @@
+// Package upstream is the way to the one destination: connections, TLS, and the
+// writer that puts the API key on the wire and nowhere else.
+package upstream
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+)
+
+// Config says where to and with what.
+type Config struct {
+	// Target is the destination. Required.
+	Target *Target
+	// Key is the credential. Required.
+	Key *secret.Key
+	// LegacyTLS speaks TLS 1.2, with AEAD cipher suites only, in place of 1.3.
+	LegacyTLS bool
+	// Roots are the trusted certificate authorities; nil means those of the
+	// system, SSL_CERT_FILE and SSL_CERT_DIR.
+	Roots *x509.CertPool
+}
+
+// Client sends requests to the target. Its methods may be used concurrently.
+type Client struct {
+	dialer   *dialer
+	key      *secret.Key
+	prefix   []byte
+	geometry *geometry
+	pool     pool
+}
+
+// New prepares a client and reads all files that it needs. It connects to
+// nothing.
+func New(cfg Config) (*Client, error) {
+	d, err := newDialer(cfg.Target, cfg.LegacyTLS, cfg.Roots)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		dialer:   d,
+		key:      cfg.Key,
+		prefix:   []byte("POST " + cfg.Target.Path + " HTTP/1.1\r\nhost: " + cfg.Target.Host + "\r\n"),
+		geometry: newGeometry(),
+	}, nil
+}
+
+// Close closes the connections that wait for another request.
+func (c *Client) Close() { c.pool.close() }
+
+// Do sends r and returns the answer once its head is there; the upstream may
+// take as long as it likes. When ctx ends, the connection is closed at once.
+// A request of which the upstream may have seen a byte is never sent again.
+// Errors are of type *Error.
+func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
+	for {
+		cn, reused, err := c.connection(ctx)
+		if err != nil {
+			return nil, cancelled(ctx, err)
+		}
+		before := cn.taken.Load()
+		res, err := c.exchange(ctx, cn, r)
+		if err == nil {
+			return res, nil
+		}
+		// The pooled connection was dead and took nothing: the next one is
+		// as good as the first.
+		if reused && cn.taken.Load() == before && r.Rest == nil && ctx.Err() == nil && isKind(err, Closed) {
+			continue
+		}
+		return nil, cancelled(ctx, err)
+	}
+}
+
+// connection takes a pooled connection or makes a new one.
+func (c *Client) connection(ctx context.Context) (cn *conn, reused bool, err error) {
+	if cn := c.pool.get(); cn != nil {
+		return cn, true, nil
+	}
+	cn, err = c.dialer.dial(ctx)
+	return cn, false, err
+}
+
+// exchange sends r on cn and reads the head of the answer. cn belongs to the
+// answer, or is closed on an error.
+func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response, error) {
+	res := &Response{c: cn, client: c, request: r}
+	res.watch(ctx)
+	before := cn.taken.Load()
+	w := &writer{conn: cn, key: c.key, prefix: c.prefix, geometry: c.geometry}
+	left, err := w.start(ctx, r)
+	switch {
+	case errors.Is(err, secret.ErrWiped):
+		res.Close()
+		return nil, &Error{Kind: Internal, Cause: err}
+	case err != nil && cn.taken.Load() == before:
+		res.Close()
+		return nil, fail(Closed, "sending the request: %w", err)
+	case err == nil && (len(left) > 0 || r.Rest != nil):
+		res.copyBody(w, left)
+	}
+	// After a failed write there may still be an answer, such as 413.
+	if err := res.readHead(); err != nil {
+		res.Close()
+		return nil, err
+	}
+	if err != nil {
+		res.reuse = false
+	}
+	return res, nil
+}
+
+func isKind(err error, kind Kind) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == kind
+}
+
+// cancelled lets the caller's own end take precedence over what came of it.
+func cancelled(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fail(Cancelled, "the request was cancelled: %w", context.Cause(ctx))
+	}
+	return err
+}

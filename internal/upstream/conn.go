@@ -1,0 +1,167 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	bufferSize = 16 << 10  // of a busy reader: one TLS record
+	smallSize  = 1 << 10   // of a reader between events
+	maxHead    = 128 << 10 // of an answer, in bytes
+)
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+
+// conn is one connection to the upstream. It is its own transport below TLS:
+// there it counts what the kernel has taken, which tells whether the upstream
+// may have seen any byte of a request.
+type conn struct {
+	tcp     *net.TCPConn
+	raw     syscall.RawConn
+	session *tls.Conn // nil for plain http
+	taken   atomic.Int64
+	held    *[]byte   // sealed records that wait for flush; see hold
+	vec     [4][]byte // of a plain request's writev
+	in      reader
+	idle    time.Time // since when it waits in the pool
+	once    sync.Once
+}
+
+func newConn(tcp *net.TCPConn) *conn {
+	c := &conn{tcp: tcp}
+	c.raw, _ = tcp.SyscallConn() // fails only for a nil connection
+	c.in.src = tcp
+	return c
+}
+
+// secure lets everything from now on go through session.
+func (c *conn) secure(session *tls.Conn) {
+	c.session = session
+	c.in.src = session
+}
+
+// close ends the connection at once, whoever is reading or writing, and without
+// the alert that tls.Conn.Close might wait to send.
+func (c *conn) close() { c.once.Do(func() { c.tcp.Close() }) }
+
+// Write is called by crypto/tls with sealed records.
+func (c *conn) Write(p []byte) (int, error) {
+	if c.held != nil {
+		*c.held = append(*c.held, p...)
+		return len(p), nil
+	}
+	n, err := c.tcp.Write(p)
+	c.taken.Add(int64(n))
+	return n, err
+}
+
+// hold keeps sealed records back until flush, so that a message of several
+// small records leaves in one system call. Only the goroutine that writes
+// requests may call it, and only while no answer is being read: reading may
+// write as well.
+func (c *conn) hold() {
+	c.held = buffers.Get().(*[]byte)
+	*c.held = (*c.held)[:0]
+}
+
+func (c *conn) flush() error {
+	held := c.held
+	if held == nil {
+		return nil
+	}
+	c.held = nil
+	_, err := c.Write(*held)
+	*held = (*held)[:cap(*held)]
+	buffers.Put(held)
+	return err
+}
+
+// The rest of net.Conn, for crypto/tls.
+
+func (c *conn) Read(p []byte) (int, error)         { return c.tcp.Read(p) }
+func (c *conn) Close() error                       { c.close(); return nil }
+func (c *conn) LocalAddr() net.Addr                { return c.tcp.LocalAddr() }
+func (c *conn) RemoteAddr() net.Addr               { return c.tcp.RemoteAddr() }
+func (c *conn) SetDeadline(t time.Time) error      { return c.tcp.SetDeadline(t) }
+func (c *conn) SetReadDeadline(t time.Time) error  { return c.tcp.SetReadDeadline(t) }
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.tcp.SetWriteDeadline(t) }
+
+var errHeadTooLarge = errors.New("the head is too large")
+
+// reader holds what was read and not yet used: buf[r:w]. Its buffer is small
+// until a read fills it, and small again once empty, so that a stream that
+// waits for its next event costs little.
+type reader struct {
+	src    io.Reader
+	buf    []byte
+	r, w   int
+	pooled *[]byte
+	small  [smallSize]byte
+}
+
+// fill reads once, behind what is there, and returns the error only if nothing
+// came with it.
+func (b *reader) fill() error {
+	b.makeRoom()
+	n, err := b.src.Read(b.buf[b.w:])
+	b.w += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		return io.ErrNoProgress
+	}
+	return err
+}
+
+func (b *reader) makeRoom() {
+	switch {
+	case b.r == b.w && b.w == len(b.buf): // empty, and the last read filled it
+		b.grow()
+		b.r, b.w = 0, 0
+	case b.r == b.w && b.w <= smallSize: // empty, and the last read was small
+		b.shrink()
+	case b.r == b.w:
+		b.r, b.w = 0, 0
+	case b.w == len(b.buf) && b.r > 0:
+		b.w = copy(b.buf, b.buf[b.r:b.w])
+		b.r = 0
+	case b.w == len(b.buf):
+		b.grow()
+	}
+}
+
+// grow takes the next larger buffer: small, pooled, then twice as large each
+// time.
+func (b *reader) grow() {
+	old := b.buf[b.r:b.w]
+	switch {
+	case len(b.buf) == 0:
+		b.buf = b.small[:]
+	case b.pooled == nil && len(b.buf) == smallSize:
+		b.pooled = buffers.Get().(*[]byte)
+		b.buf = *b.pooled
+	case b.r == b.w: // full and used up: large enough
+		return
+	default:
+		b.buf = make([]byte, 2*len(b.buf))
+	}
+	b.w = copy(b.buf, old)
+	b.r = 0
+}
+
+// shrink gives a larger buffer back. Nothing may be in it.
+func (b *reader) shrink() {
+	if b.pooled != nil {
+		buffers.Put(b.pooled)
+		b.pooled = nil
+	}
+	b.buf, b.r, b.w = b.small[:], 0, 0
+}

@@ -1,0 +1,220 @@
+package upstream
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"time"
+
+	"golang.org/x/net/http/httpproxy"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+// Time limits on what only a broken or hostile peer does slowly.
+const (
+	connectTimeout   = 10 * time.Second
+	handshakeTimeout = 10 * time.Second
+	maxConnectHead   = 16 << 10 // of a proxy's answer to CONNECT, in bytes
+)
+
+// dialer makes connections to one target.
+type dialer struct {
+	target *Target
+	net    net.Dialer
+	tls    *tls.Config // nil for plain http
+	proxy  *url.URL    // nil: straight to the target
+}
+
+// newDialer reads the proxy environment, and the root certificates unless they
+// are given: nothing is read from files later, except for DNS.
+func newDialer(target *Target, legacyTLS bool, roots *x509.CertPool) (*dialer, error) {
+	d := &dialer{target: target}
+	d.net.Timeout = connectTimeout
+	d.net.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3}
+	d.net.Control = setUserTimeout
+	if !target.TLS {
+		return d, nil // never through a proxy: it would see the key
+	}
+	var err error
+	if roots == nil {
+		if roots, err = loadRoots(); err != nil {
+			return nil, err
+		}
+	}
+	d.tls = tlsConfig(target.Name, legacyTLS, roots)
+	d.proxy, err = proxyFromEnvironment(target)
+	return d, err
+}
+
+// tlsConfig pins exactly one version: mixed versions would break the record
+// geometry (geometry.go).
+func tlsConfig(name string, legacy bool, roots *x509.CertPool) *tls.Config {
+	c := &tls.Config{
+		ServerName:                  name,
+		RootCAs:                     roots,
+		NextProtos:                  []string{"http/1.1"},
+		MinVersion:                  tls.VersionTLS13,
+		MaxVersion:                  tls.VersionTLS13,
+		ClientSessionCache:          tls.NewLRUClientSessionCache(4),
+		DynamicRecordSizingDisabled: true,
+		Renegotiation:               tls.RenegotiateNever,
+	}
+	if legacy {
+		c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
+		// AEAD only: crypto/tls copies what it encrypts by CBC.
+		c.CipherSuites = []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		}
+	}
+	return c
+}
+
+// loadRoots reads the system's roots, or those that SSL_CERT_FILE and
+// SSL_CERT_DIR name. A file that was named and gives no certificate is an error
+// at start rather than at the first request.
+func loadRoots() (*x509.CertPool, error) {
+	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("SSL_CERT_FILE: %w", err)
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("SSL_CERT_FILE: no certificate in %s", file)
+		}
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the root certificates: %w; install ca-certificates or set SSL_CERT_FILE", err)
+	}
+	return roots, nil
+}
+
+func proxyFromEnvironment(target *Target) (*url.URL, error) {
+	u, err := httpproxy.FromEnvironment().ProxyFunc()(&url.URL{Scheme: "https", Host: target.Addr})
+	switch {
+	case err != nil:
+		return nil, errors.New("HTTPS_PROXY is not a URL; set it to http://HOST:PORT or unset it")
+	case u != nil && (u.Scheme != "http" || u.Hostname() == ""):
+		return nil, fmt.Errorf("HTTPS_PROXY has the scheme %q; only http://HOST:PORT is supported", u.Scheme)
+	}
+	return u, nil
+}
+
+// dial makes a connection that is ready for a request.
+func (d *dialer) dial(ctx context.Context) (*conn, error) {
+	addr := d.target.Addr
+	if d.proxy != nil {
+		addr = proxyAddr(d.proxy)
+	}
+	raw, err := d.net.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, dialError(Unreachable, "cannot connect", err)
+	}
+	c := newConn(raw.(*net.TCPConn))
+	if err := d.prepare(ctx, c); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// prepare opens the tunnel and the TLS session, within handshakeTimeout.
+func (d *dialer) prepare(ctx context.Context, c *conn) error {
+	if d.tls == nil {
+		return nil
+	}
+	if err := c.tcp.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return fail(Unreachable, "cannot connect: %w", err)
+	}
+	stop := context.AfterFunc(ctx, c.close)
+	defer stop()
+	if d.proxy != nil {
+		if err := d.connect(c); err != nil {
+			return dialError(Unreachable, "the proxy named by HTTPS_PROXY", err)
+		}
+	}
+	session := tls.Client(c, d.tls)
+	if err := session.HandshakeContext(ctx); err != nil {
+		return dialError(TLSFailed, "TLS handshake", err)
+	}
+	if p := session.ConnectionState().NegotiatedProtocol; p != "" && p != "http/1.1" {
+		return fail(TLSFailed, "TLS handshake: the upstream insists on protocol %q", p)
+	}
+	c.secure(session)
+	if err := c.tcp.SetDeadline(time.Time{}); err != nil {
+		return fail(Unreachable, "cannot connect: %w", err)
+	}
+	return nil
+}
+
+// connect asks the forward proxy for a tunnel (RFC 9110, section 9.3.6). The
+// API key takes no part in it.
+func (d *dialer) connect(c *conn) error {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n", d.target.Addr, d.target.Addr)
+	if u := d.proxy.User; u != nil {
+		password, _ := u.Password()
+		fmt.Fprintf(&b, "Proxy-Authorization: Basic %s\r\n", base64.StdEncoding.EncodeToString([]byte(u.Username()+":"+password)))
+	}
+	b.WriteString("\r\n")
+	if _, err := c.tcp.Write(b.Bytes()); err != nil {
+		return err
+	}
+	return readConnectAnswer(c.tcp)
+}
+
+// readConnectAnswer reads byte by byte, so as to take nothing that belongs to
+// the tunnel.
+func readConnectAnswer(c net.Conn) error {
+	in := bufio.NewReaderSize(oneByte{c}, 16)
+	var head []byte
+	for seen := 0; ; {
+		b, err := in.ReadByte()
+		if err != nil {
+			return fmt.Errorf("no answer to CONNECT: %w", err)
+		}
+		head = append(head, b)
+		end, err := http1.HeadEnd(head, seen)
+		if err != nil || len(head) > maxConnectHead {
+			return errors.Join(errors.New("the answer to CONNECT is malformed"), err)
+		}
+		if end > 0 {
+			break
+		}
+		if b == '\n' {
+			seen = len(head)
+		}
+	}
+	var answer http1.Response
+	if err := answer.Parse(head); err != nil {
+		return fmt.Errorf("the answer to CONNECT is malformed: %w", err)
+	}
+	if answer.Status/100 != 2 {
+		return fmt.Errorf("CONNECT was answered with status %d", answer.Status)
+	}
+	return nil
+}
+
+// oneByte keeps a buffered reader from reading ahead.
+type oneByte struct{ net.Conn }
+
+func (o oneByte) Read(p []byte) (int, error) { return o.Conn.Read(p[:1]) }
+
+func proxyAddr(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = "80"
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}

@@ -1,0 +1,252 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+)
+
+// Body is a request body that arrives while it is being sent.
+type Body interface {
+	// Read is io.Reader's. io.EOF means that the client has sent all of it.
+	Read(p []byte) (int, error)
+	// Interrupt makes a Read that blocks, and every later one, fail.
+	Interrupt()
+}
+
+// Request is one POST to the target. Whoever makes it has removed every field
+// that must not pass; the credential is put in here.
+type Request struct {
+	// Fields go out in their order, after Host and the credential.
+	Fields []http1.Field
+	// Start is the body, or its beginning, in memory.
+	Start []byte
+	// Rest is what follows Start; nil if Start is all.
+	Rest Body
+	// Length is the whole body's number of bytes, or http1.Chunked, which
+	// needs a Rest.
+	Length int64
+}
+
+const (
+	// syncBody is how much is written before the answer is read for: less than
+	// what the sockets' buffers hold, so that an upstream that answers without
+	// reading cannot block both sides.
+	syncBody = 64 << 10
+	// copySize is the buffer of a body that is passed on while it arrives.
+	copySize = 32 << 10
+)
+
+var (
+	heads  = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+	copies = sync.Pool{New: func() any { b := make([]byte, copySize); return &b }}
+)
+
+// writer puts requests on one connection.
+type writer struct {
+	*conn
+	key      *secret.Key
+	prefix   []byte // request line and Host field, without the last CR LF
+	geometry *geometry
+}
+
+// appendFields renders everything of the head that is not secret.
+func (r *Request) appendFields(b []byte) []byte {
+	for _, f := range r.Fields {
+		b = append(append(append(append(b, f.Name...), ": "...), f.Value...), "\r\n"...)
+	}
+	if r.Length == http1.Chunked {
+		b = append(b, "transfer-encoding: chunked\r\n\r\n"...)
+		if len(r.Start) > 0 {
+			b = appendChunkSize(b, len(r.Start))
+		}
+		return b
+	}
+	b = append(b, "content-length: "...)
+	b = strconv.AppendInt(b, r.Length, 10)
+	return append(b, "\r\n\r\n"...)
+}
+
+func appendChunkSize(b []byte, n int) []byte {
+	return append(strconv.AppendInt(b, int64(n), 16), "\r\n"...)
+}
+
+// start writes the head, and as much of Start as belongs in one go with it. It
+// returns what is left of Start.
+func (w *writer) start(ctx context.Context, r *Request) ([]byte, error) {
+	buf := heads.Get().(*[]byte)
+	defer heads.Put(buf)
+	*buf = r.appendFields((*buf)[:0])
+	now := r.Start[:min(len(r.Start), syncBody)]
+	var err error
+	if w.session == nil {
+		err = w.startPlain(*buf, now)
+	} else {
+		err = w.startTLS(ctx, *buf, now)
+	}
+	return r.Start[len(now):], err
+}
+
+// startPlain sends from the key's own page: writev(2) copies it in the kernel,
+// no user code moves it.
+func (w *writer) startPlain(head, body []byte) error {
+	return w.key.Line(func(line []byte) error {
+		defer clear(w.vec[:])
+		w.vec = [4][]byte{w.prefix, line, head, body}
+		bufs := net.Buffers(w.vec[:])
+		n, err := bufs.WriteTo(w.tcp)
+		w.taken.Add(n)
+		return err
+	})
+}
+
+// startTLS puts the record with the credential together in secret memory, and
+// wipes it as soon as it is sealed. The rest follows from ordinary memory.
+func (w *writer) startTLS(ctx context.Context, head, body []byte) error {
+	slot, err := w.key.Slot(ctx)
+	if err != nil {
+		return err
+	}
+	used := 0
+	defer func() { // on a panic as well
+		if slot != nil {
+			slot.Release(used)
+		}
+	}()
+	used, headUsed, bodyUsed, err := w.compose(slot.Bytes(), head, body)
+	if err != nil {
+		return err
+	}
+	head, body = head[headUsed:], body[bodyUsed:]
+	if rest := len(head) + len(body); rest > 0 && rest < smallSize {
+		w.hold()
+	}
+	_, err = w.session.Write(slot.Bytes()[:used])
+	slot.Release(used)
+	slot = nil
+	return errors.Join(err, w.send(head), w.send(body), w.flush())
+}
+
+// compose fills slot with a record of a good size: the fixed beginning, the
+// credential, and as much of head and body as fits. Blanks behind the Host
+// field's value, which are not part of it (RFC 9110, section 5.5), make up for
+// a message that is too short.
+func (w *writer) compose(slot, head, body []byte) (used, headUsed, bodyUsed int, err error) {
+	err = w.key.Line(func(line []byte) error {
+		fixed := len(w.prefix) + len(line)
+		size, padding := w.recordSize(fixed, len(head)+len(body))
+		used = copy(slot, w.prefix[:len(w.prefix)-2])
+		for range padding {
+			slot[used] = ' '
+			used++
+		}
+		used += copy(slot[used:], "\r\n")
+		used += copy(slot[used:], line)
+		headUsed = copy(slot[used:size], head)
+		bodyUsed = copy(slot[used+headUsed:size], body)
+		used = size
+		return nil
+	})
+	return used, headUsed, bodyUsed, err
+}
+
+// recordSize chooses the size of the record that begins with fixed bytes and
+// may take up to more others, and how many bytes of padding it needs.
+func (w *writer) recordSize(fixed, more int) (size, padding int) {
+	available := min(fixed+more, secret.SlotSize)
+	size = w.geometry.cut(available)
+	if size < fixed || size <= smallRecord {
+		size = w.geometry.raise(available)
+		padding = size - available
+	}
+	return size, padding
+}
+
+// send writes bytes that are not secret, in records of good sizes.
+func (w *writer) send(p []byte) error {
+	if w.session == nil && len(p) > 0 {
+		n, err := w.tcp.Write(p)
+		w.taken.Add(int64(n))
+		return err
+	}
+	for len(p) > 0 {
+		n := w.geometry.cut(len(p))
+		if _, err := w.session.Write(p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// errBody marks an error of the client's in a body's copying.
+var errBody = errors.New("the request body did not arrive")
+
+// finish writes the rest of the body: what start has left, then what arrives.
+func (w *writer) finish(r *Request, left []byte) error {
+	if err := w.send(left); err != nil {
+		return err
+	}
+	if r.Rest == nil {
+		return nil
+	}
+	chunked := r.Length == http1.Chunked
+	if chunked && len(r.Start) > 0 {
+		if err := w.send([]byte("\r\n")); err != nil {
+			return err
+		}
+	}
+	buf := copies.Get().(*[]byte)
+	defer copies.Put(buf)
+	if chunked {
+		return w.copyChunked(r.Rest, *buf)
+	}
+	return w.copyExactly(r.Rest, *buf, r.Length-int64(len(r.Start)))
+}
+
+// copyExactly passes n bytes of body on.
+func (w *writer) copyExactly(body Body, buf []byte, n int64) error {
+	for n > 0 {
+		m, err := body.Read(buf[:min(int64(len(buf)), n)])
+		if m > 0 {
+			if err := w.send(buf[:m]); err != nil {
+				return err
+			}
+		}
+		if n -= int64(m); n > 0 && err != nil {
+			return errors.Join(errBody, err)
+		}
+	}
+	return nil
+}
+
+// copyChunked passes body on, a chunk for each read. The last chunk is only
+// written if the client has sent its own.
+func (w *writer) copyChunked(body Body, buf []byte) error {
+	const room = 10 // for a chunk's size and CR LF before the data, and CR LF behind
+	for {
+		n, err := body.Read(buf[room : len(buf)-2])
+		if n > 0 {
+			var size [room]byte
+			line := appendChunkSize(size[:0], n)
+			from := room - len(line)
+			copy(buf[from:], line)
+			copy(buf[room+n:], "\r\n")
+			if err := w.send(buf[from : room+n+2]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return w.send([]byte("0\r\n\r\n"))
+		case err != nil:
+			return errors.Join(errBody, err)
+		}
+	}
+}

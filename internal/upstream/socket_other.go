@@ -1,0 +1,8 @@
+//go:build !linux
+
+package upstream
+
+import "syscall"
+
+// setUserTimeout has nothing to set here; keep-alive probes find a dead peer.
+func setUserTimeout(_, _ string, _ syscall.RawConn) error { return nil }

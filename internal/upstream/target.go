@@ -1,0 +1,112 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// DefaultURL is where requests go unless the operator names another place.
+const DefaultURL = "https://api.openai.com/v1/responses"
+
+// Target is the one destination, taken apart. Once parsed it never changes.
+type Target struct {
+	// TLS tells https from http.
+	TLS bool
+	// Host is the value of the Host header: the port stands there only if the
+	// URL had one that is not the scheme's.
+	Host string
+	// Name is the host alone, for DNS and for the certificate.
+	Name string
+	// Addr is host:port, to be dialled.
+	Addr string
+	// Path is the request target: path and query as they stood in the URL.
+	Path string
+}
+
+// ParseTarget takes an absolute http or https URL apart. It refuses what has no
+// place in a destination (user info, a fragment) and, unless insecure is true,
+// plain http to anything but a loopback address: the key would cross a network
+// in clear.
+func ParseTarget(raw string, insecure bool) (*Target, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("--upstream-url is not a URL: %w", errors.Unwrap(err))
+	}
+	if err := checkParts(u); err != nil {
+		return nil, err
+	}
+	name, err := hostName(u.Hostname())
+	if err != nil {
+		return nil, err
+	}
+	t := &Target{TLS: u.Scheme == "https", Name: name, Path: u.RequestURI()}
+	port := u.Port()
+	if port == "" {
+		port = map[bool]string{true: "443", false: "80"}[t.TLS]
+	}
+	t.Addr = net.JoinHostPort(name, port)
+	t.Host = hostHeader(name, port, t.TLS)
+	if !t.TLS && !insecure && !loopback(name) {
+		return nil, fmt.Errorf("--upstream-url: plain http would send the key to %s in clear; use https, or add --insecure-upstream", name)
+	}
+	return t, nil
+}
+
+func checkParts(u *url.URL) error {
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return errors.New("--upstream-url must begin with https:// or http://")
+	case u.Opaque != "" || u.Hostname() == "":
+		return errors.New("--upstream-url has no host; give it as https://HOST/PATH")
+	case u.User != nil:
+		return errors.New("--upstream-url must not hold a user name or password; the key comes from standard input")
+	case u.Fragment != "" || u.RawFragment != "" || strings.HasSuffix(u.String(), "#"):
+		return errors.New("--upstream-url must not have a fragment (#...)")
+	case strings.HasSuffix(u.Host, ":"):
+		return errors.New("--upstream-url has an empty port")
+	}
+	if p := u.Port(); p != "" {
+		if _, err := netip.ParseAddrPort("127.0.0.1:" + p); err != nil || p == "0" {
+			return fmt.Errorf("--upstream-url: %s is not a port (1 to 65535)", p)
+		}
+	}
+	return nil
+}
+
+// hostName returns an IP address as it is, and any other name in the ASCII form
+// that DNS and certificates use.
+func hostName(name string) (string, error) {
+	if _, err := netip.ParseAddr(name); err == nil {
+		return name, nil
+	}
+	ascii, err := idna.Lookup.ToASCII(name)
+	if err != nil {
+		return "", fmt.Errorf("--upstream-url: %q is not a host name", name)
+	}
+	return ascii, nil
+}
+
+func hostHeader(name, port string, tls bool) string {
+	if tls && port == "443" || !tls && port == "80" {
+		if strings.Contains(name, ":") {
+			return "[" + name + "]"
+		}
+		return name
+	}
+	return net.JoinHostPort(name, port)
+}
+
+// loopback tells whether name can only mean this host.
+func loopback(name string) bool {
+	if name == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(name)
+	return err == nil && addr.Unmap().IsLoopback()
+}
