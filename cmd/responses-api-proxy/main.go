@@ -106,7 +106,10 @@ func serve(opts *options, errs *errorLog, listener net.Listener, client *upstrea
 			}
 		}
 	}
-	engine := front.New(front.Config{Proxy: proxy.New(cfg), Log: errs.line})
+	engine, err := front.New(front.Config{Proxy: proxy.New(cfg), Log: errs.line})
+	if err != nil {
+		return errs.fatal(err)
+	}
 	served := make(chan error, 1)
 	go func() { served <- engine.Serve(listener) }()
 	select {

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -10,38 +11,34 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 )
 
 const (
-	// MaxHead is the largest request head that is read, in bytes.
-	MaxHead = 256 << 10
-	// maxAhead is how much a client may send behind a request that has not
-	// been answered yet, in bytes.
-	maxAhead = 64 << 10
-	// firstBuffer holds the heads of ordinary clients.
-	firstBuffer = 4 << 10
+	maxHead     = 256 << 10 // of a request, in bytes
+	firstBuffer = 4 << 10   // holds the heads of ordinary clients
+	maxUnread   = 256 << 10 // of a refused request's body, read for the next request's sake
+
+	// lingerTimeout is how long a client that was refused may take to read it.
+	lingerTimeout = time.Second
 )
 
-// conn stands between the socket and net/http. It reads heads with our own
-// strict parser, and lets net/http see a head only once it is complete and
-// beyond reproach, and never a byte beyond the end of the message that it
-// belongs to. net/http thus cannot see another message than the one that the
-// rules were applied to.
+// conn is a client's connection. All but nc, ctx, state and the closing belong
+// to the goroutine of serve, and to the one that copies the body upwards while
+// serve waits for it.
 type conn struct {
-	net.Conn
+	nc     net.Conn
 	engine *Engine
+	ctx    context.Context // ends when the client leaves
+	cancel context.CancelFunc
+	state  atomic.Int32 // waiting, busy or dropped
+	once   sync.Once    // of close
+	watch  uint64       // the watcher's name for it; 0 if it is not watched
 
-	// All below belong to the goroutine that reads: net/http has one at a
-	// time, and hands over between them.
-	buf     []byte // head being read, or handed on; then what came behind it
-	used    int    // of buf, already given to net/http
-	end     int    // of the head in buf; 0 while it is not complete
-	req     http1.Request
-	left    int64 // body bytes still to come; http1.Chunked: ask decoder
-	decoder http1.Decoder
-
-	state atomic.Int32 // waiting, busy or dropped
-	once  sync.Once    // of Close
+	served bool   // a request
+	in     *input // nil while nothing is there that was not used
+	body   body
+	out    answer
 }
 
 const (
@@ -50,53 +47,46 @@ const (
 	dropped               // by a drain
 )
 
-// Read gives net/http the current message, and nothing behind it.
-func (c *conn) Read(p []byte) (int, error) {
-	if c.state.Load() == busy {
-		if c.used < c.end {
-			return c.handOn(p, c.buf[c.used:c.end]), nil
-		}
-		if c.complete() {
-			return 0, c.watch()
-		}
-		return c.readBody(p)
-	}
-	if err := c.readHead(); err != nil {
-		return 0, err
-	}
-	return c.handOn(p, c.buf[:c.end]), nil
+// input is what was read from the client: buf[used:] is not used yet. It comes
+// from a pool, and goes back there while a connection idles or streams.
+type input struct {
+	buf  []byte
+	used int
+	req  http1.Request
 }
 
-func (c *conn) handOn(p, from []byte) int {
-	n := copy(p, from)
-	c.used += n
-	return n
+var inputs = sync.Pool{New: func() any { return &input{buf: make([]byte, 0, firstBuffer)} }}
+
+// serve answers request after request until one of them ends the connection.
+func (c *conn) serve() {
+	defer c.close()
+	for c.readHead() == nil {
+		if c.exchange() != nil || !c.engine.resume(c) {
+			return
+		}
+	}
 }
 
-// readHead reads until a whole head is there and turns busy. Whatever is wrong
-// with the head is answered here.
+// readHead reads until a whole head is there and turns busy. What is wrong with
+// a head is answered here.
 func (c *conn) readHead() error {
-	c.forget()
-	limited := false
-	for seen := 0; ; {
-		end, err := http1.HeadEnd(c.buf, seen)
-		if err == nil && end == 0 && len(c.buf) >= MaxHead {
-			err = &http1.Error{Status: 431, Reason: "the head is too large"}
-		}
-		if err == nil && end > 0 {
-			err = c.req.Parse(c.buf[:end])
-		}
+	c.recycle()
+	patience := c.engine.cfg.IdleTimeout
+	if !c.served {
+		patience = c.engine.cfg.HeadTimeout
+	}
+	c.nc.SetReadDeadline(time.Now().Add(patience))
+	for seen, limited := 0, false; ; {
+		end, err := c.findHead(seen)
 		switch {
 		case err != nil:
 			return c.refuse(err)
 		case end > 0:
 			return c.begin(end)
 		}
-		if seen = len(c.buf); seen == 0 {
-			c.rest()
-		} else if !limited { // net/http lifts the limit with the head's end
+		if seen = c.unused(); seen > 0 && !limited {
 			limited = true
-			c.SetReadDeadline(time.Now().Add(c.engine.cfg.HeadTimeout))
+			c.nc.SetReadDeadline(time.Now().Add(c.engine.cfg.HeadTimeout))
 		}
 		if err := c.readMore(); err != nil {
 			return c.giveUp(err)
@@ -107,71 +97,134 @@ func (c *conn) readHead() error {
 	}
 }
 
-// forget drops the message before, and keeps what came behind it.
-func (c *conn) forget() {
-	c.buf = c.buf[:copy(c.buf, c.buf[c.used:])]
-	c.used, c.end, c.left = 0, 0, 0
-	c.decoder = http1.Decoder{}
+// findHead returns the length of the head that is there, parsed, or 0.
+func (c *conn) findHead(seen int) (end int, err error) {
+	if c.in == nil {
+		return 0, nil
+	}
+	if end, err = http1.HeadEnd(c.in.buf, seen); end > 0 {
+		return end, c.in.req.Parse(c.in.buf[:end])
+	}
+	if err == nil && len(c.in.buf) >= maxHead {
+		err = &http1.Error{Status: 431, Reason: "the head is larger than 256 KiB"}
+	}
+	return 0, err
+}
+
+// unused is how many bytes were read and not used.
+func (c *conn) unused() int {
+	if c.in == nil {
+		return 0
+	}
+	return len(c.in.buf) - c.in.used
+}
+
+// recycle drops the message before, and keeps what came behind it.
+func (c *conn) recycle() {
+	if c.unused() == 0 {
+		c.releaseInput()
+		return
+	}
+	c.in.buf = c.in.buf[:copy(c.in.buf, c.in.buf[c.in.used:])]
+	c.in.used = 0
 	c.skipBlankLines()
+}
+
+// releaseInput gives the buffer back. Nothing may point into it.
+func (c *conn) releaseInput() {
+	if c.in == nil {
+		return
+	}
+	if cap(c.in.buf) == firstBuffer {
+		c.in.buf, c.in.used = c.in.buf[:0], 0
+		inputs.Put(c.in)
+	}
+	c.in = nil
 }
 
 // skipBlankLines drops line ends in front of a request line (RFC 9112, section
 // 2.2): some clients send one behind a body.
 func (c *conn) skipBlankLines() {
-	n := 0
-	for n+1 < len(c.buf) && c.buf[n] == '\r' && c.buf[n+1] == '\n' {
-		n += 2
+	b := c.in.buf
+	for len(b) > 1 && b[0] == '\r' && b[1] == '\n' {
+		b = b[2:]
 	}
-	c.buf = c.buf[:copy(c.buf, c.buf[n:])]
+	c.in.buf = c.in.buf[:copy(c.in.buf, b)]
 }
 
-// rest gives the buffer back while the connection has nothing to do.
-func (c *conn) rest() {
-	if cap(c.buf) > firstBuffer {
-		c.buf = nil
-	}
-}
-
-// readMore appends to buf what one read gives.
+// readMore appends to the buffer what one read gives.
 func (c *conn) readMore() error {
-	if c.buf == nil {
-		c.buf = make([]byte, 0, firstBuffer)
+	if c.in == nil {
+		c.in = inputs.Get().(*input)
 	}
-	if len(c.buf) == cap(c.buf) {
-		c.buf = append(make([]byte, 0, 2*cap(c.buf)), c.buf...)
+	b := c.in.buf
+	if len(b) == cap(b) {
+		b = append(make([]byte, 0, 2*cap(b)), b...)
 	}
-	n, err := c.Conn.Read(c.buf[len(c.buf):cap(c.buf)])
-	c.buf = c.buf[:len(c.buf)+n]
+	n, err := c.nc.Read(b[len(b):cap(b)])
+	c.in.buf = b[:len(b)+n]
 	if n > 0 {
 		return nil
 	}
 	return err
 }
 
-// begin turns busy with the request whose head is buf[:end].
+// begin turns busy with the request whose head is the buffer's first end bytes.
 func (c *conn) begin(end int) error {
 	if !c.state.CompareAndSwap(waiting, busy) {
 		return io.EOF // a drain was faster
 	}
-	c.end, c.left = end, c.req.Length
+	c.served = true
+	c.in.used = end
+	c.body.begin(c)
+	c.out.begin(c)
 	return nil
 }
 
-// refuse answers a head that is none, and ends the connection. net/http is told
-// that the client has left.
+// refuse answers a head that is none, and ends the connection.
 func (c *conn) refuse(err error) error {
 	var e *http1.Error
 	if errors.As(err, &e) && c.state.CompareAndSwap(waiting, busy) {
-		c.engine.refuse(c.Conn, e)
-		c.linger()
+		c.out.begin(c)
+		c.out.last = true
+		if c.engine.cfg.Proxy.RefuseSyntax(&c.out, e) == nil && c.out.finish() == nil {
+			c.linger()
+		}
 	}
-	return io.EOF
+	return err
 }
 
 // giveUp ends a connection on which no head came.
 func (c *conn) giveUp(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) && len(c.buf) > 0 {
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.unused() > 0 {
 		return c.refuse(&http1.Error{Status: 408, Reason: "the head did not arrive in time"})
+	}
+	return err
+}
+
+// exchange has the proxy answer the request. An error means that the
+// connection must end.
+func (c *conn) exchange() error {
+	err := c.engine.guarded(func() error {
+		return c.engine.cfg.Proxy.Serve(c.ctx, &proxy.Request{Head: &c.in.req, Body: &c.body}, &c.out)
+	})
+	if errors.Is(err, errPanic) && !c.out.begun {
+		c.out.last = true
+		err = c.engine.cfg.Proxy.Refuse(&c.out, proxy.InternalError, "")
+	}
+	if err == nil {
+		err = c.out.finish()
+	}
+	switch {
+	case err != nil:
+		c.reset()
+	case c.out.last && c.body.complete() && c.unused() == 0:
+		err = io.EOF
+	case c.out.last:
+		c.linger()
+		err = io.EOF
+	case !c.body.complete():
+		err = c.body.discard()
 	}
 	return err
 }
@@ -179,91 +232,34 @@ func (c *conn) giveUp(err error) error {
 // linger lets the client read the answer before the connection is reset over
 // what it has sent and nobody will read (RFC 9112, section 9.6).
 func (c *conn) linger() {
-	if tcp, ok := c.Conn.(interface{ CloseWrite() error }); !ok || tcp.CloseWrite() != nil {
+	if half, ok := c.nc.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
 		return
 	}
-	c.SetReadDeadline(time.Now().Add(lingerTimeout))
-	io.CopyN(io.Discard, c.Conn, maxAhead)
+	c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
+	io.CopyN(io.Discard, c.nc, maxUnread) // whatever comes, the connection ends
 }
 
-// readBody reads into p what belongs to the body.
-func (c *conn) readBody(p []byte) (int, error) {
-	from := max(c.used, c.end)
-	if from < len(c.buf) {
-		n, err := c.count(c.buf[from:min(len(c.buf), from+len(p))])
-		copy(p, c.buf[from:from+n])
-		c.used = from + n
-		return n, err
-	}
-	n, err := c.Conn.Read(p)
-	used, bad := c.count(p[:n])
-	if used < n { // the next message has begun
-		c.keep(p[used:n])
-	}
-	if bad != nil {
-		err = bad
-	}
-	return used, err
-}
-
-// keep puts what was read beyond the message behind the head that is in use.
-func (c *conn) keep(p []byte) {
-	c.buf = append(c.buf, p...)
-}
-
-// count finds out how many bytes of p belong to the body.
-func (c *conn) count(p []byte) (int, error) {
-	if c.left != http1.Chunked {
-		n := min(c.left, int64(len(p)))
-		c.left -= n
-		return int(n), nil
-	}
-	n, err := c.decoder.Scan(p)
-	if err != nil {
-		c.engine.log("malformed_request: " + err.Error())
-		return n, io.ErrUnexpectedEOF
-	}
-	return n, nil
-}
-
-// watch is for net/http's reader in the background while a request is being
-// answered: it returns only when the client has left, or when net/http calls it
-// back by a deadline. What the client sends meanwhile is kept.
-func (c *conn) watch() error {
-	for {
-		if len(c.buf)-max(c.used, c.end) > maxAhead {
-			return io.EOF
-		}
-		if err := c.readMore(); err != nil {
-			return err
-		}
-	}
-}
-
-// complete tells that all of the current message has been read.
-func (c *conn) complete() bool {
-	return c.used >= c.end && (c.left == 0 || c.decoder.Done())
-}
-
-// Close closes the socket, once.
-func (c *conn) Close() (err error) {
-	c.once.Do(func() {
-		err = c.Conn.Close()
-		c.engine.remove(c)
-	})
-	return err
-}
-
-// reset closes the socket so that the client sees an error, whatever the
-// answer's framing: one that ends with the connection would look complete.
+// reset makes the closing an error at the client where the answer's framing
+// would let a cut answer look complete: where it ends with the connection.
 func (c *conn) reset() {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
-		tcp.SetLinger(0)
+	if tcp, ok := c.nc.(interface{ SetLinger(int) error }); ok && c.out.begun && c.out.framing == untilClose {
+		tcp.SetLinger(0) // best effort: closing is all that can be done else
 	}
 }
 
-// bodyBuffered tells that the rest of the body has been read from the socket,
-// as far as that is known.
-func (c *conn) bodyBuffered() bool {
-	return c.left != http1.Chunked && int64(len(c.buf)-max(c.used, c.end)) >= c.left
+// abandon cuts the connection from outside: it closes the socket, which ends
+// whatever serve waits for.
+func (c *conn) abandon() {
+	c.cancel()
+	c.nc.Close()
+}
+
+// close ends the connection for good.
+func (c *conn) close() {
+	c.once.Do(func() {
+		c.cancel()
+		c.engine.remove(c)
+		c.nc.Close()
+		c.releaseInput()
+	})
 }

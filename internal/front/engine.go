@@ -1,30 +1,30 @@
-// Package front serves HTTP/1.1 on a listener: net/http's server, fed by a
-// strict reader of heads, as a thin adapter to package proxy.
+// Package front serves HTTP/1.1 to clients: it reads heads with the strict
+// parser of package http1, hands each request to package proxy, and writes the
+// answer as it comes. One goroutine serves one connection.
 package front
 
 import (
 	"context"
 	"errors"
-	"io"
-	"log"
 	"net"
-	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 )
 
-// lingerTimeout is how long a client that was refused may take to read it.
-const lingerTimeout = time.Second
+// cutPatience is how long requests that were cut may take to end.
+const cutPatience = 2 * time.Second
 
 // Config says how to serve.
 type Config struct {
 	// Proxy answers the requests. Required.
 	Proxy *proxy.Proxy
-	// HeadTimeout limits the time from a connection's begin, or a head's first
-	// byte, to the head's end. Zero means 30 seconds.
+	// HeadTimeout limits the time from a connection's begin, or a later head's
+	// first byte, to the head's end. Zero means 30 seconds.
 	HeadTimeout time.Duration
 	// BodyTimeout limits how long a body may stall. Zero means 60 seconds.
 	BodyTimeout time.Duration
@@ -38,8 +38,8 @@ type Config struct {
 
 // Engine serves connections until it is drained.
 type Engine struct {
-	cfg    Config
-	server *http.Server
+	cfg     Config
+	watcher *watcher
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
@@ -47,25 +47,20 @@ type Engine struct {
 	empty    chan struct{} // closed when draining and no connection is left
 }
 
-// New returns an engine.
-func New(cfg Config) *Engine {
+// New returns an engine. It fails only where the kernel has no room for what
+// watches the clients.
+func New(cfg Config) (*Engine, error) {
 	setDefault(&cfg.HeadTimeout, 30*time.Second)
 	setDefault(&cfg.BodyTimeout, 60*time.Second)
 	setDefault(&cfg.IdleTimeout, 5*time.Minute)
 	if cfg.Log == nil {
 		cfg.Log = func(string) {}
 	}
-	e := &Engine{cfg: cfg, conns: map[*conn]struct{}{}, empty: make(chan struct{})}
-	e.server = &http.Server{
-		Handler:           http.HandlerFunc(e.serve),
-		ReadHeaderTimeout: cfg.HeadTimeout,
-		IdleTimeout:       cfg.IdleTimeout,
-		MaxHeaderBytes:    MaxHead,
-		ErrorLog:          log.New(io.Discard, "", 0), // it would print what clients send
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
-		ConnState:         e.stateChanged,
+	w, err := newWatcher()
+	if err != nil {
+		return nil, err
 	}
-	return e
+	return &Engine{cfg: cfg, watcher: w, conns: map[*conn]struct{}{}, empty: make(chan struct{})}, nil
 }
 
 func setDefault(d *time.Duration, value time.Duration) {
@@ -74,36 +69,41 @@ func setDefault(d *time.Duration, value time.Duration) {
 	}
 }
 
-type connKey struct{}
-
 // Serve accepts connections on l until Drain closes it, and returns nil then.
-// Running out of file descriptors does not end it: it tries again after a
-// pause of at most a second.
+// Running out of file descriptors, or any other trouble of a moment, does not
+// end it: it tries again after a pause of at most a second.
 func (e *Engine) Serve(l net.Listener) error {
-	err := e.server.Serve(listener{l, e})
-	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) && e.isDraining() {
-		return nil
+	const shortest, longest = 5 * time.Millisecond, time.Second
+	pause := shortest
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = shortest
+			e.start(nc)
+		case errors.Is(err, net.ErrClosed) && e.isDraining():
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default:
+			e.cfg.Log("cannot accept a connection, trying again in " + pause.String() + ": " + err.Error())
+			time.Sleep(pause)
+			pause = min(2*pause, longest)
+		}
 	}
-	return err
 }
 
-// listener wraps what it accepts.
-type listener struct {
-	net.Listener
-	engine *Engine
-}
-
-func (l listener) Accept() (net.Conn, error) {
-	nc, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	c := &conn{Conn: nc, engine: l.engine}
-	if !l.engine.add(c) {
+// start serves nc in a goroutine of its own.
+func (e *Engine) start(nc net.Conn) {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &conn{nc: nc, engine: e, ctx: ctx, cancel: cancel}
+	if !e.add(c) {
 		nc.Close()
-		return nil, net.ErrClosed
+		cancel()
+		return
 	}
-	return c, nil
+	e.watcher.add(c)
+	go c.serve()
 }
 
 // add tells whether c may be served.
@@ -117,16 +117,18 @@ func (e *Engine) add(c *conn) bool {
 }
 
 func (e *Engine) remove(c *conn) {
+	e.watcher.remove(c)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.conns, c)
-	if e.draining && len(e.conns) == 0 {
-		e.signalEmpty()
-	}
+	e.signalEmpty()
 }
 
-// signalEmpty needs e.mu.
+// signalEmpty tells Drain if it has nothing more to wait for. It needs e.mu.
 func (e *Engine) signalEmpty() {
+	if !e.draining || len(e.conns) > 0 {
+		return
+	}
 	select {
 	case <-e.empty:
 	default:
@@ -140,35 +142,33 @@ func (e *Engine) isDraining() bool {
 	return e.draining
 }
 
-// stateChanged is told by net/http when an answer has been sent. A connection
-// on which the request was not read to its end is not used again: what is left
-// of it must never be taken for another request.
-func (e *Engine) stateChanged(nc net.Conn, s http.ConnState) {
-	if c := nc.(*conn); s == http.StateIdle && !e.resume(c) {
-		c.Close()
-	}
-}
-
 // resume lets c wait for its next request.
 func (e *Engine) resume(c *conn) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return !e.draining && c.complete() && c.state.CompareAndSwap(busy, waiting)
+	return !e.draining && c.state.CompareAndSwap(busy, waiting)
 }
 
 // Drain stops accepting on l, closes the connections that have no request, and
-// waits for the requests that run. When ctx ends, those are cut; Drain returns
-// ctx's error then.
+// waits for the requests that run. When ctx ends, those are cut, and Drain
+// returns ctx's error once they have let go of everything, or soon after.
 func (e *Engine) Drain(ctx context.Context, l net.Listener) error {
 	for _, c := range e.beginDrain() {
-		c.Close()
+		c.abandon()
 	}
 	l.Close()
+	defer e.watcher.close()
 	select {
 	case <-e.empty:
 		return nil
 	case <-ctx.Done():
-		e.server.Close()
+		for _, c := range e.all() {
+			c.abandon()
+		}
+		select {
+		case <-e.empty:
+		case <-time.After(cutPatience): // something is stuck that must not be able to hold the process
+		}
 		return ctx.Err()
 	}
 }
@@ -183,18 +183,45 @@ func (e *Engine) beginDrain() (unused []*conn) {
 			unused = append(unused, c)
 		}
 	}
-	if len(e.conns) == 0 {
-		e.signalEmpty()
-	}
+	e.signalEmpty()
 	return unused
 }
 
-func (e *Engine) log(line string) { e.cfg.Log(line) }
+func (e *Engine) all() (conns []*conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for c := range e.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
 
-// refuse answers a head that does not parse, straight to the socket.
-func (e *Engine) refuse(nc net.Conn, reason *http1.Error) {
-	a := &rawAnswer{w: nc}
-	if e.cfg.Proxy.RefuseSyntax(a, reason) == nil {
-		a.Flush()
+// guarded turns a panic into an error, and logs where it came from, but none
+// of the values: they may be a request's.
+func (e *Engine) guarded(f func() error) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errPanic
+			e.cfg.Log("internal_error: panic at " + panicSite())
+		}
+	}()
+	return f()
+}
+
+var errPanic = errors.New("panic")
+
+// panicSite names the function that panicked, with its line.
+func panicSite() string {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
+	for inPanic := false; ; {
+		f, more := frames.Next()
+		inRuntime := strings.HasPrefix(f.Function, "runtime.")
+		switch {
+		case !more || inPanic && !inRuntime:
+			return f.Function + ":" + strconv.Itoa(f.Line)
+		case inRuntime:
+			inPanic = true
+		}
 	}
 }

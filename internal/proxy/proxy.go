@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
@@ -15,7 +16,7 @@ import (
 
 // Request is a request of a client, as the serving engine hands it over.
 type Request struct {
-	// Head is valid until Serve returns.
+	// Head is valid until the answer's first Flush after the body was read.
 	Head *http1.Request
 	// Body is what follows the head. Its Read blocks, with a time limit of the
 	// engine's own on a client that has stopped sending. io.EOF means that all
@@ -90,8 +91,10 @@ func (p *Proxy) Serve(ctx context.Context, r *Request, a Answer) error {
 // forward sends the request on and relays the answer.
 func (p *Proxy) forward(ctx context.Context, r *Request, a Answer) error {
 	out := &upstream.Request{Length: r.Head.Length}
-	var space [32]http1.Field
-	out.Fields = requestFields(space[:0], r.Head.Fields)
+	fields := fieldSpace.Get().(*[]http1.Field)
+	defer fieldSpace.Put(fields)
+	*fields = requestFields((*fields)[:0], r.Head.Fields)
+	out.Fields = *fields
 	buf, err := readStart(out, r)
 	defer func() { buf.giveBack() }()
 	if err != nil {
@@ -112,12 +115,16 @@ func (p *Proxy) forward(ctx context.Context, r *Request, a Answer) error {
 	return p.relay(res, a)
 }
 
+var fieldSpace = sync.Pool{New: func() any { f := make([]http1.Field, 0, 32); return &f }}
+
 // relay passes the answer on. It flushes whenever the upstream makes it wait,
 // so that nothing is ever held back: not the head, not an event. The last piece
 // leaves together with the body's end, which the engine adds.
 func (p *Proxy) relay(res *upstream.Response, a Answer) error {
-	var space [32]http1.Field
-	a.Head(res.Head.Status, answerFields(space[:0], res.Head.Fields), res.Head.Length)
+	fields := fieldSpace.Get().(*[]http1.Field)
+	*fields = answerFields((*fields)[:0], res.Head.Fields)
+	a.Head(res.Head.Status, *fields, res.Head.Length)
+	fieldSpace.Put(fields)
 	for {
 		piece, err := res.Buffered()
 		if len(piece) == 0 && err == nil {

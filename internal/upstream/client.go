@@ -56,6 +56,9 @@ func (c *Client) Close() { c.pool.close() }
 // Errors are of type *Error.
 func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	for {
+		if ctx.Err() != nil {
+			return nil, cancelled(ctx, nil)
+		}
 		cn, reused, err := c.connection(ctx)
 		if err != nil {
 			return nil, cancelled(ctx, err)

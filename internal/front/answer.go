@@ -1,0 +1,179 @@
+package front
+
+import (
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+// framing is how the client learns where the answer's body ends.
+type framing byte
+
+const (
+	byLength   framing = iota // Content-Length, or no body at all
+	byChunks                  // the chunked coding
+	untilClose                // the connection's end: for HTTP/1.0
+)
+
+const outSize = 4 << 10 // of what is gathered for one write, in bytes
+
+var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize); return &b }}
+
+// answer writes the answer to the current request. Small pieces are gathered
+// until Flush, which is called whenever there is nothing more to write, so that
+// head, event and end leave in as few writes as they can.
+type answer struct {
+	c       *conn
+	pending *[]byte // not written yet; nil if nothing is
+	framing framing
+	last    bool // the connection ends with this answer
+	vec     [3][]byte
+
+	mu    sync.Mutex // between an invitation and the head
+	begun bool
+}
+
+// begin prepares for the request in c.in.
+func (a *answer) begin(c *conn) {
+	a.c, a.begun, a.last = c, false, c.in.req.Close
+}
+
+// invite sends 100 Continue, unless the answer has already begun.
+func (a *answer) invite() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.begun {
+		return nil
+	}
+	_, err := a.c.nc.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+	return err
+}
+
+// Head is proxy.Answer's.
+func (a *answer) Head(status int, fields []http1.Field, length int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.begun = true
+	minor := 1
+	if a.c.in != nil {
+		minor = a.c.in.req.Minor
+	}
+	switch {
+	case length >= 0:
+		a.framing = byLength
+	case minor == 1:
+		a.framing = byChunks
+	default:
+		a.framing = untilClose
+	}
+	a.last = a.last || a.framing == untilClose || !a.c.body.worthReading()
+	b := a.buffer()
+	*b = append(strconv.AppendInt(append(*b, "HTTP/1.1 "...), int64(status), 10), ' ')
+	*b = append(append(*b, http.StatusText(status)...), "\r\n"...)
+	*b = appendFields(*b, fields)
+	*b = a.appendFraming(*b, status, length)
+}
+
+func appendFields(b []byte, fields []http1.Field) []byte {
+	dated := false
+	for _, f := range fields {
+		dated = dated || http1.Is(f.Name, "date")
+		b = append(append(append(append(b, f.Name...), ": "...), f.Value...), "\r\n"...)
+	}
+	if !dated { // RFC 9110, section 6.6.1
+		b = append(time.Now().UTC().AppendFormat(append(b, "Date: "...), http.TimeFormat), "\r\n"...)
+	}
+	return b
+}
+
+func (a *answer) appendFraming(b []byte, status int, length int64) []byte {
+	switch {
+	case a.framing == byChunks:
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	case a.framing == byLength && status != 204 && status != 304:
+		b = append(strconv.AppendInt(append(b, "Content-Length: "...), length, 10), "\r\n"...)
+	}
+	if a.last {
+		b = append(b, "Connection: close\r\n"...)
+	}
+	return append(b, "\r\n"...)
+}
+
+// buffer is where small pieces gather.
+func (a *answer) buffer() *[]byte {
+	if a.pending == nil {
+		a.pending = outs.Get().(*[]byte)
+	}
+	return a.pending
+}
+
+// Write is proxy.Answer's. p must not be empty: an empty chunk would end the
+// body.
+func (a *answer) Write(p []byte) error {
+	if a.framing == byChunks {
+		b := a.buffer()
+		*b = append(strconv.AppendInt(*b, int64(len(p)), 16), "\r\n"...)
+	}
+	if a.pending != nil && len(*a.pending)+len(p)+2 <= outSize {
+		*a.pending = append(*a.pending, p...)
+		if a.framing == byChunks {
+			*a.pending = append(*a.pending, "\r\n"...)
+		}
+		return nil
+	}
+	return a.writeLarge(p)
+}
+
+// writeLarge sends p with what is pending, without copying it.
+func (a *answer) writeLarge(p []byte) error {
+	if a.pending == nil {
+		_, err := a.c.nc.Write(p)
+		return err
+	}
+	a.vec[0], a.vec[1] = *a.pending, p
+	bufs := net.Buffers(a.vec[:2])
+	if a.framing == byChunks {
+		a.vec[2] = []byte("\r\n")
+		bufs = net.Buffers(a.vec[:3])
+	}
+	_, err := bufs.WriteTo(a.c.nc)
+	clear(a.vec[:])
+	a.releasePending()
+	return err
+}
+
+// Flush is proxy.Answer's. While the answer waits for more, the connection's
+// buffers serve others.
+func (a *answer) Flush() error {
+	if a.c.body.complete() && a.c.unused() == 0 && a.begun {
+		a.c.releaseInput()
+	}
+	if a.pending == nil {
+		return nil
+	}
+	_, err := a.c.nc.Write(*a.pending)
+	a.releasePending()
+	return err
+}
+
+func (a *answer) releasePending() {
+	b := a.pending
+	a.pending = nil
+	if cap(*b) <= 4*outSize {
+		*b = (*b)[:0]
+		outs.Put(b)
+	}
+}
+
+// finish writes the body's end and everything that is pending.
+func (a *answer) finish() error {
+	if a.framing == byChunks {
+		b := a.buffer()
+		*b = append(*b, "0\r\n\r\n"...)
+	}
+	return a.Flush()
+}
