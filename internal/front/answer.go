@@ -152,6 +152,10 @@ func (a *answer) Flush() error {
 	if a.c.body.complete() && a.c.unused() == 0 && a.begun {
 		a.c.releaseInput()
 	}
+	return a.flushPending()
+}
+
+func (a *answer) flushPending() error {
 	if a.pending == nil {
 		return nil
 	}

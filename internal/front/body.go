@@ -89,7 +89,7 @@ func (b *body) advance(n int, err error) (int, error) {
 		b.done.Store(b.left == 0)
 		return n, nil
 	}
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	return 0, err
@@ -133,7 +133,7 @@ func (b *body) discard() error {
 	var p [4 << 10]byte
 	for total := 0; total <= maxUnread; {
 		n, err := b.Read(p[:])
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {
@@ -149,9 +149,12 @@ var errTooMuch = errors.New("the refused body is too long")
 // refill reads into an input buffer whose content is used up, but whose head
 // may still be pointed to.
 func (c *conn) refill() error {
-	if cap(c.in.buf)-len(c.in.buf) < firstBuffer/4 {
+	switch {
+	case c.in.headless:
+		c.in.buf, c.in.used = c.in.buf[:0], 0
+	case cap(c.in.buf)-len(c.in.buf) < firstBuffer/4:
 		// The head stays where it is, in the old array.
-		c.in.buf, c.in.used = make([]byte, 0, 4*firstBuffer), 0
+		c.in.buf, c.in.used, c.in.headless = make([]byte, 0, 4*firstBuffer), 0, true
 	}
 	return c.readMore()
 }

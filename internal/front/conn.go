@@ -53,6 +53,8 @@ type input struct {
 	buf  []byte
 	used int
 	req  http1.Request
+
+	headless bool // the head of req is not in buf, but in an array before it
 }
 
 var inputs = sync.Pool{New: func() any { return &input{buf: make([]byte, 0, firstBuffer)} }}
@@ -175,7 +177,7 @@ func (c *conn) begin(end int) error {
 		return io.EOF // a drain was faster
 	}
 	c.served = true
-	c.in.used = end
+	c.in.used, c.in.headless = end, false
 	c.body.begin(c)
 	c.out.begin(c)
 	return nil
@@ -217,6 +219,7 @@ func (c *conn) exchange() error {
 	}
 	switch {
 	case err != nil:
+		c.out.flushPending() // what came before the cut is the client's; the cut counts more than an error here
 		c.reset()
 	case c.out.last && c.body.complete() && c.unused() == 0:
 		err = io.EOF

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"io"
 	"sync"
 
@@ -32,7 +31,7 @@ func readStart(out *upstream.Request, r *Request) (*buffer, error) {
 	n, err := readFull(r.Body, buf.bytes[:size])
 	out.Start = buf.bytes[:n]
 	switch {
-	case err != nil && !errors.Is(err, io.EOF):
+	case err != nil && err != io.EOF:
 		return buf, err
 	case r.Head.Length != http1.Chunked && n < size:
 		return buf, io.ErrUnexpectedEOF

@@ -137,7 +137,7 @@ func (p *Proxy) relay(res *upstream.Response, a Answer) error {
 			return ErrAbort
 		}
 		switch {
-		case errors.Is(err, io.EOF):
+		case err == io.EOF: // and nothing that wraps it: a cut must not look like an end
 			return nil
 		case err != nil:
 			return p.cut(err)

@@ -243,7 +243,7 @@ func (w *writer) copyChunked(body Body, buf []byte) error {
 			}
 		}
 		switch {
-		case errors.Is(err, io.EOF):
+		case err == io.EOF:
 			return w.send([]byte("0\r\n\r\n"))
 		case err != nil:
 			return errors.Join(errBody, err)

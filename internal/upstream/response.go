@@ -104,7 +104,7 @@ func (r *Response) eof() error {
 // broken turns a read error into this body's: the end of the connection is the
 // end of a body that has no other.
 func (r *Response) broken(err error) error {
-	if r.Head.Length == http1.UntilClose && errors.Is(err, io.EOF) {
+	if r.Head.Length == http1.UntilClose && err == io.EOF {
 		r.end = true
 		return io.EOF
 	}
@@ -121,6 +121,9 @@ func (r *Response) blame(err error, otherwise string) error {
 	}
 	if r.unwatch != nil && !r.unwatch() {
 		return fail(Cancelled, "the request was cancelled")
+	}
+	if err == io.EOF { // io.EOF, wrapped or not, must only ever mean a whole body
+		err = io.ErrUnexpectedEOF
 	}
 	return fail(Closed, "%s: %w", otherwise, err)
 }
