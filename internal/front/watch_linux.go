@@ -16,6 +16,7 @@ type watcher struct {
 	fd    int // of epoll, which owns it
 	epoll *os.File
 	raw   syscall.RawConn
+	once  sync.Once // starts run
 
 	mu    sync.Mutex
 	next  uint64
@@ -37,7 +38,6 @@ func newWatcher() (*watcher, error) {
 		w.epoll.Close()
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	go w.run()
 	return w, nil
 }
 
@@ -53,6 +53,7 @@ func (w *watcher) add(c *conn) {
 	if err != nil {
 		return
 	}
+	w.once.Do(func() { go w.run() })
 	w.mu.Lock()
 	w.next++
 	c.watch = w.next
