@@ -1,0 +1,342 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// proxyEnv makes this test binary one of proxies, with the real one's flags.
+const proxyEnv = "DEMO_TEST_PROXIES"
+
+var proxies = map[string]newProxy{"leaky": naiveProxy, "stuck": stuckProxy}
+
+// stuckProxy passes the first piece of an answer and then nothing.
+func stuckProxy(target *url.URL, key string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		naiveProxy(target, key).ServeHTTP(&stuckWriter{w, r.Context()}, r)
+	})
+}
+
+type stuckWriter struct {
+	http.ResponseWriter
+	ctx context.Context
+}
+
+func (w *stuckWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *stuckWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	if bytes.Contains(p, []byte("quick brown fox")) {
+		http.NewResponseController(w).Flush()
+		<-w.ctx.Done()
+	}
+	return n, err
+}
+
+// binDir holds what built returns. Everybody may read it, unlike t.TempDir.
+var binDir string
+
+func TestMain(m *testing.M) {
+	if proxy := proxies[os.Getenv(proxyEnv)]; proxy != nil && len(os.Args) > 4 && os.Args[1] == "--upstream-url" && os.Args[3] == "--server-info" {
+		os.Exit(naiveMain([]string{os.Args[2], os.Args[4]}, proxy))
+	}
+	os.Exit(withBinDir(m.Run))
+}
+
+func withBinDir(run func() int) int {
+	var err error
+	if binDir, err = os.MkdirTemp("", "demo-test-"); err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(binDir)
+	if err := os.Chmod(binDir, 0o755); err != nil {
+		panic(err)
+	}
+	return run()
+}
+
+// binaries builds the demo and the proxy, once.
+var binaries = sync.OnceValue(func() error {
+	demo := exec.Command("go", "build", "-o", filepath.Join(binDir, "demo"), ".")
+	proxy := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(binDir, "proxy"), command)
+	proxy.Env = append(os.Environ(), "CGO_ENABLED=0")
+	for _, cmd := range []*exec.Cmd{demo, proxy} {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	return nil
+})
+
+func built(t *testing.T, name string) string {
+	t.Helper()
+	if err := binaries(); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(binDir, name)
+}
+
+// A show is one run of the demo.
+type show struct {
+	*exec.Cmd
+	tmp  string
+	errs bytes.Buffer
+}
+
+// prepare returns the demo ready to run, with a temporary folder of its own
+// that uid may write to.
+func prepare(t *testing.T, uid int, args ...string) *show {
+	t.Helper()
+	tmp, err := os.MkdirTemp(filepath.Dir(built(t, "demo")), "tmp-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(tmp) })
+	s := &show{Cmd: exec.Command(built(t, "demo"), args...), tmp: tmp}
+	s.Env = append(os.Environ(), "TMPDIR="+tmp, "OPENAI_API_KEY=of-somebody-else",
+		"HTTP_PROXY=http://127.0.0.1:1", "HTTPS_PROXY=http://127.0.0.1:1", "NO_PROXY=")
+	s.Stderr = &s.errs
+	if uid != os.Getuid() {
+		if err := os.Chown(tmp, uid, uid); err != nil {
+			t.Fatal(err)
+		}
+		s.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	}
+	return s
+}
+
+// finish runs the demo to its end and returns standard output and exit code.
+func (s *show) finish(t *testing.T) (string, int) {
+	t.Helper()
+	out, err := s.Output()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	s.checkGone(t)
+	return string(out), s.ProcessState.ExitCode()
+}
+
+// checkGone fails if the demo left a file or a process.
+func (s *show) checkGone(t *testing.T) {
+	t.Helper()
+	left, err := os.ReadDir(s.tmp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range left {
+		t.Errorf("the demo left %s", e.Name())
+	}
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil || len(lines) == 0 {
+		t.Fatal("cannot list processes: ", err)
+	}
+	for _, path := range lines {
+		if text, err := os.ReadFile(path); err == nil && bytes.Contains(text, []byte(s.tmp)) {
+			t.Errorf("the demo left the process %s: %q", path, text)
+		}
+	}
+}
+
+// checkShow is for a demo in which all goes as it should.
+func checkShow(t *testing.T, s *show, want ...string) string {
+	t.Helper()
+	out, code := s.finish(t)
+	if code != 0 || s.errs.Len() > 0 {
+		t.Errorf("exit %d: %s", code, s.errs.String())
+	}
+	checkScreen(t, out)
+	checkContains(t, out, want...)
+	if n := strings.Count(out, "the quick brown fox jumps over the lazy dog"); n != deltas {
+		t.Errorf("%d pieces of text", n)
+	}
+	return out
+}
+
+// unable skips a test of security, which CI must never do.
+func unable(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// mayTrace tells whether this process has CAP_SYS_PTRACE, as root has outside of
+// containers.
+func mayTrace(t *testing.T) bool {
+	t.Helper()
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	return data[0].Effective&(1<<unix.CAP_SYS_PTRACE) != 0
+}
+
+func hasSecretMemory() bool {
+	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil
+}
+
+// TestDemo is go run ./cmd/demo.
+func TestDemo(t *testing.T) {
+	strong := mayTrace(t)
+	if strong && !hasSecretMemory() {
+		unable(t, "no secret memory: root finds the key, and the demo fails")
+	}
+	out := checkShow(t, prepare(t, os.Getuid()), "Building the proxy", "responses-api-proxy")
+	if !strong {
+		unable(t, "no CAP_SYS_PTRACE: memory was not searched")
+	}
+	checkContains(t, out, "✓ 0 copies, 0 fragments", "✗ ", "(root)", "refused")
+}
+
+// TestDemoAsNobody is the same for somebody without privileges.
+func TestDemoAsNobody(t *testing.T) {
+	if os.Getuid() != 0 {
+		unable(t, "only root can become somebody else")
+	}
+	out := checkShow(t, prepare(t, 65534, "-proxy", built(t, "proxy")), "denied by the kernel", "a thief (uid 65534)")
+	if strings.Contains(out, "Building") {
+		t.Error("a proxy was built although one was given")
+	}
+	if yama() < 2 && !regexp.MustCompile(`✓ denied by the kernel +✗ [1-9][0-9]* cop`).MatchString(out) {
+		t.Errorf("no copies in the ReverseProxy:\n%s", out)
+	}
+}
+
+// instead prepares a demo of one of proxies in place of the real one.
+func instead(t *testing.T, proxy string) *show {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := prepare(t, os.Getuid(), "-proxy", self)
+	s.Env = append(s.Env, proxyEnv+"="+proxy)
+	return s
+}
+
+// TestLeakyProxy shows a proxy that is no better than the naive one.
+func TestLeakyProxy(t *testing.T) {
+	s := instead(t, "leaky")
+	out, code := s.finish(t)
+	if code != 1 {
+		t.Errorf("exit %d", code)
+	}
+	checkScreen(t, out+s.errs.String())
+	checkContains(t, s.errs.String(), "demo: failed: the key was read from the proxy's memory\n")
+	if strings.Contains(out, "nowhere to be found") {
+		t.Errorf("praise:\n%s", out)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	elsewhere := t.TempDir()
+	for _, c := range []struct {
+		name   string
+		args   []string
+		set    func(*show)
+		code   int
+		errors string
+	}{
+		{"proxy that ends", []string{"-proxy", "/bin/false"}, nil, 1, "demo: failed: the proxy ended at its start (exit status 1)"},
+		{"no proxy", []string{"-proxy", "/none"}, nil, 1, "demo: failed: cannot start the proxy: "},
+		{"no go", nil, func(s *show) { s.Env = append(s.Env, "PATH=/none") }, 1, "demo: failed: no go command in PATH"},
+		{"no module", nil, func(s *show) { s.Dir = elsewhere }, 1, "run the demo in a checkout"},
+		{"unknown flag", []string{"-x"}, nil, 2, "run it with -h"},
+		{"argument", []string{"x"}, nil, 2, `unexpected argument "x"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := prepare(t, os.Getuid(), c.args...)
+			if c.set != nil {
+				c.set(s)
+			}
+			if out, code := s.finish(t); code != c.code || strings.Contains(out, "✓") {
+				t.Errorf("exit %d: %s", code, out)
+			}
+			checkContains(t, s.errs.String(), c.errors)
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	s := prepare(t, os.Getuid(), "-h")
+	if out, code := s.finish(t); code != 0 || out != usage || s.errs.Len() > 0 {
+		t.Errorf("exit %d: %s%s", code, out, s.errs.String())
+	}
+	checkScreen(t, usage)
+}
+
+// TestStopped ends the demo in the middle of an answer.
+func TestStopped(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(sig.String(), func(t *testing.T) {
+			s := instead(t, "stuck")
+			out, err := s.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Start(); err != nil {
+				t.Fatal(err)
+			}
+			awaitText(t, out)
+			s.Process.Signal(sig)
+			io.Copy(io.Discard, out)
+			s.Wait()
+			if got := s.errs.String(); s.ProcessState.ExitCode() != 1 || got != "\ndemo: failed: interrupted\n" {
+				t.Errorf("%v: %q", s.ProcessState, got)
+			}
+			s.checkGone(t)
+		})
+	}
+}
+
+// TestNobodyReads wants no child left behind by a broken pipe.
+func TestNobodyReads(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	r.Close()
+	s := prepare(t, os.Getuid(), "-proxy", built(t, "proxy"))
+	s.Stdout = w
+	s.Run()
+	if s.ProcessState.ExitCode() != 1 {
+		t.Error(s.ProcessState)
+	}
+	s.checkGone(t)
+}
+
+// awaitText returns once the first piece of the answer is there.
+func awaitText(t *testing.T, out io.Reader) {
+	t.Helper()
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "quick brown fox") {
+			return
+		}
+	}
+	t.Fatal("no answer")
+}

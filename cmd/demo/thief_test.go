@@ -1,0 +1,141 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+)
+
+var (
+	clean  = find{Report: memscan.Report{Bytes: 13_300_000, Unreadable: 9}}
+	denied = find{denied: true}
+)
+
+func copies(full, fragments int) find {
+	return find{Report: memscan.Report{Full: full, Fragments: fragments, Bytes: 20_900_000}}
+}
+
+func memory(f find) loot { return loot{mem: f} }
+
+const warning = "the key lies in locked memory"
+
+func TestJudge(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		ours, naive loot
+		host        host
+		want        string // part of the error; empty: none
+	}{
+		{"root finds nothing", memory(clean), memory(copies(57, 2)), host{root: true}, ""},
+		{"user is denied", memory(denied), memory(copies(57, 2)), host{}, ""},
+		{"user is denied, Yama 1", memory(denied), memory(copies(57, 2)), host{yama: 1}, ""},
+		{"Yama denies all", memory(denied), memory(denied), host{yama: 2}, ""},
+		{"user is denied, fallback", memory(denied), memory(copies(1, 0)), host{noSecretMemory: warning}, ""},
+		{"copy", memory(copies(1, 0)), memory(copies(57, 2)), host{root: true}, "read from the proxy's memory"},
+		{"fragment", memory(copies(0, 1)), memory(copies(57, 2)), host{root: true}, "read from the proxy's memory"},
+		{"fallback", memory(copies(1, 0)), memory(copies(57, 2)), host{noSecretMemory: warning}, warning},
+		{"in the environment", loot{environ: copies(1, 0), mem: clean}, memory(copies(57, 2)), host{}, "environment"},
+		{"in the arguments", loot{cmdline: copies(1, 0), mem: clean}, memory(copies(57, 2)), host{}, "command line"},
+		{"broken thief", memory(clean), memory(clean), host{root: true}, "broken"},
+		{"broken thief, fragments", memory(clean), memory(copies(0, 3)), host{root: true}, "broken"},
+		{"sandbox", memory(denied), memory(denied), host{yama: 1}, "sandbox"},
+	} {
+		err := c.host.judge(c.ours, c.naive)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+func TestNotes(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		ours, naive find
+		host        host
+		want        []string
+	}{
+		{"root", clean, copies(1, 0), host{root: true}, nil},
+		{"user", denied, copies(1, 0), host{}, []string{"As root"}},
+		{"weak root", denied, copies(1, 0), host{root: true}, []string{"CAP_SYS_PTRACE"}},
+		{"Yama", denied, denied, host{yama: 2}, []string{"ptrace_scope=2"}},
+		{"fallback", denied, copies(1, 0), host{noSecretMemory: warning}, []string{"root could read the key"}},
+		{"Yama, fallback", denied, denied, host{yama: 3, noSecretMemory: warning}, []string{"ptrace_scope=3", "root could read the key"}},
+	} {
+		text := c.host.notes(memory(c.ours), memory(c.naive))
+		if len(c.want) == 0 && text != "" {
+			t.Errorf("%s: %q", c.name, text)
+		}
+		checkContains(t, text, c.want...)
+		checkScreen(t, text)
+	}
+	if text := (host{noSecretMemory: warning}).notes(memory(denied), memory(clean)); strings.Contains(text, "finds no key") {
+		t.Errorf("a promise that this system cannot keep: %s", text)
+	}
+}
+
+func TestCheckStream(t *testing.T) {
+	at := func(ms int) time.Time { return time.Unix(0, 0).Add(time.Duration(ms) * time.Millisecond) }
+	stream := func(late func(i int) int) (seen []arrival) {
+		for i := range deltas {
+			seen = append(seen, arrival{sent: at(80 * i), at: at(80*i + late(i))})
+		}
+		return seen
+	}
+	allow := func(name string, seen []arrival) {
+		if err := checkStream(seen); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	deny := func(name string, seen []arrival) {
+		if checkStream(seen) == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	allow("at once", stream(func(int) int { return 1 }))
+	allow("late, as on a busy machine", stream(func(int) int { return 200 }))
+	deny("collected", stream(func(i int) int { return 80*(deltas-i) + 1 }))
+	deny("cut", stream(func(int) int { return 1 })[:deltas-1])
+	deny("nothing", nil)
+}
+
+func TestChildEnv(t *testing.T) {
+	got := childEnv([]string{"PATH=/bin", "OPENAI_API_KEY=x", "https_proxy=x", "HTTP_PROXY=x", "NO_PROXY=x", "ALL_PROXY=x", "SSL_CERT_DIR=x", "SSL_CERT_FILE=x", "HOME=/"}, "/ca")
+	if want := []string{"SSL_CERT_FILE=/ca", "PATH=/bin", "HOME=/"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestReadEvents(t *testing.T) {
+	st := &stage{key: newKey()}
+	const whole = "data: {\"type\":\"response.completed\"}\n\n"
+	for _, c := range []struct{ name, body, want string }{
+		{"whole", "event: x\n" + whole, ""},
+		{"cut", "data: {\"type\":\"response.created\"}\n\n", "not whole"},
+		{"key in an event", "data: {\"type\":\"" + st.key + "\"}\n\n" + whole, "gives the key away"},
+		{"key in a comment", ": " + st.key + "\n" + whole, "gives the key away"},
+		{"not JSON", "data: x\n\n" + whole, "not JSON"},
+	} {
+		err := st.readEvents(strings.NewReader(c.body), func(arrival) { t.Errorf("%s: text", c.name) })
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+		if err != nil && strings.Contains(err.Error(), st.key) {
+			t.Errorf("%s: the error holds the key", c.name)
+		}
+	}
+}
+
+func TestHead(t *testing.T) {
+	h := &head{}
+	for range 3 {
+		if n, err := h.Write(make([]byte, maxStderr-1)); n != maxStderr-1 || err != nil {
+			t.Error(n, err)
+		}
+	}
+	if n := len(h.String()); n != maxStderr {
+		t.Errorf("%d bytes kept", n)
+	}
+}
