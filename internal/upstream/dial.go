@@ -101,7 +101,11 @@ func loadRoots() (*x509.CertPool, error) {
 }
 
 func proxyFromEnvironment(target *Target) (*url.URL, error) {
-	u, err := httpproxy.FromEnvironment().ProxyFunc()(&url.URL{Scheme: "https", Host: target.Addr})
+	env := httpproxy.FromEnvironment()
+	u, err := env.ProxyFunc()(&url.URL{Scheme: "https", Host: target.Addr})
+	if _, bad := url.Parse(env.HTTPSProxy); bad != nil { // httpproxy would go without
+		err = bad
+	}
 	switch {
 	case err != nil:
 		return nil, errors.New("HTTPS_PROXY is not a URL; set it to http://HOST:PORT or unset it")

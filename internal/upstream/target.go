@@ -38,6 +38,9 @@ func ParseTarget(raw string, insecure bool) (*Target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--upstream-url is not a URL: %w", errors.Unwrap(err))
 	}
+	if strings.Contains(raw, "#") {
+		return nil, errors.New("--upstream-url must not have a fragment (#...)")
+	}
 	if err := checkParts(u); err != nil {
 		return nil, err
 	}
@@ -46,6 +49,11 @@ func ParseTarget(raw string, insecure bool) (*Target, error) {
 		return nil, err
 	}
 	t := &Target{TLS: u.Scheme == "https", Name: name, Path: u.RequestURI()}
+	for _, c := range []byte(t.Path) {
+		if c <= ' ' || c >= 0x7f { // net/url encodes paths, but leaves queries as they are
+			return nil, errors.New("--upstream-url has a character in its query that must be percent-encoded")
+		}
+	}
 	port := u.Port()
 	if port == "" {
 		port = map[bool]string{true: "443", false: "80"}[t.TLS]
@@ -66,8 +74,6 @@ func checkParts(u *url.URL) error {
 		return errors.New("--upstream-url has no host; give it as https://HOST/PATH")
 	case u.User != nil:
 		return errors.New("--upstream-url must not hold a user name or password; the key comes from standard input")
-	case u.Fragment != "" || u.RawFragment != "" || strings.HasSuffix(u.String(), "#"):
-		return errors.New("--upstream-url must not have a fragment (#...)")
 	case strings.HasSuffix(u.Host, ":"):
 		return errors.New("--upstream-url has an empty port")
 	}

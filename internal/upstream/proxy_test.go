@@ -1,0 +1,149 @@
+package upstream
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+)
+
+// forwardProxy is a forward proxy that leads every name to one address and
+// keeps what it sees on the client's side.
+type forwardProxy struct {
+	net.Listener
+	to     string
+	answer string
+
+	mu   sync.Mutex
+	seen bytes.Buffer
+}
+
+func startForwardProxy(t *testing.T, to, answer string) *forwardProxy {
+	p := &forwardProxy{Listener: must(net.Listen("tcp", "127.0.0.1:0")), to: to, answer: answer}
+	t.Cleanup(func() { p.Close() })
+	go func() {
+		for {
+			c, err := p.Accept()
+			if err != nil {
+				return
+			}
+			go p.tunnel(c)
+		}
+	}()
+	return p
+}
+
+func (p *forwardProxy) tunnel(c net.Conn) {
+	defer c.Close()
+	in := bufio.NewReader(io.TeeReader(c, p))
+	if _, err := http.ReadRequest(in); err != nil {
+		return
+	}
+	io.WriteString(c, p.answer)
+	up, err := net.Dial("tcp", p.to)
+	if err != nil {
+		return
+	}
+	defer up.Close()
+	go io.Copy(c, up)
+	io.Copy(up, in)
+}
+
+func (p *forwardProxy) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen.Write(b)
+}
+
+func (p *forwardProxy) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen.String()
+}
+
+// named gives the stand-in's address another name, with a certificate for it.
+func named(t *testing.T, name string) (address string, roots *x509.CertPool) {
+	ca := must(fakeopenai.NewCA())
+	up := must(fakeopenai.Start(fakeopenai.Options{Key: canary}))
+	t.Cleanup(up.Close)
+	l := tls.NewListener(must(net.Listen("tcp", "127.0.0.1:0")), &tls.Config{Certificates: []tls.Certificate{must(ca.Leaf(name))}})
+	t.Cleanup(func() { l.Close() })
+	go func() { // TLS off, and on to the stand-in
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			back, err := net.Dial("tcp", up.Addr())
+			if err != nil {
+				c.Close()
+				return
+			}
+			go func() { io.Copy(back, c); back.Close() }()
+			go func() { io.Copy(c, back); c.Close() }()
+		}
+	}()
+	roots = x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca.PEM())
+	return l.Addr().String(), roots
+}
+
+func TestConnect(t *testing.T) {
+	addr, roots := named(t, "upstream.test")
+	p := startForwardProxy(t, addr, "HTTP/1.1 200 Connection established\r\nX: y\r\n\r\n")
+	t.Setenv("HTTPS_PROXY", "http://user:pass@"+p.Addr().String())
+	c := must(New(Config{Target: must(ParseTarget("https://upstream.test/v1/responses", false)), Key: keyOf(t, canary), Roots: roots}))
+	defer c.Close()
+	do(t, c, post("json", "{}"))
+	seen := p.text()
+	if !strings.HasPrefix(seen, "CONNECT upstream.test:443 HTTP/1.1\r\nHost: upstream.test:443\r\nProxy-Authorization: Basic dXNlcjpwYXNz\r\n\r\n") {
+		t.Errorf("the proxy was asked %.200q", seen)
+	}
+	if strings.Contains(seen, "sk-") || strings.Contains(seen, "\nauthorization") {
+		t.Error("the key went over the proxy's wire")
+	}
+}
+
+func TestConnectRefused(t *testing.T) {
+	for _, answer := range []string{"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 302 F\r\nLocation: /\r\n\r\n", "garbage\r\n\r\n", "HTTP/1.1 200 OK\n\n"} {
+		addr, roots := named(t, "upstream.test")
+		p := startForwardProxy(t, addr, answer)
+		t.Setenv("HTTPS_PROXY", "http://"+p.Addr().String())
+		c := must(New(Config{Target: must(ParseTarget("https://upstream.test/v1/responses", false)), Key: keyOf(t, canary), Roots: roots}))
+		if _, err := c.Do(within(t, soon), post("json", "{}")); !isKind(err, Unreachable) {
+			t.Errorf("%q: %v", answer, err)
+		}
+	}
+}
+
+func TestProxyEnvironment(t *testing.T) {
+	straight := func(why, url string) {
+		t.Helper()
+		d, err := newDialer(must(ParseTarget(url, true)), false, x509.NewCertPool())
+		if err != nil || d.proxy != nil {
+			t.Errorf("%s: proxy %v, %v", why, d.proxy, err)
+		}
+	}
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	straight("a plain http upstream never goes through a proxy", "http://10.0.0.1/x")
+	straight("HTTP_PROXY is not for https", "https://upstream.test/x")
+	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+	t.Setenv("NO_PROXY", "upstream.test")
+	straight("NO_PROXY", "https://upstream.test/x")
+	straight("loopback", "https://127.0.0.1/x")
+	t.Setenv("NO_PROXY", "")
+	for _, bad := range []string{"socks5://127.0.0.1:1", "https://127.0.0.1:1", "http://[bad"} {
+		t.Setenv("HTTPS_PROXY", bad)
+		if _, err := newDialer(must(ParseTarget("https://upstream.test/x", false)), false, x509.NewCertPool()); err == nil || !strings.Contains(err.Error(), "HTTPS_PROXY") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}

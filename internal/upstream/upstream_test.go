@@ -1,0 +1,276 @@
+package upstream
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+)
+
+const canary = "sk-canary-0123456789abcdefghijklmnopqrstuvwxyz"
+
+const soon = 20 * time.Second
+
+func keyOf(t testing.TB, text string) *secret.Key {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	io.WriteString(w, text+"\n")
+	w.Close()
+	key, err := secret.Read(int(r.Fd()), secret.Auto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(key.Wipe)
+	return key
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// serve starts a stand-in and a client for it.
+func serve(t testing.TB, opts fakeopenai.Options) (*fakeopenai.Server, *Client) {
+	t.Helper()
+	opts.Key = canary
+	up := must(fakeopenai.Start(opts))
+	t.Cleanup(up.Close)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(up.CAPEM())
+	c := must(New(Config{Target: must(ParseTarget(up.URL(), false)), Key: keyOf(t, canary), Roots: roots}))
+	t.Cleanup(c.Close)
+	return up, c
+}
+
+func within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func post(scenario string, body string) *Request {
+	return &Request{
+		Fields: []http1.Field{{Name: []byte("X-Fake"), Value: []byte(scenario)}},
+		Start:  []byte(body), Length: int64(len(body)),
+	}
+}
+
+// finish reads an answer to its end and returns its body.
+func finish(t testing.TB, res *Response, err error) string {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Close()
+	var b strings.Builder
+	for {
+		piece, err := res.Next()
+		b.Write(piece)
+		if err == io.EOF {
+			return b.String()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func do(t testing.TB, c *Client, r *Request) string {
+	t.Helper()
+	res, err := c.Do(within(t, soon), r)
+	return finish(t, res, err)
+}
+
+func TestConnectionsAreReused(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		up, c := serve(t, fakeopenai.Options{TLS: tls})
+		for range 5 {
+			do(t, c, post("json", "{}"))
+			do(t, c, post("sse n=2", "{}"))
+		}
+		if n := up.Conns(); n != 1 {
+			t.Errorf("tls %v: %d connections for requests in a row, want 1", tls, n)
+		}
+	}
+}
+
+// TestNotReused: answers after which a connection is not clean.
+func TestNotReused(t *testing.T) {
+	for _, scenario := range []string{"closedelim n=1", "http10", "earlyclose status=413"} {
+		up, c := serve(t, fakeopenai.Options{})
+		do(t, c, post(scenario, "{}"))
+		do(t, c, post("json", "{}"))
+		if n := up.Conns(); n != 2 {
+			t.Errorf("%s: %d connections, want 2", scenario, n)
+		}
+	}
+}
+
+// TestNeverSentTwice: the upstream has seen the request and gives no answer.
+// On a kept-alive connection the temptation to repeat it is greatest.
+func TestNeverSentTwice(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		for _, scenario := range []string{"closebefore", "cuthead", "garbage"} {
+			up, c := serve(t, fakeopenai.Options{TLS: tls})
+			do(t, c, post("json", "{}"))
+			_, err := c.Do(within(t, soon), post(scenario, "{}"))
+			var e *Error
+			if !errors.As(err, &e) || e.Kind != Closed && e.Kind != Malformed {
+				t.Errorf("%s: error %v", scenario, err)
+			}
+			if n := up.Count(); n != 2 {
+				t.Errorf("%s: the upstream saw %d requests, want 2", scenario, n)
+			}
+		}
+	}
+}
+
+// TestDeadPooledConnection: the upstream has closed it; the request goes out on
+// another one, once.
+func TestDeadPooledConnection(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		up, c := serve(t, fakeopenai.Options{TLS: tls})
+		for range 3 {
+			do(t, c, post("json", "{}"))
+			up.CloseIdle()
+			if err := up.AwaitOpen(within(t, soon), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := up.Count(); n != 3 {
+			t.Errorf("tls %v: the upstream saw %d requests, want 3", tls, n)
+		}
+	}
+}
+
+// TestConnectionThatDiesUnwritten: what the check of the pool cannot see, a
+// write that fails before the kernel has taken a byte, is repeated as well.
+func TestConnectionThatDiesUnwritten(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		up, c := serve(t, fakeopenai.Options{TLS: tls})
+		do(t, c, post("json", "{}"))
+		c.pool.conns[0].tcp.CloseWrite() // every write fails from now on; nothing to be read
+		do(t, c, post("json", "{}"))
+		if n := up.Count(); n != 2 {
+			t.Errorf("tls %v: the upstream saw %d requests, want 2", tls, n)
+		}
+	}
+}
+
+func TestPoolForgetsTheDead(t *testing.T) {
+	up, c := serve(t, fakeopenai.Options{})
+	do(t, c, post("json", "{}"))
+	up.CloseIdle()
+	if err := up.AwaitOpen(within(t, soon), 0); err != nil {
+		t.Fatal(err)
+	}
+	c.pool.sweep()
+	if c.pool.pop() != nil {
+		t.Error("a connection that the upstream has closed is kept")
+	}
+	do(t, c, post("json", "{}"))
+	c.pool.conns[0].idle = time.Now().Add(-idleLimit)
+	c.pool.sweep()
+	if c.pool.pop() != nil {
+		t.Error("a connection that was idle for too long is kept")
+	}
+	if err := up.AwaitOpen(within(t, soon), 0); err != nil {
+		t.Errorf("the connection was not closed: %v", err)
+	}
+}
+
+func TestClosedPoolKeepsNothing(t *testing.T) {
+	up, c := serve(t, fakeopenai.Options{})
+	c.Close()
+	do(t, c, post("json", "{}"))
+	if err := up.AwaitOpen(within(t, soon), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		up, c := serve(t, fakeopenai.Options{TLS: tls})
+		ctx, cancel := context.WithCancel(t.Context())
+		failed := make(chan error, 1)
+		go func() {
+			_, err := c.Do(ctx, post("silent", "{}"))
+			failed <- err
+		}()
+		r := must(up.Await(within(t, soon), 1))[0]
+		cancel()
+		<-r.Gone()
+		var e *Error
+		if err := <-failed; !errors.As(err, &e) || e.Kind != Cancelled {
+			t.Errorf("error %v", err)
+		}
+		if _, err := c.Do(ctx, post("json", "{}")); err == nil || up.Count() != 1 {
+			t.Error("a request was sent for nobody")
+		}
+	}
+}
+
+func TestWipedKeySendsNothing(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		up, c := serve(t, fakeopenai.Options{TLS: tls})
+		c.key.Wipe()
+		_, err := c.Do(within(t, soon), post("json", "{}"))
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != Internal || up.Count() != 0 {
+			t.Errorf("error %v, %d requests", err, up.Count())
+		}
+	}
+}
+
+// TestLegacyTLS: the versions are never mixed.
+func TestLegacyTLS(t *testing.T) {
+	const tls12, tls13 = 0x0303, 0x0304
+	up := must(fakeopenai.Start(fakeopenai.Options{Key: canary, TLS: true, TLSMax: tls12}))
+	defer up.Close()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(up.CAPEM())
+	cfg := Config{Target: must(ParseTarget(up.URL(), false)), Key: keyOf(t, canary), Roots: roots}
+	modern := must(New(cfg))
+	var e *Error
+	if _, err := modern.Do(within(t, soon), post("json", "{}")); !errors.As(err, &e) || e.Kind != TLSFailed {
+		t.Errorf("TLS 1.2 was accepted unasked: %v", err)
+	}
+	cfg.LegacyTLS = true
+	legacy := must(New(cfg))
+	defer legacy.Close()
+	do(t, legacy, post("json", strings.Repeat("x", 100<<10)))
+	r := up.Requests()[0]
+	if r.TLS.Version != tls12 {
+		t.Errorf("version %x", r.TLS.Version)
+	}
+	if d := legacy.dialer.tls; d.MaxVersion != tls12 || modern.dialer.tls.MinVersion != tls13 {
+		t.Error("a range of versions is offered")
+	}
+}
+
+func TestSessionsAreResumed(t *testing.T) {
+	up, c := serve(t, fakeopenai.Options{TLS: true})
+	do(t, c, post("json", "{}"))
+	up.CloseIdle()
+	do(t, c, post("json", "{}"))
+	if r := up.Requests(); r[0].TLS.DidResume || !r[1].TLS.DidResume {
+		t.Error("the second connection does not resume the first one's session")
+	}
+	if alpn := up.Requests()[0].ALPN; len(alpn) != 1 || alpn[0] != "http/1.1" {
+		t.Errorf("ALPN %q", alpn)
+	}
+}
