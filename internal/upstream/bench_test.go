@@ -1,0 +1,153 @@
+//go:build unix
+
+package upstream
+
+import (
+	"context"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+// BenchmarkCompose is the key's way into a TLS record: taking a slot, putting
+// the record together, and wiping it. Sealing and sending are not part of it.
+func BenchmarkCompose(b *testing.B) {
+	w := &writer{key: keyOf(b, strings.Repeat("k", 164)), prefix: []byte("POST /v1/responses HTTP/1.1\r\nhost: api.openai.com\r\n"), geometry: newGeometry()}
+	head := (&Request{Fields: codexFields, Length: 1024}).appendFields(nil)
+	body := make([]byte, 1024)
+	b.ReportAllocs()
+	for b.Loop() {
+		slot, err := w.key.Slot(context.Background())
+		if err != nil {
+			b.Fatal(err)
+		}
+		used, _, _, err := w.compose(slot.Bytes(), head, body)
+		if err != nil {
+			b.Fatal(err)
+		}
+		slot.Release(used)
+	}
+}
+
+var codexFields = []http1.Field{
+	{Name: []byte("accept"), Value: []byte("text/event-stream")},
+	{Name: []byte("content-type"), Value: []byte("application/json")},
+	{Name: []byte("originator"), Value: []byte("codex_exec")},
+	{Name: []byte("user-agent"), Value: []byte("codex_exec/0.169.0 (Debian 12; x86_64)")},
+	{Name: []byte("x-codex-turn-metadata"), Value: []byte(strings.Repeat("m", 800))},
+}
+
+// BenchmarkRequest is one request and its answer over TLS on loopback, the
+// stand-in's share included: with the key in secret memory, and with a plain
+// header from the heap as any other client sends it.
+func BenchmarkRequest(b *testing.B) {
+	for name, send := range map[string]sender{"secret": (*Client).Do, "plain": (*Client).doPlain} {
+		b.Run(name, func(b *testing.B) {
+			_, c := serve(b, fakeopenai.Options{TLS: true, Forget: true})
+			r := &Request{Fields: codexFields, Start: make([]byte, 1024), Length: 1024}
+			b.ReportAllocs()
+			for b.Loop() {
+				roundTrip(b, c, send, r)
+			}
+		})
+	}
+}
+
+// BenchmarkPriceOfSecrecy takes turns between the two in one process, a hundred
+// requests each, and reports what the secret way costs more.
+func BenchmarkPriceOfSecrecy(b *testing.B) {
+	for name, tls := range map[string]bool{"https": true, "http": false} {
+		b.Run(name, func(b *testing.B) {
+			_, c := serve(b, fakeopenai.Options{TLS: tls, Forget: true})
+			r := &Request{Fields: codexFields, Start: make([]byte, 1024), Length: 1024}
+			var secret, plain cost
+			n := 0
+			for b.Loop() {
+				const turn = 100
+				plain.add(func() { repeat(b, turn, c, (*Client).doPlain, r) })
+				secret.add(func() { repeat(b, turn, c, (*Client).Do, r) })
+				n += turn
+			}
+			b.ReportMetric((secret.cpu-plain.cpu).Seconds()*1e6/float64(n), "µs-CPU-more/request")
+			b.ReportMetric((float64(secret.allocs)-float64(plain.allocs))/float64(n), "allocs-more/request")
+			b.ReportMetric(plain.cpu.Seconds()*1e6/float64(n), "µs-CPU-plain/request")
+		})
+	}
+}
+
+type sender func(*Client, context.Context, *Request) (*Response, error)
+
+func repeat(b *testing.B, n int, c *Client, send sender, r *Request) {
+	for range n {
+		roundTrip(b, c, send, r)
+	}
+}
+
+func roundTrip(b *testing.B, c *Client, send sender, r *Request) {
+	res, err := send(c, context.Background(), r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for err == nil {
+		_, err = res.Next()
+	}
+	res.Close()
+}
+
+// cost is CPU time and allocations of this process.
+type cost struct {
+	cpu    time.Duration
+	allocs uint64
+}
+
+func (c *cost) add(f func()) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	begun := cpuTime()
+	f()
+	c.cpu += cpuTime() - begun
+	runtime.ReadMemStats(&after)
+	c.allocs += after.Mallocs - before.Mallocs
+}
+
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// doPlain is Do with the key in an ordinary header: the yardstick.
+func (c *Client) doPlain(ctx context.Context, r *Request) (*Response, error) {
+	cn, _, err := c.connection(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res := &Response{c: cn, client: c, request: r}
+	res.watch(ctx)
+	buf := heads.Get().(*[]byte)
+	defer heads.Put(buf)
+	*buf = append((*buf)[:0], c.prefix...)
+	*buf = append(*buf, "authorization: Bearer "+canary+"\r\n"...)
+	*buf = append(r.appendFields(*buf), r.Start...)
+	if cn.session == nil {
+		_, err = cn.tcp.Write(*buf)
+	} else {
+		_, err = cn.session.Write(*buf)
+	}
+	if err == nil {
+		err = res.readHead()
+	}
+	if err != nil {
+		res.Close()
+		return nil, err
+	}
+	return res, nil
+}
