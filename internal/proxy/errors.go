@@ -19,7 +19,6 @@ const (
 	RouteNotAllowed       Code = "route_not_allowed"
 	WebsocketNotSupported Code = "websocket_not_supported"
 	MalformedRequest      Code = "malformed_request"
-	HeadTooLarge          Code = "head_too_large"
 	RequestTimeout        Code = "request_timeout"
 	IncompleteBody        Code = "incomplete_body"
 	UpstreamUnreachable   Code = "upstream_unreachable"
@@ -47,7 +46,6 @@ var refusals = map[Code]refusal{
 	RouteNotAllowed:       {403, invalid, "This proxy forwards exactly POST /v1/responses. Set the client's base URL to http://HOST:PORT/v1 and use the Responses API."},
 	WebsocketNotSupported: {426, invalid, "This proxy does not speak WebSocket. Send POST /v1/responses instead; Codex does so by itself."},
 	MalformedRequest:      {400, invalid, "The request is not well-formed HTTP/1.1"},
-	HeadTooLarge:          {431, invalid, "The request's head is too large. OpenAI asks for less than 64 KiB of headers."},
 	RequestTimeout:        {408, invalid, "The request did not arrive in time. Send it again, without pauses."},
 	IncompleteBody:        {400, invalid, "The request's body is incomplete or malformed. Nothing was sent to the upstream as complete; send it again."},
 	UpstreamUnreachable:   {502, server, "The proxy cannot reach the upstream. Try again; the proxy's log on standard error says why."},
