@@ -13,9 +13,9 @@
 // resolver's files; it writes --server-info, once. Environment: HTTPS_PROXY,
 // NO_PROXY and SSL_CERT_*.
 //
-// Signals: SIGTERM, SIGINT and SIGQUIT stop it: no new connections, running
-// requests get --drain-timeout to end, a second signal cuts them. SIGHUP and
-// SIGPIPE are ignored. Standard output and standard error may be closed or
+// Signals: SIGTERM and SIGINT stop it: no new connections, running requests
+// get --drain-timeout to end, a second signal cuts them. SIGHUP and SIGPIPE are
+// ignored. SIGQUIT, SIGABRT and their like end it at once. Standard output and standard error may be closed or
 // broken at any time.
 //
 // Exit codes: 0 after a stop, 1 when it could not start or go on, 2 for a

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var stopSignals = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGQUIT}
+var stopSignals = []os.Signal{unix.SIGTERM, unix.SIGINT}
 
 func ignoreSignals() { signal.Ignore(unix.SIGHUP, unix.SIGPIPE) }
 

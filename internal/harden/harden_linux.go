@@ -3,11 +3,17 @@ package harden
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/signal"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
+
+// dumpSignals are those that Go answers with stacks and registers.
+var dumpSignals = []os.Signal{
+	unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
+}
 
 func lockDown() (missing []string, err error) {
 	return nil, errors.Join(noDump(), noCore(), noPreemptionSignal())

@@ -11,13 +11,15 @@ type chunkState byte
 
 const (
 	sizeDigits chunkState = iota
+	sizeBlank             // white space after the digits: only an extension or the end may follow
 	sizeExtension
 	sizeLF
 	data
 	dataCR
 	dataLF
 	trailerStart
-	trailerLine
+	trailerName
+	trailerValue
 	trailerLF
 	endLF
 	ended
@@ -70,7 +72,7 @@ func (d *Decoder) walk(p []byte, move bool) (n, used int, err error) {
 // step takes one byte that is not data.
 func (d *Decoder) step(c byte) error {
 	switch d.state {
-	case sizeDigits, sizeExtension, sizeLF:
+	case sizeDigits, sizeBlank, sizeExtension, sizeLF:
 		return d.stepSize(c)
 	case dataCR:
 		return d.expect(c, '\r', dataLF)
@@ -110,7 +112,9 @@ func (d *Decoder) stepSize(c byte) error {
 		return bad("a chunk's size is not a number")
 	case c == '\r':
 		d.state = sizeLF
-	case d.state == sizeDigits && c != ';' && c != ' ' && c != '\t':
+	case d.state != sizeExtension && (c == ' ' || c == '\t'):
+		d.state = sizeBlank
+	case d.state != sizeExtension && c != ';':
 		return bad("a chunk's size is not a number")
 	case c < ' ' && c != '\t' || c == 0x7f:
 		return bad("a chunk extension has a control character")
@@ -144,12 +148,16 @@ func (d *Decoder) stepTrailer(c byte) error {
 		return d.expect(c, '\n', trailerStart)
 	case c == '\r' && d.state == trailerStart:
 		d.state = endLF
+	case d.state == trailerName && c == ':':
+		d.state = trailerValue
+	case d.state != trailerValue && tokenChar[c]:
+		d.state = trailerName
+	case d.state != trailerValue:
+		return bad("a trailer line is malformed")
 	case c == '\r':
 		d.state = trailerLF
-	case d.state == trailerStart && !tokenChar[c], c < ' ' && c != '\t', c == 0x7f:
-		return bad("a trailer line is malformed")
-	default:
-		d.state = trailerLine
+	case c < ' ' && c != '\t', c == 0x7f:
+		return bad("a trailer line has a control character")
 	}
 	return nil
 }

@@ -113,10 +113,11 @@ func parseField(line []byte) (Field, error) {
 }
 
 // frame finds out the body's length from Content-Length and Transfer-Encoding
-// (RFC 9112, section 6.3); without either it is none.
+// (RFC 9112, section 6.3); without either it is none. It heeds Connection too.
 func (m *message) frame(none int64) error {
 	m.Length = none
 	var lengths, codings int
+	var closing, keepAlive bool
 	for _, f := range m.Fields {
 		switch {
 		case Is(f.Name, "content-length"):
@@ -132,9 +133,11 @@ func (m *message) frame(none int64) error {
 				return &Error{Status: 501, Reason: "the only transfer coding here is chunked"}
 			}
 		case Is(f.Name, "connection"):
-			m.connection(f.Value)
+			c, k := connection(f.Value)
+			closing, keepAlive = closing || c, keepAlive || k
 		}
 	}
+	m.Close = closing || m.Minor == 0 && !keepAlive
 	return m.settle(lengths, codings)
 }
 
@@ -154,15 +157,13 @@ func (m *message) settle(lengths, codings int) error {
 	return nil
 }
 
-// connection heeds the options close and keep-alive.
-func (m *message) connection(value []byte) {
+// connection looks for the options close and keep-alive; close wins.
+func connection(value []byte) (closing, keepAlive bool) {
 	Tokens(value, func(option []byte) {
-		if Is(option, "close") {
-			m.Close = true
-		} else if Is(option, "keep-alive") && m.Minor == 0 {
-			m.Close = false
-		}
+		closing = closing || Is(option, "close")
+		keepAlive = keepAlive || Is(option, "keep-alive")
 	})
+	return closing, keepAlive
 }
 
 func parseLength(value []byte) (n int64, err error) {

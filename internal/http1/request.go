@@ -21,7 +21,6 @@ func (r *Request) Parse(head []byte) error {
 	if err := r.parseFields(rest); err != nil {
 		return err
 	}
-	r.Close = r.Minor == 0
 	if err := r.frame(0); err != nil {
 		return err
 	}

@@ -19,7 +19,6 @@ func (r *Response) Parse(head []byte) error {
 	if err := r.parseFields(rest); err != nil {
 		return err
 	}
-	r.Close = r.Minor == 0
 	if err := r.frame(UntilClose); err != nil {
 		return err
 	}
@@ -39,6 +38,11 @@ func (r *Response) parseLine(line []byte) error {
 	}
 	if r.Minor = int(line[7] - '0'); r.Minor > 1 || line[7] < '0' {
 		return bad("the answer's version is not HTTP/1.1 or HTTP/1.0")
+	}
+	for _, c := range line[len(form)-3:] {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return bad("the status line has a control character")
+		}
 	}
 	r.Status = 0
 	for _, c := range line[9:12] {

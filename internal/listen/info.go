@@ -3,18 +3,13 @@ package listen
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 )
-
-// maxLinks is how many symbolic links WriteInfo follows, as many as Linux does.
-const maxLinks = 40
 
 // WriteInfo writes {"port":N,"pid":N} and a line feed to path, in place and in
 // one write, so that a reader sees either nothing or all of it. Missing folders
-// are made. The file's folder need not be writable if the file is there. In a
-// folder that everybody may write to (sticky, like /tmp) it neither follows a
-// link nor fills a file that another user has put there.
+// are made. The file's folder need not be writable if the file is there. In
+// folders that everybody may write to (sticky, like /tmp) it neither follows a
+// link nor fills a file that another user has put there, wherever on the path.
 func WriteInfo(path string, port, pid int) error {
 	if err := writeInfo(path, fmt.Appendf(nil, "{\"port\":%d,\"pid\":%d}\n", port, pid)); err != nil {
 		return fmt.Errorf("cannot write --server-info: %w", err)
@@ -23,9 +18,6 @@ func WriteInfo(path string, port, pid int) error {
 }
 
 func writeInfo(path string, line []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
 	f, err := openInfo(path)
 	if err != nil {
 		return err

@@ -8,95 +8,154 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// openInfo opens path for writing, and follows links one by one, so that each
-// is judged by the inode that is then used.
+// maxLinks is how many symbolic links are followed, as many as Linux does.
+const maxLinks = 40
+
+// infoPath is a path that is walked one name at a time, so that every link on
+// it, to a folder as well as to the file, is judged before it is followed.
+type infoPath struct {
+	whole string   // for messages
+	dir   int      // the folder that has been reached
+	at    string   // its name, for messages
+	names []string // still to go
+	links int      // followed so far
+}
+
+// openInfo opens path for writing, and makes the folders that are missing.
 func openInfo(path string) (*os.File, error) {
-	for range maxLinks {
-		f, err := openNoFollow(path)
-		if err == nil {
-			return f, nil
+	p := &infoPath{whole: path, dir: -1}
+	if err := p.follow(path); err != nil {
+		return nil, err
+	}
+	defer func() { unix.Close(p.dir) }()
+	for {
+		name := p.names[0]
+		target, err := p.link(name)
+		switch {
+		case err != nil:
+			return nil, err
+		case target != "":
+			p.names = p.names[1:]
+			err = p.follow(target)
+		case len(p.names) == 1:
+			return p.file(name)
+		default:
+			p.names = p.names[1:]
+			err = p.enter(name)
 		}
-		if !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.EMLINK) {
-			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-		}
-		if path, err = followLink(path); err != nil {
+		if err != nil {
 			return nil, err
 		}
 	}
-	return nil, &fs.PathError{Op: "open", Path: path, Err: unix.ELOOP}
 }
 
-// openNoFollow truncates only after the file was found to be ours to write.
-// Non-blocking, so that a FIFO without a reader is an error and not a wait.
-func openNoFollow(path string) (*os.File, error) {
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0o666)
-	if err != nil {
-		return nil, err
+// follow puts the names of path in front of those still to go.
+func (p *infoPath) follow(path string) error {
+	var names []string
+	for name := range strings.SplitSeq(path, "/") {
+		if name != "" {
+			names = append(names, name)
+		}
 	}
-	f := os.NewFile(uintptr(fd), path)
-	if err := prepareInfo(f, path); err != nil {
-		f.Close()
-		return nil, err
+	p.names = append(names, p.names...)
+	if len(p.names) == 0 {
+		return p.fail(unix.EISDIR)
 	}
-	return f, nil
-}
-
-func prepareInfo(f *os.File, path string) error {
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if err := checkOwner(path, st, "file"); err != nil {
-		return err
-	}
-	if st.Mode().IsRegular() {
-		return f.Truncate(0)
+	switch {
+	case strings.HasPrefix(path, "/"):
+		return p.enter("/")
+	case p.dir < 0:
+		return p.enter(".")
 	}
 	return nil
 }
 
-// followLink returns where the link at path leads to.
-func followLink(path string) (string, error) {
-	st, err := os.Lstat(path)
+// enter goes into a folder, which is made if it is missing.
+func (p *infoPath) enter(name string) error {
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	if p.dir < 0 { // the first
+		p.dir = unix.AT_FDCWD
+	}
+	next, err := unix.Openat(p.dir, name, flags|searchOnly, 0)
+	if errors.Is(err, unix.ENOENT) {
+		if err = unix.Mkdirat(p.dir, name, 0o755); err == nil || errors.Is(err, unix.EEXIST) {
+			next, err = unix.Openat(p.dir, name, flags|searchOnly, 0)
+		}
+	}
 	if err != nil {
-		return "", err
+		return p.fail(err)
 	}
-	if err := checkOwner(path, st, "link"); err != nil {
-		return "", err
+	unix.Close(p.dir)
+	p.dir, p.at = next, filepath.Join(p.at, name)
+	if name == "/" {
+		p.at = name
 	}
-	target, err := os.Readlink(path)
-	if err != nil {
-		return "", err
-	}
-	after, err := os.Lstat(path)
-	if err != nil || !os.SameFile(st, after) {
-		return "", fmt.Errorf("%s changed while it was being opened", path)
-	}
-	if !filepath.IsAbs(target) {
-		target = filepath.Join(filepath.Dir(path), target)
-	}
-	return target, nil
+	return nil
 }
 
-// checkOwner refuses what another user has put into a folder where everybody
-// may: the rule of protected_symlinks and protected_regular (proc_sys_fs(5)),
-// which is not switched on everywhere. root and the folder's owner are trusted.
-func checkOwner(path string, st fs.FileInfo, what string) error {
-	dir, err := os.Stat(filepath.Dir(path))
+// link returns where name leads to if it is a link that may be followed.
+func (p *infoPath) link(name string) (target string, err error) {
+	var before, after unix.Stat_t
+	if err := unix.Fstatat(p.dir, name, &before, unix.AT_SYMLINK_NOFOLLOW); err != nil || before.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return "", nil // opening it will say what is wrong
+	}
+	if err := p.judge(name, "link", before.Uid); err != nil {
+		return "", err
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(p.dir, name, buf)
 	if err != nil {
-		return err
+		return "", p.fail(err)
 	}
-	if dir.Mode()&os.ModeSticky == 0 || dir.Mode()&0o022 == 0 {
-		return nil
+	err = unix.Fstatat(p.dir, name, &after, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil || after.Ino != before.Ino || after.Uid != before.Uid {
+		return "", fmt.Errorf("the link %s changed while it was followed", filepath.Join(p.at, name))
 	}
-	owner := st.Sys().(*syscall.Stat_t).Uid
-	if owner == uint32(os.Geteuid()) || owner == 0 || owner == dir.Sys().(*syscall.Stat_t).Uid {
-		return nil
+	if p.links++; p.links > maxLinks || n == 0 {
+		return "", p.fail(unix.ELOOP)
 	}
-	return fmt.Errorf("the %s %s belongs to another user (uid %d) and lies in a folder that everybody may write to; use a folder of your own", what, path, owner)
+	return string(buf[:n]), nil
 }
+
+// file opens the last name. It truncates only what was found to be ours to
+// write, and does not wait for a FIFO's reader.
+func (p *infoPath) file(name string) (*os.File, error) {
+	fd, err := unix.Openat(p.dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0o666)
+	if err != nil {
+		return nil, p.fail(err)
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil {
+		err = p.judge(name, "file", st.Uid)
+	}
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		err = unix.Ftruncate(fd, 0)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), p.whole), nil
+}
+
+// judge refuses what another user has put into a folder where everybody may:
+// the rule of protected_symlinks and protected_regular (proc_sys_fs(5)), which
+// is not switched on everywhere. root and the folder's owner are trusted.
+func (p *infoPath) judge(name, what string, owner uint32) error {
+	var dir unix.Stat_t
+	if err := unix.Fstat(p.dir, &dir); err != nil {
+		return p.fail(err)
+	}
+	shared := dir.Mode&unix.S_ISVTX != 0 && dir.Mode&0o022 != 0
+	if !shared || owner == uint32(os.Geteuid()) || owner == 0 || owner == dir.Uid {
+		return nil
+	}
+	return fmt.Errorf("the %s %s belongs to another user (uid %d) and lies in a folder that everybody may write to; use a folder of your own", what, filepath.Join(p.at, name), owner)
+}
+
+func (p *infoPath) fail(err error) error { return &fs.PathError{Op: "open", Path: p.whole, Err: err} }

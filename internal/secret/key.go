@@ -40,7 +40,7 @@ type Key struct {
 	slots chan *Slot
 
 	mu   sync.RWMutex // held for reading while line is lent
-	line []byte       // prefix, key, suffix; nil once wiped
+	line secretBytes  // prefix, key, suffix; empty once wiped
 }
 
 // Read takes a key from the file descriptor fd into secret memory without any
@@ -53,12 +53,12 @@ func Read(fd int, policy Policy) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	line, err := readLine(fd, r.bytes[:keySpace])
+	line, err := readLine(fd, r.slice()[:keySpace])
 	if err != nil {
-		wipe(r.bytes)
-		return nil, errors.Join(err, unmapGuarded(r.bytes))
+		wipe(r.slice())
+		return nil, errors.Join(err, unmapGuarded(r.slice()))
 	}
-	return &Key{r: r, slots: slots, line: line}, nil
+	return &Key{r: r, slots: slots, line: hide(line)}, nil
 }
 
 // readLine reads and checks the key behind prefix in page, and returns the
@@ -128,17 +128,17 @@ func allowed(c byte) bool {
 func (k *Key) Line(use func(line []byte) error) error {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	if k.line == nil {
+	if k.line.n == 0 {
 		return ErrWiped
 	}
-	return use(k.line)
+	return use(k.line.slice())
 }
 
 // Len is the length of what Line lends, in bytes; 0 once wiped.
 func (k *Key) Len() int {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	return len(k.line)
+	return k.line.n
 }
 
 // Wipe overwrites the key. It blocks while Line lends it. The memory stays
@@ -146,8 +146,8 @@ func (k *Key) Len() int {
 func (k *Key) Wipe() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.line = nil
-	wipe(k.r.bytes[:keySpace])
+	k.line = secretBytes{}
+	wipe(k.r.slice()[:keySpace])
 }
 
 // Memory tells what the key lies in, and if that is not MemfdSecret, why.
@@ -169,7 +169,7 @@ func mapKey(policy Policy) (*region, chan *Slot, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return r, cutSlots(r.bytes[keySpace:]), nil
+	return r, cutSlots(r.slice()[keySpace:]), nil
 }
 
 func roundUp(n, unit int) int { return (n + unit - 1) / unit * unit }

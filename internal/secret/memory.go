@@ -4,7 +4,9 @@ package secret
 
 import (
 	"fmt"
+	"io"
 	"runtime"
+	"unsafe"
 )
 
 // Policy says what to do where the kernel has no secret memory.
@@ -37,10 +39,26 @@ const redacted = "[redacted]"
 
 // region is one mapping between two inaccessible pages.
 type region struct {
-	bytes []byte
-	kind  Kind
-	why   error // why kind is not MemfdSecret
+	secretBytes
+	kind Kind
+	why  error // why kind is not MemfdSecret
 }
+
+// secretBytes is a slice that reflection, and so fmt and its kin, cannot look
+// into: where a Format method is not called (a value that was copied, a field
+// that is not exported, a verb that does not fit), an unsafe.Pointer prints as
+// an address, and a slice as what it holds.
+type secretBytes struct {
+	start unsafe.Pointer
+	n     int
+}
+
+func hide(b []byte) secretBytes { return secretBytes{unsafe.Pointer(unsafe.SliceData(b)), len(b)} }
+
+func (s secretBytes) slice() []byte { return unsafe.Slice((*byte)(s.start), s.n) }
+
+// Format prints [redacted] whatever the verb.
+func (s secretBytes) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
 // newRegion maps memory of the best kind that policy and system allow, of the
 // first of sizes (in bytes, descending) for which the limit on locked memory
@@ -48,7 +66,7 @@ type region struct {
 func newRegion(policy Policy, sizes ...int) (*region, error) {
 	b, why := mapFirst(mapSecret, sizes)
 	if why == nil {
-		return &region{bytes: b, kind: MemfdSecret}, nil
+		return &region{secretBytes: hide(b), kind: MemfdSecret}, nil
 	}
 	if policy == Require {
 		return nil, fmt.Errorf("no secret memory: %w; --secret-memory=auto would accept memory that root can read", why)
@@ -57,7 +75,7 @@ func newRegion(policy Policy, sizes ...int) (*region, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no memory that is safe for a key: %w; %w", why, err)
 	}
-	return &region{bytes: b, kind: Locked, why: why}, nil
+	return &region{secretBytes: hide(b), kind: Locked, why: why}, nil
 }
 
 // mapFirst returns the first size that can be had, or the last error.
@@ -69,9 +87,6 @@ func mapFirst(mapper func(int) ([]byte, error), sizes []int) (b []byte, err erro
 	}
 	return nil, err
 }
-
-// Format keeps the memory out of fmt, whatever the verb.
-func (r *region) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
 
 var zeros [256]byte
 

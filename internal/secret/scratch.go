@@ -17,7 +17,7 @@ const (
 // Slot is a piece of secret memory in which one message that holds the key is
 // put together. It prints as [redacted].
 type Slot struct {
-	buf  []byte
+	buf  secretBytes
 	home chan *Slot
 }
 
@@ -25,7 +25,7 @@ func cutSlots(memory []byte) chan *Slot {
 	n := min(len(memory)/SlotSize, maxSlots)
 	slots := make(chan *Slot, n)
 	for i := range n {
-		slots <- &Slot{buf: memory[i*SlotSize : (i+1)*SlotSize : (i+1)*SlotSize], home: slots}
+		slots <- &Slot{buf: hide(memory[i*SlotSize : (i+1)*SlotSize]), home: slots}
 	}
 	return slots
 }
@@ -47,14 +47,14 @@ func (k *Key) Slot(ctx context.Context) (*Slot, error) {
 
 // Bytes is the slot's memory, SlotSize long and zero when taken. It must not be
 // used after Release.
-func (s *Slot) Bytes() []byte { return s.buf }
+func (s *Slot) Bytes() []byte { return s.buf.slice() }
 
 // Release wipes the first used bytes, which must be all that was written to,
 // and the vector registers, and gives the slot back.
 func (s *Slot) Release(used int) {
-	wipe(s.buf[:max(used, len(zeros))])
+	wipe(s.buf.slice()[:max(used, len(zeros))])
 	s.home <- s
 }
 
 // Format prints [redacted] whatever the verb.
-func (s *Slot) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+func (s Slot) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }

@@ -1,0 +1,124 @@
+// Package docs holds the documents to the program.
+package docs
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+)
+
+const module = "github.com/responses-api-proxy/responses-api-proxy/"
+
+// mayImport is the direction of design.md: what each package may know of the
+// others. The programs may know everything.
+var mayImport = map[string][]string{
+	"internal/harden":     nil,
+	"internal/secret":     nil,
+	"internal/listen":     nil,
+	"internal/http1":      nil,
+	"internal/memscan":    nil,
+	"internal/fakeopenai": nil,
+	"internal/upstream":   {"internal/http1", "internal/secret"},
+	"internal/proxy":      {"internal/http1", "internal/upstream"},
+	"internal/front":      {"internal/http1", "internal/proxy"},
+	"internal/secrecy":    nil,
+}
+
+func TestImportsFlowOneWay(t *testing.T) {
+	seen := map[string]bool{}
+	walk(t, "../internal", func(path string) {
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "testdata") {
+			return
+		}
+		pkg := strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), "../")
+		seen[pkg] = true
+		allowed, known := mayImport[pkg]
+		if !known {
+			t.Errorf("%s is not in design.md's order of packages", pkg)
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range f.Imports {
+			name, ours := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), module)
+			if ours && !slices.Contains(allowed, name) {
+				t.Errorf("%s imports %s", path, name)
+			}
+		}
+	})
+	design := read(t, "design.md")
+	for pkg := range mayImport {
+		if !seen[pkg] || !strings.Contains(design, "`"+pkg+"`") {
+			t.Errorf("%s is not there, or not in design.md", pkg)
+		}
+	}
+}
+
+// TestErrorCodes: the list in errors.md is the program's, no more and no less.
+func TestErrorCodes(t *testing.T) {
+	var documented, real []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (\\d+) \\|").FindAllStringSubmatch(read(t, "errors.md"), -1) {
+		documented = append(documented, m[1]+" "+m[2])
+	}
+	proxy.Codes(func(code proxy.Code, status int) { real = append(real, fmt.Sprintf("%s %d", code, status)) })
+	slices.Sort(documented)
+	slices.Sort(real)
+	if !slices.Equal(documented, real) {
+		t.Errorf("documented %q, in the program %q", documented, real)
+	}
+}
+
+// TestThreatModelNamesRealTests: a row whose proof does not exist proves
+// nothing.
+func TestThreatModelNamesRealTests(t *testing.T) {
+	var tests strings.Builder
+	walk(t, "..", func(path string) {
+		if strings.HasSuffix(path, "_test.go") {
+			tests.WriteString(read(t, path))
+		}
+		if strings.HasSuffix(path, ".txtar") {
+			tests.WriteString("func " + filepath.Base(path) + "(")
+		}
+	})
+	names := regexp.MustCompile("`((?:Test|Fuzz)\\w+|[\\w-]+\\.txtar)`").FindAllStringSubmatch(read(t, "threat-model.md"), -1)
+	if len(names) < 20 {
+		t.Fatalf("only %d tests are named", len(names))
+	}
+	for _, n := range names {
+		if !strings.Contains(tests.String(), "func "+n[1]+"(") {
+			t.Errorf("threat-model.md names %s, which does not exist", n[1])
+		}
+	}
+}
+
+func walk(t *testing.T, root string, each func(path string)) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			each(path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

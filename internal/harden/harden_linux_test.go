@@ -1,0 +1,380 @@
+package harden
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// childVar names the job for which the test binary was started again: none of
+// what this package does can be undone in the process that runs the tests.
+const childVar = "HARDEN_TEST_CHILD"
+
+const nobody = 65534
+
+var jobs = map[string]func(){
+	"serve":  jobServe,
+	"abort":  jobAbort,
+	"attack": jobAttack,
+}
+
+func TestMain(m *testing.M) {
+	if job, ok := jobs[os.Getenv(childVar)]; ok {
+		job()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// harden is Process, unless the environment asks for a control without it or
+// for a kernel that refuses a call.
+func harden() {
+	if os.Getenv("DENY") != "" {
+		must(denyFromEnv())
+	}
+	if os.Getenv("BARE") != "" {
+		return
+	}
+	missing, err := Process()
+	must(err)
+	if len(missing) > 0 {
+		must(fmt.Errorf("missing: %v", missing))
+	}
+}
+
+// jobServe tells what it is and stays, as something to look at and to attack.
+func jobServe() {
+	harden()
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	must(err)
+	var core unix.Rlimit
+	must(unix.Getrlimit(unix.RLIMIT_CORE, &core))
+	fmt.Printf("dumpable %d, core %d/%d, target %x\n", dumpable, core.Cur, core.Max, uintptr(unsafe.Pointer(&target)))
+	io.Copy(io.Discard, os.Stdin) // the parent's end lets it go
+}
+
+// target is what the attacker is after.
+var target = [8]byte{'t', 'a', 'r', 'g', 'e', 't', '!', '!'}
+
+// jobAbort dies of SIGABRT with the default action, core dumps allowed.
+func jobAbort() {
+	must(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}))
+	harden()
+	var byDefault struct {
+		handler, flags, restorer uintptr
+		mask                     uint64
+	}
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGABRT), uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
+	if errno != 0 {
+		must(errno)
+	}
+	must(unix.Kill(os.Getpid(), unix.SIGABRT))
+	select {}
+}
+
+// jobAttack tries on the process PID what a debugger would do.
+func jobAttack() {
+	var pid int
+	var addr int64
+	if _, err := fmt.Sscanf(os.Getenv("TARGET"), "%d %x", &pid, &addr); err != nil {
+		must(err)
+	}
+	var into [len(target)]byte
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err == nil {
+		_, err = mem.ReadAt(into[:], addr)
+	}
+	fmt.Printf("mem: %v\n", err)
+	local := []unix.Iovec{{Base: &into[0]}}
+	local[0].SetLen(len(into))
+	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(into)}}
+	_, err = unix.ProcessVMReadv(pid, local, remote, 0)
+	fmt.Printf("process_vm_readv: %v\n", err)
+	_, err = os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	fmt.Printf("environ: %v\n", err)
+	_, err = os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	fmt.Printf("fd: %v\n", err)
+	runtime.LockOSThread()
+	err = unix.PtraceSeize(pid)
+	fmt.Printf("ptrace: %v\n", err)
+}
+
+func must(err error) {
+	if err != nil {
+		fmt.Println("child:", err)
+		os.Exit(3)
+	}
+}
+
+// denyFromEnv makes one system call, if its first argument is arg, do nothing
+// and return errno: DENY is "call arg errno". An errno of 0 feigns success.
+func denyFromEnv() error {
+	var call, arg, errno uint32
+	if _, err := fmt.Sscan(os.Getenv("DENY"), &call, &arg, &errno); err != nil {
+		return err
+	}
+	const firstArg = 16 // offset in struct seccomp_data; the low half, little endian
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: firstArg},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: arg, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | errno},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if e != 0 {
+		return fmt.Errorf("seccomp: %w", e)
+	}
+	return nil
+}
+
+// child is a copy of the test binary that does one job.
+type child struct {
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	stderr strings.Builder
+	stdout *bufio.Reader
+}
+
+func startChild(t *testing.T, job string, uid int, env ...string) *child {
+	t.Helper()
+	return startChildIn(t, "/", job, uid, env...)
+}
+
+// startChildIn runs a job with nothing but env as its environment; GOTRACEBACK
+// above all is not inherited.
+func startChildIn(t *testing.T, dir, job string, uid int, env ...string) *child {
+	t.Helper()
+	c := &child{cmd: exec.Command("/proc/self/exe")}
+	c.cmd.Env = append(env, childVar+"="+job)
+	c.cmd.Dir = dir
+	c.cmd.Stderr = &c.stderr
+	if uid != os.Geteuid() {
+		c.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	}
+	var err error
+	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := c.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.stdout = bufio.NewReader(stdout)
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.cmd.Process.Kill()
+		c.cmd.Wait()
+	})
+	return c
+}
+
+// line is the child's next line of output.
+func (c *child) line(t *testing.T) string {
+	t.Helper()
+	s, err := c.stdout.ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// wait waits for the child's end and returns the rest of its output.
+func (c *child) wait(t *testing.T) string {
+	t.Helper()
+	out, err := io.ReadAll(c.stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.cmd.Wait()
+	return string(out)
+}
+
+// cannot ends a test that needs what this machine lacks: quietly on a
+// developer's machine, loudly where nobody would notice.
+func cannot(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal("this must be tested in CI, but cannot be:", why)
+	}
+	t.Skip(why)
+}
+
+func TestProcess(t *testing.T) {
+	c := startChild(t, "serve", os.Geteuid())
+	if got := c.line(t); !strings.HasPrefix(got, "dumpable 0, core 0/0, ") {
+		t.Errorf("the child says %q", got)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ignored := signals(t, string(status), "SigIgn"); ignored&(1<<(unix.SIGURG-1)) == 0 {
+		t.Errorf("SIGURG is not ignored: %x", ignored)
+	}
+	if caught := signals(t, string(status), "SigCgt"); caught&(1<<(unix.SIGURG-1)) != 0 {
+		t.Errorf("SIGURG is caught: %x", caught)
+	}
+}
+
+// Without Process nothing of this holds, so that the test above proves something.
+func TestBareProcess(t *testing.T) {
+	c := startChild(t, "serve", os.Geteuid(), "BARE=1")
+	if got := c.line(t); !strings.HasPrefix(got, "dumpable 1, ") {
+		t.Errorf("the child says %q", got)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ignored := signals(t, string(status), "SigIgn"); ignored&(1<<(unix.SIGURG-1)) != 0 {
+		t.Errorf("SIGURG is ignored to begin with: %x", ignored)
+	}
+}
+
+// signals is one of the signal masks in /proc/PID/status.
+func signals(t *testing.T, status, name string) (mask uint64) {
+	t.Helper()
+	_, rest, _ := strings.Cut(status, "\n"+name+":")
+	if _, err := fmt.Sscanf(rest, "%x", &mask); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return mask
+}
+
+// A process of the same user, which may do all of it to any other process of
+// that user, gets nothing.
+func TestSameUserIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		cannot(t, "only root can start processes without privilege and without being their parent")
+	}
+	for _, got := range attack(t) {
+		if !strings.Contains(got, "permission denied") && !strings.Contains(got, "operation not permitted") {
+			t.Errorf("%s", got)
+		}
+	}
+	for _, got := range attack(t, "BARE=1") {
+		if !strings.HasSuffix(got, ": <nil>") {
+			cannot(t, "the attack fails against an unprotected process as well: "+got)
+		}
+	}
+}
+
+// attack lets one process of user nobody attack another.
+func attack(t *testing.T, env ...string) []string {
+	t.Helper()
+	victim := startChild(t, "serve", nobody, env...)
+	_, addr, ok := strings.Cut(victim.line(t), "target ")
+	if !ok {
+		t.Fatal("the victim did not start")
+	}
+	attacker := startChild(t, "attack", nobody, fmt.Sprintf("TARGET=%d %s", victim.cmd.Process.Pid, strings.TrimSpace(addr)))
+	lines := strings.Split(strings.TrimSpace(attacker.wait(t)), "\n")
+	if len(lines) != 5 {
+		t.Fatalf("the attacker says %q and %q", lines, &attacker.stderr)
+	}
+	return lines
+}
+
+func TestNoCoreOnAbort(t *testing.T) {
+	hardened, signal := dumped(t)
+	if signal != unix.SIGABRT || hardened {
+		t.Errorf("signal %v, core %t", signal, hardened)
+	}
+	if bare, _ := dumped(t, "BARE=1"); !bare {
+		cannot(t, "no process writes a core here")
+	}
+}
+
+// dumped lets a child abort and tells whether the kernel wrote a core.
+func dumped(t *testing.T, env ...string) (core bool, signal syscall.Signal) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 && limit.Max != unix.RLIM_INFINITY {
+		cannot(t, "the limit on core files cannot be raised")
+	}
+	dir := t.TempDir()
+	c := startChildIn(t, dir, "abort", os.Geteuid(), env...)
+	c.wait(t)
+	status := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status.CoreDump() || len(files) > 0, status.Signal()
+}
+
+// A protection that the kernel refuses, or only feigns, ends the start.
+func TestRefusalIsAnError(t *testing.T) {
+	for _, c := range []struct {
+		what, want       string
+		call, arg, errno int
+	}{
+		{"prctl refused", "prctl(PR_SET_DUMPABLE, 0): operation not permitted", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, int(unix.EPERM)},
+		{"prctl feigned", "PR_SET_DUMPABLE had no effect: it is still 1", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0},
+		{"prctl not read back", "prctl(PR_GET_DUMPABLE)", unix.SYS_PRCTL, unix.PR_GET_DUMPABLE, int(unix.EPERM)},
+		{"setrlimit refused", "RLIMIT_CORE", unix.SYS_PRLIMIT64, 0, int(unix.EPERM)},
+		{"sigaction feigned", "ignoring SIGURG had no effect", unix.SYS_RT_SIGACTION, int(unix.SIGURG), 0},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			child := startChild(t, "serve", os.Geteuid(), fmt.Sprintf("DENY=%d %d %d", c.call, c.arg, c.errno))
+			got := child.line(t)
+			if !strings.HasPrefix(got, "child: cannot protect the process: ") || !strings.Contains(got, c.want) {
+				t.Errorf("%q, want an error with %q", got, c.want)
+			}
+		})
+	}
+}
+
+// With SIGURG ignored, the garbage collector must still stop a goroutine that
+// calls functions.
+func TestCollectorStillWorks(t *testing.T) {
+	if os.Getenv("HARDEN_TEST_GC") == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestCollectorStillWorks$", "-test.timeout=60s")
+		cmd.Env = append(os.Environ(), "HARDEN_TEST_GC=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	if _, err := Process(); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	for range 4 {
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(0):
+				}
+			}
+		}()
+	}
+	for range 20 {
+		runtime.GC()
+	}
+	close(stop)
+}

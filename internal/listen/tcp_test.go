@@ -1,0 +1,76 @@
+//go:build unix
+
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func tcp(t *testing.T, port uint16) *net.TCPListener {
+	t.Helper()
+	l, err := TCP(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func TestTCPIsLoopbackIPv4Only(t *testing.T) {
+	l := tcp(t, 0)
+	addr := l.Addr().(*net.TCPAddr)
+	if !addr.IP.Equal(net.IPv4(127, 0, 0, 1)) || addr.Port == 0 || Port(l) != addr.Port {
+		t.Fatalf("listens on %v, Port is %d", addr, Port(l))
+	}
+	// All of 127.0.0.0/8 leads to this machine; only one address is ours.
+	for _, other := range []string{"127.0.0.2", "::1"} {
+		c, err := net.DialTimeout("tcp", net.JoinHostPort(other, fmt.Sprint(Port(l))), 10*time.Second)
+		if err == nil {
+			c.Close()
+			t.Errorf("%s answers on port %d as well", other, Port(l))
+		}
+	}
+	c, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
+func TestTCPPortInUse(t *testing.T) {
+	l := tcp(t, 0)
+	_, err := TCP(uint16(Port(l)))
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		t.Fatalf("%v, want EADDRINUSE", err)
+	}
+	for _, want := range []string{fmt.Sprintf("127.0.0.1:%d", Port(l)), "--port", "in use"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not say %s", err, want)
+		}
+	}
+}
+
+// A restart gets its port back at once, connections of the last run or not.
+func TestTCPRebind(t *testing.T) {
+	l := tcp(t, 0)
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Close() // first, so that this side is left in TIME-WAIT
+	l.Close()
+	if again := tcp(t, uint16(Port(l))); Port(again) != Port(l) {
+		t.Errorf("port %d, want %d", Port(again), Port(l))
+	}
+}
