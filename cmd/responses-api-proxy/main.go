@@ -66,6 +66,10 @@ func run(args []string) int {
 		return errs.fatal(err)
 	}
 	defer key.Wipe()
+	// From here on a stop is an orderly one: somebody may read server-info and
+	// send a signal before the first request.
+	stop := make(chan os.Signal, 2)
+	signal.Notify(stop, stopSignals...)
 	target, err := upstream.ParseTarget(opts.upstreamURL, opts.insecureUpstream)
 	if err != nil {
 		return errs.fatal(err)
@@ -89,13 +93,11 @@ func run(args []string) int {
 	}
 	errs.print(fmt.Sprintf("listening on %s", listener.Addr()))
 	warn(errs, key, missing)
-	return serve(opts, errs, listener, client)
+	return serve(opts, errs, listener, client, stop)
 }
 
 // serve serves until it is told to stop, and drains.
-func serve(opts *options, errs *errorLog, listener net.Listener, client *upstream.Client) int {
-	stop := make(chan os.Signal, 2)
-	signal.Notify(stop, stopSignals...)
+func serve(opts *options, errs *errorLog, listener net.Listener, client *upstream.Client, stop <-chan os.Signal) int {
 	asked := make(chan struct{}, 1)
 	cfg := proxy.Config{Upstream: client, Log: errs.line}
 	if opts.httpShutdown {

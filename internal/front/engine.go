@@ -162,12 +162,19 @@ func (e *Engine) Drain(ctx context.Context, l net.Listener) error {
 	case <-e.empty:
 		return nil
 	case <-ctx.Done():
+		cut := 0
 		for _, c := range e.all() {
+			if c.state.Load() == busy {
+				cut++
+			}
 			c.abandon()
 		}
 		select {
 		case <-e.empty:
 		case <-time.After(cutPatience): // something is stuck that must not be able to hold the process
+		}
+		if cut == 0 {
+			return nil
 		}
 		return ctx.Err()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
@@ -19,6 +20,7 @@ const (
 	RouteNotAllowed       Code = "route_not_allowed"
 	WebsocketNotSupported Code = "websocket_not_supported"
 	MalformedRequest      Code = "malformed_request"
+	HeadTooLarge          Code = "head_too_large"
 	RequestTimeout        Code = "request_timeout"
 	IncompleteBody        Code = "incomplete_body"
 	UpstreamUnreachable   Code = "upstream_unreachable"
@@ -46,7 +48,8 @@ var refusals = map[Code]refusal{
 	RouteNotAllowed:       {403, invalid, "This proxy forwards exactly POST /v1/responses. Set the client's base URL to http://HOST:PORT/v1 and use the Responses API."},
 	WebsocketNotSupported: {426, invalid, "This proxy does not speak WebSocket. Send POST /v1/responses instead; Codex does so by itself."},
 	MalformedRequest:      {400, invalid, "The request is not well-formed HTTP/1.1"},
-	RequestTimeout:        {408, invalid, "The request did not arrive in time. Send it again, without pauses."},
+	HeadTooLarge:          {431, invalid, "The request's head is too large"},
+	RequestTimeout:        {408, invalid, "The request did not arrive in time"},
 	IncompleteBody:        {400, invalid, "The request's body is incomplete or malformed. Nothing was sent to the upstream as complete; send it again."},
 	UpstreamUnreachable:   {502, server, "The proxy cannot reach the upstream. Try again; the proxy's log on standard error says why."},
 	UpstreamTLS:           {502, server, "The proxy cannot make a secure connection to the upstream. The proxy's log on standard error says why."},
@@ -99,8 +102,20 @@ func (p *Proxy) Refuse(a Answer, code Code, detail string) error {
 // RefuseSyntax answers a request that package http1 refused to parse. The
 // reason is in the answer: it says nothing but what the client did.
 func (p *Proxy) RefuseSyntax(a Answer, reason *http1.Error) error {
-	p.log(MalformedRequest, reason.Reason)
-	return refuse(a, MalformedRequest, reason.Status, refusals[MalformedRequest].message+": "+reason.Reason+".")
+	code := syntaxCode(reason.Status)
+	p.log(code, reason.Reason)
+	return refuse(a, code, reason.Status, strings.TrimSuffix(refusals[code].message, ".")+": "+reason.Reason+".")
+}
+
+func syntaxCode(status int) Code {
+	switch status {
+	case 408:
+		return RequestTimeout
+	case 431:
+		return HeadTooLarge
+	default:
+		return MalformedRequest
+	}
 }
 
 func refuse(a Answer, code Code, status int, message string) error {

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets the scripts run the real main: the test binary plays it when
+// it is started by one of these names.
+func TestMain(m *testing.M) {
+	programs := map[string]func(){
+		"responses-api-proxy":       main,
+		"codex-responses-api-proxy": main,
+	}
+	maps.Copy(programs, helperPrograms)
+	testscript.Main(m, programs)
+}
+
+// TestScript runs the scripts, each of which is named after what it promises.
+// Their commands are in harness_test.go.
+func TestScript(t *testing.T) {
+	cmds := maps.Clone(commands)
+	maps.Copy(cmds, systemCommands)
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		Setup:              setup,
+		Cmds:               cmds,
+		Condition:          condition,
+		RequireUniqueNames: true,
+	})
+}
+
+// condition lets a script skip what this machine cannot do. Where continuous
+// integration runs, what is missing is an error: a test that nobody runs
+// protects nobody.
+func condition(name string) (bool, error) {
+	switch name {
+	case "root":
+		return demand(name, isRoot)
+	case "secretmem":
+		return demand(name, hasSecretMemory)
+	}
+	return false, fmt.Errorf("unknown condition %s", name)
+}
+
+func isRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("the tests are not run by root")
+	}
+	return nil
+}
+
+func demand(name string, has func() error) (bool, error) {
+	err := has()
+	if err != nil && os.Getenv("CI") == "true" && runtime.GOOS == "linux" {
+		return false, fmt.Errorf("CI=true demands %s: %w", name, err)
+	}
+	return err == nil, nil
+}
+
+var flagInUsage = regexp.MustCompile(`(?m)^  --([a-z-]+)`)
+
+// help is no flag of the set: package flag knows it by itself.
+func TestUsageNamesExactlyTheFlagsThereAre(t *testing.T) {
+	defined := []string{"help"}
+	newFlagSet(&options{}).VisitAll(func(f *flag.Flag) { defined = append(defined, f.Name) })
+	slices.Sort(defined)
+	var named []string
+	for _, match := range flagInUsage.FindAllStringSubmatch(usage, -1) {
+		named = append(named, match[1])
+	}
+	slices.Sort(named)
+	if diff := cmp.Diff(defined, named); diff != "" {
+		t.Errorf("flags defined (-) and named by --help (+):\n%s", diff)
+	}
+}
+
+func TestUsageEndsWithAnExample(t *testing.T) {
+	_, example, ok := strings.Cut(usage, "\nExample:\n")
+	if !ok || strings.Contains(example, "\n\n") {
+		t.Errorf("the usage text does not end with its example")
+	}
+	if strings.Contains(example, "sk-") {
+		t.Errorf("the example shows a key on a command line")
+	}
+}
