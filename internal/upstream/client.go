@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
@@ -25,11 +26,10 @@ type Config struct {
 
 // Client sends requests to the target. Its methods may be used concurrently.
 type Client struct {
-	dialer   *dialer
-	key      *secret.Key
-	prefix   []byte
-	geometry *geometry
-	pool     pool
+	dialer *dialer
+	key    *secret.Key
+	prefix []byte
+	pool   pool
 }
 
 // New prepares a client and reads all files that it needs. It connects to
@@ -39,12 +39,15 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{
-		dialer:   d,
-		key:      cfg.Key,
-		prefix:   []byte("POST " + cfg.Target.Path + " HTTP/1.1\r\nhost: " + cfg.Target.Host + "\r\n"),
-		geometry: newGeometry(),
-	}, nil
+	c := &Client{
+		dialer: d,
+		key:    cfg.Key,
+		prefix: []byte("POST " + cfg.Target.Path + " HTTP/1.1\r\nhost: " + cfg.Target.Host + "\r\n"),
+	}
+	if room := maxSecretRecord - cfg.Key.Len(); len(c.prefix) > room {
+		return nil, fmt.Errorf("--upstream-url is too long: there is room for about %d characters", room)
+	}
+	return c, nil
 }
 
 // Close closes the connections that wait for another request.
@@ -87,31 +90,35 @@ func (c *Client) connection(ctx context.Context) (cn *conn, reused bool, err err
 }
 
 // exchange sends r on cn and reads the head of the answer. cn belongs to the
-// answer, or is closed on an error.
+// answer, or is closed on an error, and on a panic.
 func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response, error) {
 	res := &Response{c: cn, client: c, request: r}
 	res.watch(ctx)
+	answered := false
+	defer func() {
+		if !answered {
+			res.Close()
+		}
+	}()
 	before := cn.taken.Load()
-	w := &writer{conn: cn, key: c.key, prefix: c.prefix, geometry: c.geometry}
+	w := &writer{conn: cn, key: c.key, prefix: c.prefix}
 	left, err := w.start(ctx, r)
 	switch {
 	case errors.Is(err, secret.ErrWiped):
-		res.Close()
 		return nil, &Error{Kind: Internal, Cause: err}
 	case err != nil && cn.taken.Load() == before:
-		res.Close()
 		return nil, fail(Closed, "sending the request: %w", err)
 	case err == nil && (len(left) > 0 || r.Rest != nil):
 		res.copyBody(w, left)
 	}
 	// After a failed write there may still be an answer, such as 413.
 	if err := res.readHead(); err != nil {
-		res.Close()
 		return nil, err
 	}
 	if err != nil {
 		res.reuse = false
 	}
+	answered = true
 	return res, nil
 }
 

@@ -27,7 +27,8 @@ type conn struct {
 	raw     syscall.RawConn
 	session *tls.Conn // nil for plain http
 	taken   atomic.Int64
-	held    *[]byte   // sealed records that wait for flush; see hold
+	sealer  *sealer   // for TLS 1.3 only
+	real    []byte    // in secret memory: what stands in the place of the next record
 	vec     [4][]byte // of a plain request's writev
 	in      reader
 	idle    time.Time // since when it waits in the pool
@@ -41,10 +42,15 @@ func newConn(tcp *net.TCPConn) *conn {
 	return c
 }
 
-// secure lets everything from now on go through session.
-func (c *conn) secure(session *tls.Conn) {
+// secure lets everything from now on go through session, whose traffic secret
+// is in log.
+func (c *conn) secure(session *tls.Conn, log *keyLog) (err error) {
 	c.session = session
 	c.in.src = session
+	if state := session.ConnectionState(); state.Version == tls.VersionTLS13 {
+		c.sealer, err = newSealer(state.CipherSuite, log.secret)
+	}
+	return err
 }
 
 // close ends the connection at once, whoever is reading or writing, and without
@@ -53,34 +59,26 @@ func (c *conn) close() { c.once.Do(func() { c.tcp.Close() }) }
 
 // Write is called by crypto/tls with sealed records.
 func (c *conn) Write(p []byte) (int, error) {
-	if c.held != nil {
-		*c.held = append(*c.held, p...)
-		return len(p), nil
+	if c.sealer == nil {
+		return c.write(p)
 	}
+	defer c.sealer.count(p)
+	if c.real == nil {
+		return c.write(p)
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	record, err := c.sealer.replace((*buf)[:0], p, c.real)
+	if err != nil {
+		return 0, err
+	}
+	return c.write(record)
+}
+
+func (c *conn) write(p []byte) (int, error) {
 	n, err := c.tcp.Write(p)
 	c.taken.Add(int64(n))
 	return n, err
-}
-
-// hold keeps sealed records back until flush, so that a message of several
-// small records leaves in one system call. Only the goroutine that writes
-// requests may call it, and only while no answer is being read: reading may
-// write as well.
-func (c *conn) hold() {
-	c.held = buffers.Get().(*[]byte)
-	*c.held = (*c.held)[:0]
-}
-
-func (c *conn) flush() error {
-	held := c.held
-	if held == nil {
-		return nil
-	}
-	c.held = nil
-	_, err := c.Write(*held)
-	*held = (*held)[:cap(*held)]
-	buffers.Put(held)
-	return err
 }
 
 // The rest of net.Conn, for crypto/tls.

@@ -55,8 +55,8 @@ func newDialer(target *Target, legacyTLS bool, roots *x509.CertPool) (*dialer, e
 	return d, err
 }
 
-// tlsConfig pins exactly one version: mixed versions would break the record
-// geometry (geometry.go).
+// tlsConfig pins exactly one version, and the suites of 1.2 that do not copy
+// what they seal.
 func tlsConfig(name string, legacy bool, roots *x509.CertPool) *tls.Config {
 	c := &tls.Config{
 		ServerName:                  name,
@@ -148,14 +148,18 @@ func (d *dialer) prepare(ctx context.Context, c *conn) error {
 			return dialError(Unreachable, "the proxy named by HTTPS_PROXY", err)
 		}
 	}
-	session := tls.Client(c, d.tls)
+	cfg, log := d.tls.Clone(), &keyLog{}
+	cfg.KeyLogWriter = log
+	session := tls.Client(c, cfg)
 	if err := session.HandshakeContext(ctx); err != nil {
 		return dialError(TLSFailed, "TLS handshake", err)
 	}
 	if p := session.ConnectionState().NegotiatedProtocol; p != "" && p != "http/1.1" {
 		return fail(TLSFailed, "TLS handshake: the upstream insists on protocol %q", p)
 	}
-	c.secure(session)
+	if err := c.secure(session, log); err != nil {
+		return fail(TLSFailed, "TLS session: %w", err)
+	}
 	if err := c.tcp.SetDeadline(time.Time{}); err != nil {
 		return fail(Unreachable, "cannot connect: %w", err)
 	}

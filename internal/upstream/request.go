@@ -51,9 +51,8 @@ var (
 // writer puts requests on one connection.
 type writer struct {
 	*conn
-	key      *secret.Key
-	prefix   []byte // request line and Host field, without the last CR LF
-	geometry *geometry
+	key    *secret.Key
+	prefix []byte // request line and Host field
 }
 
 // appendFields renders everything of the head that is not secret.
@@ -113,76 +112,57 @@ func (w *writer) startTLS(ctx context.Context, head, body []byte) error {
 	if err != nil {
 		return err
 	}
-	used := 0
-	defer func() { // on a panic as well
-		if slot != nil {
-			slot.Release(used)
-		}
-	}()
-	used, headUsed, bodyUsed, err := w.compose(slot.Bytes(), head, body)
+	headUsed, bodyUsed, err := w.sendSecret(slot, head, body)
 	if err != nil {
 		return err
 	}
-	head, body = head[headUsed:], body[bodyUsed:]
-	if rest := len(head) + len(body); rest > 0 && rest < smallSize {
-		w.hold()
-	}
-	_, err = w.session.Write(slot.Bytes()[:used])
-	slot.Release(used)
-	slot = nil
-	return errors.Join(err, w.send(head), w.send(body), w.flush())
-}
-
-// compose fills slot with a record of a good size: the fixed beginning, the
-// credential, and as much of head and body as fits. Blanks behind the Host
-// field's value, which are not part of it (RFC 9110, section 5.5), make up for
-// a message that is too short.
-func (w *writer) compose(slot, head, body []byte) (used, headUsed, bodyUsed int, err error) {
-	err = w.key.Line(func(line []byte) error {
-		fixed := len(w.prefix) + len(line)
-		size, padding := w.recordSize(fixed, len(head)+len(body))
-		used = copy(slot, w.prefix[:len(w.prefix)-2])
-		for range padding {
-			slot[used] = ' '
-			used++
-		}
-		used += copy(slot[used:], "\r\n")
-		used += copy(slot[used:], line)
-		headUsed = copy(slot[used:size], head)
-		bodyUsed = copy(slot[used+headUsed:size], body)
-		used = size
-		return nil
-	})
-	return used, headUsed, bodyUsed, err
-}
-
-// recordSize chooses the size of the record that begins with fixed bytes and
-// may take up to more others, and how many bytes of padding it needs.
-func (w *writer) recordSize(fixed, more int) (size, padding int) {
-	available := min(fixed+more, secret.SlotSize)
-	size = w.geometry.cut(available)
-	if size < fixed || size <= smallRecord {
-		size = w.geometry.raise(available)
-		padding = size - available
-	}
-	return size, padding
-}
-
-// send writes bytes that are not secret, in records of good sizes.
-func (w *writer) send(p []byte) error {
-	if w.session == nil && len(p) > 0 {
-		n, err := w.tcp.Write(p)
-		w.taken.Add(int64(n))
+	if err := w.send(head[headUsed:]); err != nil {
 		return err
 	}
-	for len(p) > 0 {
-		n := w.geometry.cut(len(p))
-		if _, err := w.session.Write(p[:n]); err != nil {
-			return err
-		}
-		p = p[n:]
+	return w.send(body[bodyUsed:])
+}
+
+// sendSecret sends one record: the fixed beginning, the credential, and as much
+// of head and body as fits. It gives the slot back, on a panic as well.
+func (w *writer) sendSecret(slot *secret.Slot, head, body []byte) (headUsed, bodyUsed int, err error) {
+	used := 0
+	defer func() { slot.Release(used) }()
+	buf := slot.Bytes()
+	err = w.key.Line(func(line []byte) error {
+		used = copy(buf, w.prefix)
+		used += copy(buf[used:maxSecretRecord], line)
+		return nil
+	})
+	if err != nil {
+		return 0, 0, err
 	}
-	return nil
+	headUsed = copy(buf[used:maxSecretRecord], head)
+	bodyUsed = copy(buf[used+headUsed:maxSecretRecord], body)
+	used += headUsed + bodyUsed
+	if w.sealer == nil { // TLS 1.2: crypto/tls seals straight out of our memory
+		_, err = w.session.Write(buf[:used])
+		return headUsed, bodyUsed, err
+	}
+	buf[used] = typeApplication
+	used++
+	w.real = buf[:used]
+	_, err = w.session.Write(decoy[:used-1])
+	w.real = nil
+	return headUsed, bodyUsed, err
+}
+
+// send writes bytes that are not secret.
+func (w *writer) send(p []byte) (err error) {
+	switch {
+	case len(p) == 0:
+	case w.session != nil:
+		_, err = w.session.Write(p)
+	default:
+		var n int
+		n, err = w.tcp.Write(p)
+		w.taken.Add(int64(n))
+	}
+	return err
 }
 
 // errBody marks an error of the client's in a body's copying.

@@ -1,0 +1,125 @@
+package upstream
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+)
+
+// openssl is a TLS server of another make: it chooses the cipher suite, and it
+// can update keys, which crypto/tls cannot be made to.
+type openssl struct {
+	cmd  *exec.Cmd
+	in   io.Writer
+	out  *bufio.Reader
+	addr string
+}
+
+func startOpenSSL(t *testing.T, suite string) (*openssl, *x509.CertPool) {
+	path, err := exec.LookPath("openssl")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("openssl is missing")
+		}
+		t.Skip("SECURITY TEST SKIPPED: openssl is missing")
+	}
+	ca := must(fakeopenai.NewCA())
+	leaf := must(ca.Leaf("127.0.0.1"))
+	file := t.TempDir() + "/server.pem"
+	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Certificate[0]})
+	b = append(b, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(leaf.PrivateKey))})...)
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
+	s := &openssl{addr: l.Addr().String()}
+	l.Close()
+	s.cmd = exec.Command(path, "s_server", "-accept", s.addr, "-cert", file, "-tls1_3", "-ciphersuites", suite, "-crlf")
+	s.in = must(s.cmd.StdinPipe())
+	s.out = bufio.NewReader(must(s.cmd.StdoutPipe()))
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.cmd.Process.Kill()
+		s.cmd.Wait()
+	})
+	s.until(t, "ACCEPT")
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca.PEM())
+	return s, roots
+}
+
+// until reads what the server prints, up to a line with text, which it returns.
+func (s *openssl) until(t *testing.T, text string) string {
+	t.Helper()
+	for {
+		line, err := s.out.ReadString('\n')
+		if strings.Contains(line, text) {
+			return line
+		}
+		if err != nil {
+			t.Fatalf("openssl ends before it says %q", text)
+		}
+	}
+}
+
+// answer waits for a request and answers it.
+func (s *openssl) answer(t *testing.T) {
+	t.Helper()
+	if line := s.until(t, "authorization"); strings.TrimSpace(line) != "authorization: Bearer "+canary {
+		t.Errorf("openssl got %q", line)
+	}
+	s.until(t, "hello")
+	io.WriteString(s.in, "HTTP/1.1 200 OK\nContent-Length: 4\n\nok\n")
+}
+
+// TestOpenSSL talks to it under each suite, before and after a key update.
+func TestOpenSSL(t *testing.T) {
+	for _, suite := range []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} {
+		t.Run(suite, func(t *testing.T) {
+			s, roots := startOpenSSL(t, suite)
+			c := must(New(Config{Target: must(ParseTarget("https://"+s.addr+"/v1/responses", false)), Key: keyOf(t, canary), Roots: roots}))
+			defer c.Close()
+			for range 3 {
+				s.exchange(t, c)
+			}
+			first := c.pool.conns[0]
+			io.WriteString(s.in, "K\n") // update the keys, and ask us to
+			for ctx := within(t, soon); first.quiet() && ctx.Err() == nil; {
+				runtime.Gosched()
+			}
+			s.exchange(t, c)
+			if c.pool.conns[0] == first {
+				t.Error("a connection is used whose keys were to be updated")
+			}
+		})
+	}
+}
+
+// exchange sends one request and answers it.
+func (s *openssl) exchange(t *testing.T, c *Client) {
+	t.Helper()
+	answered := make(chan struct{})
+	go func() { defer close(answered); s.answer(t) }()
+	defer func() { <-answered }()
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	defer cancel()
+	res, err := c.Do(ctx, &Request{Start: []byte("hello\n"), Length: 6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body := finish(t, res, nil); body != "ok\r\n" {
+		t.Errorf("body %q", body)
+	}
+}
