@@ -27,9 +27,12 @@ var mayImport = map[string][]string{
 	"internal/http1":      nil,
 	"internal/memscan":    nil,
 	"internal/fakeopenai": nil,
+	"internal/usage":      nil,
+	"internal/budget":     nil,
+	"internal/admit":      {"internal/http1", "internal/listen"},
 	"internal/upstream":   {"internal/http1", "internal/secret"},
-	"internal/proxy":      {"internal/http1", "internal/upstream"},
-	"internal/front":      {"internal/http1", "internal/proxy"},
+	"internal/proxy":      {"internal/admit", "internal/http1", "internal/upstream", "internal/usage"},
+	"internal/front":      {"internal/admit", "internal/http1", "internal/proxy"},
 	"internal/secrecy":    nil,
 }
 

@@ -7,8 +7,10 @@ import (
 	"io"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -20,7 +22,9 @@ Reads an OpenAI API key from standard input and forwards POST /v1/responses on
 127.0.0.1 to the upstream with the key added. Its clients never see the key.
 
 Flags:
-  --port N                   port of 127.0.0.1 to listen on (default: a free one)
+  --port N                   port of 127.0.0.1 to listen on (default: a free
+                             one; none if --socket is given without --port)
+  --socket PATH              listen on a unix stream socket, too or instead
   --server-info FILE         write {"port":N,"pid":N} to FILE once listening
   --http-shutdown            let GET /shutdown stop the proxy
   --upstream-url URL         where requests go, with path and query
@@ -31,6 +35,26 @@ Flags:
   --secret-memory auto|require
                              where the kernel has no secret memory: use locked
                              memory, or do not start (default: auto)
+Who may call (without any of the first two: every user of this host):
+  --allow-user WHO           a user by name or number, or self; may be repeated
+  --allow-group WHO          a group by name or number; may be repeated
+  --shutdown-user WHO        who of them may GET /shutdown; may be repeated
+  --allow-host NAME          a further name that clients may call this host by;
+                             may be repeated
+
+How much (0 means no limit, which is the default but for --max-body):
+  --max-body SIZE            a request's body, such as 64MiB (default: 512MiB)
+  --max-concurrent N         requests that run at once
+  --max-concurrent-per-user N
+  --max-connections-per-user N
+  --rate N                   requests a second each user may begin, in the long
+                             run; twice as many at once
+  --max-requests N           serve so many requests, and end
+  --expire-after D           serve for so long, and end
+  --max-tokens-per-user N    input and output tokens of each user
+  --budget-file FILE         keep the sums of tokens there, across restarts
+
+Other:
   --drain-timeout D          how long running requests may go on after a stop
                              (default: 10s)
   --version                  print the version
@@ -39,16 +63,22 @@ Flags:
 A flag's value may follow as the next word or behind '='; one dash will do.
 
 Example:
-  printenv OPENAI_API_KEY | env -u OPENAI_API_KEY responses-api-proxy --port 8080
+  printenv OPENAI_API_KEY | env -u OPENAI_API_KEY responses-api-proxy \
+    --port 8080 --allow-user self
   OPENAI_BASE_URL=http://127.0.0.1:8080/v1 your-client
 `
 
-const defaultDrain = 10 * time.Second
+const (
+	defaultDrain   = 10 * time.Second
+	defaultMaxBody = 512 << 20
+)
 
 // options are what the command line says.
 type options struct {
 	print            string // to standard output, in place of serving
 	port             uint16
+	tcp              bool // listen on port
+	socket           string
 	serverInfo       string
 	httpShutdown     bool
 	upstreamURL      string
@@ -56,11 +86,18 @@ type options struct {
 	legacyTLS        bool
 	secretMemory     secret.Policy
 	drainTimeout     time.Duration
+
+	users, shutdownUsers admit.Users
+	hosts                []string
+	limits               admit.Limits
+	maxTokens            int64
+	budgetFile           string
 }
 
 // parseFlags reads a command line. Each flag may stand there once.
 func parseFlags(args []string) (*options, error) {
 	o := &options{upstreamURL: upstream.DefaultURL, secretMemory: secret.Auto, drainTimeout: defaultDrain}
+	o.limits.MaxBody = defaultMaxBody
 	fs := newFlagSet(o)
 	err := fs.Parse(args)
 	switch {
@@ -72,7 +109,21 @@ func parseFlags(args []string) (*options, error) {
 	case fs.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
-	return o, nil
+	return o, o.settle()
+}
+
+// settle fills in what follows from other flags, and refuses what they
+// contradict.
+func (o *options) settle() error {
+	o.tcp = o.tcp || o.socket == ""
+	o.limits.Burst = max(1, int(2*o.limits.Rate))
+	switch {
+	case o.serverInfo != "" && !o.tcp:
+		return errors.New("--server-info tells a port, and with --socket alone there is none; add --port 0")
+	case o.budgetFile != "" && o.maxTokens == 0:
+		return errors.New("--budget-file needs --max-tokens-per-user")
+	}
+	return nil
 }
 
 func newFlagSet(o *options) *flag.FlagSet {
@@ -81,7 +132,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	value := func(name string, set func(string) error) { fs.Func(name, "", once(set)) }
 	value("port", func(s string) error {
 		n, err := strconv.ParseUint(s, 10, 16)
-		o.port = uint16(n)
+		o.port, o.tcp = uint16(n), true
 		return when(err != nil, "a port is a number from 0 to 65535")
 	})
 	value("server-info", func(s string) error {
@@ -101,6 +152,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 		o.drainTimeout, err = time.ParseDuration(s)
 		return when(err != nil || o.drainTimeout < 0, "a duration is a number with a unit, such as 10s or 2m")
 	})
+	addAdmission(fs, o, value)
 	toggle := func(name string, set func()) {
 		fs.BoolFunc(name, "", once(func(s string) error { set(); return when(s != "true", "this flag takes no value") }))
 	}
@@ -108,6 +160,61 @@ func newFlagSet(o *options) *flag.FlagSet {
 	toggle("insecure-upstream", func() { o.insecureUpstream = true })
 	toggle("version", func() { o.print = version() })
 	return fs
+}
+
+// addAdmission adds the flags that say who may call, and how much.
+func addAdmission(fs *flag.FlagSet, o *options, value func(string, func(string) error)) {
+	value("socket", func(s string) error {
+		o.socket = s
+		return when(s == "", "a path is needed")
+	})
+	fs.Func("allow-user", "", o.users.AddUser)
+	fs.Func("allow-group", "", o.users.AddGroup)
+	fs.Func("shutdown-user", "", o.shutdownUsers.AddUser)
+	fs.Func("allow-host", "", func(s string) error {
+		o.hosts = append(o.hosts, s)
+		return when(s == "", "a host name is needed")
+	})
+	value("max-body", func(s string) (err error) { o.limits.MaxBody, err = parseSize(s); return err })
+	count := func(name string, set func(int64)) {
+		value(name, func(s string) error {
+			n, err := strconv.ParseInt(s, 10, 64)
+			set(n)
+			return when(err != nil || n < 0, "a number from 0 on is needed")
+		})
+	}
+	count("max-concurrent", func(n int64) { o.limits.MaxConcurrent = int(n) })
+	count("max-concurrent-per-user", func(n int64) { o.limits.MaxConcurrentPerUser = int(n) })
+	count("max-connections-per-user", func(n int64) { o.limits.MaxConnectionsPerUser = int(n) })
+	count("max-requests", func(n int64) { o.limits.MaxRequests = n })
+	count("max-tokens-per-user", func(n int64) { o.maxTokens = n })
+	value("expire-after", func(s string) (err error) {
+		o.limits.ExpireAfter, err = time.ParseDuration(s)
+		return when(err != nil || o.limits.ExpireAfter < 0, "a duration is a number with a unit, such as 6h or 30m")
+	})
+	value("rate", func(s string) (err error) {
+		o.limits.Rate, err = strconv.ParseFloat(s, 64)
+		return when(err != nil || !(o.limits.Rate >= 0 && o.limits.Rate <= 1e6), "a number of requests a second is needed, such as 0.5 or 10")
+	})
+	value("budget-file", func(s string) error {
+		o.budgetFile = s
+		return when(s == "", "a file name is needed")
+	})
+}
+
+// parseSize reads a number of bytes, with or without a unit of 1024.
+func parseSize(s string) (int64, error) {
+	unit := int64(1)
+	for suffix, n := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if rest, ok := strings.CutSuffix(s, suffix); ok {
+			s, unit = rest, n
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > 1<<62/unit {
+		return 0, errors.New("a size is a number of bytes, or of KiB, MiB or GiB, such as 64MiB")
+	}
+	return n * unit, nil
 }
 
 // once refuses a flag that is given again: the second would silently win.

@@ -484,6 +484,7 @@ type process struct {
 	stdin  *os.File
 	reads  *os.File // the end of a full pipe, kept so that it is not broken
 	known  int      // lines of log that the script expects
+	named  bool     // it was told who may call
 	exited chan struct{}
 	state  *os.ProcessState
 }
@@ -546,7 +547,7 @@ func (w *world) start(l *launch) {
 	if w.p != nil {
 		w.p.kill()
 	}
-	p := &process{exited: make(chan struct{}), out: w.ts.MkAbs("out.txt")}
+	p := &process{exited: make(chan struct{}), out: w.ts.MkAbs("out.txt"), named: slices.ContainsFunc(l.args, namesCallers)}
 	cmd := l.command(w.ts)
 	p.stdin = l.feed(w.ts, cmd)
 	out, err := os.Create(p.out)
@@ -633,12 +634,19 @@ func (w *world) mustRun() {
 	}
 }
 
-// checkFirstLine expects the listening line, and counts it as known.
+// checkFirstLine expects the start's lines, and counts them as known.
 func (w *world) checkFirstLine() {
 	if w.p.log == "" {
 		return
 	}
 	w.expectLine(`^responses-api-proxy listening on 127\.0\.0\.1:` + w.p.port + `$`)
+	if !w.p.named {
+		w.expectLine(`^responses-api-proxy: every user of this host may call; --allow-user limits that$`)
+	}
+}
+
+func namesCallers(arg string) bool {
+	return strings.HasPrefix(arg, "--allow-user") || strings.HasPrefix(arg, "--allow-group")
 }
 
 // expectLine waits for the next line of the log.

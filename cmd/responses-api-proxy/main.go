@@ -23,18 +23,12 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -68,68 +62,14 @@ func run(args []string) int {
 	defer key.Wipe()
 	// From here on a stop is an orderly one: somebody may read server-info and
 	// send a signal before the first request.
-	stop := make(chan os.Signal, 2)
-	signal.Notify(stop, stopSignals...)
-	target, err := upstream.ParseTarget(opts.upstreamURL, opts.insecureUpstream)
-	if err != nil {
+	s := &service{opts: opts, errs: errs, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
+	signal.Notify(s.stop, stopSignals...)
+	defer s.close()
+	if err := s.open(key); err != nil {
 		return errs.fatal(err)
 	}
-	listener, err := listen.TCP(opts.port)
-	if err != nil {
-		return errs.fatal(err)
-	}
-	defer listener.Close()
-	client, err := upstream.New(upstream.Config{Target: target, Key: key, LegacyTLS: opts.legacyTLS})
-	if err != nil {
-		return errs.fatal(err)
-	}
-	defer client.Close()
-	// Clients may come as soon as this file is there: the socket already
-	// takes their connections.
-	if opts.serverInfo != "" {
-		if err := listen.WriteInfo(opts.serverInfo, listen.Port(listener), os.Getpid()); err != nil {
-			return errs.fatal(err)
-		}
-	}
-	errs.print(fmt.Sprintf("listening on %s", listener.Addr()))
-	warn(errs, key, missing)
-	return serve(opts, errs, listener, client, stop)
-}
-
-// serve serves until it is told to stop, and drains.
-func serve(opts *options, errs *errorLog, listener net.Listener, client *upstream.Client, stop <-chan os.Signal) int {
-	asked := make(chan struct{}, 1)
-	cfg := proxy.Config{Upstream: client, Log: errs.line}
-	if opts.httpShutdown {
-		cfg.Shutdown = func() {
-			select {
-			case asked <- struct{}{}:
-			default: // asked already
-			}
-		}
-	}
-	engine, err := front.New(front.Config{Proxy: proxy.New(cfg), Log: errs.line})
-	if err != nil {
-		return errs.fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- engine.Serve(listener) }()
-	select {
-	case <-stop:
-	case <-asked:
-	case err := <-served:
-		return errs.fatal(fmt.Errorf("cannot go on serving: %w", err))
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), opts.drainTimeout)
-	defer cancel()
-	go func() {
-		<-stop
-		cancel()
-	}()
-	if engine.Drain(ctx, listener) != nil {
-		errs.line("stopped before all requests had ended; --drain-timeout gives them longer")
-	}
-	return 0
+	s.announce(key, missing)
+	return s.serve()
 }
 
 // readKey reads the key from standard input, and then closes that: nothing else
@@ -169,18 +109,5 @@ func restoreOnSignal(restore func()) (done func()) {
 	return func() {
 		signal.Stop(c)
 		close(c)
-	}
-}
-
-// warn says at start what protection is missing.
-func warn(errs *errorLog, key *secret.Key, missing []string) {
-	if kind, why := key.Memory(); kind != secret.MemfdSecret {
-		errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, why))
-	}
-	for _, m := range missing {
-		errs.line("warning: this system does not offer the protection " + m)
-	}
-	if _, ok := os.LookupEnv("OPENAI_API_KEY"); ok {
-		errs.line("warning: OPENAI_API_KEY stands in this process's environment, where root can read it; start it with env -u OPENAI_API_KEY")
 	}
 }

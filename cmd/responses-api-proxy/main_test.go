@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 	programs := map[string]func(){
 		"responses-api-proxy":       main,
 		"codex-responses-api-proxy": main,
+		"ask":                       ask,
 	}
 	maps.Copy(programs, helperPrograms)
 	testscript.Main(m, programs)

@@ -42,6 +42,12 @@ func (a *answer) begin(c *conn) {
 	a.c, a.begun, a.last = c, false, c.in.req.Close
 }
 
+// refuse prepares for an answer to what is no request, which ends the
+// connection.
+func (a *answer) refuse(c *conn) {
+	a.c, a.begun, a.last = c, false, true
+}
+
 // invite sends 100 Continue, unless the answer has already begun.
 func (a *answer) invite() error {
 	a.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 )
@@ -35,10 +36,11 @@ type conn struct {
 	once   sync.Once    // of close
 	watch  uint64       // the watcher's name for it; 0 if it is not watched
 
-	served bool   // a request
-	in     *input // nil while nothing is there that was not used
-	body   body
-	out    answer
+	visitor *admit.Visitor // nil where everybody is admitted
+	served  bool           // a request
+	in      *input         // nil while nothing is there that was not used
+	body    body
+	out     answer
 }
 
 const (
@@ -62,11 +64,35 @@ var inputs = sync.Pool{New: func() any { return &input{buf: make([]byte, 0, firs
 // serve answers request after request until one of them ends the connection.
 func (c *conn) serve() {
 	defer c.close()
+	if !c.admit() {
+		return
+	}
+	defer c.visitor.Leave()
 	for c.readHead() == nil {
 		if c.exchange() != nil || !c.engine.resume(c) {
 			return
 		}
 	}
+}
+
+// admit finds out who is there, once for the connection.
+func (c *conn) admit() bool {
+	gate := c.engine.cfg.Gate
+	if gate == nil {
+		return true
+	}
+	visitor, denial := gate.Connect(c.nc)
+	if denial == nil {
+		c.visitor = visitor
+		return true
+	}
+	if c.state.CompareAndSwap(waiting, busy) {
+		c.out.refuse(c)
+		if c.engine.cfg.Proxy.Deny(&c.out, denial) == nil && c.out.finish() == nil {
+			c.linger()
+		}
+	}
+	return false
 }
 
 // readHead reads until a whole head is there and turns busy. What is wrong with
@@ -187,8 +213,7 @@ func (c *conn) begin(end int) error {
 func (c *conn) refuse(err error) error {
 	var e *http1.Error
 	if errors.As(err, &e) && c.state.CompareAndSwap(waiting, busy) {
-		c.out.begin(c)
-		c.out.last = true
+		c.out.refuse(c)
 		if c.engine.cfg.Proxy.RefuseSyntax(&c.out, e) == nil && c.out.finish() == nil {
 			c.linger()
 		}
@@ -208,7 +233,7 @@ func (c *conn) giveUp(err error) error {
 // connection must end.
 func (c *conn) exchange() error {
 	err := c.engine.guarded(func() error {
-		return c.engine.cfg.Proxy.Serve(c.ctx, &proxy.Request{Head: &c.in.req, Body: &c.body}, &c.out)
+		return c.engine.cfg.Proxy.Serve(c.ctx, &proxy.Request{Head: &c.in.req, Body: &c.body, Visitor: c.visitor}, &c.out)
 	})
 	if errors.Is(err, errPanic) && !c.out.begun {
 		c.out.last = true

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 )
 
@@ -23,6 +24,9 @@ const cutPatience = 2 * time.Second
 type Config struct {
 	// Proxy answers the requests. Required.
 	Proxy *proxy.Proxy
+	// Gate admits connections; nil admits all, and nobody is asked who they
+	// are.
+	Gate *admit.Gate
 	// HeadTimeout limits the time from a connection's begin, or a later head's
 	// first byte, to the head's end. Zero means 30 seconds.
 	HeadTimeout time.Duration
@@ -149,14 +153,16 @@ func (e *Engine) resume(c *conn) bool {
 	return !e.draining && c.state.CompareAndSwap(busy, waiting)
 }
 
-// Drain stops accepting on l, closes the connections that have no request, and
+// Drain stops accepting on listeners, closes the connections that have no request, and
 // waits for the requests that run. When ctx ends, those are cut, and Drain
 // returns ctx's error once they have let go of everything, or soon after.
-func (e *Engine) Drain(ctx context.Context, l net.Listener) error {
+func (e *Engine) Drain(ctx context.Context, listeners ...net.Listener) error {
 	for _, c := range e.beginDrain() {
 		c.abandon()
 	}
-	l.Close()
+	for _, l := range listeners {
+		l.Close()
+	}
 	defer e.watcher.close()
 	select {
 	case <-e.empty:

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -42,6 +44,7 @@ type refusal struct {
 const (
 	invalid = "invalid_request_error"
 	server  = "server_error"
+	limited = "rate_limit_error"
 )
 
 var refusals = map[Code]refusal{
@@ -71,25 +74,54 @@ var codes = map[upstream.Kind]Code{
 	upstream.Internal:    InternalError,
 }
 
+// denials are the statuses and types of package admit's codes.
+var denials = map[admit.Code]refusal{
+	admit.UserNotAllowed:     {403, invalid, ""},
+	admit.HostNotAllowed:     {403, invalid, ""},
+	admit.BrowserNotAllowed:  {403, invalid, ""},
+	admit.BodyTooLarge:       {413, invalid, ""},
+	admit.TooManyRequests:    {429, limited, ""},
+	admit.TooManyConnections: {429, limited, ""},
+	admit.RateLimited:        {429, limited, ""},
+	admit.Expired:            {403, invalid, ""},
+	admit.BudgetExhausted:    {429, limited, ""},
+}
+
 // Codes calls each for every code there is, with the status that it comes with.
 func Codes(each func(code Code, status int)) {
 	for code, r := range refusals {
 		each(code, r.status)
 	}
+	for code, r := range denials {
+		each(Code(code), r.status)
+	}
+}
+
+// Deny answers a request that package admit does not let pass.
+func (p *Proxy) Deny(a Answer, d *admit.Denial) error {
+	p.log(Code(d.Code), d.Message)
+	fields := errorFields
+	switch {
+	case d.RetryAfter > 0:
+		fields = append(fields[:1:1], http1.Field{Name: []byte("Retry-After"), Value: strconv.AppendInt(nil, int64(d.RetryAfter), 10)})
+	case denials[d.Code].status == 429: // or OpenAI's clients would try again at once
+		fields = append(fields[:1:1], http1.Field{Name: []byte("X-Should-Retry"), Value: []byte("false")})
+	}
+	return respond(a, denials[d.Code].status, fields, body(Code(d.Code), denials[d.Code].kind, d.Message))
 }
 
 // errorFields are the same in every refusal. net/http adds the date.
 var errorFields = []http1.Field{{Name: []byte("Content-Type"), Value: []byte("application/json")}}
 
 // body renders a refusal in the shape of OpenAI's errors.
-func body(code Code, message string) []byte {
+func body(code Code, kind, message string) []byte {
 	type detail struct {
 		Message string  `json:"message"`
 		Type    string  `json:"type"`
 		Param   *string `json:"param"`
 		Code    Code    `json:"code"`
 	}
-	b, _ := json.Marshal(map[string]detail{"error": {Message: message, Type: refusals[code].kind, Code: code}}) // cannot fail: strings only
+	b, _ := json.Marshal(map[string]detail{"error": {Message: message, Type: kind, Code: code}}) // cannot fail: strings only
 	return append(b, '\n')
 }
 
@@ -119,12 +151,15 @@ func syntaxCode(status int) Code {
 }
 
 func refuse(a Answer, code Code, status int, message string) error {
-	b := body(code, message)
 	fields := errorFields
 	if status == 426 { // RFC 9110, section 15.5.22, wants the protocol named
 		fields = append(fields[:1:1], http1.Field{Name: []byte("Upgrade"), Value: []byte("HTTP/1.1")},
 			http1.Field{Name: []byte("Connection"), Value: []byte("Upgrade")})
 	}
+	return respond(a, status, fields, body(code, refusals[code].kind, message))
+}
+
+func respond(a Answer, status int, fields []http1.Field, b []byte) error {
 	a.Head(status, fields, int64(len(b)))
 	return a.Write(b)
 }
@@ -138,7 +173,10 @@ func (p *Proxy) log(code Code, detail string) {
 }
 
 // failed answers for an upstream that could not be asked, or did not answer.
-func (p *Proxy) failed(a Answer, err error) error {
+func (p *Proxy) failed(a Answer, err error, bill *bill) error {
+	if bill.tooMuch.Load() {
+		return p.Deny(a, bill.visitor.TooLarge())
+	}
 	code, detail := classify(err)
 	if code == "" {
 		return ErrAbort // the client has left: there is nobody to tell
@@ -163,7 +201,10 @@ func (p *Proxy) cut(err error) error {
 }
 
 // bodyFailed answers a client whose body did not come as announced.
-func (p *Proxy) bodyFailed(a Answer, err error) error {
+func (p *Proxy) bodyFailed(a Answer, err error, bill *bill) error {
+	if bill.tooMuch.Load() {
+		return p.Deny(a, bill.visitor.TooLarge())
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return p.Refuse(a, RequestTimeout, "the body stalled")
 	}

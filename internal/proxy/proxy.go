@@ -10,6 +10,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -22,6 +23,8 @@ type Request struct {
 	// engine's own on a client that has stopped sending. io.EOF means that all
 	// of it was there.
 	Body upstream.Body
+	// Visitor is who sends it; nil may do everything.
+	Visitor *admit.Visitor
 }
 
 // Answer is where the answer to one request goes.
@@ -70,9 +73,18 @@ var ErrAbort = errors.New("the answer is incomplete")
 
 // Serve answers one request. ctx ends when the client leaves.
 func (p *Proxy) Serve(ctx context.Context, r *Request, a Answer) error {
-	switch route(r.Head) {
+	id := route(r.Head)
+	if d := r.Visitor.Visit(r.Head, id == shutdown); d != nil {
+		return p.Deny(a, d)
+	}
+	switch id {
 	case responses:
-		return p.forward(ctx, r, a)
+		if d := r.Visitor.Begin(r.Head); d != nil {
+			return p.Deny(a, d)
+		}
+		bill := &bill{visitor: r.Visitor}
+		defer bill.settle()
+		return p.forward(ctx, r, a, bill)
 	case shutdown:
 		if p.cfg.Shutdown != nil {
 			a.Head(200, nil, 0)
@@ -89,20 +101,22 @@ func (p *Proxy) Serve(ctx context.Context, r *Request, a Answer) error {
 }
 
 // forward sends the request on and relays the answer.
-func (p *Proxy) forward(ctx context.Context, r *Request, a Answer) error {
+func (p *Proxy) forward(ctx context.Context, r *Request, a Answer, bill *bill) error {
 	out := &upstream.Request{Length: r.Head.Length}
+	r.Body = bill.watch(r.Body)
 	fields := fieldSpace.Get().(*[]http1.Field)
 	defer fieldSpace.Put(fields)
 	*fields = requestFields((*fields)[:0], r.Head.Fields)
+	*fields = bill.askPlain(*fields)
 	out.Fields = *fields
 	buf, err := readStart(out, r)
 	defer func() { buf.giveBack() }()
 	if err != nil {
-		return p.bodyFailed(a, err)
+		return p.bodyFailed(a, err, bill)
 	}
 	res, err := p.cfg.Upstream.Do(ctx, out)
 	if err != nil {
-		return p.failed(a, err)
+		return p.failed(a, err, bill)
 	}
 	defer res.Close()
 	if status := res.Head.Status; status >= 300 && status < 400 && status != 304 {
@@ -112,7 +126,7 @@ func (p *Proxy) forward(ctx context.Context, r *Request, a Answer) error {
 		buf.giveBack()
 		buf = nil
 	}
-	return p.relay(res, a)
+	return p.relay(res, a, bill)
 }
 
 var fieldSpace = sync.Pool{New: func() any { f := make([]http1.Field, 0, 32); return &f }}
@@ -120,7 +134,8 @@ var fieldSpace = sync.Pool{New: func() any { f := make([]http1.Field, 0, 32); re
 // relay passes the answer on. It flushes whenever the upstream makes it wait,
 // so that nothing is ever held back: not the head, not an event. The last piece
 // leaves together with the body's end, which the engine adds.
-func (p *Proxy) relay(res *upstream.Response, a Answer) error {
+func (p *Proxy) relay(res *upstream.Response, a Answer, bill *bill) error {
+	bill.begin(&res.Head)
 	fields := fieldSpace.Get().(*[]http1.Field)
 	*fields = answerFields((*fields)[:0], res.Head.Fields)
 	a.Head(res.Head.Status, *fields, res.Head.Length)
@@ -133,6 +148,7 @@ func (p *Proxy) relay(res *upstream.Response, a Answer) error {
 			}
 			piece, err = res.Next()
 		}
+		bill.write(piece)
 		if len(piece) > 0 && a.Write(piece) != nil {
 			return ErrAbort
 		}

@@ -1,0 +1,281 @@
+package admit
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+// head parses a request's head.
+func head(t *testing.T, fields ...string) *http1.Request {
+	t.Helper()
+	var r http1.Request
+	if err := r.Parse([]byte("POST /v1/responses HTTP/1.0\r\n" + strings.Join(append(fields, ""), "\r\n") + "\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	return &r
+}
+
+func TestOrigin(t *testing.T) {
+	o := NewOrigin(8080, []string{"proxy.internal", "other:9"})
+	allow := func(fields ...string) {
+		t.Helper()
+		if d := o.check(head(t, fields...)); d != nil {
+			t.Errorf("%q: %s", fields, d.Message)
+		}
+	}
+	deny := func(code Code, fields ...string) {
+		t.Helper()
+		if d := o.check(head(t, fields...)); d == nil || d.Code != code {
+			t.Errorf("%q: %v, want %s", fields, d, code)
+		}
+	}
+	for _, host := range []string{"127.0.0.1:8080", "localhost:8080", "LocalHost:8080", "[::1]:8080", "127.8.8.8:8080", "proxy.internal", "proxy.internal:8080", "other:9"} {
+		allow("Host: " + host)
+	}
+	allow("Host: 127.0.0.1:8080", "Sec-Fetch-Mode: cors", "User-Agent: node", "Accept-Language: *") // Node's fetch
+	for _, host := range []string{"", "127.0.0.1", "localhost", "127.0.0.1:80", "127.0.0.1:8081", "evil.example", "evil.example:8080", "localhost.evil.example:8080",
+		"127.0.0.1.evil.example:8080", "10.0.0.1:8080", "0.0.0.0:8080", "other", "[::ffff:8.8.8.8]:8080", "127.0.0.1:8080:8080", "2130706433:8080"} {
+		deny(HostNotAllowed, "Host: "+host)
+	}
+	deny(HostNotAllowed)
+	for _, field := range []string{"Origin: https://evil.example", "origin: null", "Referer: http://127.0.0.1:8080/", "Sec-Fetch-Site: same-origin", "SEC-FETCH-SITE: none"} {
+		deny(BrowserNotAllowed, "Host: 127.0.0.1:8080", field)
+	}
+	port80 := NewOrigin(80, nil)
+	for _, host := range []string{"127.0.0.1", "localhost", "[::1]", "localhost:80"} {
+		if d := port80.check(head(t, "Host: "+host)); d != nil {
+			t.Errorf("port 80, %s: %s", host, d.Message)
+		}
+	}
+}
+
+// newGate is a gate that does not ask the kernel.
+func newGate(cfg Config) *Gate { return &Gate{cfg: cfg, counts: newCounters(cfg.Limits)} }
+
+func (g *Gate) visitor(uid uint32) *Visitor {
+	g.counts.connect(uid)
+	return &Visitor{gate: g, who: Caller{UID: uid, Known: true, TCP: true}}
+}
+
+func TestUsers(t *testing.T) {
+	var u Users
+	for _, who := range []string{"nobody", "0", "self", "4294967294"} {
+		if err := u.AddUser(who); err != nil {
+			t.Errorf("%s: %v", who, err)
+		}
+	}
+	for _, who := range []string{"", "nosuchuser", "-1", "4294967295", "4294967296", "1e3"} {
+		if err := u.AddUser(who); err == nil {
+			t.Errorf("%q was accepted", who)
+		}
+	}
+	known := func(uid uint32, groups ...uint32) Caller { return Caller{UID: uid, Known: true, Groups: groups} }
+	if !u.admits(known(65534)) || !u.admits(known(0)) || !u.admits(known(uint32(os.Geteuid()))) {
+		t.Error("a named user is not admitted")
+	}
+	if u.admits(known(1)) || u.admits(Caller{UID: 0}) || u.admits(Caller{}) {
+		t.Error("somebody who was not named, or is not known, is admitted")
+	}
+	var g Users
+	if err := g.AddGroup("daemon"); err != nil {
+		t.Fatal(err)
+	}
+	if !g.admits(known(1)) { // daemon's first group
+		t.Error("a user whose first group was named is not admitted")
+	}
+	if !g.admits(known(77, 5, 1)) || g.admits(known(77, 5)) || g.admits(Caller{UID: 77, Groups: []uint32{1}}) {
+		t.Error("the groups of the connection do not count as they should")
+	}
+	if err := g.AddGroup("nosuchgroup"); err == nil {
+		t.Error("a group that does not exist was accepted")
+	}
+}
+
+func TestVisit(t *testing.T) {
+	var users, stoppers Users
+	users.AddUser("1000")
+	users.AddUser("1001")
+	stoppers.AddUser("1001")
+	g := newGate(Config{Users: users, ShutdownUsers: stoppers, Origin: NewOrigin(8080, nil)})
+	ok := head(t, "Host: 127.0.0.1:8080")
+	visit := func(want Code, who Caller, h *http1.Request, stopping bool) {
+		t.Helper()
+		d := (&Visitor{gate: g, who: who}).Visit(h, stopping)
+		if got := codeOf(d); got != want {
+			t.Errorf("%+v, stopping %v: %q, want %q", who, stopping, got, want)
+		}
+	}
+	visit("", Caller{UID: 1000, Known: true, TCP: true}, ok, false)
+	visit(UserNotAllowed, Caller{UID: 1000, Known: true, TCP: true}, ok, true)
+	visit("", Caller{UID: 1001, Known: true, TCP: true}, ok, true)
+	visit(UserNotAllowed, Caller{UID: 0, Known: true, TCP: true}, ok, false)
+	visit(UserNotAllowed, Caller{UID: 1000, Known: false, TCP: true}, ok, false)
+	visit(HostNotAllowed, Caller{UID: 1000, Known: true, TCP: true}, head(t, "Host: evil.example"), false)
+	visit("", Caller{UID: 1000, Known: true}, head(t, "Host: whatever"), false) // a unix socket
+	visit(UserNotAllowed, Caller{UID: 1, Known: true}, head(t), false)
+	if d := (&Visitor{gate: g, who: Caller{UID: 4711, Known: true}}).Visit(ok, false); !strings.Contains(d.Message, "4711") || !strings.Contains(d.Message, "--allow-user 4711") {
+		t.Errorf("the message does not help: %s", d.Message)
+	}
+	if d := (*Visitor)(nil).Visit(head(t), true); d != nil {
+		t.Error("a nil visitor is refused")
+	}
+}
+
+func codeOf(d *Denial) Code {
+	if d == nil {
+		return ""
+	}
+	return d.Code
+}
+
+func TestConcurrency(t *testing.T) {
+	g := newGate(Config{Limits: Limits{MaxConcurrent: 3, MaxConcurrentPerUser: 2, MaxConnectionsPerUser: 2}})
+	a, b := g.visitor(1), g.visitor(2)
+	begin := func(v *Visitor, want Code) {
+		t.Helper()
+		d := v.Begin(head(t))
+		if codeOf(d) != want || d != nil && d.RetryAfter < 1 {
+			t.Errorf("uid %d: %+v, want %q", v.who.UID, d, want)
+		}
+	}
+	begin(a, "")
+	begin(a, "")
+	begin(a, TooManyRequests) // per user
+	begin(b, "")
+	begin(b, TooManyRequests) // in all
+	a.End(0)
+	begin(b, "")
+	a.End(0)
+	b.End(0)
+	b.End(0)
+	g.visitor(1)
+	if g.counts.connect(1) {
+		t.Error("a third connection of one user was admitted")
+	}
+	if !g.counts.connect(2) {
+		t.Error("another user's was not")
+	}
+}
+
+func TestCountersForget(t *testing.T) {
+	g := newGate(Config{Limits: Limits{MaxConnectionsPerUser: 2}})
+	for uid := range uint32(1000) {
+		g.visitor(uid).Leave()
+	}
+	if n := len(g.counts.users); n != 0 {
+		t.Errorf("%d users are remembered who have left", n)
+	}
+}
+
+func TestMaxRequests(t *testing.T) {
+	ended := 0
+	g := newGate(Config{Limits: Limits{MaxRequests: 2}, Expired: func() { ended++ }})
+	v := g.visitor(1)
+	v.Begin(head(t))
+	v.Begin(head(t))
+	if d := v.Begin(head(t)); codeOf(d) != Expired {
+		t.Errorf("the third request: %+v", d)
+	}
+	v.End(0)
+	if ended != 0 {
+		t.Error("it ends while a request runs")
+	}
+	v.End(0)
+	if ended != 1 {
+		t.Errorf("it ended %d times", ended)
+	}
+}
+
+func TestExpireAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan struct{})
+		g, err := New(Config{Limits: Limits{ExpireAfter: time.Hour}, Expired: func() { close(ended) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		v := g.visitor(1)
+		if d := v.Begin(head(t)); d != nil {
+			t.Fatal(d)
+		}
+		<-time.After(time.Hour)
+		synctest.Wait()
+		if d := v.Begin(head(t)); codeOf(d) != Expired {
+			t.Errorf("after its time: %+v", d)
+		}
+		select {
+		case <-ended:
+			t.Error("it ends while a request runs")
+		default:
+		}
+		v.End(0)
+		<-ended
+	})
+}
+
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(Config{Limits: Limits{Rate: 2, Burst: 4}})
+		begin := func(uid uint32) *Denial {
+			v := g.visitor(uid)
+			d := v.Begin(head(t))
+			if d == nil {
+				v.End(0)
+			}
+			v.Leave()
+			return d
+		}
+		for range 4 {
+			if d := begin(1); d != nil {
+				t.Fatalf("within the burst: %+v", d)
+			}
+		}
+		if d := begin(1); codeOf(d) != RateLimited || d.RetryAfter != 1 {
+			t.Errorf("beyond the burst: %+v", d)
+		}
+		if d := begin(2); d != nil {
+			t.Errorf("another user: %+v", d)
+		}
+		<-time.After(time.Second)
+		begin(1)
+		begin(1)
+		if d := begin(1); d == nil {
+			t.Error("more than the rate was admitted")
+		}
+		<-time.After(time.Hour)
+		admitted := 0
+		for begin(1) == nil {
+			admitted++
+		}
+		if admitted != 4 {
+			t.Errorf("%d at once after an hour, want the burst of 4", admitted)
+		}
+	})
+}
+
+// poor is a budget that is spent.
+type poor struct{ added int64 }
+
+func (p *poor) Allowed(uint32) (int64, bool) { return 1234, false }
+func (p *poor) Add(_ uint32, n int64)        { p.added += n }
+
+func TestBudgetAndBody(t *testing.T) {
+	p := &poor{}
+	g := newGate(Config{Budget: p, Limits: Limits{MaxBody: 10}})
+	v := g.visitor(1)
+	if d := v.Begin(head(t, "Content-Length: 5")); codeOf(d) != BudgetExhausted || d.RetryAfter != 0 || !strings.Contains(d.Message, "1234") {
+		t.Errorf("%+v", d)
+	}
+	if d := v.Begin(head(t, "Content-Length: 11")); codeOf(d) != BodyTooLarge {
+		t.Errorf("%+v", d)
+	}
+	v.End(7)
+	if p.added != 7 {
+		t.Errorf("%d tokens were counted", p.added)
+	}
+}

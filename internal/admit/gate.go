@@ -1,0 +1,229 @@
+// Package admit decides who may spend the key: by the user that the kernel
+// vouches for, by signs of a browser, and by limits. A refusal costs nothing:
+// nothing of the request goes upstream.
+package admit
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+// Code says why a request is refused; docs/errors.md has the list.
+type Code string
+
+// The codes.
+const (
+	UserNotAllowed     Code = "user_not_allowed"
+	HostNotAllowed     Code = "host_not_allowed"
+	BrowserNotAllowed  Code = "browser_not_allowed"
+	BodyTooLarge       Code = "body_too_large"
+	TooManyRequests    Code = "too_many_requests"
+	TooManyConnections Code = "too_many_connections"
+	RateLimited        Code = "rate_limited"
+	Expired            Code = "expired"
+	BudgetExhausted    Code = "budget_exhausted"
+)
+
+// Denial is a refusal, in words for the client.
+type Denial struct {
+	Code    Code
+	Message string
+	// RetryAfter is after how many seconds to try again; 0 means not at all.
+	RetryAfter int
+}
+
+func deny(code Code, retryAfter int, format string, args ...any) *Denial {
+	return &Denial{code, fmt.Sprintf(format, args...), retryAfter}
+}
+
+// Caller is who is at the other end of a connection.
+type Caller struct {
+	// UID counts only if Known is true.
+	UID   uint32
+	Known bool
+	// Groups are known over unix sockets only.
+	Groups []uint32
+	// TCP tells that a browser could be behind it.
+	TCP bool
+}
+
+// Config says whom to admit. The zero value admits everybody.
+type Config struct {
+	// TCP tells that connections come over TCP, too or only.
+	TCP bool
+	// Users may call; if it is empty, everybody may.
+	Users Users
+	// ShutdownUsers may call GET /shutdown, besides passing Users; if it is
+	// empty, whoever may call may stop.
+	ShutdownUsers Users
+	// Origin holds for callers over TCP; nil lets everything pass.
+	Origin *Origin
+	Limits Limits
+	// Budget limits tokens; nil means no limit.
+	Budget Budget
+	// Expired is called once when no request will be admitted any more and
+	// none is running; nil does nothing.
+	Expired func()
+}
+
+// Budget is what has been spent, by user.
+type Budget interface {
+	Allowed(uid uint32) (spent int64, ok bool)
+	Add(uid uint32, tokens int64)
+}
+
+// Gate admits connections and requests. Its methods may be used concurrently.
+type Gate struct {
+	cfg    Config
+	counts *counters
+	peers  *peers
+	timer  *time.Timer // of ExpireAfter
+	once   sync.Once   // calls Expired
+}
+
+// New returns a gate. It opens what it needs of the kernel, and fails if the
+// system cannot tell who calls although that matters.
+func New(cfg Config) (*Gate, error) {
+	g := &Gate{cfg: cfg, counts: newCounters(cfg.Limits)}
+	if cfg.Limits.ExpireAfter > 0 {
+		g.timer = time.AfterFunc(cfg.Limits.ExpireAfter, func() { g.settle(g.counts.over()) })
+	}
+	if g.needsUID() {
+		var err error
+		if g.peers, err = openPeers(cfg.TCP); err != nil {
+			return nil, fmt.Errorf("cannot find out who calls: %w", err)
+		}
+	}
+	return g, nil
+}
+
+// needsUID tells whether it matters who calls.
+func (g *Gate) needsUID() bool {
+	l := g.cfg.Limits
+	return !g.cfg.Users.Empty() || !g.cfg.ShutdownUsers.Empty() || g.cfg.Budget != nil ||
+		l.MaxConcurrentPerUser > 0 || l.MaxConnectionsPerUser > 0 || l.Rate > 0
+}
+
+// Close gives back what New has opened.
+func (g *Gate) Close() {
+	if g.timer != nil {
+		g.timer.Stop()
+	}
+	if g.peers != nil {
+		g.peers.close()
+	}
+}
+
+// Visitor is one admitted connection. A nil Visitor may do everything.
+type Visitor struct {
+	gate *Gate
+	who  Caller
+}
+
+// Connect finds out who is at the other end of nc, once. The visitor must Leave.
+func (g *Gate) Connect(nc net.Conn) (*Visitor, *Denial) {
+	v := &Visitor{gate: g}
+	_, v.who.TCP = nc.(*net.TCPConn)
+	if g.peers != nil {
+		v.who = g.peers.caller(nc)
+	}
+	if !g.counts.connect(v.who.UID) {
+		return nil, deny(TooManyConnections, 1, "Uid %d has too many connections open. Close some; the limit is --max-connections-per-user.", v.who.UID)
+	}
+	return v, nil
+}
+
+// Caller is who visits.
+func (v *Visitor) Caller() Caller { return v.who }
+
+// Leave counts the connection off.
+func (v *Visitor) Leave() {
+	if v != nil {
+		v.gate.counts.disconnect(v.who.UID)
+	}
+}
+
+// Visit decides whether the visitor may send head at all: who it is and where
+// it comes from. Stopping the proxy needs more than calling it.
+func (v *Visitor) Visit(head *http1.Request, stopping bool) *Denial {
+	if v == nil {
+		return nil
+	}
+	cfg := &v.gate.cfg
+	if v.who.TCP && cfg.Origin != nil {
+		if d := cfg.Origin.check(head); d != nil {
+			return d
+		}
+	}
+	if !cfg.Users.Empty() && !cfg.Users.admits(v.who) {
+		return v.unwelcome("--allow-user")
+	}
+	if stopping && !cfg.ShutdownUsers.Empty() && !cfg.ShutdownUsers.admits(v.who) {
+		return v.unwelcome("--shutdown-user")
+	}
+	return nil
+}
+
+func (v *Visitor) unwelcome(flag string) *Denial {
+	if !v.who.Known {
+		return deny(UserNotAllowed, 0, "The kernel does not say whose connection this is (it may be half closed). Only users named by %s may use this proxy.", flag)
+	}
+	return deny(UserNotAllowed, 0, "Uid %d may not do this. The proxy's operator can admit it with %s %d.", v.who.UID, flag, v.who.UID)
+}
+
+// Begin decides whether a request that may be sent may be sent now. If it may,
+// the caller must End it.
+func (v *Visitor) Begin(head *http1.Request) *Denial {
+	if v == nil {
+		return nil
+	}
+	g := v.gate
+	if limit := g.cfg.Limits.MaxBody; limit > 0 && head.Length > limit {
+		return v.TooLarge()
+	}
+	if g.cfg.Budget != nil {
+		if spent, ok := g.cfg.Budget.Allowed(v.who.UID); !ok {
+			return deny(BudgetExhausted, 0, "Uid %d has spent its budget of tokens (%d so far). The proxy's operator can raise --max-tokens-per-user.", v.who.UID, spent)
+		}
+	}
+	return g.counts.begin(v.who.UID)
+}
+
+// End counts a request off that Begin has admitted, with the tokens that it
+// cost.
+func (v *Visitor) End(tokens int64) {
+	if v == nil {
+		return
+	}
+	if v.gate.cfg.Budget != nil {
+		v.gate.cfg.Budget.Add(v.who.UID, tokens)
+	}
+	v.gate.settle(v.gate.counts.end(v.who.UID))
+}
+
+// settle tells the operator's program that the service is over.
+func (g *Gate) settle(over bool) {
+	if over && g.cfg.Expired != nil {
+		g.once.Do(g.cfg.Expired)
+	}
+}
+
+// MaxBody is the largest body in bytes; 0 means no limit.
+func (v *Visitor) MaxBody() int64 {
+	if v == nil {
+		return 0
+	}
+	return v.gate.cfg.Limits.MaxBody
+}
+
+// TooLarge is the denial of a body over MaxBody, for one whose size shows late.
+func (v *Visitor) TooLarge() *Denial {
+	return deny(BodyTooLarge, 0, "The request's body is larger than %d bytes. The limit is --max-body.", v.MaxBody())
+}
+
+// Metered tells whether the tokens of answers must be counted.
+func (v *Visitor) Metered() bool { return v != nil && v.gate.cfg.Budget != nil }

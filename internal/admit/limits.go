@@ -1,0 +1,150 @@
+package admit
+
+import (
+	"math"
+	"sync"
+	"time"
+)
+
+// Limits says how much is served. Zero means no limit, everywhere.
+type Limits struct {
+	// MaxBody is the largest request body, in bytes.
+	MaxBody int64
+	// MaxConcurrent and MaxConcurrentPerUser limit the requests that run.
+	MaxConcurrent, MaxConcurrentPerUser int
+	// MaxConnectionsPerUser limits open connections, used or not.
+	MaxConnectionsPerUser int
+	// MaxRequests ends the service after so many admitted requests.
+	MaxRequests int64
+	// ExpireAfter ends the service after so long.
+	ExpireAfter time.Duration
+	// Rate is the number of requests a second that each user may begin, in the
+	// long run; Burst how many at once.
+	Rate  float64
+	Burst int
+}
+
+// usage is what one user has at the moment.
+type usage struct {
+	connections, requests int
+	tokens                float64 // of the rate's bucket
+	filled                time.Time
+}
+
+// counters keep what the limits are about. The zero value is not ready.
+type counters struct {
+	limits Limits
+	now    func() time.Time
+	begun  time.Time
+
+	mu       sync.Mutex
+	running  int
+	admitted int64
+	users    map[uint32]*usage
+}
+
+func newCounters(l Limits) *counters {
+	return &counters{limits: l, now: time.Now, begun: time.Now(), users: map[uint32]*usage{}}
+}
+
+// user needs c.mu.
+func (c *counters) user(uid uint32) *usage {
+	u := c.users[uid]
+	if u == nil {
+		u = &usage{tokens: float64(c.limits.Burst), filled: c.now()}
+		c.users[uid] = u
+	}
+	return u
+}
+
+// forget drops a user of whom nothing is open and nothing must be remembered.
+// It needs c.mu.
+func (c *counters) forget(uid uint32, u *usage) {
+	if u.connections == 0 && u.requests == 0 && (c.limits.Rate == 0 || u.tokens >= float64(c.limits.Burst)) {
+		delete(c.users, uid)
+	}
+}
+
+// connect counts a connection; false means one too many.
+func (c *counters) connect(uid uint32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.user(uid)
+	if reached(u.connections, c.limits.MaxConnectionsPerUser) {
+		return false
+	}
+	u.connections++
+	return true
+}
+
+func (c *counters) disconnect(uid uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.user(uid)
+	u.connections--
+	c.forget(uid, u)
+}
+
+func reached(n, limit int) bool { return limit > 0 && n >= limit }
+
+// begin counts a request, or says why it must not begin.
+func (c *counters) begin(uid uint32) *Denial {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.user(uid)
+	switch {
+	case c.expired():
+		return deny(Expired, 0, "This proxy has served its time or its number of requests, and ends.")
+	case reached(c.running, c.limits.MaxConcurrent):
+		return deny(TooManyRequests, 1, "Too many requests are running. Try again; the limit is --max-concurrent.")
+	case reached(u.requests, c.limits.MaxConcurrentPerUser):
+		return deny(TooManyRequests, 1, "Too many requests of uid %d are running. Try again; the limit is --max-concurrent-per-user.", uid)
+	}
+	if wait := c.take(u); wait > 0 {
+		return deny(RateLimited, int(math.Ceil(wait.Seconds())), "Uid %d sends requests faster than --rate allows. Try again later.", uid)
+	}
+	u.requests++
+	c.running++
+	c.admitted++
+	return nil
+}
+
+// expired needs c.mu.
+func (c *counters) expired() bool {
+	return c.limits.MaxRequests > 0 && c.admitted >= c.limits.MaxRequests ||
+		c.limits.ExpireAfter > 0 && c.now().Sub(c.begun) >= c.limits.ExpireAfter
+}
+
+// take takes one from the user's bucket, or returns how long it takes until
+// there is one. It needs c.mu.
+func (c *counters) take(u *usage) time.Duration {
+	if c.limits.Rate == 0 {
+		return 0
+	}
+	now := c.now()
+	u.tokens = min(float64(c.limits.Burst), u.tokens+now.Sub(u.filled).Seconds()*c.limits.Rate)
+	u.filled = now
+	if u.tokens < 1 {
+		return time.Duration((1 - u.tokens) / c.limits.Rate * float64(time.Second))
+	}
+	u.tokens--
+	return 0
+}
+
+// over tells that no request runs, and none will be admitted any more.
+func (c *counters) over() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.running == 0 && c.expired()
+}
+
+// end counts a request off; last tells that it was the last one ever.
+func (c *counters) end(uid uint32) (last bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.user(uid)
+	u.requests--
+	c.running--
+	c.forget(uid, u)
+	return c.running == 0 && c.expired()
+}

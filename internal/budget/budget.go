@@ -1,0 +1,218 @@
+// Package budget adds up how many tokens every user has spent, and keeps the
+// sums in a small file.
+//
+// The callers never wait for the disk: they change numbers in memory, and one
+// goroutine writes the file after them.
+package budget
+
+import (
+	"errors"
+	"math"
+	"sync"
+	"time"
+)
+
+// pause is the least time between two writes, and so what a change waits for at
+// most before it is written: a crash loses no more than the last second, with
+// half of that left for a slow disk.
+const pause = time.Second / 2
+
+// Config says what a budget is and where it is kept.
+type Config struct {
+	// Limit is how many tokens each user may spend. Required, at least 1.
+	Limit int64
+
+	// File keeps the sums from one start to the next; empty means that they
+	// are forgotten at the end. It is made if it is missing, as is a lock file
+	// beside it (.NAME.lock). The folder must be writable and should be the
+	// proxy's own: whoever can write there can remove the file, and with it
+	// what was spent.
+	//
+	// To give users a new budget, stop the proxy and delete their lines.
+	File string
+
+	// Report is told why the file could not be written, once for every kind of
+	// failure until it works again. It is called from another goroutine. nil
+	// means that nobody is told before Close.
+	Report func(error)
+}
+
+// Book keeps the sums. Its methods may be called from any goroutine.
+type Book struct {
+	limit  int64
+	report func(error)
+	pause  time.Duration
+
+	mu    sync.Mutex
+	spent map[uint32]int64
+	dirty bool // spent has changed since it was last copied for the file
+
+	store    *store        // nil: memory only
+	changed  chan struct{} // holds one token while dirty is news
+	stop     chan struct{}
+	stopped  chan struct{} // closed by the writer
+	close    sync.Once
+	closeErr error
+	reported map[string]bool // owned by the writer
+}
+
+// Open reads the sums from c.File. What is there but is not to be trusted or
+// understood is an error; it is never taken for an empty book.
+func Open(c Config) (*Book, error) { return open(c, pause) }
+
+func open(c Config, pause time.Duration) (*Book, error) {
+	if c.Limit < 1 {
+		return nil, errors.New("the limit of tokens must be at least 1")
+	}
+	b := &Book{
+		limit:    c.Limit,
+		report:   c.Report,
+		pause:    pause,
+		spent:    map[uint32]int64{},
+		changed:  make(chan struct{}, 1),
+		stop:     make(chan struct{}),
+		stopped:  make(chan struct{}),
+		reported: map[string]bool{},
+	}
+	if c.File == "" {
+		close(b.stopped)
+		return b, nil
+	}
+	if err := b.load(c.File); err != nil {
+		return nil, err
+	}
+	go b.write()
+	return b, nil
+}
+
+// load opens the store and writes back what it has read: what cannot be
+// written is better known at the start.
+func (b *Book) load(file string) error {
+	s, err := openStore(file)
+	if err != nil {
+		return err
+	}
+	if b.spent, err = s.load(); err == nil {
+		err = s.save(format(b.spent))
+	}
+	if err != nil {
+		s.close()
+		return err
+	}
+	b.store = s
+	return nil
+}
+
+// Allowed returns what a user has spent, and whether that is less than the
+// limit. A request that is allowed may exceed it: nobody knows its price before.
+func (b *Book) Allowed(uid uint32) (spent int64, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	spent = b.spent[uid]
+	return spent, spent < b.limit
+}
+
+// Add notes that a user has spent tokens. A sum stops at the largest number; it
+// never falls, so that a negative number adds nothing. What is added after
+// Close is not written.
+func (b *Book) Add(uid uint32, tokens int64) {
+	if tokens <= 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spent[uid] = plus(b.spent[uid], tokens)
+	b.dirty = true
+	select {
+	case b.changed <- struct{}{}:
+	default: // the writer has been told
+	}
+}
+
+func plus(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+// write is the goroutine that writes the file after every change, but not more
+// often than once in a pause. After a failure it tries again, change or not.
+func (b *Book) write() {
+	defer close(b.stopped)
+	for {
+		select {
+		case <-b.changed:
+		case <-b.stop:
+			return
+		}
+		b.tell(b.save())
+		select {
+		case <-time.After(b.pause):
+		case <-b.stop:
+			return
+		}
+	}
+}
+
+// save writes the sums if they have changed.
+func (b *Book) save() error {
+	text := b.take()
+	if text == nil {
+		return nil
+	}
+	err := b.store.save(text)
+	if err != nil {
+		b.again()
+	}
+	return err
+}
+
+// take returns the sums to write, or nil if the file has them.
+func (b *Book) take() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.dirty {
+		return nil
+	}
+	b.dirty = false
+	return format(b.spent)
+}
+
+// again puts back what take took and could not be written.
+func (b *Book) again() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dirty = true
+	select {
+	case b.changed <- struct{}{}:
+	default:
+	}
+}
+
+// tell reports a failure unless it has been reported. Its text is its kind: it
+// names a step, the file and the system's error, and nothing that varies.
+func (b *Book) tell(err error) {
+	if err == nil {
+		clear(b.reported)
+		return
+	}
+	if b.reported[err.Error()] || b.report == nil {
+		return
+	}
+	b.reported[err.Error()] = true
+	b.report(err)
+}
+
+// Close writes what is left and lets go of the file. It waits for a write that
+// is under way. Further calls return the same.
+func (b *Book) Close() error {
+	b.close.Do(func() {
+		close(b.stop)
+		<-b.stopped
+		if b.store != nil {
+			b.closeErr = errors.Join(b.save(), b.store.close())
+		}
+	})
+	return b.closeErr
+}

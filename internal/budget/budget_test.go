@@ -1,0 +1,293 @@
+package budget
+
+import (
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func mustOpen(t *testing.T, c Config) *Book {
+	t.Helper()
+	b, err := Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// wantSpent reads the file as the next start would.
+func wantSpent(t *testing.T, file string, uid uint32, want int64) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spent, err := parse(text)
+	if err != nil || spent[uid] != want {
+		t.Errorf("uid %d has spent %d in the file, want %d (%v)", uid, spent[uid], want, err)
+	}
+}
+
+func TestAllowed(t *testing.T) {
+	b := mustOpen(t, Config{Limit: 100})
+	for _, c := range []struct {
+		uid   uint32
+		add   int64
+		spent int64
+		ok    bool
+	}{
+		{1, 0, 0, true},
+		{1, 99, 99, true},
+		{1, -50, 99, true},
+		{1, math.MinInt64, 99, true},
+		{1, 1, 100, false},
+		{1, 500, 600, false},
+		{1, math.MaxInt64, math.MaxInt64, false},
+		{1, math.MaxInt64, math.MaxInt64, false},
+		{1, -1, math.MaxInt64, false},
+		{2, 0, 0, true},
+		{0, 100, 100, false},
+		{math.MaxUint32, 5, 5, true},
+	} {
+		b.Add(c.uid, c.add)
+		if spent, ok := b.Allowed(c.uid); spent != c.spent || ok != c.ok {
+			t.Errorf("uid %d, %d more: %d, %t; want %d, %t", c.uid, c.add, spent, ok, c.spent, c.ok)
+		}
+	}
+	if err := errors.Join(b.Close(), b.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLimitIsRequired(t *testing.T) {
+	for _, limit := range []int64{0, -1, math.MinInt64} {
+		if b, err := Open(Config{Limit: limit}); b != nil || err == nil {
+			t.Errorf("limit %d was taken", limit)
+		}
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "b")
+	b, err := open(Config{Limit: 1, File: file}, time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for uid := range uint32(8) {
+		all.Go(func() {
+			for range 1000 {
+				b.Add(uid/2, 1)
+				b.Allowed(uid)
+			}
+		})
+	}
+	all.Wait()
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for uid := range uint32(4) {
+		wantSpent(t, file, uid, 2000)
+	}
+}
+
+// A change is in the file at once after a quiet time, and a second later in any
+// case, without a write for every change.
+func TestWritesInTime(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "b")
+	synctest.Test(t, func(t *testing.T) {
+		b := mustOpen(t, Config{Limit: 100, File: file, Report: func(err error) { t.Error(err) }})
+		synctest.Wait()
+		wantSpent(t, file, 1, 0)
+		b.Add(1, 10)
+		synctest.Wait()
+		wantSpent(t, file, 1, 10)
+		for range 5 {
+			b.Add(1, 1)
+		}
+		synctest.Wait()
+		wantSpent(t, file, 1, 10)
+		time.Sleep(pause)
+		synctest.Wait()
+		wantSpent(t, file, 1, 15)
+
+		for range 2000 { // changes that never end
+			b.Add(2, 1)
+			time.Sleep(time.Millisecond)
+		}
+		text, _ := os.ReadFile(file)
+		if spent, err := parse(text); err != nil || spent[2] < 1000 {
+			t.Errorf("%d of 2000 are in the file (%v)", spent[2], err)
+		}
+	})
+}
+
+func TestCloseWritesWhatIsLeft(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "b")
+	synctest.Test(t, func(t *testing.T) {
+		b := mustOpen(t, Config{Limit: 100, File: file})
+		b.Add(1, 10)
+		synctest.Wait()
+		b.Add(1, 5)
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wantSpent(t, file, 1, 15)
+		b.Add(1, 1000) // too late; it must not write, or panic
+		time.Sleep(time.Hour)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		wantSpent(t, file, 1, 15)
+	})
+	b := mustOpen(t, Config{Limit: 100, File: file})
+	if spent, ok := b.Allowed(1); spent != 15 || !ok {
+		t.Errorf("%d, %t after a new start", spent, ok)
+	}
+}
+
+// What has not changed is not written.
+func TestQuiet(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "b")
+	synctest.Test(t, func(t *testing.T) {
+		b := mustOpen(t, Config{Limit: 100, File: file})
+		b.Add(1, 1)
+		time.Sleep(time.Hour)
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		b.Add(1, 0)
+		time.Sleep(time.Hour)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("it was written without a change (%v)", err)
+		}
+	})
+}
+
+// A failure is reported once for each kind until a write works again; nothing
+// is lost in between.
+func TestReports(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "b")
+	inTheWay := filepath.Join(dir, ".b.tmp", "x")
+	synctest.Test(t, func(t *testing.T) {
+		reports := make(chan string, 100)
+		b := mustOpen(t, Config{Limit: 100, File: file, Report: func(err error) { reports <- err.Error() }})
+		block := func(path string) {
+			if err := os.MkdirAll(path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// next returns the one report of the next while, or nothing.
+		next := func() string {
+			t.Helper()
+			time.Sleep(10 * pause)
+			synctest.Wait()
+			if len(reports) > 1 {
+				t.Fatalf("%d reports", len(reports))
+			}
+			select {
+			case r := <-reports:
+				return r
+			default:
+				return ""
+			}
+		}
+		want := func(what string) {
+			t.Helper()
+			if got := next(); !strings.Contains(got, what) || what == "" && got != "" {
+				t.Fatalf("reported: %q; want %q", got, what)
+			}
+		}
+		block(inTheWay)
+		want("") // nothing has changed
+		b.Add(1, 10)
+		first := next()
+		if !strings.Contains(first, "cannot write the budget file") {
+			t.Fatalf("reported: %q", first)
+		}
+		b.Add(1, 10)
+		want("")
+
+		os.RemoveAll(filepath.Dir(inTheWay)) // another kind
+		os.Remove(file)
+		block(filepath.Join(file, "x"))
+		want("rename")
+
+		os.RemoveAll(file)
+		want("")
+		wantSpent(t, file, 1, 20)
+
+		block(inTheWay) // the first kind again
+		b.Add(1, 10)
+		want(first)
+		if err := b.Close(); err == nil || err.Error() != first {
+			t.Errorf("Close: %v", err)
+		}
+		wantSpent(t, file, 1, 20)
+	})
+}
+
+// Neither a disk that hangs nor a report that does may hold up the callers.
+func TestNeverWaits(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		held, release := make(chan struct{}), make(chan struct{})
+		b := mustOpen(t, Config{Limit: 100, File: filepath.Join(dir, "b"), Report: func(error) { close(held); <-release }})
+		if err := os.MkdirAll(filepath.Join(dir, ".b.tmp", "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		b.Add(1, 1)
+		<-held
+		for range 100 {
+			b.Add(1, 1)
+		}
+		if spent, ok := b.Allowed(1); spent != 101 || ok {
+			t.Errorf("%d, %t", spent, ok)
+		}
+		close(release)
+	})
+}
+
+func TestRefusesToStart(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good := header + "\n1 5\nend\n"
+	for _, c := range []struct{ file, want string }{
+		{write("empty", "", 0o600), "malformed: line 1"},
+		{write("version", strings.Replace(good, "version 1", "version 2", 1), 0o600), "malformed: line 1"},
+		{write("cut", header+"\n1 5\n", 0o600), "remove it to start from nothing"},
+		{write("json", `{"1":5}`, 0o600), "malformed"},
+		{filepath.Join(dir, "missing", "b"), "folder"},
+		{filepath.Join(write("file", good, 0o600), "b"), "folder"},
+		{dir + string(filepath.Separator), "name a file"},
+		{"..", "name a file"},
+		{dir, "not a regular file"},
+	} {
+		before, _ := os.ReadFile(c.file)
+		b, err := Open(Config{Limit: 100, File: c.file})
+		if b != nil || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v; want %q", c.file, err, c.want)
+		}
+		if after, _ := os.ReadFile(c.file); !slices.Equal(before, after) {
+			t.Errorf("%s has been changed", c.file)
+		}
+	}
+}

@@ -1,0 +1,515 @@
+package listen
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// jobVar makes the test binary do one of jobs as another user, or with a umask
+// or in a namespace of its own. A job says in one line what came of it, and
+// stays until its input ends.
+const jobVar = "LISTEN_TEST_UNIX"
+
+var jobs = map[string]func(path string) string{
+	"unix":   func(path string) string { return jobListen(UnixConfig{Path: path}) },
+	"dial":   jobDial,
+	"accept": jobAccept,
+	"narrow": jobNarrow,
+	"dead": func(path string) string {
+		l, err := net.Listen("unix", path) // and dies without a word
+		kept = l
+		return fmt.Sprint(err)
+	},
+}
+
+// kept is the job's socket, which would be closed once nobody had it.
+var kept any
+
+func init() {
+	name, path, _ := strings.Cut(os.Getenv(jobVar), " ")
+	job := jobs[name]
+	if gid, ok := strings.CutPrefix(name, "unix:"); ok {
+		job = func(path string) string { return jobListen(UnixConfig{Path: path, Groups: []uint32{number(gid)}}) }
+	}
+	if job == nil {
+		return
+	}
+	fmt.Println(job(path))
+	io.Copy(io.Discard, os.Stdin)
+	os.Exit(0)
+}
+
+func number(s string) uint32 {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		panic(err)
+	}
+	return uint32(n)
+}
+
+func jobListen(cfg UnixConfig) string {
+	s, err := Unix(cfg)
+	if err != nil {
+		return err.Error()
+	}
+	kept = s
+	return modeOf(cfg.Path)
+}
+
+func modeOf(path string) string {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%04o uid %d gid %d", st.Mode&0o7777, st.Uid, st.Gid)
+}
+
+func jobDial(path string) string {
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return err.Error()
+	}
+	kept = c
+	return "connected"
+}
+
+// jobAccept is a plain listener: in a namespace without root no folder is good
+// enough for Unix.
+func jobAccept(path string) string {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return err.Error()
+	}
+	os.Chmod(path, 0o666)
+	fmt.Println("listening")
+	c, err := l.AcceptUnix()
+	if err != nil {
+		return err.Error()
+	}
+	uid, gid, groups, pid, err := PeerOfUnix(c)
+	return fmt.Sprintf("uid %d gid %d groups %d pid %t %v", uid, gid, groups, pid > 0, err)
+}
+
+// jobNarrow shows the mode with which a socket is born.
+func jobNarrow(path string) string {
+	unix.Umask(0)
+	l, err := listenNarrow(path)
+	if err != nil {
+		return err.Error()
+	}
+	kept = l
+	return modeOf(path)
+}
+
+// child is a job under way.
+type child struct {
+	cmd *exec.Cmd
+	in  io.Closer
+	out *bufio.Scanner
+}
+
+func start(t *testing.T, attr *syscall.SysProcAttr, job, path string) *child {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Dir, cmd.SysProcAttr, cmd.Stderr = "/", attr, os.Stderr
+	// The race detector sleeps for a second at every exit.
+	cmd.Env = []string{jobVar + "=" + job + " " + path, "GORACE=atexit_sleep_ms=0"}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		if attr != nil && attr.Cloneflags&unix.CLONE_NEWUSER != 0 {
+			cannot(t, "no user namespaces: "+err.Error())
+		}
+		t.Fatal(err)
+	}
+	c := &child{cmd, in, bufio.NewScanner(out)}
+	t.Cleanup(c.end)
+	return c
+}
+
+func (c *child) says() string {
+	c.out.Scan()
+	return c.out.Text()
+}
+
+func (c *child) end() {
+	c.in.Close()
+	c.cmd.Wait()
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		cannot(t, "only root can be other users")
+	}
+}
+
+func as(uid, gid uint32, groups ...uint32) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid, Groups: groups}}
+}
+
+// said runs a job to its end.
+func said(t *testing.T, attr *syscall.SysProcAttr, job, path string) string {
+	t.Helper()
+	c := start(t, attr, job, path)
+	defer c.end()
+	return c.says()
+}
+
+// The moment before the mode is set is the one that matters, whatever the umask.
+func TestUnixIsBornNarrow(t *testing.T) {
+	if got := said(t, nil, "narrow", sockDir(t)+"/s"); !strings.HasPrefix(got, "0600 ") {
+		t.Errorf("born with mode %s", got)
+	}
+}
+
+// Who can connect is what the mode is for. 1001 is in group 7.
+func TestUnixLetsIn(t *testing.T) {
+	needRoot(t)
+	in7, other := as(1001, 1001, 7), as(1002, 1002, 8)
+	type ids = []uint32
+	for _, c := range []struct {
+		cfg            UnixConfig
+		mode           string
+		in7In, otherIn bool
+	}{
+		{UnixConfig{}, "0600 uid 0 gid 0", false, false},
+		{UnixConfig{Groups: ids{7}}, "0660 uid 0 gid 7", true, false},
+		{UnixConfig{Groups: ids{9}}, "0660 uid 0 gid 9", false, false},
+		{UnixConfig{Groups: ids{7, 8}}, "0666 uid 0 gid 0", true, true},
+		{UnixConfig{Users: ids{1001}}, "0666 uid 0 gid 0", true, true},
+		{UnixConfig{Everyone: true}, "0666 uid 0 gid 0", true, true},
+	} {
+		dir := sockDir(t)
+		c.cfg.Path = dir + "/s"
+		mustUnix(t, c.cfg)
+		if got := modeOf(c.cfg.Path); got != c.mode {
+			t.Errorf("%+v: %s, want %s", c.cfg, got, c.mode)
+		}
+		for attr, want := range map[*syscall.SysProcAttr]bool{in7: c.in7In, other: c.otherIn} {
+			got := said(t, attr, "dial", c.cfg.Path)
+			if in := got == "connected"; in != want || !in && !strings.Contains(got, "permission denied") {
+				t.Errorf("%+v: uid %d: %s, want in: %t", c.cfg, attr.Credential.Uid, got, want)
+			}
+		}
+	}
+}
+
+// An unprivileged proxy can give its socket to a group that it is in, and has
+// to open it to all for one that it is not in.
+func TestUnixGroupOfUnprivileged(t *testing.T) {
+	needRoot(t)
+	for job, want := range map[string]string{
+		"unix":      "0600 uid 1001 gid 1001",
+		"unix:7":    "0660 uid 1001 gid 7",
+		"unix:8":    "0666 uid 1001 gid 1001",
+		"unix:1001": "0660 uid 1001 gid 1001",
+	} {
+		dir := openDir(t, 0o777|os.ModeSticky)
+		if got := said(t, as(1001, 1001, 7), job, dir+"/s"); got != want {
+			t.Errorf("%s: %s, want %s", job, got, want)
+		}
+		holds(t, dir, "s")
+	}
+}
+
+// In a folder with a set-group-id bit the group is the folder's at first.
+func TestUnixInSetgidFolder(t *testing.T) {
+	needRoot(t)
+	dir := sockDir(t)
+	if err := os.Chown(dir, 0, 8); err != nil {
+		t.Fatal(err)
+	}
+	chmod(t, dir, 0o755|os.ModeSetgid)
+	mustUnix(t, UnixConfig{Path: dir + "/s", Groups: []uint32{7}})
+	if got := modeOf(dir + "/s"); got != "0660 uid 0 gid 7" {
+		t.Error(got)
+	}
+}
+
+func TestUnixRefusesOthersSocket(t *testing.T) {
+	needRoot(t)
+	dir := openDir(t, 0o777|os.ModeSticky)
+	squatter := start(t, as(nobody, nobody), "unix", dir+"/s")
+	if got := squatter.says(); !strings.HasPrefix(got, "0600 ") {
+		t.Fatal(got)
+	}
+	unixFails(t, UnixConfig{Path: dir + "/s"}, "belongs to another user (uid 65534)")
+	squatter.end() // without closing: it is dead now, but still not ours
+	unixFails(t, UnixConfig{Path: dir + "/s"}, "belongs to another user (uid 65534)")
+	if got := said(t, as(1001, 1001), "unix", dir+"/s"); !strings.Contains(got, "belongs to another user (uid 65534)") {
+		t.Error(got)
+	}
+	if got := said(t, as(nobody, nobody), "unix", dir+"/s"); !strings.HasPrefix(got, "0600 uid 65534") {
+		t.Errorf("its owner: %s", got)
+	}
+	holds(t, dir, "s")
+}
+
+func TestUnixRefusesOthersLock(t *testing.T) {
+	needRoot(t)
+	dir := sockDir(t)
+	put(t, dir+"/.s.lock", "", 0o666)
+	give(t, nobody, dir+"/.s.lock")
+	unixFails(t, UnixConfig{Path: dir + "/s"}, "no file of ours (uid 65534)")
+	holds(t, dir, ".s.lock")
+}
+
+// Whoever owns a folder or a link on the way decides where the socket is.
+func TestUnixOthersFolders(t *testing.T) {
+	needRoot(t)
+	dir := openDir(t, 0o777|os.ModeSticky)
+	for _, name := range []string{"mine", "theirs"} {
+		mkdir(t, dir+"/"+name, 0o755)
+		mkdir(t, dir+"/"+name+"/in", 0o755)
+	}
+	give(t, nobody, dir+"/theirs")
+	link(t, "mine", dir+"/link")
+	give(t, nobody, dir+"/link")
+	for _, c := range []struct {
+		folder, root, them string // what each is told; "" for yes
+	}{
+		{"", "", ""},
+		{"/mine", "", "permission denied"},
+		{"/mine/in", "", "permission denied"},
+		{"/theirs", "theirs belongs to another user (uid 65534)", ""},
+		{"/theirs/in", "theirs belongs to another user (uid 65534)", "permission denied"},
+		{"/link", "the link " + dir + "/link belongs to another user", "permission denied"},
+	} {
+		path := dir + c.folder + "/s"
+		for attr, want := range map[*syscall.SysProcAttr]string{as(0, 0): c.root, as(nobody, nobody): c.them} {
+			got := said(t, attr, "unix", path)
+			if want == "" {
+				want = fmt.Sprintf("0600 uid %d", attr.Credential.Uid)
+			} else {
+				wellFormed(t, got, path)
+			}
+			if !strings.Contains(got, want) {
+				t.Errorf("uid %d in %q: %q, want %q", attr.Credential.Uid, c.folder, got, want)
+			}
+			os.Remove(path)
+		}
+	}
+	if got := said(t, as(1001, 1001), "unix", dir+"/theirs/s"); !strings.Contains(got, "another user (uid 65534)") {
+		t.Errorf("a third user: %s", got)
+	}
+}
+
+func TestUnixHiddenFolder(t *testing.T) {
+	needRoot(t)
+	dir := sockDir(t)
+	mkdir(t, dir+"/hidden", 0o700)
+	mkdir(t, dir+"/hidden/in", 0o755)
+	got := said(t, as(nobody, nobody), "unix", dir+"/hidden/in/s")
+	if !strings.Contains(got, "cannot go into the folder "+dir+"/hidden") || !strings.Contains(got, "permission denied") {
+		t.Error(got)
+	}
+}
+
+// A folder that may be passed through but not listed is good enough.
+func TestUnixUnlistableFolder(t *testing.T) {
+	needRoot(t)
+	dir := sockDir(t)
+	mkdir(t, dir+"/p", 0o711)
+	mkdir(t, dir+"/p/f", 0o300)
+	give(t, nobody, dir+"/p/f")
+	if got := said(t, as(nobody, nobody), "unix", dir+"/p/f/s"); !strings.HasPrefix(got, "0600 ") {
+		t.Error(got)
+	}
+}
+
+func TestUnixReplacesKilled(t *testing.T) {
+	dir := sockDir(t)
+	c := start(t, nil, "dead", dir+"/s")
+	if got := c.says(); got != "<nil>" {
+		t.Fatal(got)
+	}
+	unixFails(t, UnixConfig{Path: dir + "/s"}, "another process listens")
+	c.cmd.Process.Kill()
+	c.end()
+	holds(t, dir, "s")
+	reaches(t, dir+"/s", mustUnix(t, UnixConfig{Path: dir + "/s"}))
+}
+
+// A listener whose queue is full answers EAGAIN, and is as alive as can be.
+func TestUnixRefusesBusy(t *testing.T) {
+	path := sockDir(t) + "/s"
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	for err = nil; err == nil; {
+		var c net.Conn
+		if c, err = net.Dial("unix", path); err == nil {
+			defer c.Close()
+		}
+	}
+	if !strings.Contains(err.Error(), "temporarily unavailable") {
+		t.Fatal(err)
+	}
+	unixFails(t, UnixConfig{Path: path}, "another process listens on it; stop")
+	lstat(t, path)
+}
+
+// Two processes at once, as after a reboot with two units for one path.
+func TestUnixProcessesAtOnce(t *testing.T) {
+	dir := sockDir(t)
+	for round := range 10 {
+		if round%2 == 1 {
+			plantDead(t, dir+"/s")
+		}
+		a, b := start(t, nil, "unix", dir+"/s"), start(t, nil, "unix", dir+"/s")
+		got := []string{a.says(), b.says()}
+		slices.Sort(got) // the mode first
+		if !strings.HasPrefix(got[0], "0600 ") || !strings.Contains(got[1], "another process listens") {
+			t.Errorf("%q", got)
+		}
+		holds(t, dir, "s")
+		a.end()
+		b.end()
+		os.Remove(dir + "/s")
+	}
+}
+
+// peerOf returns what the kernel tells of a child that has connected.
+func peerOf(t *testing.T, attr *syscall.SysProcAttr) (uid, gid uint32, groups []uint32) {
+	t.Helper()
+	path := sockDir(t) + "/s"
+	s := mustUnix(t, UnixConfig{Path: path, Everyone: true})
+	child := start(t, attr, "dial", path)
+	if got := child.says(); got != "connected" {
+		t.Fatal(got)
+	}
+	c, err := s.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	uid, gid, groups, pid, err := PeerOfUnix(c.(*net.UnixConn))
+	if err != nil || int(pid) != child.cmd.Process.Pid {
+		t.Fatalf("pid %d, %v; want %d", pid, err, child.cmd.Process.Pid)
+	}
+	return uid, gid, groups
+}
+
+func TestPeerOfOtherUsers(t *testing.T) {
+	needRoot(t)
+	many := make([]uint32, 1000)
+	for i := range many {
+		many[i] = uint32(5000 + i)
+	}
+	for _, c := range []struct {
+		uid, gid uint32
+		groups   []uint32
+	}{
+		{nobody, nobody, nil},
+		{1001, 1002, []uint32{7}},
+		{1001, 0, []uint32{7, 8, 4000000000}},
+		{4000000000, 1, []uint32{0}},
+		{1001, 1002, many[:31]},
+		{1001, 1002, many[:32]}, // as many as there is room for at first
+		{1001, 1002, many[:33]},
+		{1001, 1002, many},
+	} {
+		uid, gid, groups := peerOf(t, as(c.uid, c.gid, c.groups...))
+		if uid != c.uid || gid != c.gid || !slices.Equal(groups, c.groups) {
+			t.Errorf("uid %d, gid %d, %d groups; want %d, %d, %d", uid, gid, groups, c.uid, c.gid, c.groups)
+		}
+	}
+}
+
+// However little room there is at first, all groups are found.
+func TestPeerGroupsWithoutRoom(t *testing.T) {
+	needRoot(t)
+	path := sockDir(t) + "/s"
+	s := mustUnix(t, UnixConfig{Path: path, Everyone: true})
+	child := start(t, as(1001, 1002, 7, 8), "dial", path)
+	child.says()
+	c, err := s.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		for room := range 4 {
+			if groups, err := peerGroups(int(fd), room); err != nil || !slices.Equal(groups, []uint32{7, 8}) {
+				t.Errorf("room for %d: %d, %v", room, groups, err)
+			}
+		}
+	})
+}
+
+// inNamespace is root in a user namespace, as which the outside knows only the
+// user and group outer.
+func inNamespace(outer int) *syscall.SysProcAttr {
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: outer, Size: 1}}
+	return &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Credential: &syscall.Credential{NoSetGroups: true}}
+}
+
+// Root in a container is not root out here.
+func TestPeerInUserNamespace(t *testing.T) {
+	needRoot(t)
+	for _, outer := range []int{4242, nobody} {
+		if uid, gid, _ := peerOf(t, inNamespace(outer)); int(uid) != outer || int(gid) != outer {
+			t.Errorf("uid %d, gid %d; want %d", uid, gid, outer)
+		}
+	}
+}
+
+// From within a namespace all whom it does not know look alike, root and the
+// worst of them.
+func TestPeerOutsideUserNamespace(t *testing.T) {
+	needRoot(t)
+	for _, outside := range []*syscall.SysProcAttr{as(0, 0, 7), as(1001, 1002, 7, 8)} {
+		path := openDir(t, 0o777) + "/s"
+		c := start(t, inNamespace(4242), "accept", path)
+		if got := c.says(); got != "listening" {
+			t.Fatal(got)
+		}
+		dialer := start(t, outside, "dial", path)
+		if got := dialer.says(); got != "connected" {
+			t.Fatal(got)
+		}
+		want := fmt.Sprintf("uid 65534 gid 65534 groups %d pid true <nil>", slices.Repeat([]uint32{65534}, len(outside.Credential.Groups)))
+		if got := c.says(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// There root's folders seem to be anybody's.
+func TestUnixInUserNamespaceWithoutRoot(t *testing.T) {
+	needRoot(t)
+	path := openDir(t, 0o777|os.ModeSticky) + "/s"
+	if got := said(t, inNamespace(4242), "unix", path); !strings.Contains(got, "the folder / belongs to another user (uid 65534)") {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,155 @@
+// Package usage reads how many tokens an answer of OpenAI's Responses API has
+// cost while the answer passes: it holds nothing back and keeps no text.
+//
+// What the model says, and what a client makes the upstream repeat, reaches a
+// body only inside JSON strings or below other keys. So the package follows the
+// JSON closely enough to know where it stands, and believes numbers at one path
+// only: usage.input_tokens, output_tokens and total_tokens of the answer, or of
+// the response in a stream's closing event.
+package usage
+
+import (
+	"bytes"
+	"math"
+)
+
+// Meter watches one answer's body. The zero value is not ready; see [New]. It
+// is used by one goroutine at a time, and its size is fixed.
+type Meter struct {
+	kind  kind
+	bom   uint8 // bytes of a byte order mark seen so far; len(bom) once that is settled
+	sse   lines
+	doc   document // the answer, or the stream's current event
+	bytes int64
+	sum   int64
+	found bool // a closing event, or the answer itself, has been added to sum
+	odd   bool // one of them was cut, malformed, or without plain numbers
+}
+
+type kind uint8
+
+const (
+	counting kind = iota // bytes only
+	answer               // one JSON document
+	stream               // server-sent events
+)
+
+var bom = [...]byte{0xef, 0xbb, 0xbf}
+
+// New chooses by Content-Type how an answer is read. An unknown type, or a body
+// with any coding but identity, is not looked into: its bytes are counted.
+func New(contentType, contentEncoding []byte) *Meter {
+	m := &Meter{kind: kindOf(contentType, contentEncoding)}
+	m.begin()
+	return m
+}
+
+func kindOf(contentType, contentEncoding []byte) kind {
+	if e := bytes.TrimSpace(contentEncoding); len(e) > 0 && !bytes.EqualFold(e, []byte("identity")) {
+		return counting
+	}
+	media, _, _ := bytes.Cut(contentType, []byte(";"))
+	media = bytes.TrimSpace(media)
+	switch {
+	case bytes.EqualFold(media, []byte("text/event-stream")):
+		return stream
+	case bytes.EqualFold(media, []byte("application/json")):
+		return answer
+	}
+	return counting
+}
+
+// begin makes ready for the next document.
+func (m *Meter) begin() {
+	if m.kind == answer {
+		m.doc = document{level: levelResponse, base: levelResponse, closing: true}
+		return
+	}
+	m.doc = document{}
+}
+
+// Write sees the next piece of the body, of any size. It keeps no reference to
+// p and never fails.
+func (m *Meter) Write(p []byte) {
+	m.bytes += int64(len(p))
+	if m.kind == counting {
+		return
+	}
+	if m.bom < uint8(len(bom)) {
+		p = m.skipMark(p)
+	}
+	m.read(p)
+}
+
+// skipMark drops a byte order mark at the body's beginning.
+func (m *Meter) skipMark(p []byte) []byte {
+	for len(p) > 0 && m.bom < uint8(len(bom)) {
+		if p[0] != bom[m.bom] {
+			m.read(bom[:m.bom]) // it only looked like one
+			m.bom = uint8(len(bom))
+			return p
+		}
+		m.bom++
+		p = p[1:]
+	}
+	return p
+}
+
+func (m *Meter) read(p []byte) {
+	if m.kind == answer {
+		m.doc.feed(p)
+		return
+	}
+	m.readLines(p)
+}
+
+// add takes the usage out of a document that is over. Only closing events
+// count. Several of them in one stream add up: to count one response twice is
+// safe, to miss a second one is not.
+func (m *Meter) add() {
+	if !m.doc.closing {
+		return
+	}
+	n, plain := m.doc.tokens()
+	m.sum = plus(m.sum, n)
+	m.found = true
+	if !plain || m.doc.state != ended {
+		m.odd = true
+	}
+}
+
+// Tokens returns the input and output tokens of what has been seen so far. They
+// are exact if every closing event (there must be one), or the JSON answer, was
+// whole and gave plain numbers. Otherwise n is what was read, but not less than
+// the [Estimate] of the answer's bytes; what the request cost is not known here.
+//
+// An event without its closing empty line counts if its document is whole,
+// since the tokens are spent all the same.
+func (m *Meter) Tokens() (n int64, exact bool) {
+	all := *m // the meter itself goes on
+	if all.kind != counting {
+		all.add()
+	}
+	if all.found && !all.odd {
+		return all.sum, true
+	}
+	return max(all.sum, Estimate(all.bytes)), false
+}
+
+// Estimate returns how many tokens a number of bytes stands for, where nobody
+// says: one for every four bytes, rounded up.
+func Estimate(bytes int64) int64 {
+	n := max(bytes, 0)
+	if n%4 > 0 {
+		return n/4 + 1
+	}
+	return n / 4
+}
+
+// plus adds two numbers that are not negative; it stops at the largest.
+func plus(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
