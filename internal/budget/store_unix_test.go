@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 
 func child(job, file string, env ...string) *exec.Cmd {
 	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), append(env, childVar+"="+job, "FILE="+file)...)
+	c.Env = append(os.Environ(), append(env, childVar+"="+job, "FILE="+file, "GORACE=atexit_sleep_ms=0")...)
 	c.Stderr = os.Stderr
 	return c
 }

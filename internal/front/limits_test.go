@@ -200,3 +200,14 @@ func TestBrowsers(t *testing.T) {
 		t.Errorf("%d requests reached the upstream, want 1", n)
 	}
 }
+
+// costOf finds the total in a stream's last event, by the same words that the
+// stand-in writes.
+func costOf(t *testing.T, stream string) (n int64) {
+	t.Helper()
+	_, usage, ok := strings.Cut(stream[strings.LastIndex(stream, "event: response.completed"):], `"total_tokens":`)
+	if _, err := fmt.Sscanf(usage, "%d", &n); !ok || err != nil {
+		t.Errorf("a stream without usage: %v", err)
+	}
+	return n
+}

@@ -162,7 +162,7 @@ func startChild(t *testing.T, job string, uid int, env ...string) *child {
 func startChildIn(t *testing.T, dir, job string, uid int, env ...string) *child {
 	t.Helper()
 	c := &child{cmd: exec.Command("/proc/self/exe")}
-	c.cmd.Env = append(env, childVar+"="+job)
+	c.cmd.Env = append(env, childVar+"="+job, "GORACE=atexit_sleep_ms=0")
 	c.cmd.Dir = dir
 	c.cmd.Stderr = &c.stderr
 	if uid != os.Geteuid() {

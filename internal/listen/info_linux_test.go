@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 func inChild(t *testing.T, uid int, umask, path string) string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{childVar + "=" + path, umaskVar + "=" + umask}
+	cmd.Env = []string{childVar + "=" + path, umaskVar + "=" + umask, "GORACE=atexit_sleep_ms=0"}
 	cmd.Dir = "/"
 	if uid != os.Geteuid() {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}

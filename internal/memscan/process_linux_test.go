@@ -102,7 +102,7 @@ func startChild(t *testing.T, kind string, attr *syscall.SysProcAttr) int {
 	t.Helper()
 	exe := "/proc/self/exe"
 	cmd := exec.Command(exe)
-	cmd.Env = []string{childEnv + "=" + kind}
+	cmd.Env = []string{childEnv + "=" + kind, "GORACE=atexit_sleep_ms=0"}
 	cmd.Stderr, cmd.SysProcAttr = os.Stderr, attr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

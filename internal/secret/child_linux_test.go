@@ -132,7 +132,7 @@ type child struct {
 func startChild(t *testing.T, job, stdin string, env ...string) *child {
 	t.Helper()
 	c := &child{cmd: exec.Command("/proc/self/exe")}
-	c.cmd.Env = append(env, childVar+"="+job)
+	c.cmd.Env = append(env, childVar+"="+job, "GORACE=atexit_sleep_ms=0")
 	c.cmd.Stdin = strings.NewReader(stdin)
 	c.cmd.Stderr = &c.stderr
 	stdout, err := c.cmd.StdoutPipe()
