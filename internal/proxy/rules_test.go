@@ -1,0 +1,204 @@
+package proxy
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+func head(t testing.TB, line string, fields ...string) *http1.Request {
+	t.Helper()
+	var r http1.Request
+	if err := r.Parse([]byte(line + " HTTP/1.1\r\nHost: h\r\n" + strings.Join(append(fields, ""), "\r\n") + "\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	return &r
+}
+
+func TestRoute(t *testing.T) {
+	for line, want := range map[string]routeID{
+		"POST /v1/responses":   responses,
+		"GET /shutdown":        shutdown,
+		"GET /v1/responses":    none,
+		"POST /shutdown":       none,
+		"POST /v1/responses?":  none,
+		"POST /v1/responses/":  none,
+		"POST /v1/Responses":   none,
+		"POST /v1%2fresponses": none,
+		"post /v1/responses":   none,
+		"PUT /v1/responses":    none,
+		"GET /shutdown?":       none,
+		"POST *":               none,
+	} {
+		if got := route(head(t, line)); got != want {
+			t.Errorf("%s is route %d, want %d", line, got, want)
+		}
+	}
+	for _, upgrade := range []string{"websocket", "WebSocket"} {
+		if route(head(t, "GET /v1/responses", "Upgrade: "+upgrade)) != websocket {
+			t.Errorf("Upgrade: %s is not seen", upgrade)
+		}
+	}
+	if route(head(t, "POST /v1/responses", "Upgrade: websocket")) != responses {
+		t.Error("a POST with Upgrade is no longer a POST")
+	}
+}
+
+// names lists the fields that pass.
+func names(fields []http1.Field) string {
+	var all []string
+	for _, f := range fields {
+		all = append(all, string(f.Name))
+	}
+	return strings.Join(all, " ")
+}
+
+func TestFieldsThatPass(t *testing.T) {
+	r := head(t, "POST /v1/responses",
+		"A: 1", "AUTHORIZATION: x", "Proxy-Authorization: x", "Cookie: x", "Api-Key: x", "X-Api-Key: x", "X-Goog-Api-Key: x", "Connection: close, B, authorization",
+		"B: nominated", "Keep-Alive: x", "TE: x", "Trailer: x", "Upgrade: x", "Proxy-Connection: x", "Forwarded: x", "Via: x", "X-Forwarded-For: x", "X-Forwarded-Whatever: x",
+		"X-Real-IP: x", "Expect: 100-continue", "Content-Length: 0", "X-Forwarded: passes", "Cookies: passes", "a: again", "OpenAI-Project: p")
+	if got, want := names(requestFields(nil, r.Fields)), "A X-Forwarded Cookies a OpenAI-Project"; got != want {
+		t.Errorf("to the upstream pass %q, want %q", got, want)
+	}
+	a := head(t, "GET /", "Set-Cookie: x", "Alt-Svc: x", "Strict-Transport-Security: x", "Proxy-Authenticate: x", "Authorization: x", "Connection: X-Hop", "X-Hop: x",
+		"Retry-After: 2", "X-Request-Id: r", "Server: s", "X-Ratelimit-Remaining-Tokens: 5", "Www-Authenticate: w")
+	if got, want := names(answerFields(nil, a.Fields)), "Host Retry-After X-Request-Id Server X-Ratelimit-Remaining-Tokens Www-Authenticate"; got != want {
+		t.Errorf("to the client pass %q, want %q", got, want)
+	}
+}
+
+// FuzzFields: nothing that is on a list, or that Connection names, passes, and
+// all else does, in its order.
+func FuzzFields(f *testing.F) {
+	f.Add("X: y\r\nConnection: x, z\r\nZ: 1\r\nAuthorization: a")
+	f.Add("Cookie: a\r\nX-Forwarded-: b\r\nx-forwarded-q: c")
+	f.Fuzz(func(t *testing.T, text string) {
+		var r http1.Request
+		bytes := []byte("POST / HTTP/1.1\r\nHost: h\r\n" + text + "\r\n\r\n")
+		end, err := http1.HeadEnd(bytes, 0)
+		if err != nil || r.Parse(bytes[:end]) != nil {
+			return
+		}
+		passed := requestFields(nil, r.Fields)
+		i := 0
+		for _, field := range r.Fields {
+			name := strings.ToLower(string(field.Name))
+			drop := dropFromRequest.has([]byte(name)) || strings.HasPrefix(name, "x-forwarded-") && name != "x-forwarded-" || nominated(r.Fields, field.Name)
+			if drop {
+				continue
+			}
+			if i >= len(passed) || string(passed[i].Name) != string(field.Name) || string(passed[i].Value) != string(field.Value) {
+				t.Fatalf("%q does not pass where it should", field.Name)
+			}
+			i++
+		}
+		if i != len(passed) {
+			t.Fatalf("%q passes", passed[i].Name)
+		}
+	})
+}
+
+// answer keeps what was answered.
+type answer struct {
+	status int
+	fields []http1.Field
+	length int64
+	body   []byte
+}
+
+func (a *answer) Head(status int, fields []http1.Field, length int64) {
+	a.status, a.fields, a.length = status, fields, length
+}
+func (a *answer) Write(p []byte) error { a.body = append(a.body, p...); return nil }
+func (a *answer) Flush() error         { return nil }
+
+func TestEveryRefusalSpeaksForItself(t *testing.T) {
+	p := New(Config{})
+	for code, r := range refusals {
+		a := &answer{}
+		if err := p.Refuse(a, code, "detail"); err != nil {
+			t.Error(err)
+		}
+		var e struct {
+			Error struct {
+				Message, Type, Code string
+				Param               *string
+			}
+		}
+		if err := json.Unmarshal(a.body, &e); err != nil || e.Error.Code != string(code) || e.Error.Message == "" || e.Error.Type == "" || a.status != r.status || a.length != int64(len(a.body)) {
+			t.Errorf("%s: status %d, %s", code, a.status, a.body)
+		}
+		if strings.Contains(string(a.body), "detail") {
+			t.Errorf("%s: the cause, which is the operator's, is in the answer", code)
+		}
+	}
+}
+
+func TestEveryKindHasItsCode(t *testing.T) {
+	for kind := upstream.Unreachable; kind <= upstream.Internal; kind++ {
+		if _, ok := refusals[codes[kind]]; ok == (kind == upstream.Cancelled) {
+			t.Errorf("kind %d has the code %q", kind, codes[kind])
+		}
+	}
+}
+
+// part is a body in pieces, with an error at its end.
+type part struct {
+	pieces []string
+	end    error
+}
+
+func (p *part) Read(b []byte) (int, error) {
+	if len(p.pieces) == 0 {
+		return 0, p.end
+	}
+	n := copy(b, p.pieces[0])
+	p.pieces[0] = p.pieces[0][n:]
+	if p.pieces[0] == "" {
+		p.pieces = p.pieces[1:]
+	}
+	return n, nil
+}
+
+func (p *part) Interrupt() {}
+
+func TestReadStart(t *testing.T) {
+	long := strings.Repeat("x", maxMemory)
+	for _, c := range []struct {
+		what   string
+		length int64
+		body   *part
+		start  int   // bytes in memory
+		rest   bool  // more to come
+		sent   int64 // the length that goes up
+		err    error
+	}{
+		{"none", 0, &part{end: io.EOF}, 0, false, 0, nil},
+		{"short", 5, &part{[]string{"he", "llo"}, io.EOF}, 5, false, 5, nil},
+		{"at the limit", maxMemory, &part{[]string{long}, io.EOF}, maxMemory, false, maxMemory, nil},
+		{"over it", maxMemory + 1, &part{[]string{long, "x"}, io.EOF}, 0, true, maxMemory + 1, nil},
+		{"chunked, short", http1.Chunked, &part{[]string{"hello"}, io.EOF}, 5, false, 5, nil},
+		{"chunked, empty", http1.Chunked, &part{end: io.EOF}, 0, false, 0, nil},
+		{"chunked, over the limit", http1.Chunked, &part{[]string{long, "x"}, io.EOF}, maxMemory, true, http1.Chunked, nil},
+		{"broken off", 10, &part{[]string{"hello"}, io.ErrUnexpectedEOF}, 5, false, 10, io.ErrUnexpectedEOF},
+		{"ended early", 10, &part{[]string{"hello"}, io.EOF}, 5, false, 10, io.ErrUnexpectedEOF},
+		{"chunked, broken off", http1.Chunked, &part{[]string{"hello"}, io.ErrUnexpectedEOF}, 5, false, http1.Chunked, io.ErrUnexpectedEOF},
+		{"stalled", 10, &part{[]string{"hello"}, os.ErrDeadlineExceeded}, 5, false, 10, os.ErrDeadlineExceeded},
+	} {
+		h := head(t, "POST /v1/responses")
+		h.Length = c.length
+		out := &upstream.Request{Length: c.length}
+		buf, err := readStart(out, &Request{Head: h, Body: c.body})
+		if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) || len(out.Start) != c.start || (out.Rest != nil) != c.rest || out.Length != c.sent {
+			t.Errorf("%s: %d bytes, rest %v, length %d, %v", c.what, len(out.Start), out.Rest != nil, out.Length, err)
+		}
+		buf.giveBack()
+	}
+}
