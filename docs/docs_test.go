@@ -28,6 +28,8 @@ var mayImport = map[string][]string{
 	"internal/memscan":    nil,
 	"internal/fakeopenai": nil,
 	"internal/usage":      nil,
+	"internal/jail":       nil,
+	"internal/verify":     {"internal/memscan", "internal/proxy"},
 	"internal/budget":     nil,
 	"internal/admit":      {"internal/http1", "internal/listen"},
 	"internal/upstream":   {"internal/http1", "internal/secret"},

@@ -17,6 +17,7 @@ import (
 
 // usage is printed by --help. docs and tests are checked against it.
 const usage = `Usage: responses-api-proxy [flags] < KEY
+       responses-api-proxy verify --help
 
 Reads an OpenAI API key from standard input and forwards POST /v1/responses on
 127.0.0.1 to the upstream with the key added. Its clients never see the key.
@@ -54,6 +55,12 @@ How much (0 means no limit, which is the default but for --max-body):
   --max-tokens-per-user N    input and output tokens of each user
   --budget-file FILE         keep the sums of tokens there, across restarts
 
+Protection (default: all that the kernel offers; the start line says what is in
+force):
+  --user NAME                when started as root: become that user for good
+  --strict                   do not start unless every protection is in force
+  --jail auto|off            off: no Landlock and no seccomp, for debugging
+
 Other:
   --drain-timeout D          how long running requests may go on after a stop
                              (default: 10s)
@@ -65,6 +72,7 @@ A flag's value may follow as the next word or behind '='; one dash will do.
 Example:
   printenv OPENAI_API_KEY | env -u OPENAI_API_KEY responses-api-proxy \
     --port 8080 --allow-user self
+  sudo responses-api-proxy --user nobody --allow-user codex --strict < key
   OPENAI_BASE_URL=http://127.0.0.1:8080/v1 your-client
 `
 
@@ -90,6 +98,9 @@ type options struct {
 	users, shutdownUsers admit.Users
 	hosts                []string
 	limits               admit.Limits
+	user                 string
+	becomes              admit.Users // user, as a number
+	strict, noJail       bool
 	maxTokens            int64
 	budgetFile           string
 }
@@ -117,9 +128,14 @@ func parseFlags(args []string) (*options, error) {
 func (o *options) settle() error {
 	o.tcp = o.tcp || o.socket == ""
 	o.limits.Burst = max(1, int(2*o.limits.Rate))
+	if o.strict {
+		o.secretMemory = secret.Require
+	}
 	switch {
 	case o.serverInfo != "" && !o.tcp:
 		return errors.New("--server-info tells a port, and with --socket alone there is none; add --port 0")
+	case o.strict && o.noJail:
+		return errors.New("--strict and --jail=off contradict each other")
 	case o.budgetFile != "" && o.maxTokens == 0:
 		return errors.New("--budget-file needs --max-tokens-per-user")
 	}
@@ -158,6 +174,15 @@ func newFlagSet(o *options) *flag.FlagSet {
 	}
 	toggle("http-shutdown", func() { o.httpShutdown = true })
 	toggle("insecure-upstream", func() { o.insecureUpstream = true })
+	value("user", func(s string) error {
+		o.user = s
+		return o.becomes.AddUser(s)
+	})
+	value("jail", func(s string) error {
+		o.noJail = s == "off"
+		return when(s != "auto" && s != "off", "choose auto or off")
+	})
+	toggle("strict", func() { o.strict = true })
 	toggle("version", func() { o.print = version() })
 	return fs
 }

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -87,6 +88,9 @@ func setup(env *testscript.Env) error {
 	env.Setenv("KEY", canary)
 	env.Setenv("GORACE", noRaceDelay)
 	env.Setenv("BIN", filepath.SplitList(env.Getenv("PATH"))[0])
+	if err := build(env.Getenv("BIN")); err != nil {
+		return err
+	}
 	// Another user must be able to run the test binary.
 	for _, dir := range []string{env.WorkDir, filepath.Dir(env.WorkDir), filepath.Dir(env.Getenv("BIN"))} {
 		if err := os.Chmod(dir, 0o755); err != nil {
@@ -95,6 +99,31 @@ func setup(env *testscript.Env) error {
 	}
 	env.Defer(w.close)
 	return nil
+}
+
+var built = struct {
+	sync.Once
+	error
+}{}
+
+// build puts the program, as it is released, in the place of this test binary,
+// which is linked with cgo where there is a C compiler, and so cannot be
+// jailed. All scripts share the folder.
+func build(dir string) error {
+	built.Do(func() {
+		cmd := exec.Command("go", "build", "-trimpath", "-o", dir+"/responses-api-proxy.new", ".")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			built.error = fmt.Errorf("%w\n%s", err, out)
+			return
+		}
+		if built.error = os.Rename(dir+"/responses-api-proxy.new", dir+"/responses-api-proxy"); built.error == nil {
+			os.Remove(dir + "/codex-responses-api-proxy")
+			built.error = os.Symlink("responses-api-proxy", dir+"/codex-responses-api-proxy")
+		}
+	})
+	return built.error
 }
 
 // close leaves nothing running.
@@ -484,7 +513,7 @@ type process struct {
 	stdin  *os.File
 	reads  *os.File // the end of a full pipe, kept so that it is not broken
 	known  int      // lines of log that the script expects
-	named  bool     // it was told who may call
+	args   []string // of the command line
 	exited chan struct{}
 	state  *os.ProcessState
 }
@@ -547,7 +576,7 @@ func (w *world) start(l *launch) {
 	if w.p != nil {
 		w.p.kill()
 	}
-	p := &process{exited: make(chan struct{}), out: w.ts.MkAbs("out.txt"), named: slices.ContainsFunc(l.args, namesCallers)}
+	p := &process{exited: make(chan struct{}), out: w.ts.MkAbs("out.txt"), args: l.args}
 	cmd := l.command(w.ts)
 	p.stdin = l.feed(w.ts, cmd)
 	out, err := os.Create(p.out)
@@ -640,9 +669,13 @@ func (w *world) checkFirstLine() {
 		return
 	}
 	w.expectLine(`^responses-api-proxy listening on 127\.0\.0\.1:` + w.p.port + `$`)
-	if !w.p.named {
+	if slices.Contains(w.p.args, "--socket") {
+		w.expectLine(`^responses-api-proxy listening on /.*$`)
+	}
+	if !slices.ContainsFunc(w.p.args, namesCallers) {
 		w.expectLine(`^responses-api-proxy: every user of this host may call; --allow-user limits that$`)
 	}
+	w.expectLine(`^responses-api-proxy: protections: secret-memory=\w+ dumpable=no core=no user=\w+(\(it stays root; name another user with --user\))? caps=none no-new-privs=on landlock=abi[0-9]+ seccomp=on$`)
 }
 
 func namesCallers(arg string) bool {

@@ -29,6 +29,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/verify"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -36,6 +37,9 @@ func main() { os.Exit(run(os.Args[1:])) }
 // run is main in the order in which things must happen. Whatever it holds is
 // released, and the key wiped, before it returns.
 func run(args []string) int {
+	if len(args) > 0 && args[0] == "verify" {
+		return verify.Run(args[1:], os.Stdin, os.Stdout, os.Stderr)
+	}
 	// Broken pipes are errors of the writes that meet them, and a terminal's
 	// end is no reason to stop serving.
 	ignoreSignals()
@@ -65,7 +69,7 @@ func run(args []string) int {
 	s := &service{opts: opts, errs: errs, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
 	signal.Notify(s.stop, stopSignals...)
 	defer s.close()
-	if err := s.open(key); err != nil {
+	if err := s.open(key, missing); err != nil {
 		return errs.fatal(err)
 	}
 	s.announce(key, missing)

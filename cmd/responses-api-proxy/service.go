@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
@@ -30,12 +33,13 @@ type service struct {
 	gate      *admit.Gate
 	book      *budget.Book
 	engine    *front.Engine
+	jail      *jail.Report
 }
 
 // open makes everything ready to serve, in the original's order of errors: URL,
 // sockets, files. Clients may come as soon as server-info is there: the sockets
 // already take their connections.
-func (s *service) open(key *secret.Key) error {
+func (s *service) open(key *secret.Key, missing []string) error {
 	target, err := upstream.ParseTarget(s.opts.upstreamURL, s.opts.insecureUpstream)
 	if err != nil {
 		return err
@@ -53,10 +57,36 @@ func (s *service) open(key *secret.Key) error {
 	if err := s.openEngine(); err != nil {
 		return err
 	}
-	if s.opts.serverInfo == "" {
-		return nil
+	tell := func(_, _ int) error { return nil }
+	if s.opts.serverInfo != "" {
+		if tell, err = listen.PrepareInfo(s.opts.serverInfo); err != nil {
+			return err
+		}
 	}
-	return listen.WriteInfo(s.opts.serverInfo, s.port, os.Getpid())
+	// Everything is open that needs a file, a port or a privilege. From here on
+	// the process can only serve; then clients may know of it.
+	if err := s.enterJail(missing); err != nil {
+		return err
+	}
+	return tell(s.port, os.Getpid())
+}
+
+// enterJail locks the process in. missing are the protections that harden could
+// not find.
+func (s *service) enterJail(missing []string) (err error) {
+	o := s.opts
+	if o.strict && len(missing) > 0 {
+		return fmt.Errorf("--strict: this system does not offer %s", strings.Join(missing, ", "))
+	}
+	cfg := jail.Config{User: o.user, Ports: []uint16{s.client.Port()}, Off: o.noJail, Strict: o.strict}
+	if o.budgetFile != "" {
+		cfg.Write = []string{filepath.Dir(o.budgetFile)}
+	}
+	if o.socket != "" {
+		cfg.Remove = []string{filepath.Dir(o.socket)}
+	}
+	s.jail, err = jail.Enter(cfg)
+	return err
 }
 
 func (s *service) listen() error {
@@ -86,7 +116,7 @@ func (s *service) openGate() (err error) {
 	cfg := admit.Config{TCP: o.tcp, Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: admit.NewOrigin(s.port, o.hosts), Expired: s.end}
 	if o.maxTokens > 0 {
 		report := func(err error) { s.errs.line("the budget cannot be kept: " + err.Error()) }
-		s.book, err = budget.Open(budget.Config{Limit: o.maxTokens, File: o.budgetFile, Report: report})
+		s.book, err = budget.Open(budget.Config{Limit: o.maxTokens, File: o.budgetFile, Also: o.becomes.UIDs(), Report: report})
 		if err != nil {
 			return err
 		}
@@ -121,7 +151,12 @@ func (s *service) announce(key *secret.Key, missing []string) {
 	if s.opts.users.Empty() {
 		s.errs.line("every user of this host may call; --allow-user limits that")
 	}
-	if kind, why := key.Memory(); kind != secret.MemfdSecret {
+	kind, why := key.Memory()
+	s.errs.line(fmt.Sprintf("protections: secret-memory=%s %s %s", kind, hardened(missing), s.jail))
+	if s.opts.noJail {
+		s.errs.line("warning: the jail is off: whoever takes this process over can do what its user can")
+	}
+	if kind != secret.MemfdSecret {
 		s.errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, why))
 	}
 	for _, m := range missing {
@@ -130,6 +165,20 @@ func (s *service) announce(key *secret.Key, missing []string) {
 	if _, ok := os.LookupEnv("OPENAI_API_KEY"); ok {
 		s.errs.line("warning: OPENAI_API_KEY stands in this process's environment, where root can read it; start it with env -u OPENAI_API_KEY")
 	}
+}
+
+// hardened names what package harden has done.
+func hardened(missing []string) string {
+	words := []string{"dumpable=no", "core=no"}
+	for _, m := range missing {
+		switch m {
+		case "not-dumpable":
+			words[0] = "dumpable=yes"
+		case "no-core":
+			words[1] = "core=yes"
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // serve serves until it is told to stop, and drains.

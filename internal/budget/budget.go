@@ -31,6 +31,10 @@ type Config struct {
 	// To give users a new budget, stop the proxy and delete their lines.
 	File string
 
+	// Also are users, besides our own and root, whom File may belong to: the
+	// one whom the process becomes after Open.
+	Also []uint32
+
 	// Report is told why the file could not be written, once for every kind of
 	// failure until it works again. It is called from another goroutine. nil
 	// means that nobody is told before Close.
@@ -78,7 +82,7 @@ func open(c Config, pause time.Duration) (*Book, error) {
 		close(b.stopped)
 		return b, nil
 	}
-	if err := b.load(c.File); err != nil {
+	if err := b.load(c.File, c.Also); err != nil {
 		return nil, err
 	}
 	go b.write()
@@ -87,11 +91,12 @@ func open(c Config, pause time.Duration) (*Book, error) {
 
 // load opens the store and writes back what it has read: what cannot be
 // written is better known at the start.
-func (b *Book) load(file string) error {
+func (b *Book) load(file string, also []uint32) error {
 	s, err := openStore(file)
 	if err != nil {
 		return err
 	}
+	s.also = also
 	if b.spent, err = s.load(); err == nil {
 		err = s.save(format(b.spent))
 	}

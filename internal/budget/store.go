@@ -20,6 +20,7 @@ type store struct {
 	path string   // as the user gave it, for messages
 	name string
 	temp string
+	also []uint32 // further users whose file it may be
 }
 
 // openStore opens the folder and makes sure that no other process uses the file.
@@ -113,7 +114,7 @@ func (s *store) judge(f *os.File) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("the budget file %s is not a regular file; name another", s.path)
 	}
-	if err := judgeOwner(info); err != nil {
+	if err := judgeOwner(info, s.also); err != nil {
 		return fmt.Errorf("the budget file %s %w", s.path, err)
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
@@ -48,6 +50,18 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("--upstream-url is too long: there is room for about %d characters", room)
 	}
 	return c, nil
+}
+
+// Port is the only TCP port that the client connects to: the target's, or the
+// forward proxy's.
+func (c *Client) Port() uint16 {
+	addr := c.dialer.target.Addr
+	if c.dialer.proxy != nil {
+		addr = proxyAddr(c.dialer.proxy)
+	}
+	_, text, _ := net.SplitHostPort(addr)
+	port, _ := strconv.ParseUint(text, 10, 16) // ParseTarget has seen to it; a proxy's name of a port is 0, and refused
+	return uint16(port)
 }
 
 // Close closes the connections that wait for another request.

@@ -1,0 +1,104 @@
+package jail
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// enter does things in the order in which each still may be done: rules name
+// files that only the old user may find, the bounding set needs a capability,
+// Landlock and seccomp need no-new-privs, and after seccomp nothing of this can
+// be called.
+func enter(cfg Config) (*Report, error) {
+	who, err := resolve(cfg.User)
+	if err != nil {
+		return nil, err
+	}
+	rules, noRules, err := newRuleset(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer rules.close()
+
+	noPrivs := noNewPrivs()
+	boundingKept, bound := dropBounding()
+	if err := who.become(); err != nil {
+		return nil, err
+	}
+	noCaps := cmp.Or(dropCaps(), bound)
+	if err := stayUndumpable(); err != nil {
+		return nil, err
+	}
+	threads := openThreads()
+	defer threads.close()
+
+	abi, noLandlock, noSeccomp := "", errOff, errOff
+	if !cfg.Off {
+		abi, noLandlock = rules.restrict(noRules)
+		noSeccomp = filterCalls(cfg, noPrivs)
+	}
+
+	seen := threads.look(who, boundingKept)
+	r := &Report{}
+	r.addPart("user", who.name, cmp.Or(who.missing(), seen.user))
+	r.add("caps", "none", cmp.Or(noCaps, seen.caps))
+	r.add("no-new-privs", "on", cmp.Or(noPrivs, seen.noNewPrivs))
+	r.addPart("landlock", abi, noLandlock)
+	if noSeccomp == nil {
+		noSeccomp = seen.seccomp
+	}
+	r.add("seccomp", "on", noSeccomp)
+	return r, nil
+}
+
+var errCgo = errors.New("this binary is linked with cgo; build it with CGO_ENABLED=0")
+
+// filterCalls leaves a binary with cgo alone: the C library makes other system
+// calls, and ends the process when it cannot start a thread.
+func filterCalls(cfg Config, noPrivs error) error {
+	if errors.Is(noPrivs, errCgo) {
+		return errCgo
+	}
+	return install(cfg)
+}
+
+// onAllThreads makes a system call on every thread. They must agree on its
+// result: the runtime ends the process if they do not.
+func onAllThreads(trap, a1, a2, a3 uintptr) error {
+	_, _, errno := syscall.AllThreadsSyscall6(trap, a1, a2, a3, 0, 0, 0)
+	switch errno {
+	case 0:
+		return nil
+	case syscall.ENOTSUP:
+		return errCgo
+	}
+	return errno
+}
+
+// noNewPrivs makes execve give no privileges, should it ever be called.
+func noNewPrivs() error {
+	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
+		return fmt.Errorf("prctl(PR_SET_NO_NEW_PRIVS): %w", err)
+	}
+	return nil
+}
+
+// stayUndumpable sets again what package harden has set: the kernel gives it
+// the value of fs.suid_dumpable, which may be 2, when credentials change.
+func stayUndumpable() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl(PR_SET_DUMPABLE, 0): %w", err)
+	}
+	got, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("prctl(PR_GET_DUMPABLE): %w", err)
+	}
+	if got != 0 {
+		return fmt.Errorf("PR_SET_DUMPABLE had no effect: it is still %d", got)
+	}
+	return nil
+}

@@ -1,0 +1,528 @@
+package jail
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+)
+
+// orderVar holds a prisoner's orders: what the jail does cannot be undone in
+// the process that runs the tests.
+const orderVar = "JAIL_TEST_ORDERS"
+
+const nobody = 65534
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(orderVar); text != "" {
+		serveTime(text)
+		os.Exit(0)
+	}
+	code := m.Run()
+	if dir, err := static(); err == nil {
+		os.RemoveAll(filepath.Dir(dir))
+	}
+	os.Exit(code)
+}
+
+// cannot ends a test that needs what this machine lacks: quietly on a
+// developer's machine, loudly where nobody would notice.
+func cannot(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal("this must be tested in CI, but cannot be:", why)
+	}
+	t.Skip(why)
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		cannot(t, "only root can become other users")
+	}
+}
+
+// static is a copy of the test binary without cgo, as the proxy is built: the
+// race detector brings cgo in, which keeps system calls from all threads.
+var static = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "jail-test-")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "jail.test")
+	if !withCgo() {
+		text, err := os.ReadFile("/proc/self/exe")
+		if err != nil {
+			return "", err
+		}
+		return binary, os.WriteFile(binary, text, 0o755)
+	}
+	build := exec.Command("go", "test", "-c", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return binary, nil
+})
+
+func withCgo() bool {
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0)
+	return errno == syscall.ENOTSUP
+}
+
+// orders are what a prisoner is told.
+type orders struct {
+	Config
+	Deny     [][2]uint32 // system calls that an outer filter refuses, and with which errno
+	Upstream string      // with the CA, and its port
+	CA       string
+	Port     uint16
+	DNS      string // a name server that knows no name
+	Other    string // a listener to which no rule leads
+	Outside  string // a file of its own that no rule names
+	Work     bool   // has a folder to write in
+	Attack   bool
+}
+
+// confession is what it says afterwards.
+type confession struct {
+	Err, Report string
+	Missing     []string
+	Work        []string          // what went wrong of its work, before and after the attacks
+	Attacks     map[string]string // the errno of each
+}
+
+// prisoner is a child in jail, which stays until it is let go.
+type prisoner struct {
+	confession
+	pid int
+}
+
+// imprison starts a child and hears it out.
+func imprison(t *testing.T, o orders, attr *syscall.SysProcAttr) *prisoner {
+	t.Helper()
+	binary, err := static()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return imprisonIn(t, binary, o, attr)
+}
+
+func imprisonIn(t *testing.T, binary string, o orders, attr *syscall.SysProcAttr) *prisoner {
+	t.Helper()
+	text, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd := exec.Command(binary)
+	cmd.Dir, cmd.Env, cmd.Stderr, cmd.SysProcAttr = "/", []string{orderVar + "=" + string(text)}, &stderr, attr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
+			t.Errorf("the prisoner ended with %v: %s", err, &stderr)
+		}
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	p := &prisoner{pid: cmd.Process.Pid}
+	if err = errors.Join(err, json.Unmarshal([]byte(line), &p.confession)); err != nil {
+		cmd.Process.Kill()
+		t.Fatalf("the prisoner says %q: %v", line, err)
+	}
+	return p
+}
+
+// outside is the world in which a prisoner works, who in the end is uid.
+func outside(t *testing.T, uid int) orders {
+	t.Helper()
+	s, err := fakeopenai.Start(fakeopenai.Options{TLS: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	_, port, _ := net.SplitHostPort(s.Addr())
+	n, err := net.LookupPort("tcp", port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	o := orders{Upstream: "https://localhost:" + port + fakeopenai.DefaultPath, CA: string(s.CAPEM()), Port: uint16(n), Other: other.Addr().String(), DNS: nameServer(t)}
+	o.Ports = []uint16{o.Port}
+	o.Outside = file(t, folder(t, uid))
+	return o
+}
+
+// nameServer answers every question with "no such name".
+func nameServer(t *testing.T) string {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		for buf := make([]byte, 1500); ; {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if n < 12 {
+				continue
+			}
+			buf[2], buf[3] = 0x84, 0x03                      // an authoritative answer: NXDOMAIN
+			c.WriteTo(append([]byte(nil), buf[:n]...), from) // the question stands in it again
+		}
+	}()
+	return c.LocalAddr().String()
+}
+
+// folder is one in which a user may write.
+func folder(t *testing.T, uid int) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "jail-test-") // t.TempDir's parents are closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if os.Geteuid() == 0 {
+		if err := os.Chown(dir, uid, uid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// file makes a file in a folder.
+func file(t *testing.T, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, "file")
+	if err := os.WriteFile(path, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// readable is a link to a file.
+func readable(t *testing.T, uid int) string {
+	t.Helper()
+	link := filepath.Join(folder(t, uid), "link")
+	target := file(t, folder(t, uid))
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	return link
+}
+
+func as(uid uint32) *syscall.SysProcAttr {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+}
+
+// inNamespace starts as root of a user namespace, or as an ordinary user there.
+func inNamespace(uid uint32) *syscall.SysProcAttr {
+	maps := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
+	return &syscall.SysProcAttr{
+		Cloneflags:                 unix.CLONE_NEWUSER,
+		UidMappings:                maps,
+		GidMappings:                maps,
+		GidMappingsEnableSetgroups: true,
+		Credential:                 &syscall.Credential{Uid: uid, Gid: uid},
+	}
+}
+
+// Whoever starts it, it is wholly in force on every thread; its work goes on,
+// every attack is refused, and the work goes on after that.
+func TestJail(t *testing.T) {
+	needRoot(t)
+	for _, c := range []struct {
+		what    string
+		user    string
+		uid     uint32 // in the end
+		attr    *syscall.SysProcAttr
+		want    string
+		keepBnd bool
+	}{
+		{"root becomes nobody", "nobody", nobody, nil, "user=nobody caps=none no-new-privs=on landlock=abi7 seccomp=on", false},
+		{"root becomes a number", "4242", 4242, nil, "user=4242 caps=none no-new-privs=on landlock=abi7 seccomp=on", false},
+		{"root stays", "", 0, nil, "user=root(it stays root; name another user with --user) caps=none no-new-privs=on landlock=abi7 seccomp=on", false},
+		{"an ordinary user", "", nobody, as(nobody), "user=nobody caps=none no-new-privs=on landlock=abi7 seccomp=on", true},
+		{"a namespace's root", "4242", 4242, inNamespace(0), "user=4242 caps=none no-new-privs=on landlock=abi7 seccomp=on", false},
+		{"a namespace's user", "", 4242, inNamespace(4242), "user=4242 caps=none no-new-privs=on landlock=abi7 seccomp=on", true},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			o := outside(t, int(c.uid))
+			dir := folder(t, int(c.uid))
+			o.User, o.Write, o.Work, o.Attack = c.user, []string{dir}, true, true
+			o.Read = []string{readable(t, int(c.uid)), "/no/such/file"}
+			p := imprison(t, o, c.attr)
+			if p.Err != "" || p.Report != c.want {
+				t.Fatalf("%q (%s), want %q", p.Report, p.Err, c.want)
+			}
+			checkThreads(t, p.pid, c.uid, c.keepBnd)
+			checkPrisoner(t, p)
+			if text, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(text) != "second" {
+				t.Errorf("the file holds %q: %v", text, err)
+			}
+		})
+	}
+}
+
+// checkPrisoner looks at its work and at what it could do.
+func checkPrisoner(t *testing.T, p *prisoner) {
+	t.Helper()
+	for _, w := range p.Work {
+		t.Errorf("at work: %s", w)
+	}
+	if len(p.Attacks) != len(attacks) {
+		t.Errorf("%d attacks, want %d", len(p.Attacks), len(attacks))
+	}
+	for name, got := range p.Attacks {
+		if got != unix.EPERM.Error() && got != unix.EACCES.Error() {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// checkThreads reads what the kernel says of every thread.
+func checkThreads(t *testing.T, pid int, uid uint32, keepBnd bool) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(files) < 8 {
+		t.Fatalf("%d threads: %v", len(files), err)
+	}
+	// The kernel gives what is not dumpable to root.
+	if info, err := os.Stat(fmt.Sprintf("/proc/%d/environ", pid)); err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 {
+		t.Errorf("it can be dumped: %v", err)
+	}
+	none := "0000000000000000"
+	id := fmt.Sprint(uid)
+	want := status{"Seccomp": "2", "NoNewPrivs": "1", "CapInh": none, "CapPrm": none, "CapEff": none, "CapAmb": none, "Uid": ids(int(uid)), "Gid": ids(int(uid))}
+	if !keepBnd {
+		want["CapBnd"] = none
+	}
+	for _, name := range files {
+		f, err := os.Open(name)
+		if errors.Is(err, unix.ENOENT) {
+			continue // it has ended
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := readStatus(f)
+		f.Close()
+		if err != nil {
+			continue
+		}
+		for k, v := range want {
+			if st[k] != v {
+				t.Errorf("%s: %s is %q, want %q", name, k, st[k], v)
+			}
+		}
+		if g := st["Groups"]; g != "" && g != id && g != "0" {
+			t.Errorf("%s: groups %q", name, g)
+		}
+	}
+}
+
+// Without a folder to write in there is no writing at all, and a file may only
+// be removed where it was said.
+func TestJailWithoutWriting(t *testing.T) {
+	needRoot(t)
+	o := outside(t, nobody)
+	dir := folder(t, nobody)
+	removed := file(t, dir)
+	o.User, o.Remove, o.Attack, o.Strict = "nobody", []string{dir}, true, true
+	p := imprison(t, o, nil)
+	if p.Err != "" {
+		t.Fatal(p.Err)
+	}
+	checkPrisoner(t, p)
+	for path, want := range map[string]bool{removed: false, o.Outside: true} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// Without the jail most of the attacks get through, so that the tests above
+// prove something.
+func TestAttacksSucceedOutside(t *testing.T) {
+	needRoot(t)
+	o := outside(t, 0)
+	dir := folder(t, 0)
+	o.Off, o.Attack, o.Work, o.Write = true, true, true, []string{dir}
+	p := imprison(t, o, nil)
+	if want := "user=root(it stays root; name another user with --user) caps=none no-new-privs=on landlock=missing(turned off) seccomp=missing(turned off)"; p.Err != "" || p.Report != want {
+		t.Fatalf("%q (%s), want %q", p.Report, p.Err, want)
+	}
+	refused := 0
+	for name, got := range p.Attacks {
+		if got == unix.EPERM.Error() || got == unix.EACCES.Error() {
+			refused++
+			if !slices.Contains(privileged, name) {
+				t.Errorf("%s: %s even without the jail", name, got)
+			}
+		}
+	}
+	if refused == len(attacks) {
+		t.Error("all attacks are refused without the jail")
+	}
+}
+
+// Each protection that the kernel, or a filter around us, refuses: by default
+// it starts and says so, strictly it refuses and says why.
+func TestMissing(t *testing.T) {
+	needRoot(t)
+	deny := func(call uint32, errno unix.Errno) [][2]uint32 { return [][2]uint32{{call, uint32(errno)}} }
+	for _, c := range []struct {
+		what string
+		deny [][2]uint32
+		want string
+	}{
+		{"no Landlock in the kernel", deny(unix.SYS_LANDLOCK_CREATE_RULESET, unix.ENOSYS), "landlock: this kernel does not have it"},
+		{"Landlock off at boot", deny(unix.SYS_LANDLOCK_CREATE_RULESET, unix.EOPNOTSUPP), "landlock: turned off at boot; add landlock to lsm="},
+		{"Landlock refused", deny(unix.SYS_LANDLOCK_RESTRICT_SELF, unix.EPERM), "landlock: landlock_restrict_self: operation not permitted"},
+		{"Landlock feigned", deny(unix.SYS_LANDLOCK_RESTRICT_SELF, 0), "landlock: it had no effect: a folder could still be opened (<nil>)"},
+		{"seccomp refused", deny(unix.SYS_SECCOMP, unix.EPERM), "seccomp: seccomp: operation not permitted"},
+		{"no seccomp", deny(unix.SYS_SECCOMP, unix.ENOSYS), "seccomp: seccomp: function not implemented"},
+		{"seccomp feigned", deny(unix.SYS_SECCOMP, 0), "seccomp: thread "},
+		{"capabilities stay", deny(unix.SYS_CAPSET, unix.EPERM), "caps: capset: operation not permitted"},
+		{"capabilities feigned", deny(unix.SYS_CAPSET, 0), "caps: thread "},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			o := outside(t, nobody)
+			o.Deny = c.deny
+			if strings.HasPrefix(c.want, "caps: ") {
+				o.Config.User = "" // whoever leaves root loses them by that
+			} else {
+				o.Config.User = "nobody"
+			}
+			p := imprison(t, o, nil)
+			if p.Err != "" || len(p.Missing) == 0 || !slices.ContainsFunc(p.Missing, func(m string) bool { return strings.HasPrefix(m, c.want) }) {
+				t.Errorf("%q (%s), want %q", p.Missing, p.Err, c.want)
+			}
+			for _, w := range p.Work {
+				t.Errorf("at work: %s", w)
+			}
+			o.Strict = true
+			if p := imprison(t, o, nil); !strings.HasPrefix(p.Err, "a protection is missing: ") || !strings.Contains(p.Err, c.want) {
+				t.Errorf("strictly: %q, want %q", p.Err, c.want)
+			}
+		})
+	}
+}
+
+// With cgo, as under the race detector, nothing is done by halves: the C
+// library would not bear seccomp. All of it is missing, and work goes on.
+func TestCgo(t *testing.T) {
+	if !withCgo() {
+		t.Skip("this test binary is without cgo, as the proxy is")
+	}
+	needRoot(t)
+	o := outside(t, nobody)
+	o.User = "nobody"
+	p := imprisonIn(t, "/proc/self/exe", o, nil)
+	why := "(" + errCgo.Error() + ")"
+	if !strings.HasPrefix(p.Report, "user=nobody caps=missing(") || !strings.HasSuffix(p.Report, "seccomp=missing"+why) || strings.Contains(p.Report, "\n") || p.Err != "" {
+		t.Errorf("%q (%s)", p.Report, p.Err)
+	}
+	for _, w := range p.Work {
+		t.Errorf("at work: %s", w)
+	}
+}
+
+// What cannot be is an error with a hint.
+func TestMistakes(t *testing.T) {
+	needRoot(t)
+	for _, c := range []struct {
+		what string
+		cfg  Config
+		attr *syscall.SysProcAttr
+		want string
+	}{
+		{"not root", Config{User: "root"}, as(nobody), "only root can become another user (--user root)"},
+		{"no such user", Config{User: "no-such-user"}, nil, `there is no user "no-such-user"`},
+		{"root by name", Config{User: "root"}, nil, "--user root is root"},
+		{"root by number", Config{User: "0"}, nil, "--user 0 is root"},
+		{"no number", Config{User: "4294967295"}, nil, "there is no user"},
+		{"no such folder", Config{Write: []string{"/no/such"}}, nil, "open /no/such: no such file or directory"},
+		{"a file for a folder", Config{Remove: []string{"/etc/passwd"}}, nil, "open /etc/passwd: not a directory"},
+		{"strictly off", Config{Off: true, Strict: true}, nil, "cannot be strict with the jail turned off"},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			o := outside(t, nobody)
+			o.Config = c.cfg
+			if p := imprison(t, o, c.attr); !strings.Contains(p.Err, c.want) {
+				t.Errorf("%q, want %q", p.Err, c.want)
+			}
+		})
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, c := range []struct {
+		abi  int
+		fs   uint64
+		net  uint64
+		size uintptr
+	}{
+		{1, 0x1fff, 0, 8}, {2, 0x3fff, 0, 8}, {3, 0x7fff, 0, 8}, {4, 0x7fff, 3, 16}, {5, 0xffff, 3, 16}, {6, 0xffff, 3, 24}, {7, 0xffff, 3, 24}, {12, 0xffff, 3, 24},
+	} {
+		got := refusals(c.abi, true)
+		if got.Handled_access_fs != c.fs || got.Handled_access_net != c.net || attrSize(c.abi) != c.size {
+			t.Errorf("ABI %d: %+v, %d bytes", c.abi, got, attrSize(c.abi))
+		}
+		if scoped := got.Scoped != 0; scoped != (c.abi >= 6) {
+			t.Errorf("ABI %d: scoped %#x", c.abi, got.Scoped)
+		}
+	}
+	if got := refusals(6, false).Scoped; got != unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET {
+		t.Errorf("signals are scoped where Go's own would be: %#x", got)
+	}
+}
+
+// What cannot be read back is not taken for granted.
+func TestBlind(t *testing.T) {
+	var none threads
+	if err := none.open(t.TempDir()); err == nil {
+		t.Error("a folder without threads will do")
+	}
+	blind := threads{blind: errors.New("blind")}
+	if s := blind.look(identity{}, true); s.user == nil || s.caps == nil || s.noNewPrivs == nil || s.seccomp == nil {
+		t.Errorf("%+v", s)
+	}
+}

@@ -1,0 +1,26 @@
+//go:build !linux
+
+package verify
+
+import (
+	"errors"
+	"io"
+	"net"
+	"runtime"
+)
+
+const notHere = "only Linux has these ways in; this is " + runtime.GOOS
+
+func peerPID(net.Conn) int { return 0 }
+
+func checkPID(int) error { return nil }
+
+func processAttempts(*target) []attempt {
+	return []attempt{skip("Its process, as other processes see it", "all of them", "", notHere)}
+}
+
+func askAsAnother(*target) (result, string) { return skipped, notHere }
+
+func childAsk(*options, io.Writer) error { return errFlags{errors.New(notHere)} }
+
+func disruptiveAttempts(t *target) []attempt { return []attempt{t.shutdownAttempt()} }
