@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"internal/memscan":    nil,
 	"internal/fakeopenai": nil,
 	"internal/usage":      nil,
-	"internal/jail":       nil,
+	"internal/jail":       {"internal/harden"},
 	"internal/verify":     {"internal/memscan", "internal/proxy"},
 	"internal/budget":     nil,
 	"internal/admit":      {"internal/http1", "internal/listen"},

@@ -16,13 +16,15 @@ var dumpSignals = []os.Signal{
 }
 
 func lockDown() (missing []string, err error) {
-	return nil, errors.Join(noDump(), noCore(), noPreemptionSignal())
+	return nil, errors.Join(NoDump(), noCore(), noPreemptionSignal())
 }
 
-// noDump makes /proc/PID/{mem,maps,environ,fd}, ptrace and process_vm_readv
+// NoDump makes /proc/PID/{mem,maps,environ,fd}, ptrace and process_vm_readv
 // refuse every process without CAP_SYS_PTRACE, those of the same user included
-// (prctl(2), PR_SET_DUMPABLE).
-func noDump() error {
+// (prctl(2), PR_SET_DUMPABLE), and reads that back. It must be called again after
+// every change of credentials: the kernel then sets fs.suid_dumpable, which may
+// be 2.
+func NoDump() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl(PR_SET_DUMPABLE, 0): %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
 )
 
 // enter does things in the order in which each still may be done: rules name
@@ -30,7 +32,7 @@ func enter(cfg Config) (*Report, error) {
 		return nil, err
 	}
 	noCaps := cmp.Or(dropCaps(), bound)
-	if err := stayUndumpable(); err != nil {
+	if err := harden.NoDump(); err != nil {
 		return nil, err
 	}
 	threads := openThreads()
@@ -83,22 +85,6 @@ func onAllThreads(trap, a1, a2, a3 uintptr) error {
 func noNewPrivs() error {
 	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
 		return fmt.Errorf("prctl(PR_SET_NO_NEW_PRIVS): %w", err)
-	}
-	return nil
-}
-
-// stayUndumpable sets again what package harden has set: the kernel gives it
-// the value of fs.suid_dumpable, which may be 2, when credentials change.
-func stayUndumpable() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("prctl(PR_SET_DUMPABLE, 0): %w", err)
-	}
-	got, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	if err != nil {
-		return fmt.Errorf("prctl(PR_GET_DUMPABLE): %w", err)
-	}
-	if got != 0 {
-		return fmt.Errorf("PR_SET_DUMPABLE had no effect: it is still %d", got)
 	}
 	return nil
 }
