@@ -101,29 +101,37 @@ func setup(env *testscript.Env) error {
 	return nil
 }
 
+// built are the folders that have the program.
 var built = struct {
-	sync.Once
-	error
-}{}
+	sync.Mutex
+	folders map[string]error
+}{folders: map[string]error{}}
 
-// build puts the program, as it is released, in the place of this test binary,
-// which is linked with cgo where there is a C compiler, and so cannot be
-// jailed. All scripts share the folder.
+// build puts the program, as it is released, into dir, once: for the scripts in
+// the place of this test binary, which is linked with cgo where there is a C
+// compiler, and so cannot be jailed.
 func build(dir string) error {
-	built.Do(func() {
-		cmd := exec.Command("go", "build", "-trimpath", "-o", dir+"/responses-api-proxy.new", ".")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			built.error = fmt.Errorf("%w\n%s", err, out)
-			return
-		}
-		if built.error = os.Rename(dir+"/responses-api-proxy.new", dir+"/responses-api-proxy"); built.error == nil {
-			os.Remove(dir + "/codex-responses-api-proxy")
-			built.error = os.Symlink("responses-api-proxy", dir+"/codex-responses-api-proxy")
-		}
-	})
-	return built.error
+	built.Lock()
+	defer built.Unlock()
+	err, done := built.folders[dir]
+	if !done {
+		err = buildIn(dir)
+		built.folders[dir] = err
+	}
+	return err
+}
+
+func buildIn(dir string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-o", dir+"/responses-api-proxy.new", ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	if err := os.Rename(dir+"/responses-api-proxy.new", dir+"/responses-api-proxy"); err != nil {
+		return err
+	}
+	os.Remove(dir + "/codex-responses-api-proxy")
+	return os.Symlink("responses-api-proxy", dir+"/codex-responses-api-proxy")
 }
 
 // close leaves nothing running.

@@ -83,12 +83,16 @@ func readKey(policy secret.Policy) (*secret.Key, error) {
 	if err != nil {
 		return nil, err
 	}
+	forget := func() {}
 	if tty {
-		defer restore()
-		defer restoreOnSignal(restore)()
+		forget = restoreOnSignal(restore)
 		fmt.Fprint(os.Stderr, "OpenAI API key (it is not shown): ")
 	}
 	key, err := secret.Read(0, policy)
+	forget()
+	if tty { // while descriptor 0 is still the terminal
+		restore()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// terminal opens a pseudo-terminal: what a user types goes into keyboard.
+func terminal(t *testing.T) (keyboard, tty *os.File) {
+	t.Helper()
+	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { keyboard.Close() })
+	if err := unix.IoctlSetPointerInt(int(keyboard.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(keyboard.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tty.Close() })
+	return keyboard, tty
+}
+
+func echoes(t *testing.T, tty *os.File) bool {
+	t.Helper()
+	state, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state.Lflag&unix.ECHO != 0
+}
+
+// TestTerminal: a typed key is prompted for and not echoed, and afterwards the
+// terminal echoes again, whether a key came or the prompt was broken off.
+func TestTerminal(t *testing.T) {
+	dir := t.TempDir()
+	if err := build(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, typed := range []string{"sk-typed\n", ""} {
+		keyboard, tty := terminal(t)
+		cmd := exec.Command(dir + "/responses-api-proxy")
+		cmd.Stdin = tty
+		stderr, err := cmd.StderrPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(stderr)
+		if prompt, err := lines.ReadString(':'); err != nil || !strings.Contains(prompt, "OpenAI API key") {
+			t.Fatalf("the prompt is %q: %v", prompt, err)
+		}
+		if echoes(t, tty) {
+			t.Error("what is typed now is echoed")
+		}
+		io.WriteString(keyboard, typed)
+		if typed != "" {
+			if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, "listening on") {
+				t.Errorf("after the key: %q, %v", line, err)
+			}
+			if !echoes(t, tty) {
+				t.Error("the terminal does not echo again")
+			}
+		}
+		cmd.Process.Signal(unix.SIGTERM)
+		time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		cmd.Wait()
+		if !echoes(t, tty) {
+			t.Errorf("typed %q: the terminal does not echo after the end", typed)
+		}
+	}
+}
