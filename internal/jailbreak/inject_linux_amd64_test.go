@@ -1,0 +1,259 @@
+package jailbreak
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// here stands for the address of a call's memory among its arguments.
+const here = 0x7e57_0000_7e57_0000
+
+// call is a system call to be made by the victim.
+type call struct {
+	nr   uint64
+	args []uint64
+	mem  []byte // put where here points to
+}
+
+// below is how far under the stack pointer a call's memory lies: beyond the red
+// zone, and where a thread in a system call has nothing.
+const below = 1024
+
+var (
+	// errElsewhere means that a thread cannot be used as it is now.
+	errElsewhere = errors.New("it is not in a system call")
+
+	// errProcess means that a call was not refused, and has made a process or
+	// replaced one, which dies.
+	errProcess = errors.New("another program or process would run")
+)
+
+// inject has a thread of the victim make a call and go on as if it had not. It
+// returns what the kernel answered: a result, or -errno.
+func (v *victim) inject(t *testing.T, c call) int64 {
+	t.Helper()
+	result, err := v.tryInject(c)
+	if err != nil {
+		t.Fatalf("injecting system call %d: %v", c.nr, err)
+	}
+	return result
+}
+
+func (v *victim) tryInject(c call) (int64, error) {
+	type answer struct {
+		result int64
+		err    error
+	}
+	// A call that were not refused might never return, as vfork. Killing the
+	// victim ends every wait for one of its threads.
+	late := time.AfterFunc(patience, func() { unix.Kill(v.pid, unix.SIGKILL) })
+	defer late.Stop()
+	answers := make(chan answer)
+	go func() {
+		// Never unlocked: a tracee belongs to a thread, and dies with it if it
+		// was not let go.
+		runtime.LockOSThread()
+		result, err := v.anyThread(c)
+		answers <- answer{result, err}
+	}()
+	a := <-answers
+	return a.result, a.err
+}
+
+// anyThread makes the call on a thread that waits in a system call, on another
+// one each time.
+func (v *victim) anyThread(c call) (int64, error) {
+	for {
+		dirs, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", v.pid))
+		if err != nil || len(dirs) == 0 {
+			return 0, fmt.Errorf("no threads: %v", err)
+		}
+		for range dirs {
+			v.turn++
+			tid, err := strconv.Atoi(filepath.Base(dirs[v.turn%len(dirs)]))
+			if err != nil {
+				return 0, err
+			}
+			result, err := v.onThread(tid, c)
+			if !errors.Is(err, errElsewhere) {
+				return result, err
+			}
+		}
+	}
+}
+
+func (v *victim) onThread(tid int, c call) (int64, error) {
+	th, err := seize(tid)
+	if err != nil {
+		return 0, err
+	}
+	result, err := th.make(c)
+	if err != nil && !errors.Is(err, errElsewhere) {
+		return 0, err // it dies
+	}
+	return result, errors.Join(err, th.release())
+}
+
+// thread is one that is stopped.
+type thread struct {
+	tid    int
+	signal unix.Signal // one that came in between
+}
+
+// seize stops a thread. What it forks would be stopped too.
+func seize(tid int) (*thread, error) {
+	err := unix.PtraceSeize(tid)
+	if err == unix.ESRCH {
+		return nil, errElsewhere // it has ended
+	}
+	if err != nil {
+		return nil, fmt.Errorf("seizing: %w", err)
+	}
+	if err := unix.PtraceInterrupt(tid); err != nil {
+		return nil, fmt.Errorf("interrupting: %w", err)
+	}
+	th := &thread{tid: tid}
+	status, err := th.wait()
+	if err != nil {
+		return nil, err
+	}
+	if sig := status.StopSignal(); sig != unix.SIGTRAP {
+		th.signal = sig // it came first
+	}
+	const options = unix.PTRACE_O_EXITKILL | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACECLONE
+	if err := unix.PtraceSetOptions(tid, options); err != nil {
+		return nil, fmt.Errorf("options: %w", err)
+	}
+	return th, nil
+}
+
+// wait returns how the thread has stopped.
+func (th *thread) wait() (status unix.WaitStatus, err error) {
+	for {
+		_, err = unix.Wait4(th.tid, &status, unix.WALL, nil)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err == nil && !status.Stopped() {
+		err = fmt.Errorf("the thread is no more (%#x)", status)
+	}
+	return status, err
+}
+
+// make changes registers and memory, and puts back both.
+//
+// The interrupted call is continued by the kernel, which looks at the restored
+// registers for that when it is let go: not after a stop at a system call's
+// exit, but after one for a signal. A single step ends in such a stop.
+func (th *thread) make(c call) (result int64, err error) {
+	var was unix.PtraceRegs
+	if err := unix.PtraceGetRegs(th.tid, &was); err != nil {
+		return 0, fmt.Errorf("reading registers: %w", err)
+	}
+	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", th.tid), os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer mem.Close()
+	var code [2]byte
+	if _, err := mem.ReadAt(code[:], int64(was.Rip-2)); err != nil || code != [2]byte{0x0f, 0x05} {
+		return 0, errElsewhere
+	}
+	place := int64(was.Rsp-below) &^ 15
+	old := make([]byte, len(c.mem))
+	if _, err := mem.ReadAt(old, place); err != nil {
+		return 0, fmt.Errorf("reading the stack: %w", err)
+	}
+	if _, err := mem.WriteAt(c.mem, place); err != nil {
+		return 0, fmt.Errorf("writing to the stack: %w", err)
+	}
+	result, err = th.step(c.registers(was, uint64(place)))
+	if err != nil {
+		return 0, err
+	}
+	_, err = mem.WriteAt(old, place)
+	return result, errors.Join(err, unix.PtraceSetRegs(th.tid, &was))
+}
+
+// registers are those with which the call is made.
+func (c call) registers(r unix.PtraceRegs, place uint64) unix.PtraceRegs {
+	r.Rip -= 2
+	r.Orig_rax = ^uint64(0) // no call to be continued
+	r.Rax = c.nr
+	for i, to := range []*uint64{&r.Rdi, &r.Rsi, &r.Rdx, &r.R10, &r.R8, &r.R9} {
+		*to = 0
+		if i < len(c.args) {
+			*to = c.args[i]
+		}
+		if *to == here {
+			*to = place
+		}
+	}
+	return r
+}
+
+// step has the thread execute the one instruction.
+func (th *thread) step(r unix.PtraceRegs) (int64, error) {
+	if err := unix.PtraceSetRegs(th.tid, &r); err != nil {
+		return 0, fmt.Errorf("writing registers: %w", err)
+	}
+	for after := r.Rip + 2; ; {
+		if err := unix.PtraceSingleStep(th.tid); err != nil {
+			return 0, fmt.Errorf("stepping: %w", err)
+		}
+		status, err := th.wait()
+		if err == unix.ECHILD { // execve gives the calling thread the number of the first
+			return 0, fmt.Errorf("%w (execve)", errProcess)
+		}
+		if err != nil {
+			return 0, err
+		}
+		sig, event := status.StopSignal(), uint32(status)>>16
+		if event != 0 && event != unix.PTRACE_EVENT_STOP {
+			return 0, fmt.Errorf("%w (ptrace event %d)", errProcess, event)
+		}
+		if sig != unix.SIGTRAP {
+			th.signal = sig // for later; now it has kept the thread from its step
+			continue
+		}
+		if event == unix.PTRACE_EVENT_STOP {
+			continue // the interruption of before, which a signal had overtaken
+		}
+		if err := unix.PtraceGetRegs(th.tid, &r); err != nil {
+			return 0, fmt.Errorf("reading the result: %w", err)
+		}
+		if r.Rip != after {
+			return 0, fmt.Errorf("it went to %#x, not to %#x", r.Rip, after)
+		}
+		return int64(r.Rax), nil
+	}
+}
+
+// release lets the thread go, with the signal that it has not had.
+func (th *thread) release() error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_DETACH, uintptr(th.tid), 0, uintptr(th.signal), 0, 0)
+	if errno != 0 {
+		return fmt.Errorf("letting go: %w", errno)
+	}
+	return nil
+}
+
+// path is a string as the kernel wants it.
+func path(s string) []byte { return append([]byte(s), 0) }
+
+// loopback is a struct sockaddr_in.
+func loopback(port uint16) []byte {
+	b := binary.NativeEndian.AppendUint16(nil, unix.AF_INET)
+	b = binary.BigEndian.AppendUint16(b, port)
+	return append(b, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+}
