@@ -63,15 +63,19 @@ func raiseCoreLimit(pid int) {
 	}
 }
 
-// judgeCoreFile leaves the file where it is: it is evidence, and not ours.
+// judgeCoreFile leaves the file where it is: it is evidence, and not ours. Only
+// that of a proxy which verify has started goes with the rest.
 func (t *target) judgeCoreFile(path string) (result, string) {
-	text := "a core file, delete it: " + path
+	text, where := "a core file", ", delete it: "+path
+	if t.up != nil {
+		where = ", removed now"
+	}
 	if len(t.key) > 0 {
 		if r, err := memscan.File(path, t.key); err == nil && r.Full > 0 {
-			text = fmt.Sprintf("%d copies of the key in a core file, delete it: %s", r.Full, path)
+			text = fmt.Sprintf("%d copies of the key in a core file", r.Full)
 		}
 	}
-	return broken, text
+	return broken, text + where
 }
 
 // awaitEnd waits for a process to end, with its core written if there is one.

@@ -50,6 +50,16 @@ func (v *victim) scanKey() (result, string) {
 	return safe, text
 }
 
+// echoedInMemory tells how much of what the upstream gave away the proxy still
+// has. It is for information: the one who wrote it there had the key.
+func (t *target) echoedInMemory() (result, string) {
+	r, text := (&victim{target: t}).scanKey()
+	if r == broken {
+		return info, "left in buffers: " + text
+	}
+	return r, text
+}
+
 // scanTokens looks for whatever has the shape of a key.
 func (v *victim) scanTokens() (result, string) {
 	m, err := openMemory(v.pid)

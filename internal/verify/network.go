@@ -33,14 +33,14 @@ func networkAttempts(t *target) []attempt {
 			list = append(list, skip(groupNetwork, a.name, a.proves, "browsers cannot reach unix sockets"))
 			continue
 		}
-		list = append(list, attempt{groupNetwork, a.name, a.proves, func() (result, string) { return t.attack(a) }})
+		list = append(list, attempt{groupNetwork, a.name, a.proves, func() (result, string) { return t.launch(a) }})
 	}
 	return list
 }
 
-// attack sends all requests and says which of them passed, or what became of
+// launch sends all requests and says which of them passed, or what became of
 // the first.
-func (t *target) attack(a attack) (result, string) {
+func (t *target) launch(a attack) (result, string) {
 	worst, detail := safe, ""
 	var passed []string
 	for _, raw := range a.requests {

@@ -4,9 +4,13 @@
 // It sends nothing that a right proxy would forward. Whatever it sends has a
 // body that is no JSON, so that it costs nothing even where it gets through.
 // It works on any proxy with the same interface, the original one included.
+//
+// With --stand-in it starts the proxy itself, with a key that is made up and an
+// upstream of its own, and ends it again.
 package verify
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -14,6 +18,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
 )
@@ -21,6 +26,7 @@ import (
 // Usage is printed by --help.
 const Usage = `Usage: responses-api-proxy verify --server-info FILE | --port N | --socket PATH
                                   [flags]
+       responses-api-proxy verify --stand-in [--proxy PROGRAM] [flags]
 
 Tries what a thief would try at a running proxy, and prints what came of it.
 Any user may run it; root can try more. It sends nothing that costs tokens.
@@ -30,6 +36,11 @@ Flags:
   --port N            the proxy's port of 127.0.0.1
   --socket PATH       the proxy's unix socket; the kernel tells its pid
   --pid N             the proxy's process; without it that part is left out
+  --stand-in          start a proxy, with a key that is made up, in front of a
+                      stand-in for OpenAI: that can also redirect, echo the
+                      key and break off, and everything is tried at no cost
+  --proxy PROGRAM     the program to start, with arguments, split at blanks
+                      (default: this one)
   --key-stdin         read the key from standard input, one line, and look for
                       it; otherwise only for what has the shape of a key
   --spend             also send one well-formed request, for a model that does
@@ -41,9 +52,12 @@ Flags:
 
 Marks: ✓ safe, ✗ broken, – skipped, · for information.
 Exit codes: 0 nothing was stolen or spent, 1 something was, or could have been,
-2 the command line is wrong or the proxy cannot be found.
+2 the command line is wrong, the proxy cannot be found or started, or a signal
+ended verify --stand-in.
 
 Example:
+  responses-api-proxy verify --stand-in
+  responses-api-proxy verify --stand-in --proxy "codex responses-api-proxy"
   sudo responses-api-proxy verify --server-info /run/proxy/info.json
 `
 
@@ -54,6 +68,8 @@ const childCommand = "--child-ask"
 // options are what the command line says.
 type options struct {
 	serverInfo, socket       string
+	proxy                    string // the program to start, for standIn
+	standIn                  bool
 	port, pid                int
 	keyStdin, spend          bool
 	disruptive, json, asking bool
@@ -89,6 +105,9 @@ func run(args []string, stdin io.Reader, stdout io.Writer) (int, error) {
 	if opts.asking {
 		return 0, childAsk(opts, stdout)
 	}
+	if opts.standIn {
+		return runStage(opts, stdout)
+	}
 	t, err := find(opts)
 	if err != nil {
 		return 0, err
@@ -98,9 +117,38 @@ func run(args []string, stdin io.Reader, stdout io.Writer) (int, error) {
 			return 0, err
 		}
 	}
+	return tryAll(context.Background(), t, stdout)
+}
+
+// runStage does everything at a proxy of our own, and ends that.
+func runStage(opts *options, stdout io.Writer) (int, error) {
+	ctx, stop := interruptible()
+	defer stop()
+	s, err := openStage(ctx, opts.proxy)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	opts.serverInfo, opts.spend = s.info, true // which costs nothing here
+	t, err := find(opts)
+	if err != nil {
+		return 0, err
+	}
+	t.key, t.up = s.key, s.up
+	return tryAll(ctx, t, stdout)
+}
+
+// tryAll makes all attempts and reports them.
+func tryAll(ctx context.Context, t *target, stdout io.Writer) (int, error) {
 	r := newReport(t, stdout)
 	for _, a := range attempts(t) {
+		if ctx.Err() != nil {
+			return 0, errInterrupted
+		}
 		r.add(a)
+	}
+	if ctx.Err() != nil {
+		return 0, errInterrupted // what was tried last proves nothing
 	}
 	return r.end()
 }
@@ -108,10 +156,12 @@ func run(args []string, stdin io.Reader, stdout io.Writer) (int, error) {
 // attempts are in the order in which they are made: what stops the proxy comes
 // last.
 func attempts(t *target) (list []attempt) {
+	list = append(list, trickAttempts(t)...)
 	list = append(list, processAttempts(t)...)
 	list = append(list, fileAttempts(t)...)
 	list = append(list, networkAttempts(t)...)
 	list = append(list, spendAttempts(t)...)
+	list = append(list, echoAttempts(t)...)
 	return append(list, disruptiveAttempts(t)...)
 }
 
@@ -123,6 +173,8 @@ func parseFlags(args []string) (*options, error) {
 	fs.StringVar(&o.socket, "socket", "", "")
 	fs.Func("port", "", number(&o.port, 65535))
 	fs.Func("pid", "", number(&o.pid, 1<<30))
+	fs.BoolVar(&o.standIn, "stand-in", false, "")
+	fs.StringVar(&o.proxy, "proxy", "", "")
 	fs.BoolVar(&o.keyStdin, "key-stdin", false, "")
 	fs.BoolVar(&o.spend, "spend", false, "")
 	fs.BoolVar(&o.disruptive, "disruptive", false, "")
@@ -136,16 +188,31 @@ func parseFlags(args []string) (*options, error) {
 	case fs.NArg() > 0:
 		return nil, errFlags{fmt.Errorf("unexpected argument %q", fs.Arg(0))}
 	}
+	if err := o.settle(); err != nil {
+		return nil, errFlags{err}
+	}
+	return o, nil
+}
+
+// settle refuses what does not go together.
+func (o *options) settle() error {
 	ways := 0
-	for _, given := range []bool{o.serverInfo != "", o.socket != "", o.port != 0} {
+	for _, given := range []bool{o.serverInfo != "", o.socket != "", o.port != 0, o.standIn} {
 		if given {
 			ways++
 		}
 	}
-	if ways != 1 {
-		return nil, errFlags{errors.New("give one of --server-info FILE, --port N and --socket PATH")}
+	switch {
+	case ways != 1:
+		return errors.New("give one of --server-info FILE, --port N, --socket PATH and --stand-in")
+	case o.standIn && (o.pid != 0 || o.keyStdin):
+		return errors.New("--stand-in knows the proxy's pid and key: leave --pid and --key-stdin out")
+	case o.proxy != "" && !o.standIn:
+		return errors.New("--proxy goes with --stand-in")
+	case o.standIn && len(strings.Fields(o.proxy)) == 0:
+		o.proxy = ourselves()
 	}
-	return o, nil
+	return nil
 }
 
 func number(to *int, most int) func(string) error {
