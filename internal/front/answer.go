@@ -173,6 +173,7 @@ func (a *answer) flushPending() error {
 func (a *answer) releasePending() {
 	b := a.pending
 	a.pending = nil
+	clear(*b) // of what an upstream may have echoed
 	if cap(*b) <= 4*outSize {
 		*b = (*b)[:0]
 		outs.Put(b)

@@ -155,9 +155,12 @@ func (b *reader) grow() {
 	b.r = 0
 }
 
-// shrink gives a larger buffer back. Nothing may be in it.
+// shrink gives a larger buffer back. What was in it is overwritten: an upstream
+// that echoes the key must not leave copies in buffers that wait for others.
 func (b *reader) shrink() {
+	clear(b.buf)
 	if b.pooled != nil {
+		clear(*b.pooled)
 		buffers.Put(b.pooled)
 		b.pooled = nil
 	}
