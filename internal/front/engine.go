@@ -107,7 +107,12 @@ func (e *Engine) start(nc net.Conn) {
 		return
 	}
 	e.watcher.add(c)
-	go c.serve()
+	// Guarded as a whole, besides each request in exchange: reading a head and
+	// finding out who calls must not be able to end the process either.
+	go e.guarded(func() error {
+		c.serve()
+		return nil
+	})
 }
 
 // add tells whether c may be served.

@@ -110,7 +110,7 @@ func (p *Proxy) Deny(a Answer, d *admit.Denial) error {
 	return respond(a, denials[d.Code].status, fields, body(Code(d.Code), denials[d.Code].kind, d.Message))
 }
 
-// errorFields are the same in every refusal. net/http adds the date.
+// errorFields are the same in every refusal. The engine adds the date.
 var errorFields = []http1.Field{{Name: []byte("Content-Type"), Value: []byte("application/json")}}
 
 // body renders a refusal in the shape of OpenAI's errors.

@@ -160,7 +160,9 @@ func (b *reader) grow() {
 func (b *reader) shrink() {
 	clear(b.buf)
 	if b.pooled != nil {
-		clear(*b.pooled)
+		if len(b.buf) != bufferSize { // buf outgrew it; else it is buf
+			clear(*b.pooled)
+		}
 		buffers.Put(b.pooled)
 		b.pooled = nil
 	}

@@ -65,7 +65,7 @@ func tlsConfig(name string, legacy bool, roots *x509.CertPool) *tls.Config {
 		MinVersion:                  tls.VersionTLS13,
 		MaxVersion:                  tls.VersionTLS13,
 		ClientSessionCache:          tls.NewLRUClientSessionCache(4),
-		DynamicRecordSizingDisabled: true,
+		DynamicRecordSizingDisabled: true, // a decoy must be one record (reseal.go)
 		Renegotiation:               tls.RenegotiateNever,
 	}
 	if legacy {
