@@ -124,12 +124,16 @@ type Visitor struct {
 	who  Caller
 }
 
-// Connect finds out who is at the other end of nc, once. The visitor must Leave.
+// Connect finds out who is at the other end of nc, once. Where it matters who
+// that is, it must be known. The visitor must Leave.
 func (g *Gate) Connect(nc net.Conn) (*Visitor, *Denial) {
 	v := &Visitor{gate: g}
 	_, v.who.TCP = nc.(*net.TCPConn)
 	if g.peers != nil {
-		v.who = g.peers.caller(nc)
+		// Who cannot be told must not pass for uid 0, nor spend what is root's.
+		if v.who = g.peers.caller(nc); !v.who.Known {
+			return nil, deny(UserNotAllowed, 0, "The kernel does not say whose connection this is (it may be half closed). It matters here: connect again, and keep the connection open until the answer is there.")
+		}
 	}
 	if !g.counts.connect(v.who.UID) {
 		return nil, deny(TooManyConnections, 1, "Uid %d has too many connections open. Close some; the limit is --max-connections-per-user.", v.who.UID)
@@ -169,9 +173,6 @@ func (v *Visitor) Visit(head *http1.Request, stopping bool) *Denial {
 }
 
 func (v *Visitor) unwelcome(flag string) *Denial {
-	if !v.who.Known {
-		return deny(UserNotAllowed, 0, "The kernel does not say whose connection this is (it may be half closed). Only users named by %s may use this proxy.", flag)
-	}
 	return deny(UserNotAllowed, 0, "Uid %d may not do this. The proxy's operator can admit it with %s %d.", v.who.UID, flag, v.who.UID)
 }
 

@@ -313,3 +313,26 @@ func TestMappedAddress(t *testing.T) {
 		t.Errorf("status %d", res.StatusCode)
 	}
 }
+
+// TestUnknownIsNobody: where only limits depend on who calls, one who cannot be
+// told is refused as well, and does not count as root, whose number is 0.
+func TestUnknownIsNobody(t *testing.T) {
+	p := &purse{limit: 1 << 40, spent: map[uint32]int64{}}
+	gate := must(admit.New(admit.Config{TCP: true, Budget: p, Limits: admit.Limits{MaxConnectionsPerUser: 1}}))
+	t.Cleanup(gate.Close)
+	client, server := net.Pipe() // neither TCP nor unix: the kernel knows nothing of it
+	defer client.Close()
+	defer server.Close()
+	for range 3 {
+		if v, d := gate.Connect(server); v != nil || d == nil || d.Code != admit.UserNotAllowed {
+			t.Errorf("visitor %v, denial %+v", v, d)
+		}
+	}
+	s := start(t, func(s *setup) { s.front.Gate = gate })
+	if got := ask(s.listener.Addr().String()); !strings.HasPrefix(got, "200 ") {
+		t.Errorf("one who is known: %s", got)
+	}
+	if p.total() == 0 {
+		t.Error("nothing was counted for one who is known")
+	}
+}

@@ -2,6 +2,7 @@ package front_test
 
 import (
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -34,6 +35,10 @@ func TestPanicOutsideOfARequest(t *testing.T) {
 	}
 	if err := s.engine.Drain(within(t, soon), s.listener); err != nil {
 		t.Error(err)
+	}
+	// The line comes once the connection has been let go of.
+	for ctx := within(t, soon); len(s.logged()) < 2 && ctx.Err() == nil; {
+		runtime.Gosched()
 	}
 	l := strings.Join(s.logged(), "\n")
 	if strings.Count(l, "internal_error: panic at") != 2 || strings.Contains(l, canary) {
