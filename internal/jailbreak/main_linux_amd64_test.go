@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,10 @@ const key = "sk-proj-0123456789abcdefghijklmnopqrstuvwxyz"
 
 // program is what TestMain has built.
 var program string
+
+// The main thread stays with the tests' own goroutine. Go cannot end it, so what
+// it traced would never be let go, nor be waited for, had a tracer run on it.
+func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
