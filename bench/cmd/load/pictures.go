@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bench/internal/bench"
+)
+
+// arrivals runs one paced stream and tells of each event when it came, in µs
+// after the request: what one user sees. An event is about as long as one word
+// of a Responses stream.
+func arrivals(s string) {
+	n := scaled(120)
+	var (
+		e events
+		t = bench.Mono()
+	)
+	e.arrived = func(i int, at int64) {
+		out[fmt.Sprintf("%s.event_%03d_us", s, i+1)] = math.Round(float64(at-t) / 1e3)
+	}
+	_, _, err := open(fmt.Sprintf("sse n=%d s=200 d=50ms", n), n, &e)
+	out[s+".bad"] = 0
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "load:", s, err)
+		out[s+".bad"] = 1
+	}
+	percentiles(s+".delay", e.delays)
+}
+
+// copies opens c streams, each when the one before it has begun, so that no
+// contender can let any of them wait. It counts the copies of the key in the
+// process's memory while all of them run and after they have ended. An event
+// is longer than any contender's buffer (README.md): each begins at once.
+func copies(s string, c int) {
+	if *pid == 0 {
+		return
+	}
+	var (
+		ended   atomic.Int64
+		bad     atomic.Int64
+		streams sync.WaitGroup
+	)
+	for range c {
+		begun := make(chan bool)
+		streams.Go(func() {
+			defer ended.Add(1)
+			e := events{begun: sync.OnceFunc(func() { close(begun) })}
+			defer e.begun()
+			const n = 6
+			if _, _, err := open(fmt.Sprintf("sse n=%d s=9000 d=1s", n), n, &e); err != nil {
+				bad.Add(1)
+				fmt.Fprintln(os.Stderr, "load:", s, err)
+			}
+		})
+		<-begun
+	}
+	scan(s + ".open")
+	if gone := ended.Load(); gone > 0 {
+		bad.Add(gone)
+		fmt.Fprintf(os.Stderr, "load: %s: %d streams ended before the scan did\n", s, gone)
+	}
+	streams.Wait()
+	time.Sleep(200 * time.Millisecond) // the proxy may hear of the last stream's end later than we do
+	scan(s + ".after")
+	out[s+".bad"] = float64(bad.Load())
+}
+
+// scan has the program scan, which is the main module's, look for -secret.
+func scan(name string) {
+	self, err := os.Executable()
+	if err != nil {
+		fatal(err)
+	}
+	for _, p := range pids {
+		cmd := exec.Command(filepath.Join(filepath.Dir(self), "scan"), "-pid", fmt.Sprint(p))
+		cmd.Stdin, cmd.Stderr = bytes.NewReader([]byte(*secret)), os.Stderr
+		b, err := cmd.Output()
+		var found struct{ Full, Fragments, Bytes float64 }
+		if err == nil {
+			err = json.Unmarshal(b, &found)
+		}
+		if err != nil {
+			fatal(fmt.Errorf("scan: %w", err))
+		}
+		out[name+"_copies"] += found.Full
+		out[name+"_fragments"] += found.Fragments
+		out[name+"_scanned_mb"] += mb(found.Bytes)
+	}
+}
