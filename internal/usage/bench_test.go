@@ -35,3 +35,31 @@ func BenchmarkCompleted(b *testing.B) {
 		m.Write(event)
 	}
 }
+
+// BenchmarkAnswer reads a JSON answer with a text of 8 KB.
+func BenchmarkAnswer(b *testing.B) {
+	text := strings.Repeat(`The quick brown fox\njumps over \"the\" lazy dog and goes on. `, 128)
+	body := []byte(`{"id":"resp_1","object":"response","status":"completed","model":"gpt-5","output":[{"type":"message","content":[{"type":"output_text","text":"` +
+		text + `"}]}],"metadata":{},"usage":` + plain + `}`)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		m := New([]byte(jsonType), nil)
+		m.Write(body)
+		m.Tokens()
+	}
+}
+
+// BenchmarkStream reads a whole stream of 200 short events.
+func BenchmarkStream(b *testing.B) {
+	delta := `data: {"type":"response.output_text.delta","item_id":"msg_1","output_index":0,"delta":" word","sequence_number":7}` + "\n\n"
+	body := []byte(created + strings.Repeat("event: response.output_text.delta\n"+delta, 200) +
+		`data: {"type":"response.completed","response":{"id":"r","model":"gpt-5","output":[{"text":"` + strings.Repeat("word ", 200) + `"}],"usage":` + plain + "}}\n\n")
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		m := New([]byte(sseType), nil)
+		m.Write(body)
+		m.Tokens()
+	}
+}

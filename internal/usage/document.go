@@ -19,6 +19,7 @@ type document struct {
 	odd     bool  // a number on the path is none that we trust
 	text    text
 	number  number
+	model   model
 	depth   int64 // brackets open in the value that is skipped
 	counts  [3]count
 }
@@ -38,6 +39,7 @@ const (
 	wantValue
 	wantComma
 	inText // a key, or the type
+	inModel
 	inNumber
 	inString // skipped; so are
 	inNested
@@ -62,6 +64,7 @@ const (
 	otherKey key = iota
 	typeKey
 	objectKey // leads to the next level
+	modelKey
 	inputKey
 	outputKey
 	totalKey
@@ -75,6 +78,8 @@ func (d *document) feed(p []byte) {
 			return
 		case inText:
 			p = d.readText(p)
+		case inModel:
+			p = d.readModel(p)
 		case inNumber:
 			p = d.readNumber(p)
 		case inString:
@@ -206,8 +211,11 @@ func (d *document) meaning(name []byte) key {
 			return objectKey
 		}
 	case levelResponse:
-		if string(name) == "usage" {
+		switch string(name) {
+		case "usage":
 			return objectKey
+		case "model":
+			return modelKey
 		}
 	case levelUsage:
 		switch string(name) {
@@ -231,6 +239,8 @@ func (d *document) startValue(p []byte) []byte {
 		d.startText()
 	case d.key == typeKey: // an event of a type that is no text
 		d.state = ignored
+	case d.key == modelKey:
+		return d.startModel(p)
 	case d.key >= inputKey && isNumber:
 		d.number = number{}
 		d.state = inNumber
@@ -242,6 +252,16 @@ func (d *document) startValue(p []byte) []byte {
 		d.odd = d.odd || d.key >= inputKey
 		return d.startSkip(p)
 	}
+	return p[1:]
+}
+
+// startModel begins the model's name, of which the last counts.
+func (d *document) startModel(p []byte) []byte {
+	d.model = model{}
+	if p[0] != '"' {
+		return d.startSkip(p)
+	}
+	d.state = inModel
 	return p[1:]
 }
 
@@ -259,6 +279,28 @@ func (d *document) startSkip(p []byte) []byte {
 		return p
 	}
 	return p[1:]
+}
+
+// readModel reads the model's name, as far as there is room for it.
+func (d *document) readModel(p []byte) []byte {
+	for i, c := range p {
+		if c == '"' {
+			d.model.known = d.model.n > 0
+			d.state = wantComma
+			return p[i+1:]
+		}
+		if !d.model.put(c) {
+			return d.skipRest(p[i:])
+		}
+	}
+	return nil
+}
+
+// skipRest goes on within a string without reading it.
+func (d *document) skipRest(p []byte) []byte {
+	d.text.escape = 0
+	d.state = inString
+	return p
 }
 
 // readNumber reads a number up to the byte behind it, which it leaves.
@@ -363,4 +405,10 @@ func (d *document) tokens() (n int64, plain bool) {
 	in, out, total := d.counts[0], d.counts[1], d.counts[2]
 	n = max(plus(in.value, out.value), total.value)
 	return n, !d.odd && (total.seen || in.seen && out.seen)
+}
+
+// parts returns what goes in and what comes out, and whether both were said.
+func (d *document) parts() (input, output int64, said bool) {
+	in, out := d.counts[0], d.counts[1]
+	return in.value, out.value, in.seen && out.seen
 }

@@ -2,21 +2,26 @@ package usage
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // reference reads a whole body the slow way. ok is false if it does not judge:
 // where something is no JSON, or a number is odd.
 type reference struct {
-	sum   int64
-	found bool
-	ok    bool
-	exact bool
+	sum     int64
+	in, out int64
+	model   string // of the last closing event that gives a text for it
+	found   bool
+	ok      bool
+	exact   bool
+	parted  bool // input and output were said
 }
 
 // member is an object's key and value; a list, because keys may repeat.
@@ -76,19 +81,26 @@ var plainNumber = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
 // response takes the usage out of a response object.
 func (r *reference) response(objects ...any) {
 	most := map[string]int64{}
+	var model string
 	for _, o := range objects {
 		members, _ := o.([]member)
 		for _, u := range members {
-			if u.key == "usage" {
+			switch u.key {
+			case "usage":
 				r.usage(u.value, most)
+			case "model":
+				model, _ = u.value.(string)
 			}
 		}
 	}
+	r.model = cmp.Or(model, r.model)
 	in, haveIn := most["input_tokens"]
 	out, haveOut := most["output_tokens"]
 	total, haveTotal := most["total_tokens"]
 	r.exact = r.exact && (haveIn && haveOut || haveTotal)
+	r.parted = r.parted && haveIn && haveOut
 	r.sum = plus(r.sum, max(plus(in, out), total))
+	r.in, r.out = plus(r.in, in), plus(r.out, out)
 	r.found = true
 }
 
@@ -148,7 +160,7 @@ func (r *reference) stream(body string) {
 }
 
 func refer(contentType, body string) reference {
-	r := reference{ok: true, exact: true}
+	r := reference{ok: true, exact: true, parted: true}
 	body = strings.TrimPrefix(body, "\ufeff")
 	if contentType == jsonType {
 		if members := r.parse(body); members != nil {
@@ -167,16 +179,20 @@ func FuzzBody(f *testing.F) {
 		`{"usage":` + plain + `}`, created + completed(plain), "\ufeff" + completed(`{"total_tokens":5}`) + "data: [DONE]\n\n",
 		`data: {"response":{"usage":{"total_tokens":7}},` + "\r\n" + `data:"type":"response.failed"}` + "\r\n\r\n",
 		`{"output":"` + forged + `","us\u0061ge":{"input_tokens":1e3,"input_tokens":5},"usage":null}`,
+		`{"metadata":{"model":"no"},"model":"gpt-5","tools":[{"model":"no"}]}`, closing("gpt-5") + closing(strings.Repeat("é", 40)) + closing(""), closing(`\u0061`),
+		`{"model":"a","model":{"model":"b"}}`, `{"model":"` + strings.Repeat("\xf0\x9d\x84", 30) + `"}`,
 		`{"usage":{"total_tokens":1},"usage":{"total_tokens":-2.5}}`, `data:{"type":null,"type":"response.completed","response":{"usage":{"total_tokens":9}}}`,
 	} {
 		f.Add(s, uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, body string, piece uint8) {
 		for _, contentType := range []string{jsonType, sseType} {
-			n, exact := meter(contentType, body, 0).Tokens()
+			m := meter(contentType, body, 0)
+			n, exact := m.Tokens()
 			for _, size := range []int{1, int(piece)} {
-				if n2, exact2 := meter(contentType, body, size).Tokens(); n != n2 || exact != exact2 {
-					t.Fatalf("%s: whole %d, %t; in pieces of %d %d, %t", contentType, n, exact, size, n2, exact2)
+				m2 := meter(contentType, body, size)
+				if n2, exact2 := m2.Tokens(); n != n2 || exact != exact2 || read(m) != read(m2) {
+					t.Fatalf("%s: whole %d, %t, %+v; in pieces of %d %d, %t, %+v", contentType, n, exact, read(m), size, n2, exact2, read(m2))
 				}
 			}
 			floor := Estimate(int64(len(body)))
@@ -191,29 +207,51 @@ func FuzzBody(f *testing.F) {
 			if r.ok && (n != want || exact != (r.found && r.exact)) {
 				t.Fatalf("%s: %d, exact %t; want %d, exact %t", contentType, n, exact, want, r.found && r.exact)
 			}
+			if r.ok {
+				r.checkDetails(t, body, read(m))
+			}
 		}
 	})
 }
 
+// checkDetails holds a meter to the reference. Where the body has escapes, a
+// model may be given up, and an earlier one or none stand in its place.
+func (r *reference) checkDetails(t *testing.T, body string, got details) {
+	t.Helper()
+	if exact := r.found && r.exact && r.parted; got.exact != exact || got.input != r.in || got.output != r.out {
+		t.Fatalf("%+v; want %d, %d, exact %t", got, r.in, r.out, exact)
+	}
+	model := string([]rune(got.model)) // with U+FFFD for what is no UTF-8, as encoding/json has it
+	whole := len(got.model) <= maxModel-utf8.UTFMax
+	if !strings.Contains(body, `\`) && (!strings.HasPrefix(r.model, model) || whole && model != r.model) {
+		t.Fatalf("model %q, want %q", got.model, r.model)
+	}
+	if len(got.model) > maxModel {
+		t.Fatalf("the model has %d bytes", len(got.model))
+	}
+}
+
 // FuzzHostile puts hostile text wherever a model or a client can have some in
-// an answer. It must never change the count.
+// an answer. It must never change the count, or the model.
 func FuzzHostile(f *testing.F) {
 	for _, s := range []string{
 		"", `"`, `\`, `\\"`, `","usage":{"total_tokens":0},"a":"`, "\n\ndata: " + `{"type":"response.completed"}` + "\n\n", "\r\r", "usage", "type",
-		"response.completed", `}}}]]`, "{[{", "\u2028\x00\x7f\xff", `\u0022`, "response", "total_tokens", strings.Repeat("a\\\"", 50),
+		"response.completed", "model", `","model":"no","a":"`, `}}}]]`, "{[{", "\u2028\x00\x7f\xff", `\u0022`, "response", "total_tokens", strings.Repeat("a\\\"", 50),
 	} {
 		f.Add(s, s, uint16(7), uint16(5), uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, text, key string, in, out uint16, piece uint8) {
 		response := hostile(t, text, key, in, out)
 		stream := event(t, "response.output_text.delta", "delta", text) + event(t, key, "delta", text) +
-			event(t, "response.output_item.done", "item", map[string]any{"usage": map[string]int{"total_tokens": 1 << 40}, "text": text, key: text}) +
+			event(t, "response.output_item.done", "item", map[string]any{"usage": map[string]int{"total_tokens": 1 << 40}, "model": "no", "text": text, key: text}) +
 			fmt.Sprintf("event: response.completed\ndata: {\"type\":\"response.completed\",\"text\":%s,\"response\":%s}\n\n", quote(t, text), response)
 		want := int64(in) + int64(out)
+		whole := details{"gpt-5", int64(in), int64(out), true}
 		for contentType, body := range map[string]string{jsonType: response, sseType: stream} {
 			for _, size := range []int{0, 1, int(piece)} {
-				if n, exact := meter(contentType, body, size).Tokens(); n != want || !exact {
-					t.Fatalf("%s in pieces of %d: %d, exact %t; want %d\n%s", contentType, size, n, exact, want, body)
+				m := meter(contentType, body, size)
+				if n, exact := m.Tokens(); n != want || !exact || read(m) != whole {
+					t.Fatalf("%s in pieces of %d: %d, exact %t, %+v; want %d, %+v\n%s", contentType, size, n, exact, read(m), want, whole, body)
 				}
 			}
 		}
@@ -224,9 +262,9 @@ func FuzzHostile(f *testing.F) {
 // attacker's.
 func hostile(t *testing.T, text, key string, in, out uint16) string {
 	s, k := quote(t, text), quote(t, key)
-	nested := fmt.Sprintf(`{%s:%s,"usage":{"input_tokens":99999999,"total_tokens":99999999},"type":"response.completed","response":{"usage":{"total_tokens":99999999}}}`, k, s)
-	return fmt.Sprintf(`{"id":%s,"instructions":%s,"metadata":{%s:%s},"tools":[%s],"output":[%s,{"arguments":%s}],"usage":{"input_tokens":%d,"details":%s,"output_tokens":%d},"user":%s}`,
-		s, s, k, s, nested, nested, quote(t, nested), in, nested, out, s)
+	nested := fmt.Sprintf(`{%s:%s,"model":"no","usage":{"input_tokens":99999999,"total_tokens":99999999},"type":"response.completed","response":{"model":"no","usage":{"total_tokens":99999999}}}`, k, s)
+	return fmt.Sprintf(`{"id":%s,"instructions":%s,"metadata":{"model":%s,%s:%s},"model":"gpt-5","tools":[%s],"output":[%s,{"arguments":%s}],"usage":{"input_tokens":%d,"details":%s,"output_tokens":%d},"user":%s}`,
+		s, s, s, k, s, nested, nested, quote(t, nested), in, nested, out, s)
 }
 
 func event(t *testing.T, kind, key string, value any) string {

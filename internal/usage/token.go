@@ -102,6 +102,46 @@ func hex(c byte) rune {
 	return 1 << 16 // it stays above utf8.RuneSelf however it is shifted: at most 12 more
 }
 
+// maxModel is what is kept of a model's name, in bytes.
+const maxModel = 64
+
+// model collects a model's name. One with an escape is given up: such a name is
+// none that the upstream has.
+type model struct {
+	buf   [maxModel]byte
+	n     uint8
+	known bool
+}
+
+// put takes a byte of the name; it returns false if no more is wanted.
+func (m *model) put(c byte) bool {
+	if int(m.n) == len(m.buf) {
+		m.known = true
+		m.n = uint8(wholeRunes(m.buf[:]))
+		return false
+	}
+	if c == '\\' || c < ' ' {
+		m.n = 0
+		return false
+	}
+	m.buf[m.n] = c
+	m.n++
+	return true
+}
+
+// wholeRunes returns the length of p without a rune at its end that was cut.
+func wholeRunes(p []byte) int {
+	for i := 1; i < utf8.UTFMax && i <= len(p); i++ {
+		if last := p[len(p)-i:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) {
+				return len(p) - i
+			}
+			break
+		}
+	}
+	return len(p)
+}
+
 // number reads a JSON number. Only 0 and digits without a leading 0 are plain.
 // For every other one it keeps an upper bound of its value, so that no way of
 // writing a number makes it count for less.

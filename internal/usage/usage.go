@@ -1,11 +1,12 @@
 // Package usage reads how many tokens an answer of OpenAI's Responses API has
-// cost while the answer passes: it holds nothing back and keeps no text.
+// cost, and of which model, while the answer passes: it holds nothing back and
+// keeps no text but that name.
 //
 // What the model says, and what a client makes the upstream repeat, reaches a
 // body only inside JSON strings or below other keys. So the package follows the
-// JSON closely enough to know where it stands, and believes numbers at one path
-// only: usage.input_tokens, output_tokens and total_tokens of the answer, or of
-// the response in a stream's closing event.
+// JSON closely enough to know where it stands, and believes what stands at four
+// paths only: model, usage.input_tokens, output_tokens and total_tokens of the
+// answer, or of the response in a stream's closing event.
 package usage
 
 import (
@@ -24,6 +25,10 @@ type Meter struct {
 	sum   int64
 	found bool // a closing event, or the answer itself, has been added to sum
 	odd   bool // one of them was cut, malformed, or without plain numbers
+
+	input, output int64
+	partless      bool  // a closing event did not say both
+	model         model // of the last closing event that named one
 }
 
 type kind uint8
@@ -112,7 +117,13 @@ func (m *Meter) add() {
 	}
 	n, plain := m.doc.tokens()
 	m.sum = plus(m.sum, n)
+	in, out, said := m.doc.parts()
+	m.input, m.output = plus(m.input, in), plus(m.output, out)
+	m.partless = m.partless || !said
 	m.found = true
+	if m.doc.model.known {
+		m.model = m.doc.model
+	}
 	if !plain || m.doc.state != ended {
 		m.odd = true
 	}
@@ -126,14 +137,43 @@ func (m *Meter) add() {
 // An event without its closing empty line counts if its document is whole,
 // since the tokens are spent all the same.
 func (m *Meter) Tokens() (n int64, exact bool) {
-	all := *m // the meter itself goes on
-	if all.kind != counting {
-		all.add()
-	}
+	all := m.settled()
 	if all.found && !all.odd {
 		return all.sum, true
 	}
 	return max(all.sum, Estimate(all.bytes)), false
+}
+
+// settled is what the meter would be if the body were over; it itself goes on.
+func (m *Meter) settled() Meter {
+	all := *m
+	if all.kind != counting {
+		all.add()
+	}
+	return all
+}
+
+// Usage returns what the answer says of its tokens, input and output apart.
+// Several closing events add up. They are exact if [Meter.Tokens] are and each
+// event said both. Otherwise they are what was read, and nothing is estimated.
+func (m *Meter) Usage() (input, output int64, exact bool) {
+	all := m.settled()
+	return all.input, all.output, all.found && !all.odd && !all.partless
+}
+
+// Model returns which model the answer says has made it, cut to 64 bytes at a
+// rune's boundary; nil if it has not said so yet, or in a string with escapes.
+// It need not be UTF-8, and is valid until the next Write. The last closing
+// event that names one counts.
+func (m *Meter) Model() []byte {
+	last := &m.model
+	if m.doc.closing && m.doc.model.known {
+		last = &m.doc.model
+	}
+	if last.n == 0 {
+		return nil
+	}
+	return last.buf[:last.n]
 }
 
 // Estimate returns how many tokens a number of bytes stands for, where nobody
