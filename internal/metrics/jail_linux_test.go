@@ -1,0 +1,152 @@
+package metrics
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
+)
+
+// jailVar names the folder of the one who serves in jail: that cannot be undone
+// in the process that runs the tests.
+const jailVar = "METRICS_TEST_JAIL"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(jailVar); dir != "" {
+		serveJailed(dir)
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// greeting is what the jailed one says first.
+type greeting struct{ TCP, Unix, Jail string }
+
+func must(err error) {
+	if err != nil {
+		os.Stderr.WriteString("jailed: " + err.Error() + "\n")
+		os.Exit(3)
+	}
+}
+
+func serveJailed(dir string) {
+	m := New(example())
+	var listeners []net.Listener
+	for _, addr := range []string{"127.0.0.1:0", "unix:" + dir + "/m"} {
+		l, err := Listen(addr)
+		must(err)
+		listeners = append(listeners, l)
+	}
+	report, err := jail.Enter(jail.Config{Remove: []string{dir}})
+	must(err)
+	served := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { served <- Serve(l, m.Handler(well)) }()
+	}
+	json.NewEncoder(os.Stdout).Encode(greeting{listeners[0].Addr().String(), "unix:" + dir + "/m", report.String()})
+	io.Copy(io.Discard, os.Stdin)
+	for _, l := range listeners {
+		must(errors.Join(l.Close(), <-served))
+	}
+}
+
+// static is this test without cgo, as the proxy is built: a binary with cgo, as
+// the race detector makes it, cannot be jailed.
+func static(t *testing.T, dir string) string {
+	t.Helper()
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != syscall.ENOTSUP {
+		return "/proc/self/exe"
+	}
+	binary := filepath.Join(dir, "metrics.test")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return binary
+}
+
+// TestInJail: all that this package does after the sockets are open, it can do
+// in the jail, the removal of the socket included.
+func TestInJail(t *testing.T) {
+	dir := strings.TrimSuffix(strings.TrimPrefix(unixAddr(t), "unix:"), "/m")
+	c := exec.CommandContext(t.Context(), static(t, t.TempDir()))
+	c.Env = append(os.Environ(), jailVar+"="+dir)
+	c.Stderr = os.Stderr
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var g greeting
+	if err := json.NewDecoder(out).Decode(&g); err != nil {
+		t.Fatal(err, c.Wait())
+	}
+	if !strings.Contains(g.Jail, "seccomp=on") || strings.Contains(g.Jail, "landlock=missing") {
+		why := "the jail is not whole here: " + g.Jail
+		if os.Getenv("CI") == "true" {
+			t.Error(why)
+		}
+		t.Log("PARTLY TESTED: " + why)
+	}
+	for _, addr := range []string{g.TCP, g.Unix} {
+		for range 3 {
+			if err := errors.Join(Probe(addr, "/healthz"), Probe(addr, "/readyz")); err != nil {
+				t.Error(err)
+			}
+			if s := scrapeOf(t, addr); s.series["process_cpu_seconds_total"] <= 0 || s.series["go_goroutines"] <= 0 {
+				t.Errorf("the process is not in the scrape of %s", addr)
+			}
+		}
+	}
+	in.Close()
+	if err := c.Wait(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(dir + "/m"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
+}
+
+func scrapeOf(t *testing.T, addr string) *scrape {
+	t.Helper()
+	at, err := parse(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, at.network, at.name)
+	}, DisableKeepAlives: true}
+	answer, err := (&http.Client{Transport: transport, Timeout: long}).Get("http://localhost/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := parseText(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

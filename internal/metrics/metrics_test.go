@@ -1,0 +1,311 @@
+package metrics
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+)
+
+func constant(n float64) func() float64 { return func() float64 { return n } }
+
+// example is a Config as the program's.
+func example() Config {
+	return Config{
+		Version: "1.2.3", Revision: "abc", GoVersion: "go1.26",
+		Protections: []Protection{
+			{Name: "secret-memory", State: "memfd_secret"},
+			{Name: "landlock", State: "abi3 (no rules for TCP: \"kernel\\6.1\"\n)", Missing: true},
+		},
+		Routes: []string{"responses", "shutdown"},
+		Codes:  []string{"route_not_allowed", "upstream_unreachable", "rate_limited"},
+		Values: []Value{
+			{Name: Connections, Help: "Clients' connections.", Read: constant(7)},
+			{Name: UpstreamDials, Help: "Connections begun.", Counter: true, Label: "result", LabelValue: "connected", Read: constant(5)},
+			{Name: UpstreamDials, Help: "Connections begun.", Counter: true, Label: "result", LabelValue: "unreachable", Read: constant(3)},
+			{Name: AuditLost, Help: "Lines that could not be written.", Counter: true, Read: constant(0)},
+			{Name: UpstreamDials, Help: "Connections begun.", Counter: true, Label: "result", LabelValue: "tls_failed", Read: constant(1)},
+			{Name: UpstreamDials, Help: "Connections begun.", Counter: true, Label: "result", LabelValue: "timeout", Read: constant(0)},
+			{Name: UpstreamDials, Help: "Connections begun.", Counter: true, Label: "result", LabelValue: "given_up", Read: constant(0)},
+			{Name: LookupFailures, Help: "Callers not told.", Counter: true, Read: constant(0)},
+			{Name: AcceptFailures, Help: "Connections not taken.", Counter: true, Read: constant(2)},
+		},
+	}
+}
+
+// success is an answer that streamed.
+func success() *audit.Entry {
+	return &audit.Entry{
+		Duration: 3 * time.Second, FirstByte: 700 * time.Millisecond, Route: "responses", Status: 200, BytesIn: 100, BytesOut: 2000,
+		Streamed: true, Tokens: true, InputTokens: 30, OutputTokens: 40, Upstream: true, Reused: true,
+	}
+}
+
+// is checks series of s, named without the prefix.
+func (s *scrape) is(t *testing.T, want map[string]float64) {
+	t.Helper()
+	for series, n := range want {
+		if got, ok := s.series[prefix+series]; !ok || got != n {
+			t.Errorf("%s is %v (there: %t), want %v", series, got, ok, n)
+		}
+	}
+}
+
+func TestNothingYet(t *testing.T) {
+	s := read(t, New(example()))
+	for series, n := range s.series {
+		for _, zero := range []string{"requests", "refusals", "time_to", "request_", "response_", "tokens", "upstream_requests"} {
+			if strings.HasPrefix(series, prefix+zero) && n != 0 {
+				t.Errorf("%s is %v", series, n)
+			}
+		}
+	}
+	s.is(t, map[string]float64{
+		`build_info{version="1.2.3",revision="abc",goversion="go1.26"}`:                       1,
+		`protection_info{name="secret-memory",state="memfd_secret"}`:                          1,
+		`protection_info{name="landlock",state="abi3 (no rules for TCP: \"kernel\\6.1\"\n)"}`: 1,
+		`protection_missing{name="secret-memory"}`:                                            0,
+		`protection_missing{name="landlock"}`:                                                 1,
+		`client_connections`:                                                                  7,
+		`upstream_dials_total{result="connected"}`:                                            5,
+		`upstream_dials_total{result="unreachable"}`:                                          3,
+		`upstream_dials_total{result="tls_failed"}`:                                           1,
+		`requests_total{route="none",class="4xx"}`:                                            0,
+		`requests_total{route="other",class="other"}`:                                         0,
+		`refusals_total{code="rate_limited"}`:                                                 0,
+		`refusals_total{code="other"}`:                                                        0,
+		`requests_in_flight`:                                                                  0,
+	})
+	for _, name := range []string{"process_start_time_seconds", "go_goroutines", "go_memstats_heap_alloc_bytes", "go_memstats_sys_bytes"} {
+		if s.series[name] <= 0 {
+			t.Errorf("%s is %v", name, s.series[name])
+		}
+	}
+	if d := time.Since(time.UnixMilli(int64(s.series["process_start_time_seconds"] * 1000))); d < 0 || d > time.Hour {
+		t.Errorf("started %v ago", d)
+	}
+	if _, ok := cpuTime(); ok && s.series["process_cpu_seconds_total"] <= 0 {
+		t.Error("no processor time")
+	}
+}
+
+func TestEmptyConfig(t *testing.T) {
+	s := read(t, New(Config{}))
+	if _, ok := s.kinds[prefix+"protection_info"]; ok {
+		t.Error("a family without samples")
+	}
+	s.is(t, map[string]float64{`build_info{version="",revision="",goversion=""}`: 1, `refusals_total{code="other"}`: 0})
+}
+
+func TestOneRequest(t *testing.T) {
+	m := New(example())
+	m.Begin()
+	read(t, m).is(t, map[string]float64{"requests_in_flight": 1, `requests_total{route="responses",class="2xx"}`: 0})
+	m.End(success())
+	read(t, m).is(t, map[string]float64{
+		"requests_in_flight":                            0,
+		`requests_total{route="responses",class="2xx"}`: 1, `requests_total{route="none",class="2xx"}`: 0,
+		`tokens_total{direction="input"}`: 30, `tokens_total{direction="output"}`: 40,
+		"request_body_bytes_total": 100, "response_body_bytes_total": 2000,
+		`upstream_requests_total{connection="new"}`: 0, `upstream_requests_total{connection="reused"}`: 1,
+		`time_to_first_byte_seconds_bucket{le="0.5"}`: 0, `time_to_first_byte_seconds_bucket{le="1"}`: 1, "time_to_first_byte_seconds_sum": 0.7, "time_to_first_byte_seconds_count": 1,
+		`request_duration_seconds_bucket{le="2.5"}`: 0, `request_duration_seconds_bucket{le="5"}`: 1, `request_duration_seconds_bucket{le="1800"}`: 1, "request_duration_seconds_sum": 3,
+		`refusals_total{code="other"}`: 0,
+	})
+}
+
+// What never went to the upstream says nothing about how long the upstream took.
+func TestRefusalsAreNotTimed(t *testing.T) {
+	m := New(example())
+	m.Begin()
+	m.End(&audit.Entry{Status: 403, Code: "route_not_allowed", Duration: time.Millisecond, FirstByte: time.Millisecond, BytesOut: 10})
+	read(t, m).is(t, map[string]float64{
+		`requests_total{route="none",class="4xx"}`: 1, `refusals_total{code="route_not_allowed"}`: 1, "response_body_bytes_total": 10,
+		"time_to_first_byte_seconds_count": 0, "request_duration_seconds_count": 0, `upstream_requests_total{connection="new"}`: 0,
+	})
+	m.Begin()
+	m.End(&audit.Entry{Route: "responses", Status: 502, Code: "upstream_unreachable", Duration: time.Millisecond, Upstream: true})
+	read(t, m).is(t, map[string]float64{
+		`requests_total{route="responses",class="5xx"}`: 1, `refusals_total{code="upstream_unreachable"}`: 1,
+		"time_to_first_byte_seconds_count": 0, "request_duration_seconds_count": 1, `upstream_requests_total{connection="new"}`: 1,
+	})
+}
+
+// Nothing that a client or the upstream chooses makes a series, and nothing
+// makes a counter fall.
+func TestWhatOthersChoose(t *testing.T) {
+	m := New(example())
+	before := read(t, m)
+	for _, e := range []audit.Entry{
+		{Route: "/etc/passwd", Status: 999, Code: "made-up\"} 1\n", Model: "m", RequestID: "r"},
+		{Route: "other", Code: "other", Status: 199},
+		{Status: -1, BytesIn: -5, BytesOut: math.MinInt64, Tokens: true, InputTokens: -1, OutputTokens: -9, Upstream: true, Duration: -time.Second, FirstByte: -1},
+		{Tokens: false, InputTokens: 5, OutputTokens: 5},
+		{Tokens: true, InputTokens: math.MaxInt64, OutputTokens: math.MaxInt64},
+		{Caller: audit.Caller{Command: "evil"}},
+	} {
+		m.Begin()
+		m.End(&e)
+	}
+	s := read(t, m)
+	for series := range s.series {
+		if _, ok := before.series[series]; !ok {
+			t.Errorf("%s is new", series)
+		}
+	}
+	s.is(t, map[string]float64{
+		`requests_total{route="other",class="other"}`: 2, `requests_total{route="none",class="other"}`: 1, `requests_total{route="none",class="none"}`: 3,
+		`refusals_total{code="other"}`: 2, "request_body_bytes_total": 0, "response_body_bytes_total": 0,
+		`tokens_total{direction="input"}`: maxTokens, `request_duration_seconds_bucket{le="0.005"}`: 1, "request_duration_seconds_sum": 0, "time_to_first_byte_seconds_count": 0,
+	})
+}
+
+func TestClasses(t *testing.T) {
+	for status, want := range map[int]string{0: "none", 100: other, 199: other, 200: "2xx", 299: "2xx", 302: "3xx", 429: "4xx", 500: "5xx", 599: "5xx", 600: other, -200: other, math.MaxInt: other} {
+		if got := classes[classOf(status)]; got != want {
+			t.Errorf("%d is %s, want %s", status, got, want)
+		}
+	}
+}
+
+func TestBuckets(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-1: "0.005", 0: "0.005", 5 * time.Millisecond: "0.005", 5*time.Millisecond + 1: "0.01", time.Second: "1", time.Second + 1: "2.5",
+		30 * time.Minute: "1800", 30*time.Minute + 1: "+Inf", math.MaxInt64: "+Inf",
+	} {
+		var h histogram
+		h.observe(d)
+		for i := range h.buckets {
+			if (h.buckets[i].Load() == 1) != (bound(i) == want) {
+				t.Errorf("%v: bucket %s has %d", d, bound(i), h.buckets[i].Load())
+			}
+		}
+	}
+}
+
+func TestBugsPanic(t *testing.T) {
+	good := Value{Name: "good_total", Help: "Good.", Counter: true, Label: "l", LabelValue: "a", Read: constant(0)}
+	with := func(change func(*Value)) []Value {
+		v := good
+		v.LabelValue = "b"
+		change(&v)
+		return []Value{good, v}
+	}
+	New(Config{Values: with(func(*Value) {})})
+	for what, values := range map[string][]Value{
+		"no name":           with(func(v *Value) { v.Name = "" }),
+		"bad name":          with(func(v *Value) { v.Name = "a b" }),
+		"a line in a name":  with(func(v *Value) { v.Name = "a\nb" }),
+		"bad label":         with(func(v *Value) { v.Label = "a-b" }),
+		"no help":           with(func(v *Value) { v.Help = "" }),
+		"no Read":           with(func(v *Value) { v.Read = nil }),
+		"other help":        with(func(v *Value) { v.Help = "Other." }),
+		"other kind":        with(func(v *Value) { v.Counter = false }),
+		"other label":       with(func(v *Value) { v.Label = "m" }),
+		"same series":       with(func(v *Value) { v.LabelValue = "a" }),
+		"no value of label": with(func(v *Value) { v.LabelValue = "" }),
+		"no label":          with(func(v *Value) { v.Label = "" }),
+		"taken":             with(func(v *Value) { v.Name = "requests_total" }),
+	} {
+		func() {
+			defer func() {
+				if r := recover(); r == nil || !strings.HasPrefix(fmt.Sprint(r), "metrics: bug: ") {
+					t.Errorf("%s: %v", what, r)
+				}
+			}()
+			New(Config{Values: values})
+		}()
+	}
+}
+
+// While many count, no series that counts falls from one scrape to the next,
+// histograms hold, and in the end nothing is missing.
+func TestScrapesDuringUpdates(t *testing.T) {
+	const workers, each = 4, 5000
+	m := New(example())
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := range each {
+				e := success()
+				e.Duration = time.Duration(i) * time.Duration(w+1) * time.Millisecond
+				m.Begin()
+				m.End(e)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	last, scrapes := read(t, m), 0
+	for running := true; running; scrapes++ {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		s := read(t, m)
+		compare(t, last, s)
+		last = s
+	}
+	last.is(t, map[string]float64{
+		"requests_in_flight": 0, `requests_total{route="responses",class="2xx"}`: workers * each, "request_duration_seconds_count": workers * each,
+		`tokens_total{direction="output"}`: workers * each * 40, "response_body_bytes_total": workers * each * 2000,
+	})
+	t.Logf("%d scrapes", scrapes)
+}
+
+func compare(t *testing.T, before, after *scrape) {
+	t.Helper()
+	if n := after.series[prefix+"requests_in_flight"]; n < 0 {
+		t.Fatalf("%v in flight", n)
+	}
+	for series, n := range before.series {
+		family, _, _ := strings.Cut(series, "{")
+		if kind := after.kinds[family]; kind != "gauge" && after.series[series] < n {
+			t.Fatalf("%s fell from %v to %v", series, n, after.series[series])
+		}
+	}
+}
+
+func TestCountingAllocatesNothing(t *testing.T) {
+	m, e := New(example()), success()
+	e.Code = "rate_limited"
+	if n := testing.AllocsPerRun(1000, func() { m.Begin(); m.End(e) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkBeginEnd(b *testing.B) {
+	m, e := New(example()), success()
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Begin()
+		m.End(e)
+	}
+}
+
+func BenchmarkBeginEndParallel(b *testing.B) {
+	m := New(example())
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		e := success()
+		for pb.Next() {
+			m.Begin()
+			m.End(e)
+		}
+	})
+}
+
+func BenchmarkScrape(b *testing.B) {
+	m := New(example())
+	b.ReportAllocs()
+	for b.Loop() {
+		p := page{text: make([]byte, 0, 16<<10)}
+		m.write(&p)
+		b.SetBytes(int64(len(p.text)))
+	}
+}
