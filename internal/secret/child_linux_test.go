@@ -24,8 +24,9 @@ const childVar = "SECRET_TEST_CHILD"
 const nobody = 65534
 
 var jobs = map[string]func(){
-	"read":  jobRead,
-	"panic": jobPanic,
+	"read":   jobRead,
+	"panic":  jobPanic,
+	"rotate": jobRotate,
 }
 
 func TestMain(m *testing.M) {
@@ -49,7 +50,7 @@ func jobRead() {
 	if os.Getenv("DROP") != "" {
 		must(syscall.Setresuid(nobody, nobody, nobody))
 	}
-	k, err := Read(0, Policy(os.Getenv("POLICY")))
+	k, err := Read(0, Config{Policy: Policy(os.Getenv("POLICY"))})
 	if err != nil {
 		fmt.Println("error:", strings.ReplaceAll(err.Error(), "\n", " "))
 	} else {
@@ -60,7 +61,7 @@ func jobRead() {
 }
 
 func jobPanic() {
-	k, err := Read(0, Auto)
+	k, err := Read(0, Config{})
 	must(err)
 	s, err := k.Slot(context.Background())
 	must(err)

@@ -78,8 +78,8 @@ func TestWipeWaitsForLine(t *testing.T) {
 // is refused to readers.
 func waitForWriter(t *testing.T, k *Key) {
 	t.Helper()
-	for end := time.Now().Add(deadline); k.mu.TryRLock(); runtime.Gosched() {
-		k.mu.RUnlock()
+	for end := time.Now().Add(deadline); k.current.Load().mu.TryRLock(); runtime.Gosched() {
+		k.current.Load().mu.RUnlock()
 		if time.Now().After(end) {
 			t.Fatal("Wipe does not begin")
 		}

@@ -19,7 +19,10 @@ import (
 // deadline is how long a test waits for what takes microseconds.
 const deadline = 30 * time.Second
 
-const key16 = "sk-proj_Aa09-zZ_"
+const (
+	key16  = "sk-proj_Aa09-zZ_"
+	prefix = "authorization: Bearer "
+)
 
 // keyOf is a key of n characters.
 func keyOf(n int) string { return strings.Repeat(key16, n/len(key16)+1)[:n] }
@@ -135,7 +138,7 @@ func readFrom(t testing.TB, fd int) (*Key, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		k, err := Read(fd, Auto)
+		k, err := Read(fd, Config{})
 		done <- result{k, err}
 	}()
 	select {
@@ -285,7 +288,7 @@ func spyOn(t testing.TB, fd int) *spy {
 	before := secretMappings(t)
 	s := &spy{done: make(chan error, 1)}
 	go func() {
-		k, err := Read(fd, Require)
+		k, err := Read(fd, Config{Policy: Require})
 		s.key = k
 		s.done <- err
 	}()

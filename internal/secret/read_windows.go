@@ -7,7 +7,10 @@ import (
 )
 
 // readFD reads from the standard input handle; fd can only be 0.
-func readFD(_ int, p []byte) (int, error) {
+func readFD(fd int, p []byte) (int, error) {
+	if fd != 0 {
+		return 0, errors.New("only standard input can be read on this system")
+	}
 	handle, err := windows.GetStdHandle(windows.STD_INPUT_HANDLE)
 	if err != nil {
 		return 0, err

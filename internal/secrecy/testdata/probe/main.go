@@ -50,7 +50,7 @@ func run() error {
 	if _, err := harden.Process(); err != nil {
 		return err
 	}
-	key, err := secret.Read(0, secret.Require)
+	key, err := secret.Read(0, secret.Config{Policy: secret.Require})
 	if err != nil {
 		return err
 	}

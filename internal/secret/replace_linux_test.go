@@ -1,0 +1,411 @@
+package secret
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+)
+
+// twinKey is a key whose second half is its first in small letters: whoever
+// sees one can tell whether it is whole, without knowing which it is.
+func twinKey() string {
+	half := rand.Text() + rand.Text()
+	return half + strings.ToLower(half)
+}
+
+func wholeTwin(line []byte) bool {
+	key := line[len(prefix) : len(line)-len(suffix)]
+	half := len(key) / 2
+	for i, c := range key[:half] {
+		if c|0x20 != key[half+i] || c == 0 {
+			return false
+		}
+	}
+	return half > 0
+}
+
+// spareKey is an empty key that can be set.
+func spareKey(t testing.TB, cfg Config) *Key {
+	t.Helper()
+	k, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unmapLater(t, memoryOf(k))
+	return k
+}
+
+// setTo is Set with a text.
+func setTo(k *Key, text string) error {
+	return k.Set(func(room []byte) (int, error) { return copy(room, text), nil })
+}
+
+// borrow lends k again and again until stop is closed. It returns how often,
+// and how often what it saw was not a whole key.
+func borrow(k *Key, stop <-chan struct{}) (seen, torn int64) {
+	for {
+		select {
+		case <-stop:
+			return seen, torn
+		default:
+		}
+		err := k.Line(func(line []byte) error {
+			before := wholeTwin(line)
+			runtime.Gosched()
+			if !before || !wholeTwin(line) {
+				torn++
+			}
+			return nil
+		})
+		if err != nil {
+			torn++
+		}
+		seen++
+	}
+}
+
+// rotate replaces k from fd until the input ends, under eight borrowers.
+func rotate(k *Key, fd int) (replaced int, seen, torn int64, err error) {
+	if err := k.Replace(fd); err != nil { // nobody can borrow before
+		return 0, 0, 0, err
+	}
+	stop := make(chan struct{})
+	var users sync.WaitGroup
+	for range 8 {
+		users.Go(func() {
+			s, bad := borrow(k, stop)
+			atomic.AddInt64(&seen, s)
+			atomic.AddInt64(&torn, bad)
+		})
+	}
+	for replaced = 1; err == nil; replaced++ {
+		err = k.Replace(fd)
+	}
+	close(stop)
+	users.Wait()
+	if err == io.EOF {
+		err = nil
+	}
+	return replaced - 1, seen, torn, err
+}
+
+func TestReplaceUnderBorrowers(t *testing.T) {
+	const keys = 1000
+	var in strings.Builder
+	last := ""
+	for range keys {
+		last = twinKey()
+		in.WriteString(last + "\n")
+	}
+	k := spareKey(t, Config{})
+	replaced, seen, torn, err := rotate(k, pipeOf(t, in.String()))
+	if replaced != keys || err != nil {
+		t.Errorf("%d of %d keys, %v", replaced, keys, err)
+	}
+	if torn != 0 || seen == 0 {
+		t.Errorf("of %d borrowed keys, %d were not whole", seen, torn)
+	}
+	if got := lineOf(t, k); got != prefix+last+suffix {
+		t.Errorf("the last key is not there: %q", got)
+	}
+	if i := firstNonZero(k.spare().room.slice()); i >= 0 {
+		t.Errorf("byte %d of the spare page is not zero", i)
+	}
+}
+
+// jobRotate is TestReplaceUnderBorrowers where its parent can scan.
+func jobRotate() {
+	if os.Getenv("NO_MEMFD_SECRET") != "" {
+		must(deny(unix.SYS_MEMFD_SECRET, unix.ENOSYS))
+	}
+	k, err := New(Config{Policy: Policy(os.Getenv("POLICY"))})
+	must(err)
+	replaced, seen, torn, err := rotate(k, 0)
+	kind, _ := k.Memory()
+	fmt.Printf("%s: %d replaced, some seen %t, %d torn, %v\n", kind, replaced, seen > 0, torn, err)
+	time.Sleep(time.Hour) // the parent ends this process
+}
+
+// After 1,000 replacements under load none of the old keys is anywhere, and the
+// last one only where it should be.
+func TestReplacedKeysAreGone(t *testing.T) {
+	for _, c := range []struct {
+		policy, without, kind string
+		copies                int
+	}{{"require", "", "memfd_secret", 0}, {"auto", "1", "locked", 1}} {
+		if c.policy == "require" {
+			needSecretMemory(t)
+		}
+		keys := make([]string, 1000)
+		for i := range keys {
+			keys[i] = twinKey()
+		}
+		child := startChild(t, "rotate", strings.Join(keys, "\n")+"\n", "POLICY="+c.policy, "NO_MEMFD_SECRET="+c.without)
+		if got, want := child.line(t), c.kind+": 1000 replaced, some seen true, 0 torn, <nil>\n"; got != want {
+			t.Fatalf("%q, want %q; %s", got, want, &child.stderr)
+		}
+		for i, copies := range map[int]int{0: 0, 1: 0, 500: 0, 998: 0, 999: c.copies} {
+			report, err := memscan.Process(child.cmd.Process.Pid, []byte(keys[i]))
+			if err != nil {
+				cannot(t, "memscan: "+err.Error())
+			}
+			if report.Full != copies || report.Fragments != 0 {
+				t.Errorf("%s, key %d: %+v, want %d copies", c.kind, i, report, copies)
+			}
+		}
+	}
+}
+
+func TestReplaceKeepsTheOldKeyOnErrors(t *testing.T) {
+	k := spareKey(t, Config{})
+	if err := k.Line(func([]byte) error { return nil }); err != ErrWiped {
+		t.Errorf("a key that was never set: %v", err)
+	}
+	if err := setTo(k, key16); err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, err, want error) {
+		t.Helper()
+		if !errors.Is(err, want) || strings.Contains(err.Error(), "standard input") {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+		if got := lineOf(t, k); got != prefix+key16+suffix {
+			t.Errorf("%s: the line is %q", what, got)
+		}
+		if i := firstNonZero(k.spare().room.slice()); i >= 0 {
+			t.Errorf("%s: byte %d of the spare page is not zero", what, i)
+		}
+	}
+	for _, c := range keyPolicy {
+		if c.err != nil && c.in != "" {
+			check(c.what, k.Replace(pipeOf(t, c.in)), c.err)
+		}
+	}
+	check("end of input", k.Replace(pipeOf(t, "")), io.EOF)
+	check("closed", k.Replace(1<<29), unix.EBADF)
+	check("empty", setTo(k, ""), ErrEmpty)
+	check("blank", setTo(k, "a b"), ErrBadBytes)
+	of := errors.New("of fill")
+	check("fill fails", k.Set(func(room []byte) (int, error) { return copy(room, key16), of }), of)
+}
+
+func TestSetSurvivesAPanic(t *testing.T) {
+	k := spareKey(t, Config{})
+	func() {
+		defer func() { recover() }()
+		k.Set(func(room []byte) (int, error) { copy(room, key16); panic("in fill") })
+	}()
+	if i := firstNonZero(memoryOf(k)); i >= 0 {
+		t.Errorf("byte %d is not zero", i)
+	}
+	if err := setTo(k, key16); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSetGivesExactlyTheRoom(t *testing.T) {
+	for _, cfg := range []Config{{}, {Room: 5000}, {Header: XAPIKey}} {
+		want := cfg.Room
+		if want == 0 {
+			want = MaxKey
+		}
+		k := spareKey(t, cfg)
+		err := k.Set(func(room []byte) (int, error) {
+			if len(room) != want || cap(room) != want {
+				t.Errorf("%+v: room for %d, capacity %d", cfg, len(room), cap(room))
+			}
+			return copy(room, keyOf(want)), nil
+		})
+		if err != nil || k.Len() != k.MaxLen() {
+			t.Errorf("%+v: %v, Len %d, MaxLen %d", cfg, err, k.Len(), k.MaxLen())
+		}
+	}
+}
+
+func TestReplaceNeedsASpare(t *testing.T) {
+	k := newKey(t, key16)
+	if err := k.Replace(pipeOf(t, "another\n")); err != errNoSpare {
+		t.Error(err)
+	}
+	if k.MaxLen() != k.Len() {
+		t.Errorf("MaxLen %d, Len %d", k.MaxLen(), k.Len())
+	}
+	if got := lineOf(t, k); got != prefix+key16+suffix {
+		t.Errorf("the line is %q", got)
+	}
+}
+
+// One line for each Replace, however many have come, and nothing of a line that
+// is too long becomes a key.
+func TestReplaceTakesOneLine(t *testing.T) {
+	k := spareKey(t, Config{})
+	fd := pipeOf(t, "first\nsecond\r\n"+keyOf(3000)+"\n\nthird\nlast")
+	for _, want := range []any{"first", "second", ErrTooLong, ErrEmpty, "third", "last", io.EOF, io.EOF} {
+		err := k.Replace(fd)
+		if text, ok := want.(string); ok {
+			if err != nil || lineOf(t, k) != prefix+text+suffix {
+				t.Errorf("%q: %q, %v", text, lineOf(t, k), err)
+			}
+		} else if !errors.Is(err, want.(error)) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+}
+
+// A Replace waits for whoever still has the old key, and no one waits for it:
+// neither a new borrower nor Len.
+func TestReplaceWaitsForTheLastBorrower(t *testing.T) {
+	k := spareKey(t, Config{})
+	if err := setTo(k, "old"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	err := k.Line(func(line []byte) error {
+		go func() { done <- setTo(k, "new") }()
+		for end := time.Now().Add(deadline); lineOf(t, k) != prefix+"new"+suffix; runtime.Gosched() {
+			if time.Now().After(end) {
+				t.Fatal("the new key is not lent")
+			}
+		}
+		select {
+		case <-done:
+			t.Error("Set did not wait")
+		default:
+		}
+		if string(line) != prefix+"old"+suffix {
+			t.Errorf("the lent line is %q", line)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if i := firstNonZero(k.spare().room.slice()); i >= 0 {
+		t.Errorf("byte %d of the old key is left", i)
+	}
+}
+
+// Wipe does not wait for a Replace that waits for its input, and what comes
+// then is not taken.
+func TestWipeEndsReplace(t *testing.T) {
+	k := spareKey(t, Config{})
+	if err := setTo(k, "old"); err != nil {
+		t.Fatal(err)
+	}
+	r, w := pipe(t, 0)
+	done := make(chan error, 1)
+	go func() { done <- k.Replace(r) }()
+	writeAll(w, "new")
+	for end := time.Now().Add(deadline); ; runtime.Gosched() { // until Replace has taken that
+		if n, err := unix.IoctlGetInt(r, unix.TIOCINQ); n == 0 && err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("Replace does not read")
+		}
+	}
+	k.Wipe()
+	if err := k.Line(func([]byte) error { return nil }); err != ErrWiped {
+		t.Errorf("Line: %v", err)
+	}
+	writeAll(w, "er\n")
+	unix.Close(w)
+	if err := <-done; err != ErrWiped {
+		t.Errorf("Replace: %v", err)
+	}
+	if err := setTo(k, "another"); err != ErrWiped {
+		t.Errorf("Set: %v", err)
+	}
+	if i := firstNonZero(memoryOf(k)); i >= 0 {
+		t.Errorf("byte %d is not zero", i)
+	}
+}
+
+func TestForget(t *testing.T) {
+	k := spareKey(t, Config{})
+	for _, text := range []string{"first", "second"} {
+		if err := setTo(k, text); err != nil || lineOf(t, k) != prefix+text+suffix {
+			t.Errorf("%s: %v", text, err)
+		}
+		k.Forget()
+		if err := k.Line(func([]byte) error { return nil }); err != ErrWiped || k.Len() != 0 {
+			t.Errorf("%s: Line: %v, Len %d", text, err, k.Len())
+		}
+		if i := firstNonZero(memoryOf(k)); i >= 0 {
+			t.Errorf("%s: byte %d is not zero", text, i)
+		}
+	}
+}
+
+func TestReplaceWipeAndForgetTogether(t *testing.T) {
+	for range 20 {
+		k := spareKey(t, Config{})
+		var users sync.WaitGroup
+		for range 3 {
+			users.Go(func() {
+				for setTo(k, twinKey()) == nil {
+					k.Len()
+				}
+			})
+		}
+		for range 3 {
+			users.Go(func() {
+				for range 100 {
+					k.Line(func(line []byte) error {
+						if !wholeTwin(line) {
+							t.Errorf("line %q", line)
+						}
+						return nil
+					})
+				}
+				k.Forget()
+			})
+		}
+		users.Go(k.Wipe)
+		users.Wait()
+		if i := firstNonZero(memoryOf(k)); i >= 0 || k.Len() != 0 {
+			t.Errorf("byte %d is not zero", i)
+		}
+	}
+}
+
+func TestBuffer(t *testing.T) {
+	b, err := NewBuffer(Auto, 5000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unmapLater(t, b.Bytes())
+	if len(b.Bytes()) < 5000 || firstNonZero(b.Bytes()) >= 0 {
+		t.Errorf("%d bytes, first that is not zero: %d", len(b.Bytes()), firstNonZero(b.Bytes()))
+	}
+	copy(b.Bytes(), key16)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+		if got := fmt.Sprintf(verb, b) + fmt.Sprintf(verb, *b); got != redacted+redacted {
+			t.Errorf("%s prints %q", verb, got)
+		}
+	}
+	if kind, _ := b.Memory(); kind == MemfdSecret {
+		if _, err := procMem(t, b.Bytes()[:1]); err == nil {
+			t.Error("/proc/self/mem reads it")
+		}
+	}
+	b.Wipe()
+	if i := firstNonZero(b.Bytes()); i >= 0 {
+		t.Errorf("byte %d is not zero", i)
+	}
+}
