@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
@@ -49,12 +51,24 @@ type Caller struct {
 	Groups []uint32
 	// TCP tells that a browser could be behind it.
 	TCP bool
+	// PID and Command are those of the process that connected over a unix
+	// socket, if the gate is to Identify; 0 and "" if they are not known.
+	PID     int
+	Command string
+}
+
+// Audit is what there is to be told about who.
+func (who Caller) Audit() audit.Caller {
+	return audit.Caller{UID: who.UID, Known: who.Known, PID: who.PID, Command: who.Command, Unix: !who.TCP}
 }
 
 // Config says whom to admit. The zero value admits everybody.
 type Config struct {
 	// TCP tells that connections come over TCP, too or only.
 	TCP bool
+	// Identify asks who calls even where that decides nothing, so that it can
+	// be told. Then who cannot be told may call all the same.
+	Identify bool
 	// Users may call; if it is empty, everybody may.
 	Users Users
 	// ShutdownUsers may call GET /shutdown, besides passing Users; if it is
@@ -83,6 +97,8 @@ type Gate struct {
 	peers  *peers
 	timer  *time.Timer // of ExpireAfter
 	once   sync.Once   // calls Expired
+
+	unknown atomic.Int64
 }
 
 // New returns a gate. It opens what it needs of the kernel, and fails if the
@@ -92,9 +108,9 @@ func New(cfg Config) (*Gate, error) {
 	if cfg.Limits.ExpireAfter > 0 {
 		g.timer = time.AfterFunc(cfg.Limits.ExpireAfter, func() { g.settle(g.counts.over()) })
 	}
-	if g.needsUID() {
+	if g.needsUID() || cfg.Identify {
 		var err error
-		if g.peers, err = openPeers(cfg.TCP); err != nil {
+		if g.peers, err = openPeers(cfg); err != nil && g.needsUID() {
 			return nil, fmt.Errorf("cannot find out who calls: %w", err)
 		}
 	}
@@ -118,6 +134,18 @@ func (g *Gate) Close() {
 	}
 }
 
+// Unknown is how many connections were refused because the kernel did not say
+// whose they were.
+func (g *Gate) Unknown() int64 { return g.unknown.Load() }
+
+// Open tells whether another request may be admitted: whether the service has
+// not come to its end by its limits.
+func (g *Gate) Open() bool {
+	g.counts.mu.Lock()
+	defer g.counts.mu.Unlock()
+	return !g.counts.expired()
+}
+
 // Visitor is one admitted connection. A nil Visitor may do everything.
 type Visitor struct {
 	gate *Gate
@@ -125,18 +153,20 @@ type Visitor struct {
 }
 
 // Connect finds out who is at the other end of nc, once. Where it matters who
-// that is, it must be known. The visitor must Leave.
+// that is, it must be known. The visitor must Leave, unless it is denied: then
+// it only says who was.
 func (g *Gate) Connect(nc net.Conn) (*Visitor, *Denial) {
 	v := &Visitor{gate: g}
 	_, v.who.TCP = nc.(*net.TCPConn)
 	if g.peers != nil {
 		// Who cannot be told must not pass for uid 0, nor spend what is root's.
-		if v.who = g.peers.caller(nc); !v.who.Known {
-			return nil, deny(UserNotAllowed, 0, "The kernel does not say whose connection this is (it may be half closed). It matters here: connect again, and keep the connection open until the answer is there.")
+		if v.who = g.peers.caller(nc); !v.who.Known && g.needsUID() {
+			g.unknown.Add(1)
+			return v, deny(UserNotAllowed, 0, "The kernel does not say whose connection this is (it may be half closed). It matters here: connect again, and keep the connection open until the answer is there.")
 		}
 	}
 	if !g.counts.connect(v.who.UID) {
-		return nil, deny(TooManyConnections, 1, "Uid %d has too many connections open. Close some; the limit is --max-connections-per-user.", v.who.UID)
+		return v, deny(TooManyConnections, 1, "Uid %d has too many connections open. Close some; the limit is --max-connections-per-user.", v.who.UID)
 	}
 	return v, nil
 }

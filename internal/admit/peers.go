@@ -3,22 +3,28 @@ package admit
 import (
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 )
 
 // peers finds out who is at the other end of connections.
-type peers struct{ diag *diag } // nil where no TCP connections come
+type peers struct {
+	diag     *diag // nil where no TCP connections come, or they cannot be told
+	commands bool  // to be looked up
+}
 
-func openPeers(tcp bool) (*peers, error) {
-	if !tcp {
-		return &peers{}, nil
+// openPeers returns peers also with an error, for what they can tell without.
+func openPeers(cfg Config) (*peers, error) {
+	p := &peers{commands: cfg.Identify}
+	if !cfg.TCP {
+		return p, nil
 	}
-	d, err := openDiag()
-	if err != nil {
-		return nil, err
-	}
-	return &peers{d}, nil
+	var err error
+	p.diag, err = openDiag()
+	return p, err
 }
 
 func (p *peers) close() {
@@ -37,10 +43,23 @@ func (p *peers) caller(nc net.Conn) (who Caller) {
 			who.UID, who.Known = uid, err == nil
 		}
 	case *net.UnixConn:
-		uid, gid, groups, _, err := listen.PeerOfUnix(c)
-		who.UID, who.Groups, who.Known = uid, append(groups, gid), err == nil
+		uid, gid, groups, pid, err := listen.PeerOfUnix(c)
+		who.UID, who.Groups, who.Known, who.PID = uid, append(groups, gid), err == nil, int(pid)
+		if p.commands && err == nil {
+			who.Command = command(pid)
+		}
 	}
 	return who
+}
+
+// command is the name of a process, or "" if it cannot be seen. If the process
+// has ended it may be another's, which has its number now.
+func command(pid int32) string {
+	name, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/comm")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(string(name), "\n")
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
@@ -64,6 +65,7 @@ func (a *answer) Head(status int, fields []http1.Field, length int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.begun = true
+	a.c.entry.Status = status
 	minor := 1
 	if a.c.in != nil {
 		minor = a.c.in.req.Minor
@@ -76,7 +78,7 @@ func (a *answer) Head(status int, fields []http1.Field, length int64) {
 	default:
 		a.framing = untilClose
 	}
-	a.last = a.last || a.framing == untilClose || !a.c.body.worthReading()
+	a.last = a.last || a.framing == untilClose || !a.c.body.worthReading() || a.c.engine.draining.Load()
 	b := a.buffer()
 	*b = append(strconv.AppendInt(append(*b, "HTTP/1.1 "...), int64(status), 10), ' ')
 	*b = append(append(*b, http.StatusText(status)...), "\r\n"...)
@@ -120,6 +122,7 @@ func (a *answer) buffer() *[]byte {
 // Write is proxy.Answer's. p must not be empty: an empty chunk would end the
 // body.
 func (a *answer) Write(p []byte) error {
+	a.c.entry.BytesOut += int64(len(p))
 	if a.framing == byChunks {
 		b := a.buffer()
 		*b = append(strconv.AppendInt(*b, int64(len(p)), 16), "\r\n"...)
@@ -136,6 +139,7 @@ func (a *answer) Write(p []byte) error {
 
 // writeLarge sends p with what is pending, without copying it.
 func (a *answer) writeLarge(p []byte) error {
+	defer a.left()
 	if a.pending == nil {
 		_, err := a.c.nc.Write(p)
 		return err
@@ -166,9 +170,20 @@ func (a *answer) flushPending() error {
 		return nil
 	}
 	_, err := a.c.nc.Write(*a.pending)
+	a.left()
 	a.releasePending()
 	return err
 }
+
+// left notes when the first byte of the answer has been handed to the kernel.
+func (a *answer) left() {
+	if e := &a.c.entry; e.FirstByte == 0 {
+		e.FirstByte = time.Since(e.Time)
+	}
+}
+
+// Entry is proxy.Answer's.
+func (a *answer) Entry() *audit.Entry { return &a.c.entry }
 
 func (a *answer) releasePending() {
 	b := a.pending

@@ -45,6 +45,7 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		n, err := b.readOnce(p)
+		b.c.entry.BytesIn += int64(n)
 		if err != nil {
 			b.spoiled.Store(true)
 		}

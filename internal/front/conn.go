@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 )
@@ -32,7 +33,7 @@ type conn struct {
 	engine *Engine
 	ctx    context.Context // ends when the client leaves
 	cancel context.CancelFunc
-	state  atomic.Int32 // waiting, busy or dropped
+	state  atomic.Int32 // fresh, waiting, busy or dropped
 	once   sync.Once    // of close
 	watch  uint64       // the watcher's name for it; 0 if it is not watched
 
@@ -41,10 +42,12 @@ type conn struct {
 	in      *input         // nil while nothing is there that was not used
 	body    body
 	out     answer
+	entry   audit.Entry // of the current exchange
 }
 
 const (
-	waiting = int32(iota) // for a request, or for the rest of its head
+	fresh   = int32(iota) // no request has come yet
+	waiting               // for another request, or for the rest of its head
 	busy                  // with a request, until its answer has been sent
 	dropped               // by a drain
 )
@@ -82,17 +85,50 @@ func (c *conn) admit() bool {
 		return true
 	}
 	visitor, denial := gate.Connect(c.nc)
+	c.entry.Caller = visitor.Caller().Audit()
 	if denial == nil {
 		c.visitor = visitor
 		return true
 	}
-	if c.state.CompareAndSwap(waiting, busy) {
-		c.out.refuse(c)
-		if c.engine.cfg.Proxy.Deny(&c.out, denial) == nil && c.out.finish() == nil {
-			c.linger()
-		}
+	if c.turnBusy() {
+		c.dismiss(func() error { return c.engine.cfg.Proxy.Deny(&c.out, denial) })
 	}
 	return false
+}
+
+// turnBusy fails if a drain has dropped the connection.
+func (c *conn) turnBusy() bool {
+	return c.state.CompareAndSwap(waiting, busy) || c.state.CompareAndSwap(fresh, busy)
+}
+
+// dismiss gives the last answer, to what is no request.
+func (c *conn) dismiss(answer func() error) {
+	c.out.refuse(c)
+	c.record()
+	err := answer()
+	if err == nil {
+		err = c.out.finish()
+	}
+	c.report()
+	if err == nil {
+		c.linger()
+	}
+}
+
+// record begins the record of an exchange.
+func (c *conn) record() {
+	c.entry = audit.Entry{Time: time.Now(), Caller: c.entry.Caller}
+	if o := c.engine.observer; o != nil {
+		o.Begin()
+	}
+}
+
+// report hands in the record.
+func (c *conn) report() {
+	if o := c.engine.observer; o != nil {
+		c.entry.Duration = time.Since(c.entry.Time)
+		o.End(&c.entry)
+	}
 }
 
 // readHead reads until a whole head is there and turns busy. What is wrong with
@@ -199,10 +235,11 @@ func (c *conn) readMore() error {
 
 // begin turns busy with the request whose head is the buffer's first end bytes.
 func (c *conn) begin(end int) error {
-	if !c.state.CompareAndSwap(waiting, busy) {
+	if !c.turnBusy() {
 		return io.EOF // a drain was faster
 	}
 	c.served = true
+	c.record()
 	c.in.used, c.in.headless = end, false
 	c.body.begin(c)
 	c.out.begin(c)
@@ -212,11 +249,8 @@ func (c *conn) begin(end int) error {
 // refuse answers a head that is none, and ends the connection.
 func (c *conn) refuse(err error) error {
 	var e *http1.Error
-	if errors.As(err, &e) && c.state.CompareAndSwap(waiting, busy) {
-		c.out.refuse(c)
-		if c.engine.cfg.Proxy.RefuseSyntax(&c.out, e) == nil && c.out.finish() == nil {
-			c.linger()
-		}
+	if errors.As(err, &e) && c.turnBusy() {
+		c.dismiss(func() error { return c.engine.cfg.Proxy.RefuseSyntax(&c.out, e) })
 	}
 	return err
 }
@@ -242,10 +276,13 @@ func (c *conn) exchange() error {
 	if err == nil {
 		err = c.out.finish()
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		c.out.flushPending() // what came before the cut is the client's; the cut counts more than an error here
 		c.reset()
+	}
+	c.report()
+	switch {
+	case err != nil:
 	case c.out.last && c.body.complete() && c.unused() == 0:
 		err = io.EOF
 	case c.out.last:

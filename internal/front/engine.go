@@ -11,14 +11,21 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 )
 
-// cutPatience is how long requests that were cut may take to end.
-const cutPatience = 2 * time.Second
+const (
+	// cutPatience is how long requests that were cut may take to end.
+	cutPatience = 2 * time.Second
+	// freshPatience is how long a drain waits for the request of a client that
+	// has just connected: it cannot have known.
+	freshPatience = 500 * time.Millisecond
+)
 
 // Config says how to serve.
 type Config struct {
@@ -42,13 +49,16 @@ type Config struct {
 
 // Engine serves connections until it is drained.
 type Engine struct {
-	cfg     Config
-	watcher *watcher
+	cfg      Config
+	watcher  *watcher
+	observer audit.Observer // nil if nobody is told
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
-	draining bool
-	empty    chan struct{} // closed when draining and no connection is left
+	draining atomic.Bool   // changed with mu held
+	serving  int           // calls of Serve
+	failures atomic.Int64  // to accept
+	empty    chan struct{} // closed when draining and nothing is left
 }
 
 // New returns an engine. It fails only where the kernel has no room for what
@@ -67,6 +77,10 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{cfg: cfg, watcher: w, conns: map[*conn]struct{}{}, empty: make(chan struct{})}, nil
 }
 
+// Observe has o told of each exchange. It must be called before Serve, if at
+// all.
+func (e *Engine) Observe(o audit.Observer) { e.observer = o }
+
 func setDefault(d *time.Duration, value time.Duration) {
 	if *d == 0 {
 		*d = value
@@ -79,17 +93,20 @@ func setDefault(d *time.Duration, value time.Duration) {
 func (e *Engine) Serve(l net.Listener) error {
 	const shortest, longest = 5 * time.Millisecond, time.Second
 	pause := shortest
+	e.count(+1)
+	defer e.count(-1)
 	for {
 		nc, err := l.Accept()
 		switch {
 		case err == nil:
 			pause = shortest
 			e.start(nc)
-		case errors.Is(err, net.ErrClosed) && e.isDraining():
+		case errors.Is(err, net.ErrClosed) && e.draining.Load():
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return err
 		default:
+			e.failures.Add(1)
 			e.cfg.Log("cannot accept a connection, trying again in " + pause.String() + ": " + err.Error())
 			time.Sleep(pause)
 			pause = min(2*pause, longest)
@@ -101,11 +118,7 @@ func (e *Engine) Serve(l net.Listener) error {
 func (e *Engine) start(nc net.Conn) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &conn{nc: nc, engine: e, ctx: ctx, cancel: cancel}
-	if !e.add(c) {
-		nc.Close()
-		cancel()
-		return
-	}
+	e.add(c)
 	e.watcher.add(c)
 	// Guarded as a whole, besides each request in exchange: reading a head and
 	// finding out who calls must not be able to end the process either.
@@ -115,14 +128,30 @@ func (e *Engine) start(nc net.Conn) {
 	})
 }
 
-// add tells whether c may be served.
-func (e *Engine) add(c *conn) bool {
+// add counts c. Also during a drain: then it was accepted in the last moment,
+// and nobody else will serve it.
+func (e *Engine) add(c *conn) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.draining {
-		e.conns[c] = struct{}{}
-	}
-	return !e.draining
+	e.conns[c] = struct{}{}
+}
+
+// count counts calls of Serve, each of which may still accept a connection.
+func (e *Engine) count(n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.serving += n
+	e.signalEmpty()
+}
+
+// AcceptFailures is how often a connection could not be accepted.
+func (e *Engine) AcceptFailures() int64 { return e.failures.Load() }
+
+// Connections is how many clients are connected.
+func (e *Engine) Connections() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.conns)
 }
 
 func (e *Engine) remove(c *conn) {
@@ -135,7 +164,7 @@ func (e *Engine) remove(c *conn) {
 
 // signalEmpty tells Drain if it has nothing more to wait for. It needs e.mu.
 func (e *Engine) signalEmpty() {
-	if !e.draining || len(e.conns) > 0 {
+	if !e.draining.Load() || e.serving > 0 || len(e.conns) > 0 {
 		return
 	}
 	select {
@@ -145,64 +174,69 @@ func (e *Engine) signalEmpty() {
 	}
 }
 
-func (e *Engine) isDraining() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.draining
-}
-
 // resume lets c wait for its next request.
 func (e *Engine) resume(c *conn) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return !e.draining && c.state.CompareAndSwap(busy, waiting)
+	return !e.draining.Load() && c.state.CompareAndSwap(busy, waiting)
 }
 
-// Drain stops accepting on listeners, closes the connections that have no request, and
-// waits for the requests that run. When ctx ends, those are cut, and Drain
-// returns ctx's error once they have let go of everything, or soon after.
+// Drain stops accepting on listeners, which must be all that are served, closes
+// the connections that idle between requests, and waits for the requests that
+// run; clients that have just connected may still send one. When ctx ends, all
+// are cut, and Drain returns ctx's error once they have let go of everything, or
+// soon after.
 func (e *Engine) Drain(ctx context.Context, listeners ...net.Listener) error {
-	for _, c := range e.beginDrain() {
-		c.abandon()
-	}
+	e.beginDrain()
 	for _, l := range listeners {
 		l.Close()
 	}
+	e.drop(waiting)
 	defer e.watcher.close()
+	late := time.AfterFunc(freshPatience, func() { e.drop(fresh) })
+	defer late.Stop()
 	select {
 	case <-e.empty:
 		return nil
 	case <-ctx.Done():
-		cut := 0
-		for _, c := range e.all() {
-			if c.state.Load() == busy {
-				cut++
-			}
-			c.abandon()
-		}
-		select {
-		case <-e.empty:
-		case <-time.After(cutPatience): // something is stuck that must not be able to hold the process
-		}
-		if cut == 0 {
-			return nil
-		}
-		return ctx.Err()
+		return e.cut(ctx)
 	}
 }
 
-// beginDrain returns the connections that have no request.
-func (e *Engine) beginDrain() (unused []*conn) {
+// cut ends all connections, and returns ctx's error if one had a request.
+func (e *Engine) cut(ctx context.Context) error {
+	requests := 0
+	for _, c := range e.all() {
+		if c.state.Load() == busy {
+			requests++
+		}
+		c.abandon()
+	}
+	select {
+	case <-e.empty:
+	case <-time.After(cutPatience): // something is stuck that must not be able to hold the process
+	}
+	if requests == 0 {
+		return nil
+	}
+	return ctx.Err()
+}
+
+func (e *Engine) beginDrain() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.draining = true
-	for c := range e.conns {
-		if c.state.CompareAndSwap(waiting, dropped) {
-			unused = append(unused, c)
+	e.draining.Store(true)
+	e.signalEmpty()
+}
+
+// drop closes the connections that are in state, which is one without a
+// request.
+func (e *Engine) drop(state int32) {
+	for _, c := range e.all() {
+		if c.state.CompareAndSwap(state, dropped) {
+			c.abandon()
 		}
 	}
-	e.signalEmpty()
-	return unused
 }
 
 func (e *Engine) all() (conns []*conn) {

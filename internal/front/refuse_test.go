@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -203,7 +204,7 @@ func TestDrain(t *testing.T) {
 	read(t, idle.answer())
 	half.send("POST /v1")
 	running := s.dial()
-	running.send(request("X-Fake: sse n=10 d=30ms", "Content-Length: 2") + "{}")
+	running.send(request("X-Fake: sse n=20 d=100ms", "Content-Length: 2") + "{}")
 	res := running.answer()
 	drained := make(chan error, 1)
 	go func() { drained <- s.engine.Drain(within(t, soon), s.listener) }()
@@ -222,6 +223,35 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the stream ended with %q", body[max(0, len(body)-100):])
 	}
 	running.ended()
+	if err := <-drained; err != nil {
+		t.Errorf("Drain: %v", err)
+	}
+}
+
+// TestDrainServesWhoHasJustConnected: they could not know. Their request is
+// answered, and the answer says that the connection ends.
+func TestDrainServesWhoHasJustConnected(t *testing.T) {
+	s := start(t)
+	early := s.dial()
+	for s.engine.Connections() == 0 { // until it has been accepted
+		runtime.Gosched()
+	}
+	drained := make(chan error, 1)
+	go func() { drained <- s.engine.Drain(within(t, soon), s.listener) }()
+	for { // until the drain has begun
+		c, err := net.Dial("tcp", s.listener.Addr().String())
+		if err != nil {
+			break
+		}
+		c.Close()
+	}
+	early.send(request("X-Fake: json", "Content-Length: 2") + "{}")
+	res := early.answer()
+	if res.StatusCode != 200 || !res.Close {
+		t.Errorf("status %d, closes %v", res.StatusCode, res.Close)
+	}
+	read(t, res)
+	early.ended()
 	if err := <-drained; err != nil {
 		t.Errorf("Drain: %v", err)
 	}

@@ -136,7 +136,7 @@ func isTimeout(err error) bool {
 
 func TestDrainTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T, e *Engine, dial func() net.Conn) {
-		running, idle := dial(), dial()
+		running, fresh := dial(), dial()
 		io.WriteString(running, "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}")
 		synctest.Wait()
 		begun := time.Now()
@@ -144,8 +144,8 @@ func TestDrainTimeout(t *testing.T) {
 		defer cancel()
 		drained := make(chan error, 1)
 		go func() { drained <- e.Drain(ctx, pipes{closed: make(chan struct{})}) }()
-		if d, _ := lasts(t, idle); d != 0 {
-			t.Errorf("the idle connection lasted %v", d)
+		if d, _ := lasts(t, fresh); d != freshPatience {
+			t.Errorf("the connection without a request lasted %v", d)
 		}
 		if b, err := io.ReadAll(running); len(b) > 0 || err != nil {
 			t.Errorf("the request that runs got %q, %v", b, err)

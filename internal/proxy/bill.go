@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"sync/atomic"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/usage"
@@ -17,6 +19,8 @@ type bill struct {
 	sent    atomic.Int64 // bytes of the request's body that the client has delivered
 	tooMuch atomic.Bool
 	meter   *usage.Meter // nil where tokens do not matter
+	entry   *audit.Entry
+	curious bool // about what the answer says of itself, for the record
 }
 
 var errTooLarge = errors.New("the body is too large")
@@ -64,11 +68,10 @@ func (b *bill) askPlain(fields []http1.Field) []http1.Field {
 	return append(kept, http1.Field{Name: acceptEncoding, Value: identity})
 }
 
+var eventStream = []byte("text/event-stream")
+
 // begin looks at the answer's head. Refusals by the upstream cost nothing.
 func (b *bill) begin(head *http1.Response) {
-	if !b.visitor.Metered() || head.Status/100 != 2 {
-		return
-	}
 	var kind, coding []byte
 	for _, f := range head.Fields {
 		switch {
@@ -76,9 +79,14 @@ func (b *bill) begin(head *http1.Response) {
 			kind = f.Value
 		case http1.Is(f.Name, "content-encoding"):
 			coding = f.Value
+		case http1.Is(f.Name, "x-request-id"):
+			b.entry.RequestID = string(f.Value[:min(len(f.Value), maxRequestID)])
 		}
 	}
-	b.meter = usage.New(kind, coding)
+	b.entry.Streamed = len(kind) >= len(eventStream) && bytes.EqualFold(kind[:len(eventStream)], eventStream)
+	if (b.curious || b.visitor.Metered()) && head.Status/100 == 2 {
+		b.meter = usage.New(kind, coding)
+	}
 }
 
 func (b *bill) write(piece []byte) {
@@ -86,6 +94,9 @@ func (b *bill) write(piece []byte) {
 		b.meter.Write(piece)
 	}
 }
+
+// maxRequestID is how much of an x-request-id is kept, in bytes.
+const maxRequestID = 128
 
 // settle counts the request off. An answer that does not say what it cost is
 // estimated, together with its request, by bytes.
@@ -96,6 +107,8 @@ func (b *bill) settle() {
 		if tokens, exact = b.meter.Tokens(); !exact {
 			tokens += usage.Estimate(b.sent.Load())
 		}
+		b.entry.Model = string(b.meter.Model())
+		b.entry.InputTokens, b.entry.OutputTokens, b.entry.Tokens = b.meter.Usage()
 	}
 	b.visitor.End(tokens)
 }

@@ -34,6 +34,9 @@ const (
 	InternalError         Code = "internal_error"
 )
 
+// ClientLeft stands in records only: nobody was there to be told.
+const ClientLeft Code = "client_left"
+
 // refusal is what a client is told, in fixed words: what went wrong at the
 // upstream is for the operator's log alone.
 type refusal struct {
@@ -99,7 +102,7 @@ func Codes(each func(code Code, status int)) {
 
 // Deny answers a request that package admit does not let pass.
 func (p *Proxy) Deny(a Answer, d *admit.Denial) error {
-	p.log(Code(d.Code), d.Message)
+	p.log(a, Code(d.Code), d.Message)
 	fields := errorFields
 	switch {
 	case d.RetryAfter > 0:
@@ -127,7 +130,7 @@ func body(code Code, kind, message string) []byte {
 
 // Refuse answers with code, and logs it with the detail, if there is one.
 func (p *Proxy) Refuse(a Answer, code Code, detail string) error {
-	p.log(code, detail)
+	p.log(a, code, detail)
 	return refuse(a, code, refusals[code].status, refusals[code].message)
 }
 
@@ -135,7 +138,7 @@ func (p *Proxy) Refuse(a Answer, code Code, detail string) error {
 // reason is in the answer: it says nothing but what the client did.
 func (p *Proxy) RefuseSyntax(a Answer, reason *http1.Error) error {
 	code := syntaxCode(reason.Status)
-	p.log(code, reason.Reason)
+	p.log(a, code, reason.Reason)
 	return refuse(a, code, reason.Status, strings.TrimSuffix(refusals[code].message, ".")+": "+reason.Reason+".")
 }
 
@@ -164,7 +167,9 @@ func respond(a Answer, status int, fields []http1.Field, b []byte) error {
 	return a.Write(b)
 }
 
-func (p *Proxy) log(code Code, detail string) {
+// log notes why an exchange fails, in its record and for the operator.
+func (p *Proxy) log(a Answer, code Code, detail string) {
+	a.Entry().Code = string(code)
 	if detail == "" {
 		p.cfg.Log(string(code))
 		return
@@ -179,7 +184,7 @@ func (p *Proxy) failed(a Answer, err error, bill *bill) error {
 	}
 	code, detail := classify(err)
 	if code == "" {
-		return ErrAbort // the client has left: there is nobody to tell
+		return left(a)
 	}
 	return p.Refuse(a, code, detail)
 }
@@ -193,10 +198,12 @@ func classify(err error) (Code, string) {
 }
 
 // cut logs why an answer ends in the middle.
-func (p *Proxy) cut(err error) error {
-	if code, detail := classify(err); code != "" {
-		p.log(code, detail)
+func (p *Proxy) cut(a Answer, err error) error {
+	code, detail := classify(err)
+	if code == "" {
+		return left(a)
 	}
+	p.log(a, code, detail)
 	return ErrAbort
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -37,6 +38,9 @@ type Answer interface {
 	Write(p []byte) error
 	// Flush sends what is held back.
 	Flush() error
+	// Entry is the record of the exchange. The engine keeps time, status and
+	// bytes, the proxy the rest.
+	Entry() *audit.Entry
 }
 
 // Upstream sends requests to the one destination.
@@ -51,6 +55,9 @@ type Config struct {
 	// Shutdown is called once the answer to GET /shutdown has been handed to
 	// the engine; nil means that the route is closed.
 	Shutdown func()
+	// ReadUsage reads what answers cost also where no budget depends on it, for
+	// their records.
+	ReadUsage bool
 	// Log takes one line for each error that a client was told of; nil drops
 	// them. It must not block.
 	Log func(line string)
@@ -74,6 +81,7 @@ var ErrAbort = errors.New("the answer is incomplete")
 // Serve answers one request. ctx ends when the client leaves.
 func (p *Proxy) Serve(ctx context.Context, r *Request, a Answer) error {
 	id := route(r.Head)
+	a.Entry().Route = id.String()
 	if d := r.Visitor.Visit(r.Head, id == shutdown); d != nil {
 		return p.Deny(a, d)
 	}
@@ -82,7 +90,7 @@ func (p *Proxy) Serve(ctx context.Context, r *Request, a Answer) error {
 		if d := r.Visitor.Begin(r.Head); d != nil {
 			return p.Deny(a, d)
 		}
-		bill := &bill{visitor: r.Visitor}
+		bill := &bill{visitor: r.Visitor, entry: a.Entry(), curious: p.cfg.ReadUsage}
 		defer bill.settle()
 		return p.forward(ctx, r, a, bill)
 	case shutdown:
@@ -100,6 +108,12 @@ func (p *Proxy) Serve(ctx context.Context, r *Request, a Answer) error {
 	}
 }
 
+// left notes that the client is gone: there is nobody to tell.
+func left(a Answer) error {
+	a.Entry().Code = string(ClientLeft)
+	return ErrAbort
+}
+
 // forward sends the request on and relays the answer.
 func (p *Proxy) forward(ctx context.Context, r *Request, a Answer, bill *bill) error {
 	out := &upstream.Request{Length: r.Head.Length}
@@ -114,6 +128,7 @@ func (p *Proxy) forward(ctx context.Context, r *Request, a Answer, bill *bill) e
 	if err != nil {
 		return p.bodyFailed(a, err, bill)
 	}
+	bill.entry.Upstream = true
 	res, err := p.cfg.Upstream.Do(ctx, out)
 	if err != nil {
 		return p.failed(a, err, bill)
@@ -140,23 +155,24 @@ func (p *Proxy) relay(res *upstream.Response, a Answer, bill *bill) error {
 	*fields = answerFields((*fields)[:0], res.Head.Fields)
 	a.Head(res.Head.Status, *fields, res.Head.Length)
 	fieldSpace.Put(fields)
+	bill.entry.Reused = res.Reused
 	for {
 		piece, err := res.Buffered()
 		if len(piece) == 0 && err == nil {
 			if a.Flush() != nil {
-				return ErrAbort
+				return left(a)
 			}
 			piece, err = res.Next()
 		}
 		bill.write(piece)
 		if len(piece) > 0 && a.Write(piece) != nil {
-			return ErrAbort
+			return left(a)
 		}
 		switch {
 		case err == io.EOF: // and nothing that wraps it: a cut must not look like an end
 			return nil
 		case err != nil:
-			return p.cut(err)
+			return p.cut(a, err)
 		}
 	}
 }
@@ -169,6 +185,14 @@ const (
 	shutdown
 	websocket
 )
+
+var routeNames = [...]string{none: "", responses: "responses", shutdown: "shutdown", websocket: "websocket"}
+
+// String is the route's name in records; "" is no route.
+func (id routeID) String() string { return routeNames[id] }
+
+// Routes are the names of all routes.
+func Routes() []string { return routeNames[responses:] }
 
 // route compares method and target byte by byte: no other spelling of the same
 // path is the same route.

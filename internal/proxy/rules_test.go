@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -111,6 +112,7 @@ type answer struct {
 	fields []http1.Field
 	length int64
 	body   []byte
+	entry  audit.Entry
 }
 
 func (a *answer) Head(status int, fields []http1.Field, length int64) {
@@ -118,6 +120,7 @@ func (a *answer) Head(status int, fields []http1.Field, length int64) {
 }
 func (a *answer) Write(p []byte) error { a.body = append(a.body, p...); return nil }
 func (a *answer) Flush() error         { return nil }
+func (a *answer) Entry() *audit.Entry  { return &a.entry }
 
 func TestEveryRefusalSpeaksForItself(t *testing.T) {
 	p := New(Config{})

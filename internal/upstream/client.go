@@ -32,6 +32,7 @@ type Client struct {
 	key    *secret.Key
 	prefix []byte
 	pool   pool
+	stats  counts
 }
 
 // New prepares a client and reads all files that it needs. It connects to
@@ -46,7 +47,7 @@ func New(cfg Config) (*Client, error) {
 		key:    cfg.Key,
 		prefix: []byte("POST " + cfg.Target.Path + " HTTP/1.1\r\nhost: " + cfg.Target.Host + "\r\n"),
 	}
-	if room := maxSecretRecord - cfg.Key.Len(); len(c.prefix) > room {
+	if room := maxSecretRecord - cfg.Key.MaxLen(); len(c.prefix) > room {
 		return nil, fmt.Errorf("--upstream-url is too long: there is room for about %d characters", room)
 	}
 	return c, nil
@@ -83,6 +84,7 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 		before := cn.taken.Load()
 		res, err := c.exchange(ctx, cn, r)
 		if err == nil {
+			res.Reused = reused
 			return res, nil
 		}
 		// The pooled connection was dead and took nothing: the next one is
@@ -100,6 +102,7 @@ func (c *Client) connection(ctx context.Context) (cn *conn, reused bool, err err
 		return cn, true, nil
 	}
 	cn, err = c.dialer.dial(ctx)
+	c.stats.dialed(ctx, err)
 	return cn, false, err
 }
 

@@ -13,6 +13,8 @@ import (
 type Response struct {
 	// Head is the answer's head. What it points to is valid until Next.
 	Head http1.Response
+	// Reused tells that the connection had served before.
+	Reused bool
 
 	c       *conn
 	client  *Client

@@ -28,7 +28,7 @@ func keyOf(t testing.TB, text string) *secret.Key {
 	defer r.Close()
 	io.WriteString(w, text+"\n")
 	w.Close()
-	key, err := secret.Read(int(r.Fd()), secret.Auto)
+	key, err := secret.Read(int(r.Fd()), secret.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
