@@ -21,15 +21,19 @@ type Config struct {
 	// limited, and neither is UDP, for which Landlock has no rule yet.
 	Ports []uint16
 
-	// Read are files that it may read later; none by default. The resolver's
-	// files are added, and where their links lead. A file that is not there is
-	// passed over. A file is known by its inode: one that is put in its place
+	// Read are files that it may read later, or folders with all that is in
+	// them; none by default. The resolver's files are added, and where their
+	// links lead. What is not there is passed over. A file is known by its inode: one that is put in its place
 	// later cannot be read.
 	Read []string
 
 	// Write are folders in which it may make, read, write, rename and remove
 	// files, folders below included; usually none. Each must be there.
 	Write []string
+
+	// Append are folders in which it may make files and write to them, but
+	// neither read, rename nor remove any; usually none. Each must be there.
+	Append []string
 
 	// Remove are folders from which it may remove files, folders below
 	// included; usually none. Each must be there.
@@ -93,6 +97,13 @@ func (r *Report) String() string {
 		words = append(words, word)
 	}
 	return strings.Join(words, " ")
+}
+
+// Each calls each for every protection, in the order of String.
+func (r *Report) Each(each func(name, state string, missing bool)) {
+	for _, p := range r.all {
+		each(p.name, p.state, p.why != "")
+	}
 }
 
 // Missing names each protection that is not wholly in force, with the reason.

@@ -65,7 +65,7 @@ func newRuleset(cfg Config) (r *ruleset, missing, err error) {
 
 // checkFolders makes the same mistakes errors without Landlock.
 func checkFolders(cfg Config) error {
-	for _, dir := range slices.Concat(cfg.Write, cfg.Remove) {
+	for _, dir := range slices.Concat(cfg.Write, cfg.Append, cfg.Remove) {
 		fd, err := openPath(dir, unix.O_DIRECTORY)
 		if err != nil {
 			return err
@@ -150,13 +150,15 @@ func (r *ruleset) allowFiles(cfg Config) error {
 			return err
 		}
 	}
-	for _, dir := range cfg.Write {
-		if err := r.allow(dir, unix.O_DIRECTORY, writeAccess); err != nil {
-			return err
-		}
-	}
-	for _, dir := range cfg.Remove {
-		if err := r.allow(dir, unix.O_DIRECTORY, unix.LANDLOCK_ACCESS_FS_REMOVE_FILE); err != nil {
+	return errors.Join(
+		r.allowFolders(cfg.Write, writeAccess),
+		r.allowFolders(cfg.Append, unix.LANDLOCK_ACCESS_FS_WRITE_FILE|unix.LANDLOCK_ACCESS_FS_MAKE_REG),
+		r.allowFolders(cfg.Remove, unix.LANDLOCK_ACCESS_FS_REMOVE_FILE))
+}
+
+func (r *ruleset) allowFolders(dirs []string, access uint64) error {
+	for _, dir := range dirs {
+		if err := r.allow(dir, unix.O_DIRECTORY, access); err != nil {
 			return err
 		}
 	}

@@ -43,7 +43,8 @@ const goThread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_S
 const (
 	sockType     = 0xf // without SOCK_CLOEXEC and SOCK_NONBLOCK
 	readingFlags = unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_DIRECTORY | unix.O_LARGEFILE
-	writingFlags = readingFlags | unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_TRUNC
+	appendFlags  = readingFlags | unix.O_WRONLY | unix.O_CREAT | unix.O_APPEND
+	writingFlags = appendFlags | unix.O_RDWR | unix.O_EXCL | unix.O_TRUNC
 )
 
 // newPolicy is every system call that the process may still make. It was built
@@ -96,6 +97,7 @@ func newPolicy(cfg Config) []rule {
 		allow(unix.SYS_FCNTL, is(1, unix.F_SETFL)),
 		allow(unix.SYS_FCNTL, is(1, unix.F_GETFD)),
 		allow(unix.SYS_FCNTL, is(1, unix.F_DUPFD_CLOEXEC)),
+		allow(unix.SYS_FTRUNCATE), // of --server-info, at the end
 
 		// Memory, none of it to be executed. The runtime names its mappings.
 		allow(unix.SYS_MADVISE),
@@ -133,19 +135,19 @@ func newPolicy(cfg Config) []rule {
 
 // filePolicy is what there is to do with files. Landlock says with which.
 func filePolicy(cfg Config) []rule {
-	reading := allow(unix.SYS_OPENAT, only(2, readingFlags))
-	switch {
-	case len(cfg.Write) > 0:
-		return []rule{
-			allow(unix.SYS_OPENAT, only(2, writingFlags)),
-			allow(unix.SYS_FSYNC),
-			allow(unix.SYS_RENAMEAT),
-			allow(unix.SYS_UNLINKAT),
-		}
-	case len(cfg.Remove) > 0:
-		return []rule{reading, allow(unix.SYS_UNLINKAT)}
+	flags := uint32(readingFlags)
+	var more []rule
+	if len(cfg.Append) > 0 {
+		flags = appendFlags
 	}
-	return []rule{reading}
+	if len(cfg.Write) > 0 {
+		flags = writingFlags
+		more = append(more, allow(unix.SYS_FSYNC), allow(unix.SYS_RENAMEAT), allow(unix.SYS_GETDENTS64))
+	}
+	if len(cfg.Write)+len(cfg.Remove) > 0 {
+		more = append(more, allow(unix.SYS_UNLINKAT))
+	}
+	return append(more, allow(unix.SYS_OPENAT, only(2, flags)))
 }
 
 // Offsets in struct seccomp_data of linux/seccomp.h.

@@ -1,34 +1,84 @@
 package listen
 
 import (
-	"errors"
+	"bytes"
 	"fmt"
+	"os"
 )
 
-// WriteInfo writes {"port":N,"pid":N} and a line feed to path, in place and in
-// one write, so that a reader sees either nothing or all of it. Missing folders
-// are made. The file's folder need not be writable if the file is there. In
-// folders that everybody may write to (sticky, like /tmp) it neither follows a
-// link nor fills a file that another user has put there, wherever on the path.
+// Info is the file that tells where the proxy listens.
+type Info struct {
+	path string
+	file *os.File // for writing
+	read *os.File // the same; nil if it cannot be read
+	line []byte   // what was written
+}
+
+// WriteInfo writes the file and leaves it there.
 func WriteInfo(path string, port, pid int) error {
-	write, err := PrepareInfo(path)
+	i, err := PrepareInfo(path)
 	if err != nil {
 		return err
 	}
-	return write(port, pid)
+	defer i.close()
+	return i.Write(port, pid)
 }
 
-// PrepareInfo is the part of WriteInfo that needs the path. The file is empty
-// until write, which may be called once, and needs nothing but the open file.
-func PrepareInfo(path string) (write func(port, pid int) error, err error) {
-	f, err := openInfo(path)
-	if err != nil {
+func (i *Info) close() {
+	i.file.Close()
+	if i.read != nil {
+		i.read.Close()
+	}
+}
+
+// PrepareInfo opens path and empties it. Missing folders are made. The file's
+// folder need not be writable if the file is there. In folders that everybody
+// may write to (sticky, like /tmp) it neither follows a link nor fills a file
+// that another user has put there, wherever on the path.
+func PrepareInfo(path string) (*Info, error) {
+	i := &Info{path: path}
+	var err error
+	if i.file, i.read, err = openInfo(path); err != nil {
 		return nil, infoError(err)
 	}
-	return func(port, pid int) error {
-		_, err := f.Write(fmt.Appendf(nil, "{\"port\":%d,\"pid\":%d}\n", port, pid))
-		return infoError(errors.Join(err, f.Close()))
-	}, nil
+	return i, nil
+}
+
+// Write writes {"port":N,"pid":N} and a line feed, in place and in one write, so
+// that a reader sees either nothing or all of it. It needs nothing but the open
+// file, and must be called once at most.
+func (i *Info) Write(port, pid int) error {
+	i.line = fmt.Appendf(nil, "{\"port\":%d,\"pid\":%d}\n", port, pid)
+	_, err := i.file.Write(i.line)
+	return infoError(err)
+}
+
+// Remove removes the file, or empties it if it cannot be removed, unless it is
+// another one by now or somebody else has written to it: a stale one sends
+// clients to a port that may be anybody's. It closes the file. A nil Info does
+// nothing.
+func (i *Info) Remove() {
+	if i == nil {
+		return
+	}
+	defer i.close()
+	if i.read == nil {
+		return
+	}
+	text := make([]byte, len(i.line)+1)
+	n, _ := i.read.ReadAt(text, 0)
+	if !bytes.Equal(text[:n], i.line) {
+		return
+	}
+	ours, err := i.read.Stat()
+	if err != nil {
+		return
+	}
+	there, err := os.Lstat(i.path)
+	if err == nil && os.SameFile(ours, there) && os.Remove(i.path) == nil {
+		return
+	}
+	i.file.Truncate(0) // best effort, as all of this
 }
 
 func infoError(err error) error {

@@ -26,11 +26,12 @@ type infoPath struct {
 	links int      // followed so far
 }
 
-// openInfo opens path for writing, and makes the folders that are missing.
-func openInfo(path string) (*os.File, error) {
+// openInfo opens path for writing, and for reading if that is possible, and
+// makes the folders that are missing.
+func openInfo(path string) (file, read *os.File, err error) {
 	p := &infoPath{whole: path, dir: -1}
 	if err := p.follow(path); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { unix.Close(p.dir) }()
 	for {
@@ -38,20 +39,42 @@ func openInfo(path string) (*os.File, error) {
 		target, err := p.link(name)
 		switch {
 		case err != nil:
-			return nil, err
+			return nil, nil, err
 		case target != "":
 			p.names = p.names[1:]
 			err = p.follow(target)
 		case len(p.names) == 1:
-			return p.file(name)
+			if file, err = p.file(name); err == nil {
+				read = p.again(name, file)
+			}
+			return file, read, err
 		default:
 			p.names = p.names[1:]
 			err = p.enter(name)
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
+}
+
+// again opens a regular file for reading; nil if it cannot, or is another one by
+// now.
+func (p *infoPath) again(name string, file *os.File) *os.File {
+	a, err := file.Stat()
+	if err != nil || !a.Mode().IsRegular() {
+		return nil
+	}
+	fd, err := unix.Openat(p.dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil
+	}
+	read := os.NewFile(uintptr(fd), p.whole)
+	if b, err := read.Stat(); err != nil || !os.SameFile(a, b) {
+		read.Close()
+		return nil
+	}
+	return read
 }
 
 // follow puts the names of path in front of those still to go.

@@ -56,7 +56,7 @@ func (c UnixConfig) mode(self uint32) (mode, group uint32) {
 func Unix(cfg UnixConfig) (*UnixSocket, error) {
 	s, err := makeUnix(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on --socket %s: %w", cfg.Path, err)
+		return nil, fmt.Errorf("cannot listen on the socket %s: %w", cfg.Path, err)
 	}
 	return s, nil
 }

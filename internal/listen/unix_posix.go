@@ -75,7 +75,7 @@ func (e *entry) listenLocked(cfg UnixConfig) (*UnixSocket, error) {
 	}
 	l, err := listenNarrow(e.path)
 	if err != nil {
-		return nil, fmt.Errorf("%w; check the folder, or choose another --socket", bare(err))
+		return nil, fmt.Errorf("%w; check the folder, or choose another path", bare(err))
 	}
 	// net would remove the path without asking whose it is by then.
 	l.SetUnlinkOnClose(false)
@@ -98,11 +98,11 @@ func (e *entry) open(cfg UnixConfig) error {
 		case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL): // EINVAL: unknown in our user namespace
 			mode = 0o666
 		case err != nil:
-			return fmt.Errorf("cannot give the socket to group %d: %w; choose another --socket", group, err)
+			return fmt.Errorf("cannot give the socket to group %d: %w; choose another path", group, err)
 		}
 	}
 	if err := unix.Fchmodat(e.dir, e.name, mode, 0); err != nil {
-		return fmt.Errorf("cannot give the socket mode %04o: %w; choose another --socket", mode, err)
+		return fmt.Errorf("cannot give the socket mode %04o: %w; choose another path", mode, err)
 	}
 	return nil
 }
@@ -124,19 +124,19 @@ func (e *entry) makeWay() error {
 	case errors.Is(err, unix.ENOENT):
 		return nil
 	case err != nil:
-		return fmt.Errorf("cannot see what is there: %w; choose another --socket", err)
+		return fmt.Errorf("cannot see what is there: %w; choose another path", err)
 	case kind == unix.S_IFLNK:
 		return errors.New("it is a symbolic link; name the place that it leads to, or remove it")
 	case kind != unix.S_IFSOCK:
-		return errors.New("something other than a socket is there; remove it, or choose another --socket")
+		return errors.New("something other than a socket is there; remove it, or choose another path")
 	case st.Uid != uint32(os.Geteuid()):
-		return fmt.Errorf("the socket there belongs to another user (uid %d); choose another --socket", st.Uid)
+		return fmt.Errorf("the socket there belongs to another user (uid %d); choose another path", st.Uid)
 	}
 	if err := e.dead(); err != nil {
 		return err
 	}
 	if err := unix.Unlinkat(e.dir, e.name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("cannot remove the dead socket there: %w; remove it, or choose another --socket", err)
+		return fmt.Errorf("cannot remove the dead socket there: %w; remove it, or choose another path", err)
 	}
 	return nil
 }
@@ -152,9 +152,9 @@ func (e *entry) dead() error {
 	case err == nil:
 		c.Close()
 	case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EPROTOTYPE):
-		return fmt.Errorf("cannot tell whether another process listens on it: %w; remove it, or choose another --socket", bare(err))
+		return fmt.Errorf("cannot tell whether another process listens on it: %w; remove it, or choose another path", bare(err))
 	}
-	return errors.New("another process listens on it; stop that one, or choose another --socket")
+	return errors.New("another process listens on it; stop that one, or choose another path")
 }
 
 // lock keeps others of our user from working on the same name. The lock is on a
@@ -172,9 +172,9 @@ func (e *entry) lock(wait time.Duration) (unlock func(), err error) {
 				unix.Close(fd)
 			}, nil
 		case !errors.Is(err, unix.EWOULDBLOCK):
-			return nil, fmt.Errorf("cannot lock %s beside it: %w; choose another --socket", name, err)
+			return nil, fmt.Errorf("cannot lock %s beside it: %w; choose another path", name, err)
 		case time.Now().After(end):
-			return nil, fmt.Errorf("another process has been starting there for %v (it holds %s); stop that one, or choose another --socket", wait, name)
+			return nil, fmt.Errorf("another process has been starting there for %v (it holds %s); stop that one, or choose another path", wait, name)
 		}
 	}
 }
@@ -212,7 +212,7 @@ func (e *entry) remove() error {
 		err = unix.Unlinkat(e.dir, e.name, 0)
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("cannot remove --socket %s: %w; remove it by hand", e.path, err)
+		return fmt.Errorf("cannot remove %s: %w; remove it by hand", e.path, err)
 	}
 	return nil
 }

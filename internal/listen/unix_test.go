@@ -108,7 +108,7 @@ func unixFails(t *testing.T, cfg UnixConfig, words ...string) {
 // wellFormed wants what went wrong, then what to do, and the path only once.
 func wellFormed(t *testing.T, text, path string) {
 	t.Helper()
-	rest, ok := strings.CutPrefix(text, "cannot listen on --socket "+path+": ")
+	rest, ok := strings.CutPrefix(text, "cannot listen on the socket "+path+": ")
 	if !ok || !strings.Contains(rest, "; ") || strings.HasSuffix(rest, ".") {
 		t.Errorf("%q: bad form", text)
 	}

@@ -1,0 +1,62 @@
+//go:build unix
+
+package listen
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestInfoIsRemoved: a file that tells of a proxy that is no more is removed, or
+// emptied where that is all we may, and any other is left alone.
+func TestInfoIsRemoved(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		after func(t *testing.T, path string) // what happens before the end
+		want  string                          // the file's content; "-" if there is none
+	}{
+		{"as it was written", func(*testing.T, string) {}, "-"},
+		{"gone already", func(t *testing.T, path string) { try(t, os.Remove(path)) }, "-"},
+		{"written by another proxy", func(t *testing.T, path string) { try(t, WriteInfo(path, 1, 2)) }, `{"port":1,"pid":2}` + "\n"},
+		{"another file in its place", func(t *testing.T, path string) {
+			try(t, os.Remove(path))
+			try(t, os.WriteFile(path, []byte(`{"port":7,"pid":8}`+"\n"), 0o600))
+		}, `{"port":7,"pid":8}` + "\n"},
+		{"a link in its place", func(t *testing.T, path string) {
+			try(t, os.Rename(path, path+".moved"))
+			try(t, os.Symlink(path+".moved", path))
+		}, ""}, // emptied: it is still ours
+		{"in a folder that is closed to us", func(t *testing.T, path string) {
+			if os.Geteuid() == 0 {
+				t.Skip("root may write everywhere; server_info_prepared_by_root.txtar tries it as nobody")
+			}
+			try(t, os.Chmod(filepath.Dir(path), 0o500))
+			t.Cleanup(func() { os.Chmod(filepath.Dir(path), 0o700) })
+		}, ""},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "info.json")
+			i, err := PrepareInfo(path)
+			try(t, err)
+			try(t, i.Write(7, 8))
+			c.after(t, path)
+			i.Remove()
+			got, err := os.ReadFile(path)
+			if os.IsNotExist(err) {
+				got, err = []byte("-"), nil
+			}
+			if err != nil || string(got) != c.want {
+				t.Errorf("it holds %q, want %q (%v)", got, c.want, err)
+			}
+		})
+	}
+	(*Info)(nil).Remove() // where none was asked for
+}
+
+func try(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
