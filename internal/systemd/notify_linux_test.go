@@ -1,0 +1,266 @@
+package systemd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// notifyingService is the child: it sends one message of each kind.
+func notifyingService() {
+	n, err := NewNotifier()
+	if err != nil {
+		fmt.Println("error:", err)
+		return
+	}
+	for _, name := range notifyVars {
+		if _, ok := os.LookupEnv(name); ok {
+			fmt.Println("still there:", name)
+		}
+	}
+	err = errors.Join(n.Ready("serving\non 127.0.0.1:8080"), n.Ready(""), n.Status("idle\nMAINPID=1"), n.Status(""),
+		n.Alive(), n.Stopping("draining"), n.Stopping(""), n.Close())
+	fmt.Println(n == nil, n.Watchdog(), err)
+	fmt.Println(n.Alive())
+}
+
+var messages = []string{
+	"READY=1\nSTATUS=serving on 127.0.0.1:8080",
+	"READY=1",
+	"STATUS=idle MAINPID=1",
+	"STATUS=",
+	"WATCHDOG=1",
+	"STOPPING=1\nSTATUS=draining",
+	"STOPPING=1",
+}
+
+// runNotifying runs the child to its end.
+func runNotifying(t *testing.T, env ...string) (said string, pid int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), executable(t))
+	cmd.Env = append(env, childVar+"=notify", "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out), cmd.Process.Pid
+}
+
+// receiver is systemd's end, which has the kernel tell who sends.
+func receiver(t *testing.T, name string) *net.UnixConn {
+	t.Helper()
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var setErr error
+	err = raw.Control(func(fd uintptr) { setErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+	if err := errors.Join(err, setErr); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// receive returns the next datagram and the process that sent it.
+func receive(t *testing.T, l *net.UnixConn) (text string, pid int) {
+	t.Helper()
+	l.SetReadDeadline(time.Now().Add(patience))
+	b, oob := make([]byte, 4097), make([]byte, 1000)
+	n, oobn, _, _, err := l.ReadMsgUnix(b, oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	control, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(control) != 1 {
+		t.Fatalf("who sends? %v, %v", control, err)
+	}
+	cred, err := unix.ParseUnixCredentials(&control[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b[:n]), int(cred.Pid)
+}
+
+// nothingMore fails if there is another datagram.
+func nothingMore(t *testing.T, l *net.UnixConn) {
+	t.Helper()
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		var b [100]byte
+		if n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_DONTWAIT); err == nil {
+			t.Errorf("another message: %q", b[:n])
+		}
+	})
+}
+
+func TestNotifications(t *testing.T) {
+	for what, name := range map[string]string{
+		"path":     filepath.Join(t.TempDir(), "notify"),
+		"abstract": fmt.Sprintf("@systemd-test-notify-%d", os.Getpid()),
+	} {
+		t.Run(what, func(t *testing.T) {
+			l := receiver(t, name)
+			said, pid := runNotifying(t, "NOTIFY_SOCKET="+name, "WATCHDOG_USEC=30000000")
+			if !strings.HasPrefix(said, "false 30s <nil>\n") || !strings.Contains(said, "use of closed network connection") {
+				t.Errorf("the service says %q", said)
+			}
+			var got []string
+			for range messages {
+				text, sender := receive(t, l)
+				got = append(got, text)
+				if sender != pid { // NotifyAccess=main
+					t.Errorf("%q comes from process %d, not %d", text, sender, pid)
+				}
+			}
+			if !slices.Equal(got, messages) {
+				t.Errorf("got %q", got)
+			}
+			nothingMore(t, l)
+		})
+	}
+}
+
+func TestNotifierRefused(t *testing.T) {
+	dir := t.TempDir()
+	receiver(t, dir+"/notify")
+	stream, err := net.Listen("unix", dir+"/stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stream.Close() })
+	for _, c := range []struct {
+		socket, usec, want string
+	}{
+		{dir + "/none", "", "error: cannot connect to systemd's NOTIFY_SOCKET: "},
+		{dir + "/stream", "", "error: cannot connect"},
+		{"/" + strings.Repeat("x", 200), "", "error: cannot connect"},
+		{"@none-" + filepath.Base(dir), "", "error: cannot connect"},
+		{"relative", "", `error: NOTIFY_SOCKET="relative" is neither a path nor`},
+		{"vsock:2:1234", "", "is neither a path nor"},
+		{dir + "/notify", "0", `error: WATCHDOG_USEC="0"`},
+		{dir + "/notify", "-1", `error: WATCHDOG_USEC="-1"`},
+	} {
+		if said, _ := runNotifying(t, "NOTIFY_SOCKET="+c.socket, "WATCHDOG_USEC="+c.usec); !strings.Contains(said, c.want) {
+			t.Errorf("%.40s, %q: the service says %q, want %q", c.socket, c.usec, said, c.want)
+		}
+	}
+	if said, _ := runNotifying(t, "WATCHDOG_USEC=nonsense", "WATCHDOG_PID=1"); !strings.HasPrefix(said, "true 0s <nil>\n<nil>\n") {
+		t.Errorf("without systemd: %q", said)
+	}
+	if said, _ := runNotifying(t, "NOTIFY_SOCKET="+dir+"/notify", "WATCHDOG_USEC=5", "WATCHDOG_PID=1"); !strings.HasPrefix(said, "false 0s <nil>\n") {
+		t.Errorf("another process's watchdog: %q", said)
+	}
+}
+
+// connected is a Notifier and its receiver.
+func connected(t *testing.T) (*Notifier, *net.UnixConn) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "notify")
+	l := receiver(t, name)
+	t.Setenv("NOTIFY_SOCKET", name)
+	n, err := NewNotifier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n, l
+}
+
+// fill sends until the receiver's queue is full.
+func fill(t *testing.T, n *Notifier) (sent int) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); sent++ {
+		if err := n.Alive(); errors.Is(err, unix.EAGAIN) {
+			return sent
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("the queue never fills")
+	return 0
+}
+
+// A systemd that does not read must not stop the service.
+func TestNotifierDoesNotBlock(t *testing.T) {
+	n, l := connected(t)
+	sent := fill(t, n)
+	done := make(chan error, 1)
+	go func() {
+		for range 1000 {
+			n.Status("x")
+			n.Stopping("x")
+		}
+		done <- n.Ready("") // waits for a while
+	}()
+	select {
+	case err := <-done:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("Ready: %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it blocks")
+	}
+	for range sent {
+		if text, _ := receive(t, l); text != "WATCHDOG=1" {
+			t.Errorf("got %q", text)
+		}
+	}
+	nothingMore(t, l)
+	// The deadline is gone.
+	if err := errors.Join(n.Alive(), n.Status("y")); err != nil {
+		t.Error(err)
+	}
+}
+
+// Ready arrives if there is room in time.
+func TestReadyWaitsForRoom(t *testing.T) {
+	n, l := connected(t)
+	// Whether Ready finds the queue full or not: it must arrive.
+	for sent := fill(t, n); ; {
+		done := make(chan error, 1)
+		go func() { done <- n.Ready("") }()
+		for range sent {
+			receive(t, l)
+		}
+		err := <-done
+		if errors.Is(err, os.ErrDeadlineExceeded) { // a very busy machine
+			sent = fill(t, n)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, _ := receive(t, l); text != "READY=1" {
+			t.Errorf("got %q", text)
+		}
+		return
+	}
+}
+
+func TestReceiverGone(t *testing.T) {
+	n, l := connected(t)
+	l.Close()
+	if err := n.Alive(); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Error(err)
+	}
+	if err := n.Ready(""); !errors.Is(err, unix.ENOTCONN) { // the kernel has let go of it
+		t.Error(err)
+	}
+}
