@@ -18,14 +18,21 @@ const (
 // The rules of messages: no capital at the beginning, no full stop at the end;
 // first what went wrong, then what to do.
 type errorLog struct {
-	w     io.Writer
-	lines chan string
-	quit  chan struct{}
-	done  chan struct{}
+	w      io.Writer
+	before io.Closer // w, if it came by to
+	lines  chan message
+	quit   chan struct{}
+	done   chan struct{}
+}
+
+// message is a line, or where the lines after it go.
+type message struct {
+	line string
+	to   io.WriteCloser
 }
 
 func newErrorLog(w io.Writer) *errorLog {
-	l := &errorLog{w: w, lines: make(chan string, maxLines), quit: make(chan struct{}), done: make(chan struct{})}
+	l := &errorLog{w: w, lines: make(chan message, maxLines), quit: make(chan struct{}), done: make(chan struct{})}
 	go l.run()
 	return l
 }
@@ -34,14 +41,36 @@ func (l *errorLog) run() {
 	defer close(l.done)
 	for {
 		select {
-		case line := <-l.lines:
-			io.WriteString(l.w, line)
+		case m := <-l.lines:
+			l.handle(m)
 		case <-l.quit:
 			for range len(l.lines) {
-				io.WriteString(l.w, <-l.lines)
+				l.handle(<-l.lines)
 			}
 			return
 		}
+	}
+}
+
+func (l *errorLog) handle(m message) {
+	if m.to == nil {
+		io.WriteString(l.w, m.line)
+		return
+	}
+	if l.before != nil {
+		l.before.Close()
+	}
+	l.w, l.before = m.to, m.to
+}
+
+// to sends what is logged from now on to w, and closes what it was sent to
+// before, but not what it began with. Where nobody reads that any more, it
+// blocks, for a moment at most.
+func (l *errorLog) to(w io.WriteCloser) {
+	select {
+	case l.lines <- message{to: w}:
+	case <-time.After(closePatience):
+		w.Close()
 	}
 }
 
@@ -53,7 +82,7 @@ func (l *errorLog) print(text string) { l.enqueue("responses-api-proxy " + text 
 
 func (l *errorLog) enqueue(line string) {
 	select {
-	case l.lines <- line:
+	case l.lines <- message{line: line}:
 	default:
 	}
 }

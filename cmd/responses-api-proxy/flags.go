@@ -18,6 +18,7 @@ import (
 // usage is printed by --help. docs and tests are checked against it.
 const usage = `Usage: responses-api-proxy [flags] < KEY
        responses-api-proxy verify --help
+       responses-api-proxy health ADDR
 
 Reads an OpenAI API key from standard input and forwards POST /v1/responses on
 127.0.0.1 to the upstream with the key added. Its clients never see the key.
@@ -61,11 +62,23 @@ force):
   --strict                   do not start unless every protection is in force
   --jail auto|off            off: no Landlock and no seccomp, for debugging
 
+What it tells:
+  --audit FILE|-             one line of JSON for each request and refusal; - is
+                             standard output. SIGHUP opens FILE again
+  --metrics ADDR|unix:PATH   /metrics for Prometheus, /healthz and /readyz, on a
+                             loopback address or a unix socket
+  --log-file FILE            its messages, in place of standard error, which is
+                             let go of once the start lines are out. SIGHUP
+                             opens FILE again
+
 Other:
   --drain-timeout D          how long running requests may go on after a stop
                              (default: 10s)
   --version                  print the version
   --help                     print this text
+
+Under systemd it takes the sockets of its socket units in place of --port and
+--socket, and tells when it is ready.
 
 A flag's value may follow as the next word or behind '='; one dash will do.
 
@@ -85,6 +98,7 @@ const (
 type options struct {
 	print            string // to standard output, in place of serving
 	port             uint16
+	portGiven        bool
 	tcp              bool // listen on port
 	socket           string
 	serverInfo       string
@@ -103,6 +117,16 @@ type options struct {
 	strict, noJail       bool
 	maxTokens            int64
 	budgetFile           string
+
+	audit, metrics, logFile string
+}
+
+// owner is whom new files are given to; -1 leaves them to who makes them.
+func (o *options) owner() int {
+	if uids := o.becomes.UIDs(); len(uids) > 0 {
+		return int(uids[0])
+	}
+	return -1
 }
 
 // parseFlags reads a command line. Each flag may stand there once.
@@ -148,7 +172,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	value := func(name string, set func(string) error) { fs.Func(name, "", once(set)) }
 	value("port", func(s string) error {
 		n, err := strconv.ParseUint(s, 10, 16)
-		o.port, o.tcp = uint16(n), true
+		o.port, o.tcp, o.portGiven = uint16(n), true, true
 		return when(err != nil, "a port is a number from 0 to 65535")
 	})
 	value("server-info", func(s string) error {
@@ -182,6 +206,12 @@ func newFlagSet(o *options) *flag.FlagSet {
 		o.noJail = s == "off"
 		return when(s != "auto" && s != "off", "choose auto or off")
 	})
+	text := func(name, what string, to *string) {
+		value(name, func(s string) error { *to = s; return when(s == "", what+" is needed") })
+	}
+	text("audit", "a file name, or - for standard output,", &o.audit)
+	text("metrics", "a loopback address with a port, or unix:PATH,", &o.metrics)
+	text("log-file", "a file name", &o.logFile)
 	toggle("strict", func() { o.strict = true })
 	toggle("version", func() { o.print = version() })
 	return fs

@@ -66,6 +66,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"races":    positive((*world).cmdRaces),
 	"flood":    positive((*world).cmdFlood),
 	"recovers": positive((*world).cmdRecovers),
+	"await":    positive((*world).cmdAwait),
 }
 
 // world is what one script has set up.
@@ -680,6 +681,9 @@ func (w *world) checkFirstLine() {
 	if slices.Contains(w.p.args, "--socket") {
 		w.expectLine(`^responses-api-proxy listening on /.*$`)
 	}
+	if slices.Contains(w.p.args, "--metrics") {
+		w.expectLine(`^responses-api-proxy: metrics on .+$`)
+	}
 	if !slices.ContainsFunc(w.p.args, namesCallers) {
 		w.expectLine(`^responses-api-proxy: every user of this host may call; --allow-user limits that$`)
 	}
@@ -723,6 +727,15 @@ func (w *world) cmdLog(args []string) {
 var signals = map[string]syscall.Signal{
 	"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP, "QUIT": syscall.SIGQUIT, "PIPE": syscall.SIGPIPE,
 	"SEGV": syscall.SIGSEGV, "ABRT": syscall.SIGABRT,
+}
+
+// await FILE REGEXP waits until a file has a match.
+func (w *world) cmdAwait(args []string) {
+	pattern := regexp.MustCompile(args[1])
+	w.until(args[0]+" matches "+args[1], func() bool {
+		b, err := os.ReadFile(w.ts.MkAbs(args[0]))
+		return err == nil && pattern.Match(b)
+	})
 }
 
 // signal NAME...

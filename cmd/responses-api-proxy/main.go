@@ -10,13 +10,15 @@
 // request or an answer.
 //
 // Files: it reads the root certificates (SSL_CERT_FILE, SSL_CERT_DIR) and the
-// resolver's files; it writes --server-info, once. Environment: HTTPS_PROXY,
-// NO_PROXY and SSL_CERT_*.
+// resolver's files; it writes --server-info, --audit, --log-file and
+// --budget-file. Environment: HTTPS_PROXY, NO_PROXY, SSL_CERT_*, and systemd's
+// LISTEN_*, NOTIFY_SOCKET and WATCHDOG_*.
 //
 // Signals: SIGTERM and SIGINT stop it: no new connections, running requests
-// get --drain-timeout to end, a second signal cuts them. SIGHUP and SIGPIPE are
-// ignored. SIGQUIT, SIGABRT and their like end it at once. Standard output and standard error may be closed or
-// broken at any time.
+// get --drain-timeout to end, a second signal cuts them. SIGHUP opens --audit
+// and --log-file again; without them it is ignored, as SIGPIPE is. SIGQUIT,
+// SIGABRT and their like end it at once. Standard output and standard error may
+// be closed or broken at any time.
 //
 // Exit codes: 0 after a stop, 1 when it could not start or go on, 2 for a
 // command line that it does not understand.
@@ -37,8 +39,11 @@ func main() { os.Exit(run(os.Args[1:])) }
 // run is main in the order in which things must happen. Whatever it holds is
 // released, and the key wiped, before it returns.
 func run(args []string) int {
-	if len(args) > 0 && args[0] == "verify" {
+	switch {
+	case len(args) > 0 && args[0] == "verify":
 		return verify.Run(args[1:], os.Stdin, os.Stdout, os.Stderr)
+	case len(args) > 0 && args[0] == "health":
+		return health(args[1:])
 	}
 	// Broken pipes are errors of the writes that meet them, and a terminal's
 	// end is no reason to stop serving.
@@ -66,13 +71,14 @@ func run(args []string) int {
 	defer key.Wipe()
 	// From here on a stop is an orderly one: somebody may read server-info and
 	// send a signal before the first request.
-	s := &service{opts: opts, errs: errs, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
+	s := &service{opts: opts, errs: errs, key: key, missing: missing, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
 	signal.Notify(s.stop, stopSignals...)
 	defer s.close()
-	if err := s.open(key, missing); err != nil {
+	if err := s.open(); err != nil {
 		return errs.fatal(err)
 	}
-	s.announce(key, missing)
+	s.announce()
+	s.switchLog()
 	return s.serve()
 }
 
@@ -88,7 +94,7 @@ func readKey(policy secret.Policy) (*secret.Key, error) {
 		forget = restoreOnSignal(restore)
 		fmt.Fprint(os.Stderr, "OpenAI API key (it is not shown): ")
 	}
-	key, err := secret.Read(0, policy)
+	key, err := secret.Read(0, secret.Config{Policy: policy})
 	forget()
 	if tty { // while descriptor 0 is still the terminal
 		restore()

@@ -2,118 +2,132 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
 // service is everything between the key and the clients.
 type service struct {
-	opts *options
-	errs *errorLog
+	opts    *options
+	errs    *errorLog
+	key     *secret.Key
+	missing []string // protections that package harden could not find
 
 	stop  chan os.Signal
 	ended chan struct{} // asked to end by GET /shutdown or by a limit
 
 	listeners []net.Listener
-	port      int // of the TCP listener, if there is one
+	tcp, unix bool // what is among them
+	port      int  // of the TCP listener, if there is one
 	client    *upstream.Client
 	gate      *admit.Gate
 	book      *budget.Book
 	engine    *front.Engine
 	jail      *jail.Report
+	info      *listen.Info
+
+	audit           *audit.Log
+	metrics         *metrics.Metrics
+	metricsListener net.Listener
+	logFile         *os.File
+	notifier        *systemd.Notifier
+	draining        atomic.Bool
 }
 
 // open makes everything ready to serve, in the original's order of errors: URL,
 // sockets, files. Clients may come as soon as server-info is there: the sockets
 // already take their connections.
-func (s *service) open(key *secret.Key, missing []string) error {
+func (s *service) open() error {
 	target, err := upstream.ParseTarget(s.opts.upstreamURL, s.opts.insecureUpstream)
 	if err != nil {
+		return err
+	}
+	if s.notifier, err = systemd.NewNotifier(); err != nil {
 		return err
 	}
 	if err := s.listen(); err != nil {
 		return err
 	}
-	s.client, err = upstream.New(upstream.Config{Target: target, Key: key, LegacyTLS: s.opts.legacyTLS})
+	s.client, err = upstream.New(upstream.Config{Target: target, Key: s.key, LegacyTLS: s.opts.legacyTLS})
 	if err != nil {
 		return err
 	}
-	if err := s.openGate(); err != nil {
-		return err
-	}
-	if err := s.openEngine(); err != nil {
-		return err
-	}
-	tell := func(_, _ int) error { return nil }
-	if s.opts.serverInfo != "" {
-		if tell, err = listen.PrepareInfo(s.opts.serverInfo); err != nil {
+	for _, step := range []func() error{s.openLog, s.openAudit, s.openMetrics, s.openGate, s.openEngine, s.openInfo} {
+		if err := step(); err != nil {
 			return err
 		}
 	}
 	// Everything is open that needs a file, a port or a privilege. From here on
 	// the process can only serve; then clients may know of it.
-	if err := s.enterJail(missing); err != nil {
+	if err := s.enterJail(); err != nil {
 		return err
 	}
-	return tell(s.port, os.Getpid())
+	s.observe()
+	if s.info == nil {
+		return nil
+	}
+	return s.info.Write(s.port, os.Getpid())
 }
 
-// enterJail locks the process in. missing are the protections that harden could
-// not find.
-func (s *service) enterJail(missing []string) (err error) {
-	o := s.opts
-	if o.strict && len(missing) > 0 {
-		return fmt.Errorf("--strict: this system does not offer %s", strings.Join(missing, ", "))
+func (s *service) openInfo() (err error) {
+	if s.opts.serverInfo == "" {
+		return nil
 	}
-	cfg := jail.Config{User: o.user, Ports: []uint16{s.client.Port()}, Off: o.noJail, Strict: o.strict}
+	if !s.tcp {
+		return errors.New("--server-info tells a port, and systemd passes no TCP socket; leave it out")
+	}
+	s.info, err = listen.PrepareInfo(s.opts.serverInfo)
+	return err
+}
+
+// enterJail locks the process in.
+func (s *service) enterJail() (err error) {
+	o := s.opts
+	if o.strict && len(s.missing) > 0 {
+		return fmt.Errorf("--strict: this system does not offer %s", strings.Join(s.missing, ", "))
+	}
+	cfg := jail.Config{User: o.user, Ports: []uint16{s.client.Port()}, Off: o.noJail, Strict: o.strict, Append: s.appendFolders()}
 	if o.budgetFile != "" {
 		cfg.Write = []string{filepath.Dir(o.budgetFile)}
 	}
-	if o.socket != "" {
-		cfg.Remove = []string{filepath.Dir(o.socket)}
+	metricsSocket, _ := strings.CutPrefix(o.metrics, "unix:")
+	if metricsSocket == o.metrics {
+		metricsSocket = ""
+	}
+	for _, path := range []string{o.socket, o.serverInfo, metricsSocket} {
+		if path != "" {
+			cfg.Remove = append(cfg.Remove, filepath.Dir(path))
+		}
+	}
+	if o.audit != "" && s.unix {
+		cfg.Read = []string{"/proc"} // the names of callers; of other processes' files there Landlock lets it see none
 	}
 	s.jail, err = jail.Enter(cfg)
 	return err
 }
 
-func (s *service) listen() error {
-	if s.opts.tcp {
-		l, err := listen.TCP(s.opts.port)
-		if err != nil {
-			return err
-		}
-		s.listeners = append(s.listeners, l)
-		s.port = listen.Port(l)
-	}
-	if s.opts.socket == "" {
-		return nil
-	}
-	users := &s.opts.users
-	l, err := listen.Unix(listen.UnixConfig{Path: s.opts.socket, Users: users.UIDs(), Groups: users.GIDs(), Everyone: users.Empty()})
-	if err != nil {
-		return err
-	}
-	s.listeners = append(s.listeners, l)
-	return nil
-}
-
 // openGate reads the budget and prepares to ask the kernel who calls.
 func (s *service) openGate() (err error) {
 	o := s.opts
-	cfg := admit.Config{TCP: o.tcp, Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: admit.NewOrigin(s.port, o.hosts), Expired: s.end}
+	cfg := admit.Config{TCP: s.tcp, Identify: o.audit != "", Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: admit.NewOrigin(s.port, o.hosts), Expired: s.end}
 	if o.maxTokens > 0 {
 		report := func(err error) { s.errs.line("the budget cannot be kept: " + err.Error()) }
 		s.book, err = budget.Open(budget.Config{Limit: o.maxTokens, File: o.budgetFile, Also: o.becomes.UIDs(), Report: report})
@@ -127,7 +141,7 @@ func (s *service) openGate() (err error) {
 }
 
 func (s *service) openEngine() (err error) {
-	cfg := proxy.Config{Upstream: s.client, Log: s.errs.line}
+	cfg := proxy.Config{Upstream: s.client, Log: s.errs.line, ReadUsage: s.audit != nil || s.metricsListener != nil}
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end
 	}
@@ -144,22 +158,25 @@ func (s *service) end() {
 }
 
 // announce says where the service is, and what it lacks.
-func (s *service) announce(key *secret.Key, missing []string) {
+func (s *service) announce() {
 	for _, l := range s.listeners {
 		s.errs.print(fmt.Sprintf("listening on %s", l.Addr()))
+	}
+	if s.metricsListener != nil {
+		s.errs.line("metrics on " + s.metricsListener.Addr().String())
 	}
 	if s.opts.users.Empty() {
 		s.errs.line("every user of this host may call; --allow-user limits that")
 	}
-	kind, why := key.Memory()
-	s.errs.line(fmt.Sprintf("protections: secret-memory=%s %s %s", kind, hardened(missing), s.jail))
+	kind, why := s.key.Memory()
+	s.errs.line(fmt.Sprintf("protections: secret-memory=%s %s %s", kind, hardened(s.missing), s.jail))
 	if s.opts.noJail {
 		s.errs.line("warning: the jail is off: whoever takes this process over can do what its user can")
 	}
 	if kind != secret.MemfdSecret {
 		s.errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, why))
 	}
-	for _, m := range missing {
+	for _, m := range s.missing {
 		s.errs.line("warning: this system does not offer the protection " + m)
 	}
 	if _, ok := os.LookupEnv("OPENAI_API_KEY"); ok {
@@ -183,10 +200,15 @@ func hardened(missing []string) string {
 
 // serve serves until it is told to stop, and drains.
 func (s *service) serve() int {
-	served := make(chan error, len(s.listeners))
+	served := make(chan error, len(s.listeners)+1)
 	for _, l := range s.listeners {
 		go func() { served <- s.engine.Serve(l) }()
 	}
+	if s.metrics != nil {
+		go func() { served <- metrics.Serve(s.metricsListener, s.metrics.Handler(s.probes())) }()
+	}
+	defer s.onHangup()()
+	defer s.tellSystemd()()
 	if d := s.opts.limits.ExpireAfter; d > 0 {
 		// What runs then may go on for as long as after any other stop.
 		defer time.AfterFunc(d+s.opts.drainTimeout, s.end).Stop()
@@ -197,6 +219,8 @@ func (s *service) serve() int {
 	case err := <-served:
 		return s.errs.fatal(fmt.Errorf("cannot go on serving: %w", err))
 	}
+	s.draining.Store(true)
+	s.notifier.Stopping("waiting for running requests")
 	ctx, cancel := context.WithTimeout(context.Background(), s.opts.drainTimeout)
 	defer cancel()
 	go func() {
@@ -211,6 +235,13 @@ func (s *service) serve() int {
 
 // close gives everything back, in the reverse order.
 func (s *service) close() {
+	s.info.Remove()
+	if s.metricsListener != nil {
+		s.metricsListener.Close()
+	}
+	if s.audit != nil {
+		s.audit.Close()
+	}
 	if s.gate != nil {
 		s.gate.Close()
 	}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"net"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
+)
+
+// listen opens the sockets that clients come to, or takes those that systemd
+// has opened.
+func (s *service) listen() error {
+	sockets, err := systemd.Sockets()
+	if err != nil {
+		return err
+	}
+	for _, socket := range sockets {
+		if err := s.take(socket); err != nil {
+			return err
+		}
+	}
+	if len(s.listeners) > 0 {
+		return nil
+	}
+	if s.opts.tcp {
+		l, err := listen.TCP(s.opts.port)
+		if err != nil {
+			return err
+		}
+		s.add(l)
+	}
+	if s.opts.socket == "" {
+		return nil
+	}
+	users := &s.opts.users
+	l, err := listen.Unix(listen.UnixConfig{Path: s.opts.socket, Users: users.UIDs(), Groups: users.GIDs(), Everyone: users.Empty()})
+	if err != nil {
+		return err
+	}
+	s.add(l)
+	return nil
+}
+
+// take takes a socket of systemd's.
+func (s *service) take(socket systemd.Socket) error {
+	_, tcp := socket.Listener.Addr().(*net.TCPAddr)
+	switch {
+	case socket.Name == systemd.Metrics && s.opts.metrics != "":
+		return errors.New("systemd passes a socket for metrics, and --metrics names another; leave one out")
+	case socket.Name == systemd.Metrics:
+		s.metricsListener = socket.Listener
+		return nil
+	case s.opts.portGiven || s.opts.socket != "":
+		return errors.New("systemd passes the sockets to listen on; leave --port and --socket out")
+	case tcp && s.tcp:
+		return errors.New("systemd passes two TCP sockets for requests, and clients are told one port; keep one")
+	}
+	s.add(socket.Listener)
+	return nil
+}
+
+func (s *service) add(l net.Listener) {
+	s.listeners = append(s.listeners, l)
+	if _, ok := l.Addr().(*net.TCPAddr); ok {
+		s.tcp, s.port = true, listen.Port(l)
+		return
+	}
+	s.unix = true
+}
