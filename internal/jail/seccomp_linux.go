@@ -98,6 +98,7 @@ func newPolicy(cfg Config) []rule {
 		allow(unix.SYS_FCNTL, is(1, unix.F_GETFD)),
 		allow(unix.SYS_FCNTL, is(1, unix.F_DUPFD_CLOEXEC)),
 		allow(unix.SYS_FTRUNCATE), // of --server-info, at the end
+		allow(unix.SYS_LSEEK),     // back to the beginning of --key-fd
 
 		// Memory, none of it to be executed. The runtime names its mappings.
 		allow(unix.SYS_MADVISE),
