@@ -34,6 +34,13 @@ Flags:
   --insecure-upstream        allow plain http to an upstream on another host:
                              the key crosses the network in clear
   --upstream-tls 1.3|1.2     TLS version towards the upstream (default: 1.3)
+  --ca-file FILE             trust the certificate authorities in FILE, in PEM,
+                             and no others
+  --auth-header bearer|api-key|x-api-key
+                             the header field in which the key goes out
+                             (default: bearer, which is Authorization: Bearer)
+  --key-fd N                 on SIGHUP, read a new key from file descriptor N, one
+                             line, and use it from then on
   --secret-memory auto|require
                              where the kernel has no secret memory: use locked
                              memory, or do not start (default: auto)
@@ -119,6 +126,10 @@ type options struct {
 	budgetFile           string
 
 	audit, metrics, logFile string
+
+	caFile     string
+	authHeader secret.Header
+	keyFD      int // 0 if none is given
 }
 
 // owner is whom new files are given to; -1 leaves them to who makes them.
@@ -212,6 +223,15 @@ func newFlagSet(o *options) *flag.FlagSet {
 	text("audit", "a file name, or - for standard output,", &o.audit)
 	text("metrics", "a loopback address with a port, or unix:PATH,", &o.metrics)
 	text("log-file", "a file name", &o.logFile)
+	text("ca-file", "a file name", &o.caFile)
+	value("auth-header", func(s string) (err error) {
+		o.authHeader, err = secret.ParseHeader(s)
+		return err
+	})
+	value("key-fd", func(s string) (err error) {
+		o.keyFD, err = strconv.Atoi(s)
+		return when(err != nil || o.keyFD < 3, "a number from 3 on is needed, of a descriptor that is open for reading")
+	})
 	toggle("strict", func() { o.strict = true })
 	toggle("version", func() { o.print = version() })
 	return fs

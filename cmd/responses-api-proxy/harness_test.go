@@ -299,6 +299,7 @@ type launch struct {
 //	+ulimit=-n64    with a limit
 //	+via=PROGRAM    started by PROGRAM, which gives way to it
 //	+closed=N       without file descriptor N
+//	+redirect=TEXT  a shell's redirection, as 3<>FIFO
 //	+stderr=broken  a pipe whose reader has left
 //	+stderr=full    a pipe that is full, and nobody reads
 //	+log=FILE       where standard error goes; the default is log.txt
@@ -320,6 +321,8 @@ func parseLaunch(ts *testscript.TestScript, words []string) *launch {
 			l.via = append(l.via, v)
 		case "+closed":
 			l.closes += " " + v + ">&-"
+		case "+redirect":
+			l.closes += " " + v
 		case "+stderr":
 			l.stderr = v
 		case "+log":

@@ -16,7 +16,8 @@
 //
 // Signals: SIGTERM and SIGINT stop it: no new connections, running requests
 // get --drain-timeout to end, a second signal cuts them. SIGHUP opens --audit
-// and --log-file again; without them it is ignored, as SIGPIPE is. SIGQUIT,
+// and --log-file again and reads another key from --key-fd; without them it is
+// ignored, as SIGPIPE is. SIGQUIT,
 // SIGABRT and their like end it at once. Standard output and standard error may
 // be closed or broken at any time.
 //
@@ -64,7 +65,7 @@ func run(args []string) int {
 		return 0
 	}
 	// The key before everything else that can fail: so the original does it.
-	key, err := readKey(opts.secretMemory)
+	key, err := readKey(secret.Config{Policy: opts.secretMemory, Header: opts.authHeader, Spare: opts.keyFD > 0})
 	if err != nil {
 		return errs.fatal(err)
 	}
@@ -84,7 +85,7 @@ func run(args []string) int {
 
 // readKey reads the key from standard input, and then closes that: nothing else
 // may come in by it.
-func readKey(policy secret.Policy) (*secret.Key, error) {
+func readKey(cfg secret.Config) (*secret.Key, error) {
 	restore, tty, err := secret.NoEcho(0)
 	if err != nil {
 		return nil, err
@@ -94,7 +95,7 @@ func readKey(policy secret.Policy) (*secret.Key, error) {
 		forget = restoreOnSignal(restore)
 		fmt.Fprint(os.Stderr, "OpenAI API key (it is not shown): ")
 	}
-	key, err := secret.Read(0, secret.Config{Policy: policy})
+	key, err := secret.Read(0, cfg)
 	forget()
 	if tty { // while descriptor 0 is still the terminal
 		restore()

@@ -49,7 +49,8 @@ type service struct {
 	metricsListener net.Listener
 	logFile         *os.File
 	notifier        *systemd.Notifier
-	draining        atomic.Bool
+
+	draining, rotating atomic.Bool
 }
 
 // open makes everything ready to serve, in the original's order of errors: URL,
@@ -66,7 +67,14 @@ func (s *service) open() error {
 	if err := s.listen(); err != nil {
 		return err
 	}
-	s.client, err = upstream.New(upstream.Config{Target: target, Key: s.key, LegacyTLS: s.opts.legacyTLS})
+	if err := checkKeyFD(s.opts.keyFD); err != nil {
+		return err
+	}
+	roots, err := upstream.RootsFrom(s.opts.caFile)
+	if err != nil {
+		return err
+	}
+	s.client, err = upstream.New(upstream.Config{Target: target, Key: s.key, Roots: roots, LegacyTLS: s.opts.legacyTLS})
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"os/signal"
 
@@ -15,6 +17,26 @@ var hangupSignals = []os.Signal{unix.SIGHUP}
 
 // noFollow refuses a link in a file's place.
 const noFollow = unix.O_NOFOLLOW
+
+// checkKeyFD makes sure that a key can come from fd, unless that is 0, and keeps
+// it from other programs.
+func checkKeyFD(fd int) error {
+	if fd == 0 {
+		return nil
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil && flags&unix.O_ACCMODE == unix.O_WRONLY {
+		err = unix.EBADF
+	}
+	if err != nil {
+		return fmt.Errorf("--key-fd %d is not open for reading (%w); open it for the proxy, as with %[1]d<>FIFO", fd, err)
+	}
+	unix.CloseOnExec(fd)
+	return unix.SetNonblock(fd, false) // reading waits for the key
+}
+
+// rewind goes back to a file's beginning; a FIFO has none.
+func rewind(fd int) { unix.Seek(fd, 0, io.SeekStart) }
 
 // detach puts /dev/null in the place of standard error, and of standard output
 // unless that is kept, and returns what standard error was.

@@ -1,6 +1,9 @@
 package main
 
-import "os"
+import (
+	"errors"
+	"os"
+)
 
 var stopSignals = []os.Signal{os.Interrupt}
 
@@ -8,6 +11,16 @@ var stopSignals = []os.Signal{os.Interrupt}
 var hangupSignals []os.Signal
 
 const noFollow = 0
+
+// checkKeyFD refuses: without SIGHUP no key is ever read again.
+func checkKeyFD(fd int) error {
+	if fd == 0 {
+		return nil
+	}
+	return errors.New("--key-fd is not supported here: there is no SIGHUP; restart the proxy with another key")
+}
+
+func rewind(int) {}
 
 // detach leaves standard error open: there is nobody here who waits for its
 // end.
