@@ -186,7 +186,7 @@ func parseFlags(args []string) (*options, error) {
 	case err != nil:
 		return nil, errFlags{err}
 	case fs.NArg() > 0:
-		return nil, errFlags{fmt.Errorf("unexpected argument %q", fs.Arg(0))}
+		return nil, errFlags{errors.New("unexpected argument; all that verify takes is flags")}
 	}
 	if err := o.settle(); err != nil {
 		return nil, errFlags{err}

@@ -48,7 +48,7 @@ func TestCommandLine(t *testing.T) {
 		{"--port abc", "", "a number from 1 to 65535"},
 		{"--port 1 --pid -1", "", "a number from 1 to"},
 		{"--bogus", "", "not defined: -bogus"},
-		{"--port 1 extra", "", `unexpected argument "extra"`},
+		{"--port 1 extra", "", "unexpected argument; "},
 		{"--port 1 --spend=maybe", "", "invalid boolean"},
 		{"--server-info " + filepath.Join(dir, "none"), "", "cannot learn from --server-info"},
 		{"--server-info " + file("empty", ""), "", "cannot learn from --server-info"},
