@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"runtime/debug"
 	"strconv"
@@ -151,9 +150,9 @@ func parseFlags(args []string) (*options, error) {
 		o.print = usage
 		return o, nil
 	case err != nil:
-		return nil, err
+		return nil, hint(fs, err)
 	case fs.NArg() > 0:
-		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+		return nil, unexpected(fs.Arg(0))
 	}
 	return o, o.settle()
 }
@@ -170,7 +169,7 @@ func (o *options) settle() error {
 	case o.serverInfo != "" && !o.tcp:
 		return errors.New("--server-info tells a port, and with --socket alone there is none; add --port 0")
 	case o.strict && o.noJail:
-		return errors.New("--strict and --jail=off contradict each other")
+		return errors.New("--strict and --jail=off contradict each other; leave one out")
 	case o.budgetFile != "" && o.maxTokens == 0:
 		return errors.New("--budget-file needs --max-tokens-per-user")
 	}

@@ -27,7 +27,7 @@ func health(args []string) int {
 		fmt.Print(healthUsage)
 		return 0
 	case len(args) != 1:
-		fmt.Fprint(os.Stderr, healthUsage)
+		fmt.Fprintf(os.Stderr, "%shealth: one ADDR is needed, that of --metrics; run it with health --help\n", linePrefix)
 		return 2
 	}
 	if err := metrics.Probe(args[0], path); err != nil {

@@ -10,7 +10,7 @@ import (
 func openLogFile(path string, owner int) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open --log-file: %w", err)
+		return nil, fmt.Errorf("cannot open --log-file: %w; name a file, not a link, in a folder that is there", err)
 	}
 	if st, err := f.Stat(); err == nil && owner >= 0 && st.Mode().IsRegular() && st.Size() == 0 {
 		f.Chown(owner, -1) // best effort: it may be nobody's to give

@@ -14,7 +14,9 @@ func (s *service) tellSystemd() (stop func()) {
 	for _, l := range s.listeners {
 		where = append(where, l.Addr().String())
 	}
-	s.notifier.Ready("serving on " + strings.Join(where, " and "))
+	if err := s.notifier.Ready("serving on " + strings.Join(where, " and ")); err != nil {
+		s.errs.line("systemd does not know that this is ready, and may end it: " + err.Error())
+	}
 	interval := s.notifier.Watchdog()
 	if interval <= 0 {
 		return func() {}

@@ -110,7 +110,7 @@ func (s *service) openInfo() (err error) {
 func (s *service) enterJail() (err error) {
 	o := s.opts
 	if o.strict && len(s.missing) > 0 {
-		return fmt.Errorf("--strict: this system does not offer %s", strings.Join(s.missing, ", "))
+		return fmt.Errorf("--strict: this system does not offer %s; without it the proxy does with what there is", strings.Join(s.missing, ", "))
 	}
 	cfg := jail.Config{User: o.user, Ports: []uint16{s.client.Port()}, Off: o.noJail, Strict: o.strict, Append: s.appendFolders()}
 	if o.budgetFile != "" {
