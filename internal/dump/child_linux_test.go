@@ -1,0 +1,217 @@
+package dump
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
+)
+
+const jobVar = "DUMP_TEST_JOB"
+
+// jobs run in a child process: they change what cannot be changed back.
+var jobs = map[string]func(dir string) error{"memory": jobMemory, "limit": jobLimit, "jail": jobJail}
+
+func TestMain(m *testing.M) {
+	if job := jobs[os.Getenv(jobVar)]; job != nil {
+		if err := job(os.Getenv("DIR")); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func runJob(t *testing.T, program, job, dir string) string {
+	t.Helper()
+	c := exec.Command(program)
+	c.Env = append(os.Environ(), jobVar+"="+job, "DIR="+dir, "GORACE=atexit_sleep_ms=0")
+	c.Stderr = os.Stderr
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+// TestMemory: a body of 50 MB costs less than 1 MiB.
+func TestMemory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	t.Log(strings.TrimSpace(runJob(t, os.Args[0], "memory", dir)))
+	for _, kind := range []string{"request", "response"} {
+		text := read(t, dir, "000002-*-"+kind+".json")
+		if !json.Valid(text) || bytes.Contains(text, []byte("truncated")) {
+			t.Errorf("the %s of %d bytes is not whole", kind, len(text))
+		}
+	}
+}
+
+func bodySize() int {
+	if race {
+		return 5 << 20
+	}
+	return 50 << 20
+}
+
+func jobMemory(dir string) error {
+	d, err := Open(Config{Dir: dir, Owner: -1})
+	if err != nil {
+		return err
+	}
+	whole(d, "warm", "up")
+	drain(d)
+	runtime.GC()
+	before, err := peak(true)
+	if err != nil {
+		return err
+	}
+	e := post(d)
+	e.Request([]byte("["))
+	feed(d, e.Request, []byte(`{"role":"user","n":1.5e3},`))
+	e.Request([]byte("0]"))
+	e.RequestEnd(true)
+	e.Answer(200, nil)
+	feed(d, e.Body, []byte("data: {\"type\":\"x\"}\n\n"))
+	e.End()
+	d.queue.close()
+	<-d.idle // however slow the machine
+	after, err := peak(false)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("peak memory before %d KiB, after %d KiB\n", before, after)
+	if after-before > 1024 && !race || d.Lost() != 0 {
+		return fmt.Errorf("grown by %d KiB, %d lost", after-before, d.Lost())
+	}
+	return nil
+}
+
+// feed hands a body over, no faster than the writer follows.
+func feed(d *Dir, take func([]byte), text []byte) {
+	piece := bytes.Repeat(text, 32<<10/len(text))
+	for sent := 0; sent < bodySize(); sent += len(piece) {
+		take(piece)
+		if sent%(128<<10) < len(piece) {
+			drain(d)
+		}
+	}
+}
+
+// peak is VmHWM in KiB, begun anew if reset.
+func peak(reset bool) (kib int, err error) {
+	if reset {
+		if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
+			return 0, err
+		}
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	_, err = fmt.Sscan(rest, &kib)
+	return kib, err
+}
+
+// TestFailingDisk: what cannot be written leaves nothing behind, and what fits
+// is written as ever.
+func TestFailingDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	runJob(t, os.Args[0], "limit", dir)
+	wantNames(t, dir, "000001-MS-response.json", "000002-MS-response.json", "000003-MS-request.json", "000003-MS-response.json")
+}
+
+func jobLimit(dir string) error {
+	told := make(chan error, 9)
+	d, err := Open(Config{Dir: dir, Owner: -1, Report: func(err error) { told <- err }})
+	if err != nil {
+		return err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 64 << 10, Max: 64 << 10}); err != nil {
+		return err
+	}
+	whole(d, strings.Repeat("a", 100<<10), "too large for the writer")
+	whole(d, strings.Repeat("\x00", 40<<10), "too large for the composer")
+	whole(d, "a", "b")
+	select {
+	case err = <-told:
+	case <-time.After(patience):
+		return errors.New("nothing was reported")
+	}
+	d.Close()
+	if !strings.Contains(err.Error(), "000001-") || !strings.Contains(err.Error(), "file too large") || strings.Contains(err.Error(), dir) {
+		return fmt.Errorf("the report is %w", err)
+	}
+	if d.Lost() != 2 {
+		return fmt.Errorf("%d are lost", d.Lost())
+	}
+	return nil
+}
+
+// TestJail: in the jail of a program that names the folder in Write, all of
+// this can be done, by the user that root becomes too.
+func TestJail(t *testing.T) {
+	top := t.TempDir()
+	program, dir := filepath.Join(top, "test"), filepath.Join(top, "d")
+	build := exec.Command("go", "test", "-c", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // with cgo there is no jail
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out := runJob(t, program, "jail", dir); out != "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(out)
+		}
+		t.Skip(out)
+	}
+	left := names(t, dir)
+	if len(left) > 4 || left[0] == "000001-MS-request.json" || left[len(left)-1] != "000003-MS-response.json" {
+		t.Errorf("the folder has %q", left)
+	}
+}
+
+func jobJail(dir string) error {
+	cfg := jail.Config{Write: []string{dir}}
+	owner := -1
+	if os.Getuid() == 0 {
+		cfg.User, owner = "12345", 12345
+	}
+	d, err := Open(Config{Dir: dir, Owner: owner, MaxBytes: 4 * 4096})
+	if err != nil {
+		return err
+	}
+	report, err := jail.Enter(cfg)
+	if err != nil {
+		return err
+	}
+	if missing := report.Missing(); len(missing) > 0 {
+		fmt.Println("no jail:", missing)
+		return nil
+	}
+	if _, err := os.ReadDir(filepath.Dir(dir)); err == nil {
+		return errors.New("the jail is open")
+	}
+	for range 3 {
+		e := whole(d, `{"a":1}`, "data: x\n\n")
+		if err := await(d, &e.answer); err != nil {
+			return err
+		}
+	}
+	d.Close()
+	if d.Lost() != 0 {
+		return fmt.Errorf("%d are lost", d.Lost())
+	}
+	return nil
+}
