@@ -67,7 +67,12 @@ func (c *conn) Write(p []byte) (int, error) {
 		return c.write(p)
 	}
 	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	defer func() {
+		// The record's key is in the heap too: it must not lie about for those
+		// who read both.
+		clear((*buf)[:min(len(p), bufferSize)])
+		buffers.Put(buf)
+	}()
 	record, err := c.sealer.replace((*buf)[:0], p, c.real)
 	if err != nil {
 		return 0, err

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"io"
+	"net"
 	"testing"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
@@ -94,4 +96,51 @@ func TestURLThatLeavesNoRoom(t *testing.T) {
 	if _, err := New(Config{Target: target, Key: keyOf(t, canary)}); err == nil {
 		t.Error("a URL was accepted that leaves no room for the key")
 	}
+}
+
+// TestSealedRecordIsCleared: the record with the credential, which whoever has
+// the session's key could open, is in no buffer of ours once it has been sent.
+func TestSealedRecordIsCleared(t *testing.T) {
+	mine := make([]byte, bufferSize)
+	before := buffers.New
+	buffers.New = func() any { return &mine }
+	t.Cleanup(func() { buffers.New = before })
+	for buffers.Get().(*[]byte) != &mine { // what other tests have left
+	}
+	s := must(newSealer(tls.TLS_AES_128_GCM_SHA256, bytes.Repeat([]byte{7}, 32)))
+	real := append([]byte("the real text"), typeApplication)
+	ours, theirs := pipe(t)
+	c := newConn(ours)
+	c.sealer, c.real = s, real
+	want := record(s, real)
+	if _, err := c.Write(record(s, append(make([]byte, len(real)-1), typeApplication))); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(theirs, got); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("sent %x, want %x (%v)", got, want, err)
+	}
+	if !bytes.Equal(mine, make([]byte, bufferSize)) {
+		t.Error("the record lies in the buffer")
+	}
+}
+
+// pipe is a TCP connection within this process.
+func pipe(t *testing.T) (a, b *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	out, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close(); in.Close() })
+	return out.(*net.TCPConn), in.(*net.TCPConn)
 }
