@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -117,6 +118,20 @@ func proxyFromEnvironment(target *Target) (*url.URL, error) {
 
 // dial makes a connection that is ready for a request.
 func (d *dialer) dial(ctx context.Context) (*conn, error) {
+	tcp, err := d.reach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(tcp)
+	if err := d.prepare(ctx, c); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// reach connects to the target, or to the forward proxy.
+func (d *dialer) reach(ctx context.Context) (*net.TCPConn, error) {
 	addr := d.target.Addr
 	if d.proxy != nil {
 		addr = proxyAddr(d.proxy)
@@ -125,37 +140,18 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, dialError(Unreachable, "cannot connect", err)
 	}
-	c := newConn(raw.(*net.TCPConn))
-	if err := d.prepare(ctx, c); err != nil {
-		c.close()
-		return nil, err
-	}
-	return c, nil
+	return raw.(*net.TCPConn), nil
 }
 
-// prepare opens the tunnel and the TLS session, within handshakeTimeout.
+// prepare opens the tunnel and the TLS session.
 func (d *dialer) prepare(ctx context.Context, c *conn) error {
 	if d.tls == nil {
 		return nil
 	}
-	if err := c.tcp.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return fail(Unreachable, "cannot connect: %w", err)
-	}
-	stop := context.AfterFunc(ctx, c.close)
-	defer stop()
-	if d.proxy != nil {
-		if err := d.connect(c); err != nil {
-			return dialError(Unreachable, "the proxy named by HTTPS_PROXY", err)
-		}
-	}
-	cfg, log := d.tls.Clone(), &keyLog{}
-	cfg.KeyLogWriter = log
-	session := tls.Client(c, cfg)
-	if err := session.HandshakeContext(ctx); err != nil {
-		return dialError(TLSFailed, "TLS handshake", err)
-	}
-	if p := session.ConnectionState().NegotiatedProtocol; p != "" && p != "http/1.1" {
-		return fail(TLSFailed, "TLS handshake: the upstream insists on protocol %q", p)
+	log := &keyLog{}
+	session, err := d.handshake(ctx, c.tcp, c, log)
+	if err != nil {
+		return err
 	}
 	if err := c.secure(session, log); err != nil {
 		return fail(TLSFailed, "TLS session: %w", err)
@@ -166,9 +162,34 @@ func (d *dialer) prepare(ctx context.Context, c *conn) error {
 	return nil
 }
 
+// handshake opens the tunnel, and a TLS session over below, which is tcp or a
+// layer on it, within handshakeTimeout; tcp keeps that deadline.
+func (d *dialer) handshake(ctx context.Context, tcp *net.TCPConn, below net.Conn, log io.Writer) (*tls.Conn, error) {
+	if err := tcp.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return nil, fail(Unreachable, "cannot connect: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { below.Close() })
+	defer stop()
+	if d.proxy != nil {
+		if err := d.connect(tcp); err != nil {
+			return nil, dialError(Unreachable, "the proxy named by HTTPS_PROXY", err)
+		}
+	}
+	cfg := d.tls.Clone()
+	cfg.KeyLogWriter = log
+	session := tls.Client(below, cfg)
+	if err := session.HandshakeContext(ctx); err != nil {
+		return nil, dialError(TLSFailed, "TLS handshake", err)
+	}
+	if p := session.ConnectionState().NegotiatedProtocol; p != "" && p != "http/1.1" {
+		return nil, fail(TLSFailed, "TLS handshake: the upstream insists on protocol %q", p)
+	}
+	return session, nil
+}
+
 // connect asks the forward proxy for a tunnel (RFC 9110, section 9.3.6). The
 // API key takes no part in it.
-func (d *dialer) connect(c *conn) error {
+func (d *dialer) connect(tcp net.Conn) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n", d.target.Addr, d.target.Addr)
 	if u := d.proxy.User; u != nil {
@@ -176,10 +197,10 @@ func (d *dialer) connect(c *conn) error {
 		fmt.Fprintf(&b, "Proxy-Authorization: Basic %s\r\n", base64.StdEncoding.EncodeToString([]byte(u.Username()+":"+password)))
 	}
 	b.WriteString("\r\n")
-	if _, err := c.tcp.Write(b.Bytes()); err != nil {
+	if _, err := tcp.Write(b.Bytes()); err != nil {
 		return err
 	}
-	return readConnectAnswer(c.tcp)
+	return readConnectAnswer(tcp)
 }
 
 // readConnectAnswer reads byte by byte, so as to take nothing that belongs to

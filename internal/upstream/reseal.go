@@ -128,12 +128,18 @@ func (s *sealer) count(p []byte) {
 type keyLog struct{ secret []byte }
 
 func (k *keyLog) Write(line []byte) (int, error) {
-	if rest, ok := bytes.CutPrefix(line, []byte("CLIENT_TRAFFIC_SECRET_0 ")); ok {
-		_, text, _ := bytes.Cut(bytes.TrimSpace(rest), []byte{' '})
-		k.secret = make([]byte, hex.DecodedLen(len(text)))
-		if _, err := hex.Decode(k.secret, text); err != nil {
-			return 0, err
-		}
+	return len(line), takeSecret(&k.secret, line, "CLIENT_TRAFFIC_SECRET_0 ")
+}
+
+// takeSecret puts the traffic secret into secret if line is the one with that
+// label.
+func takeSecret(secret *[]byte, line []byte, label string) error {
+	rest, ok := bytes.CutPrefix(line, []byte(label))
+	if !ok {
+		return nil
 	}
-	return len(line), nil
+	_, text, _ := bytes.Cut(bytes.TrimSpace(rest), []byte{' '})
+	*secret = make([]byte, hex.DecodedLen(len(text)))
+	_, err := hex.Decode(*secret, text)
+	return err
 }
