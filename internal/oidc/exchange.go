@@ -1,0 +1,212 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+// maxLifetime is a year: what is longer is no lifetime of an access token.
+const maxLifetime = 365 * 24 * time.Hour
+
+const accessTokenType = "urn:ietf:params:oauth:token-type:access_token"
+
+// The errors of an exchange that are not somebody's status. Nobody branches on
+// them; they are here so that none of them can hold anything of a token.
+var (
+	errSubject    = errors.New("workload identity source returned an invalid subject token")
+	errIdentity   = errors.New("GitHub OIDC returned an invalid token response")
+	errIdentityXL = errors.New("GitHub OIDC returned an oversized token response")
+	errAnswer     = errors.New("OpenAI workload identity returned an invalid token response")
+	errAnswerXL   = errors.New("OpenAI workload identity returned an oversized token response")
+	errKind       = errors.New("OpenAI returned an unsupported workload identity token type")
+	errExpired    = errors.New("OpenAI returned an expired workload identity token")
+	errLifetime   = errors.New("OpenAI returned an invalid token lifetime")
+	errRoom       = fmt.Errorf("OpenAI returned an access token of more than %d characters", secret.MaxRoom)
+)
+
+// lifetime is for how long an access token serves, and from when.
+type lifetime struct {
+	length  time.Duration
+	expires time.Time
+}
+
+// once exchanges tokens and puts the new one into the key's place.
+func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
+	defer x.memory.Wipe()
+	request, answer := x.memory.Bytes()[:requestSize], x.memory.Bytes()[requestSize:]
+	subject, err := x.subject(ctx, request, answer)
+	if err != nil {
+		return lifetime{}, err
+	}
+	m := x.parts.exchangeRequest(request, subject)
+	secret.Wipe(answer)
+	begun := time.Now()
+	status, body, err := x.courier.Exchange(ctx, x.tokens, m, answer)
+	switch {
+	case errors.Is(err, upstream.ErrOversized):
+		return lifetime{}, errAnswerXL
+	case err != nil:
+		return lifetime{}, fmt.Errorf("OpenAI workload identity token request failed: %w", err)
+	case status/100 != 2:
+		return lifetime{}, fmt.Errorf("OpenAI workload identity token request rejected (HTTP %d)", status)
+	}
+	token, l, err := parseGrant(body, begun)
+	if err != nil {
+		return lifetime{}, err
+	}
+	return l, x.install(token, l)
+}
+
+// subject brings the identity into secret memory and returns it, which is a
+// part of answer.
+func (x *Exchanger) subject(ctx context.Context, request, answer []byte) ([]byte, error) {
+	if x.identity == nil {
+		return readTokenFile(x.cfg.TokenFile, answer)
+	}
+	m := message{room: request}
+	m.add(x.parts.identityHead)
+	if err := x.cfg.Source.Line(func(line []byte) error { m.addBytes(line); return nil }); err != nil {
+		return nil, err
+	}
+	m.add("\r\n")
+	status, body, err := x.courier.Exchange(ctx, x.identity, m.bytes(), answer)
+	switch {
+	case errors.Is(err, upstream.ErrOversized):
+		return nil, errIdentityXL
+	case err != nil:
+		return nil, fmt.Errorf("GitHub OIDC token request failed: %w", err)
+	case status/100 != 2:
+		return nil, fmt.Errorf("GitHub OIDC token request rejected (HTTP %d)", status)
+	}
+	value := member{name: "value", kind: text}
+	if members(body, &value) != nil || !value.found {
+		return nil, errIdentity
+	}
+	return value.raw, checkSubject(value.raw)
+}
+
+// checkSubject wants a token that needs no escapes in JSON.
+func checkSubject(token []byte) error {
+	if len(token) == 0 || len(token) > secret.MaxToken {
+		return errSubject
+	}
+	for _, c := range token {
+		if c <= ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return errSubject
+		}
+	}
+	return nil
+}
+
+// readTokenFile reads the file straight into room and returns the token, which
+// may have line ends behind it.
+func readTokenFile(path string, room []byte) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
+	}
+	defer f.Close()
+	n, err := readAll(f, room)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
+	}
+	for n > 0 && (room[n-1] == '\n' || room[n-1] == '\r') {
+		n--
+	}
+	return room[:n], checkSubject(room[:n])
+}
+
+// readAll reads until the end or until room is full.
+func readAll(r io.Reader, room []byte) (n int, err error) {
+	for n < len(room) {
+		m, err := r.Read(room[n:])
+		n += m
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// exchangeRequest puts the second request together in room.
+func (p *parts) exchangeRequest(room, subject []byte) []byte {
+	m := message{room: room}
+	m.add(p.exchangeHead)
+	m.add(strconv.Itoa(len(p.exchangeOpen) + len(subject) + len(p.bodyRest)))
+	m.add("\r\n\r\n" + p.exchangeOpen)
+	m.addBytes(subject)
+	m.add(p.bodyRest)
+	return m.bytes()
+}
+
+// message is put together in room, for which Exchanger.address has seen that it
+// is large enough.
+type message struct {
+	room []byte
+	n    int
+}
+
+func (m *message) add(s string)      { m.n += copy(m.room[m.n:], s) }
+func (m *message) addBytes(p []byte) { m.n += copy(m.room[m.n:], p) }
+func (m *message) bytes() []byte     { return m.room[:m.n] }
+
+// parseGrant takes the access token, which is a part of body, and how long it
+// serves: from before it was asked for, so that it is never thought to serve
+// longer than it does (RFC 8693, section 2.2.1; expires_at is OpenAI's own).
+func parseGrant(body []byte, begun time.Time) ([]byte, lifetime, error) {
+	token := member{name: "access_token", kind: text}
+	issued := member{name: "issued_token_type", kind: text}
+	kind := member{name: "token_type", kind: text}
+	in := member{name: "expires_in", kind: number}
+	at := member{name: "expires_at", kind: number}
+	if members(body, &token, &issued, &kind, &in, &at) != nil || !token.found || !issued.found || !kind.found || !in.found {
+		return nil, lifetime{}, errAnswer
+	}
+	if len(token.raw) == 0 || checkSubject(token.raw[:min(len(token.raw), secret.MaxToken)]) != nil {
+		return nil, lifetime{}, errAnswer
+	}
+	if string(issued.raw) != accessTokenType || len(kind.raw) != len("bearer") || !strings.EqualFold(string(kind.raw), "bearer") {
+		return nil, lifetime{}, errKind
+	}
+	l, err := parseLifetime(in, at, begun)
+	return token.raw, l, err
+}
+
+// parseLifetime lets the earlier of both ends count, of which expires_at
+// depends on this host's clock.
+func parseLifetime(in, at member, begun time.Time) (lifetime, error) {
+	seconds, ok := in.unsigned()
+	end, okEnd := at.unsigned()
+	switch {
+	case !ok || at.found && !okEnd:
+		return lifetime{}, errAnswer
+	case seconds == 0 || at.found && int64(end) <= begun.Unix():
+		return lifetime{}, errExpired
+	case seconds > uint64(maxLifetime/time.Second):
+		return lifetime{}, errLifetime
+	}
+	length := time.Duration(seconds) * time.Second
+	if at.found && end < uint64(begun.Add(length).Unix()) {
+		length = time.Duration(end-uint64(begun.Unix())) * time.Second
+	}
+	return lifetime{length: length, expires: begun.Add(length)}, nil
+}

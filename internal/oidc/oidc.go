@@ -1,0 +1,256 @@
+// Package oidc gets short-lived access tokens for the upstream in exchange for
+// the identity that GitHub, or another issuer, vouches for, and renews them.
+//
+// The protocol is OAuth 2.0 Token Exchange (RFC 8693). All three tokens, which
+// are GitHub's for the request, the identity itself and the access token, lie
+// in secret memory only: answers are read, parsed and put together there.
+package oidc
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+// DefaultTokenURL is where OpenAI exchanges tokens.
+const DefaultTokenURL = "https://auth.openai.com/oauth/token"
+
+// githubHosts are what GitHub documents for its OIDC provider, as seen from a
+// runner: *.actions.githubusercontent.com.
+const githubHosts = ".actions.githubusercontent.com"
+
+// Sizes of the secret memory, in bytes.
+const (
+	requestSize = 24 << 10
+	answerSize  = 28 << 10
+)
+
+// Config says whose identity it is and what to do with the access token.
+type Config struct {
+	// Audience is whom GitHub is asked to make the identity for. Required with
+	// Source.
+	Audience string
+	// IdentityProviderID and ServiceAccountID are OpenAI's names for the issuer
+	// and for the account. Required.
+	IdentityProviderID, ServiceAccountID string
+
+	// RequestURL is GitHub's ACTIONS_ID_TOKEN_REQUEST_URL. Required with Source,
+	// which is what that host gets to see.
+	RequestURL string
+	// AllowHosts are hosts besides GitHub's that RequestURL may name, such as
+	// those of GitHub Enterprise. Each of them is trusted with Source.
+	AllowHosts []string
+	// Source is GitHub's ACTIONS_ID_TOKEN_REQUEST_TOKEN, as secret.Read brings
+	// it with Room: secret.MaxToken. Either it or TokenFile is required.
+	Source *secret.Key
+	// TokenFile is the path of a file that holds an identity, such as a token
+	// that Kubernetes renews. It is read at each exchange, straight into secret
+	// memory; a sandbox must let Folders be read.
+	TokenFile string
+
+	// TokenURL is where the identity goes; empty means DefaultTokenURL. https,
+	// or http to a loopback address.
+	TokenURL string
+	// Key gets each access token by Set. Required, from secret.New with Room:
+	// secret.MaxRoom, which is the longest access token.
+	Key *secret.Key
+
+	// Policy is for the secret memory of the exchange, about 76 KiB.
+	Policy secret.Policy
+	// Roots are as in upstream.Config.
+	Roots *x509.CertPool
+	// Report gets a line for the operator when a renewal fails, when the access
+	// token expires, and when all is well again; nil for none. It may be called
+	// by several goroutines at once, and must not block.
+	Report func(line string)
+}
+
+// Exchanger keeps an access token fresh.
+type Exchanger struct {
+	cfg      Config
+	courier  *upstream.Courier
+	memory   *secret.Buffer
+	identity *upstream.Recipient // nil with TokenFile
+	tokens   *upstream.Recipient
+	parts    parts
+	// exchange is the whole of one exchange; tests of the schedule put another
+	// in its place.
+	exchange func(context.Context) (lifetime, error)
+
+	hint   chan struct{}
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu        sync.Mutex // over what follows, and while Key changes
+	installed int        // how many access tokens
+	expiry    *time.Timer
+}
+
+// New checks the configuration, reads all files but TokenFile, and maps all
+// memory. It connects to nothing. Its errors are meant for the operator.
+func New(cfg Config) (*Exchanger, error) {
+	if cfg.TokenURL == "" {
+		cfg.TokenURL = DefaultTokenURL
+	}
+	if cfg.Report == nil {
+		cfg.Report = func(string) {}
+	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	x := &Exchanger{cfg: cfg, hint: make(chan struct{}, 1)}
+	x.exchange = x.once
+	if err := x.address(); err != nil {
+		return nil, err
+	}
+	var err error
+	if x.memory, err = secret.NewBuffer(cfg.Policy, requestSize+answerSize); err != nil {
+		return nil, err
+	}
+	x.courier, err = upstream.NewCourier(cfg.Policy)
+	return x, err
+}
+
+// Ports are the TCP ports that the exchanges connect to.
+func (x *Exchanger) Ports() []uint16 {
+	ports := []uint16{x.tokens.Port()}
+	if x.identity != nil {
+		ports = append(ports, x.identity.Port())
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// Folders are those whose files must stay readable: that of TokenFile, since a
+// file that takes its place is another one, and where a link there leads to.
+func (x *Exchanger) Folders() []string {
+	if x.cfg.TokenFile == "" {
+		return nil
+	}
+	folders := []string{filepath.Dir(x.cfg.TokenFile)}
+	if target, err := filepath.EvalSymlinks(x.cfg.TokenFile); err == nil {
+		folders = append(folders, filepath.Dir(target))
+	}
+	slices.Sort(folders)
+	return slices.Compact(folders)
+}
+
+// Memory tells what the memory of the exchanges is made of, and if not all of it
+// is secret.MemfdSecret, why.
+func (x *Exchanger) Memory() (secret.Kind, error) {
+	if kind, why := x.memory.Memory(); kind != secret.MemfdSecret {
+		return kind, why
+	}
+	return x.courier.Memory()
+}
+
+func (c *Config) check() error {
+	if c.Key == nil || (c.Source == nil) == (c.TokenFile == "") {
+		return errors.New("bug: an exchange needs a key and one source")
+	}
+	needed := []struct{ flag, value string }{
+		{"--oidc-audience", c.Audience},
+		{"--identity-provider-id", c.IdentityProviderID},
+		{"--service-account-id", c.ServiceAccountID},
+	}
+	if c.TokenFile != "" { // which says for whom it is
+		needed = needed[1:]
+	}
+	for _, n := range needed {
+		if strings.TrimSpace(n.value) == "" {
+			return fmt.Errorf("workload identity requires a nonempty %s", n.flag)
+		}
+	}
+	return nil
+}
+
+// address finds out where everything goes, and renders what is not secret.
+func (x *Exchanger) address() error {
+	target, err := upstream.ParseTarget(x.cfg.TokenURL, false)
+	if err != nil {
+		return errors.New("the token URL must be HTTPS without user info or fragment")
+	}
+	if x.tokens, err = upstream.NewRecipient(target, x.cfg.Roots); err != nil {
+		return err
+	}
+	x.parts.exchange(target, x.cfg.IdentityProviderID, x.cfg.ServiceAccountID)
+	if x.cfg.Source != nil {
+		if target, err = x.cfg.parseRequestURL(); err != nil {
+			return err
+		}
+		if x.identity, err = upstream.NewRecipient(target, x.cfg.Roots); err != nil {
+			return err
+		}
+		x.parts.identity(target, x.cfg.Audience)
+	}
+	if room := requestSize - secret.MaxToken; x.parts.longest() > room {
+		return fmt.Errorf("the URLs and names of the workload identity are too long: there is room for about %d characters", room)
+	}
+	return nil
+}
+
+// parseRequestURL refuses every host that has not been named as one that may
+// have GitHub's token.
+func (c *Config) parseRequestURL() (*upstream.Target, error) {
+	u, err := url.Parse(c.RequestURL)
+	if err != nil || u.Opaque != "" || u.Hostname() == "" {
+		return nil, errors.New("invalid GitHub OIDC request URL")
+	}
+	target, err := upstream.ParseTarget(c.RequestURL, false)
+	if u.Scheme != "https" && (err != nil || target.TLS) || u.User != nil || strings.Contains(c.RequestURL, "#") {
+		return nil, errors.New("GitHub OIDC request URL must be HTTPS without user info or fragment")
+	}
+	if err != nil {
+		return nil, errors.New("invalid GitHub OIDC request URL")
+	}
+	named := func(host string) bool { return strings.EqualFold(host, target.Name) }
+	if !strings.HasSuffix(strings.ToLower(target.Name), githubHosts) && !slices.ContainsFunc(c.AllowHosts, named) {
+		return nil, fmt.Errorf("GitHub OIDC request URL names %s, which is not a host of GitHub's; if it may have the request token, add --oidc-allow-host %s", target.Name, target.Name)
+	}
+	return target, nil
+}
+
+// parts is what is not secret in both requests.
+type parts struct {
+	identityHead           string // up to the credential
+	exchangeHead           string // up to the content's length
+	exchangeOpen, bodyRest string // of its body, before and behind the token
+}
+
+const common = "accept: */*\r\nconnection: close\r\n"
+
+func (p *parts) identity(t *upstream.Target, audience string) {
+	separator := "?"
+	if strings.Contains(t.Path, "?") {
+		separator = "&"
+	}
+	p.identityHead = "GET " + t.Path + separator + "audience=" + url.QueryEscape(audience) + " HTTP/1.1\r\nhost: " + t.Host + "\r\n" + common
+}
+
+func (p *parts) exchange(t *upstream.Target, provider, account string) {
+	p.exchangeHead = "POST " + t.Path + " HTTP/1.1\r\nhost: " + t.Host + "\r\n" + common + "content-type: application/json\r\ncontent-length: "
+	p.exchangeOpen = `{"grant_type":"urn:ietf:params:oauth:grant-type:token-exchange","subject_token_type":"urn:ietf:params:oauth:token-type:jwt","subject_token":"`
+	p.bodyRest = `","identity_provider_id":` + quote(provider) + `,"service_account_id":` + quote(account) + "}"
+}
+
+// longest is the longer request without its token, with room for its length
+// and the credential's field.
+func (p *parts) longest() int {
+	return 64 + max(len(p.identityHead), len(p.exchangeHead)+len(p.exchangeOpen)+len(p.bodyRest))
+}
+
+func quote(s string) string {
+	b, _ := json.Marshal(s) // a string cannot fail
+	return string(b)
+}
