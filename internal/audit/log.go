@@ -16,6 +16,9 @@ const (
 	maxQueued = 1 << 20
 	// keepQueue is how large a buffer is kept that is not filled so far.
 	keepQueue = 64 << 10
+	// gatherFor is how long a first line waits for others: to wake the writer and
+	// to write cost several times what a line does.
+	gatherFor = 50 * time.Millisecond
 	// retryAfter is how long the log waits when a write has failed.
 	retryAfter = time.Second
 	// closeWait is how long Close waits; closeWrite is a little less, for a
@@ -51,7 +54,8 @@ type Config struct {
 // counted. Its methods may be called at the same time.
 type Log struct {
 	cfg     Config
-	lines   chan struct{} // there are lines in the queue
+	lines   chan struct{} // there are lines in the queue, and it is time to write them
+	gather  *time.Timer   // signals lines
 	orders  chan struct{} // reopen or closed was set
 	done    chan struct{} // the writer has ended
 	reports chan error    // what Report is still to be told
@@ -96,6 +100,7 @@ func start(cfg Config, f *os.File, torn bool) *Log {
 		reports: make(chan error, 16),
 		told:    make(chan struct{}),
 	}
+	l.gather = time.AfterFunc(gatherFor, func() { signal(l.lines) })
 	go l.tell()
 	go (&writer{log: l, file: f, torn: torn}).run()
 	return l
@@ -113,15 +118,18 @@ func (l *Log) Write(e *Entry) {
 
 func (l *Log) push(line []byte) {
 	l.mu.Lock()
-	fits := !l.closed && len(l.queue)+l.held+len(line) <= maxQueued
-	if fits {
-		l.queue = append(l.queue, line...)
-		l.queued++
-	} else {
+	defer l.mu.Unlock()
+	before := len(l.queue)
+	if l.closed || before+l.held+len(line) > maxQueued {
 		l.drop()
+		return
 	}
-	l.mu.Unlock()
-	if fits {
+	l.queue = append(l.queue, line...)
+	l.queued++
+	switch {
+	case before == 0:
+		l.gather.Reset(gatherFor)
+	case before < keepQueue && len(l.queue) >= keepQueue:
 		signal(l.lines)
 	}
 }
