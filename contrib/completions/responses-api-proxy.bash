@@ -15,11 +15,21 @@ _responses_api_proxy_serve='
 --ca-file FILE
 --auth-header bearer|api-key|x-api-key
 --key-fd ANY
+--allow-route compact|input-tokens|models|retrieve|websocket|messages
+--dump-dir DIR
+--dump-max ANY
 --secret-memory auto|require
 --allow-user USER|self
 --allow-group GROUP
 --shutdown-user USER|self
 --allow-host ANY
+--github-oidc
+--oidc-audience ANY
+--identity-provider-id ANY
+--service-account-id ANY
+--github-oidc-request-url ANY
+--oidc-allow-host ANY
+--oidc-token-file FILE
 --max-body ANY
 --max-concurrent ANY
 --max-concurrent-per-user ANY

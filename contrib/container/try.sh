@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Builds the image without a network, and runs it as contrib/kubernetes/sidecar.yaml
+# would: read-only, not root, no capabilities, no-new-privileges, containerd's
+# default seccomp profile; the key from a mounted file by way of a busybox, a
+# unix socket for the agent, health by the subcommand.
+#
+# It needs root, buildah, crun, curl and busybox-static (Debian), and Go. There is
+# no container engine and no cluster in it: networks, volumes and Secrets are
+# stood in for by bind mounts, and the stage that compiles is not built.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+# In a mount namespace of its own: mounts vanish with it, and crun, which cannot
+# do with both versions of cgroups, finds the second alone.
+if [ "${1:-}" != inside ]; then
+	exec unshare --mount --propagation private "$PWD/contrib/container/try.sh" inside
+fi
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+tmp=$(mktemp -d /tmp/try-container.XXXXXX)
+key=sk-made-up-for-try-container-0123456789
+buildah() { command buildah --storage-driver vfs --root "$tmp/storage" --runroot "$tmp/run" "$@"; }
+crun() { command crun --root "$tmp/crun" "$@"; }
+die() { printf 'try-container: %s\n' "$*" >&2; cat "$tmp/log" >&2 2>/dev/null || true; exit 1; }
+said() { printf '  %s\n' "$*"; }
+clean_up() {
+	crun kill try-container KILL 2>/dev/null || true
+	[ -z "${upstream:-}" ] || kill "$upstream" 2>/dev/null || true
+	wait
+	crun delete -f try-container 2>/dev/null || true
+	[ -z "${work:-}" ] || buildah rm "$work" >/dev/null 2>&1 || true
+	rm -rf "$tmp"
+}
+trap clean_up EXIT
+
+# build makes the image from a prebuilt binary, and unpacks it into $rootfs.
+build() {
+	mkdir "$tmp/context"
+	CGO_ENABLED=0 go build -trimpath -ldflags=-s -o "$tmp/context/responses-api-proxy" ./cmd/responses-api-proxy
+	cp /etc/ssl/certs/ca-certificates.crt "$tmp/context"
+	buildah bud -q --isolation chroot --format docker --build-arg BINARY=prebuilt -t try -f contrib/container/Containerfile "$tmp/context" >/dev/null
+	work=$(buildah from try)
+	rootfs=$(buildah mount "$work")
+	[ "$(cd "$rootfs" && find . -type f | sort | tr '\n' ' ')" = "./etc/ssl/certs/ca-certificates.crt ./responses-api-proxy " ] || die "there is more in the image"
+	said "the image holds the binary and the authorities, and nothing else"
+}
+
+# seccomp prints containerd's default profile for a container without capabilities.
+seccomp() {
+	mkdir "$tmp/profile"
+	cat >"$tmp/profile/main.go" <<-'END'
+		package main
+
+		import (
+			"encoding/json"
+			"os"
+
+			"github.com/containerd/containerd/v2/contrib/seccomp"
+			"github.com/opencontainers/runtime-spec/specs-go"
+		)
+
+		func main() {
+			none := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}}
+			json.NewEncoder(os.Stdout).Encode(seccomp.DefaultProfile(none))
+		}
+	END
+	(cd "$tmp/profile" && export GOFLAGS=-mod=mod && go mod init profile 2>/dev/null && go get github.com/containerd/containerd/v2@v2.4.2 2>/dev/null && go run . 2>/dev/null)
+}
+
+# bundle writes what a runtime is told. Folders stand in for volumes.
+bundle() {
+	mkdir -p "$tmp/bundle" "$tmp/key" "$tmp/tools" "$tmp/shared/socket" "$tmp/shared/metrics"
+	chmod 755 "$tmp"
+	chown 65532:65532 "$tmp"/shared/*
+	printf '%s\n' "$key" >"$tmp/key/key"
+	chown root:65532 "$tmp/key/key"
+	chmod 440 "$tmp/key/key"
+	cp "$(command -v busybox)" "$tmp/tools/busybox"
+	seccomp >"$tmp/seccomp.json"
+	(cd "$tmp/bundle" && crun spec)
+	jq --arg rootfs "$rootfs" --arg tmp "$tmp" --slurpfile seccomp "$tmp/seccomp.json" '
+		def bind(from; to; how): {destination: to, type: "bind", source: ($tmp + from), options: ["bind", how]};
+		.root = {path: $rootfs, readonly: true}
+		| .process.terminal = false
+		| .process.user = {uid: 65532, gid: 65532}
+		| .process.capabilities = {}
+		| .process.noNewPrivileges = true
+		| .process.args = ["/tools/busybox", "sh", "-c", "exec /responses-api-proxy \"$@\" </key/key", "sh", "--strict",
+			"--socket=/run/responses-api-proxy/proxy.sock", "--metrics=unix:/run/metrics/metrics.sock", "--allow-user=10001",
+			"--upstream-url=http://127.0.0.1:9077/v1/responses"]
+		| .mounts += [bind("/key"; "/key"; "ro"), bind("/tools"; "/tools"; "ro"),
+			bind("/shared/socket"; "/run/responses-api-proxy"; "rw"), bind("/shared/metrics"; "/run/metrics"; "rw")]
+		| .linux.namespaces |= map(select(.type != "network" and .type != "cgroup"))
+		| del(.linux.resources)
+		| .linux.seccomp = $seccomp[0]' "$tmp/bundle/config.json" >"$tmp/config.json"
+	mv "$tmp/config.json" "$tmp/bundle/config.json"
+}
+
+call() { setpriv --reuid "$1" --regid "$1" --clear-groups curl -s -m 20 -o /dev/null -w '%{http_code}' --unix-socket "$tmp/shared/socket/proxy.sock" -d '{"input":"hello"}' http://localhost/v1/responses || true; }
+
+build
+# What crun makes in an empty root as places to mount on.
+mkdir -p "$rootfs"/{key,tools,run/responses-api-proxy,run/metrics,proc,dev,sys}
+bundle
+CGO_ENABLED=0 go build -o "$tmp/standin" scripts/standin.go
+"$tmp/standin" 127.0.0.1:9077 "$key" >/dev/null &
+upstream=$!
+crun --cgroup-manager=disabled run -b "$tmp/bundle" try-container >"$tmp/log" 2>&1 </dev/null &
+
+deadline=$((SECONDS + 15))
+until crun exec -u 65532:65532 try-container /responses-api-proxy health unix:/run/metrics/metrics.sock >"$tmp/health" 2>&1; do
+	[ $SECONDS -lt $deadline ] || die "it does not become healthy: $(cat "$tmp/health")"
+	sleep 0.2
+done
+said "health, run inside, says that it serves"
+grep 'protections:' "$tmp/log" | sed 's/^/  /'
+[ "$(call 10001)" = 200 ] || die "the agent gets no answer"
+said "the agent's user gets an answer through the socket"
+[ "$(call 10002)" = 403 ] || die "another user is not refused"
+said "another user is refused"
+! crun exec try-container /bin/sh -c true 2>/dev/null || die "there is a shell in the image"
+said "there is no shell in the image"
+printf '\ntry-container: everything above holds\n'
