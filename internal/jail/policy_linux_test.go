@@ -45,7 +45,7 @@ func judge(t *testing.T, filter []unix.SockFilter, arch, call uint32, args ...ui
 func TestPolicy(t *testing.T) {
 	self := uint64(os.Getpid())
 	const cwd = uint64(0xffffff9c)
-	bare, remover, writer := Config{}, Config{Remove: []string{"/x"}}, Config{Write: []string{"/x"}}
+	bare, remover, writer, appender := Config{}, Config{Remove: []string{"/x"}}, Config{Write: []string{"/x"}}, Config{Append: []string{"/x"}}
 	for _, c := range []struct {
 		what  string
 		cfg   Config
@@ -71,6 +71,17 @@ func TestPolicy(t *testing.T) {
 		{"rename, writer", writer, true, unix.SYS_RENAMEAT, nil},
 		{"unlink, writer", writer, true, unix.SYS_UNLINKAT, nil},
 		{"mkdir, writer", writer, false, unix.SYS_MKDIRAT, nil},
+		{"list a folder", bare, false, unix.SYS_GETDENTS64, nil},
+		{"list a folder, writer", writer, true, unix.SYS_GETDENTS64, nil},
+		{"create to append, appender", appender, true, unix.SYS_OPENAT, []uint64{cwd, 0, unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK}},
+		{"append", bare, false, unix.SYS_OPENAT, []uint64{cwd, 0, unix.O_WRONLY | unix.O_APPEND}},
+		{"open to read and write, appender", appender, false, unix.SYS_OPENAT, []uint64{cwd, 0, unix.O_RDWR | unix.O_APPEND}},
+		{"truncate, appender", appender, false, unix.SYS_OPENAT, []uint64{cwd, 0, unix.O_WRONLY | unix.O_TRUNC}},
+		{"unlink, appender", appender, false, unix.SYS_UNLINKAT, nil},
+		{"rename, appender", appender, false, unix.SYS_RENAMEAT, nil},
+		{"list a folder, appender", appender, false, unix.SYS_GETDENTS64, nil},
+		{"truncate what is open", bare, true, unix.SYS_FTRUNCATE, nil},
+		{"truncate by name", bare, false, unix.SYS_TRUNCATE, nil},
 		{"a thread", bare, true, unix.SYS_CLONE, []uint64{goThread}},
 		{"a thread with storage", bare, true, unix.SYS_CLONE, []uint64{goThread | unix.CLONE_SETTLS}},
 		{"fork", bare, false, unix.SYS_CLONE, []uint64{uint64(unix.SIGCHLD)}},
