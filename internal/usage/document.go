@@ -16,11 +16,13 @@ type document struct {
 	key     key   // what the last key in it means to us
 	typed   bool  // the event's type has been read
 	closing bool  // it is one that ends a response
+	created bool  // it is one that begins a response
 	odd     bool  // a number on the path is none that we trust
 	text    text
 	number  number
 	model   model
-	depth   int64 // brackets open in the value that is skipped
+	id      *ident // the meter's, who has one only
+	depth   int64  // brackets open in the value that is skipped
 	counts  [3]count
 }
 
@@ -40,6 +42,7 @@ const (
 	wantComma
 	inText // a key, or the type
 	inModel
+	inID
 	inNumber
 	inString // skipped; so are
 	inNested
@@ -65,6 +68,7 @@ const (
 	typeKey
 	objectKey // leads to the next level
 	modelKey
+	idKey
 	inputKey
 	outputKey
 	totalKey
@@ -80,6 +84,8 @@ func (d *document) feed(p []byte) {
 			p = d.readText(p)
 		case inModel:
 			p = d.readModel(p)
+		case inID:
+			p = d.readID(p)
 		case inNumber:
 			p = d.readNumber(p)
 		case inString:
@@ -191,13 +197,19 @@ func (d *document) endText() {
 		return
 	}
 	d.typed = true
+	d.state = wantComma
 	switch string(d.text.bytes()) {
 	case "response.completed", "response.incomplete", "response.failed":
 		d.closing = true
-		d.state = wantComma
+	case "response.created":
+		d.created = true
+		if d.id.fixed { // nothing else in it is of interest
+			d.state = ignored
+		}
 	default:
 		d.state = ignored
 	}
+	d.settleID()
 }
 
 // meaning tells what a key in the current object is to us.
@@ -216,6 +228,8 @@ func (d *document) meaning(name []byte) key {
 			return objectKey
 		case "model":
 			return modelKey
+		case "id":
+			return idKey
 		}
 	case levelUsage:
 		switch string(name) {
@@ -241,6 +255,9 @@ func (d *document) startValue(p []byte) []byte {
 		d.state = ignored
 	case d.key == modelKey:
 		return d.startModel(p)
+	case d.key == idKey && c == '"' && !d.id.whole:
+		d.id.n = 0
+		d.state = inID
 	case d.key >= inputKey && isNumber:
 		d.number = number{}
 		d.state = inNumber
@@ -294,6 +311,30 @@ func (d *document) readModel(p []byte) []byte {
 		}
 	}
 	return nil
+}
+
+// readID reads the response's id, of which the first counts.
+func (d *document) readID(p []byte) []byte {
+	for i, c := range p {
+		if c == '"' {
+			d.id.whole = d.id.n > 0
+			d.settleID()
+			d.state = wantComma
+			if d.created && d.id.fixed {
+				d.state = ignored
+			}
+			return p[i+1:]
+		}
+		if !d.id.put(c) {
+			return d.skipRest(p[i:])
+		}
+	}
+	return nil
+}
+
+// settleID believes an id once its event's type is known as well.
+func (d *document) settleID() {
+	d.id.fixed = d.id.fixed || d.id.whole && (d.closing || d.created)
 }
 
 // skipRest goes on within a string without reading it.

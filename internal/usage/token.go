@@ -221,3 +221,33 @@ func times10(v int64) int64 {
 	}
 	return v * 10
 }
+
+// maxID is the longest id that is kept, in bytes. OpenAI's have about 55.
+const maxID = 160
+
+// ident collects a response's id. One that is longer, or has an escape, is
+// none: a part of an id could be another one.
+type ident struct {
+	buf   [maxID]byte
+	n     uint8
+	whole bool // its closing quote has been read
+	fixed bool // it is the answer's, for good
+}
+
+// put takes a byte of the id; it returns false if it is none after all.
+func (id *ident) put(c byte) bool {
+	if int(id.n) == len(id.buf) || c == '\\' || c < ' ' {
+		id.n = 0
+		return false
+	}
+	id.buf[id.n] = c
+	id.n++
+	return true
+}
+
+// forget drops an id that turned out not to be the answer's.
+func (id *ident) forget() {
+	if !id.fixed {
+		id.n, id.whole = 0, false
+	}
+}

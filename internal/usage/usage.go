@@ -1,12 +1,13 @@
 // Package usage reads how many tokens an answer of OpenAI's Responses API has
-// cost, and of which model, while the answer passes: it holds nothing back and
-// keeps no text but that name.
+// cost, of which model, and which id it has, while the answer passes: it holds
+// nothing back and keeps no text but those two names.
 //
 // What the model says, and what a client makes the upstream repeat, reaches a
 // body only inside JSON strings or below other keys. So the package follows the
-// JSON closely enough to know where it stands, and believes what stands at four
-// paths only: model, usage.input_tokens, output_tokens and total_tokens of the
-// answer, or of the response in a stream's closing event.
+// JSON closely enough to know where it stands, and believes what stands at five
+// paths only: id, model, usage.input_tokens, output_tokens and total_tokens of
+// the answer, or of the response in a stream's closing event; of its first
+// event, response.created, the id alone.
 package usage
 
 import (
@@ -29,6 +30,7 @@ type Meter struct {
 	input, output int64
 	partless      bool  // a closing event did not say both
 	model         model // of the last closing event that named one
+	id            ident
 }
 
 type kind uint8
@@ -66,11 +68,12 @@ func kindOf(contentType, contentEncoding []byte) kind {
 
 // begin makes ready for the next document.
 func (m *Meter) begin() {
+	m.id.forget()
 	if m.kind == answer {
-		m.doc = document{level: levelResponse, base: levelResponse, closing: true}
+		m.doc = document{level: levelResponse, base: levelResponse, closing: true, id: &m.id}
 		return
 	}
-	m.doc = document{}
+	m.doc = document{id: &m.id}
 }
 
 // Write sees the next piece of the body, of any size. It keeps no reference to
@@ -174,6 +177,18 @@ func (m *Meter) Model() []byte {
 		return nil
 	}
 	return last.buf[:last.n]
+}
+
+// ID returns the id that the answer gives to itself, or the response of the
+// stream's first event that is a response.created or closes one: the first such
+// id counts. It is nil while there is none, and for one that is longer than 160
+// bytes or has an escape. It need not be of any form, never changes once it is
+// known, and is known as soon as the byte behind it has been seen.
+func (m *Meter) ID() []byte {
+	if !m.id.fixed {
+		return nil
+	}
+	return m.id.buf[:m.id.n]
 }
 
 // Estimate returns how many tokens a number of bytes stands for, where nobody
