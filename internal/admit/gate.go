@@ -69,6 +69,9 @@ type Config struct {
 	// Identify asks who calls even where that decides nothing, so that it can
 	// be told. Then who cannot be told may call all the same.
 	Identify bool
+	// Owners has it matter who calls even where everybody may: what somebody
+	// makes is nobody else's.
+	Owners bool
 	// Users may call; if it is empty, everybody may.
 	Users Users
 	// ShutdownUsers may call GET /shutdown, besides passing Users; if it is
@@ -120,7 +123,7 @@ func New(cfg Config) (*Gate, error) {
 // needsUID tells whether it matters who calls.
 func (g *Gate) needsUID() bool {
 	l := g.cfg.Limits
-	return !g.cfg.Users.Empty() || !g.cfg.ShutdownUsers.Empty() || g.cfg.Budget != nil ||
+	return g.cfg.Owners || !g.cfg.Users.Empty() || !g.cfg.ShutdownUsers.Empty() || g.cfg.Budget != nil ||
 		l.MaxConcurrentPerUser > 0 || l.MaxConnectionsPerUser > 0 || l.Rate > 0
 }
 

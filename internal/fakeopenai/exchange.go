@@ -23,6 +23,7 @@ type exchange struct {
 	c    *conn
 	r    *Request
 	sc   scenario
+	call call
 	ask  ask
 	body []byte
 	out  []byte
@@ -104,12 +105,11 @@ func (x *exchange) hangUp() {
 // refused answers what is not for the API or has the wrong key.
 func (x *exchange) refused() bool {
 	path, _, _ := strings.Cut(x.r.Target, "?")
-	route, _, _ := strings.Cut(x.c.s.opts.Path, "?")
 	status, e := 0, apiError{Type: "invalid_request_error"}
-	switch {
-	case path != route:
+	switch x.call = x.c.s.routeOf(x.r, path); {
+	case x.call == nowhere:
 		status, e.Message = 404, "Invalid URL ("+x.r.Method+" "+path+")"
-	case x.r.Method != "POST":
+	case x.call == otherMethod:
 		status, e.Message = 405, "Invalid method for URL ("+x.r.Method+" "+path+")"
 	case !x.authorized():
 		status, e.Message, e.Code = 401, "Incorrect API key provided: "+obscure(x.r.Get("Authorization"))+
@@ -124,6 +124,9 @@ func (x *exchange) refused() bool {
 
 func (x *exchange) authorized() bool {
 	want := x.c.s.opts.Key
+	if x.call == messages {
+		return want == "" || subtle.ConstantTimeCompare([]byte(x.r.Get("X-Api-Key")), []byte(want)) == 1
+	}
 	return want == "" || subtle.ConstantTimeCompare([]byte(x.r.Get("Authorization")), []byte("Bearer "+want)) == 1
 }
 

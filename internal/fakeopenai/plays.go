@@ -10,6 +10,9 @@ import (
 )
 
 func playAuto(x *exchange) ending {
+	if x.call != create {
+		return x.playCall()
+	}
 	if x.ask.Stream {
 		x.stream(5, 0, 0)
 		return keep
@@ -25,18 +28,28 @@ func playAuto(x *exchange) ending {
 func (x *exchange) json(size int, fields ...string) {
 	m := x.newMessage()
 	m.text = filler(size)
+	x.c.s.keep(m)
 	x.reply(200, m.object("completed"), append(fields, jsonType)...)
 }
 
 func (x *exchange) stream(deltas, size int, d time.Duration) {
 	x.head(200, streamType, chunked)
 	st := x.newStream()
+	x.c.s.keep(st.message)
 	st.run(deltas, size, d, noLimit)
 	st.end()
 }
 
 func playJSON(x *exchange) ending {
 	x.json(x.sc.num("s", 40))
+	return keep
+}
+
+func playBackground(x *exchange) ending {
+	m := x.newMessage()
+	m.text = filler(x.sc.num("s", 40))
+	x.c.s.keep(m)
+	x.reply(200, m.object("queued"), jsonType)
 	return keep
 }
 

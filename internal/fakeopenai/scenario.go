@@ -59,6 +59,12 @@ var scenarios = map[string]entry{
 	"chunks":         {play: playChunks, usage: "s=1000000: s bytes of Pattern, chunked"},
 	"nocontent":      {play: playNoContent, usage: "204"},
 	"slowread":       {play: playSlowRead, early: true, usage: "s=4096 d=10ms: reads s bytes of the body every d, then answers"},
+	"background":     {play: playBackground, usage: "s=40: JSON of a response that is queued, and complete when it is fetched"},
+	"ws":             {play: playWebsocket, usage: "n=forever code=0 s=3 extension= protocol=: accepts a WebSocket; after n messages a close with code, or a cut"},
+	"wssilent":       {play: playWebsocketSilent, usage: "accepts a WebSocket, and never says a word"},
+	"wstorn":         {play: playWebsocketTorn, usage: "accepts a WebSocket, and ends within a frame"},
+	"wsslow":         {play: playWebsocketSlow, usage: "d=50ms: accepts a WebSocket; its first frame comes in two pieces"},
+	"wswrong":        {play: playWebsocketWrong, usage: "accepts a WebSocket with a wrong Sec-WebSocket-Accept"},
 	"stale":          {play: playStale, usage: "answers, then closes without having said so"},
 }
 
@@ -99,7 +105,7 @@ func checkArg(k, v string) error {
 		_, err = strconv.ParseUint(v, 10, 40)
 	case "d":
 		_, err = time.ParseDuration(v)
-	case "to", "error", "code":
+	case "to", "error", "code", "extension", "protocol":
 	default:
 		err = fmt.Errorf("unknown argument %q", k)
 	}

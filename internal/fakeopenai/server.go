@@ -1,5 +1,6 @@
-// Package fakeopenai stands in for OpenAI's Responses API: one route, the
-// documented answers and events, and every fault that a proxy must survive.
+// Package fakeopenai stands in for OpenAI's Responses API: POST /v1/responses,
+// what lies below and beside it, the documented answers and events, and every
+// fault that a proxy must survive.
 // It is the test kit of this repository and the upstream of its demo.
 //
 // It speaks HTTP/1.1 on bare connections, so that tests see the exact bytes
@@ -31,7 +32,7 @@ type Options struct {
 	TLSMax      uint16        // highest TLS version; zero: Go's default
 	IdleTimeout time.Duration // closes a connection that waits so long for a request; zero: never
 	Default     string        // scenario for a request that names none; empty: "auto"
-	Path        string        // the route; empty: DefaultPath
+	Path        string        // the route; empty: DefaultPath. One that ends in /messages is Anthropic's
 	Forget      bool          // counts requests but keeps no record of them, for long runs
 }
 
@@ -53,7 +54,8 @@ type Server struct {
 	requests []*Request
 	count    int
 	faults   []string
-	changed  chan struct{} // closed, and replaced, when count or conns changes
+	made     map[string]*message // responses by id; none with Options.Forget
+	changed  chan struct{}       // closed, and replaced, when count or conns changes
 }
 
 // Start runs a server until Close.
@@ -63,7 +65,7 @@ func Start(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, fallback: fallback, done: make(chan struct{}), conns: map[*conn]struct{}{}, changed: make(chan struct{})}
+	s := &Server{opts: opts, fallback: fallback, done: make(chan struct{}), conns: map[*conn]struct{}{}, made: map[string]*message{}, changed: make(chan struct{})}
 	if opts.TLS {
 		if err := s.setupTLS(); err != nil {
 			return nil, err

@@ -8,11 +8,12 @@ import (
 // A stream writes the documented events of one streamed response.
 type stream struct {
 	*message
-	x     *exchange
-	bare  bool // without chunked framing
-	flush bool // each event on its own
-	seq   int
-	event []byte
+	x      *exchange
+	bare   bool // without chunked framing
+	flush  bool // each event on its own
+	frames bool // each event in a WebSocket frame, the data alone
+	seq    int
+	event  []byte
 }
 
 func (x *exchange) newStream() *stream {
@@ -21,6 +22,11 @@ func (x *exchange) newStream() *stream {
 
 // send writes one event; rest is JSON that follows the type and the number.
 func (st *stream) send(kind, rest string) {
+	if st.frames {
+		st.x.frame(opText, fmt.Appendf(nil, `{"type":"%s","sequence_number":%d%s}`, kind, st.seq, rest))
+		st.seq++
+		return
+	}
 	st.event = fmt.Appendf(st.event[:0], "event: %s\ndata: {\"type\":\"%s\",\"sequence_number\":%d%s}\n\n", kind, kind, st.seq, rest)
 	st.seq++
 	if st.bare {

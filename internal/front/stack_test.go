@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
@@ -45,6 +46,14 @@ type setup struct {
 	front    front.Config
 	shutdown bool
 	url      string // of the upstream, in place of fake's
+	routes   []string
+	usage    bool // to be read for records
+	observer audit.Observer
+}
+
+// allowing opens routes.
+func allowing(names ...string) func(*setup) {
+	return func(s *setup) { s.routes = names }
 }
 
 func overTLS(s *setup) { s.fake.TLS = true }
@@ -72,12 +81,16 @@ func start(t testing.TB, options ...func(*setup)) *stack {
 }
 
 func (s *stack) serve(cfg setup) {
-	pc := proxy.Config{Upstream: s.client, Log: s.log}
+	open := must(proxy.Open(cfg.routes, s.client.Path(), s.client.Room()))
+	pc := proxy.Config{Upstream: s.client, Open: open, ReadUsage: cfg.usage, Log: s.log}
 	if cfg.shutdown {
 		pc.Shutdown = func() { s.stopped <- struct{}{} }
 	}
 	cfg.front.Proxy, cfg.front.Log = proxy.New(pc), s.log
 	s.engine = must(front.New(cfg.front))
+	if cfg.observer != nil {
+		s.engine.Observe(cfg.observer)
+	}
 	s.listener = must(listen.TCP(0))
 	s.url = fmt.Sprintf("http://%s/v1/responses", s.listener.Addr())
 	served := make(chan error, 1)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/usage"
@@ -20,7 +21,44 @@ type bill struct {
 	tooMuch atomic.Bool
 	meter   *usage.Meter // nil where tokens do not matter
 	entry   *audit.Entry
-	curious bool // about what the answer says of itself, for the record
+	dump    *dump.Exchange // nil where nothing is dumped
+	curious bool           // about what the answer says of itself, for the record
+
+	route    routeID
+	owners   *owners     // nil where nobody may ask for a response again
+	response responseKey // that the exchange is about
+	known    bool        // response is
+}
+
+func (p *Proxy) newBill(r *Request, a Answer, w way) *bill {
+	b := &bill{visitor: r.Visitor, entry: a.Entry(), curious: p.cfg.ReadUsage, route: w.id, owners: p.owners}
+	if w.response != nil {
+		b.response, b.known = keyOfResponse(w.response), true
+	}
+	return b
+}
+
+// uid is whose the responses are. Where everybody may do everything, they are
+// all one user's.
+func (b *bill) uid() uint32 {
+	if b.visitor == nil {
+		return 0
+	}
+	return b.visitor.Caller().UID
+}
+
+// tells whether the route's answers say what a response cost, or which it is.
+func (b *bill) tells() bool {
+	switch b.route {
+	case responses, compact, messages, retrieve, cancel:
+		return true
+	}
+	return false
+}
+
+// reads tells whether the answer must be read: something depends on it.
+func (b *bill) reads() bool {
+	return b.tells() && (b.visitor.Metered() || b.owners != nil && b.route == responses)
 }
 
 var errTooLarge = errors.New("the body is too large")
@@ -54,9 +92,9 @@ var (
 	identity       = []byte("identity")
 )
 
-// askPlain asks for an answer that can be read, where its tokens are counted.
+// askPlain asks for an answer that can be read, where it must be.
 func (b *bill) askPlain(fields []http1.Field) []http1.Field {
-	if !b.visitor.Metered() {
+	if !b.reads() {
 		return fields
 	}
 	kept := fields[:0]
@@ -72,6 +110,7 @@ var eventStream = []byte("text/event-stream")
 
 // begin looks at the answer's head. Refusals by the upstream cost nothing.
 func (b *bill) begin(head *http1.Response) {
+	b.dump.Answer(head.Status, head.Fields)
 	var kind, coding []byte
 	for _, f := range head.Fields {
 		switch {
@@ -84,14 +123,33 @@ func (b *bill) begin(head *http1.Response) {
 		}
 	}
 	b.entry.Streamed = len(kind) >= len(eventStream) && bytes.EqualFold(kind[:len(eventStream)], eventStream)
-	if (b.curious || b.visitor.Metered()) && head.Status/100 == 2 {
+	if head.Status/100 != 2 {
+		return
+	}
+	if b.reads() || b.curious && b.tells() {
 		b.meter = usage.New(kind, coding)
+	}
+	if b.route == remove {
+		b.owners.forget(b.response)
 	}
 }
 
 func (b *bill) write(piece []byte) {
-	if b.meter != nil {
-		b.meter.Write(piece)
+	b.dump.Body(piece)
+	if b.meter == nil {
+		return
+	}
+	b.meter.Write(piece)
+	if b.owners != nil && !b.known && b.route == responses {
+		b.learn()
+	}
+}
+
+// learn notes whose the response is, before the client can know of it.
+func (b *bill) learn() {
+	if id := b.meter.ID(); validID(id) {
+		b.response, b.known = keyOfResponse(id), true
+		b.owners.add(b.response, b.uid())
 	}
 }
 
@@ -101,14 +159,37 @@ const maxRequestID = 128
 // settle counts the request off. An answer that does not say what it cost is
 // estimated, together with its request, by bytes.
 func (b *bill) settle() {
+	b.dump.End()
 	var tokens int64
-	if b.meter != nil {
+	switch {
+	case b.meter == nil:
+	case b.route == retrieve || b.route == cancel:
+		tokens = b.settleLate()
+	default:
 		var exact bool
 		if tokens, exact = b.meter.Tokens(); !exact {
 			tokens += usage.Estimate(b.sent.Load())
 		}
 		b.entry.Model = string(b.meter.Model())
 		b.entry.InputTokens, b.entry.OutputTokens, b.entry.Tokens = b.meter.Usage()
+		if b.known {
+			b.owners.charge(b.response, tokens, exact)
+		}
 	}
 	b.visitor.End(tokens)
+}
+
+// settleLate counts what a response has cost that was not ready when it was
+// made, the first time that it says so; what was estimated then counts already.
+func (b *bill) settleLate() int64 {
+	b.entry.Model = string(b.meter.Model())
+	tokens, exact := b.meter.Tokens()
+	if !exact {
+		return 0
+	}
+	more, first := b.owners.charge(b.response, tokens, true)
+	if first {
+		b.entry.InputTokens, b.entry.OutputTokens, b.entry.Tokens = b.meter.Usage()
+	}
+	return more
 }

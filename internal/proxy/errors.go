@@ -20,7 +20,10 @@ type Code string
 // The codes.
 const (
 	RouteNotAllowed       Code = "route_not_allowed"
+	ResponseNotFound      Code = "response_not_found"
 	WebsocketNotSupported Code = "websocket_not_supported"
+	WebsocketNotMetered   Code = "websocket_not_metered"
+	WebsocketMalformed    Code = "websocket_malformed"
 	MalformedRequest      Code = "malformed_request"
 	HeadTooLarge          Code = "head_too_large"
 	RequestTimeout        Code = "request_timeout"
@@ -51,8 +54,11 @@ const (
 )
 
 var refusals = map[Code]refusal{
-	RouteNotAllowed:       {403, invalid, "This proxy forwards exactly POST /v1/responses. Set the client's base URL to http://HOST:PORT/v1 and use the Responses API."},
+	RouteNotAllowed:       {403, invalid, ""}, // it names what is open: see OpenRoutes
+	ResponseNotFound:      {404, invalid, "There is no response with this id that you have made through this proxy since it was started."},
 	WebsocketNotSupported: {426, invalid, "This proxy does not speak WebSocket. Send POST /v1/responses instead; Codex does so by itself."},
+	WebsocketNotMetered:   {426, invalid, "This proxy counts tokens, which it cannot do over WebSocket. Send POST /v1/responses instead; Codex does so by itself."},
+	WebsocketMalformed:    {400, invalid, "The WebSocket handshake is malformed"},
 	MalformedRequest:      {400, invalid, "The request is not well-formed HTTP/1.1"},
 	HeadTooLarge:          {431, invalid, "The request's head is too large"},
 	RequestTimeout:        {408, invalid, "The request did not arrive in time"},
@@ -131,7 +137,11 @@ func body(code Code, kind, message string) []byte {
 // Refuse answers with code, and logs it with the detail, if there is one.
 func (p *Proxy) Refuse(a Answer, code Code, detail string) error {
 	p.log(a, code, detail)
-	return refuse(a, code, refusals[code].status, refusals[code].message)
+	message := refusals[code].message
+	if code == RouteNotAllowed {
+		message = p.cfg.Open.sentence
+	}
+	return refuse(a, code, refusals[code].status, message)
 }
 
 // RefuseSyntax answers a request that package http1 refused to parse. The

@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -52,26 +52,40 @@ type Upstream interface {
 type Config struct {
 	// Upstream is where allowed requests go. Required.
 	Upstream Upstream
+	// Open are the routes; nil means POST /v1/responses alone.
+	Open *OpenRoutes
 	// Shutdown is called once the answer to GET /shutdown has been handed to
 	// the engine; nil means that the route is closed.
 	Shutdown func()
 	// ReadUsage reads what answers cost also where no budget depends on it, for
 	// their records.
 	ReadUsage bool
+	// Dump takes what passes; nil takes nothing.
+	Dump *dump.Dir
 	// Log takes one line for each error that a client was told of; nil drops
 	// them. It must not block.
 	Log func(line string)
 }
 
 // Proxy serves requests. Its methods may be used concurrently.
-type Proxy struct{ cfg Config }
+type Proxy struct {
+	cfg    Config
+	owners *owners // nil where nobody may ask for a response again
+}
 
 // New returns a Proxy.
 func New(cfg Config) *Proxy {
 	if cfg.Log == nil {
 		cfg.Log = func(string) {}
 	}
-	return &Proxy{cfg: cfg}
+	if cfg.Open == nil {
+		cfg.Open, _ = Open(nil, responsesPath, 0) // cannot fail: nothing is opened
+	}
+	p := &Proxy{cfg: cfg}
+	if cfg.Open.open[retrieve] {
+		p.owners = newOwners(maxOwned)
+	}
+	return p
 }
 
 // ErrAbort is returned by Serve when the answer is incomplete: the engine must
@@ -80,19 +94,14 @@ var ErrAbort = errors.New("the answer is incomplete")
 
 // Serve answers one request. ctx ends when the client leaves.
 func (p *Proxy) Serve(ctx context.Context, r *Request, a Answer) error {
-	id := route(r.Head)
-	a.Entry().Route = id.String()
-	if d := r.Visitor.Visit(r.Head, id == shutdown); d != nil {
+	w := p.cfg.Open.find(r.Head)
+	a.Entry().Route = w.id.String()
+	if d := r.Visitor.Visit(r.Head, w.id == shutdown); d != nil {
 		return p.Deny(a, d)
 	}
-	switch id {
-	case responses:
-		if d := r.Visitor.Begin(r.Head); d != nil {
-			return p.Deny(a, d)
-		}
-		bill := &bill{visitor: r.Visitor, entry: a.Entry(), curious: p.cfg.ReadUsage}
-		defer bill.settle()
-		return p.forward(ctx, r, a, bill)
+	switch w.id {
+	case none:
+		return p.Refuse(a, RouteNotAllowed, "")
 	case shutdown:
 		if p.cfg.Shutdown != nil {
 			a.Head(200, nil, 0)
@@ -101,12 +110,24 @@ func (p *Proxy) Serve(ctx context.Context, r *Request, a Answer) error {
 			return err
 		}
 		return p.Refuse(a, RouteNotAllowed, "GET /shutdown needs --http-shutdown")
-	case websocket:
+	case websocketRoute:
 		return p.Refuse(a, WebsocketNotSupported, "")
-	default:
-		return p.Refuse(a, RouteNotAllowed, "")
 	}
+	if d := r.Visitor.Begin(r.Head); d != nil {
+		return p.Deny(a, d)
+	}
+	bill := p.newBill(r, a, w)
+	defer bill.settle()
+	switch {
+	case w.response != nil && !p.owners.owns(bill.response, bill.uid()):
+		return p.Refuse(a, ResponseNotFound, "")
+	case w.bodyless() && r.Head.Length != 0:
+		return p.RefuseSyntax(a, errHasBody)
+	}
+	return p.forward(ctx, r, a, w, bill)
 }
+
+var errHasBody = &http1.Error{Status: 400, Reason: "a GET or DELETE has no body here"}
 
 // left notes that the client is gone: there is nobody to tell.
 func left(a Answer) error {
@@ -115,9 +136,9 @@ func left(a Answer) error {
 }
 
 // forward sends the request on and relays the answer.
-func (p *Proxy) forward(ctx context.Context, r *Request, a Answer, bill *bill) error {
-	out := &upstream.Request{Length: r.Head.Length}
-	r.Body = bill.watch(r.Body)
+func (p *Proxy) forward(ctx context.Context, r *Request, a Answer, w way, bill *bill) error {
+	out := &upstream.Request{Method: w.method(), Target: w.target, Length: r.Head.Length}
+	r.Body = bill.tap(p.cfg.Dump.Begin(r.Head.Method, r.Head.Target, r.Head.Fields), bill.watch(r.Body), r.Head.Length)
 	fields := fieldSpace.Get().(*[]http1.Field)
 	defer fieldSpace.Put(fields)
 	*fields = requestFields((*fields)[:0], r.Head.Fields)
@@ -175,45 +196,4 @@ func (p *Proxy) relay(res *upstream.Response, a Answer, bill *bill) error {
 			return p.cut(a, err)
 		}
 	}
-}
-
-type routeID int
-
-const (
-	none routeID = iota
-	responses
-	shutdown
-	websocket
-)
-
-var routeNames = [...]string{none: "", responses: "responses", shutdown: "shutdown", websocket: "websocket"}
-
-// String is the route's name in records; "" is no route.
-func (id routeID) String() string { return routeNames[id] }
-
-// Routes are the names of all routes.
-func Routes() []string { return routeNames[responses:] }
-
-// route compares method and target byte by byte: no other spelling of the same
-// path is the same route.
-func route(h *http1.Request) routeID {
-	switch {
-	case string(h.Method) == "POST" && string(h.Target) == "/v1/responses":
-		return responses
-	case string(h.Method) == "GET" && string(h.Target) == "/shutdown":
-		return shutdown
-	case string(h.Method) == "GET" && string(h.Target) == "/v1/responses" && upgrades(h):
-		return websocket
-	default:
-		return none
-	}
-}
-
-func upgrades(h *http1.Request) bool {
-	for _, f := range h.Fields {
-		if http1.Is(f.Name, "upgrade") && bytes.EqualFold(f.Value, []byte("websocket")) {
-			return true
-		}
-	}
-	return false
 }

@@ -22,35 +22,6 @@ func head(t testing.TB, line string, fields ...string) *http1.Request {
 	return &r
 }
 
-func TestRoute(t *testing.T) {
-	for line, want := range map[string]routeID{
-		"POST /v1/responses":   responses,
-		"GET /shutdown":        shutdown,
-		"GET /v1/responses":    none,
-		"POST /shutdown":       none,
-		"POST /v1/responses?":  none,
-		"POST /v1/responses/":  none,
-		"POST /v1/Responses":   none,
-		"POST /v1%2fresponses": none,
-		"post /v1/responses":   none,
-		"PUT /v1/responses":    none,
-		"GET /shutdown?":       none,
-		"POST *":               none,
-	} {
-		if got := route(head(t, line)); got != want {
-			t.Errorf("%s is route %d, want %d", line, got, want)
-		}
-	}
-	for _, upgrade := range []string{"websocket", "WebSocket"} {
-		if route(head(t, "GET /v1/responses", "Upgrade: "+upgrade)) != websocket {
-			t.Errorf("Upgrade: %s is not seen", upgrade)
-		}
-	}
-	if route(head(t, "POST /v1/responses", "Upgrade: websocket")) != responses {
-		t.Error("a POST with Upgrade is no longer a POST")
-	}
-}
-
 // names lists the fields that pass.
 func names(fields []http1.Field) string {
 	var all []string

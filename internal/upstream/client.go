@@ -30,7 +30,8 @@ type Config struct {
 type Client struct {
 	dialer *dialer
 	key    *secret.Key
-	prefix []byte
+	prefix []byte // request line and Host of a POST to the target
+	host   []byte // what follows the target of any other request
 	pool   pool
 	stats  counts
 }
@@ -42,16 +43,20 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{
-		dialer: d,
-		key:    cfg.Key,
-		prefix: []byte("POST " + cfg.Target.Path + " HTTP/1.1\r\nhost: " + cfg.Target.Host + "\r\n"),
-	}
+	host := " HTTP/1.1\r\nhost: " + cfg.Target.Host + "\r\n"
+	c := &Client{dialer: d, key: cfg.Key, prefix: []byte("POST " + cfg.Target.Path + host), host: []byte(host)}
 	if room := maxSecretRecord - cfg.Key.MaxLen(); len(c.prefix) > room {
 		return nil, fmt.Errorf("--upstream-url is too long: there is room for about %d characters", room)
 	}
 	return c, nil
 }
+
+// Path is the target's: where a Request without a Target of its own goes.
+func (c *Client) Path() string { return c.dialer.target.Path }
+
+// Room is how many bytes longer than the Client's own a request's method and
+// target may be together: request line and credential share one record.
+func (c *Client) Room() int { return maxSecretRecord - c.key.MaxLen() - len(c.prefix) }
 
 // Port is the only TCP port that the client connects to: the target's, or the
 // forward proxy's.
@@ -77,7 +82,7 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 		if ctx.Err() != nil {
 			return nil, cancelled(ctx, nil)
 		}
-		cn, reused, err := c.connection(ctx)
+		cn, reused, err := c.connectionFor(ctx, r)
 		if err != nil {
 			return nil, cancelled(ctx, err)
 		}
@@ -96,11 +101,23 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	}
 }
 
+func (c *Client) connectionFor(ctx context.Context, r *Request) (cn *conn, reused bool, err error) {
+	if r.Upgrade {
+		return c.fresh(ctx)
+	}
+	return c.connection(ctx)
+}
+
 // connection takes a pooled connection or makes a new one.
 func (c *Client) connection(ctx context.Context) (cn *conn, reused bool, err error) {
 	if cn := c.pool.get(); cn != nil {
 		return cn, true, nil
 	}
+	return c.fresh(ctx)
+}
+
+// fresh makes a new connection; it has not been used.
+func (c *Client) fresh(ctx context.Context) (cn *conn, reused bool, err error) {
 	cn, err = c.dialer.dial(ctx)
 	c.stats.dialed(ctx, err)
 	return cn, false, err
@@ -118,7 +135,10 @@ func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response,
 		}
 	}()
 	before := cn.taken.Load()
-	w := &writer{conn: cn, key: c.key, prefix: c.prefix}
+	w := &writer{conn: cn, key: c.key, prefix: c.begin(r)}
+	if len(w.prefix) > maxSecretRecord-c.key.MaxLen() {
+		return nil, fail(Internal, "bug: the request line is too long for the credential's record")
+	}
 	left, err := w.start(ctx, r)
 	switch {
 	case errors.Is(err, secret.ErrWiped):

@@ -20,9 +20,17 @@ type Body interface {
 	Interrupt()
 }
 
-// Request is one POST to the target. Whoever makes it has removed every field
-// that must not pass; the credential is put in here.
+// Request is one request to the target's host. Whoever makes it has removed
+// every field that must not pass; the credential is put in here.
 type Request struct {
+	// Method and Target are the request line's. Without a Target it is a POST to
+	// the Client's own, which costs least; Target must not be longer than
+	// [Client.Room] allows.
+	Method string
+	Target []byte
+	// Upgrade asks for a WebSocket (RFC 6455, section 4.1), on a connection of
+	// its own that never serves another request.
+	Upgrade bool
 	// Fields go out in their order, after Host and the credential.
 	Fields []http1.Field
 	// Start is the body, or its beginning, in memory.
@@ -55,17 +63,31 @@ type writer struct {
 	prefix []byte // request line and Host field
 }
 
+// begin renders what comes before the credential: request line and Host.
+func (c *Client) begin(r *Request) []byte {
+	if r.Target == nil {
+		return c.prefix
+	}
+	b := make([]byte, 0, len(r.Method)+len(r.Target)+len(c.host)+1)
+	return append(append(append(append(b, r.Method...), ' '), r.Target...), c.host...)
+}
+
 // appendFields renders everything of the head that is not secret.
 func (r *Request) appendFields(b []byte) []byte {
 	for _, f := range r.Fields {
 		b = append(append(append(append(b, f.Name...), ": "...), f.Value...), "\r\n"...)
 	}
-	if r.Length == http1.Chunked {
+	switch {
+	case r.Upgrade:
+		return append(b, "connection: Upgrade\r\nupgrade: websocket\r\n\r\n"...)
+	case r.Length == http1.Chunked:
 		b = append(b, "transfer-encoding: chunked\r\n\r\n"...)
 		if len(r.Start) > 0 {
 			b = appendChunkSize(b, len(r.Start))
 		}
 		return b
+	case r.Method == "GET" || r.Method == "DELETE": // which have no body here
+		return append(b, "\r\n"...)
 	}
 	b = append(b, "content-length: "...)
 	b = strconv.AppendInt(b, r.Length, 10)

@@ -172,12 +172,12 @@ func (r *Response) readHead() error {
 			return err
 		}
 		switch status := r.Head.Status; {
-		case status == 101:
+		case status == 101 && !r.request.Upgrade:
 			return fail(Malformed, "the upstream switched protocols without being asked")
-		case status >= 200:
+		case status == 101 || status >= 200:
 			r.left = max(r.Head.Length, 0)
 			r.end = r.Head.Length == 0
-			r.reuse = !r.Head.Close
+			r.reuse = !r.Head.Close && !r.request.Upgrade
 			return nil
 		}
 	}

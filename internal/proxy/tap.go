@@ -1,0 +1,41 @@
+package proxy
+
+import (
+	"io"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+// tap lets d, which may be nil, see the request that passes, whose body is
+// length bytes long.
+func (b *bill) tap(d *dump.Exchange, body upstream.Body, length int64) upstream.Body {
+	b.dump = d
+	if d == nil {
+		return body
+	}
+	if length == 0 {
+		d.RequestEnd(true)
+	}
+	return &tappedBody{body, d, length}
+}
+
+// tappedBody passes a body on to its dump, too.
+type tappedBody struct {
+	upstream.Body
+	dump *dump.Exchange
+	left int64 // http1.Chunked, where nobody knows
+}
+
+func (t *tappedBody) Read(p []byte) (int, error) {
+	n, err := t.Body.Read(p)
+	t.dump.Request(p[:n])
+	if t.left != http1.Chunked {
+		t.left -= int64(n)
+	}
+	if err == io.EOF || t.left == 0 && n > 0 {
+		t.dump.RequestEnd(true)
+	}
+	return n, err
+}

@@ -1,0 +1,62 @@
+package upstream
+
+import (
+	"errors"
+)
+
+// Stream is a connection whose protocol was switched: bytes in both directions,
+// by other rules than HTTP's. One goroutine may read while another writes.
+type Stream struct{ r *Response }
+
+var errNotSwitched = errors.New("bug: the upstream has not switched protocols")
+
+// Switch takes the connection of an answer with status 101. From then on the
+// request's context has no power over it; Close has, and the Response's, which
+// must still be called.
+func (r *Response) Switch() (*Stream, error) {
+	if r.Head.Status != 101 {
+		return nil, &Error{Kind: Internal, Cause: errNotSwitched}
+	}
+	if !r.unwatch() {
+		return nil, fail(Cancelled, "the request was cancelled")
+	}
+	return &Stream{r}, nil
+}
+
+// Read is io.Reader's. It blocks without a time limit; io.EOF means that the
+// upstream has ended its side in good order.
+func (s *Stream) Read(p []byte) (int, error) {
+	in := s.r.in()
+	if in.r < in.w { // it came together with the head
+		n := copy(p, in.buf[in.r:in.w])
+		in.r += n
+		return n, nil
+	}
+	return in.src.Read(p)
+}
+
+// Write is io.Writer's. It blocks for as long as the upstream does not read.
+func (s *Stream) Write(p []byte) (int, error) {
+	c := s.r.c
+	if c.session != nil {
+		return c.session.Write(p)
+	}
+	return c.write(p)
+}
+
+// CloseWrite tells the upstream that nothing more will come.
+func (s *Stream) CloseWrite() error {
+	c := s.r.c
+	if c.session != nil {
+		if err := c.session.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	return c.tcp.CloseWrite()
+}
+
+// Close ends the connection at once, whoever is reading or writing.
+func (s *Stream) Close() error {
+	s.r.c.close()
+	return nil
+}
