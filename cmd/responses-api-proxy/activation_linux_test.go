@@ -116,6 +116,7 @@ func freeListener(t *testing.T) net.Listener {
 // a request: neither one that makes a connection for each, nor one that keeps
 // them and makes a new one when the old is closed.
 func TestRestartLosesNothing(t *testing.T) {
+	t.Parallel()
 	const workers, each = 8, 1250 // over 1,000 restarts cost nothing either, but take a minute
 	up, err := fakeopenai.Start(fakeopenai.Options{Key: canary, Forget: true})
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -28,6 +31,9 @@ Flags:
   --socket PATH              listen on a unix stream socket, too or instead
   --server-info FILE         write {"port":N,"pid":N} to FILE once listening
   --http-shutdown            let GET /shutdown stop the proxy
+  --allow-route compact|input-tokens|models|retrieve|websocket|messages
+                             open a route besides; messages takes the place of
+                             all others; may be repeated
   --upstream-url URL         where requests go, with path and query
                              (default: https://api.openai.com/v1/responses)
   --insecure-upstream        allow plain http to an upstream on another host:
@@ -40,6 +46,10 @@ Flags:
                              (default: bearer, which is Authorization: Bearer)
   --key-fd N                 on SIGHUP, read a new key from file descriptor N, one
                              line, and use it from then on
+  --dump-dir DIR             write each request and its answer to a file in DIR,
+                             without credentials, for debugging
+  --dump-max SIZE            how much DIR may hold; the oldest go first
+                             (default: 1GiB)
   --secret-memory auto|require
                              where the kernel has no secret memory: use locked
                              memory, or do not start (default: auto)
@@ -49,6 +59,20 @@ Who may call (without any of the first two: every user of this host):
   --shutdown-user WHO        who of them may GET /shutdown; may be repeated
   --allow-host NAME          a further name that clients may call this host by;
                              may be repeated
+
+Workload identity, in place of a key:
+  --github-oidc              standard input has GitHub's request token; GitHub's
+                             identity for it is exchanged for a key, and again
+                             before that expires
+  --oidc-audience NAME       for whom GitHub is to make the identity
+  --identity-provider-id ID  the issuer, as OpenAI calls it
+  --service-account-id ID    the account, as OpenAI calls it
+  --github-oidc-request-url URL
+                             where GitHub is asked
+  --oidc-allow-host NAME     a host besides GitHub's that URL may name; may be
+                             repeated
+  --oidc-token-file FILE     exchange the identity in FILE instead, which is read
+                             each time; nothing comes on standard input
 
 How much (0 means no limit, which is the default but for --max-body):
   --max-body SIZE            a request's body, such as 64MiB (default: 512MiB)
@@ -115,6 +139,8 @@ type options struct {
 	secretMemory     secret.Policy
 	drainTimeout     time.Duration
 
+	routes []string // besides POST /v1/responses
+
 	users, shutdownUsers admit.Users
 	hosts                []string
 	limits               admit.Limits
@@ -129,6 +155,9 @@ type options struct {
 	caFile     string
 	authHeader secret.Header
 	keyFD      int // 0 if none is given
+	identity   identity
+	dumpDir    string
+	dumpMax    int64
 }
 
 // owner is whom new files are given to; -1 leaves them to who makes them.
@@ -141,7 +170,7 @@ func (o *options) owner() int {
 
 // parseFlags reads a command line. Each flag may stand there once.
 func parseFlags(args []string) (*options, error) {
-	o := &options{upstreamURL: upstream.DefaultURL, secretMemory: secret.Auto, drainTimeout: defaultDrain}
+	o := &options{upstreamURL: upstream.DefaultURL, secretMemory: secret.Auto, drainTimeout: defaultDrain, dumpMax: dump.DefaultMaxBytes}
 	o.limits.MaxBody = defaultMaxBody
 	fs := newFlagSet(o)
 	err := fs.Parse(args)
@@ -172,8 +201,10 @@ func (o *options) settle() error {
 		return errors.New("--strict and --jail=off contradict each other; leave one out")
 	case o.budgetFile != "" && o.maxTokens == 0:
 		return errors.New("--budget-file needs --max-tokens-per-user")
+	case o.dumpMax != dump.DefaultMaxBytes && o.dumpDir == "":
+		return errors.New("--dump-max needs --dump-dir")
 	}
-	return nil
+	return cmp.Or(proxy.CheckRoutes(o.routes), o.identity.check(o))
 }
 
 func newFlagSet(o *options) *flag.FlagSet {
@@ -203,6 +234,11 @@ func newFlagSet(o *options) *flag.FlagSet {
 		return when(err != nil || o.drainTimeout < 0, "a duration is a number with a unit, such as 10s or 2m")
 	})
 	addAdmission(fs, o, value)
+	addIdentity(fs, &o.identity, value)
+	fs.Func("allow-route", "", func(s string) error {
+		o.routes = append(o.routes, s)
+		return proxy.CheckRoute(s)
+	})
 	toggle := func(name string, set func()) {
 		fs.BoolFunc(name, "", once(func(s string) error { set(); return when(s != "true", "this flag takes no value") }))
 	}
@@ -223,6 +259,8 @@ func newFlagSet(o *options) *flag.FlagSet {
 	text("metrics", "a loopback address with a port, or unix:PATH,", &o.metrics)
 	text("log-file", "a file name", &o.logFile)
 	text("ca-file", "a file name", &o.caFile)
+	text("dump-dir", "a folder's name", &o.dumpDir)
+	value("dump-max", func(s string) (err error) { o.dumpMax, err = parseSize(s); return err })
 	value("auth-header", func(s string) (err error) {
 		o.authHeader, err = secret.ParseHeader(s)
 		return err
@@ -234,6 +272,33 @@ func newFlagSet(o *options) *flag.FlagSet {
 	toggle("strict", func() { o.strict = true })
 	toggle("version", func() { o.print = version() })
 	return fs
+}
+
+// addIdentity adds the flags of workload identity.
+func addIdentity(fs *flag.FlagSet, i *identity, value func(string, func(string) error)) {
+	fs.BoolFunc("github-oidc", "", once(func(s string) error {
+		i.github = true
+		return when(s != "true", "this flag takes no value")
+	}))
+	set := func(name string, to *string, when *[]string) {
+		value(name, func(s string) error {
+			*to, *when = s, append(*when, name)
+			return nil
+		})
+	}
+	c := &i.config
+	set("oidc-audience", &c.Audience, &i.needGithub)
+	set("github-oidc-request-url", &c.RequestURL, &i.needGithub)
+	set("identity-provider-id", &c.IdentityProviderID, &i.given)
+	set("service-account-id", &c.ServiceAccountID, &i.given)
+	fs.Func("oidc-allow-host", "", func(s string) error {
+		c.AllowHosts, i.needGithub = append(c.AllowHosts, s), append(i.needGithub, "oidc-allow-host")
+		return when(s == "", "a host name is needed")
+	})
+	value("oidc-token-file", func(s string) error {
+		c.TokenFile = s
+		return when(s == "", "a file name is needed")
+	})
 }
 
 // addAdmission adds the flags that say who may call, and how much.

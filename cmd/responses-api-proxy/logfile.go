@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 )
 
 // openLogFile opens --log-file at its end. A new one is given to owner, unless
@@ -44,4 +46,13 @@ func (s *service) switchLog() {
 	if s.logFile != nil {
 		s.errs.to(s.logFile)
 	}
+}
+
+// openDump opens --dump-dir.
+func (s *service) openDump() (err error) {
+	if s.opts.dumpDir == "" {
+		return nil
+	}
+	s.dump, err = dump.Open(dump.Config{Dir: s.opts.dumpDir, MaxBytes: s.opts.dumpMax, Owner: s.opts.owner(), Report: func(err error) { s.errs.line(err.Error()) }})
+	return err
 }

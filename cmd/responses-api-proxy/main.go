@@ -10,8 +10,8 @@
 // request or an answer.
 //
 // Files: it reads the root certificates (SSL_CERT_FILE, SSL_CERT_DIR) and the
-// resolver's files; it writes --server-info, --audit, --log-file and
-// --budget-file. Environment: HTTPS_PROXY, NO_PROXY, SSL_CERT_*, and systemd's
+// resolver's files; it writes --server-info, --audit, --log-file,
+// --budget-file and --dump-dir. Environment: HTTPS_PROXY, NO_PROXY, SSL_CERT_*, and systemd's
 // LISTEN_*, NOTIFY_SOCKET and WATCHDOG_*.
 //
 // Signals: SIGTERM and SIGINT stop it: no new connections, running requests
@@ -65,14 +65,17 @@ func run(args []string) int {
 		return 0
 	}
 	// The key before everything else that can fail: so the original does it.
-	key, err := readKey(secret.Config{Policy: opts.secretMemory, Header: opts.authHeader, Spare: opts.keyFD > 0})
+	key, source, err := openKey(opts)
 	if err != nil {
 		return errs.fatal(err)
 	}
 	defer key.Wipe()
+	if source != nil {
+		defer source.Wipe()
+	}
 	// From here on a stop is an orderly one: somebody may read server-info and
 	// send a signal before the first request.
-	s := &service{opts: opts, errs: errs, key: key, missing: missing, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
+	s := &service{opts: opts, errs: errs, key: key, source: source, missing: missing, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
 	signal.Notify(s.stop, stopSignals...)
 	defer s.close()
 	if err := s.open(); err != nil {

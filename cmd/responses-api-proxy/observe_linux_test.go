@@ -48,9 +48,20 @@ func launchWith(t testing.TB, upstream string, args ...string) *running {
 		cmd.Wait()
 	})
 	r := &running{cmd: cmd}
+	r.awaitStart(t, stderr)
+	return r
+}
+
+// awaitStart reads the start lines.
+func (r *running) awaitStart(t testing.TB, stderr io.Reader) {
+	t.Helper()
 	in := bufio.NewReader(stderr)
 	for line := ""; !strings.Contains(line, "protections: "); {
+		var err error
 		if line, err = in.ReadString('\n'); err != nil {
+			t.Fatalf("it does not start: %s", line)
+		}
+		if strings.Contains(line, "cannot") || strings.Contains(line, "rejected") {
 			t.Fatalf("it does not start: %s", line)
 		}
 		if _, addr, ok := strings.Cut(line, "listening on "); ok {
@@ -61,7 +72,6 @@ func launchWith(t testing.TB, upstream string, args ...string) *running {
 		}
 	}
 	go io.Copy(io.Discard, in)
-	return r
 }
 
 // clockUpstream answers with a stream of the times at which its events were

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,10 +15,12 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/oidc"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
@@ -29,7 +32,8 @@ type service struct {
 	opts    *options
 	errs    *errorLog
 	key     *secret.Key
-	missing []string // protections that package harden could not find
+	source  *secret.Key // what the key is got in exchange for; nil if it is given
+	missing []string    // protections that package harden could not find
 
 	stop  chan os.Signal
 	ended chan struct{} // asked to end by GET /shutdown or by a limit
@@ -48,6 +52,8 @@ type service struct {
 	metrics         *metrics.Metrics
 	metricsListener net.Listener
 	logFile         *os.File
+	exchanger       *oidc.Exchanger
+	dump            *dump.Dir
 	notifier        *systemd.Notifier
 
 	draining, rotating atomic.Bool
@@ -64,21 +70,24 @@ func (s *service) open() error {
 	if s.notifier, err = systemd.NewNotifier(); err != nil {
 		return err
 	}
+	roots, err := upstream.RootsFrom(s.opts.caFile)
+	if err != nil {
+		return err
+	}
+	if err := s.exchange(roots); err != nil {
+		return err
+	}
 	if err := s.listen(); err != nil {
 		return err
 	}
 	if err := checkKeyFD(s.opts.keyFD); err != nil {
 		return err
 	}
-	roots, err := upstream.RootsFrom(s.opts.caFile)
-	if err != nil {
-		return err
-	}
 	s.client, err = upstream.New(upstream.Config{Target: target, Key: s.key, Roots: roots, LegacyTLS: s.opts.legacyTLS})
 	if err != nil {
 		return err
 	}
-	for _, step := range []func() error{s.openLog, s.openAudit, s.openMetrics, s.openGate, s.openEngine, s.openInfo} {
+	for _, step := range []func() error{s.openLog, s.openDump, s.openAudit, s.openMetrics, s.openGate, s.openEngine, s.openInfo} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -125,8 +134,14 @@ func (s *service) enterJail() (err error) {
 			cfg.Remove = append(cfg.Remove, filepath.Dir(path))
 		}
 	}
+	if s.exchanger != nil {
+		cfg.Ports, cfg.Read = append(cfg.Ports, s.exchanger.Ports()...), s.exchanger.Folders()
+	}
+	if o.dumpDir != "" {
+		cfg.Write = append(cfg.Write, o.dumpDir)
+	}
 	if o.audit != "" && s.unix {
-		cfg.Read = []string{"/proc"} // the names of callers; of other processes' files there Landlock lets it see none
+		cfg.Read = append(cfg.Read, "/proc") // the names of callers; of other processes' files there Landlock lets it see none
 	}
 	s.jail, err = jail.Enter(cfg)
 	return err
@@ -135,7 +150,7 @@ func (s *service) enterJail() (err error) {
 // openGate reads the budget and prepares to ask the kernel who calls.
 func (s *service) openGate() (err error) {
 	o := s.opts
-	cfg := admit.Config{TCP: s.tcp, Identify: o.audit != "", Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: admit.NewOrigin(s.port, o.hosts), Expired: s.end}
+	cfg := admit.Config{TCP: s.tcp, Identify: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: admit.NewOrigin(s.port, o.hosts), Expired: s.end}
 	if o.maxTokens > 0 {
 		report := func(err error) { s.errs.line("the budget cannot be kept: " + err.Error()) }
 		s.book, err = budget.Open(budget.Config{Limit: o.maxTokens, File: o.budgetFile, Also: o.becomes.UIDs(), Report: report})
@@ -149,7 +164,11 @@ func (s *service) openGate() (err error) {
 }
 
 func (s *service) openEngine() (err error) {
-	cfg := proxy.Config{Upstream: s.client, Log: s.errs.line, ReadUsage: s.audit != nil || s.metricsListener != nil}
+	open, err := proxy.Open(s.opts.routes, s.client.Path(), s.client.Room())
+	if err != nil {
+		return err
+	}
+	cfg := proxy.Config{Upstream: s.upstream(), Dump: s.dump, Open: open, Log: s.errs.line, ReadUsage: s.audit != nil || s.metricsListener != nil}
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end
 	}
@@ -177,6 +196,9 @@ func (s *service) announce() {
 		s.errs.line("every user of this host may call; --allow-user limits that")
 	}
 	kind, why := s.key.Memory()
+	if s.exchanger != nil && kind == secret.MemfdSecret {
+		kind, why = s.exchanger.Memory()
+	}
 	s.errs.line(fmt.Sprintf("protections: secret-memory=%s %s %s", kind, hardened(s.missing), s.jail))
 	if s.opts.noJail {
 		s.errs.line("warning: the jail is off: whoever takes this process over can do what its user can")
@@ -258,8 +280,12 @@ func (s *service) close() {
 			s.errs.line("the budget could not be written: " + err.Error())
 		}
 	}
+	s.dump.Close()
 	if s.client != nil {
 		s.client.Close()
+	}
+	if s.exchanger != nil {
+		s.exchanger.Close()
 	}
 	for _, l := range s.listeners {
 		l.Close() // again, after a drain: that changes nothing

@@ -14,6 +14,7 @@ import (
 // TestStopDuringStreams: streams that run when the program is told to stop end
 // whole, nobody new gets in, and it ends in peace.
 func TestStopDuringStreams(t *testing.T) {
+	t.Parallel()
 	const streams, events = 200, 60
 	r := launchWith(t, clockUpstream(t, events, 25*time.Millisecond))
 	client := &http.Client{Transport: &http.Transport{}, Timeout: patience}

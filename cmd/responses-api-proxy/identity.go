@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net/http"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/oidc"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+// identity is what the flags say of workload identity.
+type identity struct {
+	github     bool
+	config     oidc.Config
+	given      []string // flags that mean nothing without it
+	needGithub []string // and those of GitHub's
+}
+
+// wanted tells whether the key is got in exchange for an identity.
+func (i *identity) wanted() bool { return i.github || i.config.TokenFile != "" }
+
+// check refuses flags that contradict each other or are missing.
+func (i *identity) check(o *options) error {
+	switch {
+	case !i.wanted() && len(i.given) > 0:
+		return errors.New("--" + i.given[0] + " needs --github-oidc or --oidc-token-file")
+	case !i.github && len(i.needGithub) > 0:
+		return errors.New("--" + i.needGithub[0] + " needs --github-oidc")
+	case !i.wanted():
+		return nil
+	case i.github && i.config.TokenFile != "":
+		return errors.New("--github-oidc and --oidc-token-file contradict each other; choose one")
+	case o.keyFD != 0:
+		return errors.New("--key-fd brings a key, and workload identity makes its own; leave it out")
+	case o.authHeader != secret.Bearer:
+		return errors.New("workload identity makes bearer tokens; leave --auth-header out")
+	}
+	return nil
+}
+
+// openKey brings the key, or an empty one that an exchange will fill, and what
+// is read from standard input for that.
+func openKey(o *options) (key, source *secret.Key, err error) {
+	if !o.identity.wanted() {
+		key, err = readKey(secret.Config{Policy: o.secretMemory, Header: o.authHeader, Spare: o.keyFD > 0})
+		return key, nil, err
+	}
+	if o.identity.github {
+		source, err = readKey(secret.Config{Policy: o.secretMemory, Room: secret.MaxToken, NoSlots: true})
+	} else {
+		err = dropStdin()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err = secret.New(secret.Config{Policy: o.secretMemory, Room: secret.MaxRoom})
+	return key, source, err
+}
+
+// exchange gets the first access token, and renews it from then on. It blocks
+// until that is there, for a minute at most.
+func (s *service) exchange(roots *x509.CertPool) error {
+	if !s.opts.identity.wanted() {
+		return nil
+	}
+	if s.opts.upstreamURL != upstream.DefaultURL {
+		return errors.New("workload identity requires the default OpenAI Responses endpoint; leave --upstream-url out")
+	}
+	cfg := s.opts.identity.config
+	cfg.Source, cfg.Key, cfg.Policy, cfg.Roots, cfg.Report = s.source, s.key, s.opts.secretMemory, roots, s.errs.line
+	x, err := oidc.New(cfg)
+	if err != nil {
+		return err
+	}
+	s.exchanger = x
+	return x.Start(context.Background())
+}
+
+// upstream is where requests go.
+func (s *service) upstream() proxy.Upstream {
+	if s.exchanger == nil {
+		return s.client
+	}
+	return renewing{s.client, s.exchanger}
+}
+
+// renewing asks for another token when the upstream refuses the one there is.
+type renewing struct {
+	*upstream.Client
+	exchanger *oidc.Exchanger
+}
+
+func (r renewing) Do(ctx context.Context, q *upstream.Request) (*upstream.Response, error) {
+	res, err := r.Client.Do(ctx, q)
+	if err == nil && res.Head.Status == http.StatusUnauthorized {
+		r.exchanger.Renew()
+	}
+	return res, err
+}
