@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"fmt"
@@ -11,14 +10,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
@@ -137,7 +133,7 @@ func TestWorkloadIdentity(t *testing.T) {
 	if os.Geteuid() == 0 {
 		args = append(args, "--user", "nobody", "--strict")
 	}
-	r := n.launch(t, args)
+	r := launchIn(t, []string{"HTTPS_PROXY=" + n.url}, n.request+"\n", args...)
 	ask := func() (status int) {
 		res, err := http.Post(r.url, "application/json", strings.NewReader(`{"input":"hi"}`))
 		if err != nil {
@@ -160,30 +156,6 @@ func TestWorkloadIdentity(t *testing.T) {
 		<-time.After(50 * time.Millisecond) // paces the polling
 	}
 	n.scan(t, r.cmd.Process.Pid)
-}
-
-func (n *internet) launch(t *testing.T, args []string) *running {
-	t.Helper()
-	dir := t.TempDir()
-	if err := build(dir); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(context.Background(), filepath.Join(dir, "responses-api-proxy"), args...)
-	cmd.Env, cmd.Stdin = []string{"HTTPS_PROXY=" + n.url}, strings.NewReader(n.request+"\n")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Signal(unix.SIGTERM)
-		cmd.Wait()
-	})
-	r := &running{cmd: cmd}
-	r.awaitStart(t, stderr)
-	return r
 }
 
 // scan looks for all tokens in the program's memory, which takes root.

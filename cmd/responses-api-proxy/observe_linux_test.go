@@ -27,15 +27,21 @@ type running struct {
 	url, metrics string
 }
 
-// launchWith starts the program and returns once it listens.
+// launchWith starts the program with an upstream, and returns once it listens.
 func launchWith(t testing.TB, upstream string, args ...string) *running {
+	t.Helper()
+	return launchIn(t, nil, canary, append(args, "--upstream-url", upstream)...)
+}
+
+// launchIn starts the program in an environment, with its standard input.
+func launchIn(t testing.TB, env []string, input string, args ...string) *running {
 	t.Helper()
 	dir := t.TempDir()
 	if err := build(dir); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(dir, "responses-api-proxy"), append(args, "--upstream-url", upstream)...)
-	cmd.Env, cmd.Stdin = []string{}, strings.NewReader(canary)
+	cmd := exec.Command(filepath.Join(dir, "responses-api-proxy"), args...)
+	cmd.Env, cmd.Stdin = append([]string{}, env...), strings.NewReader(input)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

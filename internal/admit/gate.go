@@ -114,7 +114,7 @@ func New(cfg Config) (*Gate, error) {
 	if g.needsUID() || cfg.Identify {
 		var err error
 		if g.peers, err = openPeers(cfg); err != nil && g.needsUID() {
-			return nil, fmt.Errorf("cannot find out who calls: %w", err)
+			return nil, fmt.Errorf("cannot find out who calls: %w; over a unix socket (--socket without --port) it can be told", err)
 		}
 	}
 	return g, nil
@@ -244,6 +244,14 @@ func (g *Gate) settle(over bool) {
 	if over && g.cfg.Expired != nil {
 		g.once.Do(g.cfg.Expired)
 	}
+}
+
+// Expires is when the service ends by its limits; zero means that none says so.
+func (v *Visitor) Expires() time.Time {
+	if v == nil || v.gate.cfg.Limits.ExpireAfter == 0 {
+		return time.Time{}
+	}
+	return v.gate.counts.begun.Add(v.gate.cfg.Limits.ExpireAfter)
 }
 
 // MaxBody is the largest body in bytes; 0 means no limit.

@@ -37,7 +37,7 @@ func (u *Users) AddUser(who string) error {
 		return err
 	}
 	if uid == overflowUID && inUserNamespace() {
-		return fmt.Errorf("user %s cannot be admitted here: in this user namespace %d stands for every user without a number", who, overflowUID)
+		return fmt.Errorf("user %s cannot be admitted here: in this user namespace %d stands for every user without a number; name a user whom the namespace maps", who, overflowUID)
 	}
 	u.addUID(uid)
 	return nil

@@ -85,7 +85,11 @@ type Log struct {
 func Open(cfg Config) (*Log, error) {
 	f, torn, err := open(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("cannot write the audit: %w", err)
+		hint := ""
+		if _, ok := errors.AsType[*os.PathError](err); ok { // the others say what to do
+			hint = "; name a file that you may write to, in a folder that is there"
+		}
+		return nil, fmt.Errorf("cannot write the audit: %w%s", err, hint)
 	}
 	return start(cfg, f, torn), nil
 }

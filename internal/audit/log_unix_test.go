@@ -210,7 +210,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"theirs", "belongs to another user (uid 4242), who could change it; name another"},
 		{"link", "is a symbolic link; name the file itself"},
 		{".", "is a folder; name a file in it"},
-		{"no/file", "no such file or directory"},
+		{"no/file", "no such file or directory; name a file that you may write to, in a folder that is there"},
 	} {
 		if c.name == "theirs" && os.Geteuid() != 0 {
 			continue // chown is root's

@@ -85,5 +85,5 @@ func infoError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("cannot write --server-info: %w", err)
+	return fmt.Errorf("cannot write --server-info: %w; name a file that you may write to", err)
 }

@@ -52,7 +52,7 @@ func NewNotifier() (*Notifier, error) {
 	}
 	l, err := dial(e.socket)
 	if err != nil {
-		return nil, fmt.Errorf("cannot connect to systemd's NOTIFY_SOCKET: %w", err)
+		return nil, fmt.Errorf("cannot connect to systemd's NOTIFY_SOCKET: %w; unset it if systemd did not start this", err)
 	}
 	return &Notifier{link: l, watchdog: watchdog}, nil
 }

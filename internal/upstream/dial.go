@@ -88,10 +88,10 @@ func loadRoots() (*x509.CertPool, error) {
 	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
 		pem, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("SSL_CERT_FILE: %w", err)
+			return nil, fmt.Errorf("SSL_CERT_FILE: %w; name a PEM file of root certificates, or unset it", err)
 		}
 		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("SSL_CERT_FILE: no certificate in %s", file)
+			return nil, fmt.Errorf("SSL_CERT_FILE: no certificate in %s; name a PEM file of root certificates, or unset it", file)
 		}
 	}
 	roots, err := x509.SystemCertPool()

@@ -11,7 +11,7 @@ type Stream struct{ r *Response }
 var errNotSwitched = errors.New("bug: the upstream has not switched protocols")
 
 // Switch takes the connection of an answer with status 101. From then on the
-// request's context has no power over it; Close has, and the Response's, which
+// request's context has no power over it; Interrupt has, and the Response's Close, which
 // must still be called.
 func (r *Response) Switch() (*Stream, error) {
 	if r.Head.Status != 101 {
@@ -55,8 +55,5 @@ func (s *Stream) CloseWrite() error {
 	return c.tcp.CloseWrite()
 }
 
-// Close ends the connection at once, whoever is reading or writing.
-func (s *Stream) Close() error {
-	s.r.c.close()
-	return nil
-}
+// Interrupt ends the connection at once, whoever is reading or writing.
+func (s *Stream) Interrupt() { s.r.c.close() }

@@ -36,7 +36,7 @@ type Target struct {
 func ParseTarget(raw string, insecure bool) (*Target, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, fmt.Errorf("--upstream-url is not a URL: %w", errors.Unwrap(err))
+		return nil, fmt.Errorf("--upstream-url is not a URL: %w; give it as https://HOST/PATH", errors.Unwrap(err))
 	}
 	if strings.Contains(raw, "#") {
 		return nil, errors.New("--upstream-url must not have a fragment (#...)")
@@ -75,7 +75,7 @@ func checkParts(u *url.URL) error {
 	case u.User != nil:
 		return errors.New("--upstream-url must not hold a user name or password; the key comes from standard input")
 	case strings.HasSuffix(u.Host, ":"):
-		return errors.New("--upstream-url has an empty port")
+		return errors.New("--upstream-url has an empty port; add the number, or leave the colon out")
 	}
 	if p := u.Port(); p != "" {
 		if _, err := netip.ParseAddrPort("127.0.0.1:" + p); err != nil || p == "0" {
