@@ -9,7 +9,7 @@
 # errors of the upstream, an outage of it, streams that break off, and clients
 # that leave. The upstream is a stand-in, and the key made up.
 #
-# It needs Go, curl, and prometheus with promtool (Debian: prometheus, whose
+# It needs Go, curl 7.84, and prometheus with promtool (Debian: prometheus, whose
 # service need not run); for the picture chromium. As root it also sends requests
 # as somebody whom the proxy must refuse. All sockets are on 127.0.0.1, all files
 # in one folder under /tmp. It takes LOAD seconds (150) and about 20 more, ends
@@ -75,7 +75,7 @@ upstream=127.0.0.1:0 # a free port, and the same one after the outage
 start_upstream() {
 	"$tmp/standin" "$upstream" "$key" >"$tmp/standin.log" 2>&1 &
 	standin=$!
-	within 10 grep -q '^http' "$tmp/standin.log" || die "the upstream does not start"
+	within 10 grep -qs '^http' "$tmp/standin.log" || die "the upstream does not start"
 	upstream=$(sed 's,http://\([^/]*\)/.*,\1,' "$tmp/standin.log")
 }
 
@@ -86,7 +86,7 @@ start_proxy() {
 		--metrics 127.0.0.1:0 --audit - --server-info "$tmp/info" --max-body 64KiB --max-concurrent 24 \
 		<<<"$key" >"$tmp/audit.jsonl" 2>"$tmp/proxy.log" &
 	jobs+=("$!")
-	within 10 grep -q 'protections:' "$tmp/proxy.log" || die "the proxy does not start"
+	within 10 grep -qs 'protections:' "$tmp/proxy.log" || die "the proxy does not start"
 	base=http://127.0.0.1:$(sed 's/.*"port":\([0-9]*\).*/\1/' "$tmp/info")
 	metrics=$(sed -n 's/.* metrics on //p' "$tmp/proxy.log")
 }
@@ -101,7 +101,7 @@ start_prometheus() {
 		--web.console.templates=contrib/prometheus/consoles --web.console.libraries="$console_libraries" \
 		2>"$tmp/prometheus.log" &
 	jobs+=("$!")
-	within 20 grep -q 'msg="Server is ready' "$tmp/prometheus.log" || die "Prometheus does not start"
+	within 20 grep -qs 'msg="Server is ready' "$tmp/prometheus.log" || die "Prometheus does not start"
 	server=http://$(sed -n 's/.*msg="Listening on" address=//p' "$tmp/prometheus.log")
 }
 
@@ -116,16 +116,16 @@ post() {
 		--json '{"model":"gpt-5","input":"What is the capital of France?","stream":true}' "$@" "$base/v1/responses" >/dev/null &
 }
 
-# ordinary N: requests that end well, of many lengths, some two on one connection.
+# ordinary N: requests that end well, of many lengths, some of them three on one connection.
 ordinary() {
 	local i
 	for ((i = 0; i < $1; i++)); do
-		case $((RANDOM % 8)) in
+		case $((RANDOM % 11)) in
 		0) post "json s=$((RANDOM % 4000))" ;;
-		1 | 6 | 7) post "silent d=$((100 + RANDOM % 900))ms" ;;
+		1 | [6-9] | 10) post "silent d=$((100 + RANDOM % 900))ms" ;;
 		2) post "keepalive n=3 d=$((RANDOM % 200))ms" ;;
 		3) post "sse n=$((20 + RANDOM % 100)) d=20ms s=20" ;;
-		4) post "sse n=$((10 + RANDOM % 60)) d=40ms s=20" "$base/v1/responses" ;;
+		4) post "json s=200" --rate 1/s "$base/v1/responses" "$base/v1/responses" ;; # thinks in between
 		5) post "headthensilent d=$((300 + RANDOM % 1500))ms" ;;
 		esac
 	done
@@ -164,7 +164,7 @@ run_load() {
 		ordinary "${wave[t / 4 % ${#wave[@]}]}"
 		refused "$n"
 		faults "$n"
-		[ "$at" -lt 28 ] || [ "$at" -gt 31 ] || ordinary 24
+		[ "$at" -lt 28 ] || [ "$at" -gt 31 ] || ordinary 30
 		[ "$at" -lt 45 ] || [ "$at" -gt 55 ] || { post "status code=503"; post "status code=503"; post "reset n=4"; post garbage; }
 		[ "$at" -lt 70 ] || [ "$at" -gt 75 ] || touch "$tmp/outage"
 		[ "$at" -lt 76 ] || rm -f "$tmp/outage"
@@ -205,7 +205,7 @@ dashboard() {
 			-e 's/\$__rate_interval/10s/g' -e 's/\$__range/5m/g' <<<"$expr")
 		n=$((n + 1))
 		promtool query range --start="$from" --end="$(date +%s)" --step=5s "$server" "$expr" >"$tmp/answer" || die "the dashboard's $expr"
-		[ -s "$tmp/answer" ] || { none=$((none + 1)); echo "   no data: $expr"; }
+		grep -q ' @\[' "$tmp/answer" || { none=$((none + 1)); echo "   no data: $expr"; }
 	done < <(sed -n 's/^ *"expr": "\(.*\)",\{0,1\}$/\1/p' contrib/grafana/dashboard.json)
 	is "the dashboard's expressions" "$n > 20"
 	is "of them without data" "$none == 0"
@@ -215,8 +215,8 @@ dashboard() {
 take() {
 	local hash
 	hash="%7B%22duration%22%3A$1%2C%22endTime%22%3A0%7D"
-	timeout --kill-after=5 20 chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$tmp/chromium" \
-		--window-size=1200,1130 --virtual-time-budget=15000 --screenshot="$tmp/picture.png" \
+	HOME=$tmp timeout --kill-after=5 20 chromium --headless --no-sandbox --disable-gpu --disable-lcd-text --hide-scrollbars --user-data-dir="$tmp/chromium" \
+		--window-size=1200,1180 --virtual-time-budget=15000 --screenshot="$tmp/picture.png" \
 		"$server/consoles/responses-api-proxy.html?range=10s#pctc$hash" >"$tmp/chromium.log" 2>&1 || die "no picture"
 	mkdir -p "$(dirname "$picture")"
 	cp "$tmp/picture.png" "$picture"

@@ -326,7 +326,7 @@ func TestAddressesRefused(t *testing.T) {
 		if err == nil {
 			l.Close()
 		}
-		if err == nil || !strings.HasPrefix(err.Error(), "cannot listen on --metrics "+addr+": ") || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "; ") {
+		if err == nil || !strings.HasPrefix(err.Error(), "--metrics: cannot listen on the socket "+path+": ") || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "; ") {
 			t.Errorf("%q: %v", addr, err)
 		}
 		if err := Probe(addr, "/healthz"); err == nil || !strings.Contains(err.Error(), want) {
@@ -362,7 +362,7 @@ func TestUnixSocket(t *testing.T) {
 	if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o660 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if again, err := Listen(addr); err == nil || !strings.Contains(err.Error(), "another process listens on it") || strings.Contains(err.Error(), "--socket") || !strings.HasPrefix(err.Error(), "cannot listen on --metrics "+addr+": ") {
+	if again, err := Listen(addr); err == nil || !strings.Contains(err.Error(), "another process listens on it") || strings.Contains(err.Error(), "--socket") || !strings.HasPrefix(err.Error(), "--metrics: cannot listen on the socket "+path+": ") {
 		t.Errorf("%v, %v", again, err)
 	}
 	l.Close()
