@@ -326,7 +326,7 @@ func TestAddressesRefused(t *testing.T) {
 		if err == nil {
 			l.Close()
 		}
-		if err == nil || !strings.HasPrefix(err.Error(), "--metrics: cannot listen on the socket "+path+": ") || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "; ") {
+		if err == nil || !strings.HasPrefix(err.Error(), "cannot listen on --metrics "+addr+": ") || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "; ") {
 			t.Errorf("%q: %v", addr, err)
 		}
 		if err := Probe(addr, "/healthz"); err == nil || !strings.Contains(err.Error(), want) {
