@@ -33,27 +33,38 @@ func (s *service) onHangup() (stop func()) {
 	}
 }
 
-// rotate reads another key, in the background: it may be long in coming.
+// rotate reads another key, in the background: it may be long in coming. A
+// SIGHUP that comes before it is there stands for one more key: would it be
+// dropped, its key would stay in the FIFO, and every later rotation would bring
+// the key of the one before.
 func (s *service) rotate() {
 	if s.opts.keyFD == 0 {
 		return
 	}
-	if !s.rotating.CompareAndSwap(false, true) {
+	if s.rotating.Add(1) > 1 {
 		s.errs.line("still waiting for a key on --key-fd; write it there, one line")
 		return
 	}
 	go func() {
-		defer s.rotating.Store(false)
-		rewind(s.opts.keyFD)
-		switch err := s.key.Replace(s.opts.keyFD); {
-		case err == nil:
-			s.errs.line("another key is in use")
-		case errors.Is(err, io.EOF):
-			s.errs.line("the old key stays in use: nothing came from --key-fd; write the key there first, then send SIGHUP")
-		default:
-			s.errs.line("the old key stays in use: " + err.Error())
+		for again := true; again; {
+			text := s.replaceKey()
+			again = s.rotating.Add(-1) > 0 // before the line: who reads it may send the next
+			s.errs.line(text)
 		}
 	}()
+}
+
+// replaceKey says what has come of it.
+func (s *service) replaceKey() string {
+	rewind(s.opts.keyFD)
+	switch err := s.key.Replace(s.opts.keyFD); {
+	case err == nil:
+		return "another key is in use"
+	case errors.Is(err, io.EOF):
+		return "the old key stays in use: nothing came from --key-fd; write the key there first, then send SIGHUP"
+	default:
+		return "no other key was read: " + err.Error()
+	}
 }
 
 func (s *service) reopen() {

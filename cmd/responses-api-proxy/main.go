@@ -81,6 +81,7 @@ func run(args []string) int {
 	if err := s.open(); err != nil {
 		return errs.fatal(err)
 	}
+	defer s.onHangup()() // before anybody can know that it runs
 	s.announce()
 	s.switchLog()
 	return s.serve()

@@ -252,7 +252,7 @@ func (r *running) value(t *testing.T, name string) float64 {
 // with and without audit and metrics: in short turns, of which the median counts,
 // since the machine's speed varies. b.N requests go to each.
 func BenchmarkObservers(b *testing.B) {
-	const turn = 500
+	const workers, turn = 16, 1600
 	upstream := clockUpstream(b, 1, time.Millisecond)
 	programs := []struct {
 		name string
@@ -263,16 +263,22 @@ func BenchmarkObservers(b *testing.B) {
 		{name: "metrics", running: launchWith(b, upstream, "--metrics", "127.0.0.1:0")},
 		{name: "both", running: launchWith(b, upstream, "--metrics", "127.0.0.1:0", "--audit", filepath.Join(b.TempDir(), "audit.jsonl"))},
 	}
-	client := &http.Client{Transport: &http.Transport{}}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: workers}}
 	for n := 0; n < b.N; n += turn {
 		for i := range programs {
 			p := &programs[i]
 			before := p.cpu(b)
-			for range turn {
-				if err := p.post(client); err != nil {
-					b.Fatal(err)
-				}
+			var all sync.WaitGroup
+			for range workers {
+				all.Go(func() {
+					for range turn / workers {
+						if err := p.post(client); err != nil {
+							b.Error(err)
+						}
+					}
+				})
 			}
+			all.Wait()
 			p.each = append(p.each, float64((p.cpu(b)-before).Nanoseconds())/1e3/turn)
 		}
 	}

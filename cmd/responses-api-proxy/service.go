@@ -56,7 +56,8 @@ type service struct {
 	dump            *dump.Dir
 	notifier        *systemd.Notifier
 
-	draining, rotating atomic.Bool
+	draining atomic.Bool
+	rotating atomic.Int32 // how many keys SIGHUPs have asked for that are not there yet
 }
 
 // open makes everything ready to serve, in the original's order of errors: URL,
@@ -237,7 +238,6 @@ func (s *service) serve() int {
 	if s.metrics != nil {
 		go func() { served <- metrics.Serve(s.metricsListener, s.metrics.Handler(s.probes())) }()
 	}
-	defer s.onHangup()()
 	defer s.tellSystemd()()
 	if d := s.opts.limits.ExpireAfter; d > 0 {
 		// What runs then may go on for as long as after any other stop.

@@ -19,13 +19,18 @@ var hangupSignals = []os.Signal{unix.SIGHUP}
 const noFollow = unix.O_NOFOLLOW
 
 // checkKeyFD makes sure that a key can come from fd, unless that is 0, and keeps
-// it from other programs.
+// it from other programs. A descriptor that was passed to this program cannot be
+// close-on-exec; one that is, this program has opened itself: a socket of its
+// own, or what Go's runtime reads of a control group.
 func checkKeyFD(fd int) error {
 	if fd == 0 {
 		return nil
 	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err == nil && flags&unix.O_ACCMODE == unix.O_WRONLY {
+		err = unix.EBADF
+	}
+	if own, e := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && e == nil && own&unix.FD_CLOEXEC != 0 {
 		err = unix.EBADF
 	}
 	if err != nil {
@@ -35,8 +40,12 @@ func checkKeyFD(fd int) error {
 	return unix.SetNonblock(fd, false) // reading waits for the key
 }
 
-// rewind goes back to a file's beginning; a FIFO has none.
-func rewind(fd int) { unix.Seek(fd, 0, io.SeekStart) }
+// rewind goes back to a file's beginning; a FIFO has none. Whoever else has it
+// open may have made reading not wait.
+func rewind(fd int) {
+	unix.SetNonblock(fd, false)
+	unix.Seek(fd, 0, io.SeekStart)
+}
 
 // detach puts /dev/null in the place of standard error, and of standard output
 // unless that is kept, and returns what standard error was.

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,15 +50,24 @@ var abuse = []phase{
 
 func TestMemory(t *testing.T) {
 	needRoot(t)
-	for _, w := range []wire{plain, modern, legacy} {
-		t.Run(w.name, func(t *testing.T) {
+	all := slices.Concat(usual, abuse)
+	bare := func(t *testing.T, w wire) *rig { return newRig(t, w, "") }
+	for _, c := range []struct {
+		name   string
+		wire   wire
+		start  func(*testing.T, wire) *rig
+		phases []phase
+	}{
+		{"http", plain, bare, all},
+		{"https", modern, bare, all},
+		{"https with TLS 1.2", legacy, bare, usual},
+		{"http with all that may be turned on", plain, optedIn, usual},
+		{"https with all that may be turned on", modern, optedIn, all},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, w, "")
-			phases := usual
-			if w.tls != legacy.tls {
-				phases = append(phases[:len(phases):len(phases)], abuse...)
-			}
-			for _, p := range phases {
+			r := c.start(t, c.wire)
+			for _, p := range c.phases {
 				r.play(t, p)
 			}
 			r.seen(t)

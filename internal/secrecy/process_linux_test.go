@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -33,6 +34,7 @@ type process struct {
 	cmd    *exec.Cmd
 	addr   string        // where it listens; empty if it does not
 	ended  chan struct{} // closed when it has closed its standard error
+	heard  func(string)  // if not nil, gets each line of standard error
 	mu     sync.Mutex
 	output bytes.Buffer // of standard error
 }
@@ -40,6 +42,12 @@ type process struct {
 // launch starts the program. env is its whole environment; how is what to wrap
 // it in, if anything.
 func launch(t *testing.T, how string, env []string, args ...string) *process {
+	t.Helper()
+	return launchWith(t, how, env, func(*process) {}, args...)
+}
+
+// launchWith lets prepare change the process before it starts.
+func launchWith(t *testing.T, how string, env []string, prepare func(*process), args ...string) *process {
 	t.Helper()
 	p := &process{ended: make(chan struct{})}
 	argv := append([]string{program("responses-api-proxy")}, args...)
@@ -55,6 +63,7 @@ func launch(t *testing.T, how string, env []string, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
+	prepare(p)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +73,10 @@ func launch(t *testing.T, how string, env []string, args ...string) *process {
 	select {
 	case p.addr = <-listening:
 	case <-p.ended:
+		select {
+		case p.addr = <-listening: // with --log-file it closes standard error then
+		default:
+		}
 	case <-deadline(t).Done():
 		t.Fatalf("the program does not start: %s", p.said())
 	}
@@ -78,6 +91,9 @@ func (p *process) follow(in *bufio.Reader, listening chan<- string) {
 		p.mu.Lock()
 		p.output.WriteString(line)
 		p.mu.Unlock()
+		if p.heard != nil {
+			p.heard(line)
+		}
 		if _, addr, ok := strings.Cut(line, "listening on "); ok {
 			listening <- strings.TrimSpace(addr)
 		}
@@ -108,6 +124,32 @@ func (p *process) hear(t *testing.T, text string) {
 }
 
 func (p *process) signal(sig os.Signal) { p.cmd.Process.Signal(sig) }
+
+// catches waits until the process has a handler for sig: until then it ignores
+// it, or dies.
+func (p *process) catches(t *testing.T, sig unix.Signal) {
+	t.Helper()
+	ctx, tick := deadline(t), time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, mask, _ := strings.Cut(string(status), "\nSigCgt:\t")
+		mask, _, _ = strings.Cut(mask, "\n")
+		if set, err := strconv.ParseUint(mask, 16, 64); err != nil {
+			t.Fatal(err)
+		} else if set>>(sig-1)&1 != 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("it never catches %v", sig)
+		}
+	}
+}
 
 func (p *process) kill() {
 	p.signal(unix.SIGKILL)

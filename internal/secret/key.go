@@ -103,7 +103,12 @@ func (k *Key) Line(use func(line []byte) error) error {
 func (k *Key) borrow() *page {
 	for {
 		p := k.current.Load()
-		p.mu.RLock()
+		if !p.mu.TryRLock() { // somebody waits to wipe it
+			if p != k.current.Load() {
+				continue // not behind borrowers whose writes may be stalled
+			}
+			p.mu.RLock()
+		}
 		if p.line.n > 0 || p == k.current.Load() {
 			return p
 		}
