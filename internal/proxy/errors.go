@@ -189,6 +189,8 @@ func (p *Proxy) log(a Answer, code Code, detail string) {
 
 // failed answers for an upstream that could not be asked, or did not answer.
 func (p *Proxy) failed(a Answer, err error, bill *bill) error {
+	var e *upstream.Error
+	bill.entry.Reused = errors.As(err, &e) && e.Reused
 	if bill.tooMuch.Load() {
 		return p.Deny(a, bill.visitor.TooLarge())
 	}

@@ -97,8 +97,17 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 		if reused && cn.taken.Load() == before && r.Rest == nil && ctx.Err() == nil && isKind(err, Closed) {
 			continue
 		}
-		return nil, cancelled(ctx, err)
+		return nil, onConn(cancelled(ctx, err), reused)
 	}
+}
+
+// onConn notes in an error on which kind of connection it came up.
+func onConn(err error, reused bool) error {
+	var e *Error
+	if errors.As(err, &e) {
+		e.Reused = reused
+	}
+	return err
 }
 
 func (c *Client) connectionFor(ctx context.Context, r *Request) (cn *conn, reused bool, err error) {

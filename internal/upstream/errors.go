@@ -34,6 +34,8 @@ const (
 type Error struct {
 	// Kind is what a caller may branch on.
 	Kind Kind
+	// Reused tells that the request went on a connection that had served before.
+	Reused bool
 	// Cause is for the operator. It never holds anything of a request.
 	Cause error
 }

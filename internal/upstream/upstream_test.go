@@ -132,6 +132,9 @@ func TestNeverSentTwice(t *testing.T) {
 			if !errors.As(err, &e) || e.Kind != Closed && e.Kind != Malformed {
 				t.Errorf("%s: error %v", scenario, err)
 			}
+			if e != nil && !e.Reused {
+				t.Errorf("%s: it does not say that the connection had served before", scenario)
+			}
 			if n := up.Count(); n != 2 {
 				t.Errorf("%s: the upstream saw %d requests, want 2", scenario, n)
 			}
