@@ -6,8 +6,8 @@
 #
 #	try-deb.sh [DEB]    # default: a package of this tree, made now
 #
-# It needs root, debootstrap and a Debian mirror ($MIRROR; default
-# http://deb.debian.org/debian), and prints at the end what it could not try.
+# It needs root, debootstrap and a Debian mirror ($MIRROR; default: the one that
+# apt uses here), and prints at the end what it could not try.
 # TRY_DEB_BASE=DIR keeps the bare Debian there for the next time.
 set -euo pipefail
 
@@ -15,7 +15,7 @@ name=responses-api-proxy
 key=sk-made-up-for-try-deb-0123456789
 caller=4711
 root_dir=$(cd "$(dirname "$0")/.." && pwd)
-mirror=${MIRROR:-http://deb.debian.org/debian}
+mirror=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Release: bookworm' | head -n 1)}
 
 step() { printf '\n== %s\n' "$*"; }
 die() { printf 'try-deb: %s\n' "$*" >&2; exit 1; }
