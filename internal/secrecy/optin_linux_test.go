@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,9 +26,10 @@ func optedIn(t *testing.T, w wire) *rig {
 	t.Cleanup(upstream.Close)
 	dir := t.TempDir()
 	logged, audited := filepath.Join(dir, "log"), filepath.Join(dir, "audit")
+	dumps := filepath.Join(openFolder(t), "dumps")
 	args := []string{
 		"--upstream-url", upstream.URL(), "--ca-file", certFile(t, upstream.CAPEM()), "--auth-header", "x-api-key",
-		"--audit", audited, "--log-file", logged, "--metrics", "127.0.0.1:0", "--max-tokens-per-user", "1000000000",
+		"--dump-dir", dumps, "--audit", audited, "--log-file", logged, "--metrics", "127.0.0.1:0", "--max-tokens-per-user", "1000000000",
 		"--user", "nobody", "--strict",
 	}
 	p := launch(t, "", nil, append(args, w.args...)...)
@@ -37,6 +39,7 @@ func optedIn(t *testing.T, w wire) *rig {
 	r := &rig{process: p, ctx: deadline(t), upstream: upstream, client: newClient(t)}
 	t.Cleanup(func() { r.checkSent(t) })
 	t.Cleanup(func() { checkFiles(t, logged, audited) })
+	t.Cleanup(func() { checkDumps(t, dumps) })
 	r.scrape(t)
 	return r
 }
@@ -64,6 +67,33 @@ func checkFiles(t *testing.T, logged, audited string) {
 			t.Errorf("%s: %s, error %v", filepath.Base(name), counts(got), err)
 		}
 	}
+}
+
+// checkDumps looks through the requests and answers that were dumped.
+func checkDumps(t *testing.T, dir string) {
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) == 0 {
+		t.Errorf("nothing was dumped (%v)", err)
+	}
+	for _, name := range files {
+		if got, err := memscan.File(name, key); err != nil || got.Full+got.Fragments > 0 {
+			t.Errorf("%s: %s, error %v", filepath.Base(name), counts(got), err)
+		}
+	}
+}
+
+// openFolder is one that every user may pass, which t.TempDir is not.
+func openFolder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "secrecy-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // scrape reads the metrics ten times a second until the test's end.
