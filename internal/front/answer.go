@@ -31,7 +31,8 @@ type answer struct {
 	c       *conn
 	pending *[]byte // not written yet; nil if nothing is
 	framing framing
-	last    bool // the connection ends with this answer
+	last    bool  // the connection ends with this answer
+	line    *line // what the connection was switched to; nil if it was not
 	vec     [3][]byte
 
 	mu    sync.Mutex // between an invitation and the head
@@ -40,13 +41,13 @@ type answer struct {
 
 // begin prepares for the request in c.in.
 func (a *answer) begin(c *conn) {
-	a.c, a.begun, a.last = c, false, c.in.req.Close
+	a.c, a.begun, a.last, a.line = c, false, c.in.req.Close, nil
 }
 
 // refuse prepares for an answer to what is no request, which ends the
 // connection.
 func (a *answer) refuse(c *conn) {
-	a.c, a.begun, a.last = c, false, true
+	a.c, a.begun, a.last, a.line = c, false, true, nil
 }
 
 // invite sends 100 Continue, unless the answer has already begun.

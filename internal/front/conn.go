@@ -282,6 +282,9 @@ func (c *conn) exchange() error {
 	}
 	c.report()
 	switch {
+	case c.out.line != nil:
+		c.linger() // also over a cut: what came before it is the client's
+		err = io.EOF
 	case err != nil:
 	case c.out.last && c.body.complete() && c.unused() == 0:
 		err = io.EOF

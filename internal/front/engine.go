@@ -59,6 +59,7 @@ type Engine struct {
 	serving  int           // calls of Serve
 	failures atomic.Int64  // to accept
 	empty    chan struct{} // closed when draining and nothing is left
+	stopping chan struct{} // closed when draining begins
 }
 
 // New returns an engine. It fails only where the kernel has no room for what
@@ -74,7 +75,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{cfg: cfg, watcher: w, conns: map[*conn]struct{}{}, empty: make(chan struct{})}, nil
+	return &Engine{cfg: cfg, watcher: w, conns: map[*conn]struct{}{}, empty: make(chan struct{}), stopping: make(chan struct{})}, nil
 }
 
 // Observe has o told of each exchange. It must be called before Serve, if at
@@ -225,7 +226,9 @@ func (e *Engine) cut(ctx context.Context) error {
 func (e *Engine) beginDrain() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.draining.Store(true)
+	if !e.draining.Swap(true) {
+		close(e.stopping)
+	}
 	e.signalEmpty()
 }
 

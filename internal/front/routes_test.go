@@ -254,6 +254,7 @@ func TestRoutesAndBudgets(t *testing.T) {
 	costs(0, "counting tokens", func() { s.want(200, "", "POST responses/input_tokens", question) })
 	costs(0, "the models", func() { s.want(200, "", "GET models", "") })
 	queued := estimate(queuedObject(t, s))
+	s.idle()
 	costs(estimate(question)+queued, "beginning in the background", func() {
 		made = id(t, s.want(200, "queued", "POST responses", question, "X-Fake: background s=40000"))
 	})

@@ -38,6 +38,9 @@ type Answer interface {
 	Write(p []byte) error
 	// Flush sends what is held back.
 	Flush() error
+	// Switch takes the head of a 101, but for Upgrade and Connection, sends it,
+	// and hands over the connection, of which nothing is used for HTTP any more.
+	Switch(fields []http1.Field) (Line, error)
 	// Entry is the record of the exchange. The engine keeps time, status and
 	// bytes, the proxy the rest.
 	Entry() *audit.Entry
@@ -111,7 +114,7 @@ func (p *Proxy) Serve(ctx context.Context, r *Request, a Answer) error {
 		}
 		return p.Refuse(a, RouteNotAllowed, "GET /shutdown needs --http-shutdown")
 	case websocketRoute:
-		return p.Refuse(a, WebsocketNotSupported, "")
+		return p.websocket(ctx, r, a, w)
 	}
 	if d := r.Visitor.Begin(r.Head); d != nil {
 		return p.Deny(a, d)
@@ -155,12 +158,17 @@ func (p *Proxy) forward(ctx context.Context, r *Request, a Answer, w way, bill *
 		return p.failed(a, err, bill)
 	}
 	defer res.Close()
-	if status := res.Head.Status; status >= 300 && status < 400 && status != 304 {
-		return p.Refuse(a, UpstreamRedirect, fmt.Sprintf("status %d", status))
-	}
 	if res.Sent() { // the stream may last for long
 		buf.giveBack()
 		buf = nil
+	}
+	return p.answer(res, a, bill)
+}
+
+// answer relays what the upstream says, unless it sends elsewhere.
+func (p *Proxy) answer(res *upstream.Response, a Answer, bill *bill) error {
+	if status := res.Head.Status; status >= 300 && status < 400 && status != 304 {
+		return p.Refuse(a, UpstreamRedirect, fmt.Sprintf("status %d", status))
 	}
 	return p.relay(res, a, bill)
 }

@@ -1,0 +1,272 @@
+package websocket
+
+import (
+	"bytes"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipe is one of the two connections, in memory: the tunnel's end of it, and
+// the peer's.
+type pipe struct {
+	in, out     *io.PipeReader
+	toUs, to    *io.PipeWriter
+	interrupted bool
+}
+
+func newPipe() *pipe {
+	p := &pipe{}
+	p.in, p.toUs = io.Pipe()
+	p.out, p.to = io.Pipe()
+	return p
+}
+
+func (p *pipe) Read(b []byte) (int, error)  { return p.in.Read(b) }
+func (p *pipe) Write(b []byte) (int, error) { return p.to.Write(b) }
+func (p *pipe) CloseWrite() error           { return p.to.Close() }
+
+func (p *pipe) Interrupt() {
+	p.interrupted = true
+	p.in.Close()
+	p.to.CloseWithError(io.ErrClosedPipe)
+}
+
+// send is the peer's.
+func (p *pipe) send(b []byte) { go p.toUs.Write(b) }
+
+// expect reads what the peer gets.
+func (p *pipe) expect(t *testing.T, want []byte) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(p.out, got); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%q, %v, want %q", got, err, want)
+	}
+}
+
+// ended checks that the peer gets nothing more.
+func (p *pipe) ended(t *testing.T) {
+	t.Helper()
+	if rest, _ := io.ReadAll(p.out); len(rest) > 0 {
+		t.Errorf("after the end comes %q", rest)
+	}
+}
+
+// play runs a tunnel with a clock of its own, and returns how it ended and how
+// long it took.
+func play(t *testing.T, cfg Config, script func(client, upstream *pipe)) (end End, took time.Duration) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		client, upstream := newPipe(), newPipe()
+		cfg.Client, cfg.Upstream = client, upstream
+		defer client.Interrupt() // also if the script fails
+		defer upstream.Interrupt()
+		result, begun := make(chan End, 1), time.Now()
+		go func() { result <- Run(cfg) }()
+		script(client, upstream)
+		end = <-result
+		took = time.Since(begun)
+		if !client.interrupted || !upstream.interrupted {
+			t.Error("a side is not interrupted")
+		}
+	})
+	return end, took
+}
+
+var (
+	clientBye   = made(0x88, 2, true)
+	upstreamBye = made(0x88, 2, false)
+	going       = closeFrame(false)
+)
+
+// goodbye reads a masked close frame of ours.
+func goodbye(t *testing.T, p *pipe) {
+	t.Helper()
+	got := make([]byte, 8)
+	if _, err := io.ReadFull(p.out, got); err != nil || got[0] != 0x88 || got[1] != 0x82 {
+		t.Fatalf("%q, %v, want a close frame", got, err)
+	}
+}
+
+func TestEnds(t *testing.T) {
+	hello, reply := made(0x81, 300, true), made(0x81, 5, false)
+	for _, c := range []struct {
+		what   string
+		cfg    Config
+		script func(t *testing.T, client, upstream *pipe)
+		end    End
+		took   time.Duration
+	}{
+		{"both say goodbye", Config{}, func(t *testing.T, c, u *pipe) {
+			c.send(hello)
+			u.expect(t, hello)
+			u.send(reply)
+			c.expect(t, reply)
+			c.send(clientBye)
+			u.expect(t, clientBye)
+			u.send(upstreamBye)
+			c.expect(t, upstreamBye)
+			c.ended(t)
+			u.ended(t)
+		}, Closed, 0},
+		{"the client says goodbye and ends its side, which is passed on", Config{}, func(t *testing.T, c, u *pipe) {
+			c.send(clientBye)
+			u.expect(t, clientBye)
+			c.toUs.Close()
+			u.ended(t)
+			u.send(reply)
+			c.expect(t, reply)
+			u.send(upstreamBye)
+			c.expect(t, upstreamBye)
+		}, Closed, 0},
+		{"the client says goodbye and gets no answer", Config{}, func(t *testing.T, c, u *pipe) {
+			c.send(clientBye)
+			u.expect(t, clientBye)
+			c.ended(t)
+		}, Closed, replyPatience},
+		{"what comes behind a goodbye is for nobody", Config{}, func(t *testing.T, c, u *pipe) {
+			u.send(append(bytes.Clone(upstreamBye), reply...))
+			c.expect(t, upstreamBye)
+			c.ended(t)
+			u.ended(t)
+		}, Closed, replyPatience},
+		{"the client leaves", Config{}, func(t *testing.T, c, u *pipe) { c.toUs.Close(); u.ended(t); c.ended(t) }, ClientLeft, 0},
+		{"the client leaves within a frame", Config{}, func(t *testing.T, c, u *pipe) {
+			c.send(hello[:9])
+			u.expect(t, hello[:9])
+			c.toUs.Close()
+			u.ended(t)
+		}, ClientLeft, 0},
+		{"the upstream leaves", Config{}, func(t *testing.T, c, u *pipe) { u.toUs.Close(); u.ended(t); c.ended(t) }, UpstreamLeft, 0},
+		{"the upstream breaks off", Config{}, func(t *testing.T, c, u *pipe) {
+			u.send(reply[:3])
+			c.expect(t, reply[:3])
+			u.toUs.CloseWithError(io.ErrUnexpectedEOF)
+			c.ended(t)
+		}, UpstreamLeft, 0},
+		{"the client sends nonsense", Config{}, func(t *testing.T, c, u *pipe) { c.send([]byte("\x08\x00")); u.ended(t); c.ended(t) }, ClientMalformed, 0},
+		{"the upstream sends nonsense", Config{}, func(t *testing.T, c, u *pipe) { u.send([]byte("\x89\x7e\x01\x00")); u.ended(t); c.ended(t) }, UpstreamMalformed, 0},
+		{"the client has left, and its bytes cannot be passed on", Config{ClientLeft: closed()}, func(t *testing.T, c, u *pipe) { c.send(hello) }, ClientLeft, leavePatience},
+
+		{"a stop, and both answer", Config{Stop: closed()}, func(t *testing.T, c, u *pipe) {
+			c.expect(t, going)
+			goodbye(t, u)
+			c.send(clientBye)
+			u.send(upstreamBye)
+			c.ended(t)
+			u.ended(t)
+		}, Closed, 0},
+		{"a stop, and nobody answers", Config{Stop: closed()}, func(t *testing.T, c, u *pipe) {
+			c.expect(t, going)
+			goodbye(t, u)
+			c.send(hello)
+			u.send(reply)
+			c.ended(t)
+			u.ended(t)
+		}, Closed, replyPatience},
+		{"a stop, and the client just ends", Config{Stop: closed()}, func(t *testing.T, c, u *pipe) {
+			c.expect(t, going)
+			goodbye(t, u)
+			c.toUs.Close()
+		}, Closed, 0},
+		{"the deadline", Config{Deadline: time.Date(2000, 1, 1, 0, 0, 7, 0, time.UTC)}, func(t *testing.T, c, u *pipe) {
+			c.expect(t, going)
+			goodbye(t, u)
+			c.send(clientBye)
+			u.send(upstreamBye)
+		}, Closed, 7 * time.Second},
+		{"a minute without a byte", Config{Idle: time.Minute}, func(t *testing.T, c, u *pipe) {
+			c.expect(t, going)
+			goodbye(t, u)
+		}, Closed, time.Minute + replyPatience},
+		{"bytes from one side alone keep it open", Config{Idle: time.Minute}, func(t *testing.T, c, u *pipe) {
+			for range 10 {
+				time.Sleep(50 * time.Second) // of the bubble's own clock
+				u.send(reply)
+				c.expect(t, reply)
+			}
+			c.expect(t, going)
+			goodbye(t, u)
+		}, Closed, 500*time.Second + time.Minute + replyPatience},
+		{"a minute without a byte within a frame", Config{Idle: time.Minute}, func(t *testing.T, c, u *pipe) {
+			u.send(reply[:3])
+			c.expect(t, reply[:3])
+			goodbye(t, u)
+			c.ended(t)
+		}, Closed, time.Minute + replyPatience},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			end, took := play(t, c.cfg, func(client, upstream *pipe) { c.script(t, client, upstream) })
+			if end != c.end || took != c.took {
+				t.Errorf("end %d after %v, want %d after %v", end, took, c.end, c.took)
+			}
+		})
+	}
+}
+
+func closed() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
+// TestStopWaitsForBoundaries: nothing is put into a frame, wherever it is cut,
+// and not a byte of the next one follows.
+func TestStopWaitsForBoundaries(t *testing.T) {
+	first, second := made(0x01, 200, false), made(0x80, 3, false)
+	both := append(bytes.Clone(first), second...)
+	for cut := 1; cut < len(first); cut++ {
+		// The stop comes by the clock, which goes on only when all have read.
+		end, _ := play(t, Config{Deadline: time.Date(2000, 1, 1, 0, 0, 1, 0, time.UTC)}, func(c, u *pipe) {
+			u.send(first[:cut])
+			c.expect(t, first[:cut])
+			goodbye(t, u)
+			synctest.Wait() // until the other direction knows as well
+			u.send(both[cut:])
+			c.expect(t, first[cut:])
+			c.expect(t, going)
+			c.ended(t)
+		})
+		if end != Closed {
+			t.Fatalf("cut at %d: end %d", cut, end)
+		}
+	}
+}
+
+// FuzzStop: whenever a stop comes, what a peer gets is whole frames, as they
+// were sent, then one close frame, and nothing more.
+func FuzzStop(f *testing.F) {
+	f.Add(uint16(7), uint16(3), uint16(5))
+	f.Fuzz(func(t *testing.T, size, cut, piece uint16) {
+		sent := append(made(0x81, int(size), false), made(0x82, 5, false)...)
+		at := int(cut) % len(sent)
+		ends, _ := reference(sent)
+		whole := 0
+		for i := len(ends) - 1; i >= 0; i-- {
+			if ends[i] >= at {
+				whole = ends[i]
+			}
+		}
+		if at == 0 {
+			whole = 0
+		}
+		got := &gather{}
+		w := &way{t: &tunnel{}, to: got}
+		for p := sent[:at]; len(p) > 0; {
+			n := min(len(p), int(piece)+1)
+			w.pass(p[:n])
+			p = p[n:]
+		}
+		w.stop()
+		w.pass(sent[at:])
+		if want := append(bytes.Clone(sent[:whole]), going...); !bytes.Equal(got.Bytes(), want) {
+			t.Fatalf("%d bytes sent, stopped at %d: %d bytes arrive, want %d", len(sent), at, got.Len(), len(want))
+		}
+	})
+}
+
+type gather struct{ bytes.Buffer }
+
+func (*gather) CloseWrite() error { return nil }
+func (*gather) Interrupt()        {}
