@@ -19,6 +19,7 @@ type bill struct {
 	visitor *admit.Visitor
 	sent    atomic.Int64 // bytes of the request's body that the client has delivered
 	tooMuch atomic.Bool
+	settled bool
 	meter   *usage.Meter // nil where tokens do not matter
 	entry   *audit.Entry
 	dump    *dump.Exchange // nil where nothing is dumped
@@ -156,9 +157,13 @@ func (b *bill) learn() {
 // maxRequestID is how much of an x-request-id is kept, in bytes.
 const maxRequestID = 128
 
-// settle counts the request off. An answer that does not say what it cost is
-// estimated, together with its request, by bytes.
+// settle counts the request off, once. An answer that does not say what it cost
+// is estimated, together with its request, by bytes.
 func (b *bill) settle() {
+	if b.settled {
+		return
+	}
+	b.settled = true
 	b.dump.End()
 	var tokens int64
 	switch {

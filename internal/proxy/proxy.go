@@ -194,6 +194,9 @@ func (p *Proxy) relay(res *upstream.Response, a Answer, bill *bill) error {
 			piece, err = res.Next()
 		}
 		bill.write(piece)
+		if err == io.EOF {
+			bill.settle() // before the client can have all of it, and send the next request
+		}
 		if len(piece) > 0 && a.Write(piece) != nil {
 			return left(a)
 		}
