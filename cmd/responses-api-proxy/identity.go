@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http"
+	"os"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/oidc"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
@@ -42,6 +44,19 @@ func (i *identity) check(o *options) error {
 	return nil
 }
 
+// readable makes sure, from within the jail and as --user's user, that the token
+// can be read again when the first access token expires.
+func (i *identity) readable() error {
+	if i.config.TokenFile == "" {
+		return nil
+	}
+	f, err := os.Open(i.config.TokenFile)
+	if err != nil {
+		return fmt.Errorf("cannot read --oidc-token-file again: %w; let --user's user read it and its folder", err)
+	}
+	return f.Close()
+}
+
 // openKey brings the key, or an empty one that an exchange will fill, and what
 // is read from standard input for that.
 func openKey(o *options) (key, source *secret.Key, err error) {
@@ -77,7 +92,29 @@ func (s *service) exchange(roots *x509.CertPool) error {
 		return err
 	}
 	s.exchanger = x
-	return x.Start(context.Background())
+	return s.untilStopped(x.Start)
+}
+
+// untilStopped ends what a stop comes in between, which is an error then.
+func (s *service) untilStopped(start func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-s.stop:
+			cancel()
+		case <-done:
+		}
+	}()
+	err := start(ctx)
+	close(done)
+	<-watched
+	if ctx.Err() != nil {
+		return errors.New("stopped before there was an access token")
+	}
+	return err
 }
 
 // upstream is where requests go.

@@ -141,11 +141,19 @@ func (s *service) enterJail() (err error) {
 	if o.dumpDir != "" {
 		cfg.Write = append(cfg.Write, o.dumpDir)
 	}
+	if fd := s.info.FD(); fd >= 0 {
+		cfg.Truncate = []int{fd}
+	}
+	if o.keyFD > 0 {
+		cfg.SetFlags = []int{o.keyFD} // package main's rewind
+	}
 	if o.audit != "" && s.unix {
 		cfg.Read = append(cfg.Read, "/proc") // the names of callers; of other processes' files there Landlock lets it see none
 	}
-	s.jail, err = jail.Enter(cfg)
-	return err
+	if s.jail, err = jail.Enter(cfg); err != nil {
+		return err
+	}
+	return o.identity.readable()
 }
 
 // openGate reads the budget and prepares to ask the kernel who calls.

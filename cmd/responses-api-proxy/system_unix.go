@@ -15,8 +15,9 @@ var stopSignals = []os.Signal{unix.SIGTERM, unix.SIGINT}
 
 var hangupSignals = []os.Signal{unix.SIGHUP}
 
-// noFollow refuses a link in a file's place.
-const noFollow = unix.O_NOFOLLOW
+// noFollow refuses a link in a file's place, and does not wait for a reader of a
+// FIFO there: SIGHUP's other work, and a stop during the start, would wait too.
+const noFollow = unix.O_NOFOLLOW | unix.O_NONBLOCK
 
 // checkKeyFD makes sure that a key can come from fd, unless that is 0, and keeps
 // it from other programs. A descriptor that was passed to this program cannot be

@@ -39,6 +39,14 @@ type Config struct {
 	// included; usually none. Each must be there.
 	Remove []string
 
+	// Truncate are descriptors of files that it may still empty; none by
+	// default. Landlock does not hold for what was opened before.
+	Truncate []int
+
+	// SetFlags are descriptors whose flags it may still change; none by default:
+	// it could make a file for appending one to write anywhere.
+	SetFlags []int
+
 	// Off leaves Landlock and seccomp out, so that the process can be
 	// debugged; then code that gets to run inside it can do what its user can.
 	// The user, no-new-privs and the capabilities are seen to all the same.

@@ -94,11 +94,9 @@ func newPolicy(cfg Config) []rule {
 		allow(unix.SYS_FSTAT),
 		allow(unix.SYS_NEWFSTATAT),
 		allow(unix.SYS_FCNTL, is(1, unix.F_GETFL)),
-		allow(unix.SYS_FCNTL, is(1, unix.F_SETFL)),
 		allow(unix.SYS_FCNTL, is(1, unix.F_GETFD)),
 		allow(unix.SYS_FCNTL, is(1, unix.F_DUPFD_CLOEXEC)),
-		allow(unix.SYS_FTRUNCATE), // of --server-info, at the end
-		allow(unix.SYS_LSEEK),     // back to the beginning of --key-fd
+		allow(unix.SYS_LSEEK), // back to the beginning of --key-fd
 
 		// Memory, none of it to be executed. The runtime names its mappings.
 		allow(unix.SYS_MADVISE),
@@ -136,19 +134,23 @@ func newPolicy(cfg Config) []rule {
 
 // filePolicy is what there is to do with files. Landlock says with which.
 func filePolicy(cfg Config) []rule {
-	flags := uint32(readingFlags)
-	var more []rule
-	if len(cfg.Append) > 0 {
-		flags = appendFlags
+	more := []rule{allow(unix.SYS_OPENAT, only(2, readingFlags))}
+	if len(cfg.Append) > 0 { // and nothing that writes elsewhere than at the end
+		more = append(more, allow(unix.SYS_OPENAT, only(2, appendFlags), cond{2, unix.O_ACCMODE | unix.O_APPEND, unix.O_WRONLY | unix.O_APPEND}))
 	}
 	if len(cfg.Write) > 0 {
-		flags = writingFlags
-		more = append(more, allow(unix.SYS_FSYNC), allow(unix.SYS_RENAMEAT), allow(unix.SYS_GETDENTS64))
+		more = append(more, allow(unix.SYS_FSYNC), allow(unix.SYS_RENAMEAT), allow(unix.SYS_GETDENTS64), allow(unix.SYS_OPENAT, only(2, writingFlags)))
 	}
 	if len(cfg.Write)+len(cfg.Remove) > 0 {
 		more = append(more, allow(unix.SYS_UNLINKAT))
 	}
-	return append(more, allow(unix.SYS_OPENAT, only(2, flags)))
+	for _, fd := range cfg.Truncate {
+		more = append(more, allow(unix.SYS_FTRUNCATE, is(0, uint32(fd))))
+	}
+	for _, fd := range cfg.SetFlags {
+		more = append(more, allow(unix.SYS_FCNTL, is(0, uint32(fd)), is(1, unix.F_SETFL)))
+	}
+	return more
 }
 
 // Offsets in struct seccomp_data of linux/seccomp.h.

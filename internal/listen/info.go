@@ -53,6 +53,14 @@ func (i *Info) Write(port, pid int) error {
 	return infoError(err)
 }
 
+// FD is the descriptor that Remove may empty the file by; -1 of a nil Info.
+func (i *Info) FD() int {
+	if i == nil {
+		return -1
+	}
+	return int(i.file.Fd())
+}
+
 // Remove removes the file, or empties it if it cannot be removed, unless it is
 // another one by now or somebody else has written to it: a stale one sends
 // clients to a port that may be anybody's. It closes the file. A nil Info does

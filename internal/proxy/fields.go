@@ -14,6 +14,9 @@ var dropFromRequest = lookup(
 	"host", "content-length", "expect",
 	// Between the client and us only (RFC 9110, section 7.6.1).
 	"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
+	// Some servers take these for another target or method: the route that was
+	// allowed would not be the one that is served.
+	"x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override",
 	// Who is behind us is nobody's business.
 	"forwarded", "via", "x-real-ip",
 )
@@ -25,8 +28,8 @@ var dropFromAnswer = lookup(
 	"proxy-authenticate", "proxy-authentication-info", "content-length",
 	// They would bind the client to another origin than the one it talks to.
 	"set-cookie", "set-cookie2", "alt-svc", "strict-transport-security",
-	// Credentials have no place in an answer.
-	"authorization",
+	// Credentials have no place in an answer, ours (--auth-header) above all.
+	"authorization", "api-key", "x-api-key", "x-goog-api-key",
 )
 
 // requestFields appends the client's fields that may pass to dst.
@@ -43,25 +46,35 @@ func answerFields(dst, fields []http1.Field) []http1.Field {
 
 // passing appends to dst what neither drop nor the Connection field names.
 func passing(dst, fields []http1.Field, drop func(name []byte) bool) []http1.Field {
+	named := nominated(fields, drop)
 	for _, f := range fields {
-		if !drop(f.Name) && !nominated(fields, f.Name) {
+		if !drop(f.Name) && (named == nil || !named[string(bytes.ToLower(f.Name))]) {
 			dst = append(dst, f)
 		}
 	}
 	return dst
 }
 
-// nominated tells whether a Connection field names the field as one that is
-// for the next hop only.
-func nominated(fields []http1.Field, name []byte) (found bool) {
+// nominated is what Connection fields name as being for the next hop only, in
+// lower case, but for what is dropped in any case: of ordinary messages that is
+// all, and nil. It is gathered once, or a head of many fields and options would
+// take their product.
+func nominated(fields []http1.Field, drop func(name []byte) bool) (named map[string]bool) {
 	for _, f := range fields {
-		if http1.Is(f.Name, "connection") {
-			http1.Tokens(f.Value, func(option []byte) {
-				found = found || bytes.EqualFold(option, name)
-			})
+		if !http1.Is(f.Name, "connection") {
+			continue
 		}
+		http1.Tokens(f.Value, func(option []byte) {
+			if drop(option) {
+				return
+			}
+			if named == nil {
+				named = map[string]bool{}
+			}
+			named[string(bytes.ToLower(option))] = true
+		})
 	}
-	return found
+	return named
 }
 
 // nameSet finds names of any case without making strings of them.

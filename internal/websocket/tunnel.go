@@ -137,6 +137,7 @@ func (t *tunnel) watch() {
 			stop = nil
 		case <-deadline:
 			t.stop()
+			t.hurry(replyPatience) // whatever frame is under way: nobody else ends it
 		case <-left:
 			t.hurry(leavePatience)
 			left = nil
