@@ -20,7 +20,7 @@ import (
 // usage is printed by --help. docs and tests are checked against it.
 const usage = `Usage: responses-api-proxy [flags] < KEY
        responses-api-proxy verify --help
-       responses-api-proxy health ADDR
+       responses-api-proxy health [--ready] ADDR
 
 Reads an OpenAI API key from standard input and forwards POST /v1/responses on
 127.0.0.1 to the upstream with the key added. Its clients never see the key.
@@ -197,6 +197,8 @@ func (o *options) settle() error {
 	switch {
 	case o.serverInfo != "" && !o.tcp:
 		return errors.New("--server-info tells a port, and with --socket alone there is none; add --port 0")
+	case !o.shutdownUsers.Empty() && !o.httpShutdown:
+		return errors.New("--shutdown-user needs --http-shutdown")
 	case o.strict && o.noJail:
 		return errors.New("--strict and --jail=off contradict each other; leave one out")
 	case o.budgetFile != "" && o.maxTokens == 0:

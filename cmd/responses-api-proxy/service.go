@@ -159,7 +159,7 @@ func (s *service) enterJail() (err error) {
 // openGate reads the budget and prepares to ask the kernel who calls.
 func (s *service) openGate() (err error) {
 	o := s.opts
-	cfg := admit.Config{TCP: s.tcp, Identify: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: admit.NewOrigin(s.port, o.hosts), Expired: s.end}
+	cfg := admit.Config{TCP: s.tcp, Identify: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: admit.NewOrigin(s.port, o.hosts), Expired: s.expire}
 	if o.maxTokens > 0 {
 		report := func(err error) { s.errs.line("the budget cannot be kept: " + err.Error()) }
 		s.book, err = budget.Open(budget.Config{Limit: o.maxTokens, File: o.budgetFile, Also: o.becomes.UIDs(), Report: report})
@@ -183,6 +183,12 @@ func (s *service) openEngine() (err error) {
 	}
 	s.engine, err = front.New(front.Config{Proxy: proxy.New(cfg), Gate: s.gate, Log: s.errs.line})
 	return err
+}
+
+// expire ends the service by a limit.
+func (s *service) expire() {
+	s.errs.line("--max-requests or --expire-after is over; ending")
+	s.end()
 }
 
 // end asks serve to end; it does not block.

@@ -56,6 +56,7 @@ _responses_api_proxy_verify='
 --pid ANY
 --stand-in
 --proxy FILE
+--allow-route ANY
 --key-stdin
 --spend
 --disruptive

@@ -72,6 +72,7 @@ $verify -l socket -r -F -d "the proxy's unix socket"
 $verify -l pid -x -a '(__fish_complete_pids)' -d "the proxy's process"
 $verify -l stand-in -d 'start a proxy with a made-up key and upstream'
 $verify -l proxy -r -F -d 'the program to start'
+$verify -l allow-route -x -d 'a route that was to be open'
 $verify -l key-stdin -d 'read the key to look for from standard input'
 $verify -l spend -d 'also send one well-formed request'
 $verify -l disruptive -d 'also try to stop and to crash the proxy'

@@ -45,7 +45,7 @@ var optional = map[string]struct {
 }{
 	"compact":      {compact, []string{"POST /v1/responses/compact"}},
 	"input-tokens": {inputTokens, []string{"POST /v1/responses/input_tokens"}},
-	"models":       {models, []string{"GET /v1/models"}},
+	"models":       {models, []string{"GET /v1/models (no query)"}},
 	"retrieve":     {retrieve, []string{"GET and DELETE /v1/responses/ID", "POST /v1/responses/ID/cancel"}},
 	"websocket":    {websocketRoute, []string{"GET /v1/responses as a WebSocket"}},
 	"messages":     {messages, []string{"POST /v1/messages"}},
@@ -92,6 +92,9 @@ func Open(names []string, path string, room int) (*OpenRoutes, error) {
 	o := &OpenRoutes{base: []byte(base)}
 	if hasQuery {
 		o.query = []byte("?" + query)
+	}
+	if strings.HasSuffix(base, "/v1/messages") && !slices.Contains(names, "messages") {
+		return nil, errors.New("--upstream-url leads to /v1/messages, where POST /v1/responses makes no sense; add --allow-route messages")
 	}
 	for _, name := range names {
 		if err := CheckRoute(name); err != nil {

@@ -259,7 +259,7 @@ func TestRoutesThatCannotBeOpened(t *testing.T) {
 func TestRefusalNamesWhatIsOpen(t *testing.T) {
 	for _, c := range []struct{ names, path, want string }{
 		{"", plainPath, "This proxy forwards exactly POST /v1/responses. Set the client's base URL to http://HOST:PORT/v1 and use the Responses API."},
-		{"models compact", plainPath, "exactly POST /v1/responses, POST /v1/responses/compact, GET /v1/models. Set"},
+		{"models compact", plainPath, "exactly POST /v1/responses, POST /v1/responses/compact, GET /v1/models (no query). Set"},
 		{"retrieve websocket", plainPath, "GET and DELETE /v1/responses/ID, POST /v1/responses/ID/cancel, GET /v1/responses as a WebSocket."},
 		{"messages", "/v1/messages", "exactly POST /v1/messages. Set the client's base URL to http://HOST:PORT and"},
 	} {

@@ -35,14 +35,27 @@ func TestFieldsThatPass(t *testing.T) {
 	r := head(t, "POST /v1/responses",
 		"A: 1", "AUTHORIZATION: x", "Proxy-Authorization: x", "Cookie: x", "Api-Key: x", "X-Api-Key: x", "X-Goog-Api-Key: x", "Connection: close, B, authorization",
 		"B: nominated", "Keep-Alive: x", "TE: x", "Trailer: x", "Upgrade: x", "Proxy-Connection: x", "Forwarded: x", "Via: x", "X-Forwarded-For: x", "X-Forwarded-Whatever: x",
-		"X-Real-IP: x", "Expect: 100-continue", "Content-Length: 0", "X-Forwarded: passes", "Cookies: passes", "a: again", "OpenAI-Project: p")
+		"X-Real-IP: x", "X-Original-URL: /x", "X-Rewrite-Url: /x", "X-HTTP-Method-Override: GET", "Expect: 100-continue", "Content-Length: 0", "X-Forwarded: passes", "Cookies: passes", "a: again", "OpenAI-Project: p")
 	if got, want := names(requestFields(nil, r.Fields)), "A X-Forwarded Cookies a OpenAI-Project"; got != want {
 		t.Errorf("to the upstream pass %q, want %q", got, want)
 	}
-	a := head(t, "GET /", "Set-Cookie: x", "Alt-Svc: x", "Strict-Transport-Security: x", "Proxy-Authenticate: x", "Authorization: x", "Connection: X-Hop", "X-Hop: x",
+	a := head(t, "GET /", "Set-Cookie: x", "Alt-Svc: x", "Strict-Transport-Security: x", "Proxy-Authenticate: x", "Authorization: x", "api-key: x", "X-API-Key: x", "Connection: X-Hop", "X-Hop: x",
 		"Retry-After: 2", "X-Request-Id: r", "Server: s", "X-Ratelimit-Remaining-Tokens: 5", "Www-Authenticate: w")
 	if got, want := names(answerFields(nil, a.Fields)), "Host Retry-After X-Request-Id Server X-Ratelimit-Remaining-Tokens Www-Authenticate"; got != want {
 		t.Errorf("to the client pass %q, want %q", got, want)
+	}
+}
+
+// BenchmarkOptions is the head that costs most: many fields, and many names in
+// Connection. Their product would take seconds.
+func BenchmarkOptions(b *testing.B) {
+	lines := []string{"Connection: " + strings.TrimSuffix(strings.Repeat("a,", 60_000), ",")}
+	for range 25_000 {
+		lines = append(lines, "b:")
+	}
+	r := head(b, "POST /v1/responses", lines...)
+	for b.Loop() {
+		requestFields(nil, r.Fields)
 	}
 }
 

@@ -138,7 +138,7 @@ func jobRotate() {
 	time.Sleep(time.Hour) // the parent ends this process
 }
 
-// After 1,000 replacements under load none of the old keys is anywhere, and the
+// After 1,000 replacements under load none of four of the old keys is anywhere, and the
 // last one only where it should be.
 func TestReplacedKeysAreGone(t *testing.T) {
 	for _, c := range []struct {

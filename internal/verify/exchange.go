@@ -123,6 +123,8 @@ func (a answer) judge() (result, string) {
 		return broken, fmt.Sprintf("answered with %d", a.StatusCode)
 	case a.Header.Get("Access-Control-Allow-Origin") != "":
 		return broken, fmt.Sprintf("%d, but pages may read it", a.StatusCode)
+	case code == "user_not_allowed": // which says nothing about what was asked for
+		return skipped, "not told: this user may not call; run it as one who may"
 	case code == "too_many_connections":
 		return skipped, "too many connections of this user are open"
 	case ours[code] && !letIn[code] && !strings.HasPrefix(code, "upstream_"):
@@ -148,7 +150,7 @@ var ours = func() map[string]bool {
 // that begin with "upstream_" belong to them.
 var letIn = map[string]bool{
 	"rate_limited": true, "too_many_requests": true, "budget_exhausted": true,
-	"body_too_large": true, "incomplete_body": true, "internal_error": true,
+	"body_too_large": true, "incomplete_body": true, "internal_error": true, "response_not_found": true,
 }
 
 // code returns the code of an error in OpenAI's shape: "" if it has another

@@ -3,6 +3,7 @@ package verify
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +19,10 @@ const noJSON = "{"
 type attack struct {
 	name, proves string
 	requests     []string
-	browser      bool // what only browsers do: pointless at a unix socket
-	framing      bool // where it ends is in doubt: there may be a second request in it
-	mustAnswer   bool // a connection that hangs is a fault
+	browser      bool   // what only browsers do: pointless at a unix socket
+	framing      bool   // where it ends is in doubt: there may be a second request in it
+	mustAnswer   bool   // a connection that hangs is a fault
+	route        string // that may have been opened on purpose, by its name
 }
 
 // networkAttempts are what a local program, or a web page, may send.
@@ -31,6 +33,10 @@ func networkAttempts(t *target) []attempt {
 	for _, a := range t.attacks() {
 		if a.browser && !t.tcp() {
 			list = append(list, skip(groupNetwork, a.name, a.proves, "browsers cannot reach unix sockets"))
+			continue
+		}
+		if a.route != "" && slices.Contains(t.open, a.route) {
+			list = append(list, skip(groupNetwork, a.name, a.proves, "it was to be open"))
 			continue
 		}
 		list = append(list, attempt{groupNetwork, a.name, a.proves, func() (result, string) { return t.launch(a) }})
@@ -93,7 +99,7 @@ func (t *target) attacks() []attack {
 		page("Sec-Fetch-Site", "Sec-Fetch-Site: cross-site", "no page without Origin can"),
 		{name: "CORS preflight", proves: "no page may read answers", browser: true,
 			requests: []string{head("OPTIONS", "/v1/responses", own, "Origin: https://evil.example", "Access-Control-Request-Method: POST")}},
-		{name: "websocket upgrade", proves: "there is no second way in",
+		{name: "websocket upgrade", proves: "there is no second way in", route: "websocket",
 			requests: []string{head("GET", "/v1/responses", own, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")}},
 		framing("length and chunked", smuggling, chunked(own, "Content-Length: 1", "Transfer-Encoding: chunked"), chunked(own, "Transfer-Encoding: chunked", "Content-Length: 1")),
 		framing("two lengths", smuggling, post(own, "Content-Length: 1", "Content-Length: 0"), post(own, "Content-Length: 0", "Content-Length: 1")),
@@ -112,8 +118,16 @@ func (t *target) attacks() []attack {
 func (t *target) strays() []attack {
 	own := "Host: " + t.host()
 	routes := attack{name: "other routes", proves: "one route is open, and no other"}
-	for _, target := range []string{"/", "/responses", "/v1/models", "/v1/chat/completions", "/v1/files", "/v1/responses/compact", "/v1/organization/admin_api_keys"} {
-		routes.requests = append(routes.requests, postTo(target, own, "Content-Length: 1"))
+	if len(t.open) > 0 {
+		routes.proves = "no route is open but those named"
+	}
+	for _, target := range []string{"/", "/responses", "/v1/chat/completions", "/v1/files", "/v1/organization/admin_api_keys"} {
+		routes.requests = append(routes.requests, postTo(target, own, "Content-Length: 1"), head("GET", target, own))
+	}
+	for _, o := range optional {
+		if !slices.Contains(t.open, o.route) {
+			routes.requests = append(routes.requests, o.request(own))
+		}
 	}
 	spellings := attack{name: "other spellings", proves: "no route is open in disguise"}
 	for _, target := range []string{"/v1/responses/", "/v1/responses?", "/v1/responses?x=1", "//v1/responses", "/v1/./responses", "/v1/x/../responses",
@@ -126,6 +140,20 @@ func (t *target) strays() []attack {
 	}
 	tunnel := attack{name: "CONNECT", proves: "it is no open proxy", requests: []string{head("CONNECT", "api.openai.com:443", own)}}
 	return []attack{routes, spellings, methods, tunnel}
+}
+
+// optional are requests for the routes that an operator can open, each of which
+// costs nothing where it gets through.
+var optional = []struct {
+	route   string
+	request func(own string) string
+}{
+	{"models", func(own string) string { return head("GET", "/v1/models", own) }},
+	{"compact", func(own string) string { return postTo("/v1/responses/compact", own, "Content-Length: 1") }},
+	{"input-tokens", func(own string) string { return postTo("/v1/responses/input_tokens", own, "Content-Length: 1") }},
+	{"retrieve", func(own string) string { return head("GET", "/v1/responses/resp_none", own) }},
+	{"retrieve", func(own string) string { return head("DELETE", "/v1/responses/resp_none", own) }},
+	{"messages", func(own string) string { return postTo("/v1/messages", own, "Content-Length: 1") }},
 }
 
 // head is a request without a body.

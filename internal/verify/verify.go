@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
 )
 
 // Usage is printed by --help.
@@ -41,6 +42,8 @@ Flags:
                       key and break off, and everything is tried at no cost
   --proxy PROGRAM     the program to start, with arguments, split at blanks
                       (default: this one)
+  --allow-route NAME  a route that the proxy was to open: no fault then; may be
+                      repeated
   --key-stdin         read the key from standard input, one line, and look for
                       it; otherwise only for what has the shape of a key
   --spend             also send one well-formed request, for a model that does
@@ -73,6 +76,7 @@ type options struct {
 	port, pid                int
 	keyStdin, spend          bool
 	disruptive, json, asking bool
+	open                     []string // routes, by the names of --allow-route
 }
 
 // errFlags marks what is wrong with the command line.
@@ -175,6 +179,10 @@ func parseFlags(args []string) (*options, error) {
 	fs.Func("pid", "", number(&o.pid, 1<<30))
 	fs.BoolVar(&o.standIn, "stand-in", false, "")
 	fs.StringVar(&o.proxy, "proxy", "", "")
+	fs.Func("allow-route", "", func(name string) error {
+		o.open = append(o.open, name)
+		return proxy.CheckRoute(name)
+	})
 	fs.BoolVar(&o.keyStdin, "key-stdin", false, "")
 	fs.BoolVar(&o.spend, "spend", false, "")
 	fs.BoolVar(&o.disruptive, "disruptive", false, "")

@@ -114,7 +114,8 @@ func TestJudge(t *testing.T) {
 	}{
 		// Refused by the proxy, ours or another.
 		{safe, "403 Forbidden", json(`"browser_not_allowed"`)},
-		{safe, "403 Forbidden", json(`"user_not_allowed"`)},
+		{skipped, "403 Forbidden", json(`"user_not_allowed"`)},  // it says nothing about the request
+		{broken, "404 Not Found", json(`"response_not_found"`)}, // the route is open
 		{safe, "426 Upgrade Required", json(`"websocket_not_supported"`)},
 		{safe, "400 Bad Request", json(`"malformed_request"`)},
 		{safe, "501 Not Implemented", json(`"malformed_request"`)},
