@@ -252,6 +252,9 @@ func TestRoutesThatCannotBeOpened(t *testing.T) {
 	if _, err := Open(nil, "/any/path", 0); err != nil {
 		t.Errorf("the default needs no certain path: %v", err)
 	}
+	if _, err := Open(nil, "/v1/messages", 0); err == nil || !strings.Contains(err.Error(), "add --allow-route messages") {
+		t.Errorf("responses would go to /v1/messages: %v", err)
+	}
 }
 
 // TestRefusalNamesWhatIsOpen: the message is what people read who have set the
