@@ -17,7 +17,6 @@ import (
 
 const (
 	groupProcess = "Its process, as other processes see it"
-	groupState   = "Its state"
 )
 
 // A victim is the proxy's process.

@@ -131,6 +131,14 @@ func (s *stage) said() string {
 	return printable(strings.TrimSpace(string(text)))
 }
 
+// protections is what our own proxy says of them; "" of any other.
+func (s *stage) protections() string {
+	text, _ := os.ReadFile(s.log())
+	_, line, _ := strings.Cut(string(text), "protections: ")
+	line, _, _ = strings.Cut(line, "\n")
+	return printable(line)
+}
+
 // close ends the proxy and the stand-in, waits for them, and removes the files.
 func (s *stage) close() {
 	s.cancel()

@@ -64,6 +64,8 @@ Example:
   sudo responses-api-proxy verify --server-info /run/proxy/info.json
 `
 
+const groupState = "Its state"
+
 // childCommand makes this program, run as another user, only ask whether that
 // user may call. It is not for users.
 const childCommand = "--child-ask"
@@ -138,7 +140,7 @@ func runStage(opts *options, stdout io.Writer) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	t.key, t.up = s.key, s.up
+	t.key, t.up, t.says = s.key, s.up, s.protections()
 	return tryAll(ctx, t, stdout)
 }
 
@@ -162,6 +164,9 @@ func tryAll(ctx context.Context, t *target, stdout io.Writer) (int, error) {
 func attempts(t *target) (list []attempt) {
 	list = append(list, trickAttempts(t)...)
 	list = append(list, processAttempts(t)...)
+	if t.says != "" {
+		list = append(list, attempt{groupState, "protections", "what it says of itself", func() (result, string) { return info, t.says }})
+	}
 	list = append(list, fileAttempts(t)...)
 	list = append(list, networkAttempts(t)...)
 	list = append(list, spendAttempts(t)...)
