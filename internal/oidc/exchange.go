@@ -165,9 +165,15 @@ type message struct {
 	n    int
 }
 
-func (m *message) add(s string)      { m.n += copy(m.room[m.n:], s) }
-func (m *message) addBytes(p []byte) { m.n += copy(m.room[m.n:], p) }
-func (m *message) bytes() []byte     { return m.room[:m.n] }
+func (m *message) add(s string)  { m.n += copy(m.room[m.n:], s) }
+func (m *message) bytes() []byte { return m.room[:m.n] }
+
+// addBytes adds a token. The exchange waits for the network right after it: the
+// token must not wait in a thread's registers.
+func (m *message) addBytes(p []byte) {
+	m.n += copy(m.room[m.n:], p)
+	secret.Scrub()
+}
 
 // parseGrant takes the access token, which is a part of body, and how long it
 // serves: from before it was asked for, so that it is never thought to serve

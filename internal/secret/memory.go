@@ -88,12 +88,30 @@ func mapFirst(mapper func(int) ([]byte, error), sizes []int) (b []byte, err erro
 	return nil, err
 }
 
-var zeros [256]byte
+var (
+	zeros [256]byte
 
-// wipe overwrites b. The last write is a memmove of 256 bytes, which passes
-// through all vector registers: what an earlier copy left there goes as well.
+	// span is len(zeros), as a variable: a copy of constant length would not be
+	// made by memmove.
+	span = len(zeros)
+)
+
+// wipe overwrites b, and what an earlier copy left in registers.
 func wipe(b []byte) {
 	clear(b)
-	copy(b[:min(len(b), len(zeros))], zeros[:])
 	runtime.KeepAlive(&b)
+	Scrub()
+}
+
+// Scrub overwrites what an earlier copy has left in the vector registers, by a
+// memmove of 256 bytes, which passes through all of them. A thread that is
+// interrupted by a signal stores its registers in ordinary memory: so whoever
+// has copied a secret calls this at once, before anything that may block. It is
+// nosplit so that no other goroutine comes in between.
+//
+//go:nosplit
+func Scrub() {
+	var sink [256]byte
+	copy(sink[:span], zeros[:span])
+	runtime.KeepAlive(&sink)
 }

@@ -30,6 +30,7 @@ func (k *Key) Set(fill func(room []byte) (n int, err error)) error {
 	return k.replace(func(room []byte) ([]byte, error) {
 		start := copy(room, k.rules.header.prefix())
 		n, err := fill(room[start : start+k.rules.max : start+k.rules.max])
+		Scrub()
 		if err != nil {
 			return nil, err
 		}

@@ -96,7 +96,9 @@ func (l *link) write(message []byte) error {
 	for len(message) > 0 {
 		n := copy(l.record[recordHeader:recordHeader+maxPlaintext], message)
 		message = message[n:]
-		if _, err := l.tcp.Write(l.seal(n)); err != nil {
+		record := l.seal(n)
+		secret.Scrub() // before a write that may wait
+		if _, err := l.tcp.Write(record); err != nil {
 			return err
 		}
 	}
