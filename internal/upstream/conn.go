@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
 const (
@@ -77,6 +79,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	secret.Scrub() // before a write that may wait
 	return c.write(record)
 }
 
