@@ -1,7 +1,8 @@
 // Package memscan looks for copies of a key, whole or in part, in the memory
 // of a process, in a file such as a core (whose register notes are bytes like
 // any others), or in a byte slice. It is a tool for tests: it proves that a
-// key is where it should be and nowhere else.
+// key is where it should be and nowhere else. Who looks for something else
+// reads a process's memory with Open and Each.
 package memscan
 
 import (

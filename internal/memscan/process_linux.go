@@ -19,57 +19,102 @@ func Process(pid int, key []byte) (Report, error) {
 	if len(key) == 0 {
 		return Report{}, errNoKey
 	}
-	dir := fmt.Sprintf("/proc/%d/", pid)
-	maps, err := os.ReadFile(dir + "maps")
+	m, err := Open(pid)
 	if err != nil {
 		return Report{}, err
 	}
-	p := &process{scanner: newScanner(key), page: make([]byte, chunk)}
-	if p.mem, err = os.Open(dir + "mem"); err != nil {
-		return Report{}, err
+	defer m.Close()
+	s := newScanner(key)
+	r, err := m.Each(s.feed)
+	s.report.Regions, s.report.Unreadable = r.Regions, r.Unreadable
+	if err != nil {
+		return s.report, err
 	}
-	defer p.mem.Close()
-	// Without it every page is read, which is slower and no less right.
-	if p.pagemap, err = os.Open(dir + "pagemap"); err == nil {
-		defer p.pagemap.Close()
+	s.flush()
+	if r.Regions == 0 {
+		return s.report, errors.New("memscan: no memory to read; has the process ended?")
 	}
-	return p.scan(string(maps))
+	return s.report, nil
 }
 
-type process struct {
-	*scanner
+// Memory is that of a process which runs on meanwhile, as /proc shows it.
+type Memory struct {
+	// Mappings are those at the time of Open, without the kernel's own pages,
+	// which hold no data of the process and cannot all be read.
+	Mappings []Mapping
+
 	mem, pagemap *os.File
-	page         []byte
 }
 
-func (p *process) scan(maps string) (Report, error) {
-	for line := range strings.Lines(maps) {
-		m, err := parseMapping(line)
+// A Mapping is one line of /proc/PID/maps.
+type Mapping struct {
+	Start, End uint64
+	// Name is the file's, or what the kernel calls it; "" if it has none.
+	Name string
+
+	anonymous bool
+}
+
+// Open opens the memory of the process pid. The error wraps fs.ErrPermission
+// when the kernel denies access.
+func Open(pid int) (*Memory, error) {
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	maps, err := os.ReadFile(dir + "maps")
+	if err != nil {
+		return nil, err
+	}
+	m := &Memory{}
+	for line := range strings.Lines(string(maps)) {
+		one, err := parseMapping(line)
 		if err != nil {
-			return p.report, err
+			return nil, err
 		}
-		if m.special() {
-			continue
-		}
-		if err := p.mapping(m); err != nil {
-			return p.report, err
+		if !one.special() {
+			m.Mappings = append(m.Mappings, one)
 		}
 	}
-	p.flush()
-	if p.report.Regions == 0 {
-		return p.report, errors.New("memscan: no memory to read; has the process ended?")
+	if m.mem, err = os.Open(dir + "mem"); err != nil {
+		return nil, err
 	}
-	return p.report, nil
+	m.pagemap, _ = os.Open(dir + "pagemap") // without it every page is read, which is slower and no less right
+	return m, nil
 }
 
-// A mapping is one line of /proc/PID/maps.
-type mapping struct {
-	start, end uint64
-	anonymous  bool
-	name       string
+// Close closes the memory.
+func (m *Memory) Close() {
+	m.mem.Close()
+	if m.pagemap != nil {
+		m.pagemap.Close()
+	}
 }
 
-func parseMapping(line string) (m mapping, err error) {
+// ReadAt reads memory at an address. The error is the kernel's own, such as EIO
+// for what it keeps from others.
+func (m *Memory) ReadAt(p []byte, addr uint64) (n int, err error) {
+	return unix.Pread(int(m.mem.Fd()), p, int64(addr))
+}
+
+// Reading is how far Each has come.
+type Reading struct {
+	Bytes      int64
+	Regions    int // mappings of which anything was read
+	Unreadable int // pages that the kernel would not read to us
+}
+
+// Each hands everything that there is to see, in ascending order, in pieces of
+// any size: what does not follow on the piece before has another address. see
+// must not keep p.
+func (m *Memory) Each(see func(addr uint64, p []byte)) (Reading, error) {
+	r := reader{memory: m, see: see, page: make([]byte, chunk)}
+	for _, one := range m.Mappings {
+		if err := r.mapping(one); err != nil {
+			return r.Reading, err
+		}
+	}
+	return r.Reading, nil
+}
+
+func parseMapping(line string) (m Mapping, err error) {
 	f := strings.Fields(line)
 	if len(f) < 5 {
 		return m, fmt.Errorf("memscan: cannot read a line of maps: %q", line)
@@ -77,66 +122,73 @@ func parseMapping(line string) (m mapping, err error) {
 	from, to, _ := strings.Cut(f[0], "-")
 	start, err1 := strconv.ParseUint(from, 16, 64)
 	end, err2 := strconv.ParseUint(to, 16, 64)
-	m = mapping{start: start, end: end, anonymous: f[4] == "0"}
+	m = Mapping{Start: start, End: end, anonymous: f[4] == "0"}
 	if len(f) > 5 {
-		m.name = f[5]
+		m.Name = f[5]
 	}
 	return m, errors.Join(err1, err2)
 }
 
-// special tells the kernel's own pages, which hold no data of the process and
-// cannot all be read.
-func (m mapping) special() bool {
-	return strings.HasPrefix(m.name, "[vvar") || m.name == "[vsyscall]"
+func (m Mapping) special() bool {
+	return strings.HasPrefix(m.Name, "[vvar") || m.Name == "[vsyscall]"
 }
 
-func (p *process) mapping(m mapping) error {
-	before := p.report.Bytes
-	for _, r := range p.touched(m) {
-		if err := p.span(r); err != nil {
+// reader is one run of Each.
+type reader struct {
+	Reading
+	memory *Memory
+	see    func(addr uint64, p []byte)
+	page   []byte
+}
+
+func (r *reader) mapping(m Mapping) error {
+	before := r.Bytes
+	for _, s := range r.memory.touched(m) {
+		if err := r.span(s); err != nil {
 			return err
 		}
 	}
-	if p.report.Bytes > before {
-		p.report.Regions++
+	if r.Bytes > before {
+		r.Regions++
 	}
 	return nil
 }
 
 // span reads one stretch of memory; where that fails it goes on behind the
 // page that failed.
-func (p *process) span(r run) error {
+func (r *reader) span(s run) error {
 	size := uint64(os.Getpagesize())
-	for r.start < r.end {
-		n, err := unix.Pread(int(p.mem.Fd()), p.page[:min(chunk, r.end-r.start)], int64(r.start))
+	for s.start < s.end {
+		n, err := r.memory.ReadAt(r.page[:min(chunk, s.end-s.start)], s.start)
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EIO || err == unix.EFAULT:
-			p.report.Unreadable++
-			r.start += size
+			r.Unreadable++
+			s.start += size
 		case err != nil:
-			return &os.PathError{Op: "read", Path: p.mem.Name(), Err: err}
+			return &os.PathError{Op: "read", Path: r.memory.mem.Name(), Err: err}
 		case n == 0:
-			return fmt.Errorf("memscan: process ended while it was read: %w", io.ErrUnexpectedEOF)
+			return fmt.Errorf("memscan: %w while it was read: %w", unix.ESRCH, io.ErrUnexpectedEOF) // the process has ended
 		default:
-			p.feed(r.start, p.page[:n])
-			r.start += uint64(n)
+			r.see(s.start, r.page[:n])
+			r.Bytes += int64(n)
+			s.start += uint64(n)
 		}
 	}
 	return nil
 }
 
-// touched returns the parts of m worth reading. Anonymous memory that was never
-// written to is all zeros, and a Go process reserves gigabytes of it (with the
-// race detector, terabytes).
-func (p *process) touched(m mapping) []run {
-	whole := []run{{m.start, m.end}}
-	if !m.anonymous || p.pagemap == nil {
+// touched returns the parts of a mapping worth reading. Anonymous memory that
+// was never written to is all zeros, and a Go process reserves gigabytes of it
+// (with the race detector, terabytes).
+func (m *Memory) touched(of Mapping) []run {
+	whole := []run{{of.Start, of.End}}
+	if !of.anonymous || m.pagemap == nil {
 		return whole
 	}
 	var parts []run
-	for at := m.start; at < m.end; {
-		more, next, err := p.pagemapScan(at, m.end)
+	for at := of.Start; at < of.End; {
+		more, next, err := m.pagemapScan(at, of.End)
 		if err != nil || next <= at {
 			return whole
 		}
@@ -164,7 +216,7 @@ const (
 
 // pagemapScan returns the stretches between from and to that are in memory or
 // in swap, and how far it came.
-func (p *process) pagemapScan(from, to uint64) ([]run, uint64, error) {
+func (m *Memory) pagemapScan(from, to uint64) ([]run, uint64, error) {
 	regions := make([]pageRegion, 512)
 	var pin runtime.Pinner // the kernel gets the address as a number, which keeps nothing in place
 	pin.Pin(&regions[0])
@@ -175,7 +227,7 @@ func (p *process) pagemapScan(from, to uint64) ([]run, uint64, error) {
 		categoryAnyof: pagePresent | pageSwapped, returnedMask: pagePresent | pageSwapped,
 	}
 	arg.size = uint64(unsafe.Sizeof(arg))
-	n, _, errno := unix.Syscall(unix.SYS_IOCTL, p.pagemap.Fd(), pagemapScan, uintptr(unsafe.Pointer(&arg)))
+	n, _, errno := unix.Syscall(unix.SYS_IOCTL, m.pagemap.Fd(), pagemapScan, uintptr(unsafe.Pointer(&arg)))
 	if errno != 0 {
 		return nil, 0, errno
 	}

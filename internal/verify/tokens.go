@@ -30,9 +30,19 @@ func (t token) String() string { return fmt.Sprintf("%s… (%d characters)", t.s
 // A tokenScanner is fed memory in ascending order, in pieces of any size, and
 // finds tokens across their borders too.
 type tokenScanner struct {
+	next  uint64 // address behind what was fed last
 	buf   []byte // what may still begin or continue a token, and one byte before it
 	begun bool   // buf[0] has been looked at
 	found []token
+}
+
+// feedAt looks at p, which lies at addr. Nothing is joined across a gap.
+func (s *tokenScanner) feedAt(addr uint64, p []byte) {
+	if addr != s.next {
+		s.flush()
+	}
+	s.feed(p)
+	s.next = addr + uint64(len(p))
 }
 
 // feed looks at p, which follows on what came before.
