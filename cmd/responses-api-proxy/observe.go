@@ -4,12 +4,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
@@ -107,20 +105,6 @@ func (s *service) metricsValues() []metrics.Value {
 		values = append(values, counter(metrics.AuditLost, "Lines that could not be written to --audit.", s.audit.Lost))
 	}
 	return values
-}
-
-// protections are those of the start line.
-func (s *service) protections() (all []metrics.Protection) {
-	kind, _ := s.key.Memory()
-	all = append(all, metrics.Protection{Name: "secret-memory", State: string(kind), Missing: kind != secret.MemfdSecret})
-	for word := range strings.FieldsSeq(hardened(s.missing)) {
-		name, state, _ := strings.Cut(word, "=")
-		all = append(all, metrics.Protection{Name: name, State: state, Missing: state != "no"})
-	}
-	s.jail.Each(func(name, state string, missing bool) {
-		all = append(all, metrics.Protection{Name: name, State: state, Missing: missing})
-	})
-	return all
 }
 
 // appendFolders are where files are opened again.

@@ -25,6 +25,7 @@ import (
 type running struct {
 	cmd          *exec.Cmd
 	url, metrics string
+	protections  string // what the start line says of them
 }
 
 // launchWith starts the program with an upstream, and returns once it listens.
@@ -76,6 +77,9 @@ func (r *running) awaitStart(t testing.TB, stderr io.Reader) {
 		if _, addr, ok := strings.Cut(line, "metrics on "); ok {
 			r.metrics = strings.TrimSpace(addr)
 		}
+		if _, rest, ok := strings.Cut(line, "protections: "); ok {
+			r.protections = strings.TrimSpace(rest)
+		}
 	}
 	go io.Copy(io.Discard, in)
 }
@@ -103,6 +107,26 @@ func clockUpstream(t testing.TB, events int, pause time.Duration) string {
 		s.Close()
 	})
 	return s.URL + "/v1/responses"
+}
+
+// TestProtectionsAgree holds the metrics to what the start line says.
+func TestProtectionsAgree(t *testing.T) {
+	r := launchWith(t, clockUpstream(t, 1, time.Millisecond), "--metrics", "127.0.0.1:0")
+	reasons := regexp.MustCompile(`\([^)]*\)`)
+	words := strings.Fields(reasons.ReplaceAllString(r.protections, ""))
+	if len(words) < 8 {
+		t.Fatalf("the start line says only %q", r.protections)
+	}
+	for _, word := range words {
+		name, state, _ := strings.Cut(word, "=")
+		if state == "missing" {
+			state = ""
+		}
+		metric := fmt.Sprintf("responses_api_proxy_protection_info{name=%q,state=%q}", name, state)
+		if v := r.value(t, regexp.QuoteMeta(metric)); v != 1 {
+			t.Errorf("%s is %v, and the start line says %s", metric, v, word)
+		}
+	}
 }
 
 // delays reads one stream and returns how late each event was.

@@ -210,15 +210,11 @@ func (s *service) announce() {
 	if s.opts.users.Empty() {
 		s.errs.line("every user of this host may call; --allow-user limits that")
 	}
-	kind, why := s.key.Memory()
-	if s.exchanger != nil && kind == secret.MemfdSecret {
-		kind, why = s.exchanger.Memory()
-	}
-	s.errs.line(fmt.Sprintf("protections: secret-memory=%s %s %s", kind, hardened(s.missing), s.jail))
+	s.errs.line("protections: " + s.protectionsLine())
 	if s.opts.noJail {
 		s.errs.line("warning: the jail is off: whoever takes this process over can do what its user can")
 	}
-	if kind != secret.MemfdSecret {
+	if kind, why := s.memory(); kind != secret.MemfdSecret {
 		s.errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, why))
 	}
 	for _, m := range s.missing {
@@ -227,20 +223,6 @@ func (s *service) announce() {
 	if _, ok := os.LookupEnv("OPENAI_API_KEY"); ok {
 		s.errs.line("warning: OPENAI_API_KEY stands in this process's environment, where root can read it; start it with env -u OPENAI_API_KEY")
 	}
-}
-
-// hardened names what package harden has done.
-func hardened(missing []string) string {
-	words := []string{"dumpable=no", "core=no"}
-	for _, m := range missing {
-		switch m {
-		case "not-dumpable":
-			words[0] = "dumpable=yes"
-		case "no-core":
-			words[1] = "core=yes"
-		}
-	}
-	return strings.Join(words, " ")
 }
 
 // serve serves until it is told to stop, and drains.
