@@ -7,7 +7,6 @@ import (
 	"io"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
@@ -210,105 +209,56 @@ func (o *options) settle() error {
 }
 
 func newFlagSet(o *options) *flag.FlagSet {
-	fs := flag.NewFlagSet("responses-api-proxy", flag.ContinueOnError)
+	fs := flagSet{flag.NewFlagSet("responses-api-proxy", flag.ContinueOnError)}
 	fs.SetOutput(io.Discard)
-	value := func(name string, set func(string) error) { fs.Func(name, "", once(set)) }
-	value("port", func(s string) error {
+	fs.toggle("version", func() { o.print = version() })
+	addServing(fs, o)
+	addUpstream(fs, o)
+	addAdmission(fs, o)
+	addIdentity(fs, &o.identity)
+	addProtection(fs, o)
+	addReports(fs, o)
+	return fs.FlagSet
+}
+
+// addServing adds the flags that say where the proxy listens, and for how long.
+func addServing(fs flagSet, o *options) {
+	fs.value("port", func(s string) error {
 		n, err := strconv.ParseUint(s, 10, 16)
 		o.port, o.tcp, o.portGiven = uint16(n), true, true
 		return when(err != nil, "a port is a number from 0 to 65535")
 	})
-	value("server-info", func(s string) error {
-		o.serverInfo = s
-		return when(s == "", "a file name is needed")
-	})
-	value("upstream-url", func(s string) error { o.upstreamURL = s; return nil })
-	value("upstream-tls", func(s string) error {
-		o.legacyTLS = s == "1.2"
-		return when(s != "1.2" && s != "1.3", "choose 1.3 or 1.2")
-	})
-	value("secret-memory", func(s string) error {
-		o.secretMemory = secret.Policy(s)
-		return when(o.secretMemory != secret.Auto && o.secretMemory != secret.Require, "choose auto or require")
-	})
-	value("drain-timeout", func(s string) (err error) {
-		o.drainTimeout, err = time.ParseDuration(s)
-		return when(err != nil || o.drainTimeout < 0, "a duration is a number with a unit, such as 10s or 2m")
-	})
-	addAdmission(fs, o, value)
-	addIdentity(fs, &o.identity, value)
+	fs.text("socket", "a path", &o.socket)
+	fs.text("server-info", "a file name", &o.serverInfo)
+	fs.toggle("http-shutdown", func() { o.httpShutdown = true })
 	fs.Func("allow-route", "", func(s string) error {
 		o.routes = append(o.routes, s)
 		return proxy.CheckRoute(s)
 	})
-	toggle := func(name string, set func()) {
-		fs.BoolFunc(name, "", once(func(s string) error { set(); return when(s != "true", "this flag takes no value") }))
-	}
-	toggle("http-shutdown", func() { o.httpShutdown = true })
-	toggle("insecure-upstream", func() { o.insecureUpstream = true })
-	value("user", func(s string) error {
-		o.user = s
-		return o.becomes.AddUser(s)
+	fs.duration("drain-timeout", "10s or 2m", &o.drainTimeout)
+}
+
+// addUpstream adds the flags that say where requests go, and how.
+func addUpstream(fs flagSet, o *options) {
+	fs.value("upstream-url", func(s string) error { o.upstreamURL = s; return nil })
+	fs.toggle("insecure-upstream", func() { o.insecureUpstream = true })
+	fs.value("upstream-tls", func(s string) error {
+		o.legacyTLS = s == "1.2"
+		return when(s != "1.2" && s != "1.3", "choose 1.3 or 1.2")
 	})
-	value("jail", func(s string) error {
-		o.noJail = s == "off"
-		return when(s != "auto" && s != "off", "choose auto or off")
-	})
-	text := func(name, what string, to *string) {
-		value(name, func(s string) error { *to = s; return when(s == "", what+" is needed") })
-	}
-	text("audit", "a file name, or - for standard output,", &o.audit)
-	text("metrics", "a loopback address with a port, or unix:PATH,", &o.metrics)
-	text("log-file", "a file name", &o.logFile)
-	text("ca-file", "a file name", &o.caFile)
-	text("dump-dir", "a folder's name", &o.dumpDir)
-	value("dump-max", func(s string) (err error) { o.dumpMax, err = parseSize(s); return err })
-	value("auth-header", func(s string) (err error) {
+	fs.text("ca-file", "a file name", &o.caFile)
+	fs.value("auth-header", func(s string) (err error) {
 		o.authHeader, err = secret.ParseHeader(s)
 		return err
 	})
-	value("key-fd", func(s string) (err error) {
+	fs.value("key-fd", func(s string) (err error) {
 		o.keyFD, err = strconv.Atoi(s)
 		return when(err != nil || o.keyFD < 3, "a number from 3 on is needed, of a descriptor that is open for reading")
-	})
-	toggle("strict", func() { o.strict = true })
-	toggle("version", func() { o.print = version() })
-	return fs
-}
-
-// addIdentity adds the flags of workload identity.
-func addIdentity(fs *flag.FlagSet, i *identity, value func(string, func(string) error)) {
-	fs.BoolFunc("github-oidc", "", once(func(s string) error {
-		i.github = true
-		return when(s != "true", "this flag takes no value")
-	}))
-	set := func(name string, to *string, when *[]string) {
-		value(name, func(s string) error {
-			*to, *when = s, append(*when, name)
-			return nil
-		})
-	}
-	c := &i.config
-	set("oidc-audience", &c.Audience, &i.needGithub)
-	set("github-oidc-request-url", &c.RequestURL, &i.needGithub)
-	set("identity-provider-id", &c.IdentityProviderID, &i.given)
-	set("service-account-id", &c.ServiceAccountID, &i.given)
-	fs.Func("oidc-allow-host", "", func(s string) error {
-		c.AllowHosts, i.needGithub = append(c.AllowHosts, s), append(i.needGithub, "oidc-allow-host")
-		return when(s == "", "a host name is needed")
-	})
-	value("oidc-token-file", func(s string) error {
-		c.TokenFile = s
-		return when(s == "", "a file name is needed")
 	})
 }
 
 // addAdmission adds the flags that say who may call, and how much.
-func addAdmission(fs *flag.FlagSet, o *options, value func(string, func(string) error)) {
-	value("socket", func(s string) error {
-		o.socket = s
-		return when(s == "", "a path is needed")
-	})
+func addAdmission(fs flagSet, o *options) {
 	fs.Func("allow-user", "", o.users.AddUser)
 	fs.Func("allow-group", "", o.users.AddGroup)
 	fs.Func("shutdown-user", "", o.shutdownUsers.AddUser)
@@ -316,65 +266,66 @@ func addAdmission(fs *flag.FlagSet, o *options, value func(string, func(string) 
 		o.hosts = append(o.hosts, s)
 		return when(s == "", "a host name is needed")
 	})
-	value("max-body", func(s string) (err error) { o.limits.MaxBody, err = parseSize(s); return err })
-	count := func(name string, set func(int64)) {
-		value(name, func(s string) error {
-			n, err := strconv.ParseInt(s, 10, 64)
-			set(n)
-			return when(err != nil || n < 0, "a number from 0 on is needed")
+	l := &o.limits
+	fs.size("max-body", &l.MaxBody)
+	fs.count("max-concurrent", func(n int64) { l.MaxConcurrent = int(n) })
+	fs.count("max-concurrent-per-user", func(n int64) { l.MaxConcurrentPerUser = int(n) })
+	fs.count("max-connections-per-user", func(n int64) { l.MaxConnectionsPerUser = int(n) })
+	fs.count("max-requests", func(n int64) { l.MaxRequests = n })
+	fs.count("max-tokens-per-user", func(n int64) { o.maxTokens = n })
+	fs.duration("expire-after", "6h or 30m", &l.ExpireAfter)
+	fs.value("rate", func(s string) (err error) {
+		l.Rate, err = strconv.ParseFloat(s, 64)
+		return when(err != nil || !(l.Rate >= 0 && l.Rate <= 1e6), "a number of requests a second is needed, such as 0.5 or 10")
+	})
+	fs.text("budget-file", "a file name", &o.budgetFile)
+}
+
+// addIdentity adds the flags of workload identity.
+func addIdentity(fs flagSet, i *identity) {
+	fs.toggle("github-oidc", func() { i.github = true })
+	c := &i.config
+	part := func(name string, to *string, of *[]string) {
+		fs.value(name, func(s string) error {
+			*to, *of = s, append(*of, name)
+			return nil
 		})
 	}
-	count("max-concurrent", func(n int64) { o.limits.MaxConcurrent = int(n) })
-	count("max-concurrent-per-user", func(n int64) { o.limits.MaxConcurrentPerUser = int(n) })
-	count("max-connections-per-user", func(n int64) { o.limits.MaxConnectionsPerUser = int(n) })
-	count("max-requests", func(n int64) { o.limits.MaxRequests = n })
-	count("max-tokens-per-user", func(n int64) { o.maxTokens = n })
-	value("expire-after", func(s string) (err error) {
-		o.limits.ExpireAfter, err = time.ParseDuration(s)
-		return when(err != nil || o.limits.ExpireAfter < 0, "a duration is a number with a unit, such as 6h or 30m")
+	part("oidc-audience", &c.Audience, &i.needGithub)
+	part("github-oidc-request-url", &c.RequestURL, &i.needGithub)
+	part("identity-provider-id", &c.IdentityProviderID, &i.given)
+	part("service-account-id", &c.ServiceAccountID, &i.given)
+	fs.Func("oidc-allow-host", "", func(s string) error {
+		c.AllowHosts, i.needGithub = append(c.AllowHosts, s), append(i.needGithub, "oidc-allow-host")
+		return when(s == "", "a host name is needed")
 	})
-	value("rate", func(s string) (err error) {
-		o.limits.Rate, err = strconv.ParseFloat(s, 64)
-		return when(err != nil || !(o.limits.Rate >= 0 && o.limits.Rate <= 1e6), "a number of requests a second is needed, such as 0.5 or 10")
+	fs.text("oidc-token-file", "a file name", &c.TokenFile)
+}
+
+// addProtection adds the flags that say what must be in force.
+func addProtection(fs flagSet, o *options) {
+	fs.value("secret-memory", func(s string) error {
+		o.secretMemory = secret.Policy(s)
+		return when(o.secretMemory != secret.Auto && o.secretMemory != secret.Require, "choose auto or require")
 	})
-	value("budget-file", func(s string) error {
-		o.budgetFile = s
-		return when(s == "", "a file name is needed")
+	fs.value("user", func(s string) error {
+		o.user = s
+		return o.becomes.AddUser(s)
+	})
+	fs.toggle("strict", func() { o.strict = true })
+	fs.value("jail", func(s string) error {
+		o.noJail = s == "off"
+		return when(s != "auto" && s != "off", "choose auto or off")
 	})
 }
 
-// parseSize reads a number of bytes, with or without a unit of 1024.
-func parseSize(s string) (int64, error) {
-	unit := int64(1)
-	for suffix, n := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
-		if rest, ok := strings.CutSuffix(s, suffix); ok {
-			s, unit = rest, n
-		}
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 || n > 1<<62/unit {
-		return 0, errors.New("a size is a number of bytes, or of KiB, MiB or GiB, such as 64MiB")
-	}
-	return n * unit, nil
-}
-
-// once refuses a flag that is given again: the second would silently win.
-func once(set func(string) error) func(string) error {
-	seen := false
-	return func(s string) error {
-		if seen {
-			return errors.New("the flag is given more than once")
-		}
-		seen = true
-		return set(s)
-	}
-}
-
-func when(wrong bool, text string) error {
-	if wrong {
-		return errors.New(text)
-	}
-	return nil
+// addReports adds the flags that say what is told, and to whom.
+func addReports(fs flagSet, o *options) {
+	fs.text("audit", "a file name, or - for standard output,", &o.audit)
+	fs.text("metrics", "a loopback address with a port, or unix:PATH,", &o.metrics)
+	fs.text("log-file", "a file name", &o.logFile)
+	fs.text("dump-dir", "a folder's name", &o.dumpDir)
+	fs.size("dump-max", &o.dumpMax)
 }
 
 // version describes the build: the module's version, or the commit that it was
