@@ -23,7 +23,8 @@ type Field struct{ Name, Value []byte }
 type Error struct {
 	// Status is the status code that fits when the message is a request.
 	Status int
-	// Reason says what is wrong, without a full stop.
+	// Reason says what is wrong, without a full stop. It quotes at most 64
+	// bytes of the message: it goes into responses and logs.
 	Reason string
 }
 
@@ -106,7 +107,7 @@ func parseField(line []byte) (Field, error) {
 	value := trim(line[colon+1:])
 	for _, c := range value {
 		if c < ' ' && c != '\t' || c == 0x7f {
-			return Field{}, bad("the value of header %q has a control character", line[:colon])
+			return Field{}, bad("the value of header %.64q has a control character", line[:colon])
 		}
 	}
 	return Field{Name: line[:colon], Value: value}, nil

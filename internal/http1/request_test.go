@@ -200,6 +200,19 @@ func TestRequestPolicy(t *testing.T) {
 
 // Wherever a head is torn apart on its way, the outcome is the same, and a
 // refusal never waits for the rest.
+// TestReasonIsShort: a reason goes into logs, so its sender must not choose its
+// length.
+func TestReasonIsShort(t *testing.T) {
+	name := strings.Repeat("n", 64)
+	for _, extra := range []string{"", "n", strings.Repeat("n", 100_000)} {
+		var r Request
+		err := r.Parse([]byte("POST / HTTP/1.1\r\nHost: a\r\n" + name + extra + ": \x01\r\n\r\n"))
+		if want := `the value of header "` + name + `" has a control character`; err == nil || err.Error() != want {
+			t.Errorf("a name of %d bytes: %.200v, want %s", 64+len(extra), err, want)
+		}
+	}
+}
+
 func TestHeadEndAtEverySplit(t *testing.T) {
 	for _, c := range requestPolicy {
 		p := []byte(c.in + "BODY\n")
