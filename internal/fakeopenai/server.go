@@ -13,6 +13,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type Options struct {
 	Default     string        // scenario for a request that names none; empty: "auto"
 	Path        string        // the route; empty: DefaultPath. One that ends in /messages is Anthropic's
 	Forget      bool          // counts requests but keeps no record of them, for long runs
+	KeyLog      io.Writer     // gets the secrets of TLS sessions, as tls.Config's KeyLogWriter; nil: nothing does
 }
 
 // A Server is a running stand-in.

@@ -94,6 +94,7 @@ func (s *Server) setupTLS() error {
 		MinVersion:   s.opts.TLSMin,
 		MaxVersion:   s.opts.TLSMax,
 		NextProtos:   []string{"http/1.1"},
+		KeyLogWriter: s.opts.KeyLog,
 	}
 	// Connections use copies of the configuration: without common keys no
 	// session could be resumed.

@@ -44,14 +44,19 @@ func newConn(tcp *net.TCPConn) *conn {
 	return c
 }
 
-// secure lets everything from now on go through session, whose traffic secret
-// is in log.
-func (c *conn) secure(session *tls.Conn, log *keyLog) (err error) {
+// secure lets everything from now on go through session.
+func (c *conn) secure(session *tls.Conn) error {
 	c.session = session
 	c.in.src = session
-	if state := session.ConnectionState(); state.Version == tls.VersionTLS13 {
-		c.sealer, err = newSealer(state.CipherSuite, log.secret)
+	state := session.ConnectionState()
+	if state.Version != tls.VersionTLS13 {
+		return nil
 	}
+	client, _, err := trafficSecrets(session)
+	if err != nil {
+		return err
+	}
+	c.sealer, err = newSealer(state.CipherSuite, client)
 	return err
 }
 

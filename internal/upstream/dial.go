@@ -9,7 +9,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"os"
@@ -148,12 +147,11 @@ func (d *dialer) prepare(ctx context.Context, c *conn) error {
 	if d.tls == nil {
 		return nil
 	}
-	log := &keyLog{}
-	session, err := d.handshake(ctx, c.tcp, c, log)
+	session, err := d.handshake(ctx, c.tcp, c)
 	if err != nil {
 		return err
 	}
-	if err := c.secure(session, log); err != nil {
+	if err := c.secure(session); err != nil {
 		return fail(TLSFailed, "TLS session: %w", err)
 	}
 	if err := c.tcp.SetDeadline(time.Time{}); err != nil {
@@ -164,7 +162,7 @@ func (d *dialer) prepare(ctx context.Context, c *conn) error {
 
 // handshake opens the tunnel, and a TLS session over below, which is tcp or a
 // layer on it, within handshakeTimeout; tcp keeps that deadline.
-func (d *dialer) handshake(ctx context.Context, tcp *net.TCPConn, below net.Conn, log io.Writer) (*tls.Conn, error) {
+func (d *dialer) handshake(ctx context.Context, tcp *net.TCPConn, below net.Conn) (*tls.Conn, error) {
 	if err := tcp.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return nil, fail(Unreachable, "cannot connect: %w", err)
 	}
@@ -175,9 +173,7 @@ func (d *dialer) handshake(ctx context.Context, tcp *net.TCPConn, below net.Conn
 			return nil, dialError(Unreachable, "the proxy named by HTTPS_PROXY", err)
 		}
 	}
-	cfg := d.tls.Clone()
-	cfg.KeyLogWriter = log
-	session := tls.Client(below, cfg)
+	session := tls.Client(below, d.tls)
 	if err := session.HandshakeContext(ctx); err != nil {
 		return nil, dialError(TLSFailed, "TLS handshake", err)
 	}

@@ -65,18 +65,23 @@ func dialLink(ctx context.Context, d *dialer, record []byte) (*link, error) {
 
 // secure does the handshake. The connection keeps no deadline of it.
 func (l *link) secure(ctx context.Context, d *dialer) error {
-	below, log := &handshakeConn{Conn: l.tcp}, &trafficLog{}
-	defer log.wipe()
-	session, err := d.handshake(ctx, l.tcp, below, log)
+	below := &handshakeConn{Conn: l.tcp}
+	session, err := d.handshake(ctx, l.tcp, below)
 	if err != nil {
 		return err
 	}
 	if !below.end() {
 		return fail(TLSFailed, "TLS handshake: it ended within a record")
 	}
+	client, server, err := trafficSecrets(session)
+	if err != nil {
+		return fail(TLSFailed, "TLS session: %w", err)
+	}
+	defer clear(client) // crypto/tls has no further use for them
+	defer clear(server)
 	suite := session.ConnectionState().CipherSuite
-	if l.in, err = newSealer(suite, log.server); err == nil {
-		l.out, err = newSealer(suite, log.client)
+	if l.in, err = newSealer(suite, server); err == nil {
+		l.out, err = newSealer(suite, client)
 	}
 	if err == nil {
 		err = l.tcp.SetDeadline(time.Time{})
@@ -237,18 +242,4 @@ func (c *handshakeConn) Write(p []byte) (int, error) {
 func (c *handshakeConn) end() bool {
 	c.over = true
 	return len(c.unread) == 0 && c.left == 0
-}
-
-// trafficLog takes both sides' traffic secrets out of a KeyLogWriter's lines.
-type trafficLog struct{ client, server []byte }
-
-func (t *trafficLog) Write(line []byte) (int, error) {
-	return len(line), errors.Join(
-		takeSecret(&t.client, line, "CLIENT_TRAFFIC_SECRET_0 "),
-		takeSecret(&t.server, line, "SERVER_TRAFFIC_SECRET_0 "))
-}
-
-func (t *trafficLog) wipe() {
-	clear(t.client)
-	clear(t.server)
 }

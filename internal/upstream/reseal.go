@@ -1,14 +1,12 @@
 package upstream
 
 import (
-	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -68,6 +66,7 @@ func newSealer(suite uint16, trafficSecret []byte) (*sealer, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer clear(key)
 	iv, err := expandLabel(h, trafficSecret, "iv", len(s.iv))
 	if err != nil {
 		return nil, err
@@ -121,25 +120,4 @@ func (s *sealer) count(p []byte) {
 		s.seq++
 		p = p[min(len(p), recordHeader+int(p[3])<<8+int(p[4])):]
 	}
-}
-
-// keyLog takes the client's traffic secret out of what crypto/tls writes to a
-// Config's KeyLogWriter.
-type keyLog struct{ secret []byte }
-
-func (k *keyLog) Write(line []byte) (int, error) {
-	return len(line), takeSecret(&k.secret, line, "CLIENT_TRAFFIC_SECRET_0 ")
-}
-
-// takeSecret puts the traffic secret into secret if line is the one with that
-// label.
-func takeSecret(secret *[]byte, line []byte, label string) error {
-	rest, ok := bytes.CutPrefix(line, []byte(label))
-	if !ok {
-		return nil
-	}
-	_, text, _ := bytes.Cut(bytes.TrimSpace(rest), []byte{' '})
-	*secret = make([]byte, hex.DecodedLen(len(text)))
-	_, err := hex.Decode(*secret, text)
-	return err
 }
