@@ -2,18 +2,17 @@ package admit
 
 import (
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
 )
 
 // peers finds out who is at the other end of connections.
 type peers struct {
-	diag     *diag // nil where no TCP connections come, or they cannot be told
-	commands bool  // to be looked up
+	tcp      *peer.TCP // nil where no TCP connections come, or their owners cannot be determined
+	commands bool      // to be looked up
 }
 
 // openPeers returns peers also with an error, for what they can tell without.
@@ -23,13 +22,13 @@ func openPeers(cfg Config) (*peers, error) {
 		return p, nil
 	}
 	var err error
-	p.diag, err = openDiag()
+	p.tcp, err = peer.OpenTCP()
 	return p, err
 }
 
 func (p *peers) close() {
-	if p.diag != nil {
-		p.diag.close()
+	if p.tcp != nil {
+		p.tcp.Close()
 	}
 }
 
@@ -38,15 +37,15 @@ func (p *peers) caller(nc net.Conn) (who Caller) {
 	switch c := nc.(type) {
 	case *net.TCPConn:
 		who.TCP = true
-		if p.diag != nil {
-			uid, err := p.diag.owner(addrPort(c.RemoteAddr()), addrPort(c.LocalAddr()))
+		if p.tcp != nil {
+			uid, err := p.tcp.Owner(c)
 			who.UID, who.Known = uid, err == nil
 		}
 	case *net.UnixConn:
-		uid, gid, groups, pid, err := listen.PeerOfUnix(c)
-		who.UID, who.Groups, who.Known, who.PID = uid, append(groups, gid), err == nil, int(pid)
+		cred, err := peer.OfUnix(c)
+		who.UID, who.Groups, who.Known, who.PID = cred.UID, append(cred.Groups, cred.GID), err == nil, int(cred.PID)
 		if p.commands && err == nil {
-			who.Command = command(pid)
+			who.Command = command(cred.PID)
 		}
 	}
 	return who
@@ -60,12 +59,4 @@ func command(pid int32) string {
 		return ""
 	}
 	return strings.TrimSuffix(string(name), "\n")
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	return tcp.AddrPort()
 }

@@ -22,7 +22,7 @@ type UnixConfig struct {
 	// own user alone, 0660 for one group that we may give the socket to, and
 	// 0666 for anything else, a group that we are not in and root (who may lack
 	// the capability to pass by the mode) included. So the mode only narrows:
-	// who is served must be decided by PeerOfUnix.
+	// who is served must be decided by peer.OfUnix.
 	Users, Groups []uint32
 
 	// Everyone makes the mode 0666.

@@ -24,7 +24,6 @@ const jobVar = "LISTEN_TEST_UNIX"
 var jobs = map[string]func(path string) string{
 	"unix":   func(path string) string { return jobListen(UnixConfig{Path: path}) },
 	"dial":   jobDial,
-	"accept": jobAccept,
 	"narrow": jobNarrow,
 	"dead": func(path string) string {
 		l, err := net.Listen("unix", path) // and dies without a word
@@ -82,23 +81,6 @@ func jobDial(path string) string {
 	}
 	kept = c
 	return "connected"
-}
-
-// jobAccept is a plain listener: in a namespace without root no folder is good
-// enough for Unix.
-func jobAccept(path string) string {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return err.Error()
-	}
-	os.Chmod(path, 0o666)
-	fmt.Println("listening")
-	c, err := l.AcceptUnix()
-	if err != nil {
-		return err.Error()
-	}
-	uid, gid, groups, pid, err := PeerOfUnix(c)
-	return fmt.Sprintf("uid %d gid %d groups %d pid %t %v", uid, gid, groups, pid > 0, err)
 }
 
 // jobNarrow shows the mode with which a socket is born.
@@ -395,114 +377,11 @@ func TestUnixProcessesAtOnce(t *testing.T) {
 	}
 }
 
-// peerOf returns what the kernel tells of a child that has connected.
-func peerOf(t *testing.T, attr *syscall.SysProcAttr) (uid, gid uint32, groups []uint32) {
-	t.Helper()
-	path := sockDir(t) + "/s"
-	s := mustUnix(t, UnixConfig{Path: path, Everyone: true})
-	child := start(t, attr, "dial", path)
-	if got := child.says(); got != "connected" {
-		t.Fatal(got)
-	}
-	c, err := s.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	uid, gid, groups, pid, err := PeerOfUnix(c.(*net.UnixConn))
-	if err != nil || int(pid) != child.cmd.Process.Pid {
-		t.Fatalf("pid %d, %v; want %d", pid, err, child.cmd.Process.Pid)
-	}
-	return uid, gid, groups
-}
-
-func TestPeerOfOtherUsers(t *testing.T) {
-	needRoot(t)
-	many := make([]uint32, 1000)
-	for i := range many {
-		many[i] = uint32(5000 + i)
-	}
-	for _, c := range []struct {
-		uid, gid uint32
-		groups   []uint32
-	}{
-		{nobody, nobody, nil},
-		{1001, 1002, []uint32{7}},
-		{1001, 0, []uint32{7, 8, 4000000000}},
-		{4000000000, 1, []uint32{0}},
-		{1001, 1002, many[:31]},
-		{1001, 1002, many[:32]}, // as many as there is room for at first
-		{1001, 1002, many[:33]},
-		{1001, 1002, many},
-	} {
-		uid, gid, groups := peerOf(t, as(c.uid, c.gid, c.groups...))
-		if uid != c.uid || gid != c.gid || !slices.Equal(groups, c.groups) {
-			t.Errorf("uid %d, gid %d, %d groups; want %d, %d, %d", uid, gid, groups, c.uid, c.gid, c.groups)
-		}
-	}
-}
-
-// However little room there is at first, all groups are found.
-func TestPeerGroupsWithoutRoom(t *testing.T) {
-	needRoot(t)
-	path := sockDir(t) + "/s"
-	s := mustUnix(t, UnixConfig{Path: path, Everyone: true})
-	child := start(t, as(1001, 1002, 7, 8), "dial", path)
-	child.says()
-	c, err := s.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	raw, err := c.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw.Control(func(fd uintptr) {
-		for room := range 4 {
-			if groups, err := peerGroups(int(fd), room); err != nil || !slices.Equal(groups, []uint32{7, 8}) {
-				t.Errorf("room for %d: %d, %v", room, groups, err)
-			}
-		}
-	})
-}
-
 // inNamespace is root in a user namespace, as which the outside knows only the
 // user and group outer.
 func inNamespace(outer int) *syscall.SysProcAttr {
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: outer, Size: 1}}
 	return &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Credential: &syscall.Credential{NoSetGroups: true}}
-}
-
-// Root in a container is not root out here.
-func TestPeerInUserNamespace(t *testing.T) {
-	needRoot(t)
-	for _, outer := range []int{4242, nobody} {
-		if uid, gid, _ := peerOf(t, inNamespace(outer)); int(uid) != outer || int(gid) != outer {
-			t.Errorf("uid %d, gid %d; want %d", uid, gid, outer)
-		}
-	}
-}
-
-// From within a namespace all whom it does not know look alike, root and the
-// worst of them.
-func TestPeerOutsideUserNamespace(t *testing.T) {
-	needRoot(t)
-	for _, outside := range []*syscall.SysProcAttr{as(0, 0, 7), as(1001, 1002, 7, 8)} {
-		path := openDir(t, 0o777) + "/s"
-		c := start(t, inNamespace(4242), "accept", path)
-		if got := c.says(); got != "listening" {
-			t.Fatal(got)
-		}
-		dialer := start(t, outside, "dial", path)
-		if got := dialer.says(); got != "connected" {
-			t.Fatal(got)
-		}
-		want := fmt.Sprintf("uid 65534 gid 65534 groups %d pid true <nil>", slices.Repeat([]uint32{65534}, len(outside.Credential.Groups)))
-		if got := c.says(); got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
-	}
 }
 
 // There root's folders seem to be anybody's.

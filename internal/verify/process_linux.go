@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"runtime"
 	"strconv"
@@ -24,24 +23,6 @@ type victim struct {
 	*target
 	status map[string]string // of /proc/PID/status
 	root   bool              // we have CAP_SYS_PTRACE: the kernel lets us look, and it counts what we find
-}
-
-// peerPID returns whose the other end of a unix socket is, or 0.
-func peerPID(c net.Conn) (pid int) {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return 0
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	raw.Control(func(fd uintptr) {
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			pid = int(cred.Pid)
-		}
-	})
-	return pid
 }
 
 // checkPID fails if there is no process pid; 0 stands for none.

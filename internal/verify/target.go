@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
 )
 
 // A target is the proxy that is attacked.
@@ -31,8 +33,9 @@ func find(o *options) (*target, error) {
 		return nil, fmt.Errorf("cannot reach the proxy: %w; does it run?", err)
 	}
 	defer c.Close()
-	if t.pid == 0 {
-		t.pid = peerPID(c)
+	if u, ok := c.(*net.UnixConn); ok && t.pid == 0 {
+		cred, _ := peer.OfUnix(u)
+		t.pid = int(cred.PID)
 	}
 	return t, checkPID(t.pid)
 }

@@ -1,4 +1,4 @@
-package listen
+package peer
 
 import (
 	"errors"
@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func peer(fd int) (uid, gid uint32, groups []uint32, pid int32, err error) {
+func ofUnix(fd int) (Credentials, error) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
-		return 0, 0, nil, 0, fmt.Errorf("cannot tell who has connected: %w", err)
+		return Credentials{}, fmt.Errorf("SO_PEERCRED: %w", err)
 	}
-	groups, err = peerGroups(fd, 32)
-	return cred.Uid, cred.Gid, groups, cred.Pid, err
+	groups, err := peerGroups(fd, 32)
+	return Credentials{cred.Uid, cred.Gid, groups, cred.Pid}, err
 }
 
-// peerGroups begins with room for n groups; the kernel says how many there are
-// if that is too little. They cannot change once the peer has connected.
+// peerGroups begins with room for n groups; the kernel returns the number of
+// groups if that is too little. They cannot change once the peer has connected.
 func peerGroups(fd, n int) ([]uint32, error) {
 	for {
 		groups := make([]uint32, n)
@@ -32,7 +32,7 @@ func peerGroups(fd, n int) ([]uint32, error) {
 		case errors.Is(errno, unix.ENOPROTOOPT):
 			return nil, nil
 		case errno != unix.ERANGE || need <= n:
-			return nil, fmt.Errorf("cannot tell the groups of who has connected: %w", errno)
+			return nil, fmt.Errorf("SO_PEERGROUPS: %w", errno)
 		}
 		n = need
 	}

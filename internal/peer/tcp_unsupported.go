@@ -1,0 +1,24 @@
+//go:build !linux
+
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"net"
+)
+
+// TCP is not supported here: no system call reports the owner of the other end
+// of a TCP connection without a race.
+type TCP struct{}
+
+// OpenTCP returns an error that wraps [errors.ErrUnsupported].
+func OpenTCP() (*TCP, error) {
+	return nil, fmt.Errorf("this system does not report who is at the other end of a TCP connection: %w", errors.ErrUnsupported)
+}
+
+// Close does nothing.
+func (*TCP) Close() {}
+
+// Owner returns [errors.ErrUnsupported].
+func (*TCP) Owner(*net.TCPConn) (uint32, error) { return 0, errors.ErrUnsupported }

@@ -1,0 +1,25 @@
+package peer
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// ofUnix finds the effective gid as the first of the groups.
+func ofUnix(fd int) (Credentials, error) {
+	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
+	if err != nil {
+		return Credentials{}, fmt.Errorf("LOCAL_PEERCRED: %w", err)
+	}
+	n := int(cred.Ngroups)
+	if cred.Version != 0 || n < 1 || n > len(cred.Groups) {
+		return Credentials{}, fmt.Errorf("LOCAL_PEERCRED: unsupported version %d with %d groups", cred.Version, n)
+	}
+	pid, err := unix.GetsockoptInt(fd, unix.SOL_LOCAL, unix.LOCAL_PEERPID)
+	if err != nil {
+		return Credentials{}, fmt.Errorf("LOCAL_PEERPID: %w", err)
+	}
+	return Credentials{cred.Uid, cred.Groups[0], slices.Clone(cred.Groups[1:n]), int32(pid)}, nil
+}

@@ -1,0 +1,220 @@
+package peer
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// childVar makes the test binary run a job, "dial" or "accept", on a path. A
+// child prints what it found and stays until its input ends.
+const childVar = "PEER_TEST_CHILD"
+
+const nobody = 65534
+
+func TestMain(m *testing.M) {
+	job, path, ok := strings.Cut(os.Getenv(childVar), " ")
+	if !ok {
+		os.Exit(m.Run())
+	}
+	switch job {
+	case "dial":
+		c, err := net.Dial("unix", path)
+		fmt.Println("connected:", err)
+		io.Copy(io.Discard, os.Stdin)
+		if err == nil {
+			c.Close()
+		}
+	case "accept":
+		fmt.Println(childAccept(path))
+	}
+}
+
+// childAccept runs inside a user namespace.
+func childAccept(path string) string {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return err.Error()
+	}
+	os.Chmod(path, 0o666)
+	fmt.Println("listening")
+	c, err := l.AcceptUnix()
+	if err != nil {
+		return err.Error()
+	}
+	cred, err := OfUnix(c)
+	return fmt.Sprintf("uid %d gid %d groups %d pid %t %v", cred.UID, cred.GID, cred.Groups, cred.PID > 0, err)
+}
+
+// child is a running child process.
+type child struct {
+	pid int
+	out *bufio.Scanner
+}
+
+func startChild(t *testing.T, attr *syscall.SysProcAttr, job, path string) *child {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Dir, cmd.SysProcAttr, cmd.Stderr = "/", attr, os.Stderr
+	// The race detector sleeps for a second at every exit.
+	cmd.Env = []string{childVar + "=" + job + " " + path, "GORACE=atexit_sleep_ms=0"}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		if attr.Cloneflags&unix.CLONE_NEWUSER != 0 {
+			cannot(t, "no user namespaces: "+err.Error())
+		}
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		cmd.Wait()
+	})
+	return &child{cmd.Process.Pid, bufio.NewScanner(out)}
+}
+
+func (c *child) line() string {
+	c.out.Scan()
+	return c.out.Text()
+}
+
+// cannot ends a test that needs what this machine lacks.
+func cannot(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal("this must be tested in CI, but cannot be: " + why)
+	}
+	t.Skip("SECURITY TEST SKIPPED: " + why)
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		cannot(t, "only root can be other users")
+	}
+}
+
+func as(uid, gid uint32, groups ...uint32) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid, Groups: groups}}
+}
+
+// inNamespace is root in a user namespace that the outside sees as the user and
+// group outer.
+func inNamespace(outer int) *syscall.SysProcAttr {
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: outer, Size: 1}}
+	return &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Credential: &syscall.Credential{NoSetGroups: true}}
+}
+
+// connected returns a connection that a child with attr has made.
+func connected(t *testing.T, attr *syscall.SysProcAttr) (*net.UnixConn, *child) {
+	t.Helper()
+	l, path := listenUnix(t)
+	c := startChild(t, attr, "dial", path)
+	if got := c.line(); got != "connected: <nil>" {
+		t.Fatal(got)
+	}
+	return acceptUnix(t, l), c
+}
+
+// credentials returns what the kernel reports of a child that has connected.
+func credentials(t *testing.T, attr *syscall.SysProcAttr) Credentials {
+	t.Helper()
+	conn, child := connected(t, attr)
+	cred, err := OfUnix(conn)
+	if err != nil || int(cred.PID) != child.pid {
+		t.Fatalf("pid %d, %v; want %d", cred.PID, err, child.pid)
+	}
+	return cred
+}
+
+func TestOfUnixOtherUsers(t *testing.T) {
+	needRoot(t)
+	many := make([]uint32, 1000)
+	for i := range many {
+		many[i] = uint32(5000 + i)
+	}
+	for _, c := range []struct {
+		uid, gid uint32
+		groups   []uint32
+	}{
+		{nobody, nobody, nil},
+		{1001, 1002, []uint32{7}},
+		{1001, 0, []uint32{7, 8, 4000000000}},
+		{4000000000, 1, []uint32{0}},
+		{1001, 1002, many[:31]},
+		{1001, 1002, many[:32]}, // as many as there is room for at first
+		{1001, 1002, many[:33]},
+		{1001, 1002, many},
+	} {
+		got := credentials(t, as(c.uid, c.gid, c.groups...))
+		if got.UID != c.uid || got.GID != c.gid || !slices.Equal(got.Groups, c.groups) {
+			t.Errorf("%+v; want %d, %d, %d", got, c.uid, c.gid, c.groups)
+		}
+	}
+}
+
+// TestPeerGroupsWithoutRoom: however little room there is at first, all groups
+// are found.
+func TestPeerGroupsWithoutRoom(t *testing.T) {
+	needRoot(t)
+	conn, _ := connected(t, as(1001, 1002, 7, 8))
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		for room := range 4 {
+			if groups, err := peerGroups(int(fd), room); err != nil || !slices.Equal(groups, []uint32{7, 8}) {
+				t.Errorf("room for %d: %d, %v", room, groups, err)
+			}
+		}
+	})
+}
+
+// TestOfUnixInUserNamespace: root in a container is not root outside.
+func TestOfUnixInUserNamespace(t *testing.T) {
+	needRoot(t)
+	for _, outer := range []int{4242, nobody} {
+		if got := credentials(t, inNamespace(outer)); int(got.UID) != outer || int(got.GID) != outer {
+			t.Errorf("%+v; want %d", got, outer)
+		}
+	}
+}
+
+// TestOfUnixOutsideUserNamespace: within a namespace all users that it does not
+// map look alike, root and the least trusted.
+func TestOfUnixOutsideUserNamespace(t *testing.T) {
+	needRoot(t)
+	for _, outside := range []*syscall.SysProcAttr{as(0, 0, 7), as(1001, 1002, 7, 8)} {
+		dir := socketDir(t)
+		if err := os.Chmod(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		c := startChild(t, inNamespace(4242), "accept", dir+"/s")
+		if got := c.line(); got != "listening" {
+			t.Fatal(got)
+		}
+		if got := startChild(t, outside, "dial", dir+"/s").line(); got != "connected: <nil>" {
+			t.Fatal(got)
+		}
+		want := fmt.Sprintf("uid 65534 gid 65534 groups %d pid true <nil>", slices.Repeat([]uint32{65534}, len(outside.Credential.Groups)))
+		if got := c.line(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

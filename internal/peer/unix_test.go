@@ -1,0 +1,79 @@
+package peer
+
+import (
+	"errors"
+	"net"
+	"os"
+	"testing"
+)
+
+// socketDir returns a directory whose name is short enough for a socket's path
+// and that other users can reach.
+func socketDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func listenUnix(t *testing.T) (l *net.UnixListener, path string) {
+	t.Helper()
+	path = socketDir(t) + "/s"
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return l, path
+}
+
+func acceptUnix(t *testing.T, l *net.UnixListener) *net.UnixConn {
+	t.Helper()
+	c, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestOfUnixIsOurselves(t *testing.T) {
+	l, path := listenUnix(t)
+	client, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	cred, err := OfUnix(acceptUnix(t, l))
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("this system does not report it")
+	}
+	if err != nil || int(cred.UID) != os.Geteuid() || int(cred.GID) != os.Getegid() || int(cred.PID) != os.Getpid() {
+		t.Errorf("%+v, %v", cred, err)
+	}
+}
+
+// TestOfUnixWithoutPeer: with an error comes no number that could be taken for
+// a user's.
+func TestOfUnixWithoutPeer(t *testing.T) {
+	gram, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socketDir(t) + "/s", Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cred, err := OfUnix(gram); err == nil {
+		t.Errorf("a socket without a peer: %+v", cred)
+	}
+	gram.Close()
+	if cred, err := OfUnix(gram); err == nil {
+		t.Errorf("a closed socket: %+v", cred)
+	}
+}

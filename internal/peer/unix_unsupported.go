@@ -1,0 +1,7 @@
+//go:build !linux && !darwin
+
+package peer
+
+import "errors"
+
+func ofUnix(int) (Credentials, error) { return Credentials{}, errors.ErrUnsupported }
