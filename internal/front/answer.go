@@ -1,6 +1,7 @@
 package front
 
 import (
+	"bytes"
 	"net"
 	"net/http"
 	"strconv"
@@ -31,6 +32,7 @@ type answer struct {
 	c       *conn
 	pending *[]byte // not written yet; nil if nothing is
 	framing framing
+	head    bool  // the request is a HEAD: no body is sent
 	last    bool  // the connection ends with this answer
 	line    *line // what the connection was switched to; nil if it was not
 	vec     [3][]byte
@@ -39,15 +41,12 @@ type answer struct {
 	begun bool
 }
 
-// begin prepares for the request in c.in.
-func (a *answer) begin(c *conn) {
-	a.c, a.begun, a.last, a.line = c, false, c.in.req.Close, nil
-}
-
-// refuse prepares for an answer to what is no request, which ends the
+// begin prepares the response to the request that c.in starts with, which need
+// not be complete or well-formed. last reports whether the response ends the
 // connection.
-func (a *answer) refuse(c *conn) {
-	a.c, a.begun, a.last, a.line = c, false, true, nil
+func (a *answer) begin(c *conn, last bool) {
+	a.c, a.begun, a.last, a.line = c, false, last, nil
+	a.head = c.in != nil && bytes.HasPrefix(c.in.buf, []byte("HEAD "))
 }
 
 // invite sends 100 Continue, unless the answer has already begun.
@@ -85,6 +84,9 @@ func (a *answer) Head(status int, fields []http1.Field, length int64) {
 	*b = append(append(*b, http.StatusText(status)...), "\r\n"...)
 	*b = appendFields(*b, fields)
 	*b = a.appendFraming(*b, status, length)
+	if a.head {
+		a.framing = byLength // the end of a body would be taken for the next response
+	}
 }
 
 func appendFields(b []byte, fields []http1.Field) []byte {
@@ -121,8 +123,11 @@ func (a *answer) buffer() *[]byte {
 }
 
 // Write is proxy.Answer's. p must not be empty: an empty chunk would end the
-// body.
+// body. The response to a HEAD has none (RFC 9110, section 9.3.2).
 func (a *answer) Write(p []byte) error {
+	if a.head {
+		return nil
+	}
 	a.c.entry.BytesOut += int64(len(p))
 	if a.framing == byChunks {
 		b := a.buffer()

@@ -103,7 +103,7 @@ func (c *conn) turnBusy() bool {
 
 // dismiss gives the last answer, to what is no request.
 func (c *conn) dismiss(answer func() error) {
-	c.out.refuse(c)
+	c.out.begin(c, true)
 	c.record()
 	err := answer()
 	if err == nil {
@@ -242,7 +242,7 @@ func (c *conn) begin(end int) error {
 	c.record()
 	c.in.used, c.in.headless = end, false
 	c.body.begin(c)
-	c.out.begin(c)
+	c.out.begin(c, c.in.req.Close)
 	return nil
 }
 

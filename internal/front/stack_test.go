@@ -45,7 +45,8 @@ type setup struct {
 	fake     fakeopenai.Options
 	front    front.Config
 	shutdown bool
-	url      string // of the upstream, in place of fake's
+	url      string         // of the upstream, in place of fake's
+	upstream proxy.Upstream // in place of the client of fake
 	routes   []string
 	usage    bool // to be read for records
 	observer audit.Observer
@@ -83,6 +84,9 @@ func start(t testing.TB, options ...func(*setup)) *stack {
 func (s *stack) serve(cfg setup) {
 	open := must(proxy.Open(cfg.routes, s.client.Path(), s.client.Room()))
 	pc := proxy.Config{Upstream: s.client, Open: open, ReadUsage: cfg.usage, Log: s.log}
+	if cfg.upstream != nil {
+		pc.Upstream = cfg.upstream
+	}
 	if cfg.shutdown {
 		pc.Shutdown = func() { s.stopped <- struct{}{} }
 	}
