@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"internal/admit":      {"internal/audit", "internal/http1", "internal/peer"},
 	"internal/dump":       {"internal/http1"},
 	"internal/websocket":  {"internal/http1"},
+	"internal/tlsrecord":  {"internal/secret"},
 	"internal/upstream":   {"internal/http1", "internal/peer", "internal/secret"},
 	"internal/oidc":       {"internal/secret", "internal/upstream"},
 	"internal/proxy":      {"internal/admit", "internal/audit", "internal/dump", "internal/http1", "internal/upstream", "internal/usage", "internal/websocket"},

@@ -1,0 +1,225 @@
+package tlsrecord
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+const soon = 10 * time.Second
+
+// certificate returns one for "test", and a pool that trusts it.
+func certificate() (tls.Certificate, *x509.CertPool) {
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"test"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
+	pool := x509.NewCertPool()
+	pool.AddCert(must(x509.ParseCertificate(der)))
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
+}
+
+// dial returns both ends of a TCP connection; the first is watched.
+func dial(t *testing.T) (*watched, net.Conn) {
+	t.Helper()
+	l := must(net.Listen("tcp4", "127.0.0.1:0"))
+	defer l.Close()
+	a := must(net.Dial("tcp4", l.Addr().String()))
+	b := must(l.Accept())
+	t.Cleanup(func() { a.Close(); b.Close() })
+	a.SetDeadline(time.Now().Add(soon))
+	b.SetDeadline(time.Now().Add(soon))
+	return &watched{Conn: a}, b
+}
+
+// watched is a connection that counts what is read from it.
+type watched struct {
+	net.Conn
+	read int
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	w.read += n
+	return n, err
+}
+
+// receive reads from c until the session has opened data.
+func receive(c io.Reader, s *Session) ([]byte, error) {
+	for {
+		record := make([]byte, HeaderSize, MaxRecord)
+		if _, err := io.ReadFull(c, record); err != nil {
+			return nil, errors.Join(io.ErrUnexpectedEOF, err)
+		}
+		n, err := Size(record)
+		if err != nil {
+			return nil, err
+		}
+		record = record[:n]
+		if _, err := io.ReadFull(c, record[HeaderSize:]); err != nil {
+			return nil, err
+		}
+		if data, err := s.Open(record); len(data) > 0 || err != nil {
+			return data, err
+		}
+	}
+}
+
+// TestHandshake talks to crypto/tls's server, which sends data, and a ticket if
+// it may, together with the end of the handshake: nothing of it is lost.
+func TestHandshake(t *testing.T) {
+	cert, roots := certificate()
+	ours, theirs := dial(t)
+	served := make(chan error, 1)
+	go func() {
+		c := tls.Server(theirs, &tls.Config{Certificates: []tls.Certificate{cert}})
+		served <- func() error {
+			if _, err := c.Write([]byte("first")); err != nil { // does the handshake
+				return err
+			}
+			echo, err := io.ReadAll(c)
+			if err != nil {
+				return err
+			}
+			if c.ConnectionState().DidResume {
+				return errors.New("resumed")
+			}
+			if _, err := c.Write(echo); err != nil {
+				return err
+			}
+			return c.Close()
+		}()
+	}()
+	s, err := Handshake(t.Context(), ours, &tls.Config{RootCAs: roots, ServerName: "test", MinVersion: tls.VersionTLS13})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.in.seq != 0 || s.out.seq != 0 {
+		t.Errorf("records %d and %d, want 0 and 0", s.in.seq, s.out.seq)
+	}
+	if got, err := receive(ours, s); err != nil || string(got) != "first" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	long := bytes.Repeat([]byte("0123456789"), 5000)
+	if _, err := s.Write(long); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	var echo []byte
+	for err == nil {
+		var data []byte
+		data, err = receive(ours, s)
+		echo = append(echo, data...)
+	}
+	if err != io.EOF || !bytes.Equal(echo, long) {
+		t.Errorf("%d bytes came back, %v; want %d and io.EOF", len(echo), err, len(long))
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHandshakeRefuses: no session where the certificate or the version is not
+// the right one, or the peer ends within the handshake.
+func TestHandshakeRefuses(t *testing.T) {
+	cert, roots := certificate()
+	_, strangers := certificate()
+	for what, c := range map[string]struct {
+		cfg    *tls.Config
+		server *tls.Config
+		want   string
+	}{
+		"another authority": {&tls.Config{RootCAs: strangers, MinVersion: tls.VersionTLS13}, &tls.Config{}, "unknown authority"},
+		"another version":   {&tls.Config{RootCAs: roots, MaxVersion: tls.VersionTLS12}, &tls.Config{}, errVersion.Error()},
+		"an older server":   {&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}, &tls.Config{MaxVersion: tls.VersionTLS12}, "protocol version"},
+	} {
+		ours, theirs := dial(t)
+		c.server.Certificates, c.cfg.ServerName = []tls.Certificate{cert}, "test"
+		go tls.Server(theirs, c.server).HandshakeContext(t.Context())
+		s, err := Handshake(t.Context(), ours, c.cfg)
+		if s != nil || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v; want %s", what, err, c.want)
+		}
+	}
+	ours, theirs := dial(t)
+	theirs.Write([]byte("\x16\x03\x03\x00\x50 not all of it"))
+	theirs.Close()
+	if s, err := Handshake(t.Context(), ours, &tls.Config{ServerName: "test", MinVersion: tls.VersionTLS13}); s != nil || err == nil {
+		t.Errorf("the peer ends within a record: %v", err)
+	}
+}
+
+func TestHandshakeEndsWithContext(t *testing.T) {
+	ours, theirs := dial(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := Handshake(ctx, ours, &tls.Config{ServerName: "test", MinVersion: tls.VersionTLS13})
+		failed <- err
+	}()
+	if _, err := io.ReadFull(theirs, make([]byte, HeaderSize)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// TestHandshakeConn: crypto/tls gets one record at a time, however much it asks
+// for, and nothing once the connection is taken from it.
+func TestHandshakeConn(t *testing.T) {
+	ours, theirs := dial(t)
+	theirs.Write([]byte("\x16\x03\x03\x00\x03abc\x16\x03\x03\x00\x00\x17\x03\x03\x00\x02xy"))
+	c := &handshakeConn{Conn: ours}
+	p := make([]byte, 100)
+	for _, want := range []string{"\x16\x03\x03\x00\x03", "abc", "\x16\x03\x03\x00\x00", "\x17\x03\x03\x00\x02"} {
+		if n, err := c.Read(p); err != nil || string(p[:n]) != want {
+			t.Errorf("read %q, %v; want %q", p[:n], err, want)
+		}
+	}
+	if err := c.take(); !errors.Is(err, errLeftOver) {
+		t.Errorf("taken within a record: %v", err)
+	}
+	if ours.read != 18 {
+		t.Errorf("%d bytes were read, want 18", ours.read)
+	}
+	if n, err := c.Read(p); n != 0 || !errors.Is(err, errTaken) {
+		t.Errorf("read when taken: %d, %v", n, err)
+	}
+	if n, err := c.Write(p); n != 0 || !errors.Is(err, errTaken) {
+		t.Errorf("wrote when taken: %d, %v", n, err)
+	}
+}
+
+// TestTrafficSecretsMissing: a session without secrets, or another layout of
+// tls.Conn than the expected one, is an error and never an empty secret.
+func TestTrafficSecretsMissing(t *testing.T) {
+	if client, server, err := trafficSecrets(&tls.Conn{}); !errors.Is(err, errTrafficSecrets) || client != nil || server != nil {
+		t.Errorf("before the handshake: %x, %x, %v", client, server, err)
+	}
+	for _, layout := range []any{struct{}{}, struct{ trafficSecret string }{"x"}, "out", new(int)} {
+		if got := trafficSecret(reflect.ValueOf(layout)); got != nil {
+			t.Errorf("%T: %x", layout, got)
+		}
+	}
+	if got := trafficSecret(reflect.Value{}); got != nil {
+		t.Errorf("no such field: %x", got)
+	}
+}

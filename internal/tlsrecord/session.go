@@ -1,0 +1,291 @@
+// Package tlsrecord is the record layer of a TLS 1.3 client (RFC 8446, section
+// 5). crypto/tls does the handshake; from its end on this package seals and
+// opens, in memory that the caller chooses. A message can so be sealed where it
+// lies, in secret memory, and opened where it was read to. crypto/tls would copy
+// it into a buffer in the heap.
+//
+// Open does no input: the caller reads records, as far ahead as it likes, and
+// sees all that was read and not yet opened.
+package tlsrecord
+
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+)
+
+// Sizes in bytes.
+const (
+	// HeaderSize is the size of a record's header.
+	HeaderSize = 5
+	// Overhead is what a record is longer than its plaintext, without padding.
+	Overhead = HeaderSize + 1 + tagSize
+	// MaxPlaintext is the longest plaintext of a record (RFC 8446, section 5.1).
+	MaxPlaintext = 1 << 14
+	// MaxRecord is the size of the longest record (RFC 8446, section 5.2).
+	MaxRecord = HeaderSize + MaxPlaintext + 256
+)
+
+// Content types (RFC 8446, section 5.1).
+const (
+	typeAlert           = 21
+	typeHandshake       = 22
+	typeApplicationData = 23
+)
+
+// Handshake messages and alerts that may follow the handshake (RFC 8446,
+// sections 4.6 and 6).
+const (
+	newSessionTicket = 4
+	keyUpdate        = 24
+
+	closeNotify  = 0
+	userCanceled = 90
+)
+
+const (
+	// maxIdleRecords bounds the records in a row that bring no data.
+	maxIdleRecords = 32
+	// updateAfter is the number of records after which we change our own keys:
+	// less than what AES-GCM is safe for (RFC 8446, section 5.5).
+	updateAfter = 1 << 24
+)
+
+var (
+	errHeader     = errors.New("a TLS record was expected; this is none, or one of a forbidden size")
+	errUnexpected = errors.New("a TLS record of a kind that must not follow the handshake")
+	errIdle       = errors.New("too many TLS records without data")
+)
+
+// Session is the record layer of one connection. One goroutine may call Open
+// while others write.
+type Session struct {
+	in      *keys
+	message message // being received
+	idle    int     // records in a row without data
+	readErr error   // of every further Open
+
+	updateDue atomic.Bool // the peer has asked for new keys of ours
+
+	mu       sync.Mutex // over what follows: numbers must reach the wire in their order
+	w        io.Writer
+	out      *keys
+	writeErr error // of every further write
+}
+
+// newSession returns a session with the secrets of both directions, which it
+// clears.
+func newSession(w io.Writer, suite uint16, client, server []byte) (*Session, error) {
+	in, err := newKeys(suite, server)
+	if err != nil {
+		clear(client)
+		return nil, err
+	}
+	out, err := newKeys(suite, client)
+	if err != nil {
+		return nil, err
+	}
+	return &Session{in: in, w: w, out: out}, nil
+}
+
+// Size returns the size of the record that p begins with: 0 if p is shorter
+// than a header, more than len(p) if the record is not whole.
+func Size(p []byte) (int, error) {
+	if len(p) < HeaderSize {
+		return 0, nil
+	}
+	n := HeaderSize + int(binary.BigEndian.Uint16(p[3:]))
+	if p[0] != typeApplicationData || n < Overhead || n > MaxRecord {
+		return 0, errHeader
+	}
+	return n, nil
+}
+
+// Open opens one record, of the size that Size has returned, in place. It
+// returns the application data, a part of record, which is empty for a record
+// that serves the session itself. io.EOF means that the peer has ended its side
+// by close_notify; any other error is the session's end, too. It blocks never,
+// and leaves no plaintext in registers.
+func (s *Session) Open(record []byte) (data []byte, err error) {
+	if s.readErr == nil {
+		data, s.readErr = s.open(record)
+		secret.Scrub()
+	}
+	return data, s.readErr
+}
+
+func (s *Session) open(record []byte) ([]byte, error) {
+	text, contentType, err := s.in.open(record)
+	if err != nil {
+		return nil, err
+	}
+	if contentType != typeHandshake && s.message.begun() {
+		return nil, errUnexpected // RFC 8446, section 5.1
+	}
+	if contentType == typeApplicationData && len(text) > 0 {
+		s.idle = 0
+		return text, nil
+	}
+	if s.idle++; s.idle > maxIdleRecords {
+		return nil, errIdle
+	}
+	switch contentType {
+	case typeApplicationData:
+		return nil, nil
+	case typeHandshake:
+		return nil, s.handshake(text)
+	case typeAlert:
+		return nil, alert(text)
+	}
+	return nil, errUnexpected
+}
+
+// alert returns the error that an alert stands for.
+func alert(text []byte) error {
+	switch {
+	case len(text) != 2:
+		return errUnexpected
+	case text[1] == closeNotify:
+		return io.EOF
+	case text[1] == userCanceled: // Java sends it before close_notify; crypto/tls ignores it as well
+		return nil
+	}
+	return fmt.Errorf("the peer has ended the TLS session: %w", tls.AlertError(text[1]))
+}
+
+// message is a handshake message of which the first bytes have arrived.
+type message struct {
+	head [4]byte // type and length
+	have int     // bytes of head
+	left int     // bytes of the body still to come
+}
+
+func (m *message) begun() bool { return m.have > 0 }
+
+// take removes from p what belongs to the message, and reports whether its head
+// is known.
+func (m *message) take(p []byte) (rest []byte, known bool) {
+	if m.have == len(m.head) {
+		return p, true
+	}
+	n := copy(m.head[m.have:], p)
+	if m.have += n; m.have < len(m.head) {
+		return nil, false
+	}
+	m.left = int(binary.BigEndian.Uint32(m.head[:]) & 0xffffff)
+	return p[n:], true
+}
+
+// handshake receives the content of a handshake record: tickets, which are
+// skipped, and key updates. A message may span records; after a key update the
+// record must end (RFC 8446, section 5.1).
+func (s *Session) handshake(p []byte) error {
+	if len(p) == 0 {
+		return errUnexpected
+	}
+	m := &s.message
+	for len(p) > 0 {
+		var known bool
+		if p, known = m.take(p); !known {
+			return nil
+		}
+		switch {
+		case m.head[0] == newSessionTicket:
+			n := min(m.left, len(p))
+			p, m.left = p[n:], m.left-n
+		case m.head[0] != keyUpdate || m.left != 1 || len(p) > 1:
+			return errUnexpected
+		case len(p) == 1:
+			*m = message{}
+			return s.updateIn(p[0])
+		}
+		if m.left == 0 {
+			*m = message{}
+		}
+	}
+	return nil
+}
+
+// updateIn changes the keys of the records that we receive. Where the peer
+// wants ours to change as well, they do before the next record that we send.
+func (s *Session) updateIn(request byte) error {
+	if request > 1 {
+		return errUnexpected
+	}
+	if request == 1 {
+		s.updateDue.Store(true)
+	}
+	return s.in.update()
+}
+
+// WriteInPlace sends the n bytes at buf[HeaderSize:] as one record, which it
+// seals where they are, and writes; buf must have room for n + Overhead bytes,
+// and holds the record afterwards. n is at most MaxPlaintext. Of the plaintext
+// nothing is left in memory or registers when the write begins, which may
+// block.
+func (s *Session) WriteInPlace(buf []byte, n int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.send(buf, n, typeApplicationData)
+}
+
+// Write sends p, which is not secret, in as many records as it needs. It is
+// io.Writer's.
+func (s *Session) Write(p []byte) (n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	buf := buffers.Get().(*[MaxPlaintext + Overhead]byte)
+	defer buffers.Put(buf)
+	for n < len(p) {
+		m := copy(buf[HeaderSize:HeaderSize+MaxPlaintext], p[n:])
+		if err := s.send(buf[:], m, typeApplicationData); err != nil {
+			return n, err
+		}
+		n += m
+	}
+	return n, nil
+}
+
+var buffers = sync.Pool{New: func() any { return new([MaxPlaintext + Overhead]byte) }}
+
+// CloseWrite sends close_notify: nothing may be written after it.
+func (s *Session) CloseWrite() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	buf := [2 + Overhead]byte{HeaderSize: 1, closeNotify} // level: warning
+	if err := s.send(buf[:], 2, typeAlert); err != nil {
+		return err
+	}
+	s.writeErr = io.ErrClosedPipe
+	return nil
+}
+
+// send seals a record in place and writes it, after a key update if one is due.
+func (s *Session) send(buf []byte, n int, contentType byte) error {
+	if s.writeErr == nil && (s.updateDue.Swap(false) || s.out.seq >= updateAfter) {
+		update := [5 + Overhead]byte{HeaderSize: keyUpdate, 0, 0, 1, 0} // none is asked for
+		if s.writeErr = s.seal(update[:], 5, typeHandshake); s.writeErr == nil {
+			s.writeErr = s.out.update()
+		}
+	}
+	if s.writeErr == nil {
+		s.writeErr = s.seal(buf, n, contentType)
+	}
+	return s.writeErr
+}
+
+func (s *Session) seal(buf []byte, n int, contentType byte) error {
+	record, err := s.out.seal(buf, n, contentType)
+	if err != nil {
+		return err
+	}
+	secret.Scrub()
+	_, err = s.w.Write(record)
+	return err
+}

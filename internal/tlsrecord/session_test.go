@@ -1,0 +1,403 @@
+package tlsrecord
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"io"
+	"testing"
+)
+
+func hmacSHA256(key, data []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write(data)
+	return h.Sum(nil)
+}
+
+// peer is the server's side of a session.
+type peer struct{ in, out *keys }
+
+// pair returns a session, its peer, and what the session writes.
+func pair(suite uint16) (*Session, *peer, *bytes.Buffer) {
+	wire := &bytes.Buffer{}
+	s := must(newSession(wire, suite, traffic(suite, 1), traffic(suite, 2)))
+	return s, &peer{must(newKeys(suite, traffic(suite, 1))), must(newKeys(suite, traffic(suite, 2)))}, wire
+}
+
+// record seals one with so many bytes of padding.
+func (p *peer) record(text string, contentType byte, padding int) []byte {
+	n := len(text) + padding
+	buf := make([]byte, n+Overhead)
+	copy(buf[HeaderSize:], text)
+	if padding > 0 { // its last byte stands where the type usually does
+		buf[HeaderSize+len(text)], contentType = contentType, 0
+	}
+	return must(p.out.seal(buf, n, contentType))
+}
+
+// next takes one record from wire and opens it.
+func (p *peer) next(t *testing.T, wire *bytes.Buffer) (string, byte) {
+	t.Helper()
+	n, err := Size(wire.Bytes())
+	if n == 0 || n > wire.Len() || err != nil {
+		t.Fatalf("no record in %x: %v", wire.Bytes(), err)
+	}
+	text, contentType, err := p.in.open(wire.Next(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text), contentType
+}
+
+const (
+	ticket      = "\x04\x00\x00\x05stuff"
+	updateOurs  = "\x18\x00\x00\x01\x00" // the sender's keys alone
+	updateBoth  = "\x18\x00\x00\x01\x01" // and asks for the receiver's
+	certRequest = "\x0d\x00\x00\x01\x00"
+)
+
+// TestRecordsWithoutData: tickets, in whatever pieces, empty records, padding
+// and the alert that Java sends do no harm.
+func TestRecordsWithoutData(t *testing.T) {
+	for _, suite := range allSuites {
+		s, p, _ := pair(suite)
+		for _, r := range []struct {
+			text string
+			typ  byte
+			want string
+		}{
+			{ticket, typeHandshake, ""},
+			{ticket + ticket, typeHandshake, ""},
+			{ticket[:1], typeHandshake, ""}, {ticket[1:6], typeHandshake, ""}, {ticket[6:] + ticket[:3], typeHandshake, ""}, {ticket[3:], typeHandshake, ""},
+			{"\x04\x00\x00\x00", typeHandshake, ""},
+			{"", typeApplicationData, ""},
+			{"first", typeApplicationData, "first"},
+			{"\x01\x5a", typeAlert, ""},
+			{"\x00", typeApplicationData, "\x00"},
+		} {
+			for _, padding := range []int{0, 1, 255} {
+				if data, err := s.Open(p.record(r.text, r.typ, padding)); err != nil || string(data) != r.want {
+					t.Fatalf("%#x: %q with %d bytes of padding: %q, %v", suite, r.text, padding, data, err)
+				}
+				if r.text != ticket && r.typ == typeHandshake {
+					break // pieces are not to be repeated
+				}
+			}
+		}
+	}
+}
+
+// TestOpenRefuses: everything else ends the session, for good.
+func TestOpenRefuses(t *testing.T) {
+	sealed := func(text string, typ byte) func(*peer) []byte {
+		return func(p *peer) []byte { return p.record(text, typ, 0) }
+	}
+	alertError := func(n tls.AlertError) error { return n }
+	for what, c := range map[string]struct {
+		record func(*peer) []byte
+		want   error
+	}{
+		"another request":      {sealed(certRequest, typeHandshake), errUnexpected},
+		"an empty handshake":   {sealed("", typeHandshake), errUnexpected},
+		"an empty alert":       {sealed("", typeAlert), errUnexpected},
+		"a long alert":         {sealed("\x01\x00\x00", typeAlert), errUnexpected},
+		"a fatal alert":        {sealed("\x02\x28", typeAlert), alertError(40)},
+		"an unknown type":      {sealed("x", 99), errUnexpected},
+		"change_cipher_spec":   {sealed("\x01", 20), errUnexpected},
+		"a long update":        {sealed("\x18\x00\x00\x02\x01\x01", typeHandshake), errUnexpected},
+		"an empty update":      {sealed("\x18\x00\x00\x00", typeHandshake), errUnexpected},
+		"an unknown update":    {sealed("\x18\x00\x00\x01\x02", typeHandshake), errUnexpected},
+		"more after an update": {sealed(updateOurs+ticket, typeHandshake), errUnexpected},
+		"an update after more": {sealed(ticket+updateOurs+updateOurs, typeHandshake), errUnexpected},
+		"nothing but padding":  {func(p *peer) []byte { return p.record("", 0, 5) }, errNoType},
+		"a record left out": {func(p *peer) []byte {
+			p.record("x", typeApplicationData, 0)
+			return p.record("x", typeApplicationData, 0)
+		}, errBadRecord},
+		"keys of another":       {func(p *peer) []byte { p.out.update(); return p.record("x", typeApplicationData, 0) }, errBadRecord},
+		"the session's own":     {func(p *peer) []byte { p.out = p.in; return p.record("x", typeApplicationData, 0) }, errBadRecord},
+		"a byte more than 2^14": {tooLong, errOverflow},
+	} {
+		for _, suite := range allSuites {
+			s, p, _ := pair(suite)
+			for range 2 { // nothing opens any more
+				if data, err := s.Open(c.record(p)); len(data) > 0 || !errors.Is(err, c.want) {
+					t.Errorf("%#x: %s: %q, %v; want %v", suite, what, data, err, c.want)
+				}
+			}
+			if data, err := s.Open(p.record("x", typeApplicationData, 0)); len(data) > 0 || err == nil || err == io.EOF {
+				t.Errorf("%#x: %s: the session lives on: %q, %v", suite, what, data, err)
+			}
+		}
+	}
+}
+
+// tooLong is a record that is short enough as a whole and holds too much.
+func tooLong(p *peer) []byte {
+	p.out.number()
+	header := []byte{typeApplicationData, 3, 3, 0x40, 18}
+	text := append(make([]byte, MaxPlaintext+1), typeApplicationData)
+	return p.out.aead.Seal(bytes.Clone(header), p.out.nonce[:], text, header)
+}
+
+// TestInterleaved: no other record comes within a handshake message.
+func TestInterleaved(t *testing.T) {
+	for _, typ := range []byte{typeApplicationData, typeAlert} {
+		s, p, _ := pair(allSuites[0])
+		if _, err := s.Open(p.record(ticket[:6], typeHandshake, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if data, err := s.Open(p.record("\x01\x00", typ, 0)); len(data) > 0 || !errors.Is(err, errUnexpected) {
+			t.Errorf("type %d: %q, %v", typ, data, err)
+		}
+	}
+}
+
+// TestIdleRecords: their number in a row is bounded, and starts again with data.
+func TestIdleRecords(t *testing.T) {
+	for what, record := range map[string]func(*peer) []byte{
+		"empty":   func(p *peer) []byte { return p.record("", typeApplicationData, 0) },
+		"tickets": func(p *peer) []byte { return p.record(ticket, typeHandshake, 0) },
+		"updates": func(p *peer) []byte { defer p.out.update(); return p.record(updateBoth, typeHandshake, 0) },
+	} {
+		s, p, _ := pair(allSuites[0])
+		for range 2 {
+			for range maxIdleRecords {
+				if _, err := s.Open(record(p)); err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+			}
+			if data, err := s.Open(p.record("x", typeApplicationData, 0)); err != nil || string(data) != "x" {
+				t.Fatalf("%s: %q, %v", what, data, err)
+			}
+		}
+		var err error
+		for range maxIdleRecords + 1 {
+			_, err = s.Open(record(p))
+		}
+		if !errors.Is(err, errIdle) {
+			t.Errorf("%s: %v after %d records without data", what, err, maxIdleRecords+1)
+		}
+	}
+}
+
+// TestAfterCloseNotify: what follows the end is not read.
+func TestAfterCloseNotify(t *testing.T) {
+	s, p, _ := pair(allSuites[0])
+	for _, r := range [][]byte{p.record("\x01\x00", typeAlert, 0), p.record("x", typeApplicationData, 0)} {
+		if data, err := s.Open(r); len(data) > 0 || err != io.EOF {
+			t.Errorf("%q, %v; want io.EOF", data, err)
+		}
+	}
+}
+
+// TestKeyUpdate: the peer's keys change at once, ours only if that was asked
+// for, once, and before the next data.
+func TestKeyUpdate(t *testing.T) {
+	for _, suite := range allSuites {
+		s, p, wire := pair(suite)
+		open := func(text string, typ byte, want string) {
+			t.Helper()
+			if data, err := s.Open(p.record(text, typ, 0)); err != nil || string(data) != want {
+				t.Fatalf("%#x: %q: %q, %v", suite, text, data, err)
+			}
+		}
+		sends := func(text string, typ byte) {
+			t.Helper()
+			if got, gotType := p.next(t, wire); got != text || gotType != typ {
+				t.Errorf("%#x: sent %q of type %d, want %q", suite, got, gotType, text)
+			}
+		}
+		s.Write([]byte("before"))
+		sends("before", typeApplicationData)
+		open(updateOurs, typeHandshake, "")
+		p.out.update()
+		open("data", typeApplicationData, "data")
+		s.Write([]byte("same keys"))
+		sends("same keys", typeApplicationData)
+		for range 2 { // two requests, one answer
+			open(updateBoth[:4], typeHandshake, "")
+			open(updateBoth[4:], typeHandshake, "")
+			p.out.update()
+		}
+		open("data", typeApplicationData, "data")
+		if wire.Len() > 0 {
+			t.Errorf("%#x: sent %x before it had anything to say", suite, wire.Bytes())
+		}
+		s.Write([]byte("after"))
+		sends(updateOurs, typeHandshake)
+		p.in.update()
+		sends("after", typeApplicationData)
+		s.Write([]byte("once"))
+		sends("once", typeApplicationData)
+		if wire.Len() > 0 {
+			t.Errorf("%#x: sent %x as well", suite, wire.Bytes())
+		}
+	}
+}
+
+// TestOwnKeyUpdate: our keys change before a record number is reached up to
+// which the suite is safe.
+func TestOwnKeyUpdate(t *testing.T) {
+	s, p, wire := pair(allSuites[0])
+	s.out.seq, p.in.seq = updateAfter-1, updateAfter-1
+	s.Write([]byte("last"))
+	s.Write([]byte("first"))
+	for _, want := range []string{"last", updateOurs, "first"} {
+		got, _ := p.next(t, wire)
+		if got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+		if got == updateOurs {
+			p.in.update()
+		}
+	}
+}
+
+// TestWrite: messages of all sizes in records that are as large as they may be.
+func TestWrite(t *testing.T) {
+	for _, suite := range allSuites {
+		s, p, wire := pair(suite)
+		for _, n := range []int{0, 1, MaxPlaintext, MaxPlaintext + 1, 3*MaxPlaintext + 7} {
+			want := bytes.Repeat([]byte("0123456789"), n/10+1)[:n]
+			if m, err := s.Write(want); m != n || err != nil {
+				t.Errorf("%#x: wrote %d, %v; want %d", suite, m, err, n)
+			}
+			var got []byte
+			for wire.Len() > 0 {
+				text, _ := p.next(t, wire)
+				got = append(got, text...)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%#x: %d bytes were sent, want %d", suite, len(got), n)
+			}
+		}
+	}
+}
+
+// TestWriteInPlace: the record takes the plaintext's place before it is
+// written, and nothing beyond its end is touched.
+func TestWriteInPlace(t *testing.T) {
+	for _, suite := range allSuites {
+		buf := bytes.Repeat([]byte{0xee}, 200)
+		var seen []byte
+		w := writerFunc(func(p []byte) (int, error) {
+			seen = bytes.Clone(p)
+			if &p[0] != &buf[0] || bytes.Contains(buf, []byte("the key")) {
+				t.Errorf("%#x: sealed elsewhere, or not at all: %q", suite, buf)
+			}
+			return len(p), nil
+		})
+		s := must(newSession(w, suite, traffic(suite, 1), traffic(suite, 2)))
+		n := copy(buf[HeaderSize:], "the key")
+		if err := s.WriteInPlace(buf, n); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(buf[n+Overhead:], bytes.Repeat([]byte{0xee}, len(buf)-n-Overhead)) {
+			t.Errorf("%#x: wrote beyond the record: %x", suite, buf)
+		}
+		if text, typ, err := must(newKeys(suite, traffic(suite, 1))).open(seen); err != nil || string(text) != "the key" || typ != typeApplicationData {
+			t.Errorf("%#x: %q, %d, %v", suite, text, typ, err)
+		}
+		if err := s.WriteInPlace(make([]byte, MaxPlaintext+1+Overhead), MaxPlaintext+1); !errors.Is(err, errOverflow) {
+			t.Errorf("%#x: a record that is too long: %v", suite, err)
+		}
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestWriteFails: after a failed write nothing is sealed any more: the peer
+// could not open it, and the number would be another's.
+func TestWriteFails(t *testing.T) {
+	broken, calls := errors.New("broken"), 0
+	s := must(newSession(writerFunc(func(p []byte) (int, error) { calls++; return 3, broken }), allSuites[0], traffic(allSuites[0], 1), traffic(allSuites[0], 2)))
+	for range 2 {
+		if n, err := s.Write([]byte("text")); n != 0 || err != broken {
+			t.Errorf("%d, %v", n, err)
+		}
+		if err := s.CloseWrite(); err != broken {
+			t.Errorf("close_notify: %v", err)
+		}
+	}
+	if calls != 1 || s.out.seq != 1 {
+		t.Errorf("%d writes, %d numbers used; want 1 each", calls, s.out.seq)
+	}
+}
+
+// TestSize: what is no record, or too small or too large for one, is refused
+// before it is read.
+func TestSize(t *testing.T) {
+	for _, c := range []struct {
+		header string
+		want   int
+		ok     bool
+	}{
+		{"", 0, true},
+		{"\x17\x03\x03\x00", 0, true},
+		{"\x17\x03\x03\x00\x11", 22, true},
+		{"\x17\x03\x03\x41\x00 and more", MaxRecord, true},
+		{"\x17\x03\x03\x00\x10", 0, false}, // no room for a type
+		{"\x17\x03\x03\x41\x01", 0, false},
+		{"\x17\x03\x03\xff\xff", 0, false},
+		{"\x15\x03\x03\x00\x20", 0, false}, // plaintext alert
+		{"\x14\x03\x03\x00\x20", 0, false},
+		{"\x16\x03\x03\x00\x20", 0, false},
+		{"HTTP/1.1 400", 0, false},
+	} {
+		if n, err := Size([]byte(c.header)); n != c.want || (err == nil) != c.ok || err != nil && !errors.Is(err, errHeader) {
+			t.Errorf("%q: %d, %v", c.header, n, err)
+		}
+	}
+}
+
+// FuzzOpen: whatever a peer sends in records of whatever kind and padding, what
+// is opened is what was sealed as data before the first record that is not
+// allowed, and a record of which a bit was changed does not open.
+func FuzzOpen(f *testing.F) {
+	f.Add([]byte("\x17\x00\x03abc\x16\x04\x05\x18\x00\x00\x01\x01\x17\x01\x01z"), uint16(0), uint8(0))
+	f.Add([]byte("\x17\x00\x03abc\x15\x00\x02\x01\x00"), uint16(9), uint8(1))
+	f.Add([]byte("\x16\x00\x04\x04\x00\x00\x02\x16\x00\x02xy\x17\x09\x01z"), uint16(300), uint8(2))
+	f.Fuzz(func(t *testing.T, script []byte, flip uint16, suite uint8) {
+		s, p, _ := pair(allSuites[int(suite)%len(allSuites)])
+		var want, got []byte
+		for len(script) >= 3 {
+			typ, padding, n := script[0], int(script[1]), min(int(script[2]), len(script)-3)
+			text := string(script[3 : 3+n])
+			script = script[3+n:]
+			if typ == 0 { // padding: the type is the last byte before it
+				continue
+			}
+			data, err := s.Open(p.record(text, typ, padding))
+			if err != nil {
+				if len(data) > 0 {
+					t.Fatal("data beside an error")
+				}
+				break
+			}
+			if typ == typeApplicationData {
+				want = append(want, text...)
+			}
+			got = append(got, data...)
+			if typ == typeHandshake && s.in.seq == 0 {
+				p.out.update()
+			}
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatalf("opened %q, sealed %q", got, want)
+		}
+		record := p.record("text", typeApplicationData, 0)
+		bit := int(flip) % (8 * len(record))
+		record[bit/8] ^= 1 << (bit % 8)
+		if n, err := Size(record); err != nil || n != len(record) {
+			return // seen before it is opened
+		}
+		if data, err := s.Open(record); len(data) > 0 || err == nil {
+			t.Fatalf("a record with bit %d changed opens: %q", bit, data)
+		}
+	})
+}
