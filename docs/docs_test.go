@@ -23,7 +23,8 @@ const module = "github.com/responses-api-proxy/responses-api-proxy/"
 var mayImport = map[string][]string{
 	"internal/harden":     nil,
 	"internal/secret":     nil,
-	"internal/listen":     nil,
+	"internal/safefile":   nil,
+	"internal/listen":     {"internal/safefile"},
 	"internal/http1":      nil,
 	"internal/memscan":    nil,
 	"internal/fakeopenai": nil,
@@ -34,7 +35,7 @@ var mayImport = map[string][]string{
 	"internal/metrics":    {"internal/audit", "internal/listen"},
 	"internal/jail":       {"internal/harden"},
 	"internal/verify":     {"internal/memscan", "internal/peer", "internal/proxy"},
-	"internal/budget":     nil,
+	"internal/budget":     {"internal/safefile"},
 	"internal/admit":      {"internal/audit", "internal/http1", "internal/peer"},
 	"internal/dump":       {"internal/http1"},
 	"internal/websocket":  {"internal/http1"},

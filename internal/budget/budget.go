@@ -92,11 +92,10 @@ func open(c Config, pause time.Duration) (*Book, error) {
 // load opens the store and writes back what it has read: what cannot be
 // written is better known at the start.
 func (b *Book) load(file string, also []uint32) error {
-	s, err := openStore(file)
+	s, err := openStore(file, also)
 	if err != nil {
 		return err
 	}
-	s.also = also
 	if b.spent, err = s.load(); err == nil {
 		err = s.save(format(b.spent))
 	}

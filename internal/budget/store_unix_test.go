@@ -67,20 +67,6 @@ func TestModes(t *testing.T) {
 	}
 }
 
-func TestOwners(t *testing.T) {
-	for _, c := range []struct {
-		owner, self uint32
-		ok          bool
-	}{
-		{1000, 1000, true}, {0, 1000, true}, {0, 0, true},
-		{1001, 1000, false}, {1000, 0, false}, {65534, 1000, false},
-	} {
-		if err := judgeMode(c.owner, c.self, 0o600); (err == nil) != c.ok {
-			t.Errorf("owner %d, self %d: %v", c.owner, c.self, err)
-		}
-	}
-}
-
 func TestForeignFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
 	write(t, file, 0o600)

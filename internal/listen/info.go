@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 )
 
-// Info is the file that tells where the proxy listens.
+// Info is the file that names the port on which the proxy listens.
 type Info struct {
 	path string
 	file *os.File // for writing
@@ -31,14 +33,13 @@ func (i *Info) close() {
 	}
 }
 
-// PrepareInfo opens path and empties it. Missing folders are made. The file's
-// folder need not be writable if the file is there. In folders that everybody
-// may write to (sticky, like /tmp) it neither follows a link nor fills a file
-// that another user has put there, wherever on the path.
+// PrepareInfo opens path and empties it; see [safefile.OpenInPlace] for what it
+// trusts. Missing directories are made. The file's directory need not be
+// writable if the file is there.
 func PrepareInfo(path string) (*Info, error) {
 	i := &Info{path: path}
 	var err error
-	if i.file, i.read, err = openInfo(path); err != nil {
+	if i.file, i.read, err = safefile.OpenInPlace(path); err != nil {
 		return nil, infoError(err)
 	}
 	return i, nil

@@ -26,6 +26,9 @@ const (
 
 const nobody = 65534
 
+// maxLinks is how many links Linux follows, and so do we.
+const maxLinks = 40
+
 // line is what WriteInfo must write for writeInfo's port and pid.
 const line = "{\"port\":41535,\"pid\":22540}\n"
 
@@ -339,6 +342,32 @@ func TestInfoRefusesPlantedLinks(t *testing.T) {
 			if _, err := os.Lstat(filepath.Dir(victim) + "/new"); err == nil {
 				t.Error("the link's target was made")
 			}
+		})
+	}
+}
+
+// TestInfoRefusesHardLinks: a hard link to a file of root's passes for root's
+// own file, where protected_hardlinks is off.
+func TestInfoRefusesHardLinks(t *testing.T) {
+	for name, c := range map[string]struct {
+		mode  os.FileMode
+		owner int
+	}{
+		"sticky":                  {0o777 | os.ModeSticky, 0},
+		"others may write":        {0o777, 0},
+		"another user's":          {0o755, nobody},
+		"another user's, private": {0o700, nobody},
+	} {
+		t.Run(name, func(t *testing.T) {
+			victim := filepath.Join(openDir(t, 0o755), "victim")
+			put(t, victim, "precious", 0o644)
+			dir := openDir(t, c.mode)
+			if err := os.Link(victim, dir+"/info"); err != nil {
+				t.Fatal(err)
+			}
+			give(t, c.owner, dir)
+			refused(t, dir+"/info", dir+"/info", victim)
+			mustWrite(t, dir+"/own")
 		})
 	}
 }

@@ -250,7 +250,7 @@ func TestUnixRefusesOthersLock(t *testing.T) {
 	dir := sockDir(t)
 	put(t, dir+"/.s.lock", "", 0o666)
 	give(t, nobody, dir+"/.s.lock")
-	unixFails(t, UnixConfig{Path: dir + "/s"}, "no file of ours (uid 65534)")
+	unixFails(t, UnixConfig{Path: dir + "/s"}, ".s.lock belongs to another user (uid 65534)")
 	holds(t, dir, ".s.lock")
 }
 
@@ -300,7 +300,7 @@ func TestUnixHiddenFolder(t *testing.T) {
 	mkdir(t, dir+"/hidden", 0o700)
 	mkdir(t, dir+"/hidden/in", 0o755)
 	got := said(t, as(nobody, nobody), "unix", dir+"/hidden/in/s")
-	if !strings.Contains(got, "cannot go into the folder "+dir+"/hidden") || !strings.Contains(got, "permission denied") {
+	if !strings.Contains(got, "cannot go into the directory "+dir+"/hidden") || !strings.Contains(got, "permission denied") {
 		t.Error(got)
 	}
 }
@@ -388,7 +388,7 @@ func inNamespace(outer int) *syscall.SysProcAttr {
 func TestUnixInUserNamespaceWithoutRoot(t *testing.T) {
 	needRoot(t)
 	path := openDir(t, 0o777|os.ModeSticky) + "/s"
-	if got := said(t, inNamespace(4242), "unix", path); !strings.Contains(got, "the folder / belongs to another user (uid 65534)") {
+	if got := said(t, inNamespace(4242), "unix", path); !strings.Contains(got, "the directory / belongs to another user (uid 65534)") {
 		t.Error(got)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 )
 
 // maxUnixPath is how long a socket's path may be: the kernel's field for it,
@@ -22,11 +24,11 @@ const maxUnixPath = len(unix.RawSockaddrUnix{}.Path) - 1
 // path. They hold the lock for a few system calls only.
 const lockWait = 10 * time.Second
 
-// entry is a name in a folder that was found to be safe and is held open.
+// entry is a name in a directory that was found to be safe and is held open.
 type entry struct {
-	path string      // as it was given
-	dir  int         // the folder
-	name string      // in it
+	path string // as it was given
+	dir  *safefile.Dir
+	name string      // in dir
 	made unix.Stat_t // our socket, once there is one
 }
 
@@ -53,14 +55,14 @@ func openEntry(path string) (*entry, error) {
 	case path == "":
 		return nil, errors.New("the path is empty; name a file for the socket")
 	case path[0] == '@' || strings.Contains(path, "\x00"):
-		return nil, errors.New("it has no mode that could keep other users out, being an abstract name; use a path in a folder")
+		return nil, errors.New("it has no mode that could keep other users out, being an abstract name; use a path in a directory")
 	case len(path) > maxUnixPath:
 		return nil, fmt.Errorf("the path has %d bytes, and the kernel takes %d at most; choose a shorter one", len(path), maxUnixPath)
 	case e.name == "" || e.name == "." || e.name == "..":
-		return nil, errors.New("the path names a folder; add a name for the socket")
+		return nil, errors.New("the path names a directory; add a name for the socket")
 	}
 	var err error
-	e.dir, err = openFolder(path[:slash+1])
+	e.dir, err = safefile.OpenDir(path[:slash+1], safefile.Walk{Trusted: true})
 	return e, err
 }
 
@@ -75,7 +77,7 @@ func (e *entry) listenLocked(cfg UnixConfig) (*UnixSocket, error) {
 	}
 	l, err := listenNarrow(e.path)
 	if err != nil {
-		return nil, fmt.Errorf("%w; check the folder, or choose another path", bare(err))
+		return nil, fmt.Errorf("%w; check the directory, or choose another path", bare(err))
 	}
 	// net would remove the path without asking whose it is by then.
 	l.SetUnlinkOnClose(false)
@@ -85,11 +87,11 @@ func (e *entry) listenLocked(cfg UnixConfig) (*UnixSocket, error) {
 	return &UnixSocket{l: l, own: e}, nil
 }
 
-// open lets in those whom cfg names. The folder is safe, so what is found at
+// open lets in those whom cfg names. The directory is safe, so what is found at
 // the name is what was bound there, and stays it.
 func (e *entry) open(cfg UnixConfig) error {
 	if err := e.stat(&e.made); err != nil {
-		return fmt.Errorf("the new socket is gone: %w; see what takes files out of its folder", err)
+		return fmt.Errorf("the new socket is gone: %w; see what takes files out of its directory", err)
 	}
 	mode, group := cfg.mode(uint32(os.Geteuid()))
 	if mode == 0o660 {
@@ -101,7 +103,7 @@ func (e *entry) open(cfg UnixConfig) error {
 			return fmt.Errorf("cannot give the socket to group %d: %w; choose another path", group, err)
 		}
 	}
-	if err := unix.Fchmodat(e.dir, e.name, mode, 0); err != nil {
+	if err := unix.Fchmodat(e.dir.FD(), e.name, mode, 0); err != nil {
 		return fmt.Errorf("cannot give the socket mode %04o: %w; choose another path", mode, err)
 	}
 	return nil
@@ -113,7 +115,7 @@ func (e *entry) give(group uint32) error {
 	if group == math.MaxUint32 {
 		return errors.New("there is no such group")
 	}
-	return unix.Fchownat(e.dir, e.name, -1, int(group), unix.AT_SYMLINK_NOFOLLOW)
+	return unix.Fchownat(e.dir.FD(), e.name, -1, int(group), unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // makeWay removes a dead socket of our own user. Anything else stays.
@@ -135,7 +137,7 @@ func (e *entry) makeWay() error {
 	if err := e.dead(); err != nil {
 		return err
 	}
-	if err := unix.Unlinkat(e.dir, e.name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := unix.Unlinkat(e.dir.FD(), e.name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("cannot remove the dead socket there: %w; remove it, or choose another path", err)
 	}
 	return nil
@@ -158,48 +160,22 @@ func (e *entry) dead() error {
 }
 
 // lock keeps others of our user from working on the same name. The lock is on a
-// file beside the socket that only we can open, for a lock on the folder could
+// file beside the socket that only we can open, for a lock on the directory could
 // be held by anybody who may read it. The file is gone afterwards; one that a
 // killed process leaves behind is used again.
 func (e *entry) lock(wait time.Duration) (unlock func(), err error) {
 	name := "." + e.name + ".lock"
 	for end := time.Now().Add(wait); ; time.Sleep(time.Millisecond) {
-		fd, err := e.tryLock(name)
+		held, err := e.dir.Lock(name)
 		switch {
 		case err == nil:
-			return func() {
-				unix.Unlinkat(e.dir, name, 0) // before it is unlocked: see tryLock
-				unix.Close(fd)
-			}, nil
-		case !errors.Is(err, unix.EWOULDBLOCK):
+			return func() { held.Remove() }, nil
+		case !errors.Is(err, safefile.ErrLocked):
 			return nil, fmt.Errorf("cannot lock %s beside it: %w; choose another path", name, err)
 		case time.Now().After(end):
 			return nil, fmt.Errorf("another process has been starting there for %v (it holds %s); stop that one, or choose another path", wait, name)
 		}
 	}
-}
-
-// tryLock returns EWOULDBLOCK if it should be tried again. A lock on a file that
-// its last holder has removed is none, for others lock the next file.
-func (e *entry) tryLock(name string) (fd int, err error) {
-	fd, err = unix.Openat(e.dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return -1, err
-	}
-	var held, there unix.Stat_t
-	if err = unix.Fstat(fd, &held); err == nil && (held.Uid != uint32(os.Geteuid()) || held.Mode&unix.S_IFMT != unix.S_IFREG) {
-		err = fmt.Errorf("it is no file of ours (uid %d)", held.Uid)
-	}
-	if err == nil {
-		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-	}
-	if err == nil && (unix.Fstatat(e.dir, name, &there, unix.AT_SYMLINK_NOFOLLOW) != nil || !same(&held, &there)) {
-		err = unix.EWOULDBLOCK
-	}
-	if err != nil {
-		unix.Close(fd)
-	}
-	return fd, err
 }
 
 // remove removes our socket, and nothing else that may be there by now. Other
@@ -208,8 +184,8 @@ func (e *entry) tryLock(name string) (fd int, err error) {
 func (e *entry) remove() error {
 	var st unix.Stat_t
 	err := e.stat(&st)
-	if err == nil && same(&st, &e.made) {
-		err = unix.Unlinkat(e.dir, e.name, 0)
+	if err == nil && safefile.Same(&st, &e.made) {
+		err = unix.Unlinkat(e.dir.FD(), e.name, 0)
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("cannot remove %s: %w; remove it by hand", e.path, err)
@@ -218,12 +194,10 @@ func (e *entry) remove() error {
 }
 
 func (e *entry) stat(st *unix.Stat_t) error {
-	return unix.Fstatat(e.dir, e.name, st, unix.AT_SYMLINK_NOFOLLOW)
+	return unix.Fstatat(e.dir.FD(), e.name, st, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func (e *entry) close() { unix.Close(e.dir) }
-
-func same(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
+func (e *entry) close() { e.dir.Close() }
 
 // bare takes off what net says around an error: the path once more.
 func bare(err error) error {

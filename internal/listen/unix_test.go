@@ -230,7 +230,7 @@ func closesOnExec(t *testing.T, name string, sc syscall.Conn) {
 
 func TestUnixClosesFolder(t *testing.T) {
 	s := mustUnix(t, UnixConfig{Path: sockDir(t) + "/s"})
-	flags, err := unix.FcntlInt(uintptr(s.own.dir), unix.F_GETFD, 0)
+	flags, err := unix.FcntlInt(uintptr(s.own.dir.FD()), unix.F_GETFD, 0)
 	if err != nil || flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("descriptor flags %#x, %v", flags, err)
 	}
@@ -256,11 +256,11 @@ func TestUnixBadPaths(t *testing.T) {
 		"@" + dir + "/s":            "abstract",
 		"\x00name":                  "abstract",
 		dir + "/a\x00b":             "abstract",
-		dir + "/":                   "names a folder",
-		dir + "/.":                  "names a folder",
-		dir + "/..":                 "names a folder",
-		".":                         "names a folder",
-		"/":                         "names a folder",
+		dir + "/":                   "names a directory",
+		dir + "/.":                  "names a directory",
+		dir + "/..":                 "names a directory",
+		".":                         "names a directory",
+		"/":                         "names a directory",
 		dir + "/missing/s":          dir + "/missing does not exist",
 		dir + "/missing/a/s":        dir + "/missing does not exist",
 		dir + "/file/s":             dir + "/file: not a directory",
@@ -526,7 +526,7 @@ func folderRule(t *testing.T, parent, folder os.FileMode, culprit string) {
 	chmod(t, dir+"/p", parent)
 	cfg := UnixConfig{Path: dir + "/p/f/s"}
 	if culprit != "" {
-		unixFails(t, cfg, "others may write to the folder "+dir+culprit+" (mode ", "replace the socket")
+		unixFails(t, cfg, "others may write to the directory "+dir+culprit+" (mode ", "replace what is there")
 		holds(t, dir+"/p/f")
 		return
 	}
@@ -554,8 +554,8 @@ func TestUnixFolderBehindLinks(t *testing.T) {
 		s.Close()
 	}
 	for name, want := range map[string]string{
-		"tobad": "others may write to the folder " + dir + "/bad ", "intobad": "others may write to the folder " + dir + "/bad ",
-		"through": "others may write to the folder " + dir + "/bad ",
+		"tobad": "others may write to the directory " + dir + "/bad ", "intobad": "others may write to the directory " + dir + "/bad ",
+		"through": "others may write to the directory " + dir + "/bad ",
 		"loop":    "cannot follow the link", "gone": dir + "/nowhere does not exist",
 	} {
 		unixFails(t, UnixConfig{Path: dir + "/" + name + "/s"}, want)

@@ -1,0 +1,206 @@
+// Package safefile opens, locks and replaces files by name where other users may have a say about the name.
+//
+// A path is walked one name at a time, each name looked up in an open directory, so that every link and directory on it
+// is checked before it is relied upon. What is opened is checked by its descriptor. A [Dir] stays open: the file is found
+// where it was even if the directory is renamed, and a sandboxed process needs no other name.
+//
+// # What is trusted
+//
+// Root, the effective user and, for files, the users that the caller names as owners (the one that the process is about
+// to become). A directory is shared if others may write to it: its mode says so, sticky or not, or it belongs to anybody
+// but root and the effective user. This is the table of policies:
+//
+//	policy   for                    owner of a regular file  mode must not have  type          directories on the path
+//	InPlace  --server-info          any                      (any mode)          any           any
+//	Log      --audit, --log-file    trusted                  022                 any           any
+//	Private  --budget-file, locks   trusted                  077                 regular file  any
+//	         unix sockets           (no file)                                                  [Trusted]
+//
+// Under every policy, in a shared directory:
+//   - a link on the path, or a file of any type, must belong to a trusted user or to the directory's owner (the rule of
+//     protected_symlinks and protected_regular in proc_sys_fs(5), which are not switched on everywhere);
+//   - a regular file must have one hard link: another one may be anywhere (protected_hardlinks).
+//
+// A link in the place of the file itself is followed for InPlace, and refused otherwise. With [Trusted] directories,
+// each must belong to root or the effective user, and if others may write to it, it must be sticky; each link must belong
+// to root or the effective user.
+//
+// # Use
+//
+// [OpenAppend] opens a log and opens it again after a rotation, [OpenStore] locks a file that is replaced as a whole, and
+// [OpenInPlace] a file that is written once. [OpenDir] and [Dir.Lock] are for what is none of these. Outside of Unix only
+// the types are checked: who may write to a file is left to its access list.
+package safefile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+)
+
+// ErrLocked means that another process, or another lock of this one, has the file.
+var ErrLocked = errors.New("another process uses it")
+
+// Policy says which files are trusted; see the table.
+type Policy struct {
+	anyOwner bool
+	forbid   fs.FileMode
+	regular  bool
+}
+
+// The policies.
+var (
+	InPlace = Policy{anyOwner: true}
+	Log     = Policy{forbid: 0o022}
+	Private = Policy{forbid: 0o077, regular: true}
+)
+
+// Walk says how a path is walked. The zero value takes any directory, and no other than those that are there.
+type Walk struct {
+	// Trusted refuses directories and links through which others could replace what is there.
+	Trusted bool
+	// Make makes the directories that are missing, with mode 0755 less the umask.
+	Make bool
+	// Follow follows links in the place of the last name, too.
+	Follow bool
+}
+
+// nameError is an error that says what to do; it hides the system's words.
+type nameError struct {
+	text string
+	err  error
+}
+
+func (e *nameError) Error() string { return e.text }
+func (e *nameError) Unwrap() error { return e.err }
+
+// Appender is a file that is appended to, and opened again by its name when something has renamed it.
+type Appender struct {
+	dir    *Dir
+	name   string
+	owner  int
+	owners []uint32
+}
+
+// OpenAppend opens the file at path at its end, under the policy Log. A new one is made with mode 0600 and given to
+// owner, a uid, unless that is -1; owner is trusted. A FIFO is opened without waiting for a reader. torn reports whether
+// the file ends within a line; one that cannot be read counts as whole.
+func OpenAppend(path string, owner int) (a *Appender, f *os.File, torn bool, err error) {
+	dir, name, err := Parent(path, Walk{})
+	if err != nil {
+		return nil, nil, false, err
+	}
+	a = &Appender{dir: dir, name: name, owner: owner}
+	if owner >= 0 {
+		a.owners = []uint32{uint32(owner)}
+	}
+	if f, err = a.open(); err != nil {
+		dir.Close()
+		return nil, nil, false, err
+	}
+	return a, f, a.endsTorn(f), nil
+}
+
+// endsTorn reports whether f ends without a line feed.
+func (a *Appender) endsTorn(f *os.File) bool {
+	read, info := a.dir.openAgain(a.name, f)
+	if read == nil {
+		return false
+	}
+	defer read.Close()
+	var last [1]byte
+	if info.Size() == 0 {
+		return false
+	}
+	_, err := read.ReadAt(last[:], info.Size()-1)
+	return err == nil && last[0] != '\n'
+}
+
+// Close closes the directory, not the files that were opened.
+func (a *Appender) Close() error { return a.dir.Close() }
+
+// Store is a file that is replaced as a whole, under the policy Private. While it is open no other process can open it
+// as a Store. It needs to make, write and remove files in its directory, and nothing else.
+type Store struct {
+	dir    *Dir
+	lock   *Lock
+	sync   *os.File // the directory again, to be synced
+	name   string
+	temp   string
+	owners []uint32
+}
+
+// OpenStore locks the file at path by a file beside it, .NAME.lock, which stays there. owners are trusted. It returns
+// [ErrLocked] if another process has it. The file itself may be missing.
+func OpenStore(path string, owners ...uint32) (*Store, error) {
+	dir, name, err := Parent(path, Walk{})
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir, name: name, temp: "." + name + ".tmp", owners: owners}
+	if s.sync, err = dir.open(".", os.O_RDONLY, 0); err == nil {
+		s.lock, err = dir.Lock("."+name+".lock", owners...)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close unlocks the file.
+func (s *Store) Close() error {
+	var all error
+	if s.sync != nil {
+		all = s.sync.Close()
+	}
+	if s.lock != nil {
+		all = errors.Join(all, s.lock.Close())
+	}
+	return errors.Join(all, s.dir.Close())
+}
+
+// Write replaces the file: whoever reads it, after a crash too, finds the old text or the new one.
+func (s *Store) Write(text []byte) error {
+	err := s.writeTemp(text)
+	if err == nil {
+		err = s.dir.rename(s.temp, s.name)
+	}
+	if err == nil {
+		err = syncDir(s.sync)
+	}
+	return err
+}
+
+// writeTemp makes the next file. What a crash has left of the last one is removed; nobody else writes it, since we hold
+// the lock.
+func (s *Store) writeTemp(text []byte) error {
+	if err := s.dir.Remove(s.temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := s.dir.open(s.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// Lock is a held lock.
+type Lock struct {
+	dir  *Dir
+	name string
+	file *os.File
+}
+
+// Close gives the lock back; its file stays.
+func (l *Lock) Close() error { return l.file.Close() }
+
+// Remove removes the lock's file and gives the lock back.
+func (l *Lock) Remove() error {
+	err := l.dir.Remove(l.name) // before it is unlocked: see Dir.Lock
+	return errors.Join(err, l.file.Close())
+}

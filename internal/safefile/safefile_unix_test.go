@@ -1,0 +1,308 @@
+//go:build unix
+
+package safefile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const nobody = 65534
+
+// cannot ends a test that needs what this machine lacks: quietly on a developer's machine, loudly in CI.
+func cannot(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal("this must be tested in CI, but cannot be:", why)
+	}
+	t.Skip(why)
+}
+
+// try fails the test at the first error.
+func try(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// directory makes one with this mode, and an owner if that is not -1.
+func directory(t *testing.T, mode fs.FileMode, owner int) string {
+	t.Helper()
+	if owner >= 0 && os.Geteuid() != 0 {
+		cannot(t, "only root can give files away")
+	}
+	dir := filepath.Join(t.TempDir(), "d")
+	try(t, os.Mkdir(dir, 0o700), os.Chmod(dir, mode), os.Chown(dir, owner, -1))
+	return dir
+}
+
+// TestPolicies holds check to the table in the package's comment.
+func TestPolicies(t *testing.T) {
+	self := uint32(os.Geteuid())
+	const other, owner, dirOwner = 4242, 4343, 4444
+	own := unix.Stat_t{Uid: self, Mode: 0o755}
+	sticky := unix.Stat_t{Uid: self, Mode: 0o1777}
+	group := unix.Stat_t{Uid: self, Mode: 0o775}
+	theirs := unix.Stat_t{Uid: dirOwner, Mode: 0o755}
+	regular := func(uid uint32, mode uint32) unix.Stat_t {
+		st := unix.Stat_t{Uid: uid, Mode: unix.S_IFREG, Nlink: 1}
+		addMode(&st.Mode, mode)
+		return st
+	}
+	linked := func(uid uint32, mode uint32) unix.Stat_t {
+		st := regular(uid, mode)
+		st.Nlink = 2
+		return st
+	}
+	fifo := func(uid uint32) unix.Stat_t { return unix.Stat_t{Uid: uid, Mode: unix.S_IFIFO | 0o666, Nlink: 1} }
+	const ok = ""
+	for _, c := range []struct {
+		dir, file          unix.Stat_t
+		inPlace, log, priv string
+	}{
+		// Where only root and we can make files.
+		{own, regular(self, 0o600), ok, ok, ok},
+		{own, regular(0, 0o600), ok, ok, ok},
+		{own, regular(owner, 0o600), ok, ok, ok},
+		{own, regular(other, 0o600), ok, "another user (uid 4242)", "another user (uid 4242)"},
+		{own, regular(self, 0o640), ok, ok, "mode 0640"},
+		{own, regular(self, 0o604), ok, ok, "mode 0604"},
+		{own, regular(self, 0o601), ok, ok, "mode 0601"},
+		{own, regular(self, 0o700), ok, ok, ok},
+		{own, regular(self, 0o620), ok, "mode 0620", "mode 0620"},
+		{own, regular(0, 0o602), ok, "mode 0602", "mode 0602"},
+		{own, regular(owner, 0o666), ok, "mode 0666", "mode 0666"},
+		{own, linked(self, 0o600), ok, ok, ok},
+		{own, fifo(other), ok, ok, "not a regular file"},
+		// Where others can.
+		{sticky, regular(self, 0o600), ok, ok, ok},
+		{sticky, regular(owner, 0o600), ok, ok, ok},
+		{sticky, regular(other, 0o600), "directory that others may write to", "directory that others", "directory that others"},
+		{sticky, fifo(other), "directory that others", "directory that others", "directory that others"},
+		{sticky, fifo(0), ok, ok, "not a regular file"},
+		{sticky, linked(self, 0o600), "another hard link", "another hard link", "another hard link"},
+		{sticky, linked(0, 0o600), "another hard link", "another hard link", "another hard link"},
+		{group, regular(other, 0o600), "directory that others", "directory that others", "directory that others"},
+		{group, linked(0, 0o600), "another hard link", "another hard link", "another hard link"},
+		{theirs, regular(dirOwner, 0o600), ok, "another user (uid 4444)", "another user (uid 4444)"},
+		{theirs, regular(0, 0o600), ok, ok, ok},
+		{theirs, linked(0, 0o600), "another hard link", "another hard link", "another hard link"},
+		{theirs, fifo(dirOwner), ok, ok, "not a regular file"},
+	} {
+		for _, p := range []struct {
+			name string
+			Policy
+			want string
+		}{{"InPlace", InPlace, c.inPlace}, {"Log", Log, c.log}, {"Private", Private, c.priv}} {
+			err := p.check("/d/f", &c.dir, &c.file, []uint32{owner})
+			if p.want == ok && err != nil || p.want != ok && (err == nil || !strings.Contains(err.Error(), p.want)) {
+				t.Errorf("%s: directory of %d, %o; file of %d, %o, %d links: %v, want %q",
+					p.name, c.dir.Uid, c.dir.Mode, c.file.Uid, c.file.Mode, c.file.Nlink, err, p.want)
+			}
+			if err != nil && (!strings.Contains(err.Error(), "/d/f") || !strings.Contains(err.Error(), "; ")) {
+				t.Errorf("%q does not name the file, or what to do", err)
+			}
+		}
+	}
+	if err := Log.check("/d/f", &own, &unix.Stat_t{Uid: owner, Mode: unix.S_IFREG | 0o600, Nlink: 1}, nil); self != owner && err == nil {
+		t.Error("an owner that was not named is trusted")
+	}
+}
+
+// addMode adds bits to a mode, whose type differs between systems.
+func addMode[M ~uint16 | ~uint32](to *M, bits uint32) { *to |= M(bits) }
+
+// openers open a file under each policy, and report whether it could be opened.
+var openers = map[string]func(path string) error{
+	"in place": func(path string) error {
+		f, read, err := OpenInPlace(path)
+		if err == nil {
+			f.Close()
+		}
+		if read != nil {
+			read.Close()
+		}
+		return err
+	},
+	"append": func(path string) error {
+		a, f, _, err := OpenAppend(path, -1)
+		if err == nil {
+			f.Close()
+			a.Close()
+		}
+		return err
+	},
+	"append again": func(path string) error {
+		d, name, err := Parent(path, Walk{})
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		f, err := (&Appender{dir: d, name: name, owner: -1}).Reopen()
+		if err == nil {
+			f.Close()
+		}
+		return err
+	},
+	"store": func(path string) error {
+		s, err := OpenStore(path)
+		if err != nil {
+			return err
+		}
+		_, err = s.Read()
+		return errors.Join(err, s.Close())
+	},
+	"lock": func(path string) error {
+		d, name, err := Parent(path, Walk{})
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		l, err := d.Lock(name)
+		if err == nil {
+			l.Close()
+		}
+		return err
+	},
+}
+
+// refused wants every opener to refuse path, and the target to stay as it is.
+func refused(t *testing.T, path, target, want string) {
+	t.Helper()
+	for name, open := range openers {
+		if err := open(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+		if text, err := os.ReadFile(target); err != nil || string(text) != "precious" {
+			t.Errorf("%s: the target holds %q (%v)", name, text, err)
+		}
+	}
+}
+
+// TestHardLinksAreRefused: where another user may make files, a hard link that he made, to a file of root's, is not
+// written to.
+func TestHardLinksAreRefused(t *testing.T) {
+	for what, dir := range map[string]string{
+		"sticky":         directory(t, 0o777|os.ModeSticky, -1),
+		"for a group":    directory(t, 0o775, -1),
+		"another user's": directory(t, 0o755, nobody),
+	} {
+		t.Run(what, func(t *testing.T) {
+			target := filepath.Join(filepath.Dir(dir), "target")
+			try(t, os.WriteFile(target, []byte("precious"), 0o600), os.Link(target, filepath.Join(dir, "f")))
+			refused(t, filepath.Join(dir, "f"), target, "has another hard link")
+			try(t, os.Remove(filepath.Join(dir, "f")))
+			for name, open := range openers {
+				if err := open(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s: a file of our own: %v", name, err)
+				}
+			}
+		})
+	}
+}
+
+// TestPlantedLinksAreRefused: links that another user has put on the path, to a directory as well as to the file.
+func TestPlantedLinksAreRefused(t *testing.T) {
+	dir := directory(t, 0o777|os.ModeSticky, -1)
+	if os.Geteuid() != 0 {
+		cannot(t, "only root can plant another user's link")
+	}
+	home := filepath.Dir(dir)
+	target := filepath.Join(home, "f")
+	try(t, os.WriteFile(target, []byte("precious"), 0o600),
+		os.Symlink(home, filepath.Join(dir, "home")), os.Lchown(filepath.Join(dir, "home"), nobody, -1),
+		os.Symlink(target, filepath.Join(dir, "f")), os.Lchown(filepath.Join(dir, "f"), nobody, -1))
+	refused(t, filepath.Join(dir, "home", "f"), target, "the link "+filepath.Join(dir, "home")+" belongs to another user (uid 65534)")
+	refused(t, filepath.Join(dir, "f"), target, filepath.Join(dir, "f"))
+	if _, err := OpenDir(filepath.Join(dir, "home"), Walk{}); err == nil {
+		t.Error("the link was followed to a directory")
+	}
+	try(t, os.Lchown(filepath.Join(dir, "home"), 0, -1)) // root's may be followed
+	for name, open := range openers {
+		if err := open(filepath.Join(dir, "home", "f")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestLastLink: a link of our own in the place of the file is followed only where the file is written in place.
+func TestLastLink(t *testing.T) {
+	dir := directory(t, 0o700, -1)
+	path := filepath.Join(dir, "link")
+	try(t, os.WriteFile(filepath.Join(dir, "f"), nil, 0o600), os.Symlink("f", path))
+	for name, open := range openers {
+		if err := open(path); (err == nil) != (name == "in place") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestReplacedDirectory: the file is looked up in the directory that was opened, whatever has its name by now.
+func TestReplacedDirectory(t *testing.T) {
+	dir := directory(t, 0o700, -1)
+	a, f, _, err := OpenAppend(filepath.Join(dir, "log"), -1)
+	try(t, err)
+	defer a.Close()
+	defer f.Close()
+	try(t, os.Rename(dir, dir+".old"), os.Mkdir(dir, 0o700), os.Rename(dir+".old/log", dir+".old/log.1"))
+	g, err := a.Reopen()
+	try(t, err)
+	defer g.Close()
+	if _, err := os.Lstat(filepath.Join(dir, "log")); err == nil {
+		t.Error("the file was made in another directory")
+	}
+	if _, err := os.Lstat(dir + ".old/log"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTorn: a file that ends within a line is torn, and no other.
+func TestTorn(t *testing.T) {
+	dir := directory(t, 0o700, -1)
+	for text, want := range map[string]bool{"": false, "a": true, "a\n": false, "a\nb": true, "\n": false} {
+		path := filepath.Join(dir, "f")
+		try(t, os.WriteFile(path, []byte(text), 0o600))
+		a, f, torn, err := OpenAppend(path, -1)
+		try(t, err)
+		if torn != want {
+			t.Errorf("%q is torn: %t", text, torn)
+		}
+		f.Close()
+		a.Close()
+	}
+}
+
+// TestReplace: the old text or the new one, and nothing besides.
+func TestReplace(t *testing.T) {
+	dir := directory(t, 0o700, -1)
+	s, err := OpenStore(filepath.Join(dir, "f"))
+	try(t, err)
+	if _, err := s.Read(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	for _, text := range []string{"one", "two, and longer", ""} {
+		try(t, s.Write([]byte(text)))
+		if got, err := s.Read(); err != nil || string(got) != text {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if _, err := OpenStore(filepath.Join(dir, "f")); !errors.Is(err, ErrLocked) {
+		t.Errorf("opened twice: %v", err)
+	}
+	try(t, s.Close())
+	if files, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || strings.Join(files, " ") != dir+"/.f.lock "+dir+"/f" {
+		t.Errorf("%q, %v", files, err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "f")); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	s, err = OpenStore(filepath.Join(dir, "f"))
+	try(t, err, s.Close())
+}
