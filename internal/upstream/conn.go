@@ -33,6 +33,8 @@ type conn struct {
 	real    []byte    // in secret memory: what stands in the place of the next record
 	vec     [4][]byte // of a plain request's writev
 	in      reader
+	records framing   // of what crypto/tls has read
+	dry     bool      // Read returns errDry
 	idle    time.Time // since when it waits in the pool
 	once    sync.Once
 }
@@ -94,9 +96,71 @@ func (c *conn) write(p []byte) (int, error) {
 	return n, err
 }
 
+// Read is called by crypto/tls, which reads ahead: as much as there is.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.dry {
+		return 0, errDry
+	}
+	n, err := c.tcp.Read(p)
+	c.records.follow(p[:n])
+	return n, err
+}
+
+// dryError is the error of a conn that has nothing more to give for the moment.
+type dryError struct{}
+
+func (dryError) Error() string   { return "bug: crypto/tls reads a dry connection" }
+func (dryError) Timeout() bool   { return true }
+func (dryError) Temporary() bool { return true } // or crypto/tls would never read again
+
+var errDry error = dryError{}
+
+// drained reports whether nothing that was read from the network is left in
+// the reader or in the TLS session: no plaintext, no record, no part of one. A
+// Read of the session that may not read from the network finds out, without a
+// system call; tickets and updates of keys it takes in on the way. What has
+// arrived since is found by quiet.
+func (c *conn) drained() bool {
+	if c.in.r != c.in.w {
+		return false
+	}
+	if c.session == nil {
+		return true
+	}
+	c.dry = true
+	_, err := c.session.Read(c.in.small[:1])
+	c.dry = false
+	return err == errDry && c.records.whole()
+}
+
+// framing follows a stream of TLS records (RFC 8446, section 5.1).
+type framing struct {
+	header [recordHeader]byte
+	have   int // of the header, in bytes
+	left   int // of the record behind its header
+}
+
+// follow takes the next bytes of the stream.
+func (f *framing) follow(p []byte) {
+	for len(p) > 0 {
+		if f.left == 0 {
+			n := copy(f.header[f.have:], p)
+			p = p[n:]
+			if f.have += n; f.have < recordHeader {
+				return
+			}
+			f.have, f.left = 0, int(f.header[3])<<8|int(f.header[4])
+		}
+		n := min(f.left, len(p))
+		p, f.left = p[n:], f.left-n
+	}
+}
+
+// whole reports whether the stream ends with the end of a record.
+func (f *framing) whole() bool { return f.have == 0 && f.left == 0 }
+
 // The rest of net.Conn, for crypto/tls.
 
-func (c *conn) Read(p []byte) (int, error)         { return c.tcp.Read(p) }
 func (c *conn) Close() error                       { c.close(); return nil }
 func (c *conn) LocalAddr() net.Addr                { return c.tcp.LocalAddr() }
 func (c *conn) RemoteAddr() net.Addr               { return c.tcp.RemoteAddr() }

@@ -134,11 +134,11 @@ func (r *Response) blame(err error, otherwise string) error {
 // keeps the connection for another request if both messages are complete.
 func (r *Response) Close() {
 	watched := r.unwatch()
-	keep := watched && r.end && r.reuse && r.in().r == r.in().w
+	keep := watched && r.end && r.reuse
 	if r.copier != nil && !r.stopCopier() {
 		keep = false
 	}
-	if keep {
+	if keep && r.c.drained() {
 		r.client.pool.put(r.c)
 		return
 	}
