@@ -138,13 +138,19 @@ func (r *Response) Close() {
 	if r.copier != nil && !r.stopCopier() {
 		keep = false
 	}
-	if keep && r.c.drained() {
+	if keep && r.written() && r.c.drained() {
 		r.client.pool.put(r.c)
 		return
 	}
 	r.c.close()
 	r.in().shrink()
 }
+
+// written reports whether the next request would not have to wait in the
+// kernel behind this one's body, which the upstream may never read: it may have
+// responded early. Bodies that were written in one go with the head fit the
+// buffers of a connection that is idle, and cost no system call here.
+func (r *Response) written() bool { return r.copier == nil || r.c.acknowledged() }
 
 func (r *Response) in() *reader { return &r.c.in }
 
