@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,7 +13,7 @@ import (
 )
 
 // TCP asks the kernel who owns TCP sockets (sock_diag(7), inet_diag): one
-// message each way for each connection, and no walk through /proc/net/tcp. It
+// datagram for each connection, and no walk through /proc/net/tcp. It
 // keeps its netlink socket open, so that it works inside a sandbox. Its methods
 // may be called concurrently.
 type TCP struct {
@@ -53,11 +52,16 @@ type (
 		UID     uint32
 		Inode   uint32
 	}
+	diagResponse struct {
+		Header unix.NlMsghdr
+		diagMessage
+	}
 )
 
 const (
 	established = 1 // TCP_ESTABLISHED
 	anyCookie   = ^uint32(0)
+	loopback    = 1 // the interface's index, which is the same in every network namespace
 )
 
 // OpenTCP opens the netlink socket. Call Close when done.
@@ -80,27 +84,63 @@ func (t *TCP) Close() { unix.Close(t.fd) }
 // that are closing, or not yet accepted, as root's. See [ErrUnknown] and
 // [ErrNotHeld]. A socket is owned by the user that created it, or accepted it,
 // whichever process uses it.
+//
+// The two ends alone do not identify a connection. After a reset another user's
+// connection may have the same two, while c is still to be accepted and has the
+// first one's request to be read; and c may be from another network namespace,
+// passed by systemd. So our own end is looked up too, after the other one: if it
+// is established then, and is c's own socket, nobody else can have had these
+// ends since c was made.
 func (t *TCP) Owner(c *net.TCPConn) (uid uint32, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
 	remote, local := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
 	if !remote.Addr().IsValid() || remote.Addr().Is4() != local.Addr().Is4() {
 		return 0, ErrUnknown
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if err := t.ask(remote, local); err != nil {
+	ctlErr := raw.Control(func(fd uintptr) { uid, err = t.owner(int(fd), remote, local) })
+	return uid, errors.Join(err, ctlErr)
+}
+
+func (t *TCP) owner(fd int, remote, local netip.AddrPort) (uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
 		return 0, err
 	}
-	m, err := t.receive()
-	if err != nil {
+	theirs, ours, err := t.lookUp(remote, local)
+	switch {
+	case err != nil:
 		return 0, err
-	}
-	if !m.isEstablished(remote, local) {
+	case !theirs.isEstablished(remote, local), !ours.isEstablished(local, remote), ours.Inode != uint32(st.Ino):
 		return 0, ErrUnknown
-	}
-	if m.Inode == 0 {
+	case theirs.Inode == 0:
 		return 0, ErrNotHeld
 	}
-	return m.UID, nil
+	if _, err := unix.Getpeername(fd); err != nil { // ENOTCONN after a reset
+		return 0, ErrUnknown
+	}
+	return theirs.UID, nil
+}
+
+// lookUp returns what the kernel has about both ends of a connection: the zero
+// diagMessage if it has no such socket.
+func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagMessage, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seq += 2
+	requests := [2]diagRequest{newRequest(t.seq, remote, local), newRequest(t.seq+1, local, remote)}
+	// A listener that is bound to an interface hands that on to our end.
+	requests[1].ID.Interface = loopback
+	if err := t.send(&requests); err != nil {
+		return theirs, ours, err
+	}
+	if theirs, err = t.receive(t.seq); err != nil {
+		return theirs, ours, err
+	}
+	ours, err = t.receive(t.seq + 1)
+	return theirs, ours, err
 }
 
 // isEstablished reports whether m is about an established socket whose own end
@@ -119,60 +159,53 @@ func (m *diagMessage) end(addr [16]byte, port [2]byte) netip.AddrPort {
 	return netip.AddrPortFrom(ip, binary.BigEndian.Uint16(port[:]))
 }
 
-// ask requests the socket whose own end is source. It needs t.mu.
-func (t *TCP) ask(source, dest netip.AddrPort) error {
-	t.seq++
+// newRequest asks for the socket whose own end is source.
+func newRequest(seq uint32, source, dest netip.AddrPort) diagRequest {
 	q := diagRequest{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP, States: 1 << established}
 	if source.Addr().Is6() {
 		q.Family = unix.AF_INET6
 	}
-	q.Header = unix.NlMsghdr{Len: uint32(unsafe.Sizeof(q)), Type: unix.SOCK_DIAG_BY_FAMILY, Flags: unix.NLM_F_REQUEST, Seq: t.seq}
+	q.Header = unix.NlMsghdr{Len: uint32(unsafe.Sizeof(q)), Type: unix.SOCK_DIAG_BY_FAMILY, Flags: unix.NLM_F_REQUEST, Seq: seq}
 	binary.BigEndian.PutUint16(q.ID.SourcePort[:], source.Port())
 	binary.BigEndian.PutUint16(q.ID.DestPort[:], dest.Port())
 	copy(q.ID.Source[:], source.Addr().AsSlice())
 	copy(q.ID.Dest[:], dest.Addr().AsSlice())
 	q.ID.Cookie = [2]uint32{anyCookie, anyCookie}
-	message := unsafe.Slice((*byte)(unsafe.Pointer(&q)), unsafe.Sizeof(q))
+	return q
+}
+
+// send sends requests in one datagram. The kernel answers them in their order,
+// and before send returns.
+func (t *TCP) send(requests *[2]diagRequest) error {
+	datagram := unsafe.Slice((*byte)(unsafe.Pointer(requests)), unsafe.Sizeof(*requests))
 	for {
-		err := unix.Sendto(t.fd, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		err := unix.Sendto(t.fd, datagram, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 		if !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
 }
 
-// receive reads the response to the last request, which the kernel has queued
-// before ask returns. Responses to earlier requests are skipped. It needs t.mu.
-func (t *TCP) receive() (*diagMessage, error) {
-	var buf [1024]byte
+// receive reads the response to request seq: the zero diagMessage if it is an
+// error, which means that there is no such socket. Responses to earlier requests
+// are skipped.
+func (t *TCP) receive(seq uint32) (diagMessage, error) {
 	for {
-		n, from, err := unix.Recvfrom(t.fd, buf[:], unix.MSG_DONTWAIT)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("sock_diag: %w", err)
-		}
-		var header unix.NlMsghdr
+		var r diagResponse
+		n, from, err := unix.Recvfrom(t.fd, unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r)), unix.MSG_DONTWAIT)
 		sender, ok := from.(*unix.SockaddrNetlink)
-		if !ok || sender.Pid != 0 || n < binary.Size(header) { // from a process, not from the kernel
-			continue
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return diagMessage{}, fmt.Errorf("sock_diag: %w", err)
+		case !ok || sender.Pid != 0: // from a process, not from the kernel
+		case r.Header.Seq != seq:
+		case r.Header.Type != unix.SOCK_DIAG_BY_FAMILY: // NLMSG_ERROR: ENOENT
+			return diagMessage{}, nil
+		case n < int(unsafe.Sizeof(r)):
+			return diagMessage{}, errors.New("sock_diag: short message")
+		default:
+			return r.diagMessage, nil
 		}
-		r := bytes.NewReader(buf[:n])
-		if err := binary.Read(r, binary.NativeEndian, &header); err != nil || header.Seq != t.seq {
-			continue
-		}
-		return parseMessage(header.Type, r)
 	}
-}
-
-func parseMessage(kind uint16, r *bytes.Reader) (*diagMessage, error) {
-	if kind != unix.SOCK_DIAG_BY_FAMILY { // NLMSG_ERROR: ENOENT
-		return nil, ErrUnknown
-	}
-	var m diagMessage
-	if err := binary.Read(r, binary.NativeEndian, &m); err != nil {
-		return nil, fmt.Errorf("sock_diag: short message: %w", err)
-	}
-	return &m, nil
 }

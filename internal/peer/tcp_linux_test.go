@@ -3,9 +3,14 @@ package peer
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // pair returns both ends of a connection on loopback.
@@ -13,12 +18,18 @@ func pair(tb testing.TB) (tcp *TCP, accepted, dialled *net.TCPConn) {
 	tb.Helper()
 	tcp, l := openTCP(tb), listenTCP(tb)
 	dialled = dial(tb, l)
-	accepted, err := l.AcceptTCP()
+	return tcp, accept(tb, l), dialled
+}
+
+func accept(tb testing.TB, l *net.TCPListener) *net.TCPConn {
+	tb.Helper()
+	l.SetDeadline(time.Now().Add(timeout))
+	c, err := l.AcceptTCP()
 	if err != nil {
-		tb.Fatal(err)
+		tb.Fatal("no connection to accept: ", err)
 	}
-	tb.Cleanup(func() { accepted.Close() })
-	return tcp, accepted, dialled
+	tb.Cleanup(func() { c.Close() })
+	return c
 }
 
 func openTCP(tb testing.TB) *TCP {
@@ -43,7 +54,7 @@ func listenTCP(tb testing.TB) *net.TCPListener {
 
 func dial(tb testing.TB, l net.Listener) *net.TCPConn {
 	tb.Helper()
-	c, err := net.DialTimeout("tcp", l.Addr().String(), 5*time.Second)
+	c, err := net.DialTimeout("tcp", l.Addr().String(), timeout)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -93,4 +104,165 @@ func TestOwnerOfClosed(t *testing.T) {
 	if uid, err := tcp.Owner(accepted); err == nil {
 		t.Errorf("our own end is closed: uid %d", uid)
 	}
+}
+
+// TestOwnerOfMapped: one end is an IPv6 socket with mapped IPv4 addresses.
+func TestOwnerOfMapped(t *testing.T) {
+	tcp := openTCP(t)
+	l, err := net.ListenTCP("tcp", nil) // [::], for IPv4 too
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if !l.Addr().(*net.TCPAddr).IP.Equal(net.IPv6unspecified) {
+		t.Skip("no IPv6 here")
+	}
+	dialled, err := net.DialTimeout("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Addr().(*net.TCPAddr).Port)), timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dialled.Close()
+	accepted := accept(t, l)
+	for name, c := range map[string]*net.TCPConn{"accepted": accepted, "dialled": dialled.(*net.TCPConn)} {
+		if uid, err := tcp.Owner(c); err != nil || int(uid) != os.Geteuid() {
+			t.Errorf("%s: uid %d, %v", name, uid, err)
+		}
+	}
+}
+
+// TestOwnerBoundToInterface: systemd's BindToDevice= is no obstacle.
+func TestOwnerBoundToInterface(t *testing.T) {
+	needRoot(t)
+	tcp, l := openTCP(t), listenTCP(t)
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "lo") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial(t, l)
+	if uid, err := tcp.Owner(accept(t, l)); err != nil || int(uid) != os.Geteuid() {
+		t.Errorf("uid %d, %v", uid, err)
+	}
+}
+
+// TestOwnerOfPortsUsedAgain: a client has reset its connection before it was
+// accepted, and another has one from the same port, which is the one that the
+// kernel finds by the two ends.
+func TestOwnerOfPortsUsedAgain(t *testing.T) {
+	tcp, l := openTCP(t), listenTCP(t)
+	from := func(a net.Addr) net.Conn {
+		c, err := (&net.Dialer{LocalAddr: a, Timeout: timeout}).Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	first := from(&net.TCPAddr{IP: net.IPv4(127, 1, 2, 3)}) // an address whose ports are in no other use
+	first.(*net.TCPConn).SetLinger(0)
+	first.Close()
+	second := from(first.LocalAddr())
+	defer second.Close()
+	dead, alive := accept(t, l), accept(t, l)
+	if dead.RemoteAddr().String() != alive.RemoteAddr().String() {
+		t.Fatalf("%v and %v are different", dead.RemoteAddr(), alive.RemoteAddr())
+	}
+	for range 2 {
+		if uid, err := tcp.Owner(dead); !errors.Is(err, ErrUnknown) {
+			t.Errorf("reset: uid %d, %v", uid, err)
+		}
+		if uid, err := tcp.Owner(alive); err != nil || int(uid) != os.Geteuid() {
+			t.Errorf("alive: uid %d, %v", uid, err)
+		}
+	}
+}
+
+// TestOwnerInOtherNetwork: the connection is from another network namespace;
+// in ours there is one with the same two ends.
+func TestOwnerInOtherNetwork(t *testing.T) {
+	needRoot(t)
+	tcp, accepted, dialled := pair(t)
+	other := pairInNetwork(t, addrPort(dialled.LocalAddr()), addrPort(dialled.RemoteAddr()))
+	if other.RemoteAddr().String() != accepted.RemoteAddr().String() || other.LocalAddr().String() != accepted.LocalAddr().String() {
+		t.Fatalf("%v, %v: not the ends that were asked for", other.RemoteAddr(), other.LocalAddr())
+	}
+	if uid, err := tcp.Owner(other); !errors.Is(err, ErrUnknown) {
+		t.Errorf("uid %d, %v", uid, err)
+	}
+	if uid, err := tcp.Owner(accepted); err != nil || int(uid) != os.Geteuid() {
+		t.Errorf("in our own: uid %d, %v", uid, err)
+	}
+}
+
+// pairInNetwork makes a connection in a new network namespace and returns its
+// accepted end.
+func pairInNetwork(t *testing.T, client, server netip.AddrPort) *net.TCPConn {
+	t.Helper()
+	type result struct {
+		fd  int
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		fd, err := connectInNetwork(client, server)
+		done <- result{fd, err}
+	}()
+	r := <-done
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	f := os.NewFile(uintptr(r.fd), "")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.TCPConn)
+}
+
+// connectInNetwork moves the calling thread. It leaves open the client's end.
+func connectInNetwork(client, server netip.AddrPort) (accepted int, err error) {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return 0, err
+	}
+	l, err := bound(server)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(l)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return 0, err
+	}
+	lo.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(l, unix.SIOCSIFFLAGS, lo); err != nil {
+		return 0, err
+	}
+	if err := unix.Listen(l, 1); err != nil {
+		return 0, err
+	}
+	c, err := bound(client)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.Connect(c, sockaddr(server)); err != nil {
+		return 0, err
+	}
+	accepted, _, err = unix.Accept(l)
+	return accepted, err
+}
+
+func bound(a netip.AddrPort) (fd int, err error) {
+	if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err == nil {
+		err = unix.Bind(fd, sockaddr(a))
+	}
+	return fd, err
+}
+
+func sockaddr(a netip.AddrPort) *unix.SockaddrInet4 {
+	return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
 }

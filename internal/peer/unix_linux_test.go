@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,8 +58,9 @@ func childAccept(path string) string {
 
 // child is a running child process.
 type child struct {
-	pid int
-	out *bufio.Scanner
+	pid  int
+	pipe *os.File
+	out  *bufio.Scanner
 }
 
 func startChild(t *testing.T, attr *syscall.SysProcAttr, job, path string) *child {
@@ -85,11 +87,15 @@ func startChild(t *testing.T, attr *syscall.SysProcAttr, job, path string) *chil
 		in.Close()
 		cmd.Wait()
 	})
-	return &child{cmd.Process.Pid, bufio.NewScanner(out)}
+	return &child{cmd.Process.Pid, out.(*os.File), bufio.NewScanner(out)}
 }
 
+// line returns the next line of the child's output, or the error.
 func (c *child) line() string {
-	c.out.Scan()
+	c.pipe.SetReadDeadline(time.Now().Add(timeout))
+	if !c.out.Scan() {
+		return fmt.Sprintf("no line from the child: %v", c.out.Err())
+	}
 	return c.out.Text()
 }
 

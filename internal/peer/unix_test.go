@@ -5,7 +5,11 @@ import (
 	"net"
 	"os"
 	"testing"
+	"time"
 )
+
+// timeout is for what must happen at all.
+const timeout = 10 * time.Second
 
 // socketDir returns a directory whose name is short enough for a socket's path
 // and that other users can reach.
@@ -38,6 +42,7 @@ func listenUnix(t *testing.T) (l *net.UnixListener, path string) {
 
 func acceptUnix(t *testing.T, l *net.UnixListener) *net.UnixConn {
 	t.Helper()
+	l.SetDeadline(time.Now().Add(timeout))
 	c, err := l.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)
