@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +44,7 @@ var systemCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"deafstdin": positive((*world).cmdDeafStdin),
 	"plant":     positive((*world).cmdPlant),
 	"mode":      positive((*world).cmdMode),
+	"heads":     positive((*world).cmdHeads),
 }
 
 func asNobody(cmd *exec.Cmd) {
@@ -328,6 +331,80 @@ func (w *world) cmdPlant(args []string) {
 		w.ts.Check(os.WriteFile(file, []byte("planted\n"), 0o666))
 	}
 	w.ts.Check(os.Lchown(file, stranger, stranger))
+}
+
+// headLines are what heads can have that are as large as they can be, each in
+// another way.
+var headLines = map[string]string{
+	"ordinary": "User-Agent: test\r\nX-Trace: " + strings.Repeat("a", 200) + "\r\n",
+	"value":    "X: " + strings.Repeat("a", 250_000) + "\r\n",
+	"fields":   strings.Repeat("X-Name: "+strings.Repeat("a", 980)+"\r\n", 250),
+	"empty":    strings.Repeat("a:\r\n", 65_000),
+	"options":  "Connection: " + strings.Repeat("a,", 120_000) + "b\r\n",
+	"long":     "Connection: " + strings.Repeat(strings.Repeat("a", 980)+",", 250) + "b\r\n",
+	"offers": "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n" +
+		"Sec-WebSocket-Protocol: " + strings.Repeat("a,", 120_000) + "b\r\n",
+}
+
+// heads N MIB SHAPE... opens N requests of each shape at a time, which the
+// upstream must leave unanswered. Those that are not refused and what is left of
+// the others must not make the proxy's memory grow by more than MIB.
+func (w *world) cmdHeads(args []string) {
+	n, err := strconv.Atoi(args[0])
+	w.ts.Check(err)
+	limit, err := strconv.Atoi(args[1])
+	w.ts.Check(err)
+	before := w.resident()
+	for _, shape := range args[2:] {
+		seen := w.upstream.Count()
+		method, refused := "POST", 0
+		if shape == "offers" {
+			method = "GET"
+		}
+		for range n {
+			c := w.dial()
+			w.crowd = append(w.crowd, c)
+			io.WriteString(c, method+" /v1/responses HTTP/1.1\r\nHost: 127.0.0.1:"+w.p.port+"\r\n"+headLines[shape]+"\r\n")
+			w.until("the head is refused or sent on", func() bool {
+				if w.upstream.Count()-seen+refused == len(w.crowd) {
+					return true
+				}
+				if waiting(c) {
+					refused++
+				}
+				return false
+			})
+		}
+		grown := w.resident() - before
+		w.ts.Logf("%d requests with the head %q, %d of them refused: %d KiB", n, shape, refused, grown>>10)
+		if grown > limit<<20 {
+			w.ts.Fatalf("%d requests with the head %q cost %d MiB", n, shape, grown>>20)
+		}
+		w.leave()
+	}
+}
+
+// waiting reports whether a response, or the end, has come.
+func waiting(c net.Conn) bool {
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	fds := []unix.PollFd{{Events: unix.POLLIN}}
+	raw.Control(func(fd uintptr) {
+		fds[0].Fd = int32(fd)
+		unix.Poll(fds, 0)
+	})
+	return fds[0].Revents != 0
+}
+
+// resident is the memory that the proxy has, in bytes.
+func (w *world) resident() int {
+	status, err := os.ReadFile(w.proc("status"))
+	w.ts.Check(err)
+	kib, err := strconv.Atoi(string(regexp.MustCompile(`(?m)^VmRSS:\s*(\d+) kB$`).FindSubmatch(status)[1]))
+	w.ts.Check(err)
+	return kib << 10
 }
 
 // mode FILE prints a file's inode and mode.

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -274,7 +275,8 @@ func playBareLF(x *exchange) ending {
 }
 
 func playBigHead(x *exchange) ending {
-	x.json(40, "X-Big: "+strings.Repeat("b", x.sc.num("s", 70000)))
+	field := "X-Big: " + strings.Repeat("b", x.sc.num("s", 70000))
+	x.json(40, slices.Repeat([]string{field}, x.sc.num("n", 1))...)
 	return keep
 }
 

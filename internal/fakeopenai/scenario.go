@@ -53,7 +53,7 @@ var scenarios = map[string]entry{
 	"clcl":           {play: playTwoLengths, usage: "two Content-Length that differ"},
 	"badchunk":       {play: playBadChunk, usage: "a chunk size that is no number"},
 	"barelf":         {play: playBareLF, usage: "a head with LF for CRLF"},
-	"bighead":        {play: playBigHead, usage: "s=70000: a header of s bytes"},
+	"bighead":        {play: playBigHead, usage: "s=70000 n=1: n headers, of s bytes each"},
 	"trailers":       {play: playTrailers, usage: "a chunked answer with trailers"},
 	"bytes":          {play: playBytes, usage: "s=1000000: s bytes of Pattern with Content-Length"},
 	"chunks":         {play: playChunks, usage: "s=1000000: s bytes of Pattern, chunked"},

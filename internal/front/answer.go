@@ -32,6 +32,7 @@ type answer struct {
 	c       *conn
 	pending *[]byte // not written yet; nil if nothing is
 	framing framing
+	minor   int   // the client's version
 	head    bool  // the request is a HEAD: no body is sent
 	last    bool  // the connection ends with this answer
 	line    *line // what the connection was switched to; nil if it was not
@@ -46,7 +47,10 @@ type answer struct {
 // connection.
 func (a *answer) begin(c *conn, last bool) {
 	a.c, a.begun, a.last, a.line = c, false, last, nil
-	a.head = c.in != nil && bytes.HasPrefix(c.in.buf, []byte("HEAD "))
+	a.minor, a.head = 1, false
+	if c.in != nil {
+		a.minor, a.head = c.in.req.Minor, bytes.HasPrefix(c.in.buf, []byte("HEAD "))
+	}
 }
 
 // invite sends 100 Continue, unless the answer has already begun.
@@ -60,20 +64,34 @@ func (a *answer) invite() error {
 	return err
 }
 
+// HeadSent is proxy.Answer's. While the client waits for its answer the buffer
+// of the head, which may be large, serves others.
+func (a *answer) HeadSent() {
+	c := a.c
+	rest := c.in.buf[c.in.used:]
+	switch {
+	case len(rest) == 0 && c.body.complete():
+		c.releaseInput()
+	case cap(c.in.buf) > firstBuffer && len(rest) <= firstBuffer:
+		small := inputs.Get().(*input)
+		small.buf = append(small.buf, rest...)
+		c.in = small
+		fallthrough
+	default:
+		c.in.headless = true
+	}
+}
+
 // Head is proxy.Answer's.
 func (a *answer) Head(status int, fields []http1.Field, length int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.begun = true
 	a.c.entry.Status = status
-	minor := 1
-	if a.c.in != nil {
-		minor = a.c.in.req.Minor
-	}
 	switch {
 	case length >= 0:
 		a.framing = byLength
-	case minor == 1:
+	case a.minor == 1:
 		a.framing = byChunks
 	default:
 		a.framing = untilClose

@@ -15,6 +15,7 @@ import (
 // same time.
 type body struct {
 	c       *conn
+	length  int64 // as in package http1
 	left    int64 // bytes still to come; http1.Chunked: ask decoder
 	decoder http1.Decoder
 	done    atomic.Bool // all of it was read
@@ -27,7 +28,7 @@ type body struct {
 
 // begin prepares for the request in c.in.
 func (b *body) begin(c *conn) {
-	b.c, b.left, b.decoder = c, c.in.req.Length, http1.Decoder{}
+	b.c, b.length, b.left, b.decoder = c, c.in.req.Length, c.in.req.Length, http1.Decoder{}
 	b.done.Store(b.left == 0)
 	b.spoiled.Store(false)
 	b.awaited.Store(c.in.req.Continue && c.in.req.Minor == 1 && b.left != 0)
@@ -125,7 +126,7 @@ func (b *body) Interrupt() {
 // read, so that the connection can serve on. One that the client has not begun
 // to send may never come.
 func (b *body) worthReading() bool {
-	return b.complete() || !b.spoiled.Load() && !b.awaited.Load() && b.c.in.req.Length <= maxUnread
+	return b.complete() || !b.spoiled.Load() && !b.awaited.Load() && b.length <= maxUnread
 }
 
 // discard reads the rest of the body. An error means that the connection cannot
@@ -148,7 +149,7 @@ func (b *body) discard() error {
 var errTooMuch = errors.New("the refused body is too long")
 
 // refill reads into an input buffer whose content is used up, but whose head
-// may still be pointed to.
+// may still be pointed to, unless it is headless.
 func (c *conn) refill() error {
 	switch {
 	case c.in.headless:

@@ -170,7 +170,7 @@ func (c *conn) findHead(seen int) (end int, err error) {
 		return end, c.in.req.Parse(c.in.buf[:end])
 	}
 	if err == nil && len(c.in.buf) >= maxHead {
-		err = &http1.Error{Status: 431, Reason: "the head is larger than 256 KiB"}
+		err = &http1.Error{Status: 431, Reason: "it is larger than 256 KiB"}
 	}
 	return 0, err
 }
@@ -223,7 +223,7 @@ func (c *conn) readMore() error {
 	}
 	b := c.in.buf
 	if len(b) == cap(b) {
-		b = append(make([]byte, 0, 2*cap(b)), b...)
+		b = append(make([]byte, 0, 4*cap(b)), b...) // in few steps: each leaves garbage behind
 	}
 	n, err := c.nc.Read(b[len(b):cap(b)])
 	c.in.buf = b[:len(b)+n]
@@ -303,6 +303,7 @@ func (c *conn) linger() {
 	if half, ok := c.nc.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
 		return
 	}
+	c.releaseInput()
 	c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
 	io.CopyN(io.Discard, c.nc, maxUnread) // whatever comes, the connection ends
 }

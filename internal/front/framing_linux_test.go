@@ -84,6 +84,7 @@ var refusals = []refusal{
 	{code: proxy.MalformedRequest, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nExpect: x\r\n\r\n"},
 	{code: proxy.MalformedRequest, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n"},
 	{code: proxy.HeadTooLarge, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nX: " + strings.Repeat("a", 300<<10) + "\r\n\r\n"},
+	{code: proxy.HeadTooLarge, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("a:\r\n", 256) + "\r\n"},
 	{code: proxy.RequestTimeout, with: hurried, request: "POST /v1/responses HTTP/1.1\r\nHos", partial: true},
 	{code: proxy.RequestTimeout, with: hurried, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n{}", partial: true},
 	{code: proxy.IncompleteBody, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n", partial: true},

@@ -182,6 +182,7 @@ func TestUpstreamThatGivesNoAnswer(t *testing.T) {
 		"barelf":                            {502, "upstream_malformed"},
 		"switch":                            {502, "upstream_malformed"},
 		"bighead s=200000":                  {502, "upstream_malformed"},
+		"bighead s=1 n=257":                 {502, "upstream_malformed"},
 		"redirect status=307 to=http://h/":  {502, "upstream_redirect"},
 		"redirect status=308 to=/elsewhere": {502, "upstream_redirect"},
 		"redirect status=301 to=/elsewhere": {502, "upstream_redirect"},

@@ -16,6 +16,11 @@ const (
 	UntilClose = -2
 )
 
+// MaxFields is how many header field lines a message may have, and how many
+// options its Connection fields together: each costs far more memory, and time,
+// than the bytes that it takes on the wire.
+const MaxFields = 256
+
 // Field is one header field line. Both parts point into the parsed head.
 type Field struct{ Name, Value []byte }
 
@@ -33,6 +38,10 @@ func (e *Error) Error() string { return e.Reason }
 
 func bad(format string, args ...any) *Error {
 	return &Error{Status: 400, Reason: fmt.Sprintf(format, args...)}
+}
+
+func tooLarge(format string, args ...any) *Error {
+	return &Error{Status: 431, Reason: fmt.Sprintf(format, args...)}
 }
 
 // message is what requests and answers have in common.
@@ -89,6 +98,9 @@ func (m *message) parseFields(p []byte) error {
 		if err != nil {
 			return err
 		}
+		if len(m.Fields) == MaxFields {
+			return tooLarge("it has more than %d header fields", MaxFields)
+		}
 		m.Fields = append(m.Fields, f)
 		p = rest
 	}
@@ -117,7 +129,7 @@ func parseField(line []byte) (Field, error) {
 // (RFC 9112, section 6.3); without either it is none. It heeds Connection too.
 func (m *message) frame(none int64) error {
 	m.Length = none
-	var lengths, codings int
+	var lengths, codings, options int
 	var closing, keepAlive bool
 	for _, f := range m.Fields {
 		switch {
@@ -134,9 +146,12 @@ func (m *message) frame(none int64) error {
 				return &Error{Status: 501, Reason: "the only transfer coding here is chunked"}
 			}
 		case Is(f.Name, "connection"):
-			c, k := connection(f.Value)
-			closing, keepAlive = closing || c, keepAlive || k
+			n, c, k := connection(f.Value)
+			options, closing, keepAlive = options+n, closing || c, keepAlive || k
 		}
+	}
+	if options > MaxFields {
+		return tooLarge("its Connection fields have more than %d options", MaxFields)
 	}
 	m.Close = closing || m.Minor == 0 && !keepAlive
 	return m.settle(lengths, codings)
@@ -158,13 +173,14 @@ func (m *message) settle(lengths, codings int) error {
 	return nil
 }
 
-// connection looks for the options close and keep-alive; close wins.
-func connection(value []byte) (closing, keepAlive bool) {
+// connection counts the options, and looks for close and keep-alive; close wins.
+func connection(value []byte) (options int, closing, keepAlive bool) {
 	Tokens(value, func(option []byte) {
+		options++
 		closing = closing || Is(option, "close")
 		keepAlive = keepAlive || Is(option, "keep-alive")
 	})
-	return closing, keepAlive
+	return options, closing, keepAlive
 }
 
 func parseLength(value []byte) (n int64, err error) {

@@ -176,6 +176,13 @@ var requestPolicy = []struct {
 	{"chunked and a bad length", 400, start + "Transfer-Encoding: chunked\r\nContent-Length: x\r\n\r\n"},
 	{"chunked in HTTP/1.0", 400, "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"},
 
+	// The number of fields.
+	{"256 fields", 200, start + strings.Repeat("A:\r\n", 255) + "\r\n"},
+	{"257 fields", 431, start + strings.Repeat("A:\r\n", 256) + "\r\n"},
+	{"256 options", 200, start + "Connection: " + strings.Repeat("a,", 256) + "\r\n\r\n"},
+	{"257 options", 431, start + "Connection: " + strings.Repeat("a,", 257) + "\r\n\r\n"},
+	{"257 options in two fields", 431, start + "Connection: " + strings.Repeat("a,", 128) + "\r\nConnection: " + strings.Repeat("a,", 129) + "\r\n\r\n"},
+
 	// Expect.
 	{"Expect: 100-continue", 200, start + "Expect: 100-continue\r\n\r\n"},
 	{"Expect: 100-Continue", 200, start + "Expect: 100-Continue\r\n\r\n"},

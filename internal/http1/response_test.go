@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"strings"
 	"testing"
 )
 
@@ -25,6 +26,9 @@ func TestResponsePolicy(t *testing.T) {
 		in     string
 	}{
 		{"an answer", true, ok + blank},
+		{"256 fields", true, ok + strings.Repeat("A:\r\n", 256) + "\r\n"},
+		{"257 fields", false, ok + strings.Repeat("A:\r\n", 257) + "\r\n"},
+		{"257 options", false, ok + "Connection: " + strings.Repeat("a,", 257) + "\r\n\r\n"},
 		{"empty reason", true, "HTTP/1.1 200 \r\n\r\n"},
 		{"no reason, no blank", true, "HTTP/1.1 200\r\n\r\n"},
 		{"long reason", true, "HTTP/1.1 429 Too Many Requests\r\n\r\n"},

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"bytes"
+	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
 // Fields that are never passed on to the upstream.
@@ -31,6 +33,38 @@ var dropFromAnswer = lookup(
 	// Credentials have no place in an answer, ours (--auth-header) above all.
 	"authorization", "api-key", "x-api-key", "x-goog-api-key",
 )
+
+var fieldSpace = sync.Pool{New: func() any { f := make([]http1.Field, 0, 32); return &f }}
+
+// takeFields returns an empty list from a pool.
+func takeFields() *[]http1.Field { return fieldSpace.Get().(*[]http1.Field) }
+
+// giveFields gives a list back, without what it points to.
+func giveFields(list *[]http1.Field) {
+	clear((*list)[:cap(*list)])
+	*list = (*list)[:0]
+	fieldSpace.Put(list)
+}
+
+// outgoing is a request on its way up.
+type outgoing struct {
+	upstream.Request
+	fields *[]http1.Field // nil once it is given back
+	answer Answer
+}
+
+// headSent gives back what the head took: the answer may be long in coming.
+func (o *outgoing) headSent() {
+	o.giveFields()
+	o.answer.HeadSent()
+}
+
+func (o *outgoing) giveFields() {
+	if o.fields != nil {
+		giveFields(o.fields)
+		o.fields = nil
+	}
+}
 
 // requestFields appends the client's fields that may pass to dst.
 func requestFields(dst, fields []http1.Field) []http1.Field {

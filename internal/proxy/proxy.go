@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
@@ -18,7 +17,8 @@ import (
 
 // Request is a request of a client, as the serving engine hands it over.
 type Request struct {
-	// Head is valid until the answer's first Flush after the body was read.
+	// Head is valid until the answer's HeadSent, or its first Flush after the
+	// body was read.
 	Head *http1.Request
 	// Body is what follows the head. Its Read blocks, with a time limit of the
 	// engine's own on a client that has stopped sending. io.EOF means that all
@@ -30,6 +30,9 @@ type Request struct {
 
 // Answer is where the answer to one request goes.
 type Answer interface {
+	// HeadSent notes that the request's Head is needed no more. It must not be
+	// called while Body is being read.
+	HeadSent()
 	// Head takes the answer's head; length is as in package http1. The engine
 	// may hold it back until Write or Flush.
 	Head(status int, fields []http1.Field, length int64)
@@ -140,20 +143,19 @@ func left(a Answer) error {
 
 // forward sends the request on and relays the answer.
 func (p *Proxy) forward(ctx context.Context, r *Request, a Answer, w way, bill *bill) error {
-	out := &upstream.Request{Method: w.method(), Target: w.target, Length: r.Head.Length}
+	out := &outgoing{fields: takeFields(), answer: a}
+	defer out.giveFields()
+	out.Request = upstream.Request{Method: w.method(), Target: w.target, Length: r.Head.Length, Sent: out.headSent}
 	r.Body = bill.tap(p.cfg.Dump.Begin(r.Head.Method, r.Head.Target, r.Head.Fields), bill.watch(r.Body), r.Head.Length)
-	fields := fieldSpace.Get().(*[]http1.Field)
-	defer fieldSpace.Put(fields)
-	*fields = requestFields((*fields)[:0], r.Head.Fields)
-	*fields = bill.askPlain(*fields)
-	out.Fields = *fields
-	buf, err := readStart(out, r)
+	*out.fields = bill.askPlain(requestFields(*out.fields, r.Head.Fields))
+	out.Fields = *out.fields
+	buf, err := readStart(&out.Request, r)
 	defer func() { buf.giveBack() }()
 	if err != nil {
 		return p.bodyFailed(a, err, bill)
 	}
 	bill.entry.Upstream = true
-	res, err := p.cfg.Upstream.Do(ctx, out)
+	res, err := p.cfg.Upstream.Do(ctx, &out.Request)
 	if err != nil {
 		return p.failed(a, err, bill)
 	}
@@ -173,17 +175,16 @@ func (p *Proxy) answer(res *upstream.Response, a Answer, bill *bill) error {
 	return p.relay(res, a, bill)
 }
 
-var fieldSpace = sync.Pool{New: func() any { f := make([]http1.Field, 0, 32); return &f }}
-
 // relay passes the answer on. It flushes whenever the upstream makes it wait,
 // so that nothing is ever held back: not the head, not an event. The last piece
 // leaves together with the body's end, which the engine adds.
 func (p *Proxy) relay(res *upstream.Response, a Answer, bill *bill) error {
 	bill.begin(&res.Head)
-	fields := fieldSpace.Get().(*[]http1.Field)
-	*fields = answerFields((*fields)[:0], res.Head.Fields)
+	fields := takeFields()
+	*fields = answerFields(*fields, res.Head.Fields)
 	a.Head(res.Head.Status, *fields, res.Head.Length)
-	fieldSpace.Put(fields)
+	giveFields(fields)
+	res.Head.Fields = nil // or they would keep its buffer for as long as the stream lasts
 	bill.entry.Reused = res.Reused
 	for {
 		piece, err := res.Buffered()

@@ -99,6 +99,8 @@ type answer struct {
 	entry  audit.Entry
 }
 
+func (a *answer) HeadSent() {}
+
 func (a *answer) Head(status int, fields []http1.Field, length int64) {
 	a.status, a.fields, a.length = status, fields, length
 }

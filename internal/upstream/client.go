@@ -154,8 +154,11 @@ func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response,
 		return nil, &Error{Kind: Internal, Cause: err}
 	case err != nil && cn.taken.Load() == before:
 		return nil, fail(Closed, "sending the request: %w", err)
-	case err == nil && (len(left) > 0 || r.Rest != nil):
-		res.copyBody(w, left)
+	case err == nil:
+		r.headSent()
+		if len(left) > 0 || r.Rest != nil {
+			res.copyBody(w, left)
+		}
 	}
 	// After a failed write there may still be an answer, such as 413.
 	if err := res.readHead(); err != nil {

@@ -33,6 +33,9 @@ type Request struct {
 	Upgrade bool
 	// Fields go out in their order, after Host and the credential.
 	Fields []http1.Field
+	// Sent is called, if it is not nil, once the head has been written: Fields,
+	// which are nil then, are not needed any more. Rest is not being read.
+	Sent func()
 	// Start is the body, or its beginning, in memory.
 	Start []byte
 	// Rest is what follows Start; nil if Start is all.
@@ -43,6 +46,8 @@ type Request struct {
 }
 
 const (
+	// maxPooled is the largest buffer that is kept for the next head.
+	maxPooled = 16 << 10
 	// syncBody is how much is written before the answer is read for: less than
 	// what the sockets' buffers hold, so that an upstream that answers without
 	// reading cannot block both sides.
@@ -102,7 +107,11 @@ func appendChunkSize(b []byte, n int) []byte {
 // returns what is left of Start.
 func (w *writer) start(ctx context.Context, r *Request) ([]byte, error) {
 	buf := heads.Get().(*[]byte)
-	defer heads.Put(buf)
+	defer func() {
+		if cap(*buf) <= maxPooled {
+			heads.Put(buf)
+		}
+	}()
 	*buf = r.appendFields((*buf)[:0])
 	now := r.Start[:min(len(r.Start), syncBody)]
 	var err error
@@ -185,6 +194,14 @@ func (w *writer) send(p []byte) (err error) {
 		w.taken.Add(int64(n))
 	}
 	return err
+}
+
+// headSent lets go of the head.
+func (r *Request) headSent() {
+	r.Fields = nil
+	if r.Sent != nil {
+		r.Sent()
+	}
 }
 
 // errBody marks an error of the client's in a body's copying.

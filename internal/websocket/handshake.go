@@ -40,9 +40,9 @@ func Parse(head *http1.Request) (*Handshake, *http1.Error) {
 			versions++
 			version = f.Value
 		case http1.Is(f.Name, "sec-websocket-extensions"):
-			http1.Tokens(f.Value, func(e []byte) { h.extensions = append(h.extensions, name(e)) })
+			http1.Tokens(f.Value, func(e []byte) { h.extensions = offer(h.extensions, name(e)) })
 		case http1.Is(f.Name, "sec-websocket-protocol"):
-			http1.Tokens(f.Value, func(p []byte) { h.protocols = append(h.protocols, p) })
+			http1.Tokens(f.Value, func(p []byte) { h.protocols = offer(h.protocols, p) })
 		}
 	}
 	bad := func(status int, reason string) (*Handshake, *http1.Error) {
@@ -57,12 +57,26 @@ func Parse(head *http1.Request) (*Handshake, *http1.Error) {
 		return bad(400, "it needs the header Upgrade: websocket, and no other protocol")
 	case !upgrading:
 		return bad(400, "it needs the header Connection: Upgrade")
+	case len(h.extensions) > maxOffers || len(h.protocols) > maxOffers:
+		return bad(400, "it offers too many extensions or protocols")
 	case versions != 1 || string(version) != "13":
 		return bad(426, "the only version here is 13")
 	case keys != 1 || !validKey(h.key):
 		return bad(400, "it needs one header Sec-WebSocket-Key, with 16 bytes of base64")
 	}
 	return h, nil
+}
+
+// maxOffers is how many extensions, or protocols, a client may offer. Clients
+// offer one or two; a head would hold 100,000.
+const maxOffers = 64
+
+// offer appends one, up to one too many.
+func offer(all [][]byte, one []byte) [][]byte {
+	if len(all) > maxOffers {
+		return all
+	}
+	return append(all, one)
 }
 
 // has tells whether a list has a member, in any case.

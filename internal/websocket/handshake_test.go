@@ -38,6 +38,10 @@ func TestParse(t *testing.T) {
 	allow("CONNECTION: close , upgrade", "UPGRADE: WebSocket", "sec-websocket-version: 13", "sec-websocket-key:  "+sampleKey+" ")
 	allow(append(plain, "Connection: keep-alive", "Sec-WebSocket-Extensions: a; b=\"c,d\", e", "Sec-WebSocket-Protocol: x, y")...)
 	allow(append(plain, "Content-Length: 0")...)
+	for _, name := range []string{"Extensions", "Protocol"} {
+		allow(append(plain, "Sec-WebSocket-"+name+": "+strings.Repeat("a,", 64))...)
+		deny(400, append(plain, "Sec-WebSocket-"+name+": "+strings.Repeat("a,", 64), "Sec-WebSocket-"+name+": a")...)
+	}
 	for i := range plain {
 		without := append(append([]string{}, plain[:i]...), plain[i+1:]...)
 		status := 400
