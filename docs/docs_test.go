@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"internal/jail":       {"internal/harden"},
 	"internal/verify":     {"internal/memscan", "internal/peer", "internal/proxy"},
 	"internal/budget":     {"internal/safefile"},
-	"internal/admit":      {"internal/audit", "internal/http1", "internal/peer"},
+	"internal/admit":      {"internal/audit", "internal/budget", "internal/http1", "internal/peer"},
 	"internal/dump":       {"internal/http1"},
 	"internal/websocket":  {"internal/http1"},
 	"internal/tlsrecord":  {"internal/secret"},

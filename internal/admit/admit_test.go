@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
@@ -136,23 +137,26 @@ func codeOf(d *Denial) Code {
 func TestConcurrency(t *testing.T) {
 	g := newGate(Config{Limits: Limits{MaxConcurrent: 3, MaxConcurrentPerUser: 2, MaxConnectionsPerUser: 2}})
 	a, b := g.visitor(1), g.visitor(2)
-	begin := func(v *Visitor, want Code) {
+	begin := func(v *Visitor, want Code) *Lease {
 		t.Helper()
-		d := v.Begin(head(t))
-		if codeOf(d) != want || d != nil && d.RetryAfter < 1 {
+		l, d := v.Begin(head(t), true)
+		if codeOf(d) != want || d != nil && d.RetryAfter < 1 || (l == nil) == (d == nil) {
 			t.Errorf("uid %d: %+v, want %q", v.who.UID, d, want)
 		}
+		return l
 	}
-	begin(a, "")
-	begin(a, "")
+	first, second := begin(a, ""), begin(a, "")
 	begin(a, TooManyRequests) // per user
-	begin(b, "")
+	other := begin(b, "")
 	begin(b, TooManyRequests) // in all
-	a.End(0)
-	begin(b, "")
-	a.End(0)
-	b.End(0)
-	b.End(0)
+	first.Settle(0)
+	last := begin(b, "")
+	for _, l := range []*Lease{second, other, last} {
+		l.Settle(0)
+	}
+	if n := g.counts.running; n != 0 {
+		t.Errorf("%d requests run that have ended", n)
+	}
 	g.visitor(1)
 	if g.counts.connect(1) {
 		t.Error("a third connection of one user was admitted")
@@ -176,16 +180,18 @@ func TestMaxRequests(t *testing.T) {
 	ended := 0
 	g := newGate(Config{Limits: Limits{MaxRequests: 2}, Expired: func() { ended++ }})
 	v := g.visitor(1)
-	v.Begin(head(t))
-	v.Begin(head(t))
-	if d := v.Begin(head(t)); codeOf(d) != Expired {
+	first, _ := v.Begin(head(t), true)
+	second, _ := v.Begin(head(t), true)
+	if _, d := v.Begin(head(t), true); codeOf(d) != Expired {
 		t.Errorf("the third request: %+v", d)
 	}
-	v.End(0)
+	first.Release()
+	first.Release() // and no other request's place
+	first.Settle(0)
 	if ended != 0 {
 		t.Error("it ends while a request runs")
 	}
-	v.End(0)
+	second.Settle(0)
 	if ended != 1 {
 		t.Errorf("it ended %d times", ended)
 	}
@@ -200,12 +206,13 @@ func TestExpireAfter(t *testing.T) {
 		}
 		defer g.Close()
 		v := g.visitor(1)
-		if d := v.Begin(head(t)); d != nil {
+		l, d := v.Begin(head(t), true)
+		if d != nil {
 			t.Fatal(d)
 		}
 		<-time.After(time.Hour)
 		synctest.Wait()
-		if d := v.Begin(head(t)); codeOf(d) != Expired {
+		if _, d := v.Begin(head(t), true); codeOf(d) != Expired {
 			t.Errorf("after its time: %+v", d)
 		}
 		select {
@@ -213,7 +220,7 @@ func TestExpireAfter(t *testing.T) {
 			t.Error("it ends while a request runs")
 		default:
 		}
-		v.End(0)
+		l.Settle(0)
 		<-ended
 	})
 }
@@ -223,10 +230,8 @@ func TestRate(t *testing.T) {
 		g := newGate(Config{Limits: Limits{Rate: 2, Burst: 4}})
 		begin := func(uid uint32) *Denial {
 			v := g.visitor(uid)
-			d := v.Begin(head(t))
-			if d == nil {
-				v.End(0)
-			}
+			l, d := v.Begin(head(t), true)
+			l.Settle(0)
 			v.Leave()
 			return d
 		}
@@ -258,24 +263,50 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// poor is a budget that is spent.
-type poor struct{ added int64 }
-
-func (p *poor) Allowed(uint32) (int64, bool) { return 1234, false }
-func (p *poor) Add(_ uint32, n int64)        { p.added += n }
-
+// TestBudgetAndBody: what a request may not cost, it may not begin, and what it
+// does not come to is given back.
 func TestBudgetAndBody(t *testing.T) {
-	p := &poor{}
-	g := newGate(Config{Budget: p, Limits: Limits{MaxBody: 10}})
+	b, err := budget.Open(budget.Config{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newGate(Config{Budget: b, Limits: Limits{MaxBody: 10, MaxConcurrent: 5}})
 	v := g.visitor(1)
-	if d := v.Begin(head(t, "Content-Length: 5")); codeOf(d) != BudgetExhausted || d.RetryAfter != 0 || !strings.Contains(d.Message, "1234") {
+	begin := func(want Code, spends bool) *Lease {
+		t.Helper()
+		l, d := v.Begin(head(t, "Content-Length: 5"), spends)
+		if codeOf(d) != want {
+			t.Errorf("spends %t: %+v, want %q", spends, d, want)
+		}
+		return l
+	}
+	if _, d := v.Begin(head(t, "Content-Length: 11"), true); codeOf(d) != BodyTooLarge {
 		t.Errorf("%+v", d)
 	}
-	if d := v.Begin(head(t, "Content-Length: 11")); codeOf(d) != BodyTooLarge {
+	var running []*Lease
+	for range 4 { // a quarter of the budget is reserved for each
+		running = append(running, begin("", true))
+	}
+	if _, d := v.Begin(head(t), true); codeOf(d) != TooManyRequests || d.RetryAfter != 1 {
 		t.Errorf("%+v", d)
 	}
-	v.End(7)
-	if p.added != 7 {
-		t.Errorf("%d tokens were counted", p.added)
+	if l := begin("", false); l.Deposit() != 0 {
+		t.Errorf("a request that costs nothing has a deposit of %d", l.Deposit())
+	}
+	begin(TooManyRequests, true) // for two reasons; it must leave no deposit behind
+	for _, l := range running {
+		if l.Deposit() != 250 {
+			t.Errorf("a deposit of %d", l.Deposit())
+		}
+		l.Settle(100)
+	}
+	begin("", true).Settle(834)
+	_, d := v.Begin(head(t), true)
+	if codeOf(d) != BudgetExhausted || d.RetryAfter != 0 || !strings.Contains(d.Message, "1234") {
+		t.Errorf("%+v", d)
+	}
+	begin("", false).Settle(-235) // it turns out that something cost less
+	if l := begin("", true); g.counts.running != 2 {
+		t.Errorf("%d requests run, %+v", g.counts.running, l)
 	}
 }

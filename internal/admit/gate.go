@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
@@ -81,16 +82,10 @@ type Config struct {
 	Origin *Origin
 	Limits Limits
 	// Budget limits tokens; nil means no limit.
-	Budget Budget
+	Budget *budget.Book
 	// Expired is called once when no request will be admitted any more and
 	// none is running; nil does nothing.
 	Expired func()
-}
-
-// Budget is what has been spent, by user.
-type Budget interface {
-	Allowed(uid uint32) (spent int64, ok bool)
-	Add(uid uint32, tokens int64)
 }
 
 // Gate admits connections and requests. Its methods may be used concurrently.
@@ -209,34 +204,85 @@ func (v *Visitor) unwelcome(flag string) *Denial {
 	return deny(UserNotAllowed, 0, "Uid %d may not do this. The proxy's operator can admit it with %s %d.", v.who.UID, flag, v.who.UID)
 }
 
-// Begin decides whether a request that may be sent may be sent now. If it may,
-// the caller must End it.
-func (v *Visitor) Begin(head *http1.Request) *Denial {
+// Begin decides whether a request that may be sent may be sent now. spends
+// reports whether it can cost tokens: a request that cannot is not a matter of
+// the budget. The lease of a request that may be sent must be settled.
+func (v *Visitor) Begin(head *http1.Request, spends bool) (*Lease, *Denial) {
 	if v == nil {
-		return nil
+		return nil, nil
 	}
 	g := v.gate
 	if limit := g.cfg.Limits.MaxBody; limit > 0 && head.Length > limit {
-		return v.TooLarge()
+		return nil, v.TooLarge()
 	}
-	if g.cfg.Budget != nil {
-		if spent, ok := g.cfg.Budget.Allowed(v.who.UID); !ok {
-			return deny(BudgetExhausted, 0, "Uid %d has spent its budget of tokens (%d so far). The proxy's operator can raise --max-tokens-per-user.", v.who.UID, spent)
+	l := &Lease{gate: g, uid: v.who.UID, reserved: spends && g.cfg.Budget != nil}
+	if l.reserved {
+		if d := g.reserve(l.uid); d != nil {
+			return nil, d
 		}
 	}
-	return g.counts.begin(v.who.UID)
+	if d := g.counts.begin(l.uid); d != nil {
+		if l.reserved {
+			g.cfg.Budget.Settle(l.uid, 0)
+		}
+		return nil, d
+	}
+	return l, nil
 }
 
-// End counts a request off that Begin has admitted, with the tokens that it
-// cost.
-func (v *Visitor) End(tokens int64) {
-	if v == nil {
+// reserve reserves a deposit, or returns why it must not be reserved.
+func (g *Gate) reserve(uid uint32) *Denial {
+	switch spent, state := g.cfg.Budget.Reserve(uid); state {
+	case budget.OK:
+		return nil
+	case budget.Reserved:
+		return deny(TooManyRequests, 1, "The running requests of uid %d may spend the rest of its budget of tokens. Try again when one of them has ended; the limit is --max-tokens-per-user.", uid)
+	default:
+		return deny(BudgetExhausted, 0, "Uid %d has spent its budget of tokens (%d so far). The proxy's operator can raise --max-tokens-per-user.", uid, spent)
+	}
+}
+
+// Lease is one admitted request. A nil Lease is of a nil Visitor.
+type Lease struct {
+	gate     *Gate
+	uid      uint32
+	reserved bool // a deposit of the budget
+	released atomic.Bool
+}
+
+// Release frees the request's place among those that run. Further calls do
+// nothing. It may be called from any goroutine.
+func (l *Lease) Release() {
+	if l != nil && !l.released.Swap(true) {
+		l.gate.settle(l.gate.counts.end(l.uid))
+	}
+}
+
+// Settle ends the lease, once, with the tokens that the request cost. They are
+// negative where an earlier request of the same user had been charged too much.
+func (l *Lease) Settle(tokens int64) {
+	if l == nil {
 		return
 	}
-	if v.gate.cfg.Budget != nil {
-		v.gate.cfg.Budget.Add(v.who.UID, tokens)
+	switch b := l.gate.cfg.Budget; {
+	case b == nil:
+	case l.reserved:
+		b.Settle(l.uid, tokens)
+	case tokens < 0:
+		b.Refund(l.uid, -tokens)
+	default:
+		b.Add(l.uid, tokens)
 	}
-	v.gate.settle(v.gate.counts.end(v.who.UID))
+	l.Release()
+}
+
+// Deposit is what a request is charged, in tokens, if nothing says what it
+// cost; 0 if the lease has no part in a budget.
+func (l *Lease) Deposit() int64 {
+	if l == nil || !l.reserved {
+		return 0
+	}
+	return l.gate.cfg.Budget.Deposit()
 }
 
 // settle tells the operator's program that the service is over.

@@ -47,9 +47,10 @@ type Book struct {
 	report func(error)
 	pause  time.Duration
 
-	mu    sync.Mutex
-	spent map[uint32]int64
-	dirty bool // spent has changed since it was last copied for the file
+	mu       sync.Mutex
+	spent    map[uint32]int64
+	reserved map[uint32]int64 // for requests that run; the file has nothing of it
+	dirty    bool             // spent has changed since it was last copied for the file
 
 	store    *store        // nil: memory only
 	changed  chan struct{} // holds one token while dirty is news
@@ -73,6 +74,7 @@ func open(c Config, pause time.Duration) (*Book, error) {
 		report:   c.Report,
 		pause:    pause,
 		spent:    map[uint32]int64{},
+		reserved: map[uint32]int64{},
 		changed:  make(chan struct{}, 1),
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
@@ -107,34 +109,86 @@ func (b *Book) load(file string, also []uint32) error {
 	return nil
 }
 
-// Allowed returns what a user has spent, and whether that is less than the
-// limit. A request that is allowed may exceed it: nobody knows its price before.
-func (b *Book) Allowed(uid uint32) (spent int64, ok bool) {
+// maxDeposit is the largest deposit, in tokens: about what the largest context
+// window of a model on offer holds, which is what one response can cost unless
+// tools make the model read it several times.
+const maxDeposit = 1_000_000
+
+// deposit is what is reserved for a request out of a budget of limit tokens. At
+// least four requests of a user can run at a time, whatever the limit.
+func deposit(limit int64) int64 { return min(max(limit/4, 1), maxDeposit) }
+
+// Deposit is what each request has reserved while it runs, and is charged if
+// nothing says what it cost, in tokens.
+func (b *Book) Deposit() int64 { return deposit(b.limit) }
+
+// State is what Reserve decides.
+type State int
+
+// The states. The zero value allows nothing.
+const (
+	// Spent: the user has spent the limit.
+	Spent State = iota
+	// Reserved: what the user has not spent is reserved for running requests.
+	Reserved
+	// OK: a deposit has been reserved.
+	OK
+)
+
+// Reserve reserves a deposit for a request, which must be settled once, unless
+// what the user has spent and reserved has reached the limit. The request may
+// cost more than its deposit: its price is not known before.
+func (b *Book) Reserve(uid uint32) (spent int64, state State) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	spent = b.spent[uid]
-	return spent, spent < b.limit
+	switch {
+	case spent >= b.limit:
+		return spent, Spent
+	case plus(spent, b.reserved[uid]) >= b.limit:
+		return spent, Reserved
+	}
+	b.reserved[uid] = plus(b.reserved[uid], deposit(b.limit))
+	return spent, OK
 }
 
-// Add notes that a user has spent tokens. A sum stops at the largest number; it
-// never falls, so that a negative number adds nothing. What is added after
-// Close is not written.
-func (b *Book) Add(uid uint32, tokens int64) {
-	if tokens <= 0 {
-		return
-	}
+// Settle releases a deposit and adds what its request cost, in one step.
+func (b *Book) Settle(uid uint32, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.spent[uid] = plus(b.spent[uid], tokens)
-	b.dirty = true
-	select {
-	case b.changed <- struct{}{}:
-	default: // the writer has been told
+	if b.reserved[uid] -= deposit(b.limit); b.reserved[uid] <= 0 {
+		delete(b.reserved, uid)
 	}
+	b.add(uid, max(tokens, 0))
 }
 
+// Add adds to what a user has spent. A sum stops at the largest number; a
+// negative number adds nothing. What is added after Close is not written.
+func (b *Book) Add(uid uint32, tokens int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.add(uid, max(tokens, 0))
+}
+
+// Refund takes back what a user was charged too much: no more than all of it.
+func (b *Book) Refund(uid uint32, tokens int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.add(uid, -min(max(tokens, 0), b.spent[uid]))
+}
+
+// add needs b.mu.
+func (b *Book) add(uid uint32, tokens int64) {
+	if tokens == 0 {
+		return
+	}
+	b.spent[uid] = plus(b.spent[uid], tokens)
+	b.markDirty()
+}
+
+// plus adds b, which may be negative, to a, which is not.
 func plus(a, b int64) int64 {
-	if a > math.MaxInt64-b {
+	if b > 0 && a > math.MaxInt64-b {
 		return math.MaxInt64
 	}
 	return a + b
@@ -167,7 +221,9 @@ func (b *Book) save() error {
 	}
 	err := b.store.save(text)
 	if err != nil {
-		b.again()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.markDirty()
 	}
 	return err
 }
@@ -183,14 +239,12 @@ func (b *Book) take() []byte {
 	return format(b.spent)
 }
 
-// again puts back what take took and could not be written.
-func (b *Book) again() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// markDirty has the writer write. It needs b.mu.
+func (b *Book) markDirty() {
 	b.dirty = true
 	select {
 	case b.changed <- struct{}{}:
-	default:
+	default: // the writer has been told
 	}
 }
 

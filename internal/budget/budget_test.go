@@ -23,6 +23,15 @@ func mustOpen(t *testing.T, c Config) *Book {
 	return b
 }
 
+// allowed reports what a user has spent, and whether another request may begin.
+func allowed(b *Book, uid uint32) (int64, bool) {
+	spent, state := b.Reserve(uid)
+	if state == OK {
+		b.Settle(uid, 0)
+	}
+	return spent, state == OK
+}
+
 // wantSpent reads the file as the next start would.
 func wantSpent(t *testing.T, file string, uid uint32, want int64) {
 	t.Helper()
@@ -58,12 +67,57 @@ func TestAllowed(t *testing.T) {
 		{math.MaxUint32, 5, 5, true},
 	} {
 		b.Add(c.uid, c.add)
-		if spent, ok := b.Allowed(c.uid); spent != c.spent || ok != c.ok {
+		if spent, ok := allowed(b, c.uid); spent != c.spent || ok != c.ok {
 			t.Errorf("uid %d, %d more: %d, %t; want %d, %t", c.uid, c.add, spent, ok, c.spent, c.ok)
 		}
 	}
 	if err := errors.Join(b.Close(), b.Close()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReserve: requests that run at the same time cannot overdraw by more than
+// what each costs beyond its deposit.
+func TestReserve(t *testing.T) {
+	for _, c := range []struct{ limit, deposit int64 }{
+		{1, 1}, {3, 1}, {4, 1}, {7, 1}, {10_000, 2_500}, {3_999_999, 999_999}, {4_000_000, 1_000_000}, {math.MaxInt64, 1_000_000},
+	} {
+		b := mustOpen(t, Config{Limit: c.limit})
+		if got := b.Deposit(); got != c.deposit {
+			t.Errorf("limit %d: a deposit of %d, want %d", c.limit, got, c.deposit)
+		}
+	}
+	b := mustOpen(t, Config{Limit: 1000})
+	reserve := func(uid uint32, spent int64, state State) {
+		t.Helper()
+		if gotSpent, got := b.Reserve(uid); got != state || gotSpent != spent {
+			t.Errorf("uid %d: %d, %d; want %d, %d", uid, gotSpent, got, spent, state)
+		}
+	}
+	for range 4 {
+		reserve(1, 0, OK)
+	}
+	reserve(1, 0, Reserved)
+	reserve(2, 0, OK) // another's deposits are none of its business
+	b.Settle(1, 300)
+	reserve(1, 300, Reserved)
+	b.Settle(1, -5)
+	reserve(1, 300, OK)
+	b.Settle(1, 5000)
+	reserve(1, 5300, Spent)
+	b.Settle(1, 0)
+	b.Settle(1, 0)
+	b.Refund(1, 4301)
+	reserve(1, 999, OK)
+	b.Refund(1, -1000)
+	reserve(1, 999, Reserved)
+	b.Settle(1, 0)
+	b.Refund(1, math.MaxInt64)
+	if spent, ok := allowed(b, 1); spent != 0 || !ok {
+		t.Errorf("%d, %t after all was given back", spent, ok)
+	}
+	if len(b.reserved) != 1 {
+		t.Errorf("deposits of %d users are left, want 1", len(b.reserved))
 	}
 }
 
@@ -86,7 +140,7 @@ func TestManyAtOnce(t *testing.T) {
 		all.Go(func() {
 			for range 1000 {
 				b.Add(uid/2, 1)
-				b.Allowed(uid)
+				allowed(b, uid)
 			}
 		})
 	}
@@ -149,7 +203,7 @@ func TestCloseWritesWhatIsLeft(t *testing.T) {
 		wantSpent(t, file, 1, 15)
 	})
 	b := mustOpen(t, Config{Limit: 100, File: file})
-	if spent, ok := b.Allowed(1); spent != 15 || !ok {
+	if spent, ok := allowed(b, 1); spent != 15 || !ok {
 		t.Errorf("%d, %t after a new start", spent, ok)
 	}
 }
@@ -253,7 +307,7 @@ func TestNeverWaits(t *testing.T) {
 		for range 100 {
 			b.Add(1, 1)
 		}
-		if spent, ok := b.Allowed(1); spent != 101 || ok {
+		if spent, ok := allowed(b, 1); spent != 101 || ok {
 			t.Errorf("%d, %t", spent, ok)
 		}
 		close(release)

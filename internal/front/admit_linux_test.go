@@ -317,8 +317,8 @@ func TestMappedAddress(t *testing.T) {
 // TestUnknownIsNobody: where only limits depend on who calls, one who cannot be
 // told is refused as well, and does not count as root, whose number is 0.
 func TestUnknownIsNobody(t *testing.T) {
-	p := &purse{limit: 1 << 40, spent: map[uint32]int64{}}
-	gate := must(admit.New(admit.Config{TCP: true, Budget: p, Limits: admit.Limits{MaxConnectionsPerUser: 1}}))
+	p := newPurse(t, 1<<40)
+	gate := must(admit.New(admit.Config{TCP: true, Budget: p.Book, Limits: admit.Limits{MaxConnectionsPerUser: 1}}))
 	t.Cleanup(gate.Close)
 	client, server := net.Pipe() // neither TCP nor unix: the kernel knows nothing of it
 	defer client.Close()

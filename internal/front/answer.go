@@ -199,6 +199,9 @@ func (a *answer) flushPending() error {
 	return err
 }
 
+// Leave is proxy.Answer's.
+func (a *answer) Leave() { a.c.leave() }
+
 // left notes when the first byte of the answer has been handed to the kernel.
 func (a *answer) left() {
 	if e := &a.c.entry; e.FirstByte == 0 {

@@ -35,6 +35,7 @@ type conn struct {
 	cancel context.CancelFunc
 	state  atomic.Int32 // fresh, waiting, busy or dropped
 	once   sync.Once    // of close
+	gone   sync.Once    // of leave
 	watch  uint64       // the watcher's name for it; 0 if it is not watched
 
 	visitor *admit.Visitor // nil where everybody is admitted
@@ -70,7 +71,7 @@ func (c *conn) serve() {
 	if !c.admit() {
 		return
 	}
-	defer c.visitor.Leave()
+	defer c.leave()
 	for c.readHead() == nil {
 		if c.exchange() != nil || !c.engine.resume(c) {
 			return
@@ -321,6 +322,15 @@ func (c *conn) reset() {
 func (c *conn) abandon() {
 	c.cancel()
 	c.nc.Close()
+}
+
+// leave gives up the connection's place among its user's, and its socket. The
+// request may go on without its client.
+func (c *conn) leave() {
+	c.gone.Do(func() {
+		c.visitor.Leave()
+		c.nc.Close()
+	})
 }
 
 // close ends the connection for good.

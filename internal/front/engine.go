@@ -207,6 +207,7 @@ func (e *Engine) Drain(ctx context.Context, listeners ...net.Listener) error {
 // cut ends all connections, and returns ctx's error if one had a request.
 func (e *Engine) cut(ctx context.Context) error {
 	requests := 0
+	e.cfg.Proxy.Cut()
 	for _, c := range e.all() {
 		if c.state.Load() == busy {
 			requests++

@@ -15,8 +15,8 @@ import (
 
 // TestBudgetAddsUpExactly: 200 streams at once cost the sum of what each says.
 func TestBudgetAddsUpExactly(t *testing.T) {
-	p := &purse{limit: 1 << 40, spent: map[uint32]int64{}}
-	s := limited(t, admit.Config{TCP: true, Budget: p})
+	p := newPurse(t, 1<<40)
+	s := limited(t, admit.Config{TCP: true, Budget: p.Book})
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var want int64

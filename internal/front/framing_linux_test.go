@@ -104,12 +104,12 @@ var refusals = []refusal{
 	{code: proxy.Code(admit.TooManyRequests), with: gates(admit.Config{Limits: admit.Limits{MaxConcurrent: 1}}), before: "headthensilent", request: simple},
 	{code: proxy.Code(admit.RateLimited), with: gates(admit.Config{Limits: admit.Limits{Rate: 1e-6, Burst: 1}}), before: "json", request: simple},
 	{code: proxy.Code(admit.Expired), with: gates(admit.Config{Limits: admit.Limits{MaxRequests: 1}}), before: "json", request: simple},
-	{code: proxy.Code(admit.BudgetExhausted), with: gates(admit.Config{Budget: &purse{}}), request: simple},
+	{code: proxy.Code(admit.BudgetExhausted), with: gates(admit.Config{Budget: spent()}), request: simple},
 }
 
 func metered(t *testing.T, s *setup) {
 	s.routes = []string{"websocket"}
-	gates(admit.Config{Budget: &purse{}})(t, s)
+	gates(admit.Config{Budget: spent()})(t, s)
 }
 
 func hurried(_ *testing.T, s *setup) {

@@ -228,12 +228,12 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestRoutesAndBudgets: what a response costs is counted once, when it is made
-// or, where it did not say so then, when it is fetched. What costs nothing is
-// not estimated.
+// TestRoutesAndBudgets: what a response costs is counted once, when it is made.
+// One that did not say so then is charged its deposit until it is fetched. What
+// costs nothing is not estimated.
 func TestRoutesAndBudgets(t *testing.T) {
-	money := &purse{limit: 1 << 40, spent: map[uint32]int64{}}
-	gate := must(admit.New(admit.Config{TCP: true, Budget: money}))
+	money := newPurse(t, 1<<40)
+	gate := must(admit.New(admit.Config{TCP: true, Budget: money.Book}))
 	t.Cleanup(gate.Close)
 	s := start(t, allowing("compact", "input-tokens", "models", "retrieve"), func(s *setup) { s.front.Gate = gate })
 	costs := func(want int64, what string, do func()) {
@@ -253,24 +253,12 @@ func TestRoutesAndBudgets(t *testing.T) {
 	costs(0, "deleting it", func() { s.want(200, "", "DELETE responses/"+made, "") })
 	costs(0, "counting tokens", func() { s.want(200, "", "POST responses/input_tokens", question) })
 	costs(0, "the models", func() { s.want(200, "", "GET models", "") })
-	queued := estimate(queuedObject(t, s))
-	s.idle()
-	costs(estimate(question)+queued, "beginning in the background", func() {
+	costs(deposit, "beginning in the background", func() {
 		made = id(t, s.want(200, "queued", "POST responses", question, "X-Fake: background s=40000"))
 	})
-	costs(int64(len(question)/4)+10000-estimate(question)-queued, "fetching that", func() { s.want(200, "completed", "GET responses/"+made, "") })
+	costs(int64(len(question)/4)+10000-deposit, "fetching that", func() { s.want(200, "completed", "GET responses/"+made, "") })
 	costs(0, "fetching it again", func() { s.want(200, "completed", "GET responses/"+made+"?stream=true", "") })
 	costs(whole, "compacting", func() { s.want(200, "", "POST responses/compact", question) })
-}
-
-// estimate is what text costs that does not say so.
-func estimate(text string) int64 { return int64(len(text)+3) / 4 }
-
-// queuedObject is what a response in the background is answered with; its
-// length is always the same.
-func queuedObject(t *testing.T, s *stack) string {
-	_, answer := s.call("POST responses", question, "X-Fake: background")
-	return answer
 }
 
 // idle waits until no request runs.

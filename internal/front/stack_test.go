@@ -49,6 +49,7 @@ type setup struct {
 	upstream proxy.Upstream // in place of the client of fake
 	routes   []string
 	usage    bool // to be read for records
+	readOn   proxy.ReadOn
 	observer audit.Observer
 }
 
@@ -83,7 +84,7 @@ func start(t testing.TB, options ...func(*setup)) *stack {
 
 func (s *stack) serve(cfg setup) {
 	open := must(proxy.Open(cfg.routes, s.client.Path(), s.client.Room()))
-	pc := proxy.Config{Upstream: s.client, Open: open, ReadUsage: cfg.usage, Log: s.log}
+	pc := proxy.Config{Upstream: s.client, Open: open, ReadUsage: cfg.usage, ReadOn: cfg.readOn, Log: s.log}
 	if cfg.upstream != nil {
 		pc.Upstream = cfg.upstream
 	}

@@ -17,6 +17,7 @@ import (
 // tokens.
 type bill struct {
 	visitor *admit.Visitor
+	lease   *admit.Lease
 	sent    atomic.Int64 // bytes of the request's body that the client has delivered
 	tooMuch atomic.Bool
 	settled bool
@@ -24,6 +25,10 @@ type bill struct {
 	entry   *audit.Entry
 	dump    *dump.Exchange // nil where nothing is dumped
 	curious bool           // about what the answer says of itself, for the record
+	whole   bool           // the answer was read to its end
+	cutOff  bool           // the exchange ended before there was an answer, and not by the upstream
+
+	outliving *outliving // nil if the exchange ends with its client
 
 	route    routeID
 	owners   *owners     // nil where nobody may ask for a response again
@@ -31,8 +36,8 @@ type bill struct {
 	known    bool        // response is
 }
 
-func (p *Proxy) newBill(r *Request, a Answer, w way) *bill {
-	b := &bill{visitor: r.Visitor, entry: a.Entry(), curious: p.cfg.ReadUsage, route: w.id, owners: p.owners}
+func (p *Proxy) newBill(r *Request, a Answer, w way, lease *admit.Lease) *bill {
+	b := &bill{visitor: r.Visitor, lease: lease, entry: a.Entry(), curious: p.cfg.ReadUsage, route: w.id, owners: p.owners}
 	if w.response != nil {
 		b.response, b.known = keyOfResponse(w.response), true
 	}
@@ -157,8 +162,7 @@ func (b *bill) learn() {
 // maxRequestID is how much of an x-request-id is kept, in bytes.
 const maxRequestID = 128
 
-// settle counts the request off, once. An answer that does not say what it cost
-// is estimated, together with its request, by bytes.
+// settle counts the request off, once.
 func (b *bill) settle() {
 	if b.settled {
 		return
@@ -167,21 +171,37 @@ func (b *bill) settle() {
 	b.dump.End()
 	var tokens int64
 	switch {
+	case b.meter == nil && b.cutOff: // the upstream may have seen the request, and answer it to nobody
+		tokens = b.lease.Deposit()
 	case b.meter == nil:
 	case b.route == retrieve || b.route == cancel:
 		tokens = b.settleLate()
 	default:
 		var exact bool
-		if tokens, exact = b.meter.Tokens(); !exact {
-			tokens += usage.Estimate(b.sent.Load())
-		}
+		tokens, exact = b.cost()
 		b.entry.Model = string(b.meter.Model())
 		b.entry.InputTokens, b.entry.OutputTokens, b.entry.Tokens = b.meter.Usage()
 		if b.known {
 			b.owners.charge(b.response, tokens, exact)
 		}
 	}
-	b.visitor.End(tokens)
+	b.lease.Settle(tokens)
+}
+
+// cost returns what the response is charged, in tokens, and whether that is
+// what it said. Otherwise it is the deposit, since what a request refers to
+// costs tokens too, and no less than the estimate of request and response by
+// bytes. That estimate is enough for a stream that the upstream has brought to
+// an end without saying what it cost, as it does when it fails.
+func (b *bill) cost() (tokens int64, exact bool) {
+	if tokens, exact = b.meter.Tokens(); exact {
+		return tokens, true
+	}
+	tokens += usage.Estimate(b.sent.Load())
+	if b.whole && b.meter.Stream() && (b.owners == nil || !b.known || b.owners.untouched(b.response)) {
+		return tokens, false
+	}
+	return max(tokens, b.lease.Deposit()), false
 }
 
 // settleLate counts what a response has cost that was not ready when it was

@@ -196,6 +196,7 @@ func (p *Proxy) failed(a Answer, err error, bill *bill) error {
 	}
 	code, detail := classify(err)
 	if code == "" {
+		bill.cutOff = true
 		return left(a)
 	}
 	return p.Refuse(a, code, detail)

@@ -35,6 +35,7 @@ type owned struct {
 	uid     uint32
 	charged int64
 	settled bool // charged is what the response has cost in the end
+	touched bool // its user has asked to cancel or to delete it
 }
 
 func newOwners(limit int) *owners {
@@ -76,9 +77,27 @@ func (o *owners) forget(k responseKey) {
 	delete(o.all, k)
 }
 
+// interfere notes that the response's user may end it before its time.
+func (o *owners) interfere(k responseKey) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if e := o.all[k]; e != nil {
+		e.touched = true
+	}
+}
+
+// untouched reports whether only the upstream can have ended the response.
+func (o *owners) untouched(k responseKey) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	e := o.all[k]
+	return e != nil && !e.touched
+}
+
 // charge notes that the response has cost tokens so far, and returns how many
-// of them are new. After a sum that is final nothing is new any more, however
-// often the response is fetched; first tells that none was before.
+// of them are new: fewer than 0 if it turns out to have cost less than it was
+// charged for. After a sum that is final nothing is new any more, however often
+// the response is fetched; first tells that none was before.
 func (o *owners) charge(k responseKey, tokens int64, final bool) (more int64, first bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -86,7 +105,9 @@ func (o *owners) charge(k responseKey, tokens int64, final bool) (more int64, fi
 	if e == nil || e.settled {
 		return 0, false
 	}
-	more = max(0, tokens-e.charged)
+	if more = tokens - e.charged; !final {
+		more = max(0, more)
+	}
 	e.charged += more
 	e.settled = final
 	return more, true

@@ -41,6 +41,10 @@ type Answer interface {
 	Write(p []byte) error
 	// Flush sends what is held back.
 	Flush() error
+	// Leave ends the client's part in an exchange that goes on without it: its
+	// connection is closed, and counts no more. Every write fails from then on.
+	// It may be called from any goroutine, more than once, and does not block.
+	Leave()
 	// Switch takes the head of a 101, but for Upgrade and Connection, sends it,
 	// and hands over the connection, of which nothing is used for HTTP any more.
 	Switch(fields []http1.Field) (Line, error)
@@ -66,6 +70,8 @@ type Config struct {
 	// ReadUsage reads what answers cost also where no budget depends on it, for
 	// their records.
 	ReadUsage bool
+	// ReadOn limits what is read of responses whose clients have left.
+	ReadOn ReadOn
 	// Dump takes what passes; nil takes nothing.
 	Dump *dump.Dir
 	// Log takes one line for each error that a client was told of; nil drops
@@ -75,8 +81,11 @@ type Config struct {
 
 // Proxy serves requests. Its methods may be used concurrently.
 type Proxy struct {
-	cfg    Config
-	owners *owners // nil where nobody may ask for a response again
+	cfg     Config
+	owners  *owners // nil where nobody may ask for a response again
+	readers *readers
+	running context.Context // of what outlives its client
+	stop    context.CancelFunc
 }
 
 // New returns a Proxy.
@@ -87,12 +96,17 @@ func New(cfg Config) *Proxy {
 	if cfg.Open == nil {
 		cfg.Open, _ = Open(nil, responsesPath, 0) // cannot fail: nothing is opened
 	}
-	p := &Proxy{cfg: cfg}
+	p := &Proxy{cfg: cfg, readers: newReaders(cfg.ReadOn)}
+	p.running, p.stop = context.WithCancel(context.Background())
 	if cfg.Open.open[retrieve] {
 		p.owners = newOwners(maxOwned)
 	}
 	return p
 }
+
+// Cut ends all exchanges that do not end with their clients, and all that are
+// still to come. It does not wait for them.
+func (p *Proxy) Cut() { p.stop() }
 
 // ErrAbort is returned by Serve when the answer is incomplete: the engine must
 // end the connection so that the client cannot take it for whole.
@@ -119,16 +133,19 @@ func (p *Proxy) Serve(ctx context.Context, r *Request, a Answer) error {
 	case websocketRoute:
 		return p.websocket(ctx, r, a, w)
 	}
-	if d := r.Visitor.Begin(r.Head); d != nil {
+	lease, d := r.Visitor.Begin(r.Head, w.spends())
+	if d != nil {
 		return p.Deny(a, d)
 	}
-	bill := p.newBill(r, a, w)
+	bill := p.newBill(r, a, w, lease)
 	defer bill.settle()
 	switch {
 	case w.response != nil && !p.owners.owns(bill.response, bill.uid()):
 		return p.Refuse(a, ResponseNotFound, "")
 	case w.bodyless() && r.Head.Length != 0:
 		return p.RefuseSyntax(a, errHasBody)
+	case w.id == cancel || w.id == remove:
+		p.owners.interfere(bill.response)
 	}
 	return p.forward(ctx, r, a, w, bill)
 }
@@ -154,7 +171,12 @@ func (p *Proxy) forward(ctx context.Context, r *Request, a Answer, w way, bill *
 	if err != nil {
 		return p.bodyFailed(a, err, bill)
 	}
+	if ctx.Err() != nil { // nothing has been sent, and nothing will be
+		return left(a)
+	}
 	bill.entry.Upstream = true
+	ctx, bill.outliving = p.outlive(ctx, a, bill)
+	defer bill.outliving.end()
 	res, err := p.cfg.Upstream.Do(ctx, &out.Request)
 	if err != nil {
 		return p.failed(a, err, bill)
@@ -190,16 +212,17 @@ func (p *Proxy) relay(res *upstream.Response, a Answer, bill *bill) error {
 		piece, err := res.Buffered()
 		if len(piece) == 0 && err == nil {
 			if a.Flush() != nil {
-				return left(a)
+				return p.clientLeft(res, a, bill)
 			}
 			piece, err = res.Next()
 		}
 		bill.write(piece)
 		if err == io.EOF {
+			bill.whole = true
 			bill.settle() // before the client can have all of it, and send the next request
 		}
 		if len(piece) > 0 && a.Write(piece) != nil {
-			return left(a)
+			return p.clientLeft(res, a, bill)
 		}
 		switch {
 		case err == io.EOF: // and nothing that wraps it: a cut must not look like an end

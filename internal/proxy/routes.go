@@ -257,6 +257,15 @@ func (w way) method() string {
 	}
 }
 
+// spends reports whether the route's requests can cost tokens.
+func (w way) spends() bool {
+	switch w.id {
+	case inputTokens, models, retrieve, cancel, remove:
+		return false
+	}
+	return true
+}
+
 // bodyless tells whether the route's requests have no body.
 func (w way) bodyless() bool { return w.method() == "GET" || w.method() == "DELETE" }
 

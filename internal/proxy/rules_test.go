@@ -106,6 +106,7 @@ func (a *answer) Head(status int, fields []http1.Field, length int64) {
 }
 func (a *answer) Write(p []byte) error { a.body = append(a.body, p...); return nil }
 func (a *answer) Flush() error         { return nil }
+func (a *answer) Leave()               {}
 func (a *answer) Entry() *audit.Entry  { return &a.entry }
 func (a *answer) Switch([]http1.Field) (Line, error) {
 	return nil, errors.New("there is no connection")

@@ -36,10 +36,11 @@ func (p *Proxy) websocket(ctx context.Context, r *Request, a Answer, w way) erro
 	if wrong != nil {
 		return p.refuseHandshake(a, wrong)
 	}
-	if d := r.Visitor.Begin(r.Head); d != nil {
+	lease, d := r.Visitor.Begin(r.Head, w.spends())
+	if d != nil {
 		return p.Deny(a, d)
 	}
-	bill := p.newBill(r, a, w)
+	bill := p.newBill(r, a, w, lease)
 	defer bill.settle()
 	bill.entry.Upstream = true
 	fields := requestFields(nil, r.Head.Fields)

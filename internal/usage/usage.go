@@ -191,6 +191,9 @@ func (m *Meter) ID() []byte {
 	return m.id.buf[:m.id.n]
 }
 
+// Stream reports whether the body is read as a stream of events.
+func (m *Meter) Stream() bool { return m.kind == stream }
+
 // Estimate returns how many tokens a number of bytes stands for, where nobody
 // says: one for every four bytes, rounded up.
 func Estimate(bytes int64) int64 {
