@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -153,7 +154,24 @@ func (s *service) enterJail() (err error) {
 	if s.jail, err = jail.Enter(cfg); err != nil {
 		return err
 	}
-	return o.identity.readable()
+	return cmp.Or(s.checkBudget(), o.identity.readable())
+}
+
+// checkBudget makes sure, from within the jail and as --user's user, that the
+// budget can be kept.
+func (s *service) checkBudget() error {
+	if s.book == nil {
+		return nil
+	}
+	err := s.book.CheckWritable()
+	if err == nil {
+		return nil
+	}
+	dir := filepath.Dir(s.opts.budgetFile)
+	if s.opts.user == "" {
+		return fmt.Errorf("%w; let the proxy's user make, replace and remove files in %s", err, dir)
+	}
+	return fmt.Errorf("%w; let --user %[2]s make, replace and remove files in %[3]s (chown %[2]s %[3]s), or name a file in a directory of its own", err, s.opts.user, dir)
 }
 
 // openGate reads the budget and prepares to ask the kernel who calls.

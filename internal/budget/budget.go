@@ -109,6 +109,19 @@ func (b *Book) load(file string, also []uint32) error {
 	return nil
 }
 
+// CheckWritable writes the file as it is, and returns why it cannot be written. A
+// process that has changed its user must call it before it serves: later there
+// is nothing to do but to report it.
+func (b *Book) CheckWritable() error {
+	if b.store == nil {
+		return nil
+	}
+	b.mu.Lock()
+	text := format(b.spent)
+	b.mu.Unlock()
+	return b.store.save(text)
+}
+
 // maxDeposit is the largest deposit, in tokens: about what the largest context
 // window of a model on offer holds, which is what one response can cost unless
 // tools make the model read it several times.
