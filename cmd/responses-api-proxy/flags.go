@@ -56,8 +56,8 @@ Who may call (without any of the first two: every user of this host):
   --allow-user WHO           a user by name or number, or self; may be repeated
   --allow-group WHO          a group by name or number; may be repeated
   --shutdown-user WHO        who of them may GET /shutdown; may be repeated
-  --allow-host NAME          a further name that clients may call this host by;
-                             may be repeated
+  --allow-host NAME          a further name that clients may call this host by,
+                             but not for GET /shutdown; may be repeated
 
 Workload identity, in place of a key:
   --github-oidc              standard input has GitHub's request token; GitHub's

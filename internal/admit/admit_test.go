@@ -25,13 +25,13 @@ func TestOrigin(t *testing.T) {
 	o := NewOrigin(8080, []string{"proxy.internal", "other:9"})
 	allow := func(fields ...string) {
 		t.Helper()
-		if d := o.check(head(t, fields...)); d != nil {
+		if d := o.check(head(t, fields...), false); d != nil {
 			t.Errorf("%q: %s", fields, d.Message)
 		}
 	}
 	deny := func(code Code, fields ...string) {
 		t.Helper()
-		if d := o.check(head(t, fields...)); d == nil || d.Code != code {
+		if d := o.check(head(t, fields...), false); d == nil || d.Code != code {
 			t.Errorf("%q: %v, want %s", fields, d, code)
 		}
 	}
@@ -40,16 +40,27 @@ func TestOrigin(t *testing.T) {
 	}
 	allow("Host: 127.0.0.1:8080", "Sec-Fetch-Mode: cors", "User-Agent: node", "Accept-Language: *") // Node's fetch
 	for _, host := range []string{"", "127.0.0.1", "localhost", "127.0.0.1:80", "127.0.0.1:8081", "evil.example", "evil.example:8080", "localhost.evil.example:8080",
-		"127.0.0.1.evil.example:8080", "10.0.0.1:8080", "0.0.0.0:8080", "other", "[::ffff:8.8.8.8]:8080", "127.0.0.1:8080:8080", "2130706433:8080"} {
+		"127.0.0.1.evil.example:8080", "10.0.0.1:8080", "0.0.0.0:8080", "other", "[::ffff:8.8.8.8]:8080", "127.0.0.1:8080:8080", "2130706433:8080",
+		"[127.0.0.1]:8080", "[localhost]:8080", "::1:8080", "[::1%25lo]:8080", "localhost.:8080", "rebind.localhost:8080"} {
 		deny(HostNotAllowed, "Host: "+host)
 	}
 	deny(HostNotAllowed)
 	for _, field := range []string{"Origin: https://evil.example", "origin: null", "Referer: http://127.0.0.1:8080/", "Sec-Fetch-Site: same-origin", "SEC-FETCH-SITE: none"} {
 		deny(BrowserNotAllowed, "Host: 127.0.0.1:8080", field)
 	}
+	for _, host := range []string{"127.0.0.1:8080", "localhost:8080", "LocalHost:8080", "[::1]:8080"} {
+		if d := o.check(head(t, "Host: "+host), true); d != nil {
+			t.Errorf("stopping, %s: %s", host, d.Message)
+		}
+	}
+	for _, host := range []string{"proxy.internal", "proxy.internal:8080", "other:9", "evil.example:8080", ""} {
+		if d := o.check(head(t, "Host: "+host), true); codeOf(d) != HostNotAllowed {
+			t.Errorf("stopping, %s: %v", host, d)
+		}
+	}
 	port80 := NewOrigin(80, nil)
-	for _, host := range []string{"127.0.0.1", "localhost", "[::1]", "localhost:80"} {
-		if d := port80.check(head(t, "Host: "+host)); d != nil {
+	for _, host := range []string{"127.0.0.1", "localhost", "[::1]", "localhost:80", "127.0.0.1:80"} {
+		if d := port80.check(head(t, "Host: "+host), false); d != nil {
 			t.Errorf("port 80, %s: %s", host, d.Message)
 		}
 	}

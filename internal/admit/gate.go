@@ -187,7 +187,7 @@ func (v *Visitor) Visit(head *http1.Request, stopping bool) *Denial {
 	}
 	cfg := &v.gate.cfg
 	if v.who.TCP && cfg.Origin != nil {
-		if d := cfg.Origin.check(head); d != nil {
+		if d := cfg.Origin.check(head, stopping); d != nil {
 			return d
 		}
 	}

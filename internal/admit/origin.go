@@ -12,7 +12,7 @@ import (
 // rebinding gives another Host; any other page's request has an Origin, a
 // Referer or Sec-Fetch-Site. Programs send none of these.
 type Origin struct {
-	hosts map[string]bool
+	named map[string]bool // besides loopback
 	port  string
 }
 
@@ -20,40 +20,45 @@ type Origin struct {
 // more: a name alone stands for that name with port, or as it is with a port of
 // its own.
 func NewOrigin(port int, more []string) *Origin {
-	o := &Origin{hosts: map[string]bool{}, port: strconv.Itoa(port)}
-	for _, name := range append(more, "localhost") {
+	o := &Origin{named: map[string]bool{}, port: strconv.Itoa(port)}
+	for _, name := range more {
 		name = strings.ToLower(name)
-		o.hosts[name] = true
-		o.hosts[name+":"+o.port] = !strings.Contains(name, ":")
+		o.named[name] = true
+		o.named[name+":"+o.port] = !strings.Contains(name, ":")
 	}
-	o.hosts["localhost"] = port == 80
 	return o
 }
 
-// check looks at a request that came over TCP.
-func (o *Origin) check(head *http1.Request) *Denial {
-	known := false
+// check inspects a request that came over TCP. Stopping takes a loopback Host:
+// to plain http at any other name, browsers send a page's GET without
+// Sec-Fetch-Site, and without Referer if the page asks for that.
+func (o *Origin) check(head *http1.Request, stopping bool) *Denial {
+	allowed := false
 	for _, f := range head.Fields {
 		switch {
 		case http1.Is(f.Name, "origin"), http1.Is(f.Name, "referer"), http1.Is(f.Name, "sec-fetch-site"):
 			return deny(BrowserNotAllowed, 0, "The request has the header %s, as browsers send it. Web pages may not use this proxy.", f.Name)
 		case http1.Is(f.Name, "host"):
-			known = o.allows(string(f.Value))
+			host := strings.ToLower(string(f.Value))
+			allowed = o.isLoopback(host) || o.named[host] && !stopping
 		}
 	}
-	if !known {
-		return deny(HostNotAllowed, 0, "The Host header is none of this proxy's names. Use http://127.0.0.1:%s/v1, or start the proxy with --allow-host.", o.port)
+	switch {
+	case allowed:
+		return nil
+	case stopping:
+		return deny(HostNotAllowed, 0, "GET /shutdown takes a loopback address in the Host header, whatever --allow-host names. Use http://127.0.0.1:%s/shutdown.", o.port)
 	}
-	return nil
+	return deny(HostNotAllowed, 0, "The Host header is none of this proxy's names. Use http://127.0.0.1:%s/v1, or start the proxy with --allow-host.", o.port)
 }
 
-func (o *Origin) allows(host string) bool {
-	if o.hosts[strings.ToLower(host)] {
-		return true
+// isLoopback reports whether host is localhost or a loopback address, with our
+// port.
+func (o *Origin) isLoopback(host string) bool {
+	name, ok := strings.CutSuffix(host, ":"+o.port)
+	if !ok && o.port != "80" {
+		return false
 	}
-	if addr, err := netip.ParseAddrPort(host); err == nil {
-		return addr.Addr().IsLoopback() && addr.Addr().Zone() == "" && strconv.Itoa(int(addr.Port())) == o.port
-	}
-	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && o.port == "80" && addr.IsLoopback() && addr.Zone() == ""
+	addr, err := netip.ParseAddrPort(name + ":1")
+	return name == "localhost" || err == nil && addr.Addr().IsLoopback() && addr.Addr().Zone() == ""
 }
