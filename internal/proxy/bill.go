@@ -105,7 +105,7 @@ func (b *bill) askPlain(fields []http1.Field) []http1.Field {
 	}
 	kept := fields[:0]
 	for _, f := range fields {
-		if !http1.Is(f.Name, "accept-encoding") {
+		if !isVariant(f.Name, "accept-encoding") {
 			kept = append(kept, f)
 		}
 	}

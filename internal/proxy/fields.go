@@ -19,8 +19,9 @@ var dropFromRequest = lookup(
 	// Some servers take these for another target or method: the route that was
 	// allowed would not be the one that is served.
 	"x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override",
-	// Who is behind us is nobody's business.
-	"forwarded", "via", "x-real-ip",
+	// The upstream is not to learn the client's address, nor to take one that the
+	// client chose for true; nor is it to take another host for its own.
+	"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip", "x-host",
 )
 
 // Fields that are never passed on to the client.
@@ -69,7 +70,7 @@ func (o *outgoing) giveFields() {
 // requestFields appends the client's fields that may pass to dst.
 func requestFields(dst, fields []http1.Field) []http1.Field {
 	return passing(dst, fields, func(name []byte) bool {
-		return dropFromRequest.has(name) || len(name) > 12 && http1.Is(name[:12], "x-forwarded-")
+		return dropFromRequest.has(name) || len(name) > 12 && isVariant(name[:12], "x-forwarded-")
 	})
 }
 
@@ -111,7 +112,7 @@ func nominated(fields []http1.Field, drop func(name []byte) bool) (named map[str
 	return named
 }
 
-// nameSet finds names of any case without making strings of them.
+// nameSet finds names and their variants without making strings of them.
 type nameSet map[int][]string // by length
 
 func lookup(names ...string) nameSet {
@@ -124,9 +125,31 @@ func lookup(names ...string) nameSet {
 
 func (s nameSet) has(name []byte) bool {
 	for _, n := range s[len(name)] {
-		if http1.Is(name, n) {
+		if isVariant(name, n) {
 			return true
 		}
 	}
 	return false
+}
+
+// isVariant reports whether a server could take name for the name lower. CGI,
+// WSGI and their like write letters in upper case and one underscore for each
+// hyphen, some for each character that is no letter or digit: there
+// Transfer_Encoding is Transfer-Encoding.
+func isVariant(name []byte, lower string) bool {
+	if len(name) != len(lower) {
+		return false
+	}
+	for i, c := range name {
+		switch {
+		case c >= 'A' && c <= 'Z':
+			c |= 0x20
+		case (c < 'a' || c > 'z') && (c < '0' || c > '9'):
+			c = '-'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
 }

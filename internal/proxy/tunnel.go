@@ -110,7 +110,7 @@ var tokenPrefix = []byte("openai-insecure-api-key")
 func withoutTokens(fields []http1.Field) []http1.Field {
 	kept := fields[:0]
 	for _, f := range fields {
-		if http1.Is(f.Name, "sec-websocket-protocol") {
+		if isVariant(f.Name, "sec-websocket-protocol") {
 			if f.Value = withoutToken(f.Value); len(f.Value) == 0 {
 				continue
 			}
