@@ -187,6 +187,70 @@ func TestCountersForget(t *testing.T) {
 	}
 }
 
+// TestCountersForgetUnderRate: what a user has spent of the rate is remembered
+// until it would be there again, and no longer.
+func TestCountersForgetUnderRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(Config{Limits: Limits{Rate: 0.5, Burst: 4}})
+		remembered := func() int {
+			synctest.Wait()
+			g.counts.mu.Lock()
+			defer g.counts.mu.Unlock()
+			return len(g.counts.users)
+		}
+		// spend opens n connections one after the other and sends a request on each.
+		spend := func(uid uint32, n int) (last *Denial) {
+			for range n {
+				v := g.visitor(uid)
+				l, d := v.Begin(head(t), true)
+				l.Settle(0)
+				v.Leave()
+				last = d
+			}
+			return last
+		}
+		for uid := range uint32(1000) {
+			if d := spend(uid, 4); d != nil {
+				t.Fatalf("uid %d: %+v", uid, d)
+			}
+		}
+		stays := g.visitor(1)
+		<-time.After(8*time.Second - 1)
+		if n := remembered(); n != 1000 {
+			t.Errorf("%d users are remembered whose bucket is not full, want 1000", n)
+		}
+		spend(2, 2)
+		<-time.After(1)
+		if n := remembered(); n != 2 {
+			t.Errorf("%d users are remembered, want the one who is connected and the one who has come again", n)
+		}
+		if d := spend(2, 3); codeOf(d) != RateLimited {
+			t.Errorf("the user who has come again: %+v, want %s: 2 of the burst of 4 were spent", d, RateLimited)
+		}
+		stays.Leave()
+		if n := remembered(); n != 1 {
+			t.Errorf("%d users are remembered, want 1", n)
+		}
+		<-time.After(8 * time.Second)
+		if n := remembered(); n != 0 {
+			t.Errorf("%d users are remembered who have left", n)
+		}
+	})
+}
+
+// TestTinyRate: a rate that yields nothing in the life of a proxy still limits.
+func TestTinyRate(t *testing.T) {
+	g := newGate(Config{Limits: Limits{Rate: 1e-300, Burst: 1}})
+	v := g.visitor(1)
+	for i, want := range []Code{"", RateLimited, RateLimited} {
+		l, d := v.Begin(head(t), true)
+		l.Settle(0)
+		if codeOf(d) != want || d != nil && d.RetryAfter <= 0 {
+			t.Errorf("request %d: %+v, want %q", i, d, want)
+		}
+	}
+}
+
 func TestMaxRequests(t *testing.T) {
 	ended := 0
 	g := newGate(Config{Limits: Limits{MaxRequests: 2}, Expired: func() { ended++ }})

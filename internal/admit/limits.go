@@ -29,6 +29,7 @@ type usage struct {
 	connections, requests int
 	tokens                float64 // of the rate's bucket
 	filled                time.Time
+	expiring              bool // a timer will call forget
 }
 
 // counters keep what the limits are about. The zero value is not ready.
@@ -57,12 +58,25 @@ func (c *counters) user(uid uint32) *usage {
 	return u
 }
 
-// forget drops a user of whom nothing is open and nothing must be remembered.
-// It needs c.mu.
+// forget drops a user of whom nothing is open: at once, or by a timer when the
+// rate's bucket is full, as a new user's is. It needs c.mu.
 func (c *counters) forget(uid uint32, u *usage) {
-	if u.connections == 0 && u.requests == 0 && (c.limits.Rate == 0 || u.tokens >= float64(c.limits.Burst)) {
-		delete(c.users, uid)
+	if u.connections > 0 || u.requests > 0 || u.expiring {
+		return
 	}
+	c.refill(u)
+	missing := float64(c.limits.Burst) - u.tokens
+	if c.limits.Rate == 0 || missing <= 0 {
+		delete(c.users, uid)
+		return
+	}
+	u.expiring = true
+	time.AfterFunc(c.wait(missing), func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		u.expiring = false
+		c.forget(uid, u)
+	})
 }
 
 // connect counts a connection; false means one too many.
@@ -121,14 +135,26 @@ func (c *counters) take(u *usage) time.Duration {
 	if c.limits.Rate == 0 {
 		return 0
 	}
-	now := c.now()
-	u.tokens = min(float64(c.limits.Burst), u.tokens+now.Sub(u.filled).Seconds()*c.limits.Rate)
-	u.filled = now
+	c.refill(u)
 	if u.tokens < 1 {
-		return time.Duration((1 - u.tokens) / c.limits.Rate * float64(time.Second))
+		return c.wait(1 - u.tokens)
 	}
 	u.tokens--
 	return 0
+}
+
+// refill adds what the rate has yielded since the last call. It needs c.mu.
+func (c *counters) refill(u *usage) {
+	now := c.now()
+	u.tokens = min(float64(c.limits.Burst), u.tokens+now.Sub(u.filled).Seconds()*c.limits.Rate)
+	u.filled = now
+}
+
+// wait returns how long the rate takes to yield tokens, more than 0 of them: a
+// year at most, since a longer time may not be a Duration.
+func (c *counters) wait(tokens float64) time.Duration {
+	const year = 365 * 24 * time.Hour
+	return time.Duration(min(math.Ceil(tokens/c.limits.Rate*float64(time.Second)), float64(year)))
 }
 
 // over tells that no request runs, and none will be admitted any more.
