@@ -70,6 +70,11 @@ func OpenTCP() (*TCP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink socket for sock_diag: %w", err)
 	}
+	// From then on the kernel refuses messages to it from other processes.
+	if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("netlink socket for sock_diag: %w", err)
+	}
 	return &TCP{fd: fd}, nil
 }
 
@@ -179,8 +184,8 @@ func newRequest(seq uint32, source, dest netip.AddrPort) diagRequest {
 func (t *TCP) send(requests *[2]diagRequest) error {
 	datagram := unsafe.Slice((*byte)(unsafe.Pointer(requests)), unsafe.Sizeof(*requests))
 	for {
-		err := unix.Sendto(t.fd, datagram, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		if !errors.Is(err, unix.EINTR) {
+		_, err := unix.Write(t.fd, datagram)
+		if err != unix.EINTR {
 			return err
 		}
 	}
@@ -192,13 +197,11 @@ func (t *TCP) send(requests *[2]diagRequest) error {
 func (t *TCP) receive(seq uint32) (diagMessage, error) {
 	for {
 		var r diagResponse
-		n, from, err := unix.Recvfrom(t.fd, unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r)), unix.MSG_DONTWAIT)
-		sender, ok := from.(*unix.SockaddrNetlink)
+		n, err := unix.Read(t.fd, unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r)))
 		switch {
-		case errors.Is(err, unix.EINTR):
+		case err == unix.EINTR:
 		case err != nil:
 			return diagMessage{}, fmt.Errorf("sock_diag: %w", err)
-		case !ok || sender.Pid != 0: // from a process, not from the kernel
 		case r.Header.Seq != seq:
 		case r.Header.Type != unix.SOCK_DIAG_BY_FAMILY: // NLMSG_ERROR: ENOENT
 			return diagMessage{}, nil

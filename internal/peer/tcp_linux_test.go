@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -265,4 +266,26 @@ func bound(a netip.AddrPort) (fd int, err error) {
 
 func sockaddr(a netip.AddrPort) *unix.SockaddrInet4 {
 	return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+}
+
+// TestForgedResponse: no other process can send to the netlink socket.
+func TestForgedResponse(t *testing.T) {
+	tcp, accepted, _ := pair(t)
+	own, err := unix.Getsockname(tcp.fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(other)
+	forged := newRequest(tcp.seq+2, addrPort(accepted.RemoteAddr()), addrPort(accepted.LocalAddr()))
+	message := unsafe.Slice((*byte)(unsafe.Pointer(&forged)), unsafe.Sizeof(forged))
+	if err := unix.Sendto(other, message, 0, own); err == nil {
+		t.Error("a message from a process was accepted")
+	}
+	if uid, err := tcp.Owner(accepted); err != nil || int(uid) != os.Geteuid() {
+		t.Errorf("uid %d, %v", uid, err)
+	}
 }
