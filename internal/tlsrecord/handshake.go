@@ -11,22 +11,22 @@ import (
 )
 
 var (
-	errVersion        = errors.New("bug: the TLS configuration allows other versions than 1.3")
 	errLeftOver       = errors.New("the TLS handshake ended within a record")
-	errTrafficSecrets = errors.New("bug: this version of Go keeps the traffic secrets of TLS sessions in another place")
 	errTaken          = errors.New("bug: crypto/tls used a connection that is no longer its own")
+	errTrafficSecrets = errors.New("bug: this version of Go keeps the traffic secrets of TLS sessions in another place")
 )
 
-// Handshake does a client's handshake on conn by crypto/tls, with cfg, which
-// must allow version 1.3 only, and then takes the connection over: crypto/tls
-// has read no byte behind the handshake, and reads and writes none afterwards.
-// So each record number, and so each nonce, is used once.
+// Handshake does a client's handshake on conn by crypto/tls, and returns the
+// Layer of what follows, of which crypto/tls has read no byte. The deadlines are
+// the caller's. When ctx ends during the handshake, conn is closed.
 //
-// The traffic secrets that crypto/tls holds are cleared. Sessions are not
-// resumed, since crypto/tls does not see their tickets: cfg must have no
-// ClientSessionCache. The deadlines are the caller's. When ctx ends during the handshake, conn is closed.
-func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (*Session, error) {
-	below := &handshakeConn{Conn: conn}
+// With TLS 1.3, crypto/tls is not used again, and the traffic secrets that it
+// holds are cleared: each record number, and so each nonce, is used once.
+// Sessions are not resumed, since crypto/tls does not see their tickets; cfg
+// should have no ClientSessionCache, so that none are sent. With TLS 1.2,
+// crypto/tls goes on sealing and opening.
+func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (Layer, error) {
+	below := &recordConn{Conn: conn}
 	c := tls.Client(below, cfg)
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
@@ -36,7 +36,8 @@ func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (*Session, e
 	}
 	state := c.ConnectionState()
 	if state.Version != tls.VersionTLS13 {
-		return nil, errVersion
+		below.writable = true
+		return &legacy{c, below}, nil
 	}
 	client, server, err := trafficSecrets(c)
 	if err != nil {
@@ -45,20 +46,23 @@ func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (*Session, e
 	return newSession(conn, state.CipherSuite, client, server)
 }
 
-// handshakeConn is what crypto/tls has during the handshake: it hands over one
-// record at a time, so that what follows is left for the Session.
-type handshakeConn struct {
+// recordConn is the connection that crypto/tls has. It hands over one record at
+// a time: during the handshake from the network, so that what follows is left
+// there, afterwards only what it is fed.
+type recordConn struct {
 	net.Conn
-	header [HeaderSize]byte
-	unread []byte // of header
-	left   int    // bytes of the record behind the header
-	taken  bool
+	header   [HeaderSize]byte
+	unread   []byte // of header
+	left     int    // bytes of the record behind the header
+	taken    bool   // the handshake is over
+	fed      []byte // of a record, once taken
+	writable bool   // once taken
 }
 
 // Read returns at most the rest of one record.
-func (c *handshakeConn) Read(p []byte) (int, error) {
+func (c *recordConn) Read(p []byte) (int, error) {
 	if c.taken {
-		return 0, errTaken
+		return c.readFed(p)
 	}
 	if len(c.unread) == 0 && c.left == 0 {
 		if _, err := io.ReadFull(c.Conn, c.header[:]); err != nil {
@@ -77,22 +81,77 @@ func (c *handshakeConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write sends records of the handshake.
-func (c *handshakeConn) Write(p []byte) (int, error) {
-	if c.taken {
+func (c *recordConn) readFed(p []byte) (int, error) {
+	if len(c.fed) == 0 {
+		return 0, errDry
+	}
+	n := copy(p, c.fed)
+	c.fed = c.fed[n:]
+	return n, nil
+}
+
+func (c *recordConn) Write(p []byte) (int, error) {
+	if c.taken && !c.writable {
 		return 0, errTaken
 	}
 	return c.Conn.Write(p)
 }
 
-// take takes the connection from crypto/tls, which must have used up what it
-// was given.
-func (c *handshakeConn) take() error {
+// take ends the handshake. crypto/tls must have used up what it was given.
+func (c *recordConn) take() error {
 	c.taken = true
 	if len(c.unread) > 0 || c.left > 0 {
 		return errLeftOver
 	}
 	return nil
+}
+
+// dryError is the error of a recordConn that has nothing more to give for the
+// moment.
+type dryError struct{}
+
+func (dryError) Error() string   { return errTaken.Error() }
+func (dryError) Timeout() bool   { return true }
+func (dryError) Temporary() bool { return true } // or crypto/tls would never read again
+
+var errDry error = dryError{}
+
+// legacy is the Layer of TLS 1.2: crypto/tls, which gets to read one record at a
+// time. It seals straight out of the memory that it is given.
+type legacy struct {
+	*tls.Conn
+	below *recordConn
+}
+
+// maxLegacyRecord is the size of the longest record (RFC 5246, section 6.2.3).
+const maxLegacyRecord = HeaderSize + MaxPlaintext + 2048
+
+func (l *legacy) Size(p []byte) (int, error) {
+	if len(p) < HeaderSize {
+		return 0, nil
+	}
+	n := HeaderSize + int(binary.BigEndian.Uint16(p[3:]))
+	if n == HeaderSize || n > maxLegacyRecord {
+		return 0, errHeader
+	}
+	return n, nil
+}
+
+// Open lets crypto/tls open the record: it copies it, so that the plaintext may
+// take its place.
+func (l *legacy) Open(record []byte) ([]byte, error) {
+	l.below.fed = record
+	text := record[HeaderSize:]
+	n, err := l.Read(text)
+	if err == errDry {
+		err = nil
+	}
+	return text[:n], err
+}
+
+func (l *legacy) WriteInPlace(buf []byte, n int) error {
+	_, err := l.Conn.Write(buf[HeaderSize : HeaderSize+n])
+	return err
 }
 
 // trafficSecrets returns the current traffic secrets of both sides of a TLS 1.3

@@ -59,13 +59,13 @@ func (w *watched) Read(p []byte) (int, error) {
 }
 
 // receive reads from c until the session has opened data.
-func receive(c io.Reader, s *Session) ([]byte, error) {
+func receive(c io.Reader, s Layer) ([]byte, error) {
 	for {
 		record := make([]byte, HeaderSize, MaxRecord)
 		if _, err := io.ReadFull(c, record); err != nil {
 			return nil, errors.Join(io.ErrUnexpectedEOF, err)
 		}
-		n, err := Size(record)
+		n, err := s.Size(record)
 		if err != nil {
 			return nil, err
 		}
@@ -79,59 +79,98 @@ func receive(c io.Reader, s *Session) ([]byte, error) {
 	}
 }
 
-// TestHandshake talks to crypto/tls's server, which sends data, and a ticket if
-// it may, together with the end of the handshake: nothing of it is lost.
+// TestHandshake talks to crypto/tls's server, which with TLS 1.3 sends data
+// together with the end of the handshake: nothing of it is lost.
 func TestHandshake(t *testing.T) {
 	cert, roots := certificate()
-	ours, theirs := dial(t)
-	served := make(chan error, 1)
-	go func() {
-		c := tls.Server(theirs, &tls.Config{Certificates: []tls.Certificate{cert}})
-		served <- func() error {
-			if _, err := c.Write([]byte("first")); err != nil { // does the handshake
-				return err
-			}
-			echo, err := io.ReadAll(c)
-			if err != nil {
-				return err
-			}
-			if c.ConnectionState().DidResume {
-				return errors.New("resumed")
-			}
-			if _, err := c.Write(echo); err != nil {
-				return err
-			}
-			return c.Close()
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		ours, theirs := dial(t)
+		served := make(chan error, 1)
+		go func() {
+			c := tls.Server(theirs, &tls.Config{Certificates: []tls.Certificate{cert}})
+			served <- func() error {
+				if _, err := c.Write([]byte("first")); err != nil { // does the handshake
+					return err
+				}
+				echo, err := io.ReadAll(c)
+				if err != nil {
+					return err
+				}
+				if _, err := c.Write(echo); err != nil {
+					return err
+				}
+				return c.Close()
+			}()
 		}()
-	}()
-	s, err := Handshake(t.Context(), ours, &tls.Config{RootCAs: roots, ServerName: "test", MinVersion: tls.VersionTLS13})
+		l, err := Handshake(t.Context(), ours, &tls.Config{RootCAs: roots, ServerName: "test", MinVersion: version, MaxVersion: version})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, modern := l.(*session); modern != (version == tls.VersionTLS13) || modern && (s.in.seq != 0 || s.out.seq != 0) {
+			t.Errorf("%x: %T, %+v", version, l, l)
+		}
+		if got, err := receive(ours, l); err != nil || string(got) != "first" {
+			t.Fatalf("%x: %q, %v", version, got, err)
+		}
+		buf := make([]byte, 100)
+		if err := l.WriteInPlace(buf, copy(buf[HeaderSize:], "key")); err != nil {
+			t.Fatal(err)
+		}
+		long := bytes.Repeat([]byte("0123456789"), 5000)
+		if n, err := l.Write(long); n != len(long) || err != nil {
+			t.Fatal(n, err)
+		}
+		if err := l.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		var echo []byte
+		for err == nil {
+			var data []byte
+			data, err = receive(ours, l)
+			echo = append(echo, data...)
+		}
+		if want := append([]byte("key"), long...); err != io.EOF || !bytes.Equal(echo, want) {
+			t.Errorf("%x: %d bytes came back, %v; want %d and io.EOF", version, len(echo), err, len(want))
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLegacyRefuses: with TLS 1.2 as well, what was changed does not open, and
+// crypto/tls reads nothing beyond the record that it was given.
+func TestLegacyRefuses(t *testing.T) {
+	cert, roots := certificate()
+	ours, theirs := dial(t)
+	go tls.Server(theirs, &tls.Config{Certificates: []tls.Certificate{cert}}).Write([]byte("first"))
+	l, err := Handshake(t.Context(), ours, &tls.Config{RootCAs: roots, ServerName: "test", MaxVersion: tls.VersionTLS12})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.in.seq != 0 || s.out.seq != 0 {
-		t.Errorf("records %d and %d, want 0 and 0", s.in.seq, s.out.seq)
-	}
-	if got, err := receive(ours, s); err != nil || string(got) != "first" {
-		t.Fatalf("%q, %v", got, err)
-	}
-	long := bytes.Repeat([]byte("0123456789"), 5000)
-	if _, err := s.Write(long); err != nil {
+	record := make([]byte, 200)
+	if _, err := io.ReadFull(ours, record[:HeaderSize]); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CloseWrite(); err != nil {
+	n, err := l.Size(record[:HeaderSize])
+	if err != nil || n <= HeaderSize || n > len(record) {
+		t.Fatal(n, err)
+	}
+	if _, err := io.ReadFull(ours, record[HeaderSize:n]); err != nil {
 		t.Fatal(err)
 	}
-	var echo []byte
-	for err == nil {
-		var data []byte
-		data, err = receive(ours, s)
-		echo = append(echo, data...)
+	record[n-1] ^= 1
+	before := ours.read
+	for range 2 {
+		if data, err := l.Open(record[:n]); len(data) > 0 || err == nil || err == io.EOF || ours.read != before {
+			t.Errorf("%q, %v; %d bytes read", data, err, ours.read-before)
+		}
+		record[n-1] ^= 1 // the record as it was comes too late
 	}
-	if err != io.EOF || !bytes.Equal(echo, long) {
-		t.Errorf("%d bytes came back, %v; want %d and io.EOF", len(echo), err, len(long))
-	}
-	if err := <-served; err != nil {
-		t.Error(err)
+	for _, header := range []string{"\x17\x03\x03\x00\x00", "\x17\x03\x03\x48\x01"} {
+		if n, err := l.Size([]byte(header)); n != 0 || !errors.Is(err, errHeader) {
+			t.Errorf("%q: %d, %v", header, n, err)
+		}
 	}
 }
 
@@ -146,7 +185,6 @@ func TestHandshakeRefuses(t *testing.T) {
 		want   string
 	}{
 		"another authority": {&tls.Config{RootCAs: strangers, MinVersion: tls.VersionTLS13}, &tls.Config{}, "unknown authority"},
-		"another version":   {&tls.Config{RootCAs: roots, MaxVersion: tls.VersionTLS12}, &tls.Config{}, errVersion.Error()},
 		"an older server":   {&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}, &tls.Config{MaxVersion: tls.VersionTLS12}, "protocol version"},
 	} {
 		ours, theirs := dial(t)
@@ -182,12 +220,12 @@ func TestHandshakeEndsWithContext(t *testing.T) {
 	}
 }
 
-// TestHandshakeConn: crypto/tls gets one record at a time, however much it asks
+// TestRecordConn: crypto/tls gets one record at a time, however much it asks
 // for, and nothing once the connection is taken from it.
-func TestHandshakeConn(t *testing.T) {
+func TestRecordConn(t *testing.T) {
 	ours, theirs := dial(t)
 	theirs.Write([]byte("\x16\x03\x03\x00\x03abc\x16\x03\x03\x00\x00\x17\x03\x03\x00\x02xy"))
-	c := &handshakeConn{Conn: ours}
+	c := &recordConn{Conn: ours}
 	p := make([]byte, 100)
 	for _, want := range []string{"\x16\x03\x03\x00\x03", "abc", "\x16\x03\x03\x00\x00", "\x17\x03\x03\x00\x02"} {
 		if n, err := c.Read(p); err != nil || string(p[:n]) != want {
@@ -200,7 +238,7 @@ func TestHandshakeConn(t *testing.T) {
 	if ours.read != 18 {
 		t.Errorf("%d bytes were read, want 18", ours.read)
 	}
-	if n, err := c.Read(p); n != 0 || !errors.Is(err, errTaken) {
+	if n, err := c.Read(p); n != 0 || err != errDry {
 		t.Errorf("read when taken: %d, %v", n, err)
 	}
 	if n, err := c.Write(p); n != 0 || !errors.Is(err, errTaken) {

@@ -80,7 +80,7 @@ func TestRFC8448(t *testing.T) {
 		err    error
 	}{{serverTicket, nil, nil}, {serverData, rfc8448Payload(), nil}, {serverAlert, nil, io.EOF}} {
 		record := unhex(c.record)
-		if n, err := Size(record); n != len(record) || err != nil {
+		if n, err := s.Size(record); n != len(record) || err != nil {
 			t.Errorf("size %d, %v; want %d", n, err, len(record))
 		}
 		data, err := s.Open(record)

@@ -1,11 +1,13 @@
-// Package tlsrecord is the record layer of a TLS 1.3 client (RFC 8446, section
-// 5). crypto/tls does the handshake; from its end on this package seals and
-// opens, in memory that the caller chooses. A message can so be sealed where it
-// lies, in secret memory, and opened where it was read to. crypto/tls would copy
-// it into a buffer in the heap.
+// Package tlsrecord is the record layer of a TLS client from the end of the
+// handshake on. crypto/tls does the handshake; for TLS 1.3 (RFC 8446, section
+// 5) this package seals and opens from then on, in memory that the caller
+// chooses. A message can so be sealed where it lies, in secret memory, and
+// opened where it was read to. crypto/tls would copy it into a buffer in the
+// heap.
 //
-// Open does no input: the caller reads records, as far ahead as it likes, and
-// sees all that was read and not yet opened.
+// Nothing here reads from the network behind the handshake: the caller reads
+// records, as far ahead as it likes, and sees all that was read and not yet
+// opened.
 package tlsrecord
 
 import (
@@ -63,9 +65,32 @@ var (
 	errIdle       = errors.New("too many TLS records without data")
 )
 
-// Session is the record layer of one connection. One goroutine may call Open
+// Layer is the record layer of one connection. One goroutine may call Open
 // while others write.
-type Session struct {
+type Layer interface {
+	// Size returns the size of the record that p begins with: 0 if p is shorter
+	// than a header, more than len(p) if the record is not whole.
+	Size(p []byte) (int, error)
+	// Open opens one record, of the size that Size has returned, in place. It
+	// returns the application data, which begins at record[HeaderSize], and is
+	// empty for a record that serves the session itself. io.EOF means that the
+	// peer has ended its side by close_notify. After an error nothing opens any
+	// more. No plaintext is left in registers.
+	Open(record []byte) (data []byte, err error)
+	// Write sends p, which is not secret, in as many records as it needs. It is
+	// io.Writer's.
+	Write(p []byte) (n int, err error)
+	// WriteInPlace sends the n bytes at buf[HeaderSize:], at most MaxPlaintext, as
+	// one record. It overwrites n + Overhead bytes of buf: with TLS 1.3 nothing of
+	// the plaintext is left in memory or registers when the write begins, which
+	// may block.
+	WriteInPlace(buf []byte, n int) error
+	// CloseWrite sends close_notify. Nothing may be written after it.
+	CloseWrite() error
+}
+
+// session is the Layer of TLS 1.3.
+type session struct {
 	in      *keys
 	message message // being received
 	idle    int     // records in a row without data
@@ -79,9 +104,9 @@ type Session struct {
 	writeErr error // of every further write
 }
 
-// newSession returns a session with the secrets of both directions, which it
-// clears.
-func newSession(w io.Writer, suite uint16, client, server []byte) (*Session, error) {
+// newSession returns a session with the traffic secrets of both directions,
+// which it clears.
+func newSession(w io.Writer, suite uint16, client, server []byte) (*session, error) {
 	in, err := newKeys(suite, server)
 	if err != nil {
 		clear(client)
@@ -91,12 +116,11 @@ func newSession(w io.Writer, suite uint16, client, server []byte) (*Session, err
 	if err != nil {
 		return nil, err
 	}
-	return &Session{in: in, w: w, out: out}, nil
+	return &session{in: in, w: w, out: out}, nil
 }
 
-// Size returns the size of the record that p begins with: 0 if p is shorter
-// than a header, more than len(p) if the record is not whole.
-func Size(p []byte) (int, error) {
+// Size refuses every record but those of protected data.
+func (s *session) Size(p []byte) (int, error) {
 	if len(p) < HeaderSize {
 		return 0, nil
 	}
@@ -107,12 +131,7 @@ func Size(p []byte) (int, error) {
 	return n, nil
 }
 
-// Open opens one record, of the size that Size has returned, in place. It
-// returns the application data, a part of record, which is empty for a record
-// that serves the session itself. io.EOF means that the peer has ended its side
-// by close_notify; any other error is the session's end, too. It blocks never,
-// and leaves no plaintext in registers.
-func (s *Session) Open(record []byte) (data []byte, err error) {
+func (s *session) Open(record []byte) (data []byte, err error) {
 	if s.readErr == nil {
 		data, s.readErr = s.open(record)
 		secret.Scrub()
@@ -120,7 +139,7 @@ func (s *Session) Open(record []byte) (data []byte, err error) {
 	return data, s.readErr
 }
 
-func (s *Session) open(record []byte) ([]byte, error) {
+func (s *session) open(record []byte) ([]byte, error) {
 	text, contentType, err := s.in.open(record)
 	if err != nil {
 		return nil, err
@@ -168,9 +187,9 @@ type message struct {
 
 func (m *message) begun() bool { return m.have > 0 }
 
-// take removes from p what belongs to the message, and reports whether its head
-// is known.
-func (m *message) take(p []byte) (rest []byte, known bool) {
+// take removes from p what belongs to the head, and reports whether that is
+// whole.
+func (m *message) take(p []byte) (rest []byte, whole bool) {
 	if m.have == len(m.head) {
 		return p, true
 	}
@@ -185,14 +204,14 @@ func (m *message) take(p []byte) (rest []byte, known bool) {
 // handshake receives the content of a handshake record: tickets, which are
 // skipped, and key updates. A message may span records; after a key update the
 // record must end (RFC 8446, section 5.1).
-func (s *Session) handshake(p []byte) error {
+func (s *session) handshake(p []byte) error {
 	if len(p) == 0 {
 		return errUnexpected
 	}
 	m := &s.message
 	for len(p) > 0 {
-		var known bool
-		if p, known = m.take(p); !known {
+		var whole bool
+		if p, whole = m.take(p); !whole {
 			return nil
 		}
 		switch {
@@ -214,7 +233,7 @@ func (s *Session) handshake(p []byte) error {
 
 // updateIn changes the keys of the records that we receive. Where the peer
 // wants ours to change as well, they do before the next record that we send.
-func (s *Session) updateIn(request byte) error {
+func (s *session) updateIn(request byte) error {
 	if request > 1 {
 		return errUnexpected
 	}
@@ -224,20 +243,15 @@ func (s *Session) updateIn(request byte) error {
 	return s.in.update()
 }
 
-// WriteInPlace sends the n bytes at buf[HeaderSize:] as one record, which it
-// seals where they are, and writes; buf must have room for n + Overhead bytes,
-// and holds the record afterwards. n is at most MaxPlaintext. Of the plaintext
-// nothing is left in memory or registers when the write begins, which may
-// block.
-func (s *Session) WriteInPlace(buf []byte, n int) error {
+func (s *session) WriteInPlace(buf []byte, n int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.send(buf, n, typeApplicationData)
 }
 
-// Write sends p, which is not secret, in as many records as it needs. It is
-// io.Writer's.
-func (s *Session) Write(p []byte) (n int, err error) {
+var buffers = sync.Pool{New: func() any { return new([MaxPlaintext + Overhead]byte) }}
+
+func (s *session) Write(p []byte) (n int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	buf := buffers.Get().(*[MaxPlaintext + Overhead]byte)
@@ -252,10 +266,7 @@ func (s *Session) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-var buffers = sync.Pool{New: func() any { return new([MaxPlaintext + Overhead]byte) }}
-
-// CloseWrite sends close_notify: nothing may be written after it.
-func (s *Session) CloseWrite() error {
+func (s *session) CloseWrite() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	buf := [2 + Overhead]byte{HeaderSize: 1, closeNotify} // level: warning
@@ -267,20 +278,20 @@ func (s *Session) CloseWrite() error {
 }
 
 // send seals a record in place and writes it, after a key update if one is due.
-func (s *Session) send(buf []byte, n int, contentType byte) error {
+func (s *session) send(buf []byte, n int, contentType byte) error {
 	if s.writeErr == nil && (s.updateDue.Swap(false) || s.out.seq >= updateAfter) {
 		update := [5 + Overhead]byte{HeaderSize: keyUpdate, 0, 0, 1, 0} // none is asked for
-		if s.writeErr = s.seal(update[:], 5, typeHandshake); s.writeErr == nil {
+		if s.writeErr = s.sendSealed(update[:], 5, typeHandshake); s.writeErr == nil {
 			s.writeErr = s.out.update()
 		}
 	}
 	if s.writeErr == nil {
-		s.writeErr = s.seal(buf, n, contentType)
+		s.writeErr = s.sendSealed(buf, n, contentType)
 	}
 	return s.writeErr
 }
 
-func (s *Session) seal(buf []byte, n int, contentType byte) error {
+func (s *session) sendSealed(buf []byte, n int, contentType byte) error {
 	record, err := s.out.seal(buf, n, contentType)
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ func hmacSHA256(key, data []byte) []byte {
 type peer struct{ in, out *keys }
 
 // pair returns a session, its peer, and what the session writes.
-func pair(suite uint16) (*Session, *peer, *bytes.Buffer) {
+func pair(suite uint16) (*session, *peer, *bytes.Buffer) {
 	wire := &bytes.Buffer{}
 	s := must(newSession(wire, suite, traffic(suite, 1), traffic(suite, 2)))
 	return s, &peer{must(newKeys(suite, traffic(suite, 1))), must(newKeys(suite, traffic(suite, 2)))}, wire
@@ -40,7 +40,7 @@ func (p *peer) record(text string, contentType byte, padding int) []byte {
 // next takes one record from wire and opens it.
 func (p *peer) next(t *testing.T, wire *bytes.Buffer) (string, byte) {
 	t.Helper()
-	n, err := Size(wire.Bytes())
+	n, err := new(session).Size(wire.Bytes())
 	if n == 0 || n > wire.Len() || err != nil {
 		t.Fatalf("no record in %x: %v", wire.Bytes(), err)
 	}
@@ -349,7 +349,7 @@ func TestSize(t *testing.T) {
 		{"\x16\x03\x03\x00\x20", 0, false},
 		{"HTTP/1.1 400", 0, false},
 	} {
-		if n, err := Size([]byte(c.header)); n != c.want || (err == nil) != c.ok || err != nil && !errors.Is(err, errHeader) {
+		if n, err := new(session).Size([]byte(c.header)); n != c.want || (err == nil) != c.ok || err != nil && !errors.Is(err, errHeader) {
 			t.Errorf("%q: %d, %v", c.header, n, err)
 		}
 	}
@@ -393,7 +393,7 @@ func FuzzOpen(f *testing.F) {
 		record := p.record("text", typeApplicationData, 0)
 		bit := int(flip) % (8 * len(record))
 		record[bit/8] ^= 1 << (bit % 8)
-		if n, err := Size(record); err != nil || n != len(record) {
+		if n, err := s.Size(record); err != nil || n != len(record) {
 			return // seen before it is opened
 		}
 		if data, err := s.Open(record); len(data) > 0 || err == nil {
