@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"internal/dump":       {"internal/http1"},
 	"internal/websocket":  {"internal/http1"},
 	"internal/tlsrecord":  {"internal/secret"},
-	"internal/upstream":   {"internal/http1", "internal/peer", "internal/secret"},
+	"internal/upstream":   {"internal/http1", "internal/peer", "internal/secret", "internal/tlsrecord"},
 	"internal/oidc":       {"internal/secret", "internal/upstream"},
 	"internal/proxy":      {"internal/admit", "internal/audit", "internal/dump", "internal/http1", "internal/upstream", "internal/usage", "internal/websocket"},
 	"internal/front":      {"internal/admit", "internal/audit", "internal/http1", "internal/proxy"},

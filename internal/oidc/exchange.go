@@ -50,7 +50,7 @@ func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
 	m := x.parts.exchangeRequest(request, subject)
 	secret.Wipe(answer)
 	begun := time.Now()
-	status, body, err := x.courier.Exchange(ctx, x.tokens, m, answer)
+	status, body, err := x.sender.Do(ctx, x.tokens, m, answer)
 	switch {
 	case errors.Is(err, upstream.ErrOversized):
 		return lifetime{}, errAnswerXL
@@ -78,7 +78,7 @@ func (x *Exchanger) subject(ctx context.Context, request, answer []byte) ([]byte
 		return nil, err
 	}
 	m.add("\r\n")
-	status, body, err := x.courier.Exchange(ctx, x.identity, m.bytes(), answer)
+	status, body, err := x.sender.Do(ctx, x.identity, m.bytes(), answer)
 	switch {
 	case errors.Is(err, upstream.ErrOversized):
 		return nil, errIdentityXL

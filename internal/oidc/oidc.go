@@ -33,7 +33,7 @@ const githubHosts = ".actions.githubusercontent.com"
 // Sizes of the secret memory, in bytes.
 const (
 	requestSize = 24 << 10
-	answerSize  = 28 << 10
+	answerSize  = 20 << 10 // of a body: the longest token, and 4 KiB
 )
 
 // Config says whose identity it is and what to do with the access token.
@@ -66,7 +66,7 @@ type Config struct {
 	// secret.MaxRoom, which is the longest access token.
 	Key *secret.Key
 
-	// Policy is for the secret memory of the exchange, about 76 KiB.
+	// Policy is for the secret memory of the exchange, about 72 KiB.
 	Policy secret.Policy
 	// Roots are as in upstream.Config.
 	Roots *x509.CertPool
@@ -79,10 +79,10 @@ type Config struct {
 // Exchanger keeps an access token fresh.
 type Exchanger struct {
 	cfg      Config
-	courier  *upstream.Courier
+	sender   *upstream.SecretExchange
 	memory   *secret.Buffer
-	identity *upstream.Recipient // nil with TokenFile
-	tokens   *upstream.Recipient
+	identity *upstream.Endpoint // nil with TokenFile
+	tokens   *upstream.Endpoint
 	parts    parts
 	// exchange is the whole of one exchange; tests of the schedule put another
 	// in its place.
@@ -118,7 +118,7 @@ func New(cfg Config) (*Exchanger, error) {
 	if x.memory, err = secret.NewBuffer(cfg.Policy, requestSize+answerSize); err != nil {
 		return nil, err
 	}
-	x.courier, err = upstream.NewCourier(cfg.Policy)
+	x.sender, err = upstream.NewSecretExchange(cfg.Policy)
 	return x, err
 }
 
@@ -152,7 +152,7 @@ func (x *Exchanger) Memory() (secret.Kind, error) {
 	if kind, why := x.memory.Memory(); kind != secret.MemfdSecret {
 		return kind, why
 	}
-	return x.courier.Memory()
+	return x.sender.Memory()
 }
 
 func (c *Config) check() error {
@@ -181,7 +181,7 @@ func (x *Exchanger) address() error {
 	if err != nil {
 		return errors.New("the token URL must be HTTPS without user info or fragment")
 	}
-	if x.tokens, err = upstream.NewRecipient(target, x.cfg.Roots); err != nil {
+	if x.tokens, err = upstream.NewEndpoint(target, x.cfg.Roots); err != nil {
 		return err
 	}
 	x.parts.exchange(target, x.cfg.IdentityProviderID, x.cfg.ServiceAccountID)
@@ -189,7 +189,7 @@ func (x *Exchanger) address() error {
 		if target, err = x.cfg.parseRequestURL(); err != nil {
 			return err
 		}
-		if x.identity, err = upstream.NewRecipient(target, x.cfg.Roots); err != nil {
+		if x.identity, err = upstream.NewEndpoint(target, x.cfg.Roots); err != nil {
 			return err
 		}
 		x.parts.identity(target, x.cfg.Audience)

@@ -5,6 +5,6 @@
 // process, and look through all of the program's memory, as root.
 //
 // TestWorstCase is the release gate for a new version of Go: what the package
-// upstream knows about crypto/tls, and crypto/tls does not promise, breaks
+// tlsrecord knows about crypto/tls, and crypto/tls does not promise, breaks
 // there.
 package secrecy

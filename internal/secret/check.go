@@ -16,8 +16,8 @@ const (
 	MaxKey = bufferSize - len("Bearer ") - 1
 
 	// MaxRoom is the largest Config.Room of a key that goes out in a slot: what
-	// is left of it, 1,000 bytes with the shortest header, is for the request
-	// line and the host.
+	// is left of it, 1,000 bytes with the shortest header, is for the request line,
+	// the host and the record's own bytes.
 	MaxRoom = 7168
 
 	// MaxToken is the largest Config.Room of a key without slots, and the

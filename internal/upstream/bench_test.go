@@ -4,7 +4,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
 	"runtime"
 	"slices"
 	"strings"
@@ -16,37 +15,6 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
-
-// BenchmarkSecretRecord is the key's way into a TLS record of about 2 KiB:
-// taking a slot, putting the record together, checking the decoy, sealing, and
-// wiping. crypto/tls's sealing of the decoy and the sending are not part of it.
-func BenchmarkSecretRecord(b *testing.B) {
-	key := keyOf(b, strings.Repeat("k", 164))
-	s := must(newSealer(tls.TLS_AES_128_GCM_SHA256, make([]byte, 32)))
-	head := (&Request{Fields: codexFields, Length: 1024}).appendFields(nil)
-	body := make([]byte, 1024)
-	size := key.Len() + len(head) + len(body) + 1
-	record := []byte{typeApplication, 3, 3, byte((size + tagSize) >> 8), byte(size + tagSize)}
-	nonce := s.nonce()
-	record = s.aead.Seal(record, nonce[:], append(make([]byte, size-1), typeApplication), record)
-	out := make([]byte, 0, bufferSize)
-	b.ReportAllocs()
-	for b.Loop() {
-		slot, err := key.Slot(context.Background())
-		if err != nil {
-			b.Fatal(err)
-		}
-		used := 0
-		key.Line(func(line []byte) error { used = copy(slot.Bytes(), line); return nil })
-		used += copy(slot.Bytes()[used:], head)
-		used += copy(slot.Bytes()[used:], body)
-		slot.Bytes()[used] = typeApplication
-		if _, err := s.replace(out, record, slot.Bytes()[:used+1]); err != nil {
-			b.Fatal(err)
-		}
-		slot.Release(used + 1)
-	}
-}
 
 var codexFields = []http1.Field{
 	{Name: []byte("accept"), Value: []byte("text/event-stream")},
@@ -161,12 +129,7 @@ func (c *Client) doPlain(ctx context.Context, r *Request) (*Response, error) {
 	*buf = append((*buf)[:0], c.prefix...)
 	*buf = append(*buf, "authorization: Bearer "+canary+"\r\n"...)
 	*buf = append(r.appendFields(*buf), r.Start...)
-	if cn.session == nil {
-		_, err = cn.tcp.Write(*buf)
-	} else {
-		_, err = cn.session.Write(*buf)
-	}
-	if err == nil {
+	if _, err = cn.send(*buf); err == nil {
 		err = res.readHead()
 	}
 	if err != nil {

@@ -7,8 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
@@ -60,15 +58,7 @@ func (c *Client) Room() int { return maxSecretRecord - c.key.MaxLen() - len(c.pr
 
 // Port is the only TCP port that the client connects to: the target's, or the
 // forward proxy's.
-func (c *Client) Port() uint16 {
-	addr := c.dialer.target.Addr
-	if c.dialer.proxy != nil {
-		addr = proxyAddr(c.dialer.proxy)
-	}
-	_, text, _ := net.SplitHostPort(addr)
-	port, _ := strconv.ParseUint(text, 10, 16) // ParseTarget has seen to it; a proxy's name of a port is 0, and refused
-	return uint16(port)
-}
+func (c *Client) Port() uint16 { return c.dialer.port() }
 
 // Close closes the connections that wait for another request.
 func (c *Client) Close() { c.pool.close() }

@@ -12,11 +12,13 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
 // Time limits on what only a broken or hostile peer does slowly.
@@ -59,17 +61,17 @@ func newDialer(target *Target, legacyTLS bool, roots *x509.CertPool) (*dialer, e
 // what they seal.
 func tlsConfig(name string, legacy bool, roots *x509.CertPool) *tls.Config {
 	c := &tls.Config{
-		ServerName:                  name,
-		RootCAs:                     roots,
-		NextProtos:                  []string{"http/1.1"},
-		MinVersion:                  tls.VersionTLS13,
-		MaxVersion:                  tls.VersionTLS13,
-		ClientSessionCache:          tls.NewLRUClientSessionCache(4),
-		DynamicRecordSizingDisabled: true, // a decoy must be one record (reseal.go)
-		Renegotiation:               tls.RenegotiateNever,
+		ServerName:    name,
+		RootCAs:       roots,
+		NextProtos:    []string{"http/1.1"},
+		MinVersion:    tls.VersionTLS13,
+		MaxVersion:    tls.VersionTLS13,
+		Renegotiation: tls.RenegotiateNever,
 	}
 	if legacy {
 		c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
+		c.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+		c.DynamicRecordSizingDisabled = true // fewer records, and calls
 		// AEAD only: crypto/tls copies what it encrypts by CBC.
 		c.CipherSuites = []uint16{
 			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
@@ -122,10 +124,15 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	c := newConn(tcp)
-	if err := d.prepare(ctx, c); err != nil {
+	if d.tls == nil {
+		return c, nil
+	}
+	layer, err := d.handshake(ctx, &c.socket)
+	if err != nil {
 		c.close()
 		return nil, err
 	}
+	c.secure(layer)
 	return c, nil
 }
 
@@ -142,45 +149,25 @@ func (d *dialer) reach(ctx context.Context) (*net.TCPConn, error) {
 	return raw.(*net.TCPConn), nil
 }
 
-// prepare opens the tunnel and the TLS session.
-func (d *dialer) prepare(ctx context.Context, c *conn) error {
-	if d.tls == nil {
-		return nil
-	}
-	session, err := d.handshake(ctx, c.tcp, c)
-	if err != nil {
-		return err
-	}
-	if err := c.secure(session); err != nil {
-		return fail(TLSFailed, "TLS session: %w", err)
-	}
-	if err := c.tcp.SetDeadline(time.Time{}); err != nil {
-		return fail(Unreachable, "cannot connect: %w", err)
-	}
-	return nil
-}
-
-// handshake opens the tunnel, and a TLS session over below, which is tcp or a
-// layer on it, within handshakeTimeout; tcp keeps that deadline.
-func (d *dialer) handshake(ctx context.Context, tcp *net.TCPConn, below net.Conn) (*tls.Conn, error) {
-	if err := tcp.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+// handshake opens the tunnel and the TLS session, within handshakeTimeout.
+func (d *dialer) handshake(ctx context.Context, s *socket) (tlsrecord.Layer, error) {
+	if err := s.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return nil, fail(Unreachable, "cannot connect: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { below.Close() })
-	defer stop()
+	defer context.AfterFunc(ctx, func() { s.Close() })()
 	if d.proxy != nil {
-		if err := d.connect(tcp); err != nil {
+		if err := d.connect(s); err != nil {
 			return nil, dialError(Unreachable, "the proxy named by HTTPS_PROXY", err)
 		}
 	}
-	session := tls.Client(below, d.tls)
-	if err := session.HandshakeContext(ctx); err != nil {
+	layer, err := tlsrecord.Handshake(ctx, s, d.tls)
+	if err != nil {
 		return nil, dialError(TLSFailed, "TLS handshake", err)
 	}
-	if p := session.ConnectionState().NegotiatedProtocol; p != "" && p != "http/1.1" {
-		return nil, fail(TLSFailed, "TLS handshake: the upstream insists on protocol %q", p)
+	if err := s.SetDeadline(time.Time{}); err != nil {
+		return nil, fail(Unreachable, "cannot connect: %w", err)
 	}
-	return session, nil
+	return layer, nil
 }
 
 // connect asks the forward proxy for a tunnel (RFC 9110, section 9.3.6). The
@@ -235,6 +222,17 @@ func readConnectAnswer(c net.Conn) error {
 type oneByte struct{ net.Conn }
 
 func (o oneByte) Read(p []byte) (int, error) { return o.Conn.Read(p[:1]) }
+
+// port is the only TCP port that is connected to: the target's, or the proxy's.
+func (d *dialer) port() uint16 {
+	addr := d.target.Addr
+	if d.proxy != nil {
+		addr = proxyAddr(d.proxy)
+	}
+	_, text, _ := net.SplitHostPort(addr)
+	port, _ := strconv.ParseUint(text, 10, 16) // ParseTarget has seen to it; a proxy's name of a port is 0, and refused
+	return uint16(port)
+}
 
 func proxyAddr(u *url.URL) string {
 	port := u.Port()

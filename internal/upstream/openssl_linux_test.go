@@ -101,9 +101,61 @@ func TestOpenSSL(t *testing.T) {
 			}
 			s.exchange(t, c)
 			if c.pool.conns[0] == first {
-				t.Error("a connection is used whose keys were to be updated")
+				t.Error("a connection is used on which something has arrived")
 			}
 		})
+	}
+}
+
+// TestOpenSSLUpdatesKeys: it updates keys in the middle of a response, and asks
+// us to, under each suite: the response and the next requests pass on the same
+// connection.
+func TestOpenSSLUpdatesKeys(t *testing.T) {
+	for _, suite := range []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} {
+		for _, command := range []string{"k\n", "K\n"} { // K asks for ours as well
+			t.Run(suite+" "+command, func(t *testing.T) {
+				s, roots := startOpenSSL(t, suite)
+				c := must(New(Config{Target: must(ParseTarget("https://"+s.addr+"/v1/responses", false)), Key: keyOf(t, canary), Roots: roots}))
+				defer c.Close()
+				s.exchange(t, c)
+				first := c.pool.conns[0]
+				for range 3 {
+					s.updateWithin(t, c, command)
+				}
+				s.exchange(t, c)
+				if len(c.pool.conns) != 1 || c.pool.conns[0] != first {
+					t.Error("another connection was made")
+				}
+			})
+		}
+	}
+}
+
+// updateWithin sends one request, and has the keys updated between the head and
+// the body of the response.
+func (s *openssl) updateWithin(t *testing.T, c *Client, command string) {
+	t.Helper()
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		s.until(t, "authorization: Bearer "+canary)
+		s.until(t, "hello")
+		io.WriteString(s.in, "HTTP/1.1 200 OK\nContent-Length: 4\n\n")
+	}()
+	res, err := c.Do(within(t, soon), &Request{Start: []byte("hello\n"), Length: 6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-answered
+	io.WriteString(s.in, command) // which s_server must read by itself
+	for ctx := within(t, soon); res.c.quiet(); runtime.Gosched() {
+		if ctx.Err() != nil {
+			t.Fatal("waited in vain for the key update")
+		}
+	}
+	io.WriteString(s.in, "ok\n")
+	if body := finish(t, res, nil); body != "ok\r\n" {
+		t.Errorf("body %q", body)
 	}
 }
 

@@ -10,9 +10,9 @@ import (
 
 // quiet tells whether nothing has arrived on an idle connection: neither its
 // end nor bytes that nobody asked for. It does not block.
-func (c *conn) quiet() bool {
+func (s *socket) quiet() bool {
 	var quiet bool
-	err := c.raw.Control(func(fd uintptr) {
+	err := s.raw.Control(func(fd uintptr) {
 		var p [1]byte
 		_, _, err := unix.Recvfrom(int(fd), p[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		quiet = errors.Is(err, unix.EAGAIN)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
 // Body is a request body that arrives while it is being sent.
@@ -115,7 +116,7 @@ func (w *writer) start(ctx context.Context, r *Request) ([]byte, error) {
 	*buf = r.appendFields((*buf)[:0])
 	now := r.Start[:min(len(r.Start), syncBody)]
 	var err error
-	if w.session == nil {
+	if w.layer == nil {
 		err = w.startPlain(*buf, now)
 	} else {
 		err = w.startTLS(ctx, *buf, now)
@@ -130,14 +131,17 @@ func (w *writer) startPlain(head, body []byte) error {
 		defer clear(w.vec[:])
 		w.vec = [4][]byte{w.prefix, line, head, body}
 		bufs := net.Buffers(w.vec[:])
-		n, err := bufs.WriteTo(w.tcp)
+		n, err := bufs.WriteTo(w.TCPConn)
 		w.taken.Add(n)
 		return err
 	})
 }
 
-// startTLS puts the record with the credential together in secret memory, and
-// wipes it as soon as it is sealed. The rest follows from ordinary memory.
+// maxSecretRecord is how much of a request fits one record in a slot, in bytes.
+const maxSecretRecord = secret.SlotSize - tlsrecord.Overhead
+
+// startTLS sends the record with the credential from secret memory. The rest
+// follows from ordinary memory.
 func (w *writer) startTLS(ctx context.Context, head, body []byte) error {
 	slot, err := w.key.Slot(ctx)
 	if err != nil {
@@ -147,52 +151,41 @@ func (w *writer) startTLS(ctx context.Context, head, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := w.send(head[headUsed:]); err != nil {
+	if err := w.sendAll(head[headUsed:]); err != nil {
 		return err
 	}
-	return w.send(body[bodyUsed:])
+	return w.sendAll(body[bodyUsed:])
 }
 
 // sendSecret sends one record: the fixed beginning, the credential, and as much
-// of head and body as fits. It gives the slot back, on a panic as well.
+// of head and body as fits. The record is put together in the slot and, with TLS
+// 1.3, sealed there: neither it nor its plaintext is ever in ordinary memory.
+// The slot is given back when the kernel has the record, on a panic as well.
 func (w *writer) sendSecret(slot *secret.Slot, head, body []byte) (headUsed, bodyUsed int, err error) {
 	used := 0
-	defer func() { slot.Release(used) }()
-	buf := slot.Bytes()
+	defer func() { slot.Release(used + tlsrecord.Overhead) }()
+	room := slot.Bytes()[tlsrecord.HeaderSize:][:maxSecretRecord]
 	err = w.key.Line(func(line []byte) error {
-		used = copy(buf, w.prefix)
-		used += copy(buf[used:maxSecretRecord], line)
+		used = copy(room, w.prefix)
+		used += copy(room[used:], line)
 		return nil
 	})
 	if err != nil {
 		return 0, 0, err
 	}
-	headUsed = copy(buf[used:maxSecretRecord], head)
-	bodyUsed = copy(buf[used+headUsed:maxSecretRecord], body)
-	used += headUsed + bodyUsed
-	if w.sealer == nil { // TLS 1.2: crypto/tls seals straight out of our memory
-		_, err = w.session.Write(buf[:used])
-		return headUsed, bodyUsed, err
-	}
-	buf[used] = typeApplication
-	used++
-	w.real = buf[:used]
-	_, err = w.session.Write(decoy[:used-1])
-	w.real = nil
-	return headUsed, bodyUsed, err
+	headUsed = copy(room[used:], head)
+	used += headUsed
+	bodyUsed = copy(room[used:], body)
+	used += bodyUsed
+	return headUsed, bodyUsed, w.layer.WriteInPlace(slot.Bytes(), used)
 }
 
-// send writes bytes that are not secret.
-func (w *writer) send(p []byte) (err error) {
-	switch {
-	case len(p) == 0:
-	case w.session != nil:
-		_, err = w.session.Write(p)
-	default:
-		var n int
-		n, err = w.tcp.Write(p)
-		w.taken.Add(int64(n))
+// sendAll writes bytes that are not secret.
+func (w *writer) sendAll(p []byte) error {
+	if len(p) == 0 {
+		return nil
 	}
+	_, err := w.send(p)
 	return err
 }
 
@@ -209,7 +202,7 @@ var errBody = errors.New("the request body did not arrive")
 
 // finish writes the rest of the body: what start has left, then what arrives.
 func (w *writer) finish(r *Request, left []byte) error {
-	if err := w.send(left); err != nil {
+	if err := w.sendAll(left); err != nil {
 		return err
 	}
 	if r.Rest == nil {
@@ -217,7 +210,7 @@ func (w *writer) finish(r *Request, left []byte) error {
 	}
 	chunked := r.Length == http1.Chunked
 	if chunked && len(r.Start) > 0 {
-		if err := w.send([]byte("\r\n")); err != nil {
+		if err := w.sendAll([]byte("\r\n")); err != nil {
 			return err
 		}
 	}
@@ -234,7 +227,7 @@ func (w *writer) copyExactly(body Body, buf []byte, n int64) error {
 	for n > 0 {
 		m, err := body.Read(buf[:min(int64(len(buf)), n)])
 		if m > 0 {
-			if err := w.send(buf[:m]); err != nil {
+			if err := w.sendAll(buf[:m]); err != nil {
 				return err
 			}
 		}
@@ -257,13 +250,13 @@ func (w *writer) copyChunked(body Body, buf []byte) error {
 			from := room - len(line)
 			copy(buf[from:], line)
 			copy(buf[room+n:], "\r\n")
-			if err := w.send(buf[from : room+n+2]); err != nil {
+			if err := w.sendAll(buf[from : room+n+2]); err != nil {
 				return err
 			}
 		}
 		switch {
 		case err == io.EOF:
-			return w.send([]byte("0\r\n\r\n"))
+			return w.sendAll([]byte("0\r\n\r\n"))
 		case err != nil:
 			return errors.Join(errBody, err)
 		}

@@ -52,7 +52,9 @@ func (r *Response) Buffered() ([]byte, error) {
 		return nil, io.EOF
 	}
 	if in.r == in.w {
-		return nil, nil
+		if _, err := in.open(); in.r == in.w {
+			return nil, r.broken(err)
+		}
 	}
 	return r.take(in)
 }
@@ -106,11 +108,14 @@ func (r *Response) eof() error {
 // broken turns a read error into this body's: the end of the connection is the
 // end of a body that has no other.
 func (r *Response) broken(err error) error {
+	if err == nil {
+		return nil
+	}
 	if r.Head.Length == http1.UntilClose && err == io.EOF {
 		r.end = true
 		return io.EOF
 	}
-	return r.blame(err, "the upstream ended the connection in the middle of the answer")
+	return r.blame(err, "the connection ended in the middle of the response")
 }
 
 // blame finds out who is behind a failed read: the caller, the client that did
@@ -138,7 +143,7 @@ func (r *Response) Close() {
 	if r.copier != nil && !r.stopCopier() {
 		keep = false
 	}
-	if keep && r.written() && r.c.drained() {
+	if keep && r.written() && r.in().drained() {
 		r.client.pool.put(r.c)
 		return
 	}
@@ -209,7 +214,7 @@ func (r *Response) readOneHead() error {
 		}
 		seen = len(p)
 		if err := in.fill(); err != nil {
-			return r.blame(err, "the upstream closed the connection without an answer")
+			return r.blame(err, "the connection ended before the response")
 		}
 	}
 }

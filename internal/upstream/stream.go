@@ -27,32 +27,30 @@ func (r *Response) Switch() (*Stream, error) {
 // upstream has ended its side in good order.
 func (s *Stream) Read(p []byte) (int, error) {
 	in := s.r.in()
-	if in.r < in.w { // it came together with the head
-		n := copy(p, in.buf[in.r:in.w])
-		in.r += n
-		return n, nil
+	if in.r == in.w {
+		if err := in.fill(); err != nil {
+			return 0, err
+		}
 	}
-	return in.src.Read(p)
+	n := copy(p, in.buf[in.r:in.w])
+	in.r += n
+	return n, nil
 }
 
 // Write is io.Writer's. It blocks for as long as the upstream does not read.
 func (s *Stream) Write(p []byte) (int, error) {
-	c := s.r.c
-	if c.session != nil {
-		return c.session.Write(p)
-	}
-	return c.write(p)
+	return s.r.c.send(p)
 }
 
 // CloseWrite tells the upstream that nothing more will come.
 func (s *Stream) CloseWrite() error {
 	c := s.r.c
-	if c.session != nil {
-		if err := c.session.CloseWrite(); err != nil {
+	if c.layer != nil {
+		if err := c.layer.CloseWrite(); err != nil {
 			return err
 		}
 	}
-	return c.tcp.CloseWrite()
+	return c.TCPConn.CloseWrite()
 }
 
 // Interrupt ends the connection at once, whoever is reading or writing.

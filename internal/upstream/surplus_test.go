@@ -246,22 +246,3 @@ func ask(t *testing.T, c *Client, question string) string {
 	res, err := c.Do(ctx, &Request{Start: []byte(question), Length: int64(len(question))})
 	return finish(t, res, err)
 }
-
-// TestFraming: where a stream of records is cut does not matter.
-func TestFraming(t *testing.T) {
-	stream := []byte{23, 3, 3, 0, 2, 'a', 'b', 23, 3, 3, 0, 0, 22, 3, 1, 1, 4}
-	stream = append(stream, make([]byte, 260)...)
-	ends := map[int]bool{0: true, 7: true, 12: true, len(stream): true}
-	for step := 1; step <= len(stream); step++ {
-		var f framing
-		for at := 0; at < len(stream); at += step {
-			if f.whole() != ends[at] {
-				t.Errorf("steps of %d: whole after %d bytes: %v", step, at, f.whole())
-			}
-			f.follow(stream[at:min(at+step, len(stream))])
-		}
-		if !f.whole() {
-			t.Errorf("steps of %d: not whole at the end", step)
-		}
-	}
-}

@@ -166,7 +166,7 @@ func TestConnectionThatDiesUnwritten(t *testing.T) {
 	for _, tls := range []bool{false, true} {
 		up, c := serve(t, fakeopenai.Options{TLS: tls})
 		do(t, c, post("json", "{}"))
-		c.pool.conns[0].tcp.CloseWrite() // every write fails from now on; nothing to be read
+		c.pool.conns[0].TCPConn.CloseWrite() // every write fails from now on; nothing to be read
 		do(t, c, post("json", "{}"))
 		if n := up.Count(); n != 2 {
 			t.Errorf("tls %v: the upstream saw %d requests, want 2", tls, n)
@@ -265,15 +265,25 @@ func TestLegacyTLS(t *testing.T) {
 	}
 }
 
-func TestSessionsAreResumed(t *testing.T) {
-	up, c := serve(t, fakeopenai.Options{TLS: true})
-	do(t, c, post("json", "{}"))
-	up.CloseIdle()
-	do(t, c, post("json", "{}"))
-	if r := up.Requests(); r[0].TLS.DidResume || !r[1].TLS.DidResume {
-		t.Error("the second connection does not resume the first one's session")
-	}
-	if alpn := up.Requests()[0].ALPN; len(alpn) != 1 || alpn[0] != "http/1.1" {
-		t.Errorf("ALPN %q", alpn)
+// TestSessionsAreNotResumed: with TLS 1.3 each connection proves the
+// certificate; crypto/tls resumes those of TLS 1.2.
+func TestSessionsAreNotResumed(t *testing.T) {
+	for _, version := range []uint16{0x0303, 0x0304} {
+		up := must(fakeopenai.Start(fakeopenai.Options{Key: canary, TLS: true, TLSMax: version}))
+		defer up.Close()
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(up.CAPEM())
+		legacy := version == 0x0303
+		c := must(New(Config{Target: must(ParseTarget(up.URL(), false)), Key: keyOf(t, canary), Roots: roots, LegacyTLS: legacy}))
+		defer c.Close()
+		do(t, c, post("json", "{}"))
+		up.CloseIdle()
+		do(t, c, post("json", "{}"))
+		if r := up.Requests(); r[0].TLS.DidResume || r[1].TLS.DidResume != legacy {
+			t.Errorf("%x: the second connection resumes the first one's session: %v", version, r[1].TLS.DidResume)
+		}
+		if alpn := up.Requests()[0].ALPN; len(alpn) != 1 || alpn[0] != "http/1.1" {
+			t.Errorf("ALPN %q", alpn)
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
 // host answers each connection's one request by play.
@@ -66,25 +66,25 @@ func (h *host) serve(c net.Conn, play func(c net.Conn)) {
 
 func says(text string) func(net.Conn) { return func(c net.Conn) { io.WriteString(c, text) } }
 
-// recipient is h for a courier.
-func (h *host) recipient(t testing.TB, secure bool) *Recipient {
+// endpoint is h for a secret exchange.
+func (h *host) endpoint(t testing.TB, secure bool) *Endpoint {
 	t.Helper()
 	scheme := map[bool]string{true: "https", false: "http"}[secure]
-	return must(NewRecipient(must(ParseTarget(scheme+"://"+h.addr+"/x", false)), h.roots))
+	return must(NewEndpoint(must(ParseTarget(scheme+"://"+h.addr+"/x", false)), h.roots))
 }
 
-func newCourier(t testing.TB) *Courier {
+func newExchange(t testing.TB) *SecretExchange {
 	t.Helper()
-	return must(NewCourier(secret.Auto))
+	return must(NewSecretExchange(secret.Auto))
 }
 
 const roomSize = 24 << 10
 
-func exchange(t testing.TB, c *Courier, to *Recipient, request string) (int, string, error) {
+func exchange(t testing.TB, c *SecretExchange, to *Endpoint, request string) (int, string, error) {
 	t.Helper()
-	status, body, err := c.Exchange(within(t, soon), to, []byte(request), make([]byte, roomSize))
-	if i := bytes.IndexFunc(c.record.Bytes(), func(r rune) bool { return r != 0 }); i >= 0 {
-		t.Errorf("byte %d of the record is left", i)
+	status, body, err := c.Do(within(t, soon), to, []byte(request), make([]byte, roomSize))
+	if i := bytes.IndexFunc(c.memory.Bytes(), func(r rune) bool { return r != 0 }); i >= 0 {
+		t.Errorf("byte %d of the memory is left", i)
 	}
 	return status, string(body), err
 }
@@ -120,14 +120,14 @@ var answers = []struct {
 	{"too long", "HTTP/1.1 200 OK\r\n\r\n" + strings.Repeat("x", 30<<10), 0, "too large"},
 	{"too long in chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8000\r\n" + strings.Repeat("x", 0x8000), 0, "too large"},
 	{"head too long", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 30<<10), 0, "too large"},
-	{"cut", sized("the body")[:len(sized("the body"))-1], 0, "ended before"},
+	{"cut", sized("the body")[:len(sized("the body"))-1], 0, "ended in the middle"},
 	{"cut in the head", "HTTP/1.1 200 OK\r\nContent-Le", 0, "ended before"},
-	{"cut between chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nthe\r\n", 0, "ended before"},
+	{"cut between chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nthe\r\n", 0, "ended in the middle"},
 	{"nothing", "", 0, "ended before"},
 }
 
-func TestCourierReadsAnswers(t *testing.T) {
-	c := newCourier(t)
+func TestExchangeReadsAnswers(t *testing.T) {
+	c := newExchange(t)
 	for _, secure := range []bool{true, false} {
 		for _, a := range answers {
 			t.Run(fmt.Sprintf("tls %t: %s", secure, a.what), func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestCourierReadsAnswers(t *testing.T) {
 					cfg = &tls.Config{}
 				}
 				h := startHost(t, cfg, says(a.raw))
-				status, body, err := exchange(t, c, h.recipient(t, secure), "request END")
+				status, body, err := exchange(t, c, h.endpoint(t, secure), "request END")
 				if a.status == 0 {
 					if err == nil || !strings.Contains(err.Error(), a.body) || status != 0 || body != "" {
 						t.Errorf("status %d, body %.40q, error %v; want one that says %q", status, body, err, a.body)
@@ -155,25 +155,25 @@ func TestCourierReadsAnswers(t *testing.T) {
 }
 
 // The answer comes byte by byte, each in a record of its own.
-func TestCourierReadsTinyRecords(t *testing.T) {
+func TestExchangeReadsTinyRecords(t *testing.T) {
 	raw := "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nthe\r\n5;x=y\r\n body\r\n0\r\n\r\n"
 	h := startHost(t, &tls.Config{}, func(c net.Conn) {
 		for i := range len(raw) {
 			io.WriteString(c, raw[i:i+1])
 		}
 	})
-	status, body, err := exchange(t, newCourier(t), h.recipient(t, true), "END")
+	status, body, err := exchange(t, newExchange(t), h.endpoint(t, true), "END")
 	if status != 200 || body != "the body" || err != nil {
 		t.Errorf("%d, %q, %v", status, body, err)
 	}
 }
 
-func TestCourierSendsLargeRequests(t *testing.T) {
-	c := newCourier(t)
-	for _, size := range []int{1, maxPlaintext - 4, maxPlaintext - 3, maxPlaintext - 2, 2 * maxPlaintext, 50_000} {
+func TestExchangeSendsLargeRequests(t *testing.T) {
+	c := newExchange(t)
+	for _, size := range []int{1, tlsrecord.MaxPlaintext - 4, tlsrecord.MaxPlaintext - 3, tlsrecord.MaxPlaintext - 2, 2 * tlsrecord.MaxPlaintext, 50_000} {
 		h := startHost(t, &tls.Config{}, says(sized("ok")))
 		request := strings.Repeat("r", size) + "END"
-		if _, body, err := exchange(t, c, h.recipient(t, true), request); body != "ok" || err != nil {
+		if _, body, err := exchange(t, c, h.endpoint(t, true), request); body != "ok" || err != nil {
 			t.Errorf("%d bytes: %q, %v", size, body, err)
 		}
 		if got := <-h.heard; string(got) != request {
@@ -183,25 +183,25 @@ func TestCourierSendsLargeRequests(t *testing.T) {
 }
 
 // A TLS session that ends without saying so may have been cut by anybody.
-func TestCourierWantsASignedEnd(t *testing.T) {
+func TestExchangeWantsASignedEnd(t *testing.T) {
 	h := startHost(t, &tls.Config{}, func(c net.Conn) {
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nthe beginning of the body")
 		c.(*tls.Conn).NetConn().Close()
 	})
-	if _, body, err := exchange(t, newCourier(t), h.recipient(t, true), "END"); !isKind(err, Closed) || body != "" {
+	if _, body, err := exchange(t, newExchange(t), h.endpoint(t, true), "END"); !isKind(err, Closed) || body != "" {
 		t.Errorf("%q, %v", body, err)
 	}
 }
 
-func TestCourierRefusesBadTLS(t *testing.T) {
-	c := newCourier(t)
+func TestExchangeRefusesBadTLS(t *testing.T) {
+	c := newExchange(t)
 	old := startHost(t, &tls.Config{MaxVersion: tls.VersionTLS12}, says(sized("x")))
-	if _, _, err := exchange(t, c, old.recipient(t, true), "END"); !isKind(err, TLSFailed) {
+	if _, _, err := exchange(t, c, old.endpoint(t, true), "END"); !isKind(err, TLSFailed) {
 		t.Errorf("TLS 1.2: %v", err)
 	}
 	stranger := startHost(t, &tls.Config{}, says(sized("x")))
 	stranger.roots = x509.NewCertPool()
-	if _, _, err := exchange(t, c, stranger.recipient(t, true), "END"); !isKind(err, TLSFailed) {
+	if _, _, err := exchange(t, c, stranger.endpoint(t, true), "END"); !isKind(err, TLSFailed) {
 		t.Errorf("an unknown authority: %v", err)
 	}
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
@@ -213,7 +213,7 @@ func TestCourierRefusesBadTLS(t *testing.T) {
 		}
 	}()
 	plain := &host{addr: l.Addr().String(), roots: x509.NewCertPool()}
-	if _, _, err := exchange(t, c, plain.recipient(t, true), "END"); !isKind(err, TLSFailed) {
+	if _, _, err := exchange(t, c, plain.endpoint(t, true), "END"); !isKind(err, TLSFailed) {
 		t.Errorf("no TLS: %v", err)
 	}
 	select {
@@ -225,20 +225,20 @@ func TestCourierRefusesBadTLS(t *testing.T) {
 	}
 }
 
-func TestCourierGivesUp(t *testing.T) {
+func TestExchangeGivesUp(t *testing.T) {
 	for _, cfg := range []*tls.Config{nil, {}} {
 		ctx, cancel := context.WithCancel(t.Context())
 		h := startHost(t, cfg, func(c net.Conn) {
 			cancel()
-			io.Copy(io.Discard, c) // until the courier has gone
+			io.Copy(io.Discard, c) // until the client has gone
 		})
-		_, _, err := newCourier(t).Exchange(ctx, h.recipient(t, cfg != nil), []byte("END"), make([]byte, roomSize))
+		_, _, err := newExchange(t).Do(ctx, h.endpoint(t, cfg != nil), []byte("END"), make([]byte, roomSize))
 		if !isKind(err, Cancelled) {
 			t.Errorf("cancelled: %v", err)
 		}
 		ctx, cancel = context.WithTimeout(t.Context(), 0)
 		defer cancel()
-		_, _, err = newCourier(t).Exchange(ctx, h.recipient(t, cfg != nil), []byte("END"), make([]byte, roomSize))
+		_, _, err = newExchange(t).Do(ctx, h.endpoint(t, cfg != nil), []byte("END"), make([]byte, roomSize))
 		if !isKind(err, Timeout) {
 			t.Errorf("too late: %v", err)
 		}
@@ -246,21 +246,21 @@ func TestCourierGivesUp(t *testing.T) {
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
 	nobody := &host{addr: l.Addr().String(), roots: x509.NewCertPool()}
 	l.Close()
-	if _, _, err := exchange(t, newCourier(t), nobody.recipient(t, true), "END"); !isKind(err, Unreachable) {
+	if _, _, err := exchange(t, newExchange(t), nobody.endpoint(t, true), "END"); !isKind(err, Unreachable) {
 		t.Errorf("nobody listens: %v", err)
 	}
 }
 
-func TestCourierGoesThroughTheProxy(t *testing.T) {
+func TestExchangeGoesThroughTheProxy(t *testing.T) {
 	addr, roots := named(t, "oidc.test")
 	p := startForwardProxy(t, addr, "HTTP/1.1 200 Connection established\r\n\r\n")
 	t.Setenv("HTTPS_PROXY", "http://"+p.Addr().String())
-	to := must(NewRecipient(must(ParseTarget("https://oidc.test/v1/responses", false)), roots))
+	to := must(NewEndpoint(must(ParseTarget("https://oidc.test/v1/responses", false)), roots))
 	if got, want := to.Port(), p.Addr().(*net.TCPAddr).Port; int(got) != want {
 		t.Errorf("port %d, want the proxy's, %d", got, want)
 	}
 	request := "POST /v1/responses HTTP/1.1\r\nhost: oidc.test\r\nauthorization: Bearer " + canary + "\r\nconnection: close\r\nx-fake: json\r\ncontent-length: 2\r\n\r\n{}"
-	status, body, err := exchange(t, newCourier(t), to, request)
+	status, body, err := exchange(t, newExchange(t), to, request)
 	if status != 200 || !strings.HasPrefix(body, "{") || err != nil {
 		t.Errorf("%d, %.40q, %v", status, body, err)
 	}
@@ -269,136 +269,11 @@ func TestCourierGoesThroughTheProxy(t *testing.T) {
 	}
 }
 
-func TestRecipientPort(t *testing.T) {
+func TestEndpointPort(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "")
 	for url, want := range map[string]uint16{"https://h/x": 443, "https://h:8443/x": 8443, "http://localhost/": 80} {
-		if got := must(NewRecipient(must(ParseTarget(url, false)), x509.NewCertPool())).Port(); got != want {
+		if got := must(NewEndpoint(must(ParseTarget(url, false)), x509.NewCertPool())).Port(); got != want {
 			t.Errorf("%s: port %d", url, got)
-		}
-	}
-}
-
-// pair is a link and the other side's sealer and connection.
-func pair(t *testing.T, suite uint16) (l *link, s *sealer, c net.Conn) {
-	t.Helper()
-	listener := must(net.Listen("tcp", "127.0.0.1:0"))
-	defer listener.Close()
-	tcp := must(net.Dial("tcp", listener.Addr().String())).(*net.TCPConn)
-	c = must(listener.Accept())
-	t.Cleanup(func() { tcp.Close(); c.Close() })
-	traffic := bytes.Repeat([]byte{9}, 48)
-	l = &link{tcp: tcp, record: make([]byte, recordHeader+maxCiphertext)}
-	l.in, l.out = must(newSealer(suite, traffic)), must(newSealer(suite, traffic))
-	return l, must(newSealer(suite, traffic)), c
-}
-
-// next is record, and counts it.
-func next(s *sealer, text string, kind byte, padding int) []byte {
-	r := record(s, append(append([]byte(text), kind), make([]byte, padding)...))
-	s.seq++
-	return r
-}
-
-var suites = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
-
-// What a link seals, a link opens, in all suites; and tickets, padding and
-// empty records in between do no harm.
-func TestLinkRecords(t *testing.T) {
-	for _, suite := range suites {
-		l, s, c := pair(t, suite)
-		c.Write(next(s, "\x04 a ticket", typeHandshake, 0))
-		c.Write(next(s, "first", typeApplication, 0))
-		c.Write(next(s, "", typeApplication, 7))
-		c.Write(next(s, "second", typeApplication, 300))
-		c.Write(next(s, strings.Repeat("x", maxPlaintext), typeApplication, 0))
-		c.Write(next(s, "\x01\x00", typeAlert, 0))
-		p := make([]byte, maxCiphertext)
-		for _, want := range []string{"first", "second", strings.Repeat("x", maxPlaintext)} {
-			n, err := l.read(p)
-			if err != nil || string(p[:n]) != want {
-				t.Errorf("%#x: %.40q, %v", suite, p[:n], err)
-			}
-		}
-		if n, err := l.read(p); n != 0 || err != errSignedEnd {
-			t.Errorf("%#x: %d, %v", suite, n, err)
-		}
-		before := bytes.Repeat([]byte("0123456789"), 4000)
-		done := make(chan error, 1)
-		go func() { done <- l.write(before) }()
-		back := &link{tcp: c.(*net.TCPConn), in: must(newSealer(suite, bytes.Repeat([]byte{9}, 48))), record: make([]byte, len(l.record))}
-		var after []byte
-		for len(after) < len(before) {
-			n, err := back.read(p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			after = append(after, p[:n]...)
-		}
-		if err := <-done; err != nil || !bytes.Equal(before, after) {
-			t.Errorf("%#x: what was sealed is not what was opened: %v", suite, err)
-		}
-	}
-}
-
-// TestLinkRefuses: everything that an exchange has no need of ends it.
-func TestLinkRefuses(t *testing.T) {
-	tampered := func(s *sealer) []byte {
-		r := next(s, "text", typeApplication, 0)
-		r[9] ^= 1
-		return r
-	}
-	for what, c := range map[string]struct {
-		records func(s *sealer) []byte
-		want    error
-	}{
-		"new keys":            {func(s *sealer) []byte { return next(s, "\x18\x00\x00\x01\x01", typeHandshake, 0) }, errRecord},
-		"certificate request": {func(s *sealer) []byte { return next(s, "\x0d\x00\x00\x01\x01", typeHandshake, 0) }, errRecord},
-		"empty handshake":     {func(s *sealer) []byte { return next(s, "", typeHandshake, 0) }, errRecord},
-		"unknown kind":        {func(s *sealer) []byte { return next(s, "x", 99, 0) }, errRecord},
-		"only padding":        {func(s *sealer) []byte { return next(s, "", 0, 5) }, errRecord},
-		"a fatal alert":       {func(s *sealer) []byte { return next(s, "\x02\x28", typeAlert, 0) }, errAlert},
-		"a long alert":        {func(s *sealer) []byte { return next(s, "\x01\x00\x00", typeAlert, 0) }, errAlert},
-		"tampered":            {tampered, errResealing},
-		"another number":      {func(s *sealer) []byte { s.seq = 5; return next(s, "x", typeApplication, 0) }, errResealing},
-		"plaintext":           {func(*sealer) []byte { return []byte{typeAlert, 3, 3, 0, 2, 2, 40} }, errRecord},
-		"change cipher spec":  {func(*sealer) []byte { return []byte{20, 3, 3, 0, 1, 1} }, errRecord},
-		"too short":           {func(*sealer) []byte { return append([]byte{23, 3, 3, 0, 16}, make([]byte, 16)...) }, errRecord},
-		"too long":            {func(*sealer) []byte { return []byte{23, 3, 3, 0x41, 1} }, errRecord},
-		"longer than p":       {func(s *sealer) []byte { return next(s, strings.Repeat("x", 900), typeApplication, 0) }, ErrOversized},
-		"the end":             {func(*sealer) []byte { return nil }, io.ErrUnexpectedEOF},
-		"half a header":       {func(*sealer) []byte { return []byte{23, 3} }, io.ErrUnexpectedEOF},
-		"half a record":       {func(s *sealer) []byte { return next(s, "text", typeApplication, 0)[:9] }, io.ErrUnexpectedEOF},
-		"endless nothing": {func(s *sealer) (all []byte) {
-			for range maxIdleRecords + 1 {
-				all = append(all, next(s, "", typeApplication, 0)...)
-			}
-			return all
-		}, errRecord},
-	} {
-		for _, suite := range suites {
-			l, s, other := pair(t, suite)
-			other.Write(c.records(s))
-			other.Close()
-			n, err := l.read(make([]byte, 900))
-			if n != 0 || !errors.Is(err, c.want) {
-				t.Errorf("%s: %d, %v; want %v", what, n, err, c.want)
-			}
-		}
-	}
-}
-
-// open must never let Open grow its buffer into the heap.
-func TestLinkOpensInPlace(t *testing.T) {
-	for _, suite := range suites {
-		l, s, c := pair(t, suite)
-		c.Write(next(s, "0123456789", typeApplication, 0))
-		p := make([]byte, 11, 64)
-		if n, err := l.read(p); err != nil || string(p[:n]) != "0123456789" {
-			t.Errorf("%#x: %q, %v", suite, p, err)
-		}
-		copy(l.record[recordHeader:], "secret")
-		if sealed := l.seal(6); &sealed[0] != &l.record[0] {
-			t.Errorf("%#x: sealed elsewhere", suite)
 		}
 	}
 }
@@ -423,7 +298,9 @@ func FuzzAnswer(f *testing.F) {
 			c.Close()
 		}()
 		room := make([]byte, int(size)*8)
-		status, body, err := (&link{tcp: tcp}).readAnswer(room)
+		r := &Response{c: newConn(tcp), request: &Request{}}
+		r.c.in.buf, r.c.in.fixed = make([]byte, int(size)*8), true
+		status, body, err := receive(r, room)
 		if err != nil && (status != 0 || body != nil) {
 			t.Fatal("an answer beside an error")
 		}

@@ -1,0 +1,148 @@
+package upstream
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
+)
+
+// exchangeTimeout bounds one secret exchange, from the connection's beginning to
+// the response's end.
+const exchangeTimeout = 30 * time.Second
+
+// exchangeMemory is the secret memory of an exchange, in bytes: for the longest
+// record, behind a head of which a part has arrived.
+const exchangeMemory = 8<<10 + tlsrecord.MaxRecord
+
+// ErrOversized is the error of a response that is larger than the memory for
+// it.
+var ErrOversized = errors.New("the response is too large")
+
+var errMalformed = errors.New("the response is malformed")
+
+// Endpoint is a host for a SecretExchange.
+type Endpoint struct{ dialer *dialer }
+
+// NewEndpoint reads all files that it needs, and the proxy environment. Roots
+// are as in Config. It connects to nothing.
+func NewEndpoint(target *Target, roots *x509.CertPool) (*Endpoint, error) {
+	d, err := newDialer(target, false, roots)
+	if err != nil {
+		return nil, err
+	}
+	return &Endpoint{d}, nil
+}
+
+// Port is the only TCP port that is connected to: the endpoint's, or the forward
+// proxy's.
+func (e *Endpoint) Port() uint16 { return e.dialer.port() }
+
+// SecretExchange sends requests that are secret and receives their responses,
+// one at a time. Neither ever lies in ordinary memory.
+type SecretExchange struct{ memory *secret.Buffer }
+
+// NewSecretExchange maps the exchange's own secret memory, about 28 KiB.
+func NewSecretExchange(policy secret.Policy) (*SecretExchange, error) {
+	b, err := secret.NewBuffer(policy, exchangeMemory)
+	if err != nil {
+		return nil, err
+	}
+	return &SecretExchange{b}, nil
+}
+
+// Memory returns what the exchange's memory is made of, and if that is not
+// secret.MemfdSecret, why.
+func (e *SecretExchange) Memory() (secret.Kind, error) { return e.memory.Memory() }
+
+// Do connects to the endpoint, by TLS 1.3 unless its URL has the scheme http,
+// sends request, which is a whole HTTP/1.1 message that asks for the connection
+// to be closed, and reads the response. Request and room should be secret
+// memory; the caller wipes them. Do returns the status and, if that is 2xx, the
+// body, which is a part of room. Redirects are not followed.
+//
+// It gives up after 30 seconds, or when ctx ends. Errors are of type *Error and
+// hold nothing of either message; one for a response that does not fit is
+// ErrOversized.
+func (e *SecretExchange) Do(ctx context.Context, to *Endpoint, request, room []byte) (status int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
+	defer cancel()
+	defer e.memory.Wipe()
+	c, err := to.dialer.dial(ctx)
+	if err != nil {
+		return 0, nil, ended(ctx, err)
+	}
+	defer c.close()
+	defer context.AfterFunc(ctx, c.close)()
+	if err := e.send(c, request); err != nil {
+		return 0, nil, ended(ctx, fail(Closed, "sending the request: %w", err))
+	}
+	c.in.buf, c.in.fixed = e.memory.Bytes(), true
+	status, body, err = receive(&Response{c: c, request: &Request{}}, room)
+	if err != nil {
+		return 0, nil, ended(ctx, err)
+	}
+	return status, body, nil
+}
+
+// send puts message into records in secret memory.
+func (e *SecretExchange) send(c *conn, message []byte) error {
+	if c.layer == nil {
+		_, err := c.send(message)
+		return err
+	}
+	for buf := e.memory.Bytes(); len(message) > 0; {
+		n := copy(buf[tlsrecord.HeaderSize:][:tlsrecord.MaxPlaintext], message)
+		if err := c.layer.WriteInPlace(buf, n); err != nil {
+			return err
+		}
+		message = message[n:]
+	}
+	return nil
+}
+
+// receive reads a whole response, and its body into room.
+func receive(r *Response, room []byte) (status int, body []byte, err error) {
+	switch err := r.readHead(); {
+	case err != nil:
+		return 0, nil, err
+	case r.Head.Status/100 != 2:
+		return r.Head.Status, nil, nil
+	case r.Head.Length > int64(len(room)):
+		return 0, nil, ErrOversized
+	}
+	n := 0
+	for err == nil {
+		var piece []byte
+		if piece, err = r.Next(); len(piece) > len(room)-n {
+			return 0, nil, ErrOversized
+		}
+		n += copy(room[n:], piece)
+		secret.Scrub() // the next read may wait
+	}
+	if err != io.EOF {
+		return 0, nil, err
+	}
+	return r.Head.Status, room[:n], nil
+}
+
+// ended lets the end of ctx take precedence over what came of it, and takes
+// from err what may quote the response.
+func ended(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fail(Timeout, "there was no response in time")
+	case ctx.Err() != nil:
+		return fail(Cancelled, "the exchange was cancelled")
+	case errors.Is(err, ErrOversized):
+		return &Error{Kind: Malformed, Cause: ErrOversized}
+	case isKind(err, Malformed):
+		return &Error{Kind: Malformed, Cause: errMalformed}
+	default:
+		return err
+	}
+}
