@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"internal/harden":     nil,
 	"internal/secret":     nil,
 	"internal/safefile":   nil,
+	"internal/linelog":    {"internal/safefile"},
 	"internal/listen":     {"internal/safefile"},
 	"internal/http1":      nil,
 	"internal/memscan":    nil,

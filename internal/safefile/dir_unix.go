@@ -201,9 +201,9 @@ func (a *Appender) checked(f *os.File, err error) (*os.File, error) {
 	}
 	switch path := filepath.Join(a.dir.path, a.name); {
 	case errors.Is(err, unix.EISDIR):
-		err = &nameError{path + " is a directory; name a file in it", err}
+		err = &nameError{path + " is a directory; name a file in it", unix.EISDIR}
 	case errors.Is(err, unix.ELOOP):
-		err = &nameError{path + " is a symbolic link; name the file itself", err}
+		err = &nameError{path + " is a symbolic link; name the file itself", unix.ELOOP}
 	}
 	return nil, err
 }

@@ -1,0 +1,278 @@
+// Package linelog writes lines to a file or a stream without ever making its caller wait.
+//
+// Lines wait in a queue of about 1 MiB, and one goroutine writes them. What does not fit, because the disk is full, a
+// limit is reached, or the reader has stopped, is lost, counted and reported; what waits is written as soon as that is
+// possible again. A line is in the file once and whole, whatever happens in between.
+package linelog
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// maxQueued is how many bytes wait to be written, including those that are being written.
+	maxQueued = 1 << 20
+	// keepQueue is the size up to which a buffer is kept that is not filled at present.
+	keepQueue = 64 << 10
+	// retryAfter is the pause after a write that has failed.
+	retryAfter = time.Second
+	// closeWait is how long Close and Redirect wait for the writer; closeWrite is a little less, for a write that can be
+	// interrupted.
+	closeWait  = time.Second
+	closeWrite = closeWait * 9 / 10
+)
+
+var (
+	errSlow  = errors.New("more come than can be written")
+	errStuck = errors.New("nobody reads them")
+)
+
+// Config says what the lines are.
+type Config struct {
+	// Name names the lines in reports, as in "audit lines are being lost". Required.
+	Name string
+	// Gather is how long a first line waits for others, which saves wake-ups and writes; zero means not at all.
+	Gather time.Duration
+	// Report takes an error when lines cannot be written, when the first of them is lost, and a notice when all is well
+	// again; nil drops them. One goroutine of the log's calls it; it may block, and may write to this log.
+	Report func(error)
+}
+
+// Log writes lines. Its methods may be used concurrently.
+type Log struct {
+	cfg     Config
+	wake    chan struct{} // there are lines in the queue, and it is time to write them
+	gather  *time.Timer   // signals wake
+	orders  chan struct{} // the writer's reopen or last was set
+	reports chan error    // for Report
+	told    chan struct{} // closed when Report has had all of them
+
+	mu       sync.Mutex
+	w        *writer
+	queue    []byte // whole lines that no writer has taken
+	queued   int64  // lines in it
+	written  int64
+	lost     int64
+	lostOnce int64 // before the trouble that there is now, if any
+	failures int64
+	failing  error // why the last write failed; nil if it did not
+	losing   bool  // lines were lost since all was well
+	closed   bool
+	silent   bool // reports is closed
+}
+
+// New returns a log that writes to t, which it closes.
+func New(t *Target, cfg Config) *Log {
+	l := &Log{
+		cfg:     cfg,
+		wake:    make(chan struct{}, 1),
+		orders:  make(chan struct{}, 1),
+		reports: make(chan error, 16),
+		told:    make(chan struct{}),
+	}
+	l.gather = time.AfterFunc(cfg.Gather, func() { signal(l.wake) })
+	l.start(t)
+	go l.tell()
+	return l
+}
+
+func (l *Log) start(t *Target) {
+	w := &writer{log: l, to: t, file: t.file, torn: t.torn, done: make(chan struct{})}
+	l.mu.Lock()
+	l.w = w
+	l.mu.Unlock()
+	go w.run()
+	signal(l.wake)
+}
+
+// signal wakes a receiver, unless it has been woken already.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Write queues a line, which must end with a line feed and have no other. It never blocks, and does not keep line.
+func (l *Log) Write(line []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := len(l.queue)
+	if l.closed || before+l.w.held+len(line) > maxQueued {
+		l.drop()
+		return
+	}
+	l.queue = append(l.queue, line...)
+	l.queued++
+	switch {
+	case before == 0 && l.cfg.Gather > 0:
+		l.gather.Reset(l.cfg.Gather)
+	case before == 0 || before < keepQueue && len(l.queue) >= keepQueue:
+		signal(l.wake)
+	}
+}
+
+// drop counts a line that has no place. It needs l.mu.
+func (l *Log) drop() {
+	l.lost++
+	if l.losing || l.closed {
+		return
+	}
+	l.losing = true
+	l.post(fmt.Errorf("%s lines are being lost: %w", l.cfg.Name, cmp.Or(l.failing, errSlow)))
+}
+
+// Reopen makes the log open its file by name again, soon, as is needed when another program has renamed it. Lines queued
+// by then may still go to the old one. If it cannot be opened, the old one stays in use, which is reported. What is not a
+// regular file stays open.
+func (l *Log) Reopen() {
+	l.mu.Lock()
+	l.w.reopen = true
+	l.mu.Unlock()
+	signal(l.orders)
+}
+
+// Redirect makes the log go on with t, once what is queued has been written, for which it waits a second at most.
+func (l *Log) Redirect(t *Target) {
+	l.stop()
+	l.start(t)
+}
+
+// Lost returns how many lines were not written and will not be.
+func (l *Log) Lost() int64 { return l.count(&l.lost) }
+
+// Written returns how many lines the kernel has taken.
+func (l *Log) Written() int64 { return l.count(&l.written) }
+
+// Failures returns how often lines could not be written. It grows once a second while they cannot.
+func (l *Log) Failures() int64 { return l.count(&l.failures) }
+
+func (l *Log) count(n *int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return *n
+}
+
+// Close writes what is queued, for a second at most, and reports if that was not all. Lines that come later, or at the
+// same time, may be lost. Closing again does nothing.
+func (l *Log) Close() {
+	l.mu.Lock()
+	first := !l.closed
+	l.closed = true
+	l.mu.Unlock()
+	if !first {
+		return
+	}
+	l.stop()
+	l.end()
+	select {
+	case <-l.told:
+	case <-time.After(closeWait / 10): // Report is stuck
+	}
+}
+
+// stop ends the writer once the queue is written, or after a second. A writer that is stuck is abandoned: it may go on to
+// write the lines that it holds, which count as lost.
+func (l *Log) stop() {
+	l.mu.Lock()
+	w := l.w
+	w.last = true
+	w.file.SetWriteDeadline(time.Now().Add(closeWrite)) // fails on a regular file, which needs none
+	l.mu.Unlock()
+	signal(l.orders)
+	late := time.NewTimer(closeWait)
+	defer late.Stop()
+	select {
+	case <-w.done:
+	case <-late.C:
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w.abandoned = true
+	l.lost += w.heldLines
+	l.losing = l.losing || w.heldLines > 0
+	w.held, w.heldLines = 0, 0
+}
+
+// end counts what is left as lost, and reports for the last time.
+func (l *Log) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost += l.queued
+	if l.losing || l.queued > 0 {
+		why := l.failing
+		if why == nil || errors.Is(why, os.ErrDeadlineExceeded) {
+			why = errStuck
+		}
+		l.post(fmt.Errorf("%d %s lines were lost: %w", l.lost-l.lostOnce, l.cfg.Name, why))
+	}
+	l.queue, l.queued, l.silent = nil, 0, true
+	close(l.reports)
+}
+
+// post has err reported; it does not wait. It needs l.mu.
+func (l *Log) post(err error) {
+	if l.silent {
+		return
+	}
+	select {
+	case l.reports <- err:
+	default: // sixteen are waiting already
+	}
+}
+
+func (l *Log) tell() {
+	defer close(l.told)
+	for err := range l.reports {
+		if l.cfg.Report != nil {
+			l.cfg.Report(err)
+		}
+	}
+}
+
+// failed records that a write of w's has failed.
+func (l *Log) failed(w *writer, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w.abandoned {
+		return
+	}
+	err = cause(err)
+	if l.failing == nil && !l.losing && !l.closed {
+		l.post(fmt.Errorf("%s lines cannot be written, and wait: %w", l.cfg.Name, err))
+	}
+	l.failing = err
+	l.failures++
+}
+
+// recovered records that w has written all that was queued.
+func (l *Log) recovered(w *writer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w.abandoned {
+		return
+	}
+	if l.failing != nil || l.losing {
+		l.post(fmt.Errorf("the %s is written again; %d lines were lost", l.cfg.Name, l.lost-l.lostOnce))
+	}
+	l.failing, l.losing, l.lostOnce = nil, false, l.lost
+}
+
+// cause leaves out the name of the file, which the operator has chosen.
+func cause(err error) error {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
+		return p.Err
+	}
+	return err
+}
+
+// countLines counts the lines that end in p.
+func countLines(p []byte) int64 { return int64(bytes.Count(p, lineFeed)) }
+
+var lineFeed = []byte{'\n'}

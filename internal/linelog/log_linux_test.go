@@ -1,0 +1,216 @@
+package linelog
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// childVar tells a copy of the test binary in which folder to do what cannot be
+// done, or not undone, in the process that runs the tests.
+const childVar = "LINELOG_TEST_CHILD"
+
+// inChild runs the test once more in a child of the given binary.
+func inChild(t *testing.T, binary, dir string, attr *syscall.SysProcAttr) {
+	t.Helper()
+	cmd := exec.Command(binary, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=2m")
+	cmd.Env, cmd.SysProcAttr = append(os.Environ(), childVar+"="+dir), attr
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err != nil:
+		t.Fatalf("in the child: %v\n%s", err, out)
+	case bytes.Contains(out, []byte("--- SKIP")):
+		cannot(t, string(out))
+	case !bytes.Contains(out, []byte("--- PASS: "+t.Name())):
+		t.Fatalf("the child did not run the test:\n%s", out)
+	}
+}
+
+const self = "/proc/self/exe"
+
+// ownMounts gives a child mounts of its own, in a user namespace if need be.
+func ownMounts() *syscall.SysProcAttr {
+	if os.Geteuid() == 0 {
+		return &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	}
+	return &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	}
+}
+
+// disk is a file system of 64 KiB.
+type disk struct {
+	t       *testing.T
+	dir     string
+	audit   string
+	ballast string
+}
+
+func newDisk(t *testing.T) disk {
+	t.Helper()
+	dir := filepath.Join(os.Getenv(childVar), strings.ReplaceAll(t.Name(), "/", "-"))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=700"); err != nil {
+		cannot(t, fmt.Sprint("a tmpfs cannot be mounted: ", err))
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	return disk{t, dir, filepath.Join(dir, "audit"), filepath.Join(dir, "ballast")}
+}
+
+// fill leaves one page free.
+func (d disk) fill() {
+	d.t.Helper()
+	if err := os.WriteFile(d.ballast, make([]byte, 15*4096), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d disk) empty() {
+	d.t.Helper()
+	if err := os.Remove(d.ballast); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// wantTorn wants the file to end within a line, or the test tries nothing.
+func (d disk) wantTorn() {
+	d.t.Helper()
+	text, err := os.ReadFile(d.audit)
+	if err != nil || len(text) != 4096 || bytes.HasSuffix(text, lineFeed) {
+		d.t.Fatalf("%d bytes, %v: no torn line", len(text), err)
+	}
+}
+
+const waiting = "audit lines cannot be written, and wait: no space left on device"
+
+// TestFullDisk fills a disk and makes room again, in every way that an operator
+// may.
+func TestFullDisk(t *testing.T) {
+	if os.Getenv(childVar) == "" {
+		inChild(t, self, t.TempDir(), ownMounts())
+		return
+	}
+	t.Run("room again", roomAgain)
+	t.Run("room again, too late for some", roomTooLate)
+	t.Run("truncated", truncated)
+	t.Run("renamed and reopened", renamed)
+	t.Run("reopened as it is", reopenedAsIs)
+	t.Run("closed, and opened by another process", closedAndOpened)
+}
+
+func roomAgain(t *testing.T) {
+	d, r := newDisk(t), listen()
+	d.fill()
+	l := mustOpen(t, d.audit, r)
+	write(l, 0, 50)
+	r.want(t, waiting)
+	d.wantTorn()
+	write(l, 50, 100)
+	d.empty()
+	r.want(t, "the audit is written again; 0 lines were lost")
+	write(l, 100, 110)
+	l.Close()
+	checkAll(t, 110, 0, d.audit)
+	r.silent(t)
+}
+
+func roomTooLate(t *testing.T) {
+	d, r := newDisk(t), listen()
+	l := mustOpen(t, d.audit, r)
+	write(l, 0, 200) // more than there is room for, and less than the queue has
+	r.want(t, waiting)
+	write(l, 200, 10_000)
+	r.want(t, "audit lines are being lost: no space left on device")
+	if err := unix.Mount("", d.dir, "", unix.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	r.want(t, fmt.Sprintf("the audit is written again; %d lines were lost", l.Lost()))
+	l.Close()
+	seen, broken := numbers(t, d.audit)
+	if int64(len(seen)) != l.Written() || broken != 0 {
+		t.Errorf("%d lines are there, %d were written; %d are broken", len(seen), l.Written(), broken)
+	}
+	checkSum(t, l, 10_000)
+	r.silent(t)
+}
+
+func truncated(t *testing.T) {
+	d, r := newDisk(t), listen()
+	d.fill()
+	l := mustOpen(t, d.audit, r)
+	write(l, 0, 50)
+	r.want(t, waiting)
+	before, _ := numbers(t, d.audit)
+	if err := os.Truncate(d.audit, 0); err != nil {
+		t.Fatal(err)
+	}
+	d.empty()
+	r.want(t, "the audit is written again; 0 lines were lost")
+	l.Close()
+	if after, broken := numbers(t, d.audit); len(before)+len(after) != 49 || broken != 1 {
+		t.Errorf("%d lines before, %d after, %d broken", len(before), len(after), broken)
+	}
+}
+
+func renamed(t *testing.T) {
+	d, r := newDisk(t), listen()
+	d.fill()
+	l := mustOpen(t, d.audit, r)
+	write(l, 0, 50)
+	r.want(t, waiting)
+	d.wantTorn()
+	old := d.audit + ".1"
+	if err := os.Rename(d.audit, old); err != nil {
+		t.Fatal(err)
+	}
+	d.empty()
+	l.Reopen()
+	r.want(t, "the audit is written again; 0 lines were lost")
+	l.Close()
+	checkAll(t, 50, 1, old, d.audit)
+	if _, broken := numbers(t, d.audit); broken != 0 {
+		t.Error("the new file has a broken line")
+	}
+}
+
+func reopenedAsIs(t *testing.T) {
+	d, r := newDisk(t), listen()
+	d.fill()
+	l := mustOpen(t, d.audit, r)
+	write(l, 0, 50)
+	r.want(t, waiting)
+	l.Reopen()
+	d.empty()
+	r.want(t, "the audit is written again; 0 lines were lost")
+	l.Close()
+	checkAll(t, 50, 1, d.audit)
+}
+
+func closedAndOpened(t *testing.T) {
+	d, r := newDisk(t), listen()
+	d.fill()
+	l := mustOpen(t, d.audit, r)
+	write(l, 0, 50)
+	r.want(t, waiting)
+	l.Close()
+	r.want(t, "audit lines were lost: no space left on device")
+	checkSum(t, l, 50)
+	d.empty()
+	n := int(l.Written())
+	l = mustOpen(t, d.audit, r)
+	write(l, n, n+10)
+	l.Close()
+	checkAll(t, n+10, 1, d.audit)
+	r.silent(t)
+}

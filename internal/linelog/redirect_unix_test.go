@@ -1,0 +1,120 @@
+//go:build unix
+
+package linelog
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestRedirect: lines go to the old target up to the call, and to the new one from it on.
+func TestRedirect(t *testing.T) {
+	path, next, r := filepath.Join(t.TempDir(), "audit"), filepath.Join(t.TempDir(), "next"), listen()
+	l := mustOpen(t, path, r)
+	to, err := File(next, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(l, 0, 100)
+	l.Redirect(to)
+	write(l, 100, 200)
+	if err := os.Rename(next, next+".1"); err != nil {
+		t.Fatal(err)
+	}
+	l.Reopen()
+	eventually(t, "there is a new file", func() bool { _, err := os.Stat(next); return err == nil })
+	write(l, 200, 210)
+	l.Close()
+	checkAll(t, 100, 0, path)
+	checkAll(t, 210, 0, path, next, next+".1")
+	r.silent(t)
+}
+
+// TestRedirectFromStuckTarget: a reader that has stopped costs the lines that it was given, and none after them.
+func TestRedirectFromStuckTarget(t *testing.T) {
+	const n = 1000 // more than a pipe holds
+	reader, stuck := pipe(t)
+	path, r := filepath.Join(t.TempDir(), "audit"), listen()
+	l := open(t, &Target{file: stuck}, r.report)
+	write(l, 0, n)
+	eventually(t, "the pipe is full", func() bool { return l.Written() > 100 && l.Written() < n })
+	to, err := File(path, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Redirect(to)
+	r.want(t, "the audit is written again; ")
+	if l.Lost() == 0 {
+		t.Error("nothing is lost")
+	}
+	write(l, n, n+10)
+	reader.Close() // the old writer goes on, and ends
+	l.Close()
+	checkSum(t, l, n+10)
+	seen, broken := numbers(t, path)
+	if broken != 0 {
+		t.Errorf("%d broken lines", broken)
+	}
+	for i := n; i < n+10; i++ {
+		if seen[i] != 1 {
+			t.Errorf("line %d is there %d times", i, seen[i])
+		}
+	}
+	r.silent(t)
+}
+
+// TestReportsIntoItself: a log that reports to itself has what it lost in it, and does not go round in circles.
+func TestReportsIntoItself(t *testing.T) {
+	reader, writer := pipe(t)
+	var l *Log
+	l = open(t, &Target{file: writer}, func(err error) { l.Write([]byte(err.Error() + "\n")) })
+	write(l, 0, 10_000)
+	eventually(t, "lines are lost", func() bool { return l.Lost() > 0 })
+	text := make(chan []byte)
+	go func() {
+		all, _ := io.ReadAll(reader)
+		text <- all
+	}()
+	eventually(t, "all lines and both reports are written or lost", func() bool { return l.Written()+l.Lost() == 10_002 })
+	l.Close()
+	if got := <-text; bytes.Count(got, []byte("lines are being lost")) > 1 || bytes.Count(got, []byte("is written again; ")) != 1 {
+		t.Errorf("it ends with %q", got[max(0, len(got)-500):])
+	}
+}
+
+// TestOneWriteIsWhole: what goes into one write are whole lines, and no more than Linux leaves in one piece in a pipe.
+func TestOneWriteIsWhole(t *testing.T) {
+	line := func(n int) string { return strings.Repeat("x", n-1) + "\n" }
+	for _, c := range []struct {
+		text string
+		want int
+	}{
+		{line(1), 1},
+		{line(10) + line(10), 20},
+		{line(maxWrite), maxWrite},
+		{line(maxWrite-1) + line(2), maxWrite - 1},
+		{line(10) + line(maxWrite), 10},
+		{line(10_000) + line(5), 10_000}, // alone
+	} {
+		if got := len(piece([]byte(c.text))); got != c.want {
+			t.Errorf("of %d bytes %d, want %d", len(c.text), got, c.want)
+		}
+	}
+}
+
+// TestStandardIsOurOwn: closing it leaves the stream open.
+func TestStandardIsOurOwn(t *testing.T) {
+	to, err := Standard(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to.Close()
+	if _, err := os.Stderr.Stat(); err != nil || errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+}
