@@ -1,100 +1,77 @@
 package main
 
 import (
-	"io"
-	"time"
+	"fmt"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 )
 
 const (
-	linePrefix    = "responses-api-proxy: "
-	maxLines      = 256 // waiting to be written
-	closePatience = time.Second
+	linePrefix = "responses-api-proxy: "
+	maxText    = 2000 // bytes of a message; the reasons of protections are a few hundred
 )
 
-// errorLog writes lines to standard error and never makes anybody wait for it:
-// who reads there may have stopped reading, or be gone. Each line is one
-// write.
+// errorLog writes messages to standard error, or to --log-file, and never makes
+// a caller wait: the reader may have stopped reading, or be gone. Each message
+// is one line, whatever is in it.
 //
-// The rules of messages: no capital at the beginning, no full stop at the end;
+// The rules of messages: no capital at the beginning, no period at the end;
 // first what went wrong, then what to do.
 type errorLog struct {
-	w      io.Writer
-	before io.Closer // w, if it came by to
-	lines  chan message
-	quit   chan struct{}
-	done   chan struct{}
+	*linelog.Log
+	refusals *linelog.Limiter
 }
 
-// message is a line, or where the lines after it go.
-type message struct {
-	line string
-	to   io.WriteCloser
-}
-
-func newErrorLog(w io.Writer) *errorLog {
-	l := &errorLog{w: w, lines: make(chan message, maxLines), quit: make(chan struct{}), done: make(chan struct{})}
-	go l.run()
-	return l
-}
-
-func (l *errorLog) run() {
-	defer close(l.done)
-	for {
-		select {
-		case m := <-l.lines:
-			l.handle(m)
-		case <-l.quit:
-			for range len(l.lines) {
-				l.handle(<-l.lines)
-			}
-			return
-		}
+func newErrorLog() (*errorLog, error) {
+	to, err := linelog.Standard(2)
+	if err != nil {
+		return nil, err
 	}
+	l := &errorLog{}
+	l.Log = linelog.New(to, linelog.Config{Name: "log", Report: l.report})
+	l.refusals = linelog.NewLimiter(l.suppressed)
+	return l, nil
 }
 
-func (l *errorLog) handle(m message) {
-	if m.to == nil {
-		io.WriteString(l.w, m.line)
-		return
-	}
-	if l.before != nil {
-		l.before.Close()
-	}
-	l.w, l.before = m.to, m.to
-}
-
-// to sends what is logged from now on to w, and closes what it was sent to
-// before, but not what it began with. Where nobody reads that any more, it
-// blocks, for a moment at most.
-func (l *errorLog) to(w io.WriteCloser) {
-	select {
-	case l.lines <- message{to: w}:
-	case <-time.After(closePatience):
-		w.Close()
-	}
-}
-
-// line logs an event. It is dropped if too many lines wait.
-func (l *errorLog) line(text string) { l.enqueue(linePrefix + text + "\n") }
+// line logs an event.
+func (l *errorLog) line(text string) { l.write(linePrefix, text) }
 
 // print says what the original says, without its colon.
-func (l *errorLog) print(text string) { l.enqueue("responses-api-proxy " + text + "\n") }
+func (l *errorLog) print(text string) { l.write("responses-api-proxy ", text) }
 
-func (l *errorLog) enqueue(line string) {
-	select {
-	case l.lines <- message{line: line}:
+func (l *errorLog) write(prefix, text string) {
+	l.Write(append(linelog.AppendText([]byte(prefix), text, maxText), '\n'))
+}
+
+// report logs an error that a background task has met.
+func (l *errorLog) report(err error) { l.line(err.Error()) }
+
+// request logs why a request of who's has failed, unless who has caused too many
+// lines within the second.
+func (l *errorLog) request(who audit.Caller, text string) {
+	if l.refusals.Allow(who.User()) {
+		l.line(text)
+	}
+}
+
+// suppressed logs that n lines of a user's were left out.
+func (l *errorLog) suppressed(uid, n int64) {
+	switch {
+	case uid >= 0:
+		l.line(fmt.Sprintf("%d more failed requests of uid %d suppressed within a second", n, uid))
+	case uid == linelog.Unidentified:
+		l.line(fmt.Sprintf("%d more failed requests suppressed within a second", n))
 	default:
+		l.line(fmt.Sprintf("%d more failed requests of several users suppressed within a second", n))
 	}
 }
 
 // close waits for a moment until all lines are written. What is logged after
 // it is lost.
 func (l *errorLog) close() {
-	close(l.quit)
-	select {
-	case <-l.done:
-	case <-time.After(closePatience):
-	}
+	l.refusals.Flush()
+	l.Close()
 }
 
 // fatal logs why the program ends and returns its exit code.

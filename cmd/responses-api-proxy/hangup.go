@@ -71,13 +71,5 @@ func (s *service) reopen() {
 	if s.audit != nil {
 		s.audit.Reopen()
 	}
-	if s.opts.logFile == "" {
-		return
-	}
-	f, err := openLogFile(s.opts.logFile, s.opts.owner())
-	if err != nil {
-		s.errs.line("the old log file stays in use: " + err.Error())
-		return
-	}
-	s.errs.to(f)
+	s.errs.Reopen()
 }

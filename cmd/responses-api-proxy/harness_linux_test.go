@@ -30,6 +30,7 @@ const (
 var helperPrograms = map[string]func(){
 	"no-memfd-secret": noMemfdSecret,
 	"peep":            peep,
+	"failed-start":    failedStart,
 }
 
 // systemCommands look at the proxy through the kernel's eyes.

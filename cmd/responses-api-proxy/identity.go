@@ -92,6 +92,7 @@ func (s *service) exchange(roots *x509.CertPool) error {
 		return err
 	}
 	s.exchanger = x
+	s.closers.add(x.Close)
 	return s.untilStopped(x.Start)
 }
 

@@ -49,7 +49,11 @@ func run(args []string) int {
 	// Broken pipes are errors of the writes that meet them, and a terminal's
 	// end is no reason to stop serving.
 	ignoreSignals()
-	errs := newErrorLog(os.Stderr)
+	errs, err := newErrorLog()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%scannot write to standard error: %v\n", linePrefix, err)
+		return 1
+	}
 	defer errs.close()
 	// First of all: nobody may look into this process once it has the key.
 	missing, err := harden.Process()

@@ -37,8 +37,11 @@ func (s *service) openAudit() (err error) {
 	if s.opts.audit == "" {
 		return nil
 	}
-	s.audit, err = audit.Open(audit.Config{Path: s.opts.audit, Owner: s.opts.owner(), Report: func(err error) { s.errs.line(err.Error()) }})
-	return err
+	if s.audit, err = audit.Open(audit.Config{Path: s.opts.audit, Owner: s.opts.owner(), Report: s.errs.report}); err != nil {
+		return err
+	}
+	s.closers.add(s.audit.Close)
+	return nil
 }
 
 // openMetrics opens --metrics, or takes the socket that systemd has for it.
@@ -46,8 +49,11 @@ func (s *service) openMetrics() (err error) {
 	if s.opts.metrics == "" || s.metricsListener != nil {
 		return nil
 	}
-	s.metricsListener, err = metrics.Listen(s.opts.metrics)
-	return err
+	if s.metricsListener, err = metrics.Listen(s.opts.metrics); err != nil {
+		return err
+	}
+	s.closers.add(func() { s.metricsListener.Close() })
+	return nil
 }
 
 // observe has exchanges counted and written down. It is called once the jail is
@@ -101,8 +107,13 @@ func (s *service) metricsValues() []metrics.Value {
 		dials("timeout", func(u upstream.Stats) int64 { return u.Timeouts }),
 		dials("given_up", func(u upstream.Stats) int64 { return u.GivenUp }),
 	}
+	values = append(values,
+		counter(metrics.LogLost, "Lines of the error log that were lost.", s.errs.Lost),
+		counter(metrics.LogFailures, "Attempts to write to the error log that failed; one a second while lines wait.", s.errs.Failures))
 	if s.audit != nil {
-		values = append(values, counter(metrics.AuditLost, "Lines that could not be written to --audit.", s.audit.Lost))
+		values = append(values,
+			counter(metrics.AuditLost, "Lines that could not be written to --audit.", s.audit.Lost),
+			counter(metrics.AuditFailures, "Attempts to write to --audit that failed; one a second while lines wait.", s.audit.Failures))
 	}
 	return values
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/oidc"
@@ -32,6 +33,7 @@ import (
 type service struct {
 	opts    *options
 	errs    *errorLog
+	closers closers
 	key     *secret.Key
 	source  *secret.Key // what the key is got in exchange for; nil if it is given
 	missing []string    // protections that package harden could not find
@@ -40,8 +42,9 @@ type service struct {
 	ended chan struct{} // asked to end by GET /shutdown or by a limit
 
 	listeners []net.Listener
-	tcp, unix bool // what is among them
-	port      int  // of the TCP listener, if there is one
+	tcp, unix bool  // what is among them
+	port      int   // of the TCP listener, if there is one
+	fileLimit int64 // how many bytes a file can have; -1 if it is not limited
 	client    *upstream.Client
 	gate      *admit.Gate
 	book      *budget.Book
@@ -52,7 +55,7 @@ type service struct {
 	audit           *audit.Log
 	metrics         *metrics.Metrics
 	metricsListener net.Listener
-	logFile         *os.File
+	logFile         *linelog.Target // until the log has it
 	exchanger       *oidc.Exchanger
 	dump            *dump.Dir
 	notifier        *systemd.Notifier
@@ -72,6 +75,7 @@ func (s *service) open() error {
 	if s.notifier, err = systemd.NewNotifier(); err != nil {
 		return err
 	}
+	s.closers.add(func() { s.notifier.Close() })
 	roots, err := upstream.RootsFrom(s.opts.caFile)
 	if err != nil {
 		return err
@@ -89,7 +93,8 @@ func (s *service) open() error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func() error{s.openLog, s.openDump, s.openAudit, s.openMetrics, s.openGate, s.openEngine, s.openInfo} {
+	s.closers.add(s.client.Close)
+	for _, step := range []func() error{s.checkFileLimit, s.openLog, s.openDump, s.openAudit, s.openMetrics, s.openGate, s.openEngine, s.openInfo} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -106,6 +111,16 @@ func (s *service) open() error {
 	return s.info.Write(s.port, os.Getpid())
 }
 
+// checkFileLimit looks at what can make the audit, the log, sums and dumps stop
+// without a full disk.
+func (s *service) checkFileLimit() error {
+	s.fileLimit = fileLimit()
+	if s.opts.strict && s.fileLimit >= 0 {
+		return fmt.Errorf("--strict: files can grow to %d bytes only (RLIMIT_FSIZE); start it under ulimit -f unlimited", s.fileLimit)
+	}
+	return nil
+}
+
 func (s *service) openInfo() (err error) {
 	if s.opts.serverInfo == "" {
 		return nil
@@ -114,6 +129,7 @@ func (s *service) openInfo() (err error) {
 		return errors.New("--server-info tells a port, and systemd passes no TCP socket; leave it out")
 	}
 	s.info, err = listen.PrepareInfo(s.opts.serverInfo)
+	s.closers.add(s.info.Remove)
 	return err
 }
 
@@ -184,10 +200,20 @@ func (s *service) openGate() (err error) {
 		if err != nil {
 			return err
 		}
+		s.closers.add(s.closeBook)
 		cfg.Budget = s.book
 	}
-	s.gate, err = admit.New(cfg)
-	return err
+	if s.gate, err = admit.New(cfg); err != nil {
+		return err
+	}
+	s.closers.add(s.gate.Close)
+	return nil
+}
+
+func (s *service) closeBook() {
+	if err := s.book.Close(); err != nil {
+		s.errs.line("the budget could not be written: " + err.Error())
+	}
 }
 
 func (s *service) openEngine() (err error) {
@@ -195,12 +221,15 @@ func (s *service) openEngine() (err error) {
 	if err != nil {
 		return err
 	}
-	cfg := proxy.Config{Upstream: s.upstream(), Dump: s.dump, Open: open, Log: s.errs.line, ReadUsage: s.audit != nil || s.metricsListener != nil}
+	cfg := proxy.Config{Upstream: s.upstream(), Dump: s.dump, Open: open, Log: s.errs.request, ReadUsage: s.audit != nil || s.metricsListener != nil}
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end
 	}
-	s.engine, err = front.New(front.Config{Proxy: proxy.New(cfg), Gate: s.gate, Log: s.errs.line})
-	return err
+	if s.engine, err = front.New(front.Config{Proxy: proxy.New(cfg), Gate: s.gate, Log: s.errs.line}); err != nil {
+		return err
+	}
+	s.closers.add(s.engine.Close)
+	return nil
 }
 
 // expire ends the service by a limit.
@@ -237,6 +266,9 @@ func (s *service) announce() {
 	}
 	for _, m := range s.missing {
 		s.errs.line("warning: this system does not offer the protection " + m)
+	}
+	if s.fileLimit >= 0 {
+		s.errs.line(fmt.Sprintf("warning: files can grow to %d bytes only (RLIMIT_FSIZE), and audit, log, sums and dumps stop there; start it under ulimit -f unlimited", s.fileLimit))
 	}
 	if _, ok := os.LookupEnv("OPENAI_API_KEY"); ok {
 		s.errs.line("warning: OPENAI_API_KEY stands in this process's environment, where root can read it; start it with env -u OPENAI_API_KEY")
@@ -278,30 +310,4 @@ func (s *service) serve() int {
 }
 
 // close gives everything back, in the reverse order.
-func (s *service) close() {
-	s.info.Remove()
-	if s.metricsListener != nil {
-		s.metricsListener.Close()
-	}
-	if s.audit != nil {
-		s.audit.Close()
-	}
-	if s.gate != nil {
-		s.gate.Close()
-	}
-	if s.book != nil {
-		if err := s.book.Close(); err != nil {
-			s.errs.line("the budget could not be written: " + err.Error())
-		}
-	}
-	s.dump.Close()
-	if s.client != nil {
-		s.client.Close()
-	}
-	if s.exchanger != nil {
-		s.exchanger.Close()
-	}
-	for _, l := range s.listeners {
-		l.Close() // again, after a drain: that changes nothing
-	}
-}
+func (s *service) close() { s.closers.close() }

@@ -16,6 +16,9 @@ func (s *service) listen() error {
 		return err
 	}
 	for _, socket := range sockets {
+		s.closers.add(func() { socket.Listener.Close() })
+	}
+	for _, socket := range sockets {
 		if err := s.take(socket); err != nil {
 			return err
 		}
@@ -28,6 +31,7 @@ func (s *service) listen() error {
 		if err != nil {
 			return err
 		}
+		s.closers.add(func() { l.Close() }) // again, after a drain: that changes nothing
 		s.add(l)
 	}
 	if s.opts.socket == "" {
@@ -38,6 +42,7 @@ func (s *service) listen() error {
 	if err != nil {
 		return err
 	}
+	s.closers.add(func() { l.Close() })
 	s.add(l)
 	return nil
 }

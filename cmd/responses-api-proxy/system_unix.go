@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 
@@ -14,10 +15,6 @@ import (
 var stopSignals = []os.Signal{unix.SIGTERM, unix.SIGINT}
 
 var hangupSignals = []os.Signal{unix.SIGHUP}
-
-// noFollow refuses a link in a file's place, and does not wait for a reader of a
-// FIFO there: SIGHUP's other work, and a stop during the start, would wait too.
-const noFollow = unix.O_NOFOLLOW | unix.O_NONBLOCK
 
 // checkKeyFD makes sure that a key can come from fd, unless that is 0, and keeps
 // it from other programs. A descriptor that was passed to this program cannot be
@@ -49,29 +46,37 @@ func rewind(fd int) {
 }
 
 // detach puts /dev/null in the place of standard error, and of standard output
-// unless that is kept, and returns what standard error was.
-func detach(keepOutput bool) (before *os.File, err error) {
-	fd, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return nil, err
-	}
-	before = os.NewFile(uintptr(fd), "stderr")
+// unless that is kept.
+func detach(keepOutput bool) error {
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err == nil {
-		defer null.Close()
-		err = dup(int(null.Fd()), 2)
-	}
-	if err == nil && !keepOutput {
-		err = dup(int(null.Fd()), 1)
-	}
 	if err != nil {
-		before.Close()
-		return nil, err
+		return err
 	}
-	return before, nil
+	defer null.Close()
+	if err := dup(int(null.Fd()), 2); err != nil || keepOutput {
+		return err
+	}
+	return dup(int(null.Fd()), 1)
 }
 
-func ignoreSignals() { signal.Ignore(unix.SIGHUP, unix.SIGPIPE) }
+// ignoreSignals makes a broken pipe, and a file that has reached RLIMIT_FSIZE,
+// errors of the writes that meet them, and a terminal's end no reason to stop
+// serving. What the kernel does not deliver stores no registers, either.
+func ignoreSignals() { signal.Ignore(unix.SIGHUP, unix.SIGPIPE, unix.SIGXFSZ) }
+
+// fileLimit raises RLIMIT_FSIZE as far as this user may, and returns how many
+// bytes long a file can be then; -1 means that there is no limit.
+func fileLimit() int64 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_FSIZE, &limit) != nil {
+		return -1
+	}
+	limit.Cur = limit.Max
+	if unix.Setrlimit(unix.RLIMIT_FSIZE, &limit) != nil || uint64(limit.Cur) >= math.MaxInt64 {
+		return -1
+	}
+	return int64(limit.Cur)
+}
 
 // dropStdin puts /dev/null in the place of standard input.
 func dropStdin() error {

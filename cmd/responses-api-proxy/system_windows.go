@@ -10,8 +10,6 @@ var stopSignals = []os.Signal{os.Interrupt}
 // Windows has no hangups.
 var hangupSignals []os.Signal
 
-const noFollow = 0
-
 // checkKeyFD refuses: without SIGHUP no key is ever read again.
 func checkKeyFD(fd int) error {
 	if fd == 0 {
@@ -22,12 +20,14 @@ func checkKeyFD(fd int) error {
 
 func rewind(int) {}
 
-// detach leaves standard error open: there is nobody here who waits for its
-// end.
-func detach(bool) (before *os.File, err error) { return os.Stderr, nil }
+// detach leaves standard error open: nothing here waits for its end.
+func detach(bool) error { return nil }
 
 // ignoreSignals has nothing to do: Windows has neither of them.
 func ignoreSignals() {}
+
+// fileLimit returns that there is none.
+func fileLimit() int64 { return -1 }
 
 // dropStdin closes standard input.
 func dropStdin() error { return os.Stdin.Close() }

@@ -3,8 +3,9 @@ package audit
 import (
 	"strconv"
 	"time"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 )
 
 // MaxLine is more than any line is long, in bytes, whatever is in its texts and
@@ -137,15 +138,8 @@ func appendEscaped(dst []byte, text string) []byte {
 	return append(dst, text[plain:]...)
 }
 
-// isPlain tells what may stand in a line as it is: what Unicode calls printable,
-// and neither a control, nor a format character, nor unassigned. U+FFFD may have
-// been no UTF-8.
-func isPlain(r rune) bool {
-	if r < utf8.RuneSelf {
-		return ' ' <= r && r < 0x7f && r != '"' && r != '\\'
-	}
-	return r != utf8.RuneError && unicode.IsPrint(r)
-}
+// isPlain reports whether r may stand in a JSON string as it is.
+func isPlain(r rune) bool { return r != '"' && r != '\\' && linelog.Printable(r) }
 
 func appendEscape(dst []byte, r rune) []byte {
 	switch {

@@ -3,7 +3,6 @@
 package audit
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -13,8 +12,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -136,14 +133,6 @@ func checkAll(t *testing.T, n, wantBroken int, paths ...string) {
 	}
 }
 
-// checkSum wants every line to be counted once.
-func checkSum(t *testing.T, l *Log, n int) {
-	t.Helper()
-	if w, lost := l.Written(), l.Lost(); w+lost != int64(n) {
-		t.Errorf("%d written, %d lost, of %d", w, lost, n)
-	}
-}
-
 func TestFile(t *testing.T) {
 	path, r := filepath.Join(t.TempDir(), "audit"), listen()
 	l := mustOpen(t, path, r)
@@ -162,21 +151,6 @@ func TestFile(t *testing.T) {
 		t.Errorf("%d written, %d lost", l.Written(), l.Lost())
 	}
 	r.silent(t)
-}
-
-// What a process that died has left of a line is ended.
-func TestTornFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "audit")
-	if err := os.WriteFile(path, []byte("{}\n{\"time"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	l := mustOpen(t, path, listen())
-	write(l, 0, 1)
-	l.Close()
-	text, err := os.ReadFile(path)
-	if err != nil || !bytes.HasPrefix(text, []byte("{}\n{\"time\n{\"time\":\"2026")) || bytes.Count(text, lineFeed) != 3 {
-		t.Errorf("%s, %v", text, err)
-	}
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -209,8 +183,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"all", "can be written to by others (mode 0606); chmod go-w"},
 		{"theirs", "belongs to another user (uid 4242), who could change it; name another"},
 		{"link", "is a symbolic link; name the file itself"},
-		{".", "is a folder; name a file in it"},
-		{"no/file", "no such file or directory; name a file that you may write to, in a folder that is there"},
+		{".", "is a directory; name a file in it"},
+		{"no/file", "no such file or directory; name a file that you may write to, in a directory that is there"},
 	} {
 		if c.name == "theirs" && os.Geteuid() != 0 {
 			continue // chown is root's
@@ -258,78 +232,6 @@ func cannot(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// A device that is always full takes nothing, and nobody waits for it.
-func TestFullDevice(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("there is no /dev/full")
-	}
-	r := listen()
-	l := mustOpen(t, "/dev/full", r)
-	write(l, 0, 3)
-	r.want(t, "audit lines cannot be written, and wait: no space left on device")
-	write(l, 3, 5000)
-	r.want(t, "audit lines are being lost: no space left on device")
-	if n := l.Lost(); n == 0 || n > 4000 {
-		t.Errorf("%d lines are lost by now", n)
-	}
-	l.Close()
-	r.want(t, "5000 audit lines were lost: no space left on device")
-	if l.Lost() != 5000 || l.Written() != 0 {
-		t.Errorf("%d lost, %d written", l.Lost(), l.Written())
-	}
-	r.silent(t)
-}
-
-func fifo(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "fifo")
-	if err := unix.Mkfifo(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// A FIFO without a reader holds up neither the beginning, nor requests, nor the
-// end.
-func TestFIFOWithoutReader(t *testing.T) {
-	r := listen()
-	l := mustOpen(t, fifo(t), r)
-	write(l, 0, 1000)
-	l.Reopen() // does nothing
-	l.Close()
-	r.want(t, "audit lines were lost: nobody reads them")
-	if l.Lost() == 0 || l.Written() == 0 {
-		t.Errorf("%d lost, %d written", l.Lost(), l.Written())
-	}
-	checkSum(t, l, 1000)
-	r.silent(t)
-}
-
-func TestFIFOLateReader(t *testing.T) {
-	const n = 2000 // more than a pipe holds, less than the queue
-	path, r := fifo(t), listen()
-	l := mustOpen(t, path, r)
-	write(l, 0, n)
-	eventually(t, "the pipe takes some", func() bool { return l.Written() > 0 })
-	f, err := os.OpenFile(path, os.O_RDONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	lines := bufio.NewReader(f)
-	for i := range n {
-		line, err := lines.ReadBytes('\n')
-		if got, ok := number(line); err != nil || !ok || got != i {
-			t.Fatalf("line %d is %q, %v", i, line, err)
-		}
-	}
-	l.Close()
-	if l.Written() != n || l.Lost() != 0 {
-		t.Errorf("%d written, %d lost", l.Written(), l.Lost())
-	}
-	r.silent(t)
-}
-
 // pipe returns a pipe whose writing end blocks, as standard output's does.
 func pipe(t *testing.T) (reader, writer *os.File) {
 	t.Helper()
@@ -340,186 +242,6 @@ func pipe(t *testing.T) (reader, writer *os.File) {
 	reader, writer = os.NewFile(uintptr(fds[0]), "reader"), os.NewFile(uintptr(fds[1]), "writer")
 	t.Cleanup(func() { reader.Close() })
 	return reader, writer
-}
-
-// A reader who stops is noticed, and costs lines, but no time; all that he has
-// not missed is there when he goes on.
-func TestStoppedReader(t *testing.T) {
-	const n = 6000
-	reader, writer := pipe(t)
-	r := listen()
-	l := start(Config{Path: "-", Report: r.report}, writer, false)
-	write(l, 0, n)
-	r.want(t, "audit lines are being lost: more come than can be written")
-	lost := l.Lost()
-
-	done := make(chan int64)
-	go func() {
-		lines, whole := bufio.NewScanner(reader), int64(0)
-		for lines.Scan() {
-			if _, ok := number(lines.Bytes()); ok {
-				whole++
-			}
-		}
-		done <- whole
-	}()
-	r.want(t, fmt.Sprintf("the audit is written again; %d lines were lost", lost))
-	write(l, n, n+10)
-	l.Close()
-	if whole := <-done; whole != l.Written() || l.Lost() != lost {
-		t.Errorf("%d lines arrived, %d were written, %d and then %d lost", whole, l.Written(), lost, l.Lost())
-	}
-	checkSum(t, l, n+10)
-	r.silent(t)
-}
-
-// Close does not wait for a write that blocks; what becomes of its lines later
-// is not counted any more.
-func TestCloseWithStuckWriter(t *testing.T) {
-	const n = 1000
-	reader, writer := pipe(t)
-	r := listen()
-	l := start(Config{Path: "-", Report: r.report}, writer, false)
-	write(l, 0, n)
-	l.Close()
-	r.want(t, "audit lines were lost: nobody reads them")
-	checkSum(t, l, n)
-	if l.Lost() == 0 {
-		t.Error("nothing is lost")
-	}
-	lost := l.Lost()
-	l.Close()
-	reader.Close()
-	<-l.done
-	if l.Lost() != lost {
-		t.Errorf("%d were lost, now %d", lost, l.Lost())
-	}
-	checkSum(t, l, n)
-	r.silent(t)
-}
-
-// A reader who is gone is no reason to end.
-func TestReaderGone(t *testing.T) {
-	reader, writer := pipe(t)
-	reader.Close()
-	r := listen()
-	l := start(Config{Path: "-", Report: r.report}, writer, false)
-	write(l, 0, 1)
-	r.want(t, "audit lines cannot be written, and wait: broken pipe")
-	l.Close()
-	r.want(t, "1 audit lines were lost: broken pipe")
-	r.silent(t)
-}
-
-// A Report that never returns holds up nobody else.
-func TestStuckReport(t *testing.T) {
-	release := make(chan struct{})
-	defer close(release)
-	l := start(Config{Path: "-", Report: func(error) { <-release }}, devFull(t), false)
-	write(l, 0, 10_000)
-	l.Close()
-	checkSum(t, l, 10_000)
-}
-
-func devFull(t *testing.T) *os.File {
-	t.Helper()
-	f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	if err != nil {
-		cannot(t, err.Error())
-	}
-	return f
-}
-
-// TestRotation renames the file again and again while lines come from all
-// sides: each is in one file, once and whole.
-func TestRotation(t *testing.T) {
-	const writers, each, turns = 4, 3000, 10
-	path, r := filepath.Join(t.TempDir(), "audit"), listen()
-	l := mustOpen(t, path, r)
-	var all sync.WaitGroup
-	var sent atomic.Int64
-	for i := range writers {
-		all.Go(func() {
-			for n := i * each; n < (i+1)*each; n += 100 {
-				write(l, n, n+100)
-				for mine := sent.Add(100); mine-l.Written() > 1000; { // or lines would be lost
-					runtime.Gosched()
-				}
-			}
-		})
-	}
-	paths := []string{path}
-	for i := range turns {
-		eventually(t, "more is written", func() bool { return l.Written() >= int64(i*writers*each/turns) })
-		old := fmt.Sprint(path, ".", i)
-		if err := os.Rename(path, old); err != nil {
-			t.Fatal(err)
-		}
-		paths = append(paths, old)
-		l.Reopen()
-		eventually(t, "there is a new file", func() bool { _, err := os.Stat(path); return err == nil })
-	}
-	all.Wait()
-	l.Close()
-	checkAll(t, writers*each, 0, paths...)
-	r.silent(t)
-}
-
-// Where there is no new file to be had, the old one goes on.
-func TestReopenFails(t *testing.T) {
-	path, r := filepath.Join(t.TempDir(), "audit"), listen()
-	l := mustOpen(t, path, r)
-	old := path + ".1"
-	if err := os.Rename(path, old); err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for _, c := range []struct {
-		make func() error
-		want string
-	}{
-		{func() error { return os.Mkdir(path, 0o700) }, "is a folder"},
-		{func() error { return os.Symlink(old, path) }, "is a symbolic link"},
-		{func() error { return unix.Mkfifo(path, 0o600) }, unix.ENXIO.Error()},
-		{func() error { return os.WriteFile(path, nil, 0o600) }, "can be written to by others"},
-	} {
-		if err := c.make(); err != nil {
-			t.Fatal(err)
-		}
-		if c.want == "can be written to by others" {
-			if err := os.Chmod(path, 0o666); err != nil {
-				t.Fatal(err)
-			}
-		}
-		l.Reopen()
-		r.want(t, c.want)
-		write(l, n, n+1)
-		n++
-		eventually(t, "the line is written", func() bool { return l.Written() == int64(n) })
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l.Reopen()
-	eventually(t, "there is a new file", func() bool { _, err := os.Stat(path); return err == nil })
-	write(l, n, n+1)
-	l.Close()
-	checkAll(t, n, 0, old)
-	checkAll(t, n+1, 0, old, path)
-	r.silent(t)
-}
-
-// SIGHUP without a rename changes nothing.
-func TestReopenSameFile(t *testing.T) {
-	path, r := filepath.Join(t.TempDir(), "audit"), listen()
-	l := mustOpen(t, path, r)
-	for i := range 100 {
-		write(l, i, i+1)
-		l.Reopen()
-	}
-	l.Close()
-	checkAll(t, 100, 0, path)
-	r.silent(t)
 }
 
 // BenchmarkWrite: the goroutines give way now and then, as requests do, or the
@@ -545,4 +267,55 @@ func BenchmarkWrite(b *testing.B) {
 			b.ReportMetric(float64(l.Lost())/float64(b.N), "lost/op")
 		})
 	}
+}
+
+// TestRefusalsAreLimited: what costs nothing cannot fill the disk, and what was
+// spent is written always.
+func TestRefusalsAreLimited(t *testing.T) {
+	const n = 2000
+	path, r := filepath.Join(t.TempDir(), "audit"), listen()
+	l := mustOpen(t, path, r)
+	refusal := &Entry{Time: noon, Caller: Caller{UID: 1002, Known: true}, Status: 400, Code: "malformed_request"}
+	unknown := &Entry{Time: noon, Status: 403, Code: "user_not_allowed"}
+	write(l, 0, 10)
+	for range n {
+		l.Write(refusal)
+		l.Write(unknown)
+	}
+	write(l, 10, n)
+	l.Write(&Entry{Time: noon, Caller: Caller{UID: 1001, Known: true}, Status: 403, Code: "route_not_allowed"})
+	l.Close()
+	var spent, refused, others, suppressed, unknownSuppressed int
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(text) {
+		var e struct {
+			Time       time.Time
+			UID        *uint32
+			Code       string
+			Suppressed int
+		}
+		if err := json.Unmarshal(line, &e); err != nil || e.Time.IsZero() {
+			t.Fatalf("%s: %v", line, err)
+		}
+		switch {
+		case e.Suppressed > 0 && e.UID == nil:
+			unknownSuppressed += e.Suppressed
+		case e.Suppressed > 0 && *e.UID == 1002:
+			suppressed += e.Suppressed
+		case e.Code == "upstream_broke":
+			spent++
+		case e.UID != nil && *e.UID == 1002:
+			refused++
+		case e.UID != nil && *e.UID == 1001:
+			others++
+		}
+	}
+	if spent != n || others != 1 || refused+suppressed != n || suppressed < n*9/10 || unknownSuppressed < n*9/10 {
+		t.Errorf("%d lines of what was spent, %d of another user; %d refusals and %d suppressed of uid 1002; %d of the unidentified, of %d each",
+			spent, others, refused, suppressed, unknownSuppressed, n)
+	}
+	r.silent(t)
 }

@@ -78,6 +78,9 @@ func New(cfg Config) (*Engine, error) {
 	return &Engine{cfg: cfg, watcher: w, conns: map[*conn]struct{}{}, empty: make(chan struct{}), stopping: make(chan struct{})}, nil
 }
 
+// Close gives back what New has opened. Drain does that, too.
+func (e *Engine) Close() { e.watcher.close() }
+
 // Observe has o told of each exchange. It must be called before Serve, if at
 // all.
 func (e *Engine) Observe(o audit.Observer) { e.observer = o }

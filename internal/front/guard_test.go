@@ -27,7 +27,7 @@ func (bomb) Read([]byte) (int, error) { panic("a value with a secret: " + canary
 // process, and not the drain, which waits for all connections.
 func TestPanicOutsideOfARequest(t *testing.T) {
 	s := &stack{t: t}
-	s.engine = must(front.New(front.Config{Proxy: proxy.New(proxy.Config{Upstream: panicking{}, Log: s.log}), Log: s.log}))
+	s.engine = must(front.New(front.Config{Proxy: proxy.New(proxy.Config{Upstream: panicking{}, Log: s.logOf}), Log: s.log}))
 	s.listener = must(listen.TCP(0))
 	go s.engine.Serve(treacherous{s.listener})
 	for range 2 {

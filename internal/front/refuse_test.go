@@ -291,7 +291,7 @@ func (panicking) Do(context.Context, *upstream.Request) (*upstream.Response, err
 // TestPanic costs the request in which it happens, and prints nothing of it.
 func TestPanic(t *testing.T) {
 	s := &stack{t: t}
-	s.engine = must(front.New(front.Config{Proxy: proxy.New(proxy.Config{Upstream: panicking{}, Log: s.log}), Log: s.log}))
+	s.engine = must(front.New(front.Config{Proxy: proxy.New(proxy.Config{Upstream: panicking{}, Log: s.logOf}), Log: s.log}))
 	s.listener = must(listen.TCP(0))
 	go s.engine.Serve(s.listener)
 	defer func() {

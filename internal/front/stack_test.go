@@ -84,7 +84,7 @@ func start(t testing.TB, options ...func(*setup)) *stack {
 
 func (s *stack) serve(cfg setup) {
 	open := must(proxy.Open(cfg.routes, s.client.Path(), s.client.Room()))
-	pc := proxy.Config{Upstream: s.client, Open: open, ReadUsage: cfg.usage, ReadOn: cfg.readOn, Log: s.log}
+	pc := proxy.Config{Upstream: s.client, Open: open, ReadUsage: cfg.usage, ReadOn: cfg.readOn, Log: s.logOf}
 	if cfg.upstream != nil {
 		pc.Upstream = cfg.upstream
 	}
@@ -115,6 +115,9 @@ func (s *stack) log(line string) {
 	defer s.mu.Unlock()
 	s.lines = append(s.lines, line)
 }
+
+// logOf logs a line about a client.
+func (s *stack) logOf(_ audit.Caller, line string) { s.log(line) }
 
 func (s *stack) logged() []string {
 	s.mu.Lock()

@@ -61,11 +61,14 @@ type Value struct {
 
 // Names of values, as contrib's dashboard and alerts expect them.
 const (
-	Connections    = "client_connections"     // a gauge
-	AcceptFailures = "accept_failures_total"  // clients' connections that could not be taken
-	LookupFailures = "lookup_failures_total"  // the kernel did not say who calls
-	UpstreamDials  = "upstream_dials_total"   // by result: connected, unreachable, tls_failed, timeout, given_up
-	AuditLost      = "audit_lost_lines_total" // if there is an audit log
+	Connections    = "client_connections"         // a gauge
+	AcceptFailures = "accept_failures_total"      // clients' connections that could not be taken
+	LookupFailures = "lookup_failures_total"      // the kernel did not say who calls
+	UpstreamDials  = "upstream_dials_total"       // by result: connected, unreachable, tls_failed, timeout, given_up
+	AuditLost      = "audit_lost_lines_total"     // if there is an audit log
+	AuditFailures  = "audit_write_failures_total" // so
+	LogLost        = "log_lost_lines_total"       // of the error log
+	LogFailures    = "log_write_failures_total"
 )
 
 // Metrics holds the counts. Its methods may be called from any goroutine.

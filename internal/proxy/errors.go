@@ -3,7 +3,6 @@ package proxy
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -180,11 +179,11 @@ func respond(a Answer, status int, fields []http1.Field, b []byte) error {
 // log notes why an exchange fails, in its record and for the operator.
 func (p *Proxy) log(a Answer, code Code, detail string) {
 	a.Entry().Code = string(code)
-	if detail == "" {
-		p.cfg.Log(string(code))
-		return
+	line := string(code)
+	if detail != "" {
+		line += ": " + detail
 	}
-	p.cfg.Log(fmt.Sprintf("%s: %s", code, detail))
+	p.cfg.Log(a.Entry().Caller, line)
 }
 
 // failed answers for an upstream that could not be asked, or did not answer.

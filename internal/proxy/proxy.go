@@ -74,9 +74,9 @@ type Config struct {
 	ReadOn ReadOn
 	// Dump takes what passes; nil takes nothing.
 	Dump *dump.Dir
-	// Log takes one line for each error that a client was told of; nil drops
-	// them. It must not block.
-	Log func(line string)
+	// Log takes one line for each error that a client was told of, and the
+	// client; nil drops them. It must not block.
+	Log func(who audit.Caller, line string)
 }
 
 // Proxy serves requests. Its methods may be used concurrently.
@@ -91,7 +91,7 @@ type Proxy struct {
 // New returns a Proxy.
 func New(cfg Config) *Proxy {
 	if cfg.Log == nil {
-		cfg.Log = func(string) {}
+		cfg.Log = func(audit.Caller, string) {}
 	}
 	if cfg.Open == nil {
 		cfg.Open, _ = Open(nil, responsesPath, 0) // cannot fail: nothing is opened
