@@ -1,455 +1,207 @@
 package usage
 
-import "bytes"
+import (
+	"math"
+	"strconv"
+	"unicode/utf8"
 
-// document follows one JSON document. It knows the objects on the path to the
-// numbers and skips every other value, whatever that holds, by its strings and
-// brackets. It does not judge what it skips: the upstream writes valid JSON,
-// and in valid JSON it never loses its place.
-//
-// Where a key occurs twice, the larger number counts, so that nothing lowers
-// the sum; but an event's first "type" decides.
+	"github.com/responses-api-proxy/responses-api-proxy/internal/jsonscan"
+)
+
+// Identifiers of the members that are read.
+const (
+	typeID uint8 = iota + 1
+	idID
+	modelID
+	inputID
+	outputID
+	totalID
+)
+
+var (
+	responseMembers = jsonscan.Member{Members: []jsonscan.Member{
+		{Name: "id", ID: idID, Parts: true},
+		{Name: "model", ID: modelID, Parts: true},
+		{Name: "usage", Members: []jsonscan.Member{
+			{Name: "input_tokens", ID: inputID},
+			{Name: "output_tokens", ID: outputID},
+			{Name: "total_tokens", ID: totalID},
+		}},
+	}}
+	eventMembers = jsonscan.Member{Members: []jsonscan.Member{
+		{Name: "type", ID: typeID, Repeat: jsonscan.First},
+		{Name: "response", Members: responseMembers.Members},
+	}}
+)
+
+const (
+	maxText  = 32  // bytes of a name, type or number; no longer one matters
+	maxModel = 64  // bytes that are kept of a model's name
+	maxID    = 160 // bytes of the longest ID that is kept; OpenAI's have about 55
+)
+
+// document reads one response, or one event of a stream. Of repeated members the
+// larger number counts, so that nothing lowers the sum, the first type, the first
+// ID and the last model.
 type document struct {
-	state   state
-	base    level // of the outermost object
-	level   level // of the object on the path that we are in
-	key     key   // what the last key in it means to us
-	typed   bool  // the event's type has been read
-	closing bool  // it is one that ends a response
-	created bool  // it is one that begins a response
-	odd     bool  // a number on the path is none that we trust
-	text    text
-	number  number
-	model   model
-	id      *ident // the meter's, who has one only
-	depth   int64  // brackets open in the value that is skipped
-	counts  [3]count
+	progress
+	find  jsonscan.Finder
+	room  [maxText]byte
+	model [maxModel]byte
 }
 
-type count struct {
-	seen  bool
-	value int64
+// progress is what a document has yielded so far.
+type progress struct {
+	closing  bool // it is a response, or an event that ends one
+	created  bool // it is an event that begins one
+	ignored  bool // nothing more in it matters
+	inexact  bool // a number on the path is not plain
+	seen     [3]bool
+	modelLen uint8 // 0 while there is none
+	partial  int16 // bytes of the string that is being kept; -1 if it is dropped
+	counts   [3]int64
 }
 
-type state uint8
+func (d *document) start(root *jsonscan.Member) {
+	d.progress = progress{closing: root == &responseMembers}
+	d.find.Start(root)
+}
 
-const (
-	wantObject state = iota
-	wantFirstKey
-	wantKey
-	wantColon
-	wantValue
-	wantComma
-	inText // a key, or the type
-	inModel
-	inID
-	inNumber
-	inString // skipped; so are
-	inNested
-	inLiteral
-	ended
-	ignored // not of interest
-	broken  // not JSON
-)
-
-// level names the objects on the path.
-type level uint8
-
-const (
-	levelEvent level = iota
-	levelResponse
-	levelUsage
-)
-
-type key uint8
-
-const (
-	otherKey key = iota
-	typeKey
-	objectKey // leads to the next level
-	modelKey
-	idKey
-	inputKey
-	outputKey
-	totalKey
-)
-
-// feed reads the next bytes.
-func (d *document) feed(p []byte) {
-	for len(p) > 0 {
-		switch d.state {
-		case ignored, broken:
-			return
-		case inText:
-			p = d.readText(p)
-		case inModel:
-			p = d.readModel(p)
-		case inID:
-			p = d.readID(p)
-		case inNumber:
-			p = d.readNumber(p)
-		case inString:
-			p = d.skipString(p)
-		case inNested:
-			p = d.skipNested(p)
-		case inLiteral:
-			p = d.skipLiteral(p)
+// feed reads the next bytes of the current document.
+func (m *Meter) feed(p []byte) {
+	d := &m.doc
+	for len(p) > 0 && !d.ignored {
+		var member uint8
+		var kind jsonscan.Kind
+		var text []byte
+		switch member, kind, text, p = d.find.Next(p); member {
+		case 0:
+		case typeID:
+			d.readType(kind, text)
+			m.settleID()
+		case idID:
+			m.readID(kind, text)
+			m.settleID()
+		case modelID:
+			d.readModel(kind, text)
 		default:
-			p = d.readBetween(p)
+			d.readCount(member-inputID, kind, text)
 		}
 	}
 }
 
-// readBetween reads one byte that stands between keys and values.
-func (d *document) readBetween(p []byte) []byte {
-	c := p[0]
-	if isSpace(c) {
-		return p[1:]
+func (d *document) readType(kind jsonscan.Kind, text []byte) {
+	if kind != jsonscan.String {
+		text = nil
 	}
-	switch d.state {
-	case wantObject:
-		d.open(c)
-	case wantFirstKey, wantKey:
-		d.startKey(c)
-	case wantColon:
-		d.expect(c, ':', wantValue)
-	case wantValue:
-		return d.startValue(p)
-	case wantComma:
-		d.next(c)
-	default: // more after the end
-		d.state = broken
-	}
-	return p[1:]
-}
-
-func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' }
-
-func (d *document) expect(c, want byte, then state) {
-	if c != want {
-		then = broken
-	}
-	d.state = then
-}
-
-// open begins the document. One that is no object, like [DONE], is not for us.
-func (d *document) open(c byte) {
-	d.state = ignored
-	if c == '{' {
-		d.state = wantFirstKey
-	}
-}
-
-func (d *document) startKey(c byte) {
-	switch {
-	case c == '"':
-		d.key = otherKey
-		d.startText()
-	case c == '}' && d.state == wantFirstKey:
-		d.leave()
-	default:
-		d.state = broken
-	}
-}
-
-func (d *document) next(c byte) {
-	if c == '}' {
-		d.leave()
-		return
-	}
-	d.expect(c, ',', wantKey)
-}
-
-// leave goes back to the outer object.
-func (d *document) leave() {
-	if d.level == d.base {
-		d.state = ended
-		return
-	}
-	d.level--
-	d.state = wantComma
-}
-
-func (d *document) startText() {
-	d.text = text{}
-	d.state = inText
-}
-
-// readText reads a string that has a meaning: a key, or the event's type.
-func (d *document) readText(p []byte) []byte {
-	if n := d.text.takeWhole(p); n > 0 {
-		d.endText()
-		return p[n:]
-	}
-	for i, c := range p {
-		if d.text.take(c) {
-			d.endText()
-			return p[i+1:]
-		}
-	}
-	return nil
-}
-
-func (d *document) endText() {
-	if d.key != typeKey {
-		d.key = d.meaning(d.text.bytes())
-		d.state = wantColon
-		return
-	}
-	d.typed = true
-	d.state = wantComma
-	switch string(d.text.bytes()) {
+	switch string(text) {
 	case "response.completed", "response.incomplete", "response.failed":
 		d.closing = true
 	case "response.created":
 		d.created = true
-		if d.id.fixed { // nothing else in it is of interest
-			d.state = ignored
-		}
 	default:
-		d.state = ignored
+		d.ignored = true
 	}
-	d.settleID()
 }
 
-// meaning tells what a key in the current object is to us.
-func (d *document) meaning(name []byte) key {
-	switch d.level {
-	case levelEvent:
-		switch {
-		case string(name) == "type" && !d.typed:
-			return typeKey
-		case string(name) == "response":
-			return objectKey
-		}
-	case levelResponse:
-		switch string(name) {
-		case "usage":
-			return objectKey
-		case "model":
-			return modelKey
-		case "id":
-			return idKey
-		}
-	case levelUsage:
-		switch string(name) {
-		case "input_tokens":
-			return inputKey
-		case "output_tokens":
-			return outputKey
-		case "total_tokens":
-			return totalKey
-		}
+// readID reads the response's ID. One that is too long or has an escape is none:
+// a part of an ID could be another one.
+func (m *Meter) readID(kind jsonscan.Kind, part []byte) {
+	if m.id.whole {
+		return
 	}
-	return otherKey
+	if n := m.doc.keep(m.id.buf[:], kind, part); 0 < n && n <= maxID {
+		m.id.n, m.id.whole = uint8(n), true
+	}
 }
 
-// startValue looks at a value's first byte.
-func (d *document) startValue(p []byte) []byte {
-	c := p[0]
-	isNumber := c == '-' || '0' <= c && c <= '9'
-	switch {
-	case d.key == typeKey && c == '"':
-		d.startText()
-	case d.key == typeKey: // an event of a type that is no text
-		d.state = ignored
-	case d.key == modelKey:
-		return d.startModel(p)
-	case d.key == idKey && c == '"' && !d.id.whole:
-		d.id.n = 0
-		d.state = inID
-	case d.key >= inputKey && isNumber:
-		d.number = number{}
-		d.state = inNumber
-		return p
-	case d.key == objectKey && c == '{':
-		d.level++
-		d.state = wantFirstKey
-	default:
-		d.odd = d.odd || d.key >= inputKey
-		return d.startSkip(p)
-	}
-	return p[1:]
+// settleID accepts an ID once the type of its event is known as well. Nothing
+// else matters in an event that begins a response.
+func (m *Meter) settleID() {
+	m.id.fixed = m.id.fixed || m.id.whole && (m.doc.closing || m.doc.created)
+	m.doc.ignored = m.doc.ignored || m.id.fixed && m.doc.created
 }
 
-// startModel begins the model's name, of which the last counts.
-func (d *document) startModel(p []byte) []byte {
-	d.model = model{}
-	if p[0] != '"' {
-		return d.startSkip(p)
+// readModel reads the name of the model, cut to whole runes. One with an escape
+// is none: the upstream has no such names.
+func (d *document) readModel(kind jsonscan.Kind, part []byte) {
+	n := d.keep(d.model[:], kind, part)
+	if n > maxModel {
+		n = wholeRunes(d.model[:])
 	}
-	d.state = inModel
-	return p[1:]
+	d.modelLen = uint8(n)
 }
 
-// startSkip begins a value that is not on the path.
-func (d *document) startSkip(p []byte) []byte {
-	switch p[0] {
-	case '"':
-		d.text.escape = 0
-		d.state = inString
-	case '{', '[':
-		d.depth = 1
-		d.state = inNested
-	default:
-		d.state = inLiteral
-		return p
-	}
-	return p[1:]
-}
-
-// readModel reads the model's name, as far as there is room for it.
-func (d *document) readModel(p []byte) []byte {
-	for i, c := range p {
-		if c == '"' {
-			d.model.known = d.model.n > 0
-			d.state = wantComma
-			return p[i+1:]
-		}
-		if !d.model.put(c) {
-			return d.skipRest(p[i:])
-		}
-	}
-	return nil
-}
-
-// readID reads the response's id, of which the first counts.
-func (d *document) readID(p []byte) []byte {
-	for i, c := range p {
-		if c == '"' {
-			d.id.whole = d.id.n > 0
-			d.settleID()
-			d.state = wantComma
-			if d.created && d.id.fixed {
-				d.state = ignored
+// wholeRunes returns the length of p without a rune at its end that was cut.
+func wholeRunes(p []byte) int {
+	for i := 1; i < utf8.UTFMax && i <= len(p); i++ {
+		if last := p[len(p)-i:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) {
+				return len(p) - i
 			}
-			return p[i+1:]
-		}
-		if !d.id.put(c) {
-			return d.skipRest(p[i:])
-		}
-	}
-	return nil
-}
-
-// settleID believes an id once its event's type is known as well.
-func (d *document) settleID() {
-	d.id.fixed = d.id.fixed || d.id.whole && (d.closing || d.created)
-}
-
-// skipRest goes on within a string without reading it.
-func (d *document) skipRest(p []byte) []byte {
-	d.text.escape = 0
-	d.state = inString
-	return p
-}
-
-// readNumber reads a number up to the byte behind it, which it leaves.
-func (d *document) readNumber(p []byte) []byte {
-	for i, c := range p {
-		if !isWord(c) {
-			d.endNumber()
-			return p[i:]
-		}
-		d.number.take(c)
-	}
-	return nil
-}
-
-func (d *document) endNumber() {
-	n := &d.counts[d.key-inputKey]
-	n.seen = true
-	n.value = max(n.value, d.number.bound())
-	d.odd = d.odd || !d.number.plain()
-	d.state = wantComma
-}
-
-// skipLiteral skips a number, true, false or null up to the byte behind it.
-func (d *document) skipLiteral(p []byte) []byte {
-	for i, c := range p {
-		if !isWord(c) {
-			d.state = wantComma // where anything but , } and space is refused
-			return p[i:]
-		}
-	}
-	return nil
-}
-
-// isWord tells whether c can be part of a number, true, false or null.
-func isWord(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || c == '-' || c == '+' || c == '.' || c == 'E'
-}
-
-// skipNested skips an object or array up to a string in it, or its end.
-func (d *document) skipNested(p []byte) []byte {
-	for i, c := range p {
-		switch c {
-		case '"':
-			d.text.escape = 0
-			d.state = inString
-			return p[i+1:]
-		case '{', '[':
-			d.depth++
-		case '}', ']':
-			if d.depth--; d.depth == 0 {
-				d.state = wantComma
-				return p[i+1:]
-			}
-		}
-	}
-	return nil
-}
-
-// skipString skips to a string's closing quote, which is one that no backslash
-// escapes. No byte is searched twice, or text full of escapes would be slow.
-func (d *document) skipString(p []byte) []byte {
-	if d.text.escape != 0 {
-		d.text.escape = 0
-		p = p[1:]
-	}
-	at, quote := 0, -1
-	for at < len(p) {
-		if quote < at {
-			if quote = bytes.IndexByte(p[at:], '"'); quote < 0 {
-				quote = len(p)
-			} else {
-				quote += at
-			}
-		}
-		back := bytes.IndexByte(p[at:quote], '\\')
-		if back < 0 {
-			at = quote
 			break
 		}
-		at += back + 2
 	}
-	return d.endString(p, at)
+	return len(p)
 }
 
-// endString goes on behind the quote at p[at]. If that is behind p's end, the
-// string goes on; by one byte more if p ends in a backslash.
-func (d *document) endString(p []byte, at int) []byte {
-	if at >= len(p) {
-		d.text.escape = uint8(at - len(p))
-		return nil
+// keep puts the parts of a string into room and returns its length with the last
+// one: len(room)+1 for one that is cut, 0 for one with an escape before that, and
+// for other values.
+func (d *document) keep(room []byte, kind jsonscan.Kind, part []byte) int {
+	n := int(d.partial)
+	if 0 <= n && n <= len(room) {
+		fits := copy(room[n:], part)
+		switch n += fits; {
+		case fits < len(part):
+			n = len(room) + 1
+		case d.find.Escaped():
+			n = -1
+		}
 	}
-	d.state = wantComma
-	if d.depth > 0 {
-		d.state = inNested
+	if kind == jsonscan.Part {
+		d.partial = int16(n)
+		return 0
 	}
-	return p[at+1:]
+	d.partial = 0
+	if kind != jsonscan.String {
+		return 0
+	}
+	return max(n, 0)
 }
 
-// tokens returns what the document's usage says, and whether it says it in
-// plain numbers. A total that is larger than its parts, or stands alone, counts.
-func (d *document) tokens() (n int64, plain bool) {
-	in, out, total := d.counts[0], d.counts[1], d.counts[2]
-	n = max(plus(in.value, out.value), total.value)
-	return n, !d.odd && (total.seen || in.seen && out.seen)
+// readCount reads a number of tokens.
+func (d *document) readCount(which uint8, kind jsonscan.Kind, text []byte) {
+	if kind != jsonscan.Number {
+		d.inexact = true
+		return
+	}
+	n, exact := parseCount(text)
+	d.seen[which] = true
+	d.counts[which] = max(d.counts[which], n)
+	d.inexact = d.inexact || !exact
 }
 
-// parts returns what goes in and what comes out, and whether both were said.
-func (d *document) parts() (input, output int64, said bool) {
-	in, out := d.counts[0], d.counts[1]
-	return in.value, out.value, in.seen && out.seen
+// parseCount returns a number, rounded up, and whether it is exact: an integer
+// without sign, fraction and exponent that fits. The largest that fits stands for
+// all beyond it, and 0 for those below it.
+func parseCount(text []byte) (n int64, exact bool) {
+	if n, err := strconv.ParseUint(string(text), 10, 63); err == nil {
+		return int64(n), true
+	}
+	f, _ := strconv.ParseFloat(string(text), 64) // which is infinite out of range
+	if f = math.Ceil(f); f >= math.MaxInt64 {
+		return math.MaxInt64, false
+	}
+	return max(int64(f), 0), false
 }
+
+// tokens returns the tokens that the document names, and whether they are exact.
+// A total that is larger than its parts, or stands alone, counts.
+func (d *document) tokens() (n int64, exact bool) {
+	n = max(plus(d.counts[0], d.counts[1]), d.counts[2])
+	return n, !d.inexact && d.find.Done() && (d.seen[2] || d.hasParts())
+}
+
+// hasParts reports whether the document names both input and output tokens.
+func (d *document) hasParts() bool { return d.seen[0] && d.seen[1] }

@@ -2,11 +2,11 @@ package usage
 
 import "bytes"
 
-// lines is where in a stream's lines the meter stands. Lines end in LF, CRLF or
-// CR, as the standard of server-sent events says.
+// lines is the position in the lines of a stream. They end in LF, CRLF or CR, as
+// the standard of server-sent events says.
 type lines struct {
 	place   place
-	name    uint8 // bytes of "data" matched
+	name    uint8 // bytes of "data" that have matched
 	cr      bool  // the last byte was a CR: an LF would belong to it
 	hasData bool  // the event has had a data line
 }
@@ -14,10 +14,10 @@ type lines struct {
 type place uint8
 
 const (
-	inName  place = iota // at a line's beginning, or in "data"
+	inName  place = iota // at the beginning of a line, or in "data"
 	inSpace              // behind the colon, where one space is dropped
 	inData
-	inOther // a comment, another field
+	inOther // a comment, or another field
 )
 
 const (
@@ -25,70 +25,68 @@ const (
 	dataPrefix = dataField + ": "
 )
 
-// lineFeed joins an event's data lines.
+// lineFeed joins the data lines of an event.
 var lineFeed = []byte{'\n'}
 
-// readLines hands what stands in data lines to the event's document.
+// readLines passes what data lines hold to the event's document.
 func (m *Meter) readLines(p []byte) {
 	hasCR := bytes.IndexByte(p, '\r') >= 0
 	for len(p) > 0 {
-		switch c := p[0]; {
-		case m.sse.cr && c == '\n':
-			m.sse.cr = false
+		switch l := &m.lines; {
+		case l.cr && p[0] == '\n':
+			l.cr = false
 			p = p[1:]
-		case m.sse.place == inName:
-			m.sse.cr = false
-			p = m.readName(p)
-		case m.sse.place == inSpace:
+		case l.place == inName && l.name == 0 && len(p) >= len(dataPrefix) && string(p[:len(dataPrefix)]) == dataPrefix:
 			m.startData()
-			if c == ' ' {
-				p = p[1:]
-			}
+			p = m.readRest(p[len(dataPrefix):], hasCR)
+		case l.place == inName:
+			m.readName(p[0])
+			p = p[1:]
+		case l.place == inSpace:
+			m.startData()
+			p = bytes.TrimPrefix(p, []byte(" "))
 		default:
 			p = m.readRest(p, hasCR)
 		}
 	}
 }
 
-// readName takes one byte of a field's name, or all of the usual one.
-func (m *Meter) readName(p []byte) []byte {
-	if m.sse.name == 0 && len(p) >= len(dataPrefix) && string(p[:len(dataPrefix)]) == dataPrefix {
-		m.startData()
-		return p[len(dataPrefix):]
-	}
-	switch c, n := p[0], m.sse.name; {
+// readName reads a byte of a field's name, or the end of its line.
+func (m *Meter) readName(c byte) {
+	l, isData := &m.lines, m.lines.name == uint8(len(dataField))
+	l.cr = false
+	switch {
 	case c == '\n' || c == '\r':
-		if n == uint8(len(dataField)) {
-			m.startData() // no colon: an empty line of data
+		if isData { // without a colon it is an empty line of data
+			m.startData()
 		}
-		m.endLine(c, n == 0)
-	case n == uint8(len(dataField)) && c == ':':
-		m.sse.place = inSpace
-	case n < uint8(len(dataField)) && c == dataField[n]:
-		m.sse.name++
+		m.endLine(c, l.name == 0)
+	case isData && c == ':':
+		l.place = inSpace
+	case !isData && c == dataField[l.name]:
+		l.name++
 	default:
-		m.sse.place = inOther
+		l.place = inOther
 	}
-	return p[1:]
 }
 
 func (m *Meter) startData() {
-	m.sse.place = inData
-	if m.sse.hasData {
-		m.doc.feed(lineFeed)
+	m.lines.place, m.lines.cr = inData, false
+	if m.lines.hasData {
+		m.feed(lineFeed)
 	}
-	m.sse.hasData = true
+	m.lines.hasData = true
 }
 
-// readRest takes a line's bytes up to its end.
-func (m *Meter) readRest(p []byte, hasCR bool) []byte {
+// readRest reads a line up to its end.
+func (m *Meter) readRest(p []byte, hasCR bool) (rest []byte) {
 	end := endOfLine(p, hasCR)
 	line := p
 	if end >= 0 {
 		line = p[:end]
 	}
-	if m.sse.place == inData {
-		m.doc.feed(line)
+	if m.lines.place == inData {
+		m.feed(line)
 	}
 	if end < 0 {
 		return nil
@@ -97,7 +95,8 @@ func (m *Meter) readRest(p []byte, hasCR bool) []byte {
 	return p[end+1:]
 }
 
-// endOfLine looks for LF alone where it can, which is the fastest by far.
+// endOfLine returns the index of the line's end, or -1. To look for LF alone is
+// the fastest by far.
 func endOfLine(p []byte, hasCR bool) int {
 	if hasCR {
 		return bytes.IndexAny(p, "\r\n")
@@ -107,8 +106,8 @@ func endOfLine(p []byte, hasCR bool) int {
 
 // endLine goes on to the next line; an empty one ends the event.
 func (m *Meter) endLine(c byte, empty bool) {
-	hasData := m.sse.hasData
-	m.sse = lines{cr: c == '\r', hasData: hasData && !empty}
+	hasData := m.lines.hasData
+	m.lines = lines{cr: c == '\r', hasData: hasData && !empty}
 	if empty && hasData {
 		m.add()
 		m.begin()

@@ -15,45 +15,58 @@ import (
 	"math"
 )
 
-// Meter watches one answer's body. The zero value is not ready; see [New]. It
-// is used by one goroutine at a time, and its size is fixed.
+// Meter reads the body of one response. [New] makes one. It is for one goroutine
+// at a time and of fixed size.
 type Meter struct {
 	kind  kind
-	bom   uint8 // bytes of a byte order mark seen so far; len(bom) once that is settled
-	sse   lines
-	doc   document // the answer, or the stream's current event
+	mark  uint8 // bytes of a byte order mark so far; len(byteOrderMark) once that is settled
+	lines lines
+	doc   document // the response, or the stream's current event
 	bytes int64
-	sum   int64
-	found bool // a closing event, or the answer itself, has been added to sum
-	odd   bool // one of them was cut, malformed, or without plain numbers
 
+	// Of all closing events, or of the response itself:
+	sum           int64
 	input, output int64
-	partless      bool  // a closing event did not say both
-	model         model // of the last closing event that named one
-	id            ident
+	found         bool // there was one
+	inexact       bool // one was cut, invalid, or without plain numbers
+	partless      bool // one did not name both input and output
+	modelLen      uint8
+	model         [maxModel]byte // of the last one that named it
+
+	id ident
+}
+
+// ident is the response's ID.
+type ident struct {
+	buf   [maxID]byte
+	n     uint8
+	whole bool // it has been read to its end
+	fixed bool // it is the response's, for good
 }
 
 type kind uint8
 
 const (
-	counting kind = iota // bytes only
-	answer               // one JSON document
-	stream               // server-sent events
+	opaque kind = iota // bytes are counted
+	single             // one JSON document
+	stream             // server-sent events
 )
 
-var bom = [...]byte{0xef, 0xbb, 0xbf}
+const byteOrderMark = "\ufeff"
 
-// New chooses by Content-Type how an answer is read. An unknown type, or a body
-// with any coding but identity, is not looked into: its bytes are counted.
+// New chooses by Content-Type how a body is read. One of another type than JSON
+// and event streams, or with any coding but identity, is not looked into: its
+// bytes are counted.
 func New(contentType, contentEncoding []byte) *Meter {
 	m := &Meter{kind: kindOf(contentType, contentEncoding)}
+	m.doc.find.Room, m.doc.find.Trusted = m.doc.room[:], true
 	m.begin()
 	return m
 }
 
 func kindOf(contentType, contentEncoding []byte) kind {
 	if e := bytes.TrimSpace(contentEncoding); len(e) > 0 && !bytes.EqualFold(e, []byte("identity")) {
-		return counting
+		return opaque
 	}
 	media, _, _ := bytes.Cut(contentType, []byte(";"))
 	media = bytes.TrimSpace(media)
@@ -61,29 +74,32 @@ func kindOf(contentType, contentEncoding []byte) kind {
 	case bytes.EqualFold(media, []byte("text/event-stream")):
 		return stream
 	case bytes.EqualFold(media, []byte("application/json")):
-		return answer
+		return single
 	}
-	return counting
+	return opaque
 }
 
-// begin makes ready for the next document.
+// begin prepares for the next document. It drops an ID that turned out not to be
+// the response's.
 func (m *Meter) begin() {
-	m.id.forget()
-	if m.kind == answer {
-		m.doc = document{level: levelResponse, base: levelResponse, closing: true, id: &m.id}
+	if !m.id.fixed {
+		m.id.n, m.id.whole = 0, false
+	}
+	if m.kind == single {
+		m.doc.start(&responseMembers)
 		return
 	}
-	m.doc = document{id: &m.id}
+	m.doc.start(&eventMembers)
 }
 
-// Write sees the next piece of the body, of any size. It keeps no reference to
+// Write reads the next piece of the body, of any size. It keeps no reference to
 // p and never fails.
 func (m *Meter) Write(p []byte) {
 	m.bytes += int64(len(p))
-	if m.kind == counting {
+	if m.kind == opaque {
 		return
 	}
-	if m.bom < uint8(len(bom)) {
+	if m.mark < uint8(len(byteOrderMark)) {
 		p = m.skipMark(p)
 	}
 	m.read(p)
@@ -91,21 +107,21 @@ func (m *Meter) Write(p []byte) {
 
 // skipMark drops a byte order mark at the body's beginning.
 func (m *Meter) skipMark(p []byte) []byte {
-	for len(p) > 0 && m.bom < uint8(len(bom)) {
-		if p[0] != bom[m.bom] {
-			m.read(bom[:m.bom]) // it only looked like one
-			m.bom = uint8(len(bom))
+	for len(p) > 0 && m.mark < uint8(len(byteOrderMark)) {
+		if p[0] != byteOrderMark[m.mark] {
+			m.read([]byte(byteOrderMark[:m.mark])) // it only began like one
+			m.mark = uint8(len(byteOrderMark))
 			return p
 		}
-		m.bom++
+		m.mark++
 		p = p[1:]
 	}
 	return p
 }
 
 func (m *Meter) read(p []byte) {
-	if m.kind == answer {
-		m.doc.feed(p)
+	if m.kind == single {
+		m.feed(p)
 		return
 	}
 	m.readLines(p)
@@ -118,17 +134,14 @@ func (m *Meter) add() {
 	if !m.doc.closing {
 		return
 	}
-	n, plain := m.doc.tokens()
-	m.sum = plus(m.sum, n)
-	in, out, said := m.doc.parts()
-	m.input, m.output = plus(m.input, in), plus(m.output, out)
-	m.partless = m.partless || !said
+	n, exact := m.doc.tokens()
 	m.found = true
-	if m.doc.model.known {
-		m.model = m.doc.model
-	}
-	if !plain || m.doc.state != ended {
-		m.odd = true
+	m.inexact = m.inexact || !exact
+	m.partless = m.partless || !m.doc.hasParts()
+	m.sum = plus(m.sum, n)
+	m.input, m.output = plus(m.input, m.doc.counts[0]), plus(m.output, m.doc.counts[1])
+	if m.doc.modelLen > 0 {
+		m.model, m.modelLen = m.doc.model, m.doc.modelLen
 	}
 }
 
@@ -141,49 +154,47 @@ func (m *Meter) add() {
 // since the tokens are spent all the same.
 func (m *Meter) Tokens() (n int64, exact bool) {
 	all := m.settled()
-	if all.found && !all.odd {
+	if all.found && !all.inexact {
 		return all.sum, true
 	}
 	return max(all.sum, Estimate(all.bytes)), false
 }
 
-// settled is what the meter would be if the body were over; it itself goes on.
+// settled returns what the meter would be if the body ended here.
 func (m *Meter) settled() Meter {
 	all := *m
-	if all.kind != counting {
+	if all.kind != opaque {
 		all.add()
 	}
 	return all
 }
 
-// Usage returns what the answer says of its tokens, input and output apart.
-// Several closing events add up. They are exact if [Meter.Tokens] are and each
-// event said both. Otherwise they are what was read, and nothing is estimated.
+// Usage returns the input and output tokens that the response names. Several
+// closing events add up. They are exact if [Meter.Tokens] are and each event
+// named both. Otherwise they are what was read, and nothing is estimated.
 func (m *Meter) Usage() (input, output int64, exact bool) {
 	all := m.settled()
-	return all.input, all.output, all.found && !all.odd && !all.partless
+	return all.input, all.output, all.found && !all.inexact && !all.partless
 }
 
-// Model returns which model the answer says has made it, cut to 64 bytes at a
-// rune's boundary; nil if it has not said so yet, or in a string with escapes.
-// It need not be UTF-8, and is valid until the next Write. The last closing
-// event that names one counts.
+// Model returns the model that the response names, cut to 64 bytes at a rune's
+// boundary, and nil while there is none or for one with an escape. It need not
+// be UTF-8, and is valid until the next Write. The last closing event that names
+// one counts.
 func (m *Meter) Model() []byte {
-	last := &m.model
-	if m.doc.closing && m.doc.model.known {
-		last = &m.doc.model
+	switch {
+	case m.doc.closing && m.doc.modelLen > 0:
+		return m.doc.model[:m.doc.modelLen]
+	case m.modelLen > 0:
+		return m.model[:m.modelLen]
 	}
-	if last.n == 0 {
-		return nil
-	}
-	return last.buf[:last.n]
+	return nil
 }
 
-// ID returns the id that the answer gives to itself, or the response of the
-// stream's first event that is a response.created or closes one: the first such
-// id counts. It is nil while there is none, and for one that is longer than 160
-// bytes or has an escape. It need not be of any form, never changes once it is
-// known, and is known as soon as the byte behind it has been seen.
+// ID returns the ID that the response gives itself, in a stream in the first
+// event that begins or ends a response and has one. It is nil while there is
+// none, and for one that is longer than 160 bytes or has an escape. It has any
+// form, is known with the byte behind it, and never changes then.
 func (m *Meter) ID() []byte {
 	if !m.id.fixed {
 		return nil
@@ -194,14 +205,11 @@ func (m *Meter) ID() []byte {
 // Stream reports whether the body is read as a stream of events.
 func (m *Meter) Stream() bool { return m.kind == stream }
 
-// Estimate returns how many tokens a number of bytes stands for, where nobody
-// says: one for every four bytes, rounded up.
+// Estimate returns how many tokens a number of bytes stands for where no usage
+// is given: one for every four bytes, rounded up.
 func Estimate(bytes int64) int64 {
 	n := max(bytes, 0)
-	if n%4 > 0 {
-		return n/4 + 1
-	}
-	return n / 4
+	return n/4 + min(n%4, 1)
 }
 
 // plus adds two numbers that are not negative; it stops at the largest.

@@ -129,30 +129,34 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// What is no plain number is never exact, and never counts for less than it may
-// stand for.
+// What is no plain number is never exact. One that JSON allows counts rounded up;
+// one that it does not is missing, and so is what follows: the estimate holds.
 func TestOddNumbers(t *testing.T) {
 	const most = math.MaxInt64
 	for number, want := range map[string]int64{
 		"9223372036854775808":     most,
 		strings.Repeat("9", 400):  most,
-		"1000.0":                  1001,
+		"1000.0":                  1000,
 		"1000.5":                  1001,
+		"1000.00000000001":        1001,
 		"1e3":                     1000,
 		"1E+3":                    1000,
-		"1.5e3":                   2000,
-		"0.5e4":                   10000,
+		"1.5e3":                   1500,
+		"0.5e4":                   5000,
 		"1e400":                   most,
+		"1e18":                    1e18,
+		"1e19":                    most,
 		"1e99999999999999999999":  most,
-		"1000e-3":                 1000,
+		"1000e-3":                 1,
+		"1e-400":                  0,
 		"0e99":                    0,
 		"-5000":                   0,
 		"-0":                      0,
 		"-9223372036854775809":    0,
 		"-1e400":                  0,
-		"01000":                   1000,
+		"01000":                   0,
 		"00":                      0,
-		"1000-1":                  10001,
+		"1000-1":                  1000,
 		"-":                       0,
 		"1000abc":                 1000,
 		`"5000"`:                  0,
@@ -182,6 +186,7 @@ func TestStream(t *testing.T) {
 		{"two responses add up", ok + completed(`{"total_tokens":5}`), 105, true},
 		{"CRLF", strings.ReplaceAll(created+": hi\n"+ok, "\n", "\r\n"), 100, true},
 		{"CR", strings.ReplaceAll(created+": hi\n"+ok, "\n", "\r"), 100, true},
+		{"LF behind CR and an empty data line", ": hi\rdata: \n" + ok, 100, true},
 		{"no space behind the colon", strings.ReplaceAll(ok, "data: ", "data:"), 100, true},
 		{"two spaces behind the colon", strings.ReplaceAll(ok, "data: ", "data:  "), 100, true},
 		{"byte order mark", "\ufeff" + ok, 100, true},
