@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/jsonscan"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -87,7 +88,7 @@ func (x *Exchanger) subject(ctx context.Context, request, answer []byte) ([]byte
 	case status/100 != 2:
 		return nil, fmt.Errorf("GitHub OIDC token request rejected (HTTP %d)", status)
 	}
-	value := member{name: "value", kind: text}
+	value := member{name: "value", kind: jsonscan.String}
 	if members(body, &value) != nil || !value.found {
 		return nil, errIdentity
 	}
@@ -179,11 +180,11 @@ func (m *message) addBytes(p []byte) {
 // serves: from before it was asked for, so that it is never thought to serve
 // longer than it does (RFC 8693, section 2.2.1; expires_at is OpenAI's own).
 func parseGrant(body []byte, begun time.Time) ([]byte, lifetime, error) {
-	token := member{name: "access_token", kind: text}
-	issued := member{name: "issued_token_type", kind: text}
-	kind := member{name: "token_type", kind: text}
-	in := member{name: "expires_in", kind: number}
-	at := member{name: "expires_at", kind: number}
+	token := member{name: "access_token", kind: jsonscan.String}
+	issued := member{name: "issued_token_type", kind: jsonscan.String}
+	kind := member{name: "token_type", kind: jsonscan.String}
+	in := member{name: "expires_in", kind: jsonscan.Number}
+	at := member{name: "expires_at", kind: jsonscan.Number}
 	if members(body, &token, &issued, &kind, &in, &at) != nil || !token.found || !issued.found || !kind.found || !in.found {
 		return nil, lifetime{}, errAnswer
 	}

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/jsonscan"
 )
 
 // documents is what members makes of a text: the string at "s" and the number
@@ -71,7 +73,7 @@ var documents = []struct {
 
 func TestMembers(t *testing.T) {
 	for _, d := range documents {
-		s, n := member{name: "s", kind: text}, member{name: "n", kind: number}
+		s, n := member{name: "s", kind: jsonscan.String}, member{name: "n", kind: jsonscan.Number}
 		err := members([]byte(d.doc), &s, &n)
 		if (err == nil) != d.ok {
 			t.Errorf("%.60q: %v", d.doc, err)
@@ -94,7 +96,7 @@ func TestUnsigned(t *testing.T) {
 // TestMembersPointIntoTheText: what is found is a part of the text, not a copy.
 func TestMembersPointIntoTheText(t *testing.T) {
 	doc := []byte(`{"x":{"y":[1,"2"]},"s":"abc"}`)
-	s := member{name: "s", kind: text}
+	s := member{name: "s", kind: jsonscan.String}
 	if err := members(doc, &s); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +134,7 @@ func FuzzMembers(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		before := bytes.Clone(doc)
-		s, n := member{name: "s", kind: text}, member{name: "n", kind: number}
+		s, n := member{name: "s", kind: jsonscan.String}, member{name: "n", kind: jsonscan.Number}
 		err := members(doc, &s, &n)
 		if !bytes.Equal(before, doc) {
 			t.Fatal("the text was changed")
@@ -159,7 +161,7 @@ func checkFound(t *testing.T, valid bool, want map[string]json.RawMessage, all .
 		if there != m.found {
 			t.Fatalf("%s: found %t, there %t", m.name, m.found, there)
 		}
-		if m.kind == text && there {
+		if m.kind == jsonscan.String && there {
 			raw = raw[1 : len(raw)-1]
 		}
 		if string(raw) != string(m.raw) {
@@ -180,7 +182,7 @@ func simple(doc []byte, want map[string]json.RawMessage) bool {
 	if n, ok := want["n"]; ok && n[0] != '-' && (n[0] < '0' || n[0] > '9') || count["n"] > 1 {
 		return false
 	}
-	return !bytes.ContainsRune(doc, '\\') && bytes.Count(doc, []byte("["))+bytes.Count(doc, []byte("{")) < maxDepth
+	return !bytes.ContainsRune(doc, '\\') && bytes.Count(doc, []byte("["))+bytes.Count(doc, []byte("{")) < jsonscan.MaxDepth
 }
 
 // FuzzGrant: no answer makes a token that is not in it, or that serves longer
