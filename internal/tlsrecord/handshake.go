@@ -11,7 +11,6 @@ import (
 )
 
 var (
-	errLeftOver       = errors.New("the TLS handshake ended within a record")
 	errTaken          = errors.New("bug: crypto/tls used a connection that is no longer its own")
 	errTrafficSecrets = errors.New("bug: this version of Go keeps the traffic secrets of TLS sessions in another place")
 )
@@ -31,9 +30,7 @@ func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (Layer, erro
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
-	if err := below.take(); err != nil {
-		return nil, err
-	}
+	below.taken = true
 	state := c.ConnectionState()
 	if state.Version != tls.VersionTLS13 {
 		below.writable = true
@@ -52,28 +49,26 @@ func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (Layer, erro
 type recordConn struct {
 	net.Conn
 	header   [HeaderSize]byte
-	unread   []byte // of header
+	pending  []byte // of a header, or fed
 	left     int    // bytes of the record behind the header
 	taken    bool   // the handshake is over
-	fed      []byte // of a record, once taken
 	writable bool   // once taken
 }
 
 // Read returns at most the rest of one record.
 func (c *recordConn) Read(p []byte) (int, error) {
-	if c.taken {
-		return c.readFed(p)
-	}
-	if len(c.unread) == 0 && c.left == 0 {
+	if len(c.pending) == 0 && c.left == 0 {
+		if c.taken {
+			return 0, errDry
+		}
 		if _, err := io.ReadFull(c.Conn, c.header[:]); err != nil {
 			return 0, err
 		}
-		c.unread = c.header[:]
-		c.left = int(binary.BigEndian.Uint16(c.header[3:]))
+		c.pending, c.left = c.header[:], int(binary.BigEndian.Uint16(c.header[3:]))
 	}
-	if len(c.unread) > 0 {
-		n := copy(p, c.unread)
-		c.unread = c.unread[n:]
+	if len(c.pending) > 0 {
+		n := copy(p, c.pending)
+		c.pending = c.pending[n:]
 		return n, nil
 	}
 	n, err := c.Conn.Read(p[:min(len(p), c.left)])
@@ -81,29 +76,11 @@ func (c *recordConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *recordConn) readFed(p []byte) (int, error) {
-	if len(c.fed) == 0 {
-		return 0, errDry
-	}
-	n := copy(p, c.fed)
-	c.fed = c.fed[n:]
-	return n, nil
-}
-
 func (c *recordConn) Write(p []byte) (int, error) {
 	if c.taken && !c.writable {
 		return 0, errTaken
 	}
 	return c.Conn.Write(p)
-}
-
-// take ends the handshake. crypto/tls must have used up what it was given.
-func (c *recordConn) take() error {
-	c.taken = true
-	if len(c.unread) > 0 || c.left > 0 {
-		return errLeftOver
-	}
-	return nil
 }
 
 // dryError is the error of a recordConn that has nothing more to give for the
@@ -126,21 +103,12 @@ type legacy struct {
 // maxLegacyRecord is the size of the longest record (RFC 5246, section 6.2.3).
 const maxLegacyRecord = HeaderSize + MaxPlaintext + 2048
 
-func (l *legacy) Size(p []byte) (int, error) {
-	if len(p) < HeaderSize {
-		return 0, nil
-	}
-	n := HeaderSize + int(binary.BigEndian.Uint16(p[3:]))
-	if n == HeaderSize || n > maxLegacyRecord {
-		return 0, errHeader
-	}
-	return n, nil
-}
+func (l *legacy) Size(p []byte) (int, error) { return sizeOf(p, maxLegacyRecord) }
 
 // Open lets crypto/tls open the record: it copies it, so that the plaintext may
 // take its place.
 func (l *legacy) Open(record []byte) ([]byte, error) {
-	l.below.fed = record
+	l.below.pending = record
 	text := record[HeaderSize:]
 	n, err := l.Read(text)
 	if err == errDry {

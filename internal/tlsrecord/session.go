@@ -92,9 +92,8 @@ type Layer interface {
 // session is the Layer of TLS 1.3.
 type session struct {
 	in      *keys
-	message message // being received
-	idle    int     // records in a row without data
-	readErr error   // of every further Open
+	idle    int   // records in a row without data
+	readErr error // of every further Open
 
 	updateDue atomic.Bool // the peer has asked for new keys of ours
 
@@ -121,11 +120,18 @@ func newSession(w io.Writer, suite uint16, client, server []byte) (*session, err
 
 // Size refuses every record but those of protected data.
 func (s *session) Size(p []byte) (int, error) {
+	if len(p) > 0 && p[0] != typeApplicationData {
+		return 0, errHeader
+	}
+	return sizeOf(p, MaxRecord)
+}
+
+func sizeOf(p []byte, longest int) (int, error) {
 	if len(p) < HeaderSize {
 		return 0, nil
 	}
 	n := HeaderSize + int(binary.BigEndian.Uint16(p[3:]))
-	if p[0] != typeApplicationData || n < Overhead || n > MaxRecord {
+	if n == HeaderSize || n > longest {
 		return 0, errHeader
 	}
 	return n, nil
@@ -143,9 +149,6 @@ func (s *session) open(record []byte) ([]byte, error) {
 	text, contentType, err := s.in.open(record)
 	if err != nil {
 		return nil, err
-	}
-	if contentType != typeHandshake && s.message.begun() {
-		return nil, errUnexpected // RFC 8446, section 5.1
 	}
 	if contentType == typeApplicationData && len(text) > 0 {
 		s.idle = 0
@@ -178,57 +181,27 @@ func alert(text []byte) error {
 	return fmt.Errorf("the peer has ended the TLS session: %w", tls.AlertError(text[1]))
 }
 
-// message is a handshake message of which the first bytes have arrived.
-type message struct {
-	head [4]byte // type and length
-	have int     // bytes of head
-	left int     // bytes of the body still to come
-}
-
-func (m *message) begun() bool { return m.have > 0 }
-
-// take removes from p what belongs to the head, and reports whether that is
-// whole.
-func (m *message) take(p []byte) (rest []byte, whole bool) {
-	if m.have == len(m.head) {
-		return p, true
-	}
-	n := copy(m.head[m.have:], p)
-	if m.have += n; m.have < len(m.head) {
-		return nil, false
-	}
-	m.left = int(binary.BigEndian.Uint32(m.head[:]) & 0xffffff)
-	return p[n:], true
-}
-
-// handshake receives the content of a handshake record: tickets, which are
-// skipped, and key updates. A message may span records; after a key update the
-// record must end (RFC 8446, section 5.1).
+// handshake receives the messages of a handshake record: tickets, which are
+// skipped, and a key update, behind which the record must end (RFC 8446, section
+// 5.1). Messages that span records are refused: no ticket is asked for, and a key
+// update has 5 bytes.
 func (s *session) handshake(p []byte) error {
-	if len(p) == 0 {
-		return errUnexpected
-	}
-	m := &s.message
-	for len(p) > 0 {
-		var whole bool
-		if p, whole = m.take(p); !whole {
+	const head = 4 // type and length of a message, in bytes
+	for len(p) >= head {
+		size := head + int(binary.BigEndian.Uint32(p)&0xffffff)
+		switch {
+		case size > len(p):
+			return errUnexpected
+		case p[0] == keyUpdate && size == head+1 && size == len(p):
+			return s.updateIn(p[head])
+		case p[0] != newSessionTicket:
+			return errUnexpected
+		}
+		if p = p[size:]; len(p) == 0 {
 			return nil
 		}
-		switch {
-		case m.head[0] == newSessionTicket:
-			n := min(m.left, len(p))
-			p, m.left = p[n:], m.left-n
-		case m.head[0] != keyUpdate || m.left != 1 || len(p) > 1:
-			return errUnexpected
-		case len(p) == 1:
-			*m = message{}
-			return s.updateIn(p[0])
-		}
-		if m.left == 0 {
-			*m = message{}
-		}
 	}
-	return nil
+	return errUnexpected
 }
 
 // updateIn changes the keys of the records that we receive. Where the peer

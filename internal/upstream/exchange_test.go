@@ -285,21 +285,9 @@ func FuzzAnswer(f *testing.F) {
 		f.Add([]byte(a.raw[:min(len(a.raw), 512)]), uint8(7))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, size uint8) {
-		listener := must(net.Listen("tcp", "127.0.0.1:0"))
-		defer listener.Close()
-		tcp := must(net.Dial("tcp", listener.Addr().String())).(*net.TCPConn)
-		defer tcp.Close()
-		go func() {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			c.Write(raw)
-			c.Close()
-		}()
 		room := make([]byte, int(size)*8)
-		r := &Response{c: newConn(tcp), request: &Request{}}
-		r.c.in.buf, r.c.in.fixed = make([]byte, int(size)*8), true
+		r := &Response{c: &conn{}, request: &Request{}}
+		r.c.in = reader{src: &pieces{raw, []byte{size}}, buf: make([]byte, int(size)*8), fixed: true}
 		status, body, err := receive(r, room)
 		if err != nil && (status != 0 || body != nil) {
 			t.Fatal("an answer beside an error")
