@@ -25,6 +25,8 @@
 // each must belong to root or the effective user, and if others may write to it, it must be sticky; each link must belong
 // to root or the effective user.
 //
+// With [OpenPrivate] the directory itself must belong to its owner alone (--dump-dir).
+//
 // # Use
 //
 // [OpenAppend] opens a log and opens it again after a rotation, [OpenStore] locks a file that is replaced as a whole, and
@@ -63,6 +65,24 @@ type Walk struct {
 	Make bool
 	// Follow follows links in the place of the last name, too.
 	Follow bool
+}
+
+// Create makes the file name, which must not be there, with mode 0600, and opens it for writing.
+func (d *Dir) Create(name string) (*os.File, error) {
+	return d.open(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// Rename gives the file from the name to, in place of a file that has it.
+func (d *Dir) Rename(from, to string) error { return d.rename(from, to) }
+
+// List returns all that is in the directory.
+func (d *Dir) List() ([]fs.DirEntry, error) {
+	f, err := d.open(".", os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.ReadDir(-1)
 }
 
 // nameError is an error that says what to do; it hides the system's words.

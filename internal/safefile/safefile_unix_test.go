@@ -306,3 +306,38 @@ func TestReplace(t *testing.T) {
 	s, err = OpenStore(filepath.Join(dir, "f"))
 	try(t, err, s.Close())
 }
+
+// TestOpenPrivate: a directory is taken that is one user's alone, and by one process.
+func TestOpenPrivate(t *testing.T) {
+	for _, c := range []struct {
+		uid, owner int
+		mode       uint32
+		want       string
+	}{
+		{0, 0, 0o700, ""}, {5, 5, 0o700, ""},
+		{5, 0, 0o700, "belongs to uid 5, not to uid 0"}, {0, 5, 0o700, "belongs to uid 0"},
+		{5, 5, 0o701, "chmod 700"}, {5, 5, 0o710, "chmod 700"}, {5, 5, 0o777, "chmod 700"}, {5, 5, 0o500, "chmod 700"},
+	} {
+		err := privateMode(c.uid, c.owner, c.mode)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "a", "b")
+	d, lock, err := OpenPrivate(path, -1)
+	try(t, err)
+	if _, _, err := OpenPrivate(path, -1); !errors.Is(err, ErrLocked) {
+		t.Errorf("a second one: %v", err)
+	}
+	f, err := d.Create("x")
+	try(t, err, f.Close(), d.Rename("x", "y"))
+	if _, err := d.Create("y"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a file that is there was made: %v", err)
+	}
+	if all, err := d.List(); err != nil || len(all) != 1 || all[0].Name() != "y" {
+		t.Errorf("%v, %v", all, err)
+	}
+	try(t, lock.Close(), d.Close())
+	d, lock, err = OpenPrivate(path, -1)
+	try(t, err, lock.Close(), d.Close())
+}

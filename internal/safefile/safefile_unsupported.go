@@ -40,6 +40,18 @@ func (d *Dir) open(name string, flags int, mode uint32) (*os.File, error) {
 	return os.OpenFile(path, flags, fs.FileMode(mode))
 }
 
+// OpenPrivate opens the directory at path, which is made if it is missing. It is left to its access list who may look into
+// it, and to the operator to start one process per directory.
+func OpenPrivate(path string, _ int) (*Dir, *Lock, error) {
+	err := os.MkdirAll(path, 0o700)
+	if err != nil {
+		return nil, nil, err
+	}
+	d := &Dir{filepath.Clean(path) + string(filepath.Separator)}
+	f, err := d.open(".", os.O_RDONLY, 0)
+	return d, &Lock{dir: d, name: ".", file: f}, err
+}
+
 func (d *Dir) openAgain(string, *os.File) (*os.File, fs.FileInfo) { return nil, nil }
 
 // OpenInPlace opens the file at path for writing, and empties it. Missing directories are made. read is the same file

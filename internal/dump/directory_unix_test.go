@@ -1,0 +1,149 @@
+//go:build unix
+
+package dump
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func refuse(t *testing.T, dir string, owner int, words ...string) {
+	t.Helper()
+	d, err := Open(Config{Dir: dir, Owner: owner})
+	if err == nil {
+		d.Close()
+		t.Fatalf("%s was taken", dir)
+	}
+	for _, w := range append(words, "dump folder") {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("the error %q does not have %q", err, w)
+		}
+	}
+}
+
+func TestFolderMode(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	for mode, ok := range map[fs.FileMode]bool{
+		0o700: true, 0o701: false, 0o710: false, 0o740: false, 0o755: false, 0o777: false, 0o770: false, 0o500: false,
+	} {
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, mode)); err != nil {
+			t.Fatal(err)
+		}
+		if ok {
+			mustOpen(t, Config{Dir: dir}).Close()
+		} else if os.Geteuid() == 0 || mode&0o400 != 0 {
+			refuse(t, dir, -1, "chmod 700")
+		}
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("the mode of a folder that was there was changed: %v, %v", info.Mode(), err)
+		}
+	}
+}
+
+func TestFolderOwner(t *testing.T) {
+	for _, c := range []struct {
+		uid, wanted int
+		ok          bool
+	}{
+		{0, 0, true}, {5, 5, true}, {5, 0, false}, {0, 5, false},
+	} {
+		if err := judgeMode(c.uid, c.wanted, 0o700); (err == nil) != c.ok {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "d")
+	mustOpen(t, Config{Dir: dir}).Close()
+	refuse(t, dir, os.Geteuid()+1, "belongs to uid")
+}
+
+// TestNewFolderIsGivenAway: with the folders above it that were made for it.
+func TestNewFolderIsGivenAway(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("this test needs root")
+		}
+		t.Skip("this test needs root")
+	}
+	top := t.TempDir()
+	d, err := Open(Config{Dir: filepath.Join(top, "a", "b", "..", "b", "c"), Owner: 12345})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	for path, want := range map[string]uint32{"": 0, "a": 12345, "a/b": 12345, "a/b/c": 12345} {
+		info, err := os.Stat(filepath.Join(top, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if uid := info.Sys().(*syscall.Stat_t).Uid; uid != want || path != "" && info.Mode().Perm() != 0o700 {
+			t.Errorf("%s belongs to %d, mode %o", path, uid, info.Mode().Perm())
+		}
+	}
+}
+
+func TestFolderInUse(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	d := mustOpen(t, Config{Dir: dir})
+	refuse(t, dir, -1, "another process")
+	d.Close()
+	mustOpen(t, Config{Dir: dir}).Close()
+}
+
+func TestNoFolder(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink("nowhere", filepath.Join(dir, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	refuse(t, file, -1, "not a folder")
+	refuse(t, filepath.Join(file, "x"), -1, "not a directory")
+	refuse(t, filepath.Join(dir, "link"), -1, "exists")
+	refuse(t, "", -1)
+	if _, err := Open(Config{Dir: filepath.Join(dir, "n"), MaxBytes: -1}); err == nil {
+		t.Error("a negative limit was taken")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "n")); err == nil {
+		t.Error("a folder was made in spite of an error")
+	}
+}
+
+// TestRelativeFolder: as users name it.
+func TestRelativeFolder(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, dir := range []string{"d", "./e/f/", "d/../g"} {
+		d, err := Open(Config{Dir: dir, Owner: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole(d, "a", "b")
+		d.Close()
+		if len(names(t, dir)) != 2 {
+			t.Errorf("%s: %q", dir, names(t, dir))
+		}
+	}
+}
+
+// TestLinksAreNotFollowed: names that are ours but are links, are left alone.
+func TestLinksAreNotFollowed(t *testing.T) {
+	top := t.TempDir()
+	dir, outside := filepath.Join(top, "d"), filepath.Join(top, "outside")
+	for _, err := range []error{
+		os.Mkdir(dir, 0o700), os.WriteFile(outside, make([]byte, 9000), 0o600),
+		os.Symlink("../outside", filepath.Join(dir, "000001-5-request.json")),
+		os.Symlink("../outside", filepath.Join(dir, ".000001-5-request.json.raw")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustOpen(t, Config{Dir: dir, MaxBytes: 1}).Close()
+	wantNames(t, dir, ".000001-5-request.json.raw", "000001-5-request.json")
+	if info, err := os.Stat(outside); err != nil || info.Size() != 9000 {
+		t.Error(info, err)
+	}
+}
