@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"internal/verify":     {"internal/memscan", "internal/peer", "internal/proxy"},
 	"internal/budget":     {"internal/safefile"},
 	"internal/admit":      {"internal/audit", "internal/budget", "internal/http1", "internal/peer"},
-	"internal/dump":       {"internal/http1"},
+	"internal/dump":       {"internal/http1", "internal/safefile"},
 	"internal/websocket":  {"internal/http1"},
 	"internal/tlsrecord":  {"internal/secret"},
 	"internal/upstream":   {"internal/http1", "internal/peer", "internal/secret", "internal/tlsrecord"},

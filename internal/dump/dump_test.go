@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,8 +45,21 @@ func fields(lines ...string) (all []http1.Field) {
 	return all
 }
 
-func post(d *Dir, lines ...string) *Exchange {
-	return d.Begin([]byte("POST"), []byte("/v1/responses"), fields(lines...))
+func post(d *Dir, lines ...string) *Exchange { return postAs(d, 0, lines...) }
+
+func postAs(d *Dir, user uint32, lines ...string) *Exchange {
+	return d.Begin(user, []byte("POST"), []byte("/v1/responses"), fields(lines...))
+}
+
+// stalled opens a Dir whose disk hangs until resume.
+func stalled(t testing.TB, cfg Config) (d *Dir, resume func()) {
+	t.Helper()
+	cfg.Owner = -1
+	d, err := prepare(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, func() { go d.write() }
 }
 
 // whole dumps an exchange from beginning to end.
@@ -59,7 +73,7 @@ func whole(d *Dir, request, answer string) *Exchange {
 	return e
 }
 
-// names lists the folder, hidden files included, without the times.
+// names lists the directory, hidden files included, without the times.
 func names(t testing.TB, dir string) (all []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -75,7 +89,7 @@ func names(t testing.TB, dir string) (all []string) {
 func wantNames(t testing.TB, dir string, want ...string) {
 	t.Helper()
 	if got := names(t, dir); fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("the folder has %q, want %q", got, want)
+		t.Errorf("the directory has %q, want %q", got, want)
 	}
 }
 
@@ -109,8 +123,8 @@ func TestFiles(t *testing.T) {
 	d.Close()
 
 	wantNames(t, dir, "000001-MS-request.json", "000001-MS-response.json", "000002-MS-request.json")
-	if e.id.time < before || e.id.time > time.Now().UnixMilli() {
-		t.Errorf("the time in the name is %d", e.id.time)
+	if e.request.id.time < before || e.request.id.time > time.Now().UnixMilli() {
+		t.Errorf("the time in the name is %d", e.request.id.time)
 	}
 	if got := string(read(t, dir, "000001-*-request.json")); got != wantRequest {
 		t.Errorf("got:\n%s\nwant:\n%s", got, wantRequest)
@@ -199,16 +213,16 @@ func TestOrder(t *testing.T) {
 		truncated bool // the request
 		body      string
 	}{
-		"upstream failed":    {func(e *Exchange) { e.Request(p); e.RequestEnd(true) }, []string{request}, false, "p"},
-		"client left":        {func(e *Exchange) { e.Request(p); e.RequestEnd(false) }, []string{request}, true, "p"},
-		"never ended":        {func(e *Exchange) { e.Request(p) }, []string{request}, true, "p"},
-		"no body":            {func(e *Exchange) { e.RequestEnd(true) }, []string{request}, false, ""},
-		"early answer":       {func(e *Exchange) { e.Answer(200, nil); e.Body(p); e.Request(p) }, []string{request, answer}, true, "p"},
-		"body first":         {func(e *Exchange) { e.Body(p); e.RequestEnd(true) }, []string{request}, false, ""},
-		"answer twice":       {func(e *Exchange) { e.Answer(200, nil); e.Answer(500, nil); e.RequestEnd(true) }, []string{request, answer}, false, ""},
-		"after its end":      {func(e *Exchange) { e.RequestEnd(true); e.Request(p); e.RequestEnd(false) }, []string{request}, false, ""},
-		"after the end":      {func(e *Exchange) { e.End(); e.Request(p); e.Answer(200, nil); e.Body(p); e.End() }, []string{request}, true, ""},
-		"after the folder's": {func(e *Exchange) { e.dir.Close(); e.Request(p); e.RequestEnd(true); e.Answer(200, nil) }, []string{request}, true, ""},
+		"upstream failed":       {func(e *Exchange) { e.Request(p); e.RequestEnd(true) }, []string{request}, false, "p"},
+		"client left":           {func(e *Exchange) { e.Request(p); e.RequestEnd(false) }, []string{request}, true, "p"},
+		"never ended":           {func(e *Exchange) { e.Request(p) }, []string{request}, true, "p"},
+		"no body":               {func(e *Exchange) { e.RequestEnd(true) }, []string{request}, false, ""},
+		"early answer":          {func(e *Exchange) { e.Answer(200, nil); e.Body(p); e.Request(p) }, []string{request, answer}, true, "p"},
+		"body first":            {func(e *Exchange) { e.Body(p); e.RequestEnd(true) }, []string{request}, false, ""},
+		"answer twice":          {func(e *Exchange) { e.Answer(200, nil); e.Answer(500, nil); e.RequestEnd(true) }, []string{request, answer}, false, ""},
+		"after its end":         {func(e *Exchange) { e.RequestEnd(true); e.Request(p); e.RequestEnd(false) }, []string{request}, false, ""},
+		"after the end":         {func(e *Exchange) { e.End(); e.Request(p); e.Answer(200, nil); e.Body(p); e.End() }, []string{request}, true, ""},
+		"after the directory's": {func(e *Exchange) { e.request.dir.Close(); e.Request(p); e.RequestEnd(true); e.Answer(200, nil) }, []string{request}, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
@@ -253,15 +267,14 @@ func TestBeginAfterClose(t *testing.T) {
 // TestKeepsNothing: callers use their buffers again at once.
 func TestKeepsNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	d := mustOpen(t, Config{Dir: dir})
-	d.shelf.mu.Lock() // the writer waits
+	d, resume := stalled(t, Config{Dir: dir})
 	head, piece := []byte("Host: abc"), []byte("body")
-	e := d.Begin(head[:4], head[:4], []http1.Field{{Name: head[:4], Value: head[6:]}})
+	e := d.Begin(0, head[:4], head[:4], []http1.Field{{Name: head[:4], Value: head[6:]}})
 	e.Request(piece)
 	clear(head)
 	clear(piece)
 	e.RequestEnd(true)
-	d.shelf.mu.Unlock()
+	resume()
 	e.End()
 	d.Close()
 	if got := read(t, dir, "*-request.json"); !bytes.Contains(got, []byte(`"abc"`)) || !bytes.Contains(got, []byte(`"body": "body"`)) {
@@ -278,22 +291,19 @@ func FuzzBody(f *testing.F) {
 	f.Add(append(bytes.Repeat([]byte("é"), 40000), '"'), 32767, true)
 	f.Fuzz(func(t *testing.T, body []byte, step int, complete bool) {
 		dir := filepath.Join(t.TempDir(), "d")
-		folder, err := openFolder(dir, -1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		d := newDir(folder, Config{})
+		d := mustOpen(t, Config{Dir: dir})
 		e := post(d)
-		for p := body; len(p) > 0; {
+		for p, i := body, 1; len(p) > 0; i++ {
 			n := min(max(1, step), len(p))
 			e.Request(p[:n])
 			p = p[n:]
+			if i%1000 == 0 {
+				drain(d)
+			}
 		}
 		e.RequestEnd(complete)
-		d.queue.close()
-		d.write()
-		d.compose()
-		folder.close()
+		e.End()
+		d.Close()
 		checkBody(t, read(t, dir, "*"), body, complete)
 	})
 }
@@ -413,7 +423,7 @@ func TestLimitHolds(t *testing.T) {
 	d := mustOpen(t, Config{Dir: dir, MaxBytes: 64 << 10})
 	for range 50 {
 		e := whole(d, strings.Repeat("a", 5000), strings.Repeat("b", 3000))
-		if err := await(d, &e.answer); err != nil {
+		if err := await(d, &e.response); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -435,13 +445,13 @@ func TestLimitHolds(t *testing.T) {
 
 // TestTooLarge: a dump that has no room is removed, reported and counted.
 func TestTooLarge(t *testing.T) {
-	for name, size := range map[string]int{"in the writer": 200 << 10, "in the composer": 60 << 10} {
+	for name, body := range map[string]string{"text": "x" + strings.Repeat("\x00", 200<<10), "JSON": `"` + strings.Repeat("a", 60<<10) + `"`} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
 			told := make(chan error, 1)
 			d := mustOpen(t, Config{Dir: dir, MaxBytes: 100 << 10, Report: func(err error) { told <- err }})
 			e := post(d)
-			e.Request(make([]byte, size))
+			e.Request([]byte(body))
 			e.RequestEnd(true)
 			e.End()
 			wantReport(t, told, "000001-", "limit")
@@ -468,13 +478,11 @@ func wantReport(t *testing.T, told <-chan error, words ...string) {
 	}
 }
 
-// TestStalledDisk: while the writer hangs, callers do not; the dump is
-// truncated, and said so while the disk still hangs.
+// TestStalledDisk: while the writer hangs, callers do not; the dump is truncated, and said so while the disk still hangs.
 func TestStalledDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	told := make(chan error, 1)
-	d := mustOpen(t, Config{Dir: dir, Report: func(err error) { told <- err }})
-	d.shelf.mu.Lock() // as a write(2) that does not return
+	d, resume := stalled(t, Config{Dir: dir, Report: func(err error) { told <- err }})
 	e := post(d)
 	piece := bytes.Repeat([]byte("0123456789abcdef"), 2048)
 	const pieces = 200 // 6.5 MB
@@ -483,12 +491,9 @@ func TestStalledDisk(t *testing.T) {
 	}
 	e.RequestEnd(true)
 	wantReport(t, told, "000001-", "request.json", "slower", "truncated")
-	d.queue.mu.Lock()
-	if d.queue.used > maxOfOne || e.queued > maxOfOne {
+	if d.queue.used > maxOfOne || e.request.queued > maxOfOne {
 		t.Errorf("%d bytes are queued", d.queue.used)
 	}
-	d.queue.mu.Unlock()
-
 	other := whole(d, "small", "answer") // still has room
 	var crowd []*Exchange
 	for range 30 {
@@ -496,12 +501,13 @@ func TestStalledDisk(t *testing.T) {
 		x.Request(make([]byte, 1<<20))
 		crowd = append(crowd, x)
 	}
-	d.queue.mu.Lock()
-	if d.queue.used > maxQueued+100*recordCost || d.Lost() < 15 {
+	if d.queue.used > maxQueued || d.Lost() < 15 {
 		t.Errorf("%d bytes are queued, %d files are lost", d.queue.used, d.Lost())
 	}
-	d.queue.mu.Unlock()
-	d.shelf.mu.Unlock()
+	another := postAs(d, 1) // has room as ever
+	another.Request(make([]byte, 1<<20))
+	another.RequestEnd(true)
+	resume()
 	for _, x := range crowd {
 		x.RequestEnd(true)
 		x.End()
@@ -516,38 +522,53 @@ func TestStalledDisk(t *testing.T) {
 	if err := json.Unmarshal(read(t, dir, "000001-*-request.json"), &got); err != nil {
 		t.Fatal(err)
 	}
-	if !got.Truncated || len(got.Body) < maxOfOne-2*len(piece) || !strings.HasPrefix(strings.Repeat(string(piece), pieces), got.Body) {
+	if !got.Truncated || len(got.Body) < maxOfOne-10*len(piece) || !strings.HasPrefix(strings.Repeat(string(piece), pieces), got.Body) {
 		t.Errorf("%d bytes, truncated %t", len(got.Body), got.Truncated)
 	}
-	if text := read(t, dir, other.answer.id().String()); !bytes.Contains(text, []byte(`"answer"`)) {
+	if text := read(t, dir, other.response.id.String()); !bytes.Contains(text, []byte(`"answer"`)) {
 		t.Errorf("%s", text)
 	}
-	if d.queue.used != 0 || e.queued != 0 || d.queue.front != nil || d.queue.frees > keepBlocks {
-		t.Errorf("the queue still holds %d bytes", d.queue.used)
+	if text := read(t, dir, another.request.id.String()); len(text) < 1<<20 || bytes.Contains(text, []byte("truncated")) {
+		t.Errorf("of another user's body there are %d bytes", len(text))
+	}
+	wantEmptyQueue(t, d)
+	if e.request.queued != 0 {
+		t.Errorf("%d bytes of a message are queued", e.request.queued)
+	}
+}
+
+// wantEmptyQueue checks that all is given back.
+func wantEmptyQueue(t *testing.T, d *Dir) {
+	t.Helper()
+	for name, s := range map[string]*share{"queue": &d.queue, "files": &d.open, "disk": &d.shelf.unfinished} {
+		if s.used != 0 || len(s.users) != 0 {
+			t.Errorf("the %s: %d are taken at the end, by %v", name, s.used, s.users)
+		}
+	}
+	if len(d.unfinished) != 0 || len(d.pieces) != 0 {
+		t.Errorf("%d messages and %d pieces are left", len(d.unfinished), len(d.pieces))
 	}
 }
 
 // TestHungDisk: Close gives up.
 func TestHungDisk(t *testing.T) {
 	told := make(chan error, 2)
-	d := mustOpen(t, Config{Report: func(err error) { told <- err }})
+	d, resume := stalled(t, Config{Dir: filepath.Join(t.TempDir(), "d"), Report: func(err error) { told <- err }})
 	d.closeTime = time.Millisecond
-	d.shelf.mu.Lock()
 	whole(d, "a", "b")
 	d.Close()
 	wantReport(t, told, "within 1ms")
-	d.shelf.mu.Unlock()
+	resume()
 	<-d.idle
-	d.folder.close()
+	d.closeFiles()
 }
 
 func TestReportsAreRare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told := make(chan string, 9)
-		d := newDir(&folder{}, Config{Report: func(err error) { told <- time.Now().Format("05 ") + err.Error() }})
-		go d.tell()
+		d := &Dir{losses: losses{report: func(err error) { told <- time.Now().Format("05 ") + err.Error() }}}
 		lose := func(sequence int64) {
-			m := &message{of: &Exchange{dir: d, id: id{1, sequence, false}}}
+			m := &message{id: id{1, sequence, false}}
 			d.lose(m, &os.PathError{Op: "open", Path: "secret-folder", Err: errors.New("no room")})
 			d.lose(m, errSlow) // the same again
 		}
@@ -564,8 +585,7 @@ func TestReportsAreRare(t *testing.T) {
 		time.Sleep(reportPause / 2)
 		synctest.Wait()
 		lose(2000)
-		close(d.stop)
-		<-d.idle
+		d.losses.flush() // as Close does
 		want := []string{
 			"00 cannot dump 000001-1-request.json: no room; 1 lost so far",
 			"10 cannot dump 000002-1-request.json: no room; 1001 lost so far",
@@ -640,71 +660,141 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// TestManyOpen: files that are open at once are limited.
-func TestManyOpen(t *testing.T) {
+// TestManyUnderWay: files that are unfinished at once are limited, for each user to what it leaves to the others.
+func TestManyUnderWay(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	d := mustOpen(t, Config{Dir: dir})
-	for range maxOpen + 5 {
-		post(d)
+	want := 0
+	for user, share := range []int{maxUnfinished / 2, maxUnfinished / 4, maxUnfinished / 8} {
+		for range share + 5 {
+			postAs(d, uint32(user))
+		}
+		want += share
 	}
 	d.Close()
-	if got := len(names(t, dir)); got != maxOpen || d.Lost() != 5 {
-		t.Errorf("%d files, %d lost", got, d.Lost())
+	if got := len(names(t, dir)); got != want || d.Lost() != 15 {
+		t.Errorf("%d files, %d lost; want %d, 15", got, d.Lost(), want)
+	}
+	wantEmptyQueue(t, d)
+}
+
+// TestOneUserKeepsNoneOut: whatever one user has under way, and has dumped, another's exchange is dumped whole, and stays.
+func TestOneUserKeepsNoneOut(t *testing.T) {
+	const max = 8 << 20
+	t.Run("under way", func(t *testing.T) {
+		d := mustOpen(t, Config{Dir: filepath.Join(t.TempDir(), "d"), MaxBytes: max})
+		for range 1000 {
+			e := postAs(d, 1)
+			e.Request([]byte("x"))
+			e.Request(make([]byte, 64<<10)) // six times as much as a string
+		}
+		e := dumpAs(d, 2, strings.Repeat("y", 1<<20))
+		if err := errors.Join(await(d, &e.request), await(d, &e.response)); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("finished", func(t *testing.T) {
+		d := mustOpen(t, Config{Dir: filepath.Join(t.TempDir(), "d"), MaxBytes: max})
+		e := dumpAs(d, 2, strings.Repeat("y", 1<<20))
+		if err := await(d, &e.response); err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			flood := dumpAs(d, 1, strings.Repeat("x", 1<<20))
+			if err := await(d, &flood.response); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(await(d, &e.request), await(d, &e.response)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// dumpAs dumps a user's exchange.
+func dumpAs(d *Dir, user uint32, body string) *Exchange {
+	e := postAs(d, user)
+	e.Request([]byte(body))
+	e.RequestEnd(true)
+	e.Answer(200, nil)
+	e.End()
+	return e
+}
+
+// TestSmallPieces: a body that may be JSON is held as a whole, however small its pieces are.
+func TestSmallPieces(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	d := mustOpen(t, Config{Dir: dir})
+	e := post(d)
+	body := []byte("[" + strings.Repeat(`"0123456789",`, 40_000) + "0]")
+	for i := 0; i < len(body); i += 10 {
+		e.Request(body[i:min(i+10, len(body))])
+		if i%10_000 == 0 {
+			drain(d)
+		}
+	}
+	e.RequestEnd(true)
+	e.End()
+	d.Close()
+	if text := read(t, dir, "*-request.json"); !json.Valid(text) || !bytes.Contains(text, []byte("\"body\": [\n    \"0123456789\",\n")) || bytes.Contains(text, []byte("truncated")) {
+		t.Errorf("%d bytes: %.300s", len(text), text)
+	}
+	if d.Lost() != 0 {
+		t.Errorf("%d are lost", d.Lost())
+	}
+	wantEmptyQueue(t, d)
+}
+
+// TestPieces: what comes in turns stands together, wherever characters are split.
+func TestPieces(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	d := mustOpen(t, Config{Dir: dir})
+	text := []byte(strings.Repeat("é世😀\xff\"", 5000))
+	var all []*Exchange
+	for range 3 {
+		all = append(all, post(d))
+	}
+	for i, sent := 0, make([]int, len(all)); i < 20000; i++ {
+		k := i * 7 % len(all)
+		n := min(1+i*i%97, len(text)-sent[k])
+		all[k].Request(text[sent[k] : sent[k]+n])
+		sent[k] += n
+		if i%1000 == 0 {
+			drain(d)
+		}
+	}
+	for _, e := range all {
+		e.RequestEnd(true)
+		e.End()
+	}
+	d.Close()
+	for _, e := range all {
+		var got struct{ Body string }
+		if err := json.Unmarshal(read(t, dir, e.request.id.String()), &got); err != nil || got.Body != string([]rune(string(text))) {
+			t.Errorf("%s: %d bytes of %d, %v", e.request.id, len(got.Body), len(text), err)
+		}
+	}
+	if d.Lost() != 0 {
+		t.Errorf("%d are lost", d.Lost())
 	}
 }
 
-// TestQueue: bytes come out as they went in, over the borders of blocks.
-func TestQueue(t *testing.T) {
-	d := newDir(&folder{}, Config{})
-	q := &d.queue
-	messages := []*message{{of: &Exchange{dir: d}}, {of: &Exchange{dir: d}}, {of: &Exchange{dir: d}}}
-	in, out := map[*message][]byte{}, map[*message][]byte{}
-	take := func() {
-		m, p := q.next()
-		out[m] = append(out[m], p...)
-		q.done(len(p))
-	}
-	for i := range 3000 {
-		m := messages[i%7%3]
-		p := bytes.Repeat([]byte{byte(i)}, 1+i*i%2500)
-		q.mu.Lock()
-		if !q.put(m, p) {
-			t.Fatal("no room")
-		}
-		q.mu.Unlock()
-		in[m] = append(in[m], p...)
-		for q.used > 100<<10 {
-			take()
-		}
-	}
-	for q.used > 0 {
-		take()
-	}
-	for i, m := range messages {
-		if !bytes.Equal(in[m], out[m]) || m.of.queued != 0 {
-			t.Errorf("message %d: %d bytes in, %d out, %d left", i, len(in[m]), len(out[m]), m.of.queued)
-		}
-	}
-	if q.front != nil || q.frees == 0 || q.frees > keepBlocks {
-		t.Errorf("%d blocks are free", q.frees)
-	}
-}
-
-// BenchmarkPiece is what a piece of a body costs the one who hands it over, and
-// what it costs to take it out of the queue again; without the disk.
+// BenchmarkPiece is what a piece of a body costs the one who hands it over, and what it costs to take it out of the queue
+// again; without the disk.
 func BenchmarkPiece(b *testing.B) {
 	for _, size := range []int{200, 32 << 10} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			d := newDir(&folder{}, Config{})
+			d, _ := stalled(b, Config{Dir: filepath.Join(b.TempDir(), "d")})
 			e := post(d)
-			piece := make([]byte, size)
+			p := make([]byte, size)
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				e.Request(piece)
+				e.Request(p)
 				for d.queue.used > 64<<10 {
-					_, p := d.queue.next()
-					d.queue.done(len(p))
+					next := <-d.pieces
+					next.isText = true
+					d.release(next.message, next.data)
 				}
 			}
 			if d.Lost() > 0 {
@@ -717,10 +807,7 @@ func BenchmarkPiece(b *testing.B) {
 // drain waits until the writer has followed.
 func drain(d *Dir) {
 	for {
-		d.queue.mu.Lock()
-		used := d.queue.used
-		d.queue.mu.Unlock()
-		if used == 0 {
+		if len(d.pieces) == 0 {
 			return
 		}
 		runtime.Gosched()
@@ -730,9 +817,12 @@ func drain(d *Dir) {
 // await waits until a message is a file.
 func await(d *Dir, m *message) error {
 	for end := time.Now().Add(patience); ; runtime.Gosched() {
-		_, err := d.folder.root.Stat(m.id().String())
-		if err == nil || time.Now().After(end) {
+		all, err := d.files.List()
+		if err != nil || slices.ContainsFunc(all, func(e fs.DirEntry) bool { return e.Name() == m.id.String() }) {
 			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("waited in vain for %s", m.id)
 		}
 	}
 }

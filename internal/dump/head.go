@@ -2,145 +2,104 @@ package dump
 
 import (
 	"bytes"
-	"strconv"
-	"strings"
+	"encoding/json"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// appendRequestHead appends everything that stands before the value of body.
-func appendRequestHead(b, method, target []byte, fields []http1.Field) []byte {
-	b = appendString(append(b, "{\n  \"method\": "...), method)
-	b = appendString(append(b, ",\n  \"url\": "...), target)
-	return appendFields(b, fields, false)
+// head is what comes before the body of a message.
+type head struct {
+	Method  string  `json:"method,omitempty"`
+	URL     string  `json:"url,omitempty"`
+	Status  int     `json:"status,omitempty"`
+	Headers []field `json:"headers"`
 }
 
-func appendAnswerHead(b []byte, status int, fields []http1.Field) []byte {
-	b = strconv.AppendInt(append(b, "{\n  \"status\": "...), int64(status), 10)
-	return appendFields(b, fields, true)
+type field struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
-func appendFields(b []byte, fields []http1.Field, lower bool) []byte {
-	b = append(b, ",\n  \"headers\": ["...)
-	for i, f := range fields {
-		if i > 0 {
-			b = append(b, ',')
+func requestHead(method, target []byte, fields []http1.Field) []byte {
+	return head{Method: text(method), URL: text(target), Headers: shown(fields, bytes.Clone)}.render()
+}
+
+func responseHead(status int, fields []http1.Field) []byte {
+	return head{Status: status, Headers: shown(fields, bytes.ToLower)}.render()
+}
+
+// render returns everything that comes before the value of body.
+func (h head) render() []byte {
+	return append(bytes.TrimSuffix(encode(h, "  "), []byte("\n}")), ",\n  \"body\": "...)
+}
+
+// shown returns the fields as they may be shown.
+func shown(fields []http1.Field, name func([]byte) []byte) []field {
+	all := make([]field, 0, len(fields))
+	for _, f := range fields {
+		value := "[REDACTED]"
+		if !redact(f) {
+			value = text(f.Value)
 		}
-		b = append(b, "\n    {\n      \"name\": "...)
-		start := len(b)
-		b = appendString(b, f.Name)
-		if lower {
-			toLower(b[start:]) // a name is a token, in which nothing is escaped
-		}
-		b = append(b, ",\n      \"value\": "...)
-		if redact(f) {
-			b = append(b, `"[REDACTED]"`...)
-		} else {
-			b = appendString(b, f.Value)
-		}
-		b = append(b, "\n    }"...)
+		all = append(all, field{text(name(f.Name)), value})
 	}
-	if len(fields) > 0 {
-		b = append(b, "\n  "...)
-	}
-	return append(b, "],\n  \"body\": "...)
+	return all
 }
 
-func toLower(p []byte) {
-	for i, c := range p {
-		if c >= 'A' && c <= 'Z' {
-			p[i] = c | 0x20
-		}
+// text returns b with U+FFFD for each byte that is not UTF-8.
+func text(b []byte) string {
+	if utf8.Valid(b) {
+		return string(b)
 	}
+	return string([]rune(string(b)))
 }
 
-func appendString(b, text []byte) []byte {
-	b, _ = appendText(append(b, '"'), text, true)
-	return append(b, '"')
+// encode returns v as JSON, in which only what must be escaped is.
+func encode(v any, indent string) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	if e.Encode(v) != nil {
+		return nil // a bug: what we encode are strings and numbers
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// appendText appends text as the inside of a JSON string, with U+FFFD for each
-// byte that is not UTF-8. Unless it is the last, a rune that is incomplete at
-// its end is left out; used is how much was not.
-func appendText(b, text []byte, last bool) (quoted []byte, used int) {
-	for used < len(text) {
-		if c := text[used]; c < utf8.RuneSelf {
-			b = appendASCII(b, c)
-			used++
-			continue
-		}
-		if !last && !utf8.FullRune(text[used:]) {
-			break
-		}
-		r, n := utf8.DecodeRune(text[used:])
-		b = utf8.AppendRune(b, r)
-		used += n
-	}
-	return b, used
+// quote returns the inside of a JSON string.
+func quote(b []byte) []byte {
+	quoted := encode(text(b), "")
+	return quoted[1 : len(quoted)-1]
 }
 
-func appendASCII(b []byte, c byte) []byte {
-	switch {
-	case c == '"' || c == '\\':
-		return append(b, '\\', c)
-	case c >= ' ':
-		return append(b, c)
-	}
-	if i := strings.IndexByte("\b\t\n\f\r", c); i >= 0 {
-		return append(b, '\\', "btnfr"[i])
-	}
-	const digits = "0123456789abcdef"
-	return append(b, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
-}
-
-// redact tells whether a header's value may be a credential: it is redacted
+// redact reports whether a header's value may be a credential. It is redacted
 //
-//  1. if the name contains, anywhere and in any case, cookie, secret, password,
-//     passwd, passphrase, credential, bearer or jwt;
-//  2. if a part of the name, between characters that are no letters and digits,
-//     and without digits at its end, ends with key, keys or token, or contains
-//     auth, except in author, authors, authored and authority;
+//  1. if the name contains, anywhere and in any case, cookie, secret, password, passwd, passphrase, credential, bearer or
+//     jwt;
+//  2. if a part of the name, between characters that are no letters and digits, and without digits at its end, ends with
+//     key, keys or token, or contains auth, except in author, authors, authored and authority;
 //  3. if the value begins with Bearer or Basic, whatever the name.
 //
-// So x-ratelimit-remaining-tokens, a count, is kept. Idempotency-Key is not: a
-// rule without exceptions is one that can be relied upon.
+// So x-ratelimit-remaining-tokens, a count, is kept. Idempotency-Key is not: a rule without exceptions is one that can be
+// relied upon.
 func redact(f http1.Field) bool {
-	return redactName(f.Name) || hasScheme(f.Value, "bearer") || hasScheme(f.Value, "basic")
-}
-
-var anywhere = [...][]byte{
-	[]byte("cookie"), []byte("secret"), []byte("password"), []byte("passwd"),
-	[]byte("passphrase"), []byte("credential"), []byte("bearer"), []byte("jwt"),
-}
-
-func redactName(name []byte) bool {
-	var space [64]byte
-	lower := append(space[:0], name...)
-	toLower(lower)
+	name := bytes.ToLower(f.Name)
 	for _, word := range anywhere {
-		if bytes.Contains(lower, word) {
+		if bytes.Contains(name, []byte(word)) {
 			return true
 		}
 	}
-	for len(lower) > 0 {
-		end := 0
-		for end < len(lower) && isLetterOrDigit(lower[end]) {
-			end++
-		}
-		if redactPart(lower[:end]) {
-			return true
-		}
-		lower = lower[min(end+1, len(lower)):]
-	}
-	return false
+	return slices.ContainsFunc(bytes.FieldsFunc(name, isSeparator), redactPart) || hasScheme(f.Value, "bearer") || hasScheme(f.Value, "basic")
 }
 
-func isLetterOrDigit(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
+var anywhere = []string{"cookie", "secret", "password", "passwd", "passphrase", "credential", "bearer", "jwt"}
+
+func isSeparator(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }
 
 func redactPart(part []byte) bool {
-	part = bytes.TrimRight(part, "0123456789")
-	switch string(part) {
+	switch part = bytes.TrimRight(part, "0123456789"); string(part) {
 	case "author", "authors", "authored", "authority":
 		return false
 	}

@@ -92,7 +92,7 @@ func wantRedacted(t *testing.T, name, value string, want bool) {
 	if got := redact(fields[0]); got != want {
 		t.Errorf("%s: %s: redacted %t, want %t", name, value, got, want)
 	}
-	for _, head := range [][]byte{appendRequestHead(nil, nil, nil, fields), appendAnswerHead(nil, 200, fields)} {
+	for _, head := range [][]byte{requestHead(nil, nil, fields), responseHead(200, fields)} {
 		if bytes.Contains(head, []byte(`"[REDACTED]"`)) != want {
 			t.Errorf("%s: in the head: %s", name, head)
 		}
@@ -108,18 +108,18 @@ func TestRedactLongName(t *testing.T) {
 	wantRedacted(t, string(name)+"key", "v", true)
 }
 
-// FuzzText: whatever the bytes and wherever they are split, the string is what
-// Go makes of them.
+// FuzzText: whatever the bytes and wherever they are split, the string is what Go makes of them.
 func FuzzText(f *testing.F) {
 	f.Add([]byte("plain \" \\ \x00\x1f\x7f\b\t\n\f\r"), 3)
 	f.Add([]byte("grüße 世界 😀 \xff\xc3 \xe2\x82 \xed\xa0\x80 \xf0\x9f\x98"), 7)
 	f.Fuzz(func(t *testing.T, text []byte, at int) {
 		at = max(0, min(at, len(text)))
-		quoted, used := appendText([]byte{'"'}, text[:at], false)
+		used := wholeRunes(text[:at])
 		if used > at || used < at-3 {
 			t.Fatalf("used %d of %d", used, at)
 		}
-		quoted, _ = appendText(quoted, text[used:], true)
+		quoted := append([]byte{'"'}, quote(text[:used])...)
+		quoted = append(quoted, quote(text[used:])...)
 		var got string
 		if err := json.Unmarshal(append(quoted, '"'), &got); err != nil {
 			t.Fatal(err)

@@ -8,30 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// indent runs an indenter over text, split at every multiple of step.
-func indent(text []byte, step int) ([]byte, error) {
-	var out []byte
-	s := newSink(make([]byte, 0, 16), func(p []byte, _ int64) error {
-		out = append(out, p...)
-		return nil
-	})
-	j := indenter{out: s}
-	for len(text) > 0 {
-		n := min(step, len(text))
-		if err := j.write(text[:n]); err != nil {
-			return nil, err
-		}
-		text = text[n:]
-	}
-	if err := j.close(); err != nil {
-		return nil, err
-	}
-	return out, s.flush()
-}
-
 func TestIndent(t *testing.T) {
-	is := func(text string) { t.Helper(); checkIndent(t, []byte(text), 1, true) }
-	not := func(text string) { t.Helper(); checkIndent(t, []byte(text), 1, false) }
+	is := func(text string) { t.Helper(); checkIndent(t, []byte(text), true) }
+	not := func(text string) { t.Helper(); checkIndent(t, []byte(text), false) }
 
 	is(`{}`)
 	is(` [ ] `)
@@ -42,8 +21,9 @@ func TestIndent(t *testing.T) {
 	is(`10`)
 	is(`[0,-0,1.50,1e3,1E+03,-1.0e-400,123456789012345678901234567890]`)
 	is(`[true,false,null]`)
-	is(strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth))
-	is(strings.Repeat(`{"a":`, maxDepth) + "1" + strings.Repeat("}", maxDepth))
+	long := `"` + strings.Repeat("a", 10_000) + `"` // to leave room for the indentation
+	is(strings.Repeat("[", maxDepth) + long + strings.Repeat("]", maxDepth))
+	is(strings.Repeat(`{"a":`, maxDepth) + long + strings.Repeat("}", maxDepth))
 
 	not(``)
 	not(` `)
@@ -88,37 +68,54 @@ func TestIndent(t *testing.T) {
 	not("\"\xe2\x82\"")
 	not("\ufeff{}")
 	not("event: x\ndata: {}\n\n")
-	not(strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1))
+	not(strings.Repeat("[", maxDepth+1) + long + strings.Repeat("]", maxDepth+1))
+	not(strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth)) // it would grow too much
+	not(strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000))
 }
 
-// checkIndent holds the indenter to encoding/json.
-func checkIndent(t *testing.T, text []byte, step int, want bool) {
+// checkIndent checks whether text stands in a dump as JSON, and that no more is allocated for that than is needed.
+func checkIndent(t *testing.T, text []byte, want bool) {
 	t.Helper()
-	got, err := indent(text, step)
-	if (err == nil) != want {
-		t.Fatalf("%q: %v", text, err)
+	got, ok := indent(text)
+	if ok != want {
+		t.Fatalf("%q: %t", text, ok)
 	}
-	if err != nil {
+	if !ok {
 		return
 	}
-	var oracle bytes.Buffer
+	var oracle, before, after bytes.Buffer
 	if err := json.Indent(&oracle, bytes.TrimSpace(text), "  ", "  "); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, oracle.Bytes()) {
 		t.Errorf("%q:\n%s\nwant:\n%s", text, got, &oracle)
 	}
+	if json.Compact(&before, text) != nil || json.Compact(&after, got) != nil || !bytes.Equal(before.Bytes(), after.Bytes()) {
+		t.Errorf("%q became another value: %s", text, got)
+	}
+	if d, size := measure(bytes.TrimSpace(text)); d != depth(text) || size < len(got) || size > 8*len(text)+4096 {
+		t.Errorf("%q: depth %d, want %d; %d bytes, measured as %d", text, d, depth(text), len(got), size)
+	}
 }
 
-// FuzzIndent: an indenter takes what encoding/json takes, if it is UTF-8 and not
-// nested too deep, and makes the same of it, wherever it is split.
+// FuzzIndent: what stands in a dump as JSON is what encoding/json takes, if it is UTF-8, not nested too deep, and does not
+// grow too much.
 func FuzzIndent(f *testing.F) {
-	f.Add([]byte(`{"model":"gpt","input":[{"a":1.50e+3,"b":"\u00e9é\ud800"}],"x":[[],{}]}`), 3)
-	f.Add([]byte(" [true , false,null,-0.1E-2] "), 1)
-	f.Add([]byte("\"\xe2\x82\xac\xff\""), 2)
-	f.Fuzz(func(t *testing.T, text []byte, step int) {
-		want := json.Valid(text) && utf8.Valid(text) && depth(text) <= maxDepth
-		checkIndent(t, text, max(1, step), want)
+	f.Add([]byte(`{"model":"gpt","input":[{"a":1.50e+3,"b":"\u00e9é\ud800"}],"x":[[],{}]}`))
+	f.Add([]byte(" [true , false,null,-0.1E-2] "))
+	f.Add([]byte("\"\xe2\x82\xac\xff\""))
+	f.Add([]byte(strings.Repeat("[", 100) + strings.Repeat("1,", 1000) + "1" + strings.Repeat("]", 100)))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		valid := json.Valid(text) && utf8.Valid(text)
+		if !valid || depth(text) > maxDepth || len(text) < 100 {
+			checkIndent(t, text, valid && depth(text) <= maxDepth)
+			return
+		}
+		if _, size := measure(bytes.TrimSpace(text)); size > maxGrowth*len(bytes.TrimSpace(text))+4096 {
+			checkIndent(t, text, false)
+			return
+		}
+		checkIndent(t, text, true)
 	})
 }
 

@@ -1,130 +1,113 @@
 package dump
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 )
 
 // id is what makes the name of a dump.
 type id struct {
-	time     int64 // of the request, in Unix milliseconds
-	sequence int64
-	isAnswer bool
+	time       int64 // of the request, in Unix milliseconds
+	sequence   int64
+	isResponse bool
 }
 
-// String is the name of the file.
+// String returns the name of the file.
 func (i id) String() string {
 	kind := "request"
-	if i.isAnswer {
+	if i.isResponse {
 		kind = "response"
 	}
 	return fmt.Sprintf("%06d-%d-%s.json", i.sequence, i.time, kind)
 }
 
-// What is unfinished has a name of its own, which no tool takes for a dump.
-func (i id) raw() string  { return "." + i.String() + ".raw" }
+// part returns the name of the file while it is unfinished, which no tool takes for a dump.
 func (i id) part() string { return "." + i.String() + ".part" }
 
 // parseID is for names that String returns, and for no others.
-func parseID(name string) (id, bool) {
-	sequence, rest, _ := strings.Cut(name, "-")
-	time, kind, _ := strings.Cut(rest, "-")
-	var i id
-	var err1, err2 error
-	i.sequence, err1 = strconv.ParseInt(sequence, 10, 64)
-	i.time, err2 = strconv.ParseInt(time, 10, 64)
-	i.isAnswer = kind == "response.json"
-	return i, err1 == nil && err2 == nil && i.sequence > 0 && i.String() == name
+func parseID(name string) (i id, ok bool) {
+	_, err := fmt.Sscanf(name, "%d-%d-", &i.sequence, &i.time)
+	i.isResponse = strings.HasSuffix(name, "-response.json")
+	return i, err == nil && i.sequence > 0 && i.String() == name
 }
 
-// isLeftover tells whether a name is that of an unfinished dump.
+// leftover is the name of an unfinished dump; .raw is an earlier version's.
+var leftover = regexp.MustCompile(`^\.(.*)\.(?:part|raw)$`)
+
 func isLeftover(name string) bool {
-	inner, hidden := strings.CutPrefix(name, ".")
-	dump, raw := strings.CutSuffix(inner, ".raw")
-	if !raw {
-		dump = strings.TrimSuffix(inner, ".part")
+	parts := leftover.FindStringSubmatch(name)
+	if parts == nil {
+		return false
 	}
-	_, ours := parseID(dump)
-	return hidden && ours && dump != inner
+	_, ours := parseID(parts[1])
+	return ours
 }
 
-var errFull = errors.New("it needs more room than the folder's limit leaves")
+var errFull = errors.New("it needs more room than the directory's limit leaves")
+
+// earlier is the user of the dumps of earlier runs, whose users are not known.
+const earlier = -1
 
 // shelf keeps what the dumps take within the limit.
 type shelf struct {
-	root *os.Root
-	max  int64
-
-	mu    sync.Mutex
-	used  int64
-	files []stored // finished ones, the oldest first
+	files      *safefile.Dir
+	unfinished share           // of the limit
+	finished   []stored        // the oldest first
+	sizes      map[int64]int64 // of what each user has of these
+	used       int64           // of the limit, by all
 }
 
-// stored is a finished dump and what it takes.
+// stored is a finished dump, and what it takes.
 type stored struct {
 	id
-	size int64
+	user, size int64
 }
 
-// blocks is what a file of so many bytes takes.
+// blocks returns what a file of so many bytes takes.
 func blocks(size int64) int64 { return (size + 4095) &^ 4095 }
 
 // load finds the dumps of earlier runs, and removes unfinished ones.
-func (s *shelf) load(dir *os.File) error {
-	for {
-		entries, err := dir.ReadDir(512)
-		for _, e := range entries {
-			if err := s.loadOne(e); err != nil {
-				return err
-			}
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
+func (s *shelf) load() error {
+	entries, err := s.files.List()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := s.loadOne(e); err != nil {
 			return err
 		}
 	}
-	slices.SortFunc(s.files, func(a, b stored) int {
-		if a.time != b.time {
-			return int(max(-1, min(a.time-b.time, 1)))
-		}
-		return int(max(-1, min(a.sequence-b.sequence, 1)))
+	slices.SortFunc(s.finished, func(a, b stored) int {
+		return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.sequence, b.sequence))
 	})
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	return s.makeRoom()
 }
 
 func (s *shelf) loadOne(e fs.DirEntry) error {
-	if !e.Type().IsRegular() {
+	name, ours := parseID(e.Name())
+	switch {
+	case !e.Type().IsRegular():
 		return nil
-	}
-	if isLeftover(e.Name()) {
-		return gone(s.root.Remove(e.Name()))
-	}
-	id, ours := parseID(e.Name())
-	if !ours {
+	case isLeftover(e.Name()):
+		return gone(s.files.Remove(e.Name()))
+	case !ours:
 		return nil
 	}
 	info, err := e.Info()
-	if err != nil {
-		return gone(err)
+	if err == nil {
+		s.add(stored{name, earlier, blocks(info.Size())})
 	}
-	size := blocks(info.Size())
-	s.used += size
-	s.files = append(s.files, stored{id, size})
-	return nil
+	return gone(err)
 }
 
-// gone forgives that a file was removed by somebody else.
+// gone forgives that a file was removed by another program.
 func gone(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -132,44 +115,59 @@ func gone(err error) error {
 	return err
 }
 
-// take takes n bytes, and removes the oldest dumps for it. After an error none
-// are taken.
-func (s *shelf) take(n int64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *shelf) add(f stored) {
+	s.finished = append(s.finished, f)
+	s.sizes[f.user] += f.size
+	s.used += f.size
+}
+
+// take takes n bytes for an unfinished dump, and removes finished ones for it. After an error none are taken.
+func (s *shelf) take(user uint32, n int64) error {
+	if !s.unfinished.take(user, n) {
+		return errFull
+	}
 	s.used += n
 	err := s.makeRoom()
-	if err == nil && s.used > s.max {
-		err = errFull
-	}
 	if err != nil {
-		s.used -= n
+		s.give(user, n)
 	}
 	return err
 }
 
+// give gives n bytes back.
+func (s *shelf) give(user uint32, n int64) {
+	s.unfinished.give(user, n)
+	s.used -= n
+}
+
+// makeRoom removes finished dumps until the rest is within the limit. There is always one to remove, since unfinished ones
+// take less than the limit.
 func (s *shelf) makeRoom() error {
-	for s.used > s.max && len(s.files) > 0 {
-		oldest := s.files[0]
-		s.files = s.files[1:] // append moves what is left when it runs out of room
-		if err := gone(s.root.Remove(oldest.String())); err != nil {
-			return fmt.Errorf("cannot remove the oldest dump %s: %w", oldest, err)
+	for s.used > s.unfinished.max {
+		user := s.largest()
+		i := slices.IndexFunc(s.finished, func(f stored) bool { return f.user == user })
+		f := s.finished[i]
+		if err := gone(s.files.Remove(f.String())); err != nil {
+			return fmt.Errorf("cannot remove the oldest dump %s: %w", f, err)
 		}
-		s.used -= oldest.size
+		s.finished = slices.Delete(s.finished, i, i+1)
+		s.used -= f.size
+		if s.sizes[user] -= f.size; s.sizes[user] == 0 {
+			delete(s.sizes, user)
+		}
 	}
 	return nil
 }
 
-// give gives n bytes back.
-func (s *shelf) give(n int64) {
-	s.mu.Lock()
-	s.used -= n
-	s.mu.Unlock()
-}
-
-// keep adds a finished dump, for which size bytes were taken.
-func (s *shelf) keep(i id, size int64) {
-	s.mu.Lock()
-	s.files = append(s.files, stored{i, size})
-	s.mu.Unlock()
+// largest returns the user who has most, or earlier, which goes first.
+func (s *shelf) largest() (user int64) {
+	if s.sizes[earlier] > 0 {
+		return earlier
+	}
+	for u, size := range s.sizes {
+		if size > s.sizes[user] {
+			user = u
+		}
+	}
+	return user
 }

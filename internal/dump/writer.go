@@ -1,122 +1,161 @@
 package dump
 
 import (
+	"bytes"
 	"errors"
-	"os"
+	"unicode/utf8"
 )
 
-// maxOpen is how many files the writer keeps open, one for each message that
-// has begun: the descriptors are the clients' first of all.
-const maxOpen = 512
-
-var errMany = errors.New("too many exchanges are under way")
-
-// write puts what is in the queue into files as it comes: the beginning of the
-// dump, and the body as it is.
+// write is the goroutine that puts what comes into files.
 func (d *Dir) write() {
-	defer close(d.complete)
-	for {
-		m, piece := d.queue.next()
-		switch {
-		case m == nil:
-			d.finishOpen()
-			return
-		case len(piece) == 0:
-			d.finish(m)
-		default:
-			d.store(m, piece)
+	defer close(d.idle)
+	for p := range d.pieces {
+		m := p.message
+		if !m.failed {
+			if err := m.take(p.data); err != nil {
+				m.fail(err)
+			}
 		}
-		d.queue.done(len(piece))
+		d.release(m, p.data)
 	}
 }
 
-// store writes a piece. After an error the message is given up.
-func (d *Dir) store(m *message, piece []byte) {
-	if m.failed {
-		return
+// release takes a piece out of the queue: what of its message is held stays there, in bytes.
+func (d *Dir) release(m *message, p []byte) {
+	n, last := int64(pieceCost), p == nil
+	if m.held += int64(len(p)); last || m.isText || m.failed {
+		n, m.held = n+m.held, 0
 	}
-	err := d.openRaw(m)
-	if err == nil {
-		err = d.grow(m, int64(len(piece)))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if last {
+		n -= pieceCost
+		d.open.give(m.user, 1)
+		delete(d.unfinished, m)
 	}
-	if err == nil {
-		_, err = m.file.Write(piece)
-	}
-	if err != nil {
-		d.fail(m, err)
+	d.queue.give(m.user, n)
+	m.queued -= n
+	if cap(p) > 0 && cap(p) <= maxSpare && len(d.spare) < maxSpares {
+		d.spare = append(d.spare, p[:0])
 	}
 }
 
-func (d *Dir) openRaw(m *message) (err error) {
+// take takes the next piece. A body is held for as long as it may become JSON, and else written at once.
+func (m *message) take(p []byte) error {
 	switch {
-	case m.file != nil:
-	case len(d.open) >= maxOpen:
-		return errMany
-	default:
-		if m.file, err = d.create(m.id().raw()); err == nil {
-			d.open[m] = true
-		}
+	case p == nil:
+		return m.finish()
+	case m.head == nil:
+		m.head = bytes.Clone(p)
+		return nil
+	case m.isText:
+		return m.writeText(p, false)
 	}
-	return err
+	m.body = append(m.body, p...)
+	if len(m.body) <= maxJSON && mayBeJSON(m.body[0]) {
+		return nil
+	}
+	return m.toText(false)
 }
 
-// create makes a file that was not there.
-func (d *Dir) create(name string) (*os.File, error) {
-	return d.folder.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// toText writes what is held of the body as the beginning of a string.
+func (m *message) toText(last bool) error {
+	p := m.body
+	m.isText, m.body = true, nil
+	if err := m.write(append(m.head, '"')); err != nil {
+		return err
+	}
+	return m.writeText(p, last)
 }
 
-// grow takes room for n bytes more.
-func (d *Dir) grow(m *message, n int64) error {
-	need := blocks(m.size+n) - m.charged
-	if need > 0 {
-		if err := d.shelf.take(need); err != nil {
+// writeText writes a piece of a string: in steps, to bound what it is quoted into. The beginning of a character is held.
+func (m *message) writeText(p []byte, last bool) error {
+	if len(m.body) > 0 {
+		p = append(m.body, p...)
+	}
+	end := len(p)
+	if !last {
+		end = wholeRunes(p)
+	}
+	m.body = bytes.Clone(p[end:])
+	const step = 32 << 10
+	for p = p[:end]; len(p) > 0; {
+		n := len(p)
+		if n > step {
+			n = wholeRunes(p[:step])
+		}
+		if err := m.write(quote(p[:n])); err != nil {
 			return err
 		}
-		m.charged += need
+		p = p[n:]
 	}
-	m.size += n
 	return nil
 }
 
-// finish hands a message on to the composer. It waits when that is far behind;
-// then the queue fills up.
-func (d *Dir) finish(m *message) {
-	if m.failed {
-		return
+// wholeRunes returns the length of p without the incomplete character at its end.
+func wholeRunes(p []byte) int {
+	for n := len(p) - 1; n >= max(0, len(p)-utf8.UTFMax); n-- {
+		if utf8.RuneStart(p[n]) && !utf8.FullRune(p[n:]) {
+			return n
+		}
 	}
-	delete(d.open, m)
-	if err := m.file.Close(); err != nil {
-		d.fail(m, err)
-		return
-	}
-	d.complete <- m
+	return len(p)
 }
 
-// finishOpen ends, at the end of it all, what the callers did not.
-func (d *Dir) finishOpen() {
-	for m := range d.open {
-		d.queue.mu.Lock()
-		m.short = true
-		d.queue.mu.Unlock()
-		d.finish(m)
+// write writes to the file, if there is room.
+func (m *message) write(p []byte) (err error) {
+	if m.file == nil {
+		if m.file, err = m.dir.files.Create(m.id.part()); err != nil {
+			return err
+		}
 	}
+	if need := blocks(m.size+int64(len(p))) - m.taken; need > 0 {
+		if err := m.dir.shelf.take(m.user, need); err != nil {
+			return err
+		}
+		m.taken += need
+	}
+	m.size += int64(len(p))
+	_, err = m.file.Write(p)
+	return err
 }
 
-// fail gives a message up.
-func (d *Dir) fail(m *message, err error) {
-	m.failed = true
-	d.queue.giveUp(m)
+// finish writes the end of the body and of the file, and gives that its name.
+func (m *message) finish() error {
+	end := []byte{'"'}
+	if m.isText {
+		if err := m.writeText(nil, true); err != nil {
+			return err
+		}
+	} else if text, ok := indent(m.body); ok {
+		end = append(m.head, text...)
+	} else if err := m.toText(true); err != nil {
+		return err
+	}
+	m.dir.mu.Lock()
+	if m.short {
+		end = append(end, ",\n  \"truncated\": true"...)
+	}
+	m.dir.mu.Unlock()
+	err := m.write(append(end, "\n}\n"...))
+	if err = errors.Join(err, m.file.Close()); err == nil {
+		err = m.dir.files.Rename(m.id.part(), m.id.String())
+	}
+	if err == nil {
+		m.dir.shelf.give(m.user, m.taken)
+		m.dir.shelf.add(stored{m.id, int64(m.user), m.taken})
+	}
+	m.body = nil
+	return err
+}
+
+// fail gives a message up. A file that cannot be removed is left to the next Open.
+func (m *message) fail(err error) {
+	m.failed, m.body = true, nil
 	if m.file != nil {
-		m.file.Close()
-		delete(d.open, m)
-		d.dropRaw(m)
+		m.file.Close() // again, perhaps
+		m.dir.files.Remove(m.id.part())
 	}
-	d.lose(m, err)
-}
-
-// dropRaw removes what the writer has written. A file that cannot be removed is
-// left to the next Open.
-func (d *Dir) dropRaw(m *message) {
-	d.folder.root.Remove(m.id().raw())
-	d.shelf.give(m.charged)
+	m.dir.shelf.give(m.user, m.taken)
+	m.dir.lose(m, err)
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
@@ -50,6 +51,7 @@ type setup struct {
 	routes   []string
 	usage    bool // to be read for records
 	readOn   proxy.ReadOn
+	dump     *dump.Dir
 	observer audit.Observer
 }
 
@@ -84,7 +86,7 @@ func start(t testing.TB, options ...func(*setup)) *stack {
 
 func (s *stack) serve(cfg setup) {
 	open := must(proxy.Open(cfg.routes, s.client.Path(), s.client.Room()))
-	pc := proxy.Config{Upstream: s.client, Open: open, ReadUsage: cfg.usage, ReadOn: cfg.readOn, Log: s.logOf}
+	pc := proxy.Config{Upstream: s.client, Open: open, ReadUsage: cfg.usage, ReadOn: cfg.readOn, Dump: cfg.dump, Log: s.logOf}
 	if cfg.upstream != nil {
 		pc.Upstream = cfg.upstream
 	}

@@ -163,7 +163,7 @@ func (p *Proxy) forward(ctx context.Context, r *Request, a Answer, w way, bill *
 	out := &outgoing{fields: takeFields(), answer: a}
 	defer out.giveFields()
 	out.Request = upstream.Request{Method: w.method(), Target: w.target, Length: r.Head.Length, Sent: out.headSent}
-	r.Body = bill.tap(p.cfg.Dump.Begin(r.Head.Method, r.Head.Target, r.Head.Fields), bill.watch(r.Body), r.Head.Length)
+	r.Body = bill.tap(p.cfg.Dump.Begin(bill.dumpUser(), r.Head.Method, r.Head.Target, r.Head.Fields), bill.watch(r.Body), r.Head.Length)
 	*out.fields = bill.askPlain(requestFields(*out.fields, r.Head.Fields))
 	out.Fields = *out.fields
 	buf, err := readStart(&out.Request, r)

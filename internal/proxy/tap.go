@@ -2,11 +2,20 @@ package proxy
 
 import (
 	"io"
+	"math"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
+
+// dumpUser is whose share of the dumps' room the exchange takes.
+func (b *bill) dumpUser() uint32 {
+	if b.visitor == nil || !b.visitor.Caller().Known {
+		return math.MaxUint32 // no user's uid
+	}
+	return b.visitor.Caller().UID
+}
 
 // tap lets d, which may be nil, see the request that passes, whose body is
 // length bytes long.
