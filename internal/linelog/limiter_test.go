@@ -2,6 +2,7 @@ package linelog
 
 import (
 	"maps"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,12 +11,17 @@ import (
 // limited is a limiter, and what it has reported.
 type limited struct {
 	*Limiter
+	news     sync.Mutex
 	reported map[int64]int64
 }
 
 func newLimited() *limited {
 	l := &limited{reported: map[int64]int64{}}
-	l.Limiter = NewLimiter(func(uid, n int64) { l.reported[uid] += n })
+	l.Limiter = NewLimiter(func(uid, n int64) {
+		l.news.Lock()
+		defer l.news.Unlock()
+		l.reported[uid] += n
+	})
 	return l
 }
 
@@ -33,9 +39,23 @@ func (l *limited) many(uid int64, n int) (allowed int) {
 func (l *limited) next() map[int64]int64 {
 	time.Sleep(time.Second)
 	synctest.Wait()
+	return l.take()
+}
+
+// take returns what was reported since it was last called.
+func (l *limited) take() map[int64]int64 {
+	l.news.Lock()
+	defer l.news.Unlock()
 	got := l.reported
 	l.reported = map[int64]int64{}
 	return got
+}
+
+// remembered is the number of users whom the limiter remembers.
+func (l *limited) remembered() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.users)
 }
 
 func TestLimiter(t *testing.T) {
@@ -63,14 +83,14 @@ func TestLimiter(t *testing.T) {
 		}
 		time.Sleep(burst / perSecond * time.Second)
 		synctest.Wait()
-		if len(l.users) != 0 || len(l.reported) != 0 {
-			t.Errorf("%d users are remembered; reported %v", len(l.users), l.reported)
+		if got := l.take(); l.remembered() != 0 || len(got) != 0 {
+			t.Errorf("%d users are remembered; reported %v", l.remembered(), got)
 		}
 		if got := l.many(1, 1000); got != burst {
 			t.Errorf("%d lines allowed after a while", got)
 		}
 		l.Flush()
-		if got := l.reported; !maps.Equal(got, map[int64]int64{1: 1000 - burst}) {
+		if got := l.take(); !maps.Equal(got, map[int64]int64{1: 1000 - burst}) {
 			t.Errorf("reported at the end %v", got)
 		}
 		time.Sleep(time.Minute) // no timer is left
@@ -85,15 +105,16 @@ func TestLimiterOfManyUsers(t *testing.T) {
 		for uid := range int64(60_000) {
 			allowed += l.many(uid, 3)
 		}
-		if want := maxUsers*3 + burst; allowed != want || len(l.users) != maxUsers+1 {
-			t.Errorf("%d lines allowed, want %d; %d users remembered", allowed, want, len(l.users))
+		if want := maxUsers*3 + burst; allowed != want || l.remembered() != maxUsers+1 {
+			t.Errorf("%d lines allowed, want %d; %d users remembered", allowed, want, l.remembered())
 		}
 		if got := l.next(); got[Others] != (60_000-maxUsers)*3-burst || len(got) != 1 {
 			t.Errorf("reported %v", got)
 		}
 		time.Sleep(time.Minute)
-		if len(l.users) != 0 {
-			t.Errorf("%d users are remembered", len(l.users))
+		synctest.Wait()
+		if l.remembered() != 0 {
+			t.Errorf("%d users are remembered", l.remembered())
 		}
 	})
 }
