@@ -31,6 +31,7 @@ var helperPrograms = map[string]func(){
 	"no-memfd-secret": noMemfdSecret,
 	"peep":            peep,
 	"failed-start":    failedStart,
+	"flooder":         flooder,
 }
 
 // systemCommands look at the proxy through the kernel's eyes.
@@ -46,6 +47,7 @@ var systemCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"plant":     positive((*world).cmdPlant),
 	"mode":      positive((*world).cmdMode),
 	"heads":     positive((*world).cmdHeads),
+	"flooded":   positive((*world).cmdFlooded),
 }
 
 func asNobody(cmd *exec.Cmd) {

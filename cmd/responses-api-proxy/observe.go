@@ -100,6 +100,7 @@ func (s *service) metricsValues() []metrics.Value {
 	values := []metrics.Value{
 		{Name: metrics.Connections, Help: "Connections of clients that are open.", Read: func() float64 { return float64(s.engine.Connections()) }},
 		counter(metrics.AcceptFailures, "Connections of clients that could not be accepted.", s.engine.AcceptFailures),
+		counter(metrics.Resets, "Connections of clients that were reset because too many are open, of one user or of all.", s.engine.Resets),
 		counter(metrics.LookupFailures, "Connections that were refused because the kernel did not say whose they are.", s.gate.Unknown),
 		dials("connected", func(u upstream.Stats) int64 { return u.Connected }),
 		dials("unreachable", func(u upstream.Stats) int64 { return u.Unreachable }),

@@ -225,11 +225,24 @@ func (s *service) openEngine() (err error) {
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end
 	}
-	if s.engine, err = front.New(front.Config{Proxy: proxy.New(cfg), Gate: s.gate, Log: s.errs.line}); err != nil {
+	if s.engine, err = front.New(front.Config{Proxy: proxy.New(cfg), Gate: s.gate, MaxConnections: s.maxConnections(), Log: s.errs.line}); err != nil {
 		return err
 	}
 	s.closers.add(s.engine.Close)
 	return nil
+}
+
+// maxConnections is how many clients may be connected, so that descriptors never
+// run out: a client may need one for itself and one for its connection to the
+// upstream, where 256 more may idle; 64 are for everything else, and dumps keep
+// up to 512 files open. A quarter is for clients at least.
+func (s *service) maxConnections() int {
+	n := openFiles()
+	others := 256 + 64
+	if s.dump != nil {
+		others += 512
+	}
+	return max(n/4, (n-others)/2)
 }
 
 // expire ends the service by a limit.

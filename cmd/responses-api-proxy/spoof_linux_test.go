@@ -84,7 +84,8 @@ func portsUsedAgain(t *testing.T, attack string) {
 	if got := up.Count() - ofAttacker; ofAttacker != 0 || got != queued+live {
 		t.Errorf("%d requests of the user who is not named were served, and %d of the one who is; want 0 and %d", ofAttacker, got, queued+live)
 	}
-	if n := refusals(fmt.Sprint(cmd.Stderr)); n != queued+live {
+	if n := refusals(fmt.Sprint(cmd.Stderr)); n < 8 || n > queued+live {
+		// Of those whose user is unknown, 8 a second are noted.
 		t.Errorf("%d of %d connections that were reset were refused", n, queued+live)
 	}
 }

@@ -78,6 +78,16 @@ func fileLimit() int64 {
 	return int64(limit.Cur)
 }
 
+// openFiles is how many descriptors this process may have; 0 if there is no
+// limit, or none can be read.
+func openFiles() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur > 1<<30 {
+		return 0
+	}
+	return int(l.Cur)
+}
+
 // dropStdin puts /dev/null in the place of standard input.
 func dropStdin() error {
 	null, err := os.Open(os.DevNull)

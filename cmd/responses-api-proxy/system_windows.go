@@ -23,6 +23,9 @@ func rewind(int) {}
 // detach leaves standard error open: nothing here waits for its end.
 func detach(bool) error { return nil }
 
+// openFiles is 0: there is no limit.
+func openFiles() int { return 0 }
+
 // ignoreSignals has nothing to do: Windows has neither of them.
 func ignoreSignals() {}
 

@@ -70,8 +70,7 @@ func TestOrigin(t *testing.T) {
 func newGate(cfg Config) *Gate { return &Gate{cfg: cfg, counts: newCounters(cfg.Limits)} }
 
 func (g *Gate) visitor(uid uint32) *Visitor {
-	g.counts.connect(uid)
-	return &Visitor{gate: g, who: Caller{UID: uid, Known: true, TCP: true}}
+	return &Visitor{gate: g, who: Caller{UID: uid, Known: true, TCP: true}, place: g.counts.connect(uid, g.cfg.Limits.MaxConnectionsPerUser)}
 }
 
 func TestUsers(t *testing.T) {
@@ -169,10 +168,10 @@ func TestConcurrency(t *testing.T) {
 		t.Errorf("%d requests run that have ended", n)
 	}
 	g.visitor(1)
-	if g.counts.connect(1) {
+	if p := g.visitor(1).place; p != nowhere {
 		t.Error("a third connection of one user was admitted")
 	}
-	if !g.counts.connect(2) {
+	if p := g.visitor(2).place; p != amongAdmitted {
 		t.Error("another user's was not")
 	}
 }
@@ -180,7 +179,11 @@ func TestConcurrency(t *testing.T) {
 func TestCountersForget(t *testing.T) {
 	g := newGate(Config{Limits: Limits{MaxConnectionsPerUser: 2}})
 	for uid := range uint32(1000) {
-		g.visitor(uid).Leave()
+		v := g.visitor(uid)
+		refused := &Visitor{gate: g, who: v.who}
+		refused.refuse(&Denial{})
+		v.Leave()
+		refused.Leave()
 	}
 	if n := len(g.counts.users); n != 0 {
 		t.Errorf("%d users are remembered who have left", n)
@@ -384,4 +387,50 @@ func TestBudgetAndBody(t *testing.T) {
 	if l := begin("", true); g.counts.running != 2 {
 		t.Errorf("%d requests run, %+v", g.counts.running, l)
 	}
+}
+
+// TestRefusedAreFew: of the refused connections of one user few are sent the
+// reason, each of which counts for a second, however soon it ends. The others
+// are silent, and another user's are not.
+func TestRefusedAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(Config{})
+		refused := func(who Caller) (*Visitor, bool) {
+			v := &Visitor{gate: g, who: who, since: time.Now()}
+			return v, !v.refuse(deny(TooManyConnections, 1, "")).Silent
+		}
+		for _, who := range []Caller{{UID: 1, Known: true}, {}} {
+			var told []*Visitor
+			for i := range 3 * maxRefused {
+				v, ok := refused(who)
+				if ok != (i < maxRefused) {
+					t.Errorf("%+v, refused connection %d: told %v", who, i, ok)
+				}
+				told = append(told, v)
+			}
+			for _, v := range told {
+				v.Leave()
+			}
+			if v, ok := refused(who); ok {
+				t.Errorf("%+v: a refused connection made room before its second was over", who)
+				v.Leave()
+			}
+			if v, ok := refused(Caller{UID: 0, Known: true}); !ok {
+				t.Errorf("%+v keeps another user, root, from the reason", who)
+			} else {
+				v.Leave()
+			}
+			time.Sleep(refusedFor + 1)
+			synctest.Wait()
+			v, ok := refused(who)
+			if !ok {
+				t.Errorf("%+v: no room after a second", who)
+			}
+			time.Sleep(refusedFor + 1)
+			v.Leave() // late, and so at once
+		}
+		if n := len(g.counts.users); n != 0 {
+			t.Errorf("%d users are remembered who have left", n)
+		}
+	})
 }

@@ -4,6 +4,7 @@
 package admit
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"sync"
@@ -37,10 +38,12 @@ type Denial struct {
 	Message string
 	// RetryAfter is after how many seconds to try again; 0 means not at all.
 	RetryAfter int
+	// Silent demands that the connection is closed at once, without a response.
+	Silent bool
 }
 
 func deny(code Code, retryAfter int, format string, args ...any) *Denial {
-	return &Denial{code, fmt.Sprintf(format, args...), retryAfter}
+	return &Denial{Code: code, Message: fmt.Sprintf(format, args...), RetryAfter: retryAfter}
 }
 
 // Caller is who is at the other end of a connection.
@@ -144,40 +147,73 @@ func (g *Gate) Open() bool {
 	return !g.counts.expired()
 }
 
-// Visitor is one admitted connection. A nil Visitor may do everything.
+// Visitor is one connection. A nil Visitor may do everything.
 type Visitor struct {
-	gate *Gate
-	who  Caller
+	gate  *Gate
+	who   Caller
+	place place
+	since time.Time // it has had the place
 }
 
-// Connect finds out who is at the other end of nc, once. Where it matters who
-// that is, it must be known. The visitor must Leave, unless it is denied: then
-// it only says who was.
+// Connect finds out who is at the other end of nc, once, and does not block.
+// Where it matters who that is, it must be known. The visitor must Leave once nc
+// is closed, also if it is denied; then it must not do anything else.
 func (g *Gate) Connect(nc net.Conn) (*Visitor, *Denial) {
-	v := &Visitor{gate: g}
+	v := &Visitor{gate: g, since: time.Now()}
 	_, v.who.TCP = nc.(*net.TCPConn)
 	if g.peers != nil {
 		// Who cannot be told must not pass for uid 0, nor spend what is root's.
 		if v.who = g.peers.caller(nc); !v.who.Known && g.needsUID() {
 			g.unknown.Add(1)
-			return v, deny(UserNotAllowed, 0, "The kernel does not say whose connection this is (it may be half closed). It matters here: connect again, and keep the connection open until the answer is there.")
+			return v, v.refuse(deny(UserNotAllowed, 0, "The kernel does not say whose connection this is (it may be half closed). It matters here: connect again, and keep the connection open until the answer is there."))
 		}
 	}
-	if !g.counts.connect(v.who.UID) {
-		return v, deny(TooManyConnections, 1, "Uid %d has too many connections open. Close some; the limit is --max-connections-per-user.", v.who.UID)
+	unnamed := !g.cfg.Users.Empty() && !g.cfg.Users.admits(v.who)
+	limit := g.cfg.Limits.MaxConnectionsPerUser
+	if unnamed {
+		limit = min(cmp.Or(limit, maxUnnamed), maxUnnamed)
 	}
-	return v, nil
+	v.place = g.counts.connect(v.charged(), limit)
+	switch {
+	case v.place == amongAdmitted:
+		return v, nil
+	case unnamed:
+		return v, v.refuse(v.unwelcome("--allow-user"))
+	}
+	return v, v.refuse(deny(TooManyConnections, 1, "Uid %d has too many connections open. Close some; the limit is --max-connections-per-user.", v.who.UID))
+}
+
+// refuse makes d silent if too many connections of the same user are open only
+// to be sent a denial.
+func (v *Visitor) refuse(d *Denial) *Denial {
+	v.place = v.gate.counts.refuse(v.charged())
+	d.Silent = v.place == nowhere
+	return d
+}
+
+// charged is the user whose connection it is among the counted ones.
+func (v *Visitor) charged() uint32 {
+	if !v.who.Known {
+		return noUser
+	}
+	return v.who.UID
+}
+
+// Leave gives the connection's place back. It must be called once.
+func (v *Visitor) Leave() {
+	if v == nil || v.place == nowhere {
+		return
+	}
+	leave := func() { v.gate.counts.disconnect(v.charged(), v.place) }
+	if rest := refusedFor - time.Since(v.since); v.place == amongRefused && rest > 0 {
+		time.AfterFunc(rest, leave)
+		return
+	}
+	leave()
 }
 
 // Caller is who visits.
 func (v *Visitor) Caller() Caller { return v.who }
-
-// Leave counts the connection off.
-func (v *Visitor) Leave() {
-	if v != nil {
-		v.gate.counts.disconnect(v.who.UID)
-	}
-}
 
 // Visit decides whether the visitor may send head at all: who it is and where
 // it comes from. Stopping the proxy needs more than calling it.

@@ -24,9 +24,34 @@ type Limits struct {
 	Burst int
 }
 
+// maxRefused is how many refused connections one user may have at a time that
+// are sent the reason. Each counts for refusedFor at least, open or not: so a
+// user who connects again and again costs little more than the kernel's work.
+const (
+	maxRefused = 8
+	refusedFor = time.Second
+)
+
+// maxUnnamed is how many connections a user may have open who may send no
+// request at all.
+const maxUnnamed = 64
+
+// noUser stands for callers that the kernel does not identify: (uid_t) -1.
+const noUser = math.MaxUint32
+
+// place is what a connection takes up among those of its user.
+type place byte
+
+const (
+	nowhere       place = iota
+	amongAdmitted       // up to a limit
+	amongRefused        // up to maxRefused
+)
+
 // usage is what one user has at the moment.
 type usage struct {
 	connections, requests int
+	refused               int     // connections
 	tokens                float64 // of the rate's bucket
 	filled                time.Time
 	expiring              bool // a timer will call forget
@@ -61,7 +86,7 @@ func (c *counters) user(uid uint32) *usage {
 // forget drops a user of whom nothing is open: at once, or by a timer when the
 // rate's bucket is full, as a new user's is. It needs c.mu.
 func (c *counters) forget(uid uint32, u *usage) {
-	if u.connections > 0 || u.requests > 0 || u.expiring {
+	if u.connections > 0 || u.refused > 0 || u.requests > 0 || u.expiring {
 		return
 	}
 	c.refill(u)
@@ -79,23 +104,41 @@ func (c *counters) forget(uid uint32, u *usage) {
 	})
 }
 
-// connect counts a connection; false means one too many.
-func (c *counters) connect(uid uint32) bool {
+// connect counts a connection, unless it is one too many.
+func (c *counters) connect(uid uint32, limit int) place {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u := c.user(uid)
-	if reached(u.connections, c.limits.MaxConnectionsPerUser) {
-		return false
+	if reached(u.connections, limit) {
+		return nowhere
 	}
 	u.connections++
-	return true
+	return amongAdmitted
 }
 
-func (c *counters) disconnect(uid uint32) {
+// refuse counts a refused connection, unless it is one too many.
+func (c *counters) refuse(uid uint32) place {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u := c.user(uid)
-	u.connections--
+	if reached(u.refused, maxRefused) {
+		return nowhere
+	}
+	u.refused++
+	return amongRefused
+}
+
+// disconnect gives a place back.
+func (c *counters) disconnect(uid uint32, p place) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.user(uid)
+	switch p {
+	case amongAdmitted:
+		u.connections--
+	case amongRefused:
+		u.refused--
+	}
 	c.forget(uid, u)
 }
 

@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -125,14 +127,18 @@ func hold(address string, n int) {
 			conns = append(conns, c)
 		}
 	}
-	open := 0
+	var open atomic.Int64
+	var all sync.WaitGroup
 	for _, c := range conns {
-		c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-		if _, err := c.Read(make([]byte, 1)); os.IsTimeout(err) {
-			open++
-		}
+		all.Go(func() {
+			c.SetReadDeadline(time.Now().Add(2 * time.Second))
+			if _, err := c.Read(make([]byte, 1)); os.IsTimeout(err) {
+				open.Add(1)
+			}
+		})
 	}
-	fmt.Print(open)
+	all.Wait()
+	fmt.Print(open.Load())
 }
 
 // gated is a stack that admits whom users names, over TCP and a unix socket.
@@ -293,6 +299,21 @@ func TestConnectionsPerUser(t *testing.T) {
 		}
 	}
 	_ = s
+}
+
+// TestUnnamedUsersHoldFewConnections: a user who is not named gets nothing by
+// connections, and so gets few; those who are named get what they want.
+func TestUnnamedUsersHoldFewConnections(t *testing.T) {
+	needRoot(t)
+	_, addresses := gated(t, admit.Limits{}, "4711")
+	for _, address := range addresses {
+		if got := asUser(t, nobody, "hold", address, 100); got != "64" {
+			t.Errorf("%s: %s connections of an unnamed user stayed open, want 64", address, got)
+		}
+		if got := asUser(t, somebody, "hold", address, 100); got != "100" {
+			t.Errorf("%s: %s connections of a named user stayed open, want 100", address, got)
+		}
+	}
 }
 
 // TestMappedAddress: a client's IPv6 socket with a mapped IPv4 address is known

@@ -39,6 +39,7 @@ type conn struct {
 	watch  uint64       // the watcher's name for it; 0 if it is not watched
 
 	visitor *admit.Visitor // nil where everybody is admitted
+	denial  *admit.Denial  // of the connection; nil if it may send requests
 	served  bool           // a request
 	in      *input         // nil while nothing is there that was not used
 	body    body
@@ -68,10 +69,11 @@ var inputs = sync.Pool{New: func() any { return &input{buf: make([]byte, 0, firs
 // serve answers request after request until one of them ends the connection.
 func (c *conn) serve() {
 	defer c.close()
-	if !c.admit() {
+	defer c.leave()
+	if c.denial != nil {
+		c.deny()
 		return
 	}
-	defer c.leave()
 	for c.readHead() == nil {
 		if c.exchange() != nil || !c.engine.resume(c) {
 			return
@@ -79,22 +81,15 @@ func (c *conn) serve() {
 	}
 }
 
-// admit finds out who is there, once for the connection.
-func (c *conn) admit() bool {
-	gate := c.engine.cfg.Gate
-	if gate == nil {
-		return true
-	}
-	visitor, denial := gate.Connect(c.nc)
-	c.entry.Caller = visitor.Caller().Audit()
-	if denial == nil {
-		c.visitor = visitor
-		return true
+// deny answers the first request, whatever it is, or a client that sends none.
+// It waits for the method: the response to a HEAD has no body.
+func (c *conn) deny() {
+	c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
+	for c.unused() < len("HEAD ") && c.readMore() == nil {
 	}
 	if c.turnBusy() {
-		c.dismiss(func() error { return c.engine.cfg.Proxy.Deny(&c.out, denial) })
+		c.dismiss(func() error { return c.engine.cfg.Proxy.Deny(&c.out, c.denial) })
 	}
-	return false
 }
 
 // turnBusy fails if a drain has dropped the connection.
@@ -324,12 +319,12 @@ func (c *conn) abandon() {
 	c.nc.Close()
 }
 
-// leave gives up the connection's place among its user's, and its socket. The
+// leave gives up the connection's socket, and its place among its user's. The
 // request may go on without its client.
 func (c *conn) leave() {
 	c.gone.Do(func() {
-		c.visitor.Leave()
 		c.nc.Close()
+		c.visitor.Leave()
 	})
 }
 

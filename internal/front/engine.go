@@ -25,6 +25,8 @@ const (
 	// freshPatience is how long a drain waits for the request of a client that
 	// has just connected: it cannot have known.
 	freshPatience = 500 * time.Millisecond
+	// fullEvery is how often the log is told that all connections are taken.
+	fullEvery = time.Minute
 )
 
 // Config says how to serve.
@@ -34,6 +36,9 @@ type Config struct {
 	// Gate admits connections; nil admits all, and nobody is asked who they
 	// are.
 	Gate *admit.Gate
+	// MaxConnections is how many may be open; one more is reset, so that there
+	// are descriptors for the requests of these. Zero means no limit.
+	MaxConnections int
 	// HeadTimeout limits the time from a connection's begin, or a later head's
 	// first byte, to the head's end. Zero means 30 seconds.
 	HeadTimeout time.Duration
@@ -58,6 +63,8 @@ type Engine struct {
 	draining atomic.Bool   // changed with mu held
 	serving  int           // calls of Serve
 	failures atomic.Int64  // to accept
+	resets   atomic.Int64  // of connections that were too many
+	noted    time.Time     // when the log was last told of MaxConnections
 	empty    chan struct{} // closed when draining and nothing is left
 	stopping chan struct{} // closed when draining begins
 }
@@ -104,7 +111,7 @@ func (e *Engine) Serve(l net.Listener) error {
 		switch {
 		case err == nil:
 			pause = shortest
-			e.start(nc)
+			e.admit(nc)
 		case errors.Is(err, net.ErrClosed) && e.draining.Load():
 			return nil
 		case errors.Is(err, net.ErrClosed):
@@ -118,14 +125,67 @@ func (e *Engine) Serve(l net.Listener) error {
 	}
 }
 
+// admit serves nc, or resets it. It finds out who calls before the next
+// connection is accepted: those of a user who connects faster than that wait in
+// the kernel's queue, and take no descriptors.
+func (e *Engine) admit(nc net.Conn) {
+	if e.full() {
+		e.reset(nc)
+		return
+	}
+	var visitor *admit.Visitor
+	var denial *admit.Denial
+	err := e.guarded(func() error {
+		if e.cfg.Gate != nil {
+			visitor, denial = e.cfg.Gate.Connect(nc)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		nc.Close()
+	case denial != nil && denial.Silent:
+		e.reset(nc)
+	default:
+		e.start(nc, visitor, denial)
+	}
+}
+
+// full reports whether another connection would be one too many.
+func (e *Engine) full() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cfg.MaxConnections == 0 || len(e.conns) < e.cfg.MaxConnections {
+		return false
+	}
+	if time.Since(e.noted) > fullEvery {
+		e.noted = time.Now()
+		e.cfg.Log("too many connections: all that there are descriptors for, which is " + strconv.Itoa(e.cfg.MaxConnections) +
+			"; more are reset. Raise the limit of open files (ulimit -n), or set --max-connections-per-user")
+	}
+	return true
+}
+
+// reset ends a connection so that nothing of it is left, here and in the kernel.
+func (e *Engine) reset(nc net.Conn) {
+	e.resets.Add(1)
+	if tcp, ok := nc.(interface{ SetLinger(int) error }); ok {
+		tcp.SetLinger(0)
+	}
+	nc.Close()
+}
+
 // start serves nc in a goroutine of its own.
-func (e *Engine) start(nc net.Conn) {
+func (e *Engine) start(nc net.Conn, visitor *admit.Visitor, denial *admit.Denial) {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &conn{nc: nc, engine: e, ctx: ctx, cancel: cancel}
+	c := &conn{nc: nc, engine: e, ctx: ctx, cancel: cancel, visitor: visitor, denial: denial}
+	if visitor != nil {
+		c.entry.Caller = visitor.Caller().Audit()
+	}
 	e.add(c)
 	e.watcher.add(c)
-	// Guarded as a whole, besides each request in exchange: reading a head and
-	// finding out who calls must not be able to end the process either.
+	// Guarded as a whole, besides each request in exchange: reading a head must
+	// not be able to end the process either.
 	go e.guarded(func() error {
 		c.serve()
 		return nil
@@ -150,6 +210,10 @@ func (e *Engine) count(n int) {
 
 // AcceptFailures is how often a connection could not be accepted.
 func (e *Engine) AcceptFailures() int64 { return e.failures.Load() }
+
+// Resets is how many connections were reset because they were too many, of one
+// user or of all.
+func (e *Engine) Resets() int64 { return e.resets.Load() }
 
 // Connections is how many clients are connected.
 func (e *Engine) Connections() int {

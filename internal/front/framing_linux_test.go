@@ -43,7 +43,7 @@ func gates(cfg admit.Config) func(*testing.T, *setup) {
 type refusal struct {
 	code    proxy.Code
 	with    func(*testing.T, *setup) // nil: the default
-	before  string                   // a scenario that is posted first; "" for none
+	before  string                   // a scenario that is posted first, and not read; "" for none
 	request string
 	partial bool // its end never comes: nothing can stand behind it
 }
@@ -101,6 +101,7 @@ var refusals = []refusal{
 	{code: proxy.Code(admit.BrowserNotAllowed), with: gates(admit.Config{Origin: admit.NewOrigin(80, nil)}), request: "POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n"},
 	{code: proxy.Code(admit.BodyTooLarge), with: gates(admit.Config{Limits: admit.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
 	{code: proxy.Code(admit.BodyTooLarge), with: gates(admit.Config{Limits: admit.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"},
+	{code: proxy.Code(admit.TooManyConnections), with: gates(admit.Config{Limits: admit.Limits{MaxConnectionsPerUser: 1}}), before: "headthensilent", request: simple},
 	{code: proxy.Code(admit.TooManyRequests), with: gates(admit.Config{Limits: admit.Limits{MaxConcurrent: 1}}), before: "headthensilent", request: simple},
 	{code: proxy.Code(admit.RateLimited), with: gates(admit.Config{Limits: admit.Limits{Rate: 1e-6, Burst: 1}}), before: "json", request: simple},
 	{code: proxy.Code(admit.Expired), with: gates(admit.Config{Limits: admit.Limits{MaxRequests: 1}}), before: "json", request: simple},
@@ -123,7 +124,6 @@ func hurried(_ *testing.T, s *setup) {
 func TestRefusalsAreFramed(t *testing.T) {
 	missing := map[proxy.Code]bool{}
 	proxy.Codes(func(code proxy.Code, _ int) { missing[code] = true })
-	delete(missing, proxy.Code(admit.TooManyConnections)) // of a connection, not of a request
 	for _, r := range refusals {
 		delete(missing, r.code)
 		own, rest, _ := strings.Cut(r.request, " ")

@@ -178,13 +178,17 @@ func withBudget(t *testing.T, limits admit.Limits, readOn proxy.ReadOn) (*stack,
 func (s *stack) begin(scenario string) *peer {
 	s.t.Helper()
 	for ctx := within(s.t, soon); ctx.Err() == nil; runtime.Gosched() {
-		p := s.dial()
-		p.send(request("X-Fake: "+scenario, "Content-Length: 15") + `{"stream":true}`)
-		res := p.answer()
-		if res.StatusCode == 200 {
-			return p
+		p, err := s.tryDial()
+		if err != nil {
+			continue
 		}
-		if res.StatusCode != 429 {
+		io.WriteString(p, request("X-Fake: "+scenario, "Content-Length: 15")+`{"stream":true}`)
+		res, err := http.ReadResponse(p.in, nil)
+		switch {
+		case err != nil: // it was reset: too many refused connections
+		case res.StatusCode == 200:
+			return p
+		case res.StatusCode != 429:
 			s.t.Fatalf("%s: status %d", scenario, res.StatusCode)
 		}
 		p.Close()

@@ -193,13 +193,21 @@ type peer struct {
 
 func (s *stack) dial() *peer {
 	s.t.Helper()
-	c, err := net.Dial("tcp", s.listener.Addr().String())
+	p, err := s.tryDial()
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return p
+}
+
+func (s *stack) tryDial() (*peer, error) {
+	c, err := net.Dial("tcp", s.listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
 	c.SetDeadline(time.Now().Add(soon))
 	s.t.Cleanup(func() { c.Close() })
-	return &peer{s.t, c, bufio.NewReader(c)}
+	return &peer{s.t, c, bufio.NewReader(c)}, nil
 }
 
 func (p *peer) send(text string) {

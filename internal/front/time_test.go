@@ -42,7 +42,7 @@ func bubble(t *testing.T, test func(t *testing.T, e *Engine, dial func() net.Con
 		}
 		test(t, e, func() net.Conn {
 			ours, theirs := net.Pipe()
-			e.start(theirs)
+			e.admit(theirs)
 			return ours
 		})
 	})

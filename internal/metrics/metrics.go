@@ -63,6 +63,7 @@ type Value struct {
 const (
 	Connections    = "client_connections"         // a gauge
 	AcceptFailures = "accept_failures_total"      // clients' connections that could not be taken
+	Resets         = "connections_reset_total"    // clients' connections that were too many, of one user or of all
 	LookupFailures = "lookup_failures_total"      // the kernel did not say who calls
 	UpstreamDials  = "upstream_dials_total"       // by result: connected, unreachable, tls_failed, timeout, given_up
 	AuditLost      = "audit_lost_lines_total"     // if there is an audit log

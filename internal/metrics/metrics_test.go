@@ -36,6 +36,7 @@ func example() Config {
 			{Name: UpstreamDials, Help: "Connections begun.", Counter: true, Label: "result", LabelValue: "given_up", Read: constant(0)},
 			{Name: LookupFailures, Help: "Callers not told.", Counter: true, Read: constant(0)},
 			{Name: AcceptFailures, Help: "Connections not taken.", Counter: true, Read: constant(2)},
+			{Name: Resets, Help: "Connections that were too many.", Counter: true, Read: constant(4)},
 		},
 	}
 }
