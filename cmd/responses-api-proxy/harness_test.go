@@ -131,6 +131,9 @@ func buildIn(dir string) error {
 	if err := os.Rename(dir+"/responses-api-proxy.new", dir+"/responses-api-proxy"); err != nil {
 		return err
 	}
+	if err := os.Chmod(dir+"/responses-api-proxy", 0o711); err != nil { // as it is installed
+		return err
+	}
 	os.Remove(dir + "/codex-responses-api-proxy")
 	return os.Symlink("responses-api-proxy", dir+"/codex-responses-api-proxy")
 }
@@ -526,6 +529,7 @@ type process struct {
 	reads  *os.File // the end of a full pipe, kept so that it is not broken
 	known  int      // lines of log that the script expects
 	args   []string // of the command line
+	window string   // see launch.window
 	exited chan struct{}
 	state  *os.ProcessState
 }
@@ -600,7 +604,7 @@ func (w *world) start(l *launch) {
 			f.Close()
 		}
 	}
-	p.os, w.p = cmd.Process, p
+	p.os, p.window, w.p = cmd.Process, l.window(cmd.Path), p
 	go func() {
 		cmd.Wait()
 		p.state = cmd.ProcessState
@@ -690,7 +694,17 @@ func (w *world) checkFirstLine() {
 	if !slices.ContainsFunc(w.p.args, namesCallers) {
 		w.expectLine(`^responses-api-proxy: every user of this host may call; --allow-user limits that$`)
 	}
-	w.expectLine(`^responses-api-proxy: protections: secret-memory=\w+ dumpable=no core=no user=\w+(\(it stays root; name another user with --user\))? caps=none no-new-privs=on landlock=abi[0-9]+ seccomp=on$`)
+	w.expectLine(`^responses-api-proxy: protections: secret-memory=\w+ dumpable=no core=no start-window=` + w.p.window + ` user=\w+(\(it stays root; name another user with --user\))? caps=none no-new-privs=on landlock=abi[0-9]+ seccomp=on$`)
+}
+
+// window matches what the start line reports of the time before the process was
+// protected.
+func (l *launch) window(program string) string {
+	st, err := os.Stat(program)
+	if os.Geteuid() == 0 && (!l.nobody || err == nil && st.Mode().Perm()&0o004 == 0) {
+		return "closed"
+	}
+	return `open\(the program's file could be read when it was started, .* mode 0711,.*\)`
 }
 
 func namesCallers(arg string) bool {

@@ -46,6 +46,9 @@ func run(args []string) int {
 	case len(args) > 0 && args[0] == "health":
 		return health(args[1:])
 	}
+	// First of all: until this returns, other processes of the same user may be
+	// able to attach.
+	hardened, err := harden.Process()
 	// Broken pipes are errors of the writes that meet them, and a terminal's
 	// end is no reason to stop serving.
 	ignoreSignals()
@@ -55,8 +58,6 @@ func run(args []string) int {
 		return 1
 	}
 	defer errs.close()
-	// First of all: nobody may look into this process once it has the key.
-	missing, err := harden.Process()
 	if err != nil {
 		return errs.fatal(err)
 	}
@@ -67,6 +68,9 @@ func run(args []string) int {
 	if opts.print != "" {
 		fmt.Print(opts.print)
 		return 0
+	}
+	if err := opts.accept(hardened); err != nil {
+		return errs.fatal(err)
 	}
 	// The key before everything else that can fail: so the original does it.
 	key, source, err := openKey(opts)
@@ -79,7 +83,7 @@ func run(args []string) int {
 	}
 	// From here on a stop is an orderly one: somebody may read server-info and
 	// send a signal before the first request.
-	s := &service{opts: opts, errs: errs, key: key, source: source, missing: missing, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
+	s := &service{opts: opts, errs: errs, key: key, source: source, hardened: hardened, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
 	signal.Notify(s.stop, stopSignals...)
 	defer s.close()
 	if err := s.open(); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
@@ -31,12 +32,12 @@ import (
 
 // service is everything between the key and the clients.
 type service struct {
-	opts    *options
-	errs    *errorLog
-	closers closers
-	key     *secret.Key
-	source  *secret.Key // what the key is got in exchange for; nil if it is given
-	missing []string    // protections that package harden could not find
+	opts     *options
+	errs     *errorLog
+	closers  closers
+	key      *secret.Key
+	source   *secret.Key   // what the key is got in exchange for; nil if it is given
+	hardened harden.Report // what package harden could not do
 
 	stop  chan os.Signal
 	ended chan struct{} // asked to end by GET /shutdown or by a limit
@@ -136,9 +137,6 @@ func (s *service) openInfo() (err error) {
 // enterJail locks the process in.
 func (s *service) enterJail() (err error) {
 	o := s.opts
-	if o.strict && len(s.missing) > 0 {
-		return fmt.Errorf("--strict: this system does not offer %s; without it the proxy does with what there is", strings.Join(s.missing, ", "))
-	}
 	cfg := jail.Config{User: o.user, Ports: []uint16{s.client.Port()}, Off: o.noJail, Strict: o.strict, Append: s.appendFolders()}
 	if o.budgetFile != "" {
 		cfg.Write = []string{filepath.Dir(o.budgetFile)}
@@ -277,7 +275,7 @@ func (s *service) announce() {
 	if kind, why := s.memory(); kind != secret.MemfdSecret {
 		s.errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, why))
 	}
-	for _, m := range s.missing {
+	for _, m := range s.hardened.Missing {
 		s.errs.line("warning: this system does not offer the protection " + m)
 	}
 	if s.fileLimit >= 0 {

@@ -1,23 +1,38 @@
-// Package harden locks the whole process down before it holds a secret: it
-// cannot be looked into, leaves no core, and prints no registers.
+// Package harden protects the whole process before it holds a secret: no other
+// process of its user can look into it, and it leaves no core file.
+//
+// What the Go runtime prints about a fault is not prevented here. For a signal
+// that a process sends nothing is printed. For a fault of the program itself,
+// the runtime writes the stacks with their arguments, and for SIGTRAP, SIGILL
+// and faults inside the runtime also the general registers, to descriptor 2.
 package harden
 
 import "fmt"
 
+// Report is what Process found, and could not change.
+type Report struct {
+	// Missing names the protections that the system does not offer.
+	Missing []string
+
+	// Window says by what a process of the same user could have attached to
+	// this one before Process was called, and what to do; nil if none could. A
+	// descriptor that was opened then stays good for the life of the process.
+	Window error
+}
+
 // Process applies every process-wide protection that this system has and reads
 // each one back. It must be the first thing that main does, before any secret
-// is read. missing names the protections that the system does not offer, for
-// the operator to read; an error means that one which it does offer could not
-// be set, and the caller must stop.
+// is read. An error means that a protection which the system offers could not
+// be set, or that the process is being traced; the caller must stop.
 //
 // From then on the signals for which Go prints all stacks and registers end
 // the process at once and in silence, with the shell's exit code for them:
 // any process of the same user can send those.
-func Process() (missing []string, err error) {
-	endQuietly(dumpSignals)
-	missing, err = lockDown()
+func Process() (Report, error) {
+	r, err := lockDown()
 	if err != nil {
-		return missing, fmt.Errorf("cannot protect the process: %w", err)
+		return r, fmt.Errorf("cannot protect the process: %w", err)
 	}
-	return missing, nil
+	endQuietly(dumpSignals)
+	return r, nil
 }

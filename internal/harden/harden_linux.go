@@ -15,8 +15,11 @@ var dumpSignals = []os.Signal{
 	unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
 }
 
-func lockDown() (missing []string, err error) {
-	return nil, errors.Join(NoDump(), noCore(), noPreemptionSignal())
+// lockDown asks how the process was started before it changes that, and whether
+// it is traced once nobody can attach any more.
+func lockDown() (r Report, err error) {
+	r.Window, err = startWindow()
+	return r, errors.Join(err, NoDump(), notTraced(), noCore(), noPreemptionSignal())
 }
 
 // NoDump makes /proc/PID/{mem,maps,environ,fd}, ptrace and process_vm_readv
@@ -28,9 +31,9 @@ func NoDump() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl(PR_SET_DUMPABLE, 0): %w", err)
 	}
-	got, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	got, err := dumpable()
 	if err != nil {
-		return fmt.Errorf("prctl(PR_GET_DUMPABLE): %w", err)
+		return err
 	}
 	if got != 0 {
 		return fmt.Errorf("PR_SET_DUMPABLE had no effect: it is still %d", got)

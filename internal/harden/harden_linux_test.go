@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +29,7 @@ var jobs = map[string]func(){
 	"serve":  jobServe,
 	"abort":  jobAbort,
 	"attack": jobAttack,
+	"window": jobWindow,
 }
 
 func TestMain(m *testing.M) {
@@ -46,12 +49,20 @@ func harden() {
 	if os.Getenv("BARE") != "" {
 		return
 	}
-	missing, err := Process()
-	must(err)
-	if len(missing) > 0 {
-		must(fmt.Errorf("missing: %v", missing))
+	if os.Getenv("WAIT") != "" {
+		fmt.Println("waits")
+		os.Stdin.Read(make([]byte, 1))
 	}
+	r, err := Process()
+	must(err)
+	if len(r.Missing) > 0 {
+		must(fmt.Errorf("missing: %v", r.Missing))
+	}
+	window = r.Window
 }
+
+// window is what harden has found.
+var window error
 
 // jobServe tells what it is and stays, as something to look at and to attack.
 func jobServe() {
@@ -66,6 +77,12 @@ func jobServe() {
 
 // target is what the attacker is after.
 var target = [8]byte{'t', 'a', 'r', 'g', 'e', 't', '!', '!'}
+
+// jobWindow tells whether others could have attached before harden.
+func jobWindow() {
+	harden()
+	fmt.Printf("window: %v\n", window)
+}
 
 // jobAbort dies of SIGABRT with the default action, core dumps allowed.
 func jobAbort() {
@@ -161,7 +178,12 @@ func startChild(t *testing.T, job string, uid int, env ...string) *child {
 // above all is not inherited.
 func startChildIn(t *testing.T, dir, job string, uid int, env ...string) *child {
 	t.Helper()
-	c := &child{cmd: exec.Command("/proc/self/exe")}
+	return startFile(t, "/proc/self/exe", dir, job, uid, env...)
+}
+
+func startFile(t *testing.T, file, dir, job string, uid int, env ...string) *child {
+	t.Helper()
+	c := &child{cmd: exec.Command(file)}
 	c.cmd.Env = append(env, childVar+"="+job, "GORACE=atexit_sleep_ms=0")
 	c.cmd.Dir = dir
 	c.cmd.Stderr = &c.stderr
@@ -292,6 +314,94 @@ func attack(t *testing.T, env ...string) []string {
 		t.Fatalf("the attacker says %q and %q", lines, &attacker.stderr)
 	}
 	return lines
+}
+
+// TestStartWindow: what others could do before Process was called is told by
+// who starts the program, and whether its user can read the file.
+func TestStartWindow(t *testing.T) {
+	if os.Geteuid() != 0 {
+		cannot(t, "only root can make a file that another user can run and not read")
+	}
+	for _, c := range []struct {
+		what string
+		uid  int
+		mode os.FileMode
+		open bool
+	}{
+		{"a user who can read the file", nobody, 0o755, true},
+		{"a user who cannot", nobody, 0o711, false},
+		{"root", 0, 0o755, false},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			got := startCopy(t, c.mode, "window", c.uid).line(t)
+			if open := strings.Contains(got, "window: the program's file could be read"); open != c.open || !open && got != "window: <nil>\n" {
+				t.Errorf("%q, want open: %t", got, c.open)
+			}
+		})
+	}
+}
+
+// startCopy starts a child from a copy of the test binary with another mode, in
+// a directory that every user can search.
+func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *child {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "harden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	text, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "copy")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(file, text, 0o700), os.Chmod(file, mode)); err != nil {
+		t.Fatal(err)
+	}
+	return startFile(t, file, "/", job, uid)
+}
+
+// TestTracerIsRefused: a process that is traced, if only by one of its threads,
+// does not go on.
+func TestTracerIsRefused(t *testing.T) {
+	c := startChild(t, "serve", os.Geteuid(), "WAIT=1")
+	if got := c.line(t); got != "waits\n" {
+		t.Fatalf("the child says %q", got)
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", c.cmd.Process.Pid))
+	if err != nil || len(threads) < 2 {
+		t.Fatalf("%d threads (%v)", len(threads), err)
+	}
+	last, err := strconv.Atoi(threads[len(threads)-1].Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trace(last); err != nil {
+		cannot(t, "a child cannot be traced: "+err.Error())
+	}
+	c.stdin.Write([]byte("\n"))
+	want := fmt.Sprintf("child: cannot protect the process: process %d traces this one, and can read and change it; start it without a debugger\n", os.Getpid())
+	if got := c.line(t); got != want {
+		t.Errorf("the child says %q, want %q", got, want)
+	}
+}
+
+// trace traces a thread until that ends, and lets it go on.
+func trace(tid int) error {
+	seized := make(chan error)
+	go func() {
+		runtime.LockOSThread() // the tracer is a thread
+		defer runtime.UnlockOSThread()
+		seized <- unix.PtraceSeize(tid)
+		for {
+			var status unix.WaitStatus
+			if _, err := unix.Wait4(tid, &status, unix.WALL, nil); err != nil || !status.Stopped() {
+				return
+			}
+			unix.PtraceCont(tid, int(status.StopSignal()))
+		}
+	}()
+	return <-seized
 }
 
 func TestNoCoreOnAbort(t *testing.T) {

@@ -15,6 +15,6 @@ var dumpSignals = []os.Signal{
 
 // lockDown sets what every Unix has. A process of the same user can still be
 // debugged here.
-func lockDown() (missing []string, err error) {
-	return []string{"not-dumpable"}, noCore()
+func lockDown() (Report, error) {
+	return Report{Missing: []string{"not-dumpable"}, Window: errAlways}, noCore()
 }

@@ -7,6 +7,6 @@ var dumpSignals []os.Signal
 
 // lockDown has nothing to set: Windows guards a process by its owner's token
 // alone, and its error reporting may write dumps.
-func lockDown() (missing []string, err error) {
-	return []string{"not-dumpable", "no-core"}, nil
+func lockDown() (Report, error) {
+	return Report{Missing: []string{"not-dumpable", "no-core"}, Window: errAlways}, nil
 }

@@ -32,7 +32,8 @@ func enter(cfg Config) (*Report, error) {
 		return nil, err
 	}
 	noCaps := cmp.Or(dropCaps(), bound)
-	if err := harden.NoDump(); err != nil {
+	exposed, err := harden.Dumpable()
+	if err := cmp.Or(err, harden.NoDump()); err != nil {
 		return nil, err
 	}
 	threads := openThreads()
@@ -46,7 +47,7 @@ func enter(cfg Config) (*Report, error) {
 
 	seen := threads.look(who, boundingKept)
 	r := &Report{}
-	r.addPart("user", who.name, cmp.Or(who.missing(), seen.user))
+	r.addPart("user", who.name, cmp.Or(who.missing(), attachable(exposed), seen.user))
 	r.add("caps", "none", cmp.Or(noCaps, seen.caps))
 	r.add("no-new-privs", "on", cmp.Or(noPrivs, seen.noNewPrivs))
 	r.addPart("landlock", abi, noLandlock)
@@ -55,6 +56,15 @@ func enter(cfg Config) (*Report, error) {
 	}
 	r.add("seccomp", "on", noSeccomp)
 	return r, nil
+}
+
+// attachable returns an error if the process was dumpable between the change of
+// user, for which the kernel sets fs.suid_dumpable, and the call of NoDump.
+func attachable(exposed bool) error {
+	if exposed {
+		return errors.New("processes of that user could attach while the user was changed; set fs.suid_dumpable to 0")
+	}
+	return nil
 }
 
 var errCgo = errors.New("this binary is linked with cgo; build it with CGO_ENABLED=0")

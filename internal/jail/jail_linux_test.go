@@ -99,6 +99,7 @@ type orders struct {
 	Outside  string // a file of its own that no rule names
 	Work     bool   // has a folder to write in
 	Attack   bool
+	Dumpable bool // as fs.suid_dumpable=1 makes a process that changes its user
 }
 
 // confession is what it says afterwards.
@@ -443,6 +444,30 @@ func TestMissing(t *testing.T) {
 				t.Errorf("strictly: %q, want %q", p.Err, c.want)
 			}
 		})
+	}
+}
+
+// A process that its user could attach to in the middle of all this is not
+// taken for one that nobody could.
+func TestDumpableMeanwhile(t *testing.T) {
+	needRoot(t)
+	o := outside(t, nobody)
+	o.Dumpable = true
+	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	p := imprison(t, o, attr)
+	if want := "user: processes of that user could attach while the user was changed"; p.Err != "" || len(p.Missing) != 1 || !strings.HasPrefix(p.Missing[0], want) {
+		t.Errorf("%q (%s), want %q", p.Missing, p.Err, want)
+	}
+	if got, err := unix.Open(fmt.Sprintf("/proc/%d/mem", p.pid), unix.O_RDONLY, 0); err == nil {
+		defer unix.Close(got)
+		var st unix.Stat_t
+		if err := unix.Fstat(got, &st); err != nil || st.Uid != 0 {
+			t.Errorf("it is still dumpable: its memory belongs to %d (%v)", st.Uid, err)
+		}
+	}
+	o.Strict = true
+	if p := imprison(t, o, attr); !strings.HasPrefix(p.Err, "a protection is missing: user: ") {
+		t.Errorf("strictly: %q", p.Err)
 	}
 }
 

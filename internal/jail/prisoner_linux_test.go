@@ -36,6 +36,9 @@ func serveTime(text string) {
 	}
 	_, err := harden.Process()
 	must(err)
+	if o.Dumpable {
+		must(unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
+	}
 	w := newWorker(o)
 	busy, done := manyThreads()
 	var c confession
