@@ -22,4 +22,8 @@ func askAsAnother(*target) (result, string) { return skipped, notHere }
 
 func childAsk(*options, io.Writer) error { return errFlags{errors.New(notHere)} }
 
+func raceAttempts(*target) []attempt { return nil }
+
+func childRace(io.Reader, io.Writer) error { return errFlags{errors.New(notHere)} }
+
 func disruptiveAttempts(t *target) []attempt { return []attempt{t.shutdownAttempt()} }

@@ -63,7 +63,9 @@ func program(t *testing.T, name string) string {
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			programs.err = fmt.Errorf("%w: %s", err, out)
+			return
 		}
+		programs.err = os.Chmod(programs.dir+"/responses-api-proxy", 0o711) // as it is installed
 	})
 	if programs.err != nil {
 		t.Fatal(programs.err)

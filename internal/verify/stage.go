@@ -59,16 +59,23 @@ func openStage(ctx context.Context, program string) (_ *stage, err error) {
 	return s, s.await(ctx)
 }
 
-// start starts the proxy in a process group of its own, since what program
-// names may be a launcher, and gives it the key.
-func (s *stage) start(ctx context.Context, program string) error {
-	words := append(strings.Fields(program), "--port", "0", "--server-info", s.info, "--upstream-url", "http://"+s.up.address+"/v1/responses")
+// proxyCommand returns a command that starts a proxy in a process group of its
+// own, since what program names may be a launcher, and gives it the key.
+func proxyCommand(ctx context.Context, program, info, upstream string, key []byte) *exec.Cmd {
+	words := append(strings.Fields(program), "--port", "0", "--server-info", info, "--upstream-url", "http://"+upstream+"/v1/responses")
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Dir, cmd.Env = s.dir, environment()
-	cmd.Stdin = strings.NewReader(string(s.key) + "\n")
+	cmd.Env = environment()
+	cmd.Stdin = strings.NewReader(string(key) + "\n")
 	cmd.Cancel = func() error { return endGroup(cmd.Process) }
 	cmd.WaitDelay = time.Second
 	ownGroup(cmd)
+	return cmd
+}
+
+// start starts the proxy, with its messages in the log.
+func (s *stage) start(ctx context.Context, program string) error {
+	cmd := proxyCommand(ctx, program, s.info, s.up.address, s.key)
+	cmd.Dir = s.dir
 	log, err := os.Create(s.log())
 	if err != nil {
 		return err

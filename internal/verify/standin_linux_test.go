@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,7 +24,7 @@ import (
 // empty in the end.
 func onStage(t *testing.T, program string, more ...string) *exec.Cmd {
 	t.Helper()
-	dir := t.TempDir()
+	dir := publicDir(t)
 	cmd := exec.Command("/proc/self/exe", append([]string{"verify", "--stand-in", "--proxy", program}, more...)...)
 	cmd.Env = []string{"TMPDIR=" + dir, "PATH=" + os.Getenv("PATH"), "OPENAI_API_KEY=" + canary, "HTTP_PROXY=http://127.0.0.1:1", "all_proxy=http://127.0.0.1:1"}
 	t.Cleanup(func() {
@@ -32,6 +33,18 @@ func onStage(t *testing.T, program string, more ...string) *exec.Cmd {
 		}
 	})
 	return cmd
+}
+
+// publicDir is a folder that other users can reach.
+func publicDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // awaitGone waits until there is no process pid, but for a zombie that init has
@@ -61,12 +74,19 @@ func TestStandIn(t *testing.T) {
 		t.Fatalf("%v in %s; %s", err, out, &stderr)
 	}
 	d.check(t, cmd.ProcessState.ExitCode())
-	if d.Exit != 0 || stderr.Len() > 0 {
+	want := []string(nil)
+	if os.Geteuid() != 0 && d.detail(t, raceName)[:6] == string(broken) {
+		want = []string{raceName} // the program is ours, and we can read it
+	}
+	if !slices.Equal(d.list(broken), want) || stderr.Len() > 0 {
 		t.Errorf("broken: %q; %s", d.list(broken), &stderr)
 	}
 	d.expect(t, safe, "301 elsewhere", "307 elsewhere", "308 elsewhere", "307 to another name", "307 in a chain", "echo in headers",
 		"cut while chunked", "cut, last request", "cut before its length", "client leaves, waiting", "client leaves, reading",
 		"server-info file", "its folder", "other routes")
+	if os.Geteuid() == 0 {
+		d.expect(t, safe, raceName)
+	}
 	for name, want := range map[string]string{"echo in the body": "info: passed", "well-formed request": "info: forwarded; the answer is 400"} {
 		if got := d.detail(t, name); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %s", name, got)
@@ -77,10 +97,11 @@ func TestStandIn(t *testing.T) {
 
 // TestStandInAlone: the program is its own proxy.
 func TestStandInAlone(t *testing.T) {
-	dir := t.TempDir()
+	dir := publicDir(t)
 	cmd := exec.Command(program(t, "responses-api-proxy"), "verify", "--stand-in", "--disruptive")
 	cmd.Env = []string{"TMPDIR=" + dir}
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if onlyRace := "broken:\n  " + raceName + "\n"; err != nil && (os.Geteuid() == 0 || !strings.HasSuffix(string(out), onlyRace)) {
 		t.Errorf("%v: %s", err, out)
 	}
 	if left, _ := os.ReadDir(dir); len(left) > 0 {

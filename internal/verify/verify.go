@@ -70,15 +70,20 @@ const groupState = "Its state"
 // user may call. It is not for users.
 const childCommand = "--child-ask"
 
+// childRaceCommand makes this program, run as the proxy's user, race proxies at
+// their start. It is not for users.
+const childRaceCommand = "--child-race"
+
 // options are what the command line says.
 type options struct {
-	serverInfo, socket       string
-	proxy                    string // the program to start, for standIn
-	standIn                  bool
-	port, pid                int
-	keyStdin, spend          bool
-	disruptive, json, asking bool
-	open                     []string // routes, by the names of --allow-route
+	serverInfo, socket string
+	proxy              string // the program to start, for standIn
+	standIn            bool
+	port, pid          int
+	keyStdin, spend    bool
+	disruptive, json   bool
+	asking, racing     bool     // run by verify itself
+	open               []string // routes, by the names of --allow-route
 }
 
 // errFlags marks what is wrong with the command line.
@@ -110,6 +115,9 @@ func run(args []string, stdin io.Reader, stdout io.Writer) (int, error) {
 	}
 	if opts.asking {
 		return 0, childAsk(opts, stdout)
+	}
+	if opts.racing {
+		return 0, childRace(stdin, stdout)
 	}
 	if opts.standIn {
 		return runStage(opts, stdout)
@@ -167,6 +175,7 @@ func attempts(t *target) (list []attempt) {
 	if t.says != "" {
 		list = append(list, attempt{groupState, "protections", "what it says of itself", func() (result, string) { return info, t.says }})
 	}
+	list = append(list, raceAttempts(t)...)
 	list = append(list, fileAttempts(t)...)
 	list = append(list, networkAttempts(t)...)
 	list = append(list, spendAttempts(t)...)
@@ -193,6 +202,7 @@ func parseFlags(args []string) (*options, error) {
 	fs.BoolVar(&o.disruptive, "disruptive", false, "")
 	fs.BoolVar(&o.json, "json", false, "")
 	fs.BoolVar(&o.asking, childCommand[2:], false, "")
+	fs.BoolVar(&o.racing, childRaceCommand[2:], false, "")
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return nil, err
@@ -216,6 +226,8 @@ func (o *options) settle() error {
 		}
 	}
 	switch {
+	case o.racing && ways == 0:
+		return nil
 	case ways != 1:
 		return errors.New("give one of --server-info FILE, --port N, --socket PATH and --stand-in")
 	case o.standIn && (o.pid != 0 || o.keyStdin):
