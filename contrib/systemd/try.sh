@@ -82,7 +82,7 @@ files() {
 		[ "$dir" != default ] || to=$root/etc/default
 		cp "$tmp/contrib/$dir"/responses-api-proxy* "$to/"
 	done
-	install -m 755 "$tmp/responses-api-proxy" "$root/usr/bin/responses-api-proxy"
+	install -m 711 "$tmp/responses-api-proxy" "$root/usr/bin/responses-api-proxy"
 	install -m 755 "$tmp/standin" "$root/usr/bin/standin"
 	echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
 	# What only this trial needs.
@@ -199,6 +199,7 @@ is "the service waits" "$(show ActiveState)" inactive
 say "the first request of an ordinary user starts it, with --strict"
 is "by TCP" "$(as nobody --clear-groups "${post[@]}" http://127.0.0.1:$port/v1/responses)" 200
 is "state" "$(show ActiveState) ($(show SubState))" "active (running)"
+is "nobody could attach to it as it started" "$(in_ journalctl -q -o cat -u "$service" | grep -c 'start-window=closed')" 1
 is "another user" "$(as daemon --clear-groups "${post[@]}" http://127.0.0.1:$port/v1/responses)" 403
 members=--groups=$(in_ getent group responses-api-proxy | cut -d: -f3)
 unix=("${post[@]}" --unix-socket "$sock" http://localhost:$port/v1/responses)
