@@ -48,7 +48,7 @@ func run(args []string) int {
 	}
 	// First of all: until this returns, other processes of the same user may be
 	// able to attach.
-	hardened, err := harden.Process()
+	hardened, exposed := harden.Process()
 	// Broken pipes are errors of the writes that meet them, and a terminal's
 	// end is no reason to stop serving.
 	ignoreSignals()
@@ -58,8 +58,8 @@ func run(args []string) int {
 		return 1
 	}
 	defer errs.close()
-	if err != nil {
-		return errs.fatal(err)
+	if exposed != nil {
+		return errs.fatal(exposed)
 	}
 	opts, err := parseFlags(args)
 	if err != nil {

@@ -376,22 +376,25 @@ func TestTracerIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := trace(last); err != nil {
+	tracer, err := trace(last)
+	if err != nil {
 		cannot(t, "a child cannot be traced: "+err.Error())
 	}
 	c.stdin.Write([]byte("\n"))
-	want := fmt.Sprintf("child: cannot protect the process: process %d traces this one, and can read and change it; start it without a debugger\n", os.Getpid())
+	want := fmt.Sprintf("child: cannot protect the process: process or thread %d traces this one, and can read and change it; start it without a debugger\n", tracer)
 	if got := c.line(t); got != want {
 		t.Errorf("the child says %q, want %q", got, want)
 	}
 }
 
-// trace traces a thread until that ends, and lets it go on.
-func trace(tid int) error {
+// trace traces a thread until that ends, and lets it go on. It returns the
+// tracer, which is a thread.
+func trace(tid int) (tracer int, err error) {
 	seized := make(chan error)
 	go func() {
 		runtime.LockOSThread() // the tracer is a thread
 		defer runtime.UnlockOSThread()
+		tracer = unix.Gettid()
 		seized <- unix.PtraceSeize(tid)
 		for {
 			var status unix.WaitStatus
@@ -401,7 +404,8 @@ func trace(tid int) error {
 			unix.PtraceCont(tid, int(status.StopSignal()))
 		}
 	}()
-	return <-seized
+	err = <-seized
+	return tracer, err
 }
 
 func TestNoCoreOnAbort(t *testing.T) {

@@ -85,7 +85,7 @@ func notTraced() error {
 		case tracer == "":
 			return fmt.Errorf("whether the process is traced cannot be read: thread %s has no TracerPid (%v)", thread.Name(), err)
 		case tracer != "0":
-			return fmt.Errorf("process %s traces this one, and can read and change it; start it without a debugger", tracer)
+			return fmt.Errorf("process or thread %s traces this one, and can read and change it; start it without a debugger", tracer)
 		}
 	}
 	return nil
