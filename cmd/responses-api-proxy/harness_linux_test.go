@@ -99,7 +99,7 @@ func (w *world) proc(name string) string { return fmt.Sprintf("/proc/%d/%s", w.p
 func (w *world) cmdOrphan(args []string) {
 	// Orphans become ours, and so do their exit codes.
 	w.ts.Check(unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
-	p := &process{exited: make(chan struct{}), out: w.ts.MkAbs("out.txt"), log: w.ts.MkAbs("log.txt"), window: (&launch{}).window("")}
+	p := &process{exited: make(chan struct{}), out: w.ts.MkAbs("out.txt"), log: w.ts.MkAbs("log.txt"), window: w.window(&launch{})}
 	w.runStep(p, w.ts.MkAbs(args[0]))
 	var pid int
 	w.until("the server-info is there", func() bool {

@@ -529,7 +529,7 @@ type process struct {
 	reads  *os.File // the end of a full pipe, kept so that it is not broken
 	known  int      // lines of log that the script expects
 	args   []string // of the command line
-	window string   // see launch.window
+	window string   // see world.window
 	exited chan struct{}
 	state  *os.ProcessState
 }
@@ -604,7 +604,7 @@ func (w *world) start(l *launch) {
 			f.Close()
 		}
 	}
-	p.os, p.window, w.p = cmd.Process, l.window(cmd.Path), p
+	p.os, p.window, w.p = cmd.Process, w.window(l), p
 	go func() {
 		cmd.Wait()
 		p.state = cmd.ProcessState
@@ -699,7 +699,11 @@ func (w *world) checkFirstLine() {
 
 // window matches what the start line reports of the time before the process was
 // protected.
-func (l *launch) window(program string) string {
+func (w *world) window(l *launch) string {
+	program := filepath.Join(w.ts.Getenv("BIN"), l.as)
+	if strings.Contains(l.as, "/") {
+		program = w.ts.MkAbs(l.as)
+	}
 	st, err := os.Stat(program)
 	if os.Geteuid() == 0 && (!l.nobody || err == nil && st.Mode().Perm()&0o004 == 0) {
 		return "closed"
