@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"internal/systemd":    nil,
 	"internal/peer":       nil,
 	"internal/metrics":    {"internal/audit", "internal/listen"},
-	"internal/jail":       {"internal/harden"},
+	"internal/sandbox":    {"internal/harden"},
 	"internal/verify":     {"internal/memscan", "internal/peer", "internal/proxy"},
 	"internal/budget":     {"internal/safefile"},
 	"internal/admit":      {"internal/audit", "internal/budget", "internal/http1", "internal/peer"},
@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"internal/proxy":      {"internal/admit", "internal/audit", "internal/dump", "internal/http1", "internal/upstream", "internal/usage", "internal/websocket"},
 	"internal/front":      {"internal/admit", "internal/audit", "internal/http1", "internal/proxy"},
 	"internal/secrecy":    nil,
-	"internal/jailbreak":  nil,
+	"internal/escape":     nil,
 }
 
 func TestImportsFlowOneWay(t *testing.T) {

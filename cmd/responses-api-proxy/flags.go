@@ -145,7 +145,7 @@ type options struct {
 	limits               admit.Limits
 	user                 string
 	becomes              admit.Users // user, as a number
-	strict, noJail       bool
+	strict, noSandbox    bool
 	maxTokens            int64
 	budgetFile           string
 
@@ -198,7 +198,7 @@ func (o *options) settle() error {
 		return errors.New("--server-info tells a port, and with --socket alone there is none; add --port 0")
 	case !o.shutdownUsers.Empty() && !o.httpShutdown:
 		return errors.New("--shutdown-user needs --http-shutdown")
-	case o.strict && o.noJail:
+	case o.strict && o.noSandbox:
 		return errors.New("--strict and --jail=off contradict each other; leave one out")
 	case o.budgetFile != "" && o.maxTokens == 0:
 		return errors.New("--budget-file needs --max-tokens-per-user")
@@ -314,7 +314,7 @@ func addProtection(fs flagSet, o *options) {
 	})
 	fs.toggle("strict", func() { o.strict = true })
 	fs.value("jail", func(s string) error {
-		o.noJail = s == "off"
+		o.noSandbox = s == "off"
 		return when(s != "auto" && s != "off", "choose auto or off")
 	})
 }

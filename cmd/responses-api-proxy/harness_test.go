@@ -110,7 +110,7 @@ var built = struct {
 
 // build puts the program, as it is released, into dir, once: for the scripts in
 // the place of this test binary, which is linked with cgo where there is a C
-// compiler, and so cannot be jailed.
+// compiler, and so cannot be sandboxed.
 func build(dir string) error {
 	built.Lock()
 	defer built.Unlock()

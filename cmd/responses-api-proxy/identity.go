@@ -44,7 +44,7 @@ func (i *identity) check(o *options) error {
 	return nil
 }
 
-// readable makes sure, from within the jail and as --user's user, that the token
+// readable makes sure, from within the sandbox and as --user's user, that the token
 // can be read again when the first access token expires.
 func (i *identity) readable() error {
 	if i.config.TokenFile == "" {

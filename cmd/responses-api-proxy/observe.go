@@ -56,8 +56,8 @@ func (s *service) openMetrics() (err error) {
 	return nil
 }
 
-// observe has exchanges counted and written down. It is called once the jail is
-// entered: what is in force then is counted too.
+// observe has exchanges counted and written down. It is called once the sandbox is
+// in force: what it has put in force is counted too.
 func (s *service) observe() {
 	var all observers
 	if s.metricsListener != nil {

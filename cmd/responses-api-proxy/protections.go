@@ -38,8 +38,8 @@ func (o *options) accept(r harden.Report) error {
 	return nil
 }
 
-// outsideJail are the protections that were there before the jail.
-func (s *service) outsideJail() []metrics.Protection {
+// outsideSandbox are the protections that were there before the sandbox.
+func (s *service) outsideSandbox() []metrics.Protection {
 	kind, _ := s.memory()
 	all := []metrics.Protection{{Name: "secret-memory", State: string(kind), Missing: kind != secret.MemfdSecret}}
 	for _, p := range []struct{ name, without string }{{"dumpable", "not-dumpable"}, {"core", "no-core"}} {
@@ -56,23 +56,23 @@ func (s *service) outsideJail() []metrics.Protection {
 	return append(all, window)
 }
 
-// protectionsLine is what the start line says: the jail with its reasons.
+// protectionsLine is what the start line says: the sandbox with its reasons.
 func (s *service) protectionsLine() string {
 	var words []string
-	for _, p := range s.outsideJail() {
+	for _, p := range s.outsideSandbox() {
 		word := p.Name + "=" + p.State
 		if p.Name == startWindow && p.Missing {
 			word += "(" + s.hardened.Window.Error() + ")"
 		}
 		words = append(words, word)
 	}
-	return strings.Join(append(words, s.jail.String()), " ")
+	return strings.Join(append(words, s.sandbox.String()), " ")
 }
 
 // protections are what the metrics say: the same, without reasons.
 func (s *service) protections() []metrics.Protection {
-	all := s.outsideJail()
-	s.jail.Each(func(name, state string, missing bool) {
+	all := s.outsideSandbox()
+	s.sandbox.Each(func(name, state string, missing bool) {
 		all = append(all, metrics.Protection{Name: name, State: state, Missing: missing})
 	})
 	return all

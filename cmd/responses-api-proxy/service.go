@@ -19,12 +19,12 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/oidc"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
@@ -50,7 +50,7 @@ type service struct {
 	gate      *admit.Gate
 	book      *budget.Book
 	engine    *front.Engine
-	jail      *jail.Report
+	sandbox   *sandbox.Report
 	info      *listen.Info
 
 	audit           *audit.Log
@@ -102,7 +102,7 @@ func (s *service) open() error {
 	}
 	// Everything is open that needs a file, a port or a privilege. From here on
 	// the process can only serve; then clients may know of it.
-	if err := s.enterJail(); err != nil {
+	if err := s.enforceSandbox(); err != nil {
 		return err
 	}
 	s.observe()
@@ -134,10 +134,10 @@ func (s *service) openInfo() (err error) {
 	return err
 }
 
-// enterJail locks the process in.
-func (s *service) enterJail() (err error) {
+// enforceSandbox puts the sandbox in force.
+func (s *service) enforceSandbox() (err error) {
 	o := s.opts
-	cfg := jail.Config{User: o.user, Ports: []uint16{s.client.Port()}, Off: o.noJail, Strict: o.strict, Append: s.appendFolders()}
+	cfg := sandbox.Policy{User: o.user, Ports: []uint16{s.client.Port()}, Off: o.noSandbox, Strict: o.strict, Append: s.appendFolders()}
 	if o.budgetFile != "" {
 		cfg.Write = []string{filepath.Dir(o.budgetFile)}
 	}
@@ -165,13 +165,13 @@ func (s *service) enterJail() (err error) {
 	if o.audit != "" && s.unix {
 		cfg.Read = append(cfg.Read, "/proc") // the names of callers; of other processes' files there Landlock lets it see none
 	}
-	if s.jail, err = jail.Enter(cfg); err != nil {
+	if s.sandbox, err = sandbox.Enforce(cfg); err != nil {
 		return err
 	}
 	return cmp.Or(s.checkBudget(), o.identity.readable())
 }
 
-// checkBudget makes sure, from within the jail and as --user's user, that the
+// checkBudget makes sure, from within the sandbox and as --user's user, that the
 // budget can be kept.
 func (s *service) checkBudget() error {
 	if s.book == nil {
@@ -269,7 +269,7 @@ func (s *service) announce() {
 		s.errs.line("every user of this host may call; --allow-user limits that")
 	}
 	s.errs.line("protections: " + s.protectionsLine())
-	if s.opts.noJail {
+	if s.opts.noSandbox {
 		s.errs.line("warning: the jail is off: whoever takes this process over can do what its user can")
 	}
 	if kind, why := s.memory(); kind != secret.MemfdSecret {

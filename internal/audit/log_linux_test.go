@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
 // childVar tells a copy of the test binary in which folder to do what cannot be
@@ -69,8 +69,8 @@ func TestStandardOutput(t *testing.T) {
 	}
 }
 
-// TestJail rotates the file in the jail, which allows it and no more.
-func TestJail(t *testing.T) {
+// TestRotationInSandbox rotates the file in the sandbox, which allows it and no more.
+func TestRotationInSandbox(t *testing.T) {
 	if os.Getenv(childVar) == "" {
 		dir := t.TempDir()
 		inChild(t, static(t), dir, nil)
@@ -82,16 +82,16 @@ func TestJail(t *testing.T) {
 	l := mustOpen(t, path, r)
 	write(l, 0, 10)
 	eventually(t, "the lines are written", func() bool { return l.Written() == 10 })
-	if err := os.Rename(path, path+".1"); err != nil { // the jail will not have it
+	if err := os.Rename(path, path+".1"); err != nil { // the sandbox will not have it
 		t.Fatal(err)
 	}
-	report, err := jail.Enter(jail.Config{Append: []string{dir}})
+	report, err := sandbox.Enforce(sandbox.Policy{Append: []string{dir}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, what := range []string{"landlock=abi", "seccomp=on"} {
 		if !strings.Contains(report.String(), what) {
-			cannot(t, "the jail is not whole here: "+report.String())
+			cannot(t, "the sandbox is not whole here: "+report.String())
 		}
 	}
 	l.Reopen()
@@ -103,11 +103,11 @@ func TestJail(t *testing.T) {
 	r.silent(t)
 	if f, err := os.Open(path); !errors.Is(err, os.ErrPermission) {
 		f.Close()
-		t.Error("the jail lets it read the file: this tests nothing")
+		t.Error("the sandbox lets it read the file: this tests nothing")
 	}
 }
 
-// static builds the test binary without cgo, as the proxy is built: the jail
+// static builds the test binary without cgo, as the proxy is built: the sandbox
 // cannot hold another.
 func static(t *testing.T) string {
 	t.Helper()

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { jobs["jailed"] = jobJailed }
+func init() { jobs["sandboxed"] = jobSandboxed }
 
 // TestLandlock: the file is written with these rights on its folder, and no
 // others: make, write and remove files.
 func TestLandlock(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
-	out, err := child("jailed", file).Output()
+	out, err := child("sandboxed", file).Output()
 	switch {
 	case err == nil:
 		wantSpent(t, file, 1, 5)
@@ -29,7 +29,7 @@ func TestLandlock(t *testing.T) {
 	}
 }
 
-func jobJailed(file string) error {
+func jobSandboxed(file string) error {
 	b, err := open(Config{Limit: 1, File: file}, pause)
 	if err != nil {
 		return err

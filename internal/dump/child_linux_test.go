@@ -15,13 +15,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
 const jobVar = "DUMP_TEST_JOB"
 
 // jobs run in a child process: they change what cannot be changed back.
-var jobs = map[string]func(dir string) error{"memory": jobMemory, "limit": jobLimit, "jail": jobJail}
+var jobs = map[string]func(dir string) error{"memory": jobMemory, "limit": jobLimit, "sandbox": jobSandbox}
 
 func TestMain(m *testing.M) {
 	if job := jobs[os.Getenv(jobVar)]; job != nil {
@@ -160,17 +160,17 @@ func jobLimit(dir string) error {
 	return nil
 }
 
-// TestJail: in the jail of a program that names the folder in Write, all of
+// TestInSandbox: in the sandbox of a program that names the folder in Write, all of
 // this can be done, by the user that root becomes too.
-func TestJail(t *testing.T) {
+func TestInSandbox(t *testing.T) {
 	top := t.TempDir()
 	program, dir := filepath.Join(top, "test"), filepath.Join(top, "d")
 	build := exec.Command("go", "test", "-c", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // with cgo there is no jail
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // with cgo there is no sandbox
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if out := runJob(t, program, "jail", dir); out != "" {
+	if out := runJob(t, program, "sandbox", dir); out != "" {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(out)
 		}
@@ -182,8 +182,8 @@ func TestJail(t *testing.T) {
 	}
 }
 
-func jobJail(dir string) error {
-	cfg := jail.Config{Write: []string{dir}}
+func jobSandbox(dir string) error {
+	cfg := sandbox.Policy{Write: []string{dir}}
 	owner := -1
 	if os.Getuid() == 0 {
 		cfg.User, owner = "12345", 12345
@@ -192,16 +192,16 @@ func jobJail(dir string) error {
 	if err != nil {
 		return err
 	}
-	report, err := jail.Enter(cfg)
+	report, err := sandbox.Enforce(cfg)
 	if err != nil {
 		return err
 	}
 	if missing := report.Missing(); len(missing) > 0 {
-		fmt.Println("no jail:", missing)
+		fmt.Println("no sandbox:", missing)
 		return nil
 	}
 	if _, err := os.ReadDir(filepath.Dir(dir)); err == nil {
-		return errors.New("the jail is open")
+		return errors.New("the sandbox is open")
 	}
 	for range 3 {
 		e := whole(d, `{"a":1}`, "data: x\n\n")

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpuTime asks a clock, for the jail refuses getrusage(2).
+// cpuTime asks a clock, for the sandbox refuses getrusage(2).
 func cpuTime() (used time.Duration, ok bool) {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {

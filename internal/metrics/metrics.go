@@ -22,7 +22,7 @@ type Config struct {
 	// Version, Revision and GoVersion are of the program; "" is shown as such.
 	Version, Revision, GoVersion string
 
-	// Protections are what package jail and its kin have put in force.
+	// Protections are what package sandbox and others have put in force.
 	Protections []Protection
 
 	// Routes and Codes are the closed sets of audit.Entry's Route and Code. Each

@@ -103,7 +103,7 @@ var numbers = [...]struct{ source, name, kind, help string }{
 	{"/gc/cycles/total:gc-cycles", "go_gc_cycles_total", "counter", "Garbage collections."},
 }
 
-// writeProcess writes what the jail lets a process know about itself: nothing
+// writeProcess writes what the sandbox lets a process read of itself: nothing
 // from /proc, so neither its resident memory nor its descriptors.
 func (m *Metrics) writeProcess(p *page) {
 	p.family("process_start_time_seconds", "gauge", "When the process started, since 1970.")

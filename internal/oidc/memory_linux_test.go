@@ -18,8 +18,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -85,7 +85,7 @@ func child() error {
 	}
 	defer client.Close()
 	// From here on as in a program that serves.
-	if _, err := jail.Enter(jail.Config{Ports: append(x.Ports(), client.Port()), Read: x.Folders()}); err != nil {
+	if _, err := sandbox.Enforce(sandbox.Policy{Ports: append(x.Ports(), client.Port()), Read: x.Folders()}); err != nil {
 		return err
 	}
 	commands := bufio.NewReader(os.NewFile(3, "commands"))
@@ -319,9 +319,9 @@ func (s *subject) checkKeys(t *testing.T) {
 	}
 }
 
-// TestTokenFileInJail: a token that Kubernetes puts in the other's place, by a
-// link to another folder, is read from within the jail, and found nowhere.
-func TestTokenFileInJail(t *testing.T) {
+// TestTokenFileInSandbox: a token that Kubernetes puts in the other's place, by a
+// link to another folder, is read from within the sandbox, and found nowhere.
+func TestTokenFileInSandbox(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
 	if err := os.Symlink("..data/token", dir+"/token"); err != nil {

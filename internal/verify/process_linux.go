@@ -291,7 +291,7 @@ func (v *victim) judgeCore(soft, hard string) (result, string) {
 	return broken, text
 }
 
-// fact compares a field of the status. What is missing of a jail is no theft.
+// fact compares a field of the status. What is missing of a sandbox is no theft.
 func (v *victim) fact(field, want string) (result, string) {
 	switch got, ok := v.status[field]; {
 	case !ok:

@@ -1,4 +1,4 @@
-package jailbreak
+package escape
 
 import (
 	"bufio"
@@ -19,8 +19,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 )
 
-// patience is for what must happen; it is generous because machines are busy.
-const patience = time.Minute
+// timeout is for what must happen; it is generous because machines are busy.
+const timeout = time.Minute
 
 // key is no secret here: nothing looks for it.
 const key = "sk-proj-0123456789abcdefghijklmnopqrstuvwxyz"
@@ -35,7 +35,7 @@ func init() { runtime.LockOSThread() }
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
 func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "jailbreak")
+	dir, err := os.MkdirTemp("", "escape")
 	if err != nil {
 		panic(err)
 	}
@@ -61,8 +61,8 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// victim is the real program, between this process's client and its upstream.
-type victim struct {
+// target is the real program, between this process's client and its upstream.
+type target struct {
 	pid      int
 	url      string
 	start    string // its start lines
@@ -71,7 +71,7 @@ type victim struct {
 	upstream *fakeopenai.Server
 }
 
-func launch(t *testing.T, args ...string) *victim {
+func launch(t *testing.T, args ...string) *target {
 	t.Helper()
 	upstream, err := fakeopenai.Start(fakeopenai.Options{Key: key, Forget: true})
 	if err != nil {
@@ -80,13 +80,13 @@ func launch(t *testing.T, args ...string) *victim {
 	t.Cleanup(upstream.Close)
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	v := &victim{upstream: upstream, client: &http.Client{Transport: transport, Timeout: patience}}
+	v := &target{upstream: upstream, client: &http.Client{Transport: transport, Timeout: timeout}}
 	v.run(t, append([]string{"--upstream-url", upstream.URL()}, args...))
 	return v
 }
 
 // run starts the program and reads what it says until it listens.
-func (v *victim) run(t *testing.T, args []string) {
+func (v *target) run(t *testing.T, args []string) {
 	t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Env, cmd.Dir, cmd.Stdin = []string{}, "/", strings.NewReader(key)
@@ -98,7 +98,7 @@ func (v *victim) run(t *testing.T, args []string) {
 		t.Fatal(err)
 	}
 	v.pid = cmd.Process.Pid
-	late := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	late := time.AfterFunc(timeout, func() { cmd.Process.Kill() })
 	t.Cleanup(func() {
 		late.Stop()
 		cmd.Process.Kill()
@@ -120,7 +120,7 @@ func (v *victim) run(t *testing.T, args []string) {
 }
 
 // serves wants a request to come through to the upstream and back.
-func (v *victim) serves(t *testing.T) {
+func (v *target) serves(t *testing.T) {
 	t.Helper()
 	before := v.upstream.Count()
 	res, err := v.client.Post(v.url, "application/json", strings.NewReader(`{"model":"gpt-5","input":"hello"}`))
@@ -137,8 +137,8 @@ func (v *victim) serves(t *testing.T) {
 	}
 }
 
-// locked wants every thread's status to be that of the jail.
-func (v *victim) locked(t *testing.T, uid int) {
+// locked wants every thread's status to be that of the sandbox.
+func (v *target) locked(t *testing.T, uid int) {
 	t.Helper()
 	id := fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d", uid)
 	want := map[string]string{

@@ -1,4 +1,4 @@
-package jailbreak
+package escape
 
 import (
 	"errors"
@@ -35,7 +35,7 @@ const (
 	landlock = unix.EACCES
 )
 
-// attempts are in the victim's reach if nothing refuses them, as far as there is
+// attempts are in the target's reach if nothing refuses them, as far as there is
 // a harmless way; self is its process.
 func attempts(self uint64, readable string) []attempt {
 	try := func(what string, by unix.Errno, mem []byte, nr uint64, args ...uint64) attempt {
@@ -111,7 +111,7 @@ func make64(words ...uint64) (b []byte) {
 	return b
 }
 
-func TestJailbreak(t *testing.T) {
+func TestEscape(t *testing.T) {
 	needRoot(t)
 	for _, c := range []struct {
 		what string
@@ -139,7 +139,7 @@ func TestJailbreak(t *testing.T) {
 }
 
 // refuses wants an attempt to have come to nothing, and to have hurt nobody.
-func (v *victim) refuses(t *testing.T, what string, result int64, by unix.Errno) {
+func (v *target) refuses(t *testing.T, what string, result int64, by unix.Errno) {
 	t.Helper()
 	if want := -int64(by); result != want {
 		t.Errorf("%s: %s, want %s", what, show(result), show(want))
@@ -156,7 +156,7 @@ func show(result int64) string {
 
 // controls shows that an injected call is really made: one that is allowed has
 // its result.
-func (v *victim) controls(t *testing.T) {
+func (v *target) controls(t *testing.T) {
 	t.Helper()
 	if got := v.inject(t, call{nr: unix.SYS_GETPID}); got != int64(v.pid) {
 		t.Fatalf("getpid: %s, want %d", show(got), v.pid)
@@ -165,7 +165,7 @@ func (v *victim) controls(t *testing.T) {
 	v.succeeds(t, "close", call{nr: unix.SYS_CLOSE, args: []uint64{fd}})
 }
 
-func (v *victim) succeeds(t *testing.T, what string, c call) uint64 {
+func (v *target) succeeds(t *testing.T, what string, c call) uint64 {
 	t.Helper()
 	result := v.inject(t, c)
 	if result < 0 {
@@ -177,7 +177,7 @@ func (v *victim) succeeds(t *testing.T, what string, c call) uint64 {
 
 // connects tries what a socket that it may have is good for: the upstream's
 // port, and no other.
-func (v *victim) connects(t *testing.T) {
+func (v *target) connects(t *testing.T) {
 	t.Helper()
 	fd := v.succeeds(t, "socket", call{nr: unix.SYS_SOCKET, args: []uint64{unix.AF_INET, stream}})
 	connect := func(port uint16) call { return call{unix.SYS_CONNECT, []uint64{fd, here, 16}, loopback(port)} }
@@ -188,7 +188,7 @@ func (v *victim) connects(t *testing.T) {
 	v.succeeds(t, "close", call{nr: unix.SYS_CLOSE, args: []uint64{fd}})
 }
 
-// anyway are the attempts that may be answered so without the jail too: the
+// anyway are the attempts that may be answered so without the sandbox too: the
 // kernel, as it is set up somewhere, or the file's owner would have it so.
 var anyway = []string{
 	"ptrace, be traced", "openat to read, the passwords", "openat to read, its own memory", "mount", "chmod",
@@ -196,9 +196,9 @@ var anyway = []string{
 	"kill, the first process", "tkill", "tgkill, the first process", "setuid", "setresuid", "setgid", "capset", "unshare", "setns",
 }
 
-// Without the jail the same calls are answered in another way: it is the jail
+// Without the sandbox the same calls are answered in another way: it is the sandbox
 // that refuses them.
-func TestWithoutJail(t *testing.T) {
+func TestWithoutSandbox(t *testing.T) {
 	needRoot(t)
 	file := readable(t)
 	v := launch(t, "--user", "nobody", "--jail=off")
@@ -217,7 +217,7 @@ func TestWithoutJail(t *testing.T) {
 }
 
 // So are those that make processes, which nothing survives here.
-func TestProcessWithoutJail(t *testing.T) {
+func TestProcessWithoutSandbox(t *testing.T) {
 	needRoot(t)
 	for _, a := range attempts(0, readable(t))[:processes] {
 		v := launch(t, "--user", "nobody", "--jail=off")
@@ -231,7 +231,7 @@ func TestProcessWithoutJail(t *testing.T) {
 // write, and no rule names it.
 func readable(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "jailbreak") // t.TempDir's parents are closed to others
+	dir, err := os.MkdirTemp("", "escape") // t.TempDir's parents are closed to others
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package jail
+package sandbox
 
 import (
 	"cmp"
@@ -15,12 +15,12 @@ import (
 // files that only the old user may find, the bounding set needs a capability,
 // Landlock and seccomp need no-new-privs, and after seccomp nothing of this can
 // be called.
-func enter(cfg Config) (*Report, error) {
-	who, err := resolve(cfg.User)
+func enforce(p Policy) (*Report, error) {
+	who, err := resolve(p.User)
 	if err != nil {
 		return nil, err
 	}
-	rules, noRules, err := newRuleset(cfg)
+	rules, noRules, err := newRuleset(p)
 	if err != nil {
 		return nil, err
 	}
@@ -40,9 +40,9 @@ func enter(cfg Config) (*Report, error) {
 	defer threads.close()
 
 	abi, noLandlock, noSeccomp := "", errOff, errOff
-	if !cfg.Off {
+	if !p.Off {
 		abi, noLandlock = rules.restrict(noRules)
-		noSeccomp = filterCalls(cfg, noPrivs)
+		noSeccomp = filterCalls(p, noPrivs)
 	}
 
 	seen := threads.look(who, boundingKept)
@@ -71,11 +71,11 @@ var errCgo = errors.New("this binary is linked with cgo; build it with CGO_ENABL
 
 // filterCalls leaves a binary with cgo alone: the C library makes other system
 // calls, and ends the process when it cannot start a thread.
-func filterCalls(cfg Config, noPrivs error) error {
+func filterCalls(p Policy, noPrivs error) error {
 	if errors.Is(noPrivs, errCgo) {
 		return errCgo
 	}
-	return install(cfg)
+	return install(p)
 }
 
 // onAllThreads makes a system call on every thread. They must agree on its

@@ -1,4 +1,4 @@
-package jail
+package sandbox
 
 import (
 	"cmp"
@@ -47,16 +47,16 @@ type ruleset struct {
 }
 
 // newRuleset makes the rules, best effort by the kernel's ABI: missing says why
-// there is no Landlock. An error is a mistake in cfg.
-func newRuleset(cfg Config) (r *ruleset, missing, err error) {
-	if cfg.Off {
+// there is no Landlock. An error is a mistake in p.
+func newRuleset(p Policy) (r *ruleset, missing, err error) {
+	if p.Off {
 		return nil, errOff, nil
 	}
 	r, missing = createRuleset()
 	if missing != nil {
-		return nil, missing, checkFolders(cfg)
+		return nil, missing, checkFolders(p)
 	}
-	if err := errors.Join(r.allowFiles(cfg), r.allowPorts(cfg.Ports)); err != nil {
+	if err := errors.Join(r.allowFiles(p), r.allowPorts(p.Ports)); err != nil {
 		r.close()
 		return nil, nil, err
 	}
@@ -64,8 +64,8 @@ func newRuleset(cfg Config) (r *ruleset, missing, err error) {
 }
 
 // checkFolders makes the same mistakes errors without Landlock.
-func checkFolders(cfg Config) error {
-	for _, dir := range slices.Concat(cfg.Write, cfg.Append, cfg.Remove) {
+func checkFolders(p Policy) error {
+	for _, dir := range slices.Concat(p.Write, p.Append, p.Remove) {
 		fd, err := openPath(dir, unix.O_DIRECTORY)
 		if err != nil {
 			return err
@@ -144,16 +144,16 @@ func threadsMaySignal() bool {
 	return errno == 0 && errata&signalErratum != 0
 }
 
-func (r *ruleset) allowFiles(cfg Config) error {
-	for _, path := range slices.Concat(resolverFiles, cfg.Read) {
+func (r *ruleset) allowFiles(p Policy) error {
+	for _, path := range slices.Concat(resolverFiles, p.Read) {
 		if err := r.allowReading(path); err != nil {
 			return err
 		}
 	}
 	return errors.Join(
-		r.allowFolders(cfg.Write, writeAccess),
-		r.allowFolders(cfg.Append, unix.LANDLOCK_ACCESS_FS_WRITE_FILE|unix.LANDLOCK_ACCESS_FS_MAKE_REG),
-		r.allowFolders(cfg.Remove, unix.LANDLOCK_ACCESS_FS_REMOVE_FILE))
+		r.allowFolders(p.Write, writeAccess),
+		r.allowFolders(p.Append, unix.LANDLOCK_ACCESS_FS_WRITE_FILE|unix.LANDLOCK_ACCESS_FS_MAKE_REG),
+		r.allowFolders(p.Remove, unix.LANDLOCK_ACCESS_FS_REMOVE_FILE))
 }
 
 func (r *ruleset) allowFolders(dirs []string, access uint64) error {

@@ -1,6 +1,6 @@
 //go:build amd64 || arm64
 
-package jail
+package sandbox
 
 import (
 	"os"
@@ -45,10 +45,10 @@ func judge(t *testing.T, filter []unix.SockFilter, arch, call uint32, args ...ui
 func TestPolicy(t *testing.T) {
 	self := uint64(os.Getpid())
 	const cwd = uint64(0xffffff9c)
-	bare, remover, writer, appender := Config{}, Config{Remove: []string{"/x"}}, Config{Write: []string{"/x"}}, Config{Append: []string{"/x"}}
+	bare, remover, writer, appender := Policy{}, Policy{Remove: []string{"/x"}}, Policy{Write: []string{"/x"}}, Policy{Append: []string{"/x"}}
 	for _, c := range []struct {
 		what  string
-		cfg   Config
+		p     Policy
 		allow bool
 		call  uint32
 		args  []uint64
@@ -81,8 +81,8 @@ func TestPolicy(t *testing.T) {
 		{"rename, appender", appender, false, unix.SYS_RENAMEAT, nil},
 		{"list a folder, appender", appender, false, unix.SYS_GETDENTS64, nil},
 		{"truncate what is open", bare, false, unix.SYS_FTRUNCATE, nil},
-		{"truncate server-info", Config{Truncate: []int{7}}, true, unix.SYS_FTRUNCATE, []uint64{7}},
-		{"truncate another", Config{Truncate: []int{7}}, false, unix.SYS_FTRUNCATE, []uint64{8}},
+		{"truncate server-info", Policy{Truncate: []int{7}}, true, unix.SYS_FTRUNCATE, []uint64{7}},
+		{"truncate another", Policy{Truncate: []int{7}}, false, unix.SYS_FTRUNCATE, []uint64{8}},
 		{"stop appending", appender, false, unix.SYS_FCNTL, []uint64{3, unix.F_SETFL}},
 		{"truncate by name", bare, false, unix.SYS_TRUNCATE, nil},
 		{"a thread", bare, true, unix.SYS_CLONE, []uint64{goThread}},
@@ -123,12 +123,12 @@ func TestPolicy(t *testing.T) {
 		{"ioctl", bare, false, unix.SYS_IOCTL, nil},
 		{"x32", bare, false, 0x40000000 | unix.SYS_READ, nil},
 	} {
-		if got := judge(t, compile(newPolicy(c.cfg)), auditArch, c.call, c.args...); got != c.allow {
+		if got := judge(t, compile(allowedCalls(c.p)), auditArch, c.call, c.args...); got != c.allow {
 			t.Errorf("%s: allowed %t", c.what, got)
 		}
 	}
 	for call := range uint32(1024) {
-		if judge(t, compile(newPolicy(writer)), unix.AUDIT_ARCH_I386, call) {
+		if judge(t, compile(allowedCalls(writer)), unix.AUDIT_ARCH_I386, call) {
 			t.Fatalf("i386's call %d is allowed", call)
 		}
 	}
@@ -143,7 +143,7 @@ func TestPolicyNamesNothingElse(t *testing.T) {
 		unix.SYS_SENDMSG: "sendmsg", unix.SYS_RECVMSG: "recvmsg", unix.SYS_MREMAP: "mremap", unix.SYS_CLONE3: "clone3",
 		unix.SYS_SECCOMP: "seccomp", unix.SYS_CAPSET: "capset", unix.SYS_SETRESUID: "setresuid", unix.SYS_DUP3: "dup3",
 	}
-	policy := newPolicy(Config{Write: []string{"/x"}, Remove: []string{"/x"}})
+	policy := allowedCalls(Policy{Write: []string{"/x"}, Remove: []string{"/x"}})
 	plain := map[uint32]bool{}
 	for _, r := range policy {
 		if name, bad := never[r.call]; bad {

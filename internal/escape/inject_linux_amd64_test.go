@@ -1,4 +1,4 @@
-package jailbreak
+package escape
 
 import (
 	"encoding/binary"
@@ -17,7 +17,7 @@ import (
 // here stands for the address of a call's memory among its arguments.
 const here = 0x7e57_0000_7e57_0000
 
-// call is a system call to be made by the victim.
+// call is a system call to be made by the target.
 type call struct {
 	nr   uint64
 	args []uint64
@@ -37,9 +37,9 @@ var (
 	errProcess = errors.New("another program or process would run")
 )
 
-// inject has a thread of the victim make a call and go on as if it had not. It
+// inject has a thread of the target make a call and go on as if it had not. It
 // returns what the kernel answered: a result, or -errno.
-func (v *victim) inject(t *testing.T, c call) int64 {
+func (v *target) inject(t *testing.T, c call) int64 {
 	t.Helper()
 	result, err := v.tryInject(c)
 	if err != nil {
@@ -48,14 +48,14 @@ func (v *victim) inject(t *testing.T, c call) int64 {
 	return result
 }
 
-func (v *victim) tryInject(c call) (int64, error) {
+func (v *target) tryInject(c call) (int64, error) {
 	type answer struct {
 		result int64
 		err    error
 	}
 	// A call that were not refused might never return, as vfork. Killing the
-	// victim ends every wait for one of its threads.
-	late := time.AfterFunc(patience, func() { unix.Kill(v.pid, unix.SIGKILL) })
+	// target ends every wait for one of its threads.
+	late := time.AfterFunc(timeout, func() { unix.Kill(v.pid, unix.SIGKILL) })
 	defer late.Stop()
 	answers := make(chan answer)
 	go func() {
@@ -71,7 +71,7 @@ func (v *victim) tryInject(c call) (int64, error) {
 
 // anyThread makes the call on a thread that waits in a system call, on another
 // one each time.
-func (v *victim) anyThread(c call) (int64, error) {
+func (v *target) anyThread(c call) (int64, error) {
 	for {
 		dirs, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", v.pid))
 		if err != nil || len(dirs) == 0 {
@@ -91,7 +91,7 @@ func (v *victim) anyThread(c call) (int64, error) {
 	}
 }
 
-func (v *victim) onThread(tid int, c call) (int64, error) {
+func (v *target) onThread(tid int, c call) (int64, error) {
 	th, err := seize(tid)
 	if err != nil {
 		return 0, err

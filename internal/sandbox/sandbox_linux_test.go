@@ -1,4 +1,4 @@
-package jail
+package sandbox
 
 import (
 	"bufio"
@@ -21,15 +21,15 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 )
 
-// orderVar holds a prisoner's orders: what the jail does cannot be undone in
+// childVar holds a child's configuration: what the sandbox does cannot be undone in
 // the process that runs the tests.
-const orderVar = "JAIL_TEST_ORDERS"
+const childVar = "SANDBOX_TEST_CHILD"
 
 const nobody = 65534
 
 func TestMain(m *testing.M) {
-	if text := os.Getenv(orderVar); text != "" {
-		serveTime(text)
+	if text := os.Getenv(childVar); text != "" {
+		childMain(text)
 		os.Exit(0)
 	}
 	code := m.Run()
@@ -59,14 +59,14 @@ func needRoot(t *testing.T) {
 // static is a copy of the test binary without cgo, as the proxy is built: the
 // race detector brings cgo in, which keeps system calls from all threads.
 var static = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "jail-test-")
+	dir, err := os.MkdirTemp("", "sandbox-test-")
 	if err != nil {
 		return "", err
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
-	binary := filepath.Join(dir, "jail.test")
+	binary := filepath.Join(dir, "sandbox.test")
 	if !withCgo() {
 		text, err := os.ReadFile("/proc/self/exe")
 		if err != nil {
@@ -87,9 +87,9 @@ func withCgo() bool {
 	return errno == syscall.ENOTSUP
 }
 
-// orders are what a prisoner is told.
-type orders struct {
-	Config
+// childConfig are what a child is told.
+type childConfig struct {
+	Policy
 	Deny     [][2]uint32 // system calls that an outer filter refuses, and with which errno
 	Upstream string      // with the CA, and its port
 	CA       string
@@ -102,31 +102,31 @@ type orders struct {
 	Dumpable bool // as fs.suid_dumpable=1 makes a process that changes its user
 }
 
-// confession is what it says afterwards.
-type confession struct {
+// childResult is what it says afterwards.
+type childResult struct {
 	Err, Report string
 	Missing     []string
 	Work        []string          // what went wrong of its work, before and after the attacks
 	Attacks     map[string]string // the errno of each
 }
 
-// prisoner is a child in jail, which stays until it is let go.
-type prisoner struct {
-	confession
+// child is a process in the sandbox, which stays until it is let go.
+type child struct {
+	childResult
 	pid int
 }
 
-// imprison starts a child and hears it out.
-func imprison(t *testing.T, o orders, attr *syscall.SysProcAttr) *prisoner {
+// startChild starts a child and hears it out.
+func startChild(t *testing.T, o childConfig, attr *syscall.SysProcAttr) *child {
 	t.Helper()
 	binary, err := static()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return imprisonIn(t, binary, o, attr)
+	return startChildOf(t, binary, o, attr)
 }
 
-func imprisonIn(t *testing.T, binary string, o orders, attr *syscall.SysProcAttr) *prisoner {
+func startChildOf(t *testing.T, binary string, o childConfig, attr *syscall.SysProcAttr) *child {
 	t.Helper()
 	text, err := json.Marshal(o)
 	if err != nil {
@@ -134,7 +134,7 @@ func imprisonIn(t *testing.T, binary string, o orders, attr *syscall.SysProcAttr
 	}
 	var stderr bytes.Buffer
 	cmd := exec.Command(binary)
-	cmd.Dir, cmd.Env, cmd.Stderr, cmd.SysProcAttr = "/", []string{orderVar + "=" + string(text)}, &stderr, attr
+	cmd.Dir, cmd.Env, cmd.Stderr, cmd.SysProcAttr = "/", []string{childVar + "=" + string(text)}, &stderr, attr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -149,20 +149,20 @@ func imprisonIn(t *testing.T, binary string, o orders, attr *syscall.SysProcAttr
 	t.Cleanup(func() {
 		stdin.Close()
 		if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
-			t.Errorf("the prisoner ended with %v: %s", err, &stderr)
+			t.Errorf("the child ended with %v: %s", err, &stderr)
 		}
 	})
 	line, err := bufio.NewReader(stdout).ReadString('\n')
-	p := &prisoner{pid: cmd.Process.Pid}
-	if err = errors.Join(err, json.Unmarshal([]byte(line), &p.confession)); err != nil {
+	p := &child{pid: cmd.Process.Pid}
+	if err = errors.Join(err, json.Unmarshal([]byte(line), &p.childResult)); err != nil {
 		cmd.Process.Kill()
-		t.Fatalf("the prisoner says %q: %v", line, err)
+		t.Fatalf("the child says %q: %v", line, err)
 	}
 	return p
 }
 
-// outside is the world in which a prisoner works, who in the end is uid.
-func outside(t *testing.T, uid int) orders {
+// outside is the world in which a child works, who in the end is uid.
+func outside(t *testing.T, uid int) childConfig {
 	t.Helper()
 	s, err := fakeopenai.Start(fakeopenai.Options{TLS: true})
 	if err != nil {
@@ -179,7 +179,7 @@ func outside(t *testing.T, uid int) orders {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { other.Close() })
-	o := orders{Upstream: "https://localhost:" + port + fakeopenai.DefaultPath, CA: string(s.CAPEM()), Port: uint16(n), Other: other.Addr().String(), DNS: nameServer(t)}
+	o := childConfig{Upstream: "https://localhost:" + port + fakeopenai.DefaultPath, CA: string(s.CAPEM()), Port: uint16(n), Other: other.Addr().String(), DNS: nameServer(t)}
 	o.Ports = []uint16{o.Port}
 	o.Outside = file(t, folder(t, uid))
 	return o
@@ -212,7 +212,7 @@ func nameServer(t *testing.T) string {
 // folder is one in which a user may write.
 func folder(t *testing.T, uid int) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "jail-test-") // t.TempDir's parents are closed to others
+	dir, err := os.MkdirTemp("", "sandbox-test-") // t.TempDir's parents are closed to others
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func inNamespace(uid uint32) *syscall.SysProcAttr {
 
 // Whoever starts it, it is wholly in force on every thread; its work goes on,
 // every attack is refused, and the work goes on after that.
-func TestJail(t *testing.T) {
+func TestEnforce(t *testing.T) {
 	needRoot(t)
 	for _, c := range []struct {
 		what    string
@@ -289,12 +289,12 @@ func TestJail(t *testing.T) {
 			dir := folder(t, int(c.uid))
 			o.User, o.Write, o.Work, o.Attack = c.user, []string{dir}, true, true
 			o.Read = []string{readable(t, int(c.uid)), "/no/such/file"}
-			p := imprison(t, o, c.attr)
+			p := startChild(t, o, c.attr)
 			if p.Err != "" || p.Report != c.want {
 				t.Fatalf("%q (%s), want %q", p.Report, p.Err, c.want)
 			}
 			checkThreads(t, p.pid, c.uid, c.keepBnd)
-			checkPrisoner(t, p)
+			checkChild(t, p)
 			if text, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(text) != "second" {
 				t.Errorf("the file holds %q: %v", text, err)
 			}
@@ -302,8 +302,8 @@ func TestJail(t *testing.T) {
 	}
 }
 
-// checkPrisoner looks at its work and at what it could do.
-func checkPrisoner(t *testing.T, p *prisoner) {
+// checkChild looks at its work and at what it could do.
+func checkChild(t *testing.T, p *child) {
 	t.Helper()
 	for _, w := range p.Work {
 		t.Errorf("at work: %s", w)
@@ -361,17 +361,17 @@ func checkThreads(t *testing.T, pid int, uid uint32, keepBnd bool) {
 
 // Without a folder to write in there is no writing at all, and a file may only
 // be removed where it was said.
-func TestJailWithoutWriting(t *testing.T) {
+func TestEnforceWithoutWriting(t *testing.T) {
 	needRoot(t)
 	o := outside(t, nobody)
 	dir := folder(t, nobody)
 	removed := file(t, dir)
 	o.User, o.Remove, o.Attack, o.Strict = "nobody", []string{dir}, true, true
-	p := imprison(t, o, nil)
+	p := startChild(t, o, nil)
 	if p.Err != "" {
 		t.Fatal(p.Err)
 	}
-	checkPrisoner(t, p)
+	checkChild(t, p)
 	for path, want := range map[string]bool{removed: false, o.Outside: true} {
 		if _, err := os.Stat(path); (err == nil) != want {
 			t.Errorf("%s: %v", path, err)
@@ -379,14 +379,14 @@ func TestJailWithoutWriting(t *testing.T) {
 	}
 }
 
-// Without the jail most of the attacks get through, so that the tests above
+// Without the sandbox most of the attacks get through, so that the tests above
 // prove something.
 func TestAttacksSucceedOutside(t *testing.T) {
 	needRoot(t)
 	o := outside(t, 0)
 	dir := folder(t, 0)
 	o.Off, o.Attack, o.Work, o.Write = true, true, true, []string{dir}
-	p := imprison(t, o, nil)
+	p := startChild(t, o, nil)
 	if want := "user=root(it stays root; name another user with --user) caps=none no-new-privs=on landlock=missing(turned off) seccomp=missing(turned off)"; p.Err != "" || p.Report != want {
 		t.Fatalf("%q (%s), want %q", p.Report, p.Err, want)
 	}
@@ -395,12 +395,12 @@ func TestAttacksSucceedOutside(t *testing.T) {
 		if got == unix.EPERM.Error() || got == unix.EACCES.Error() {
 			refused++
 			if !slices.Contains(privileged, name) {
-				t.Errorf("%s: %s even without the jail", name, got)
+				t.Errorf("%s: %s even without the sandbox", name, got)
 			}
 		}
 	}
 	if refused == len(attacks) {
-		t.Error("all attacks are refused without the jail")
+		t.Error("all attacks are refused without the sandbox")
 	}
 }
 
@@ -428,11 +428,11 @@ func TestMissing(t *testing.T) {
 			o := outside(t, nobody)
 			o.Deny = c.deny
 			if strings.HasPrefix(c.want, "caps: ") {
-				o.Config.User = "" // whoever leaves root loses them by that
+				o.Policy.User = "" // whoever leaves root loses them by that
 			} else {
-				o.Config.User = "nobody"
+				o.Policy.User = "nobody"
 			}
-			p := imprison(t, o, nil)
+			p := startChild(t, o, nil)
 			if p.Err != "" || len(p.Missing) == 0 || !slices.ContainsFunc(p.Missing, func(m string) bool { return strings.HasPrefix(m, c.want) }) {
 				t.Errorf("%q (%s), want %q", p.Missing, p.Err, c.want)
 			}
@@ -440,7 +440,7 @@ func TestMissing(t *testing.T) {
 				t.Errorf("at work: %s", w)
 			}
 			o.Strict = true
-			if p := imprison(t, o, nil); !strings.HasPrefix(p.Err, "a protection is missing: ") || !strings.Contains(p.Err, c.want) {
+			if p := startChild(t, o, nil); !strings.HasPrefix(p.Err, "a protection is missing: ") || !strings.Contains(p.Err, c.want) {
 				t.Errorf("strictly: %q, want %q", p.Err, c.want)
 			}
 		})
@@ -454,7 +454,7 @@ func TestDumpableMeanwhile(t *testing.T) {
 	o := outside(t, nobody)
 	o.Dumpable = true
 	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	p := imprison(t, o, attr)
+	p := startChild(t, o, attr)
 	if want := "user: processes of that user could attach while the user was changed"; p.Err != "" || len(p.Missing) != 1 || !strings.HasPrefix(p.Missing[0], want) {
 		t.Errorf("%q (%s), want %q", p.Missing, p.Err, want)
 	}
@@ -466,7 +466,7 @@ func TestDumpableMeanwhile(t *testing.T) {
 		}
 	}
 	o.Strict = true
-	if p := imprison(t, o, attr); !strings.HasPrefix(p.Err, "a protection is missing: user: ") {
+	if p := startChild(t, o, attr); !strings.HasPrefix(p.Err, "a protection is missing: user: ") {
 		t.Errorf("strictly: %q", p.Err)
 	}
 }
@@ -480,7 +480,7 @@ func TestCgo(t *testing.T) {
 	needRoot(t)
 	o := outside(t, nobody)
 	o.User = "nobody"
-	p := imprisonIn(t, "/proc/self/exe", o, nil)
+	p := startChildOf(t, "/proc/self/exe", o, nil)
 	why := "(" + errCgo.Error() + ")"
 	if !strings.HasPrefix(p.Report, "user=nobody caps=missing(") || !strings.HasSuffix(p.Report, "seccomp=missing"+why) || strings.Contains(p.Report, "\n") || p.Err != "" {
 		t.Errorf("%q (%s)", p.Report, p.Err)
@@ -495,23 +495,23 @@ func TestMistakes(t *testing.T) {
 	needRoot(t)
 	for _, c := range []struct {
 		what string
-		cfg  Config
+		p    Policy
 		attr *syscall.SysProcAttr
 		want string
 	}{
-		{"not root", Config{User: "root"}, as(nobody), "only root can become another user (--user root)"},
-		{"no such user", Config{User: "no-such-user"}, nil, `there is no user "no-such-user"`},
-		{"root by name", Config{User: "root"}, nil, "--user root is root"},
-		{"root by number", Config{User: "0"}, nil, "--user 0 is root"},
-		{"no number", Config{User: "4294967295"}, nil, "there is no user"},
-		{"no such folder", Config{Write: []string{"/no/such"}}, nil, "open /no/such: no such file or directory"},
-		{"a file for a folder", Config{Remove: []string{"/etc/passwd"}}, nil, "open /etc/passwd: not a directory"},
-		{"strictly off", Config{Off: true, Strict: true}, nil, "cannot be strict with the jail turned off"},
+		{"not root", Policy{User: "root"}, as(nobody), "only root can become another user (--user root)"},
+		{"no such user", Policy{User: "no-such-user"}, nil, `there is no user "no-such-user"`},
+		{"root by name", Policy{User: "root"}, nil, "--user root is root"},
+		{"root by number", Policy{User: "0"}, nil, "--user 0 is root"},
+		{"no number", Policy{User: "4294967295"}, nil, "there is no user"},
+		{"no such folder", Policy{Write: []string{"/no/such"}}, nil, "open /no/such: no such file or directory"},
+		{"a file for a folder", Policy{Remove: []string{"/etc/passwd"}}, nil, "open /etc/passwd: not a directory"},
+		{"strictly off", Policy{Off: true, Strict: true}, nil, "cannot be strict with the jail turned off"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			o := outside(t, nobody)
-			o.Config = c.cfg
-			if p := imprison(t, o, c.attr); !strings.Contains(p.Err, c.want) {
+			o.Policy = c.p
+			if p := startChild(t, o, c.attr); !strings.Contains(p.Err, c.want) {
 				t.Errorf("%q, want %q", p.Err, c.want)
 			}
 		})

@@ -1,4 +1,4 @@
-package jail
+package sandbox
 
 import (
 	"context"
@@ -25,11 +25,11 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
 )
 
-const patience = 30 * time.Second
+const timeout = 30 * time.Second
 
-// serveTime is the life of a prisoner.
-func serveTime(text string) {
-	var o orders
+// childMain is the life of a child.
+func childMain(text string) {
+	var o childConfig
 	must(json.Unmarshal([]byte(text), &o))
 	for _, d := range o.Deny {
 		must(deny(d[0], d[1]))
@@ -41,8 +41,8 @@ func serveTime(text string) {
 	}
 	w := newWorker(o)
 	busy, done := manyThreads()
-	var c confession
-	report, err := Enter(o.Config)
+	var c childResult
+	report, err := Enforce(o.Policy)
 	if report != nil {
 		c.Report, c.Missing = report.String(), report.Missing()
 	}
@@ -61,12 +61,12 @@ func serveTime(text string) {
 
 func must(err error) {
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "prisoner:", err)
+		fmt.Fprintln(os.Stderr, "child:", err)
 		os.Exit(3)
 	}
 }
 
-// manyThreads keeps threads that were there before the jail.
+// manyThreads keeps threads that were there before the sandbox.
 func manyThreads() (busy chan struct{}, done *sync.WaitGroup) {
 	busy, done = make(chan struct{}), new(sync.WaitGroup)
 	ready := make(chan struct{})
@@ -83,7 +83,7 @@ func manyThreads() (busy chan struct{}, done *sync.WaitGroup) {
 
 // worker does what the proxy does, with what was opened before.
 type worker struct {
-	o      orders
+	o      childConfig
 	client *http.Client
 	dns    *net.Resolver
 	ln     net.Listener
@@ -91,11 +91,11 @@ type worker struct {
 	dir    *os.File
 }
 
-func newWorker(o orders) *worker {
+func newWorker(o childConfig) *worker {
 	w := &worker{o: o}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM([]byte(o.CA))
-	w.client = &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+	w.client = &http.Client{Timeout: timeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
 	w.dns = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "udp", o.DNS)
@@ -156,9 +156,9 @@ func (w *worker) request() error {
 
 // lookUp asks the name server, which is to say that there is no such name.
 func (w *worker) lookUp() error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	_, err := w.dns.LookupHost(ctx, "jail.example.")
+	_, err := w.dns.LookupHost(ctx, "sandbox.example.")
 	var answer *net.DNSError
 	if !errors.As(err, &answer) || !answer.IsNotFound {
 		return fmt.Errorf("the name server was not asked: %v", err)
@@ -187,7 +187,7 @@ func signalSelf() error {
 	select {
 	case <-c:
 		return nil
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		return errors.New("it did not come")
 	}
 }
@@ -234,7 +234,7 @@ func (w *worker) save(text string) error {
 	return errors.Join(err, f.Sync(), f.Close(), w.root.Rename(".temp", "file"), w.dir.Sync())
 }
 
-// privileged are attacks that need more than the prisoner has without a jail.
+// privileged are attacks that need more than the child has without a sandbox.
 var privileged = []string{
 	"kill another", "raw socket", "init_module", "finit_module", "mount", "chroot", "setns", "bpf", "perf_event_open", "userfaultfd",
 	"process_vm_readv", "ptrace attach", "pidfd_getfd", "become root", "setgroups", "bpf", "io_uring_setup", "open_by_handle_at", "mknod", "sethostname", "kill all",
@@ -253,7 +253,7 @@ var attacks = map[string]func(w *worker) error{
 	"pidfd_open":       raw(unix.SYS_PIDFD_OPEN, uintptr(os.Getpid()), 0),
 	"pidfd_getfd":      raw(unix.SYS_PIDFD_GETFD, ^uintptr(0), 0, 0),
 	"open for write":   open("/dev/null", os.O_WRONLY),
-	"create":           open("/tmp/jail-attack", os.O_RDWR|os.O_CREATE|os.O_EXCL),
+	"create":           open("/tmp/sandbox-attack", os.O_RDWR|os.O_CREATE|os.O_EXCL),
 	"open /etc/shadow": open("/etc/shadow", os.O_RDONLY),
 	"open /etc/passwd": open("/etc/passwd", os.O_RDONLY),
 	"open /":           open("/", os.O_RDONLY),

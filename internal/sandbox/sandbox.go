@@ -1,7 +1,7 @@
-// Package jail takes from this process everything that it no longer needs once
+// Package sandbox takes from this process everything that it no longer needs once
 // it is ready to serve: another user's rights, capabilities, files, ports,
 // system calls. Nobody can give it back, the process itself included.
-package jail
+package sandbox
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Config says what the process must still be able to do.
-type Config struct {
+// Policy says what the process must still be able to do.
+type Policy struct {
 	// User is whom to become for good, by name or number; "" stays. Only root
 	// can. A number that /etc/passwd does not know is taken for the group too.
 	// The user gets its first group and no other.
@@ -127,21 +127,21 @@ func (r *Report) Missing() []string {
 
 var errOff = errors.New("turned off")
 
-// Enter puts all threads of the process into the jail. It must be called once,
+// Enforce puts the policy in force on all threads of the process. It must be called once,
 // when everything is open that needs a file, a listener or a privilege.
 //
-// An error means that the caller must stop: Config asks for what cannot be, or
+// An error means that the caller must stop: Policy asks for what cannot be, or
 // for what the user who starts this may not, or a protection is missing in
 // spite of Strict.
-func Enter(cfg Config) (*Report, error) {
-	if cfg.Off && cfg.Strict {
+func Enforce(p Policy) (*Report, error) {
+	if p.Off && p.Strict {
 		return nil, errors.New("cannot be strict with the jail turned off; choose one")
 	}
-	r, err := enter(cfg)
+	r, err := enforce(p)
 	if err != nil {
 		return nil, fmt.Errorf("cannot enter the jail: %w", err)
 	}
-	if missing := r.Missing(); cfg.Strict && len(missing) > 0 {
+	if missing := r.Missing(); p.Strict && len(missing) > 0 {
 		return r, fmt.Errorf("a protection is missing: %s; without --strict the proxy does with what there is", strings.Join(missing, "; "))
 	}
 	return r, nil

@@ -1,6 +1,6 @@
 //go:build amd64 || arm64
 
-package jail
+package sandbox
 
 import (
 	"fmt"
@@ -47,11 +47,11 @@ const (
 	writingFlags = appendFlags | unix.O_RDWR | unix.O_EXCL | unix.O_TRUNC
 )
 
-// newPolicy is every system call that the process may still make. It was built
+// allowedCalls is every system call that the process may still make. It was built
 // from what a static Go 1.26 program with net and crypto/tls was seen to make,
 // and what its runtime makes on rare occasions; those that it makes most stand
 // first.
-func newPolicy(cfg Config) []rule {
+func allowedCalls(p Policy) []rule {
 	self := uint32(os.Getpid())
 	policy := []rule{
 		// Reading, writing, waiting.
@@ -129,25 +129,25 @@ func newPolicy(cfg Config) []rule {
 		allow(unix.SYS_GETRANDOM),
 		allow(unix.SYS_CLOCK_GETTIME), // where the vDSO cannot tell
 	}
-	return append(policy, filePolicy(cfg)...)
+	return append(policy, fileCalls(p)...)
 }
 
-// filePolicy is what there is to do with files. Landlock says with which.
-func filePolicy(cfg Config) []rule {
+// fileCalls is what there is to do with files. Landlock says with which.
+func fileCalls(p Policy) []rule {
 	more := []rule{allow(unix.SYS_OPENAT, only(2, readingFlags))}
-	if len(cfg.Append) > 0 { // and nothing that writes elsewhere than at the end
+	if len(p.Append) > 0 { // and nothing that writes elsewhere than at the end
 		more = append(more, allow(unix.SYS_OPENAT, only(2, appendFlags), cond{2, unix.O_ACCMODE | unix.O_APPEND, unix.O_WRONLY | unix.O_APPEND}))
 	}
-	if len(cfg.Write) > 0 {
+	if len(p.Write) > 0 {
 		more = append(more, allow(unix.SYS_FSYNC), allow(unix.SYS_RENAMEAT), allow(unix.SYS_GETDENTS64), allow(unix.SYS_OPENAT, only(2, writingFlags)))
 	}
-	if len(cfg.Write)+len(cfg.Remove) > 0 {
+	if len(p.Write)+len(p.Remove) > 0 {
 		more = append(more, allow(unix.SYS_UNLINKAT))
 	}
-	for _, fd := range cfg.Truncate {
+	for _, fd := range p.Truncate {
 		more = append(more, allow(unix.SYS_FTRUNCATE, is(0, uint32(fd))))
 	}
-	for _, fd := range cfg.SetFlags {
+	for _, fd := range p.SetFlags {
 		more = append(more, allow(unix.SYS_FCNTL, is(0, uint32(fd)), is(1, unix.F_SETFL)))
 	}
 	return more
@@ -213,8 +213,8 @@ func refuse() unix.SockFilter {
 
 // install puts the policy in force on all threads at once. Where the kernel
 // keeps an audit log, refusals are counted there.
-func install(cfg Config) error {
-	filter := compile(newPolicy(cfg))
+func install(p Policy) error {
+	filter := compile(allowedCalls(p))
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	set := func(flags uintptr) (thread uintptr, errno unix.Errno) {
 		thread, _, errno = unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))

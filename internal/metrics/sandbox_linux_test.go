@@ -16,32 +16,32 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/jail"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
-// jailVar names the folder of the one who serves in jail: that cannot be undone
+// sandboxVar names the folder of the child in the sandbox: that cannot be undone
 // in the process that runs the tests.
-const jailVar = "METRICS_TEST_JAIL"
+const sandboxVar = "METRICS_TEST_SANDBOX"
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(jailVar); dir != "" {
-		serveJailed(dir)
+	if dir := os.Getenv(sandboxVar); dir != "" {
+		serveSandboxed(dir)
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-// greeting is what the jailed one says first.
-type greeting struct{ TCP, Unix, Jail string }
+// greeting is what the child reports first.
+type greeting struct{ TCP, Unix, Sandbox string }
 
 func must(err error) {
 	if err != nil {
-		os.Stderr.WriteString("jailed: " + err.Error() + "\n")
+		os.Stderr.WriteString("sandboxed: " + err.Error() + "\n")
 		os.Exit(3)
 	}
 }
 
-func serveJailed(dir string) {
+func serveSandboxed(dir string) {
 	m := New(example())
 	var listeners []net.Listener
 	for _, addr := range []string{"127.0.0.1:0", "unix:" + dir + "/m"} {
@@ -49,7 +49,7 @@ func serveJailed(dir string) {
 		must(err)
 		listeners = append(listeners, l)
 	}
-	report, err := jail.Enter(jail.Config{Remove: []string{dir}})
+	report, err := sandbox.Enforce(sandbox.Policy{Remove: []string{dir}})
 	must(err)
 	served := make(chan error, len(listeners))
 	for _, l := range listeners {
@@ -63,7 +63,7 @@ func serveJailed(dir string) {
 }
 
 // static is this test without cgo, as the proxy is built: a binary with cgo, as
-// the race detector makes it, cannot be jailed.
+// the race detector makes it, cannot be sandboxed.
 func static(t *testing.T, dir string) string {
 	t.Helper()
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != syscall.ENOTSUP {
@@ -78,12 +78,12 @@ func static(t *testing.T, dir string) string {
 	return binary
 }
 
-// TestInJail: all that this package does after the sockets are open, it can do
-// in the jail, the removal of the socket included.
-func TestInJail(t *testing.T) {
+// TestInSandbox: all that this package does after the sockets are open, it can do
+// in the sandbox, the removal of the socket included.
+func TestInSandbox(t *testing.T) {
 	dir := strings.TrimSuffix(strings.TrimPrefix(unixAddr(t), "unix:"), "/m")
 	c := exec.CommandContext(t.Context(), static(t, t.TempDir()))
-	c.Env = append(os.Environ(), jailVar+"="+dir)
+	c.Env = append(os.Environ(), sandboxVar+"="+dir)
 	c.Stderr = os.Stderr
 	in, err := c.StdinPipe()
 	if err != nil {
@@ -100,8 +100,8 @@ func TestInJail(t *testing.T) {
 	if err := json.NewDecoder(out).Decode(&g); err != nil {
 		t.Fatal(err, c.Wait())
 	}
-	if !strings.Contains(g.Jail, "seccomp=on") || strings.Contains(g.Jail, "landlock=missing") {
-		why := "the jail is not whole here: " + g.Jail
+	if !strings.Contains(g.Sandbox, "seccomp=on") || strings.Contains(g.Sandbox, "landlock=missing") {
+		why := "the sandbox is not whole here: " + g.Sandbox
 		if os.Getenv("CI") == "true" {
 			t.Error(why)
 		}
