@@ -40,6 +40,9 @@ func (l *errorLog) line(text string) { l.write(linePrefix, text) }
 // print says what the original says, without its colon.
 func (l *errorLog) print(text string) { l.write("responses-api-proxy ", text) }
 
+// prompt asks for something to be typed on the same line.
+func (l *errorLog) prompt(text string) { l.Write([]byte(text)) }
+
 func (l *errorLog) write(prefix, text string) {
 	l.Write(append(linelog.AppendText([]byte(prefix), text, maxText), '\n'))
 }

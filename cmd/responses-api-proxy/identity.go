@@ -59,13 +59,13 @@ func (i *identity) readable() error {
 
 // openKey brings the key, or an empty one that an exchange will fill, and what
 // is read from standard input for that.
-func openKey(o *options) (key, source *secret.Key, err error) {
+func openKey(o *options, errs *errorLog) (key, source *secret.Key, err error) {
 	if !o.identity.wanted() {
-		key, err = readKey(secret.Config{Policy: o.secretMemory, Header: o.authHeader, Spare: o.keyFD > 0})
+		key, err = readKey(secret.Config{Policy: o.secretMemory, Header: o.authHeader, Spare: o.keyFD > 0}, errs)
 		return key, nil, err
 	}
 	if o.identity.github {
-		source, err = readKey(secret.Config{Policy: o.secretMemory, Room: secret.MaxToken, NoSlots: true})
+		source, err = readKey(secret.Config{Policy: o.secretMemory, Room: secret.MaxToken, NoSlots: true}, errs)
 	} else {
 		err = dropStdin()
 	}

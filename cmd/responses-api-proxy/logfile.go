@@ -30,8 +30,26 @@ func (s *service) openLog() error {
 			s.logFile.Close()
 		}
 	})
-	if err := detach(s.opts.audit == "-"); err != nil {
-		return fmt.Errorf("cannot give back standard error: %w", err)
+	err = detach(2)
+	if s.opts.audit != "-" {
+		err = errors.Join(err, detach(1))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot give back standard output and standard error: %w", err)
+	}
+	return nil
+}
+
+// hideFaults leaves the log as the only thing that writes to standard error.
+// What the runtime writes there when the program faults are stacks with their
+// arguments and registers, and nothing else can keep these back: GOTRACEBACK
+// does not hold for SIGTRAP, SIGILL and faults inside the runtime.
+func (o *options) hideFaults() error {
+	if o.noSandbox {
+		return nil // for debugging
+	}
+	if err := detach(2); err != nil {
+		return fmt.Errorf("cannot hide what the runtime prints of faults: %w", err)
 	}
 	return nil
 }

@@ -22,7 +22,8 @@
 // be closed or broken at any time.
 //
 // Exit codes: 0 after a stop, 1 when it could not start or go on, 2 for a
-// command line that it does not understand.
+// command line that it does not understand, and for a fault of the program
+// itself, of which nothing is printed.
 package main
 
 import (
@@ -72,8 +73,11 @@ func run(args []string) int {
 	if err := opts.accept(hardened); err != nil {
 		return errs.fatal(err)
 	}
+	if err := opts.hideFaults(); err != nil {
+		return errs.fatal(err)
+	}
 	// The key before everything else that can fail: so the original does it.
-	key, source, err := openKey(opts)
+	key, source, err := openKey(opts, errs)
 	if err != nil {
 		return errs.fatal(err)
 	}
@@ -97,7 +101,7 @@ func run(args []string) int {
 
 // readKey reads the key from standard input, and then closes that: nothing else
 // may come in by it.
-func readKey(cfg secret.Config) (*secret.Key, error) {
+func readKey(cfg secret.Config, errs *errorLog) (*secret.Key, error) {
 	restore, tty, err := secret.NoEcho(0)
 	if err != nil {
 		return nil, err
@@ -105,7 +109,7 @@ func readKey(cfg secret.Config) (*secret.Key, error) {
 	forget := func() {}
 	if tty {
 		forget = restoreOnSignal(restore)
-		fmt.Fprint(os.Stderr, "OpenAI API key (it is not shown): ")
+		errs.prompt("OpenAI API key (it is not shown): ")
 	}
 	key, err := secret.Read(0, cfg)
 	forget()

@@ -45,18 +45,15 @@ func rewind(fd int) {
 	unix.Seek(fd, 0, io.SeekStart)
 }
 
-// detach puts /dev/null in the place of standard error, and of standard output
-// unless that is kept.
-func detach(keepOutput bool) error {
+// detach puts /dev/null in the place of standard output (1) or standard error
+// (2).
+func detach(fd int) error {
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
-	if err := dup(int(null.Fd()), 2); err != nil || keepOutput {
-		return err
-	}
-	return dup(int(null.Fd()), 1)
+	return dup(int(null.Fd()), fd)
 }
 
 // ignoreSignals makes a broken pipe, and a file that has reached RLIMIT_FSIZE,

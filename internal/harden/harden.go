@@ -1,10 +1,11 @@
 // Package harden protects the whole process before it holds a secret: no other
 // process of its user can look into it, and it leaves no core file.
 //
-// What the Go runtime prints about a fault is not prevented here. For a signal
-// that a process sends nothing is printed. For a fault of the program itself,
-// the runtime writes the stacks with their arguments, and for SIGTRAP, SIGILL
-// and faults inside the runtime also the general registers, to descriptor 2.
+// A signal that another process sends prints nothing. A fault of the program
+// itself is not prevented from that here: the Go runtime then writes all stacks
+// with their arguments, and where it was no ordinary nil dereference the general
+// registers too, to descriptor 2, whatever GOTRACEBACK says. The program must
+// have /dev/null there before it reads a secret.
 package harden
 
 import "fmt"
