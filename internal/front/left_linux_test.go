@@ -160,10 +160,6 @@ func stealAll(t *testing.T, s *stack, up *expensive, at int) int64 {
 	return got.Load()
 }
 
-// deposit is what a response costs that does not say so, where the budget is
-// large.
-const deposit = 1_000_000
-
 // withBudget is a stack with a budget, of one user: us.
 func withBudget(t *testing.T, limits admit.Limits, readOn proxy.ReadOn) (*stack, purse) {
 	t.Helper()

@@ -15,6 +15,10 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 )
 
+// deposit is what a response costs that does not say so, where the budget is
+// large.
+const deposit = 1_000_000
+
 // call sends METHOD and target, which begins behind /v1/, and returns status and
 // body.
 func (s *stack) call(line, body string, fields ...string) (status int, answer string) {
