@@ -8,7 +8,6 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
 // observers are told of each exchange, one after the other.
@@ -83,40 +82,25 @@ func (s *service) metricsConfig() metrics.Config {
 		}
 	}
 	proxy.Codes(func(code proxy.Code, _ int) { cfg.Codes = append(cfg.Codes, string(code)) })
-	cfg.Routes, cfg.Values, cfg.Protections = proxy.Routes(), s.metricsValues(), s.protections()
+	cfg.Routes, cfg.Counts, cfg.Protections = proxy.Routes(), s.counts(), s.protections()
 	return cfg
 }
 
-// metricsValues are what others count.
-func (s *service) metricsValues() []metrics.Value {
-	counter := func(name, help string, read func() int64) metrics.Value {
-		return metrics.Value{Name: name, Help: help, Counter: true, Read: func() float64 { return float64(read()) }}
+// counts are the numbers that other packages count.
+func (s *service) counts() metrics.Counts {
+	c := metrics.Counts{
+		Connections:    func() int64 { return int64(s.engine.Connections()) },
+		AcceptFailures: s.engine.AcceptFailures,
+		Resets:         s.engine.Resets,
+		LookupFailures: s.gate.Unknown,
+		Dials:          func() metrics.Dials { return metrics.Dials(s.client.Stats()) },
+		LogLost:        s.errs.Lost,
+		LogFailures:    s.errs.Failures,
 	}
-	dials := func(result string, read func(upstream.Stats) int64) metrics.Value {
-		v := counter(metrics.UpstreamDials, "Connections to the upstream that were begun, by what came of them.", func() int64 { return read(s.client.Stats()) })
-		v.Label, v.LabelValue = "result", result
-		return v
-	}
-	values := []metrics.Value{
-		{Name: metrics.Connections, Help: "Connections of clients that are open.", Read: func() float64 { return float64(s.engine.Connections()) }},
-		counter(metrics.AcceptFailures, "Connections of clients that could not be accepted.", s.engine.AcceptFailures),
-		counter(metrics.Resets, "Connections of clients that were reset because too many are open, of one user or of all.", s.engine.Resets),
-		counter(metrics.LookupFailures, "Connections that were refused because the kernel did not say whose they are.", s.gate.Unknown),
-		dials("connected", func(u upstream.Stats) int64 { return u.Connected }),
-		dials("unreachable", func(u upstream.Stats) int64 { return u.Unreachable }),
-		dials("tls_failed", func(u upstream.Stats) int64 { return u.TLSFailed }),
-		dials("timeout", func(u upstream.Stats) int64 { return u.Timeouts }),
-		dials("given_up", func(u upstream.Stats) int64 { return u.GivenUp }),
-	}
-	values = append(values,
-		counter(metrics.LogLost, "Lines of the error log that were lost.", s.errs.Lost),
-		counter(metrics.LogFailures, "Attempts to write to the error log that failed; one a second while lines wait.", s.errs.Failures))
 	if s.audit != nil {
-		values = append(values,
-			counter(metrics.AuditLost, "Lines that could not be written to --audit.", s.audit.Lost),
-			counter(metrics.AuditFailures, "Attempts to write to --audit that failed; one a second while lines wait.", s.audit.Failures))
+		c.AuditLost, c.AuditFailures = s.audit.Lost, s.audit.Failures
 	}
-	return values
+	return c
 }
 
 // appendFolders are where files are opened again.

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// bounds are the upper ends of the buckets: from an answer of a stand-in next
-// door to a model that thinks for half an hour.
+// bounds are the upper ends of the buckets: from a fake upstream on this host to a
+// model that thinks for half an hour.
 var bounds = [...]time.Duration{
 	5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
 	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
@@ -16,9 +16,9 @@ var bounds = [...]time.Duration{
 
 // histogram counts durations. Its zero value is ready.
 type histogram struct {
-	// buckets are not cumulative, so that one duration is one addition: whoever
-	// reads them adds them up, and what is added up cannot fall from one bucket
-	// to the next, nor from one scrape to the next, whatever is counted meanwhile.
+	// buckets are not cumulative, so that one duration is one addition. Their sums,
+	// made at each scrape, cannot fall from one bucket to the next, nor from one
+	// scrape to the next, whatever is counted meanwhile.
 	buckets [len(bounds) + 1]atomic.Uint64
 	// micros is the sum. In nanoseconds 1,000 streams at a time would fill it in
 	// 200 days.
@@ -36,17 +36,16 @@ func (h *histogram) observe(d time.Duration) {
 }
 
 // write writes the buckets, the sum and the count, which is the last bucket's.
-// The sum, which is added to last, is read first: no duration is in it that the
+// The sum, which is added to last, is read first: it has no duration that the
 // count lacks.
-func (h *histogram) write(p *page, name string) {
-	sum := float64(h.micros.Load()) / 1e6
-	var n uint64
+func (h *histogram) write(p *page) {
+	sum, n := float64(h.micros.Load())/1e6, uint64(0)
 	for i := range h.buckets {
 		n += h.buckets[i].Load()
-		p.count(name+"_bucket", n, "le", bound(i))
+		p.sample("_bucket", float64(n), "le", bound(i))
 	}
-	p.number(name+"_sum", sum)
-	p.count(name+"_count", n)
+	p.sample("_sum", sum)
+	p.sample("_count", float64(n))
 }
 
 func bound(i int) string {

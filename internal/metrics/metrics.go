@@ -1,28 +1,25 @@
-// Package metrics counts what the proxy does, and tells those on this host who
-// ask: as text for Prometheus, and as one word on whether it is well.
+// Package metrics counts what the proxy does and serves it on this host: as text
+// for Prometheus, and as one word on whether the proxy is healthy.
 //
 // The text is written here rather than by prometheus/client_golang, which would
 // bring protobuf and six more modules into the process that holds the key. No
-// label is chosen by a client: whatever is not in a set that was closed at start
+// label is chosen by a client: a value outside of a set that was closed at start
 // counts as "other".
 package metrics
 
 import (
-	"bytes"
-	"fmt"
-	"regexp"
 	"sync/atomic"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 )
 
-// Config says what there is to count besides requests, and what never changes.
+// Config is what is shown besides the requests.
 type Config struct {
 	// Version, Revision and GoVersion are of the program; "" is shown as such.
 	Version, Revision, GoVersion string
 
-	// Protections are what package sandbox and others have put in force.
+	// Protections are those of the start line.
 	Protections []Protection
 
 	// Routes and Codes are the closed sets of audit.Entry's Route and Code. Each
@@ -30,55 +27,39 @@ type Config struct {
 	// one with no route as "none".
 	Routes, Codes []string
 
-	// Values are what others count; see the names below.
-	Values []Value
+	Counts Counts
 }
 
 // Protection is one line of defence.
 type Protection struct {
 	// Name and State are as in the start line "protections: ...".
 	Name, State string
-	// Missing tells that it, or a part of it, is not in force.
+	// Missing reports that it, or a part of it, is not in force.
 	Missing bool
 }
 
-// Value is one number that others count.
-type Value struct {
-	// Name is required, without the prefix responses_api_proxy_. A counter's
-	// ends in _total. Several values may share one, and then Help and Counter,
-	// if each has its own LabelValue under the same Label.
-	Name string
-	// Help is one sentence; required.
-	Help string
-	// Counter tells that the number never falls.
-	Counter bool
-	// Label and LabelValue are optional.
-	Label, LabelValue string
-	// Read returns the number; required. It is called by every scrape, from any
-	// goroutine, and must not block.
-	Read func() float64
+// Counts are the numbers that other packages count. A function that is nil has no
+// series. It is called by every scrape, from any goroutine, and must not block.
+// All numbers but Connections never fall.
+type Counts struct {
+	Connections              func() int64 // of clients that are open
+	AcceptFailures           func() int64 // connections that could not be accepted
+	Resets                   func() int64 // connections that were too many, of one user or of all
+	LookupFailures           func() int64 // connections whose owner is unknown
+	Dials                    func() Dials
+	LogLost, LogFailures     func() int64 // lines, and attempts to write them
+	AuditLost, AuditFailures func() int64
 }
 
-// Names of values, as contrib's dashboard and alerts expect them.
-const (
-	Connections    = "client_connections"         // a gauge
-	AcceptFailures = "accept_failures_total"      // clients' connections that could not be taken
-	Resets         = "connections_reset_total"    // clients' connections that were too many, of one user or of all
-	LookupFailures = "lookup_failures_total"      // the kernel did not say who calls
-	UpstreamDials  = "upstream_dials_total"       // by result: connected, unreachable, tls_failed, timeout, given_up
-	AuditLost      = "audit_lost_lines_total"     // if there is an audit log
-	AuditFailures  = "audit_write_failures_total" // so
-	LogLost        = "log_lost_lines_total"       // of the error log
-	LogFailures    = "log_write_failures_total"
-)
+// Dials are connections to the upstream that were begun, by their result.
+type Dials struct{ Connected, Unreachable, TLSFailed, Timeouts, GivenUp int64 }
 
 // Metrics holds the counts. Its methods may be called from any goroutine.
 type Metrics struct {
-	cfg     Config
-	began   time.Time
-	routes  set
-	codes   set
-	foreign []family // of cfg.Values
+	cfg    Config
+	began  time.Time
+	routes set
+	codes  set
 
 	inFlight            atomic.Int64
 	requests            [][len(classes)]atomic.Uint64 // by route and class
@@ -89,44 +70,29 @@ type Metrics struct {
 	fresh, reused       atomic.Uint64 // requests by the upstream connection that they needed
 }
 
-// family is what one HELP and one TYPE stand for.
-type family []Value
-
-// New takes the present as the start of the process. It panics over a Config
-// that is a bug: a name that Prometheus does not take, or one that is used for
-// two things.
+// New takes the present as the start of the process.
 func New(cfg Config) *Metrics {
-	m := &Metrics{
-		cfg:     cfg,
-		began:   time.Now(),
-		routes:  newSet(append([]string{"none"}, cfg.Routes...)),
-		codes:   newSet(cfg.Codes),
-		foreign: group(cfg.Values),
-	}
+	m := &Metrics{cfg: cfg, began: time.Now(), routes: newSet(append([]string{"none"}, cfg.Routes...)), codes: newSet(cfg.Codes)}
+	m.routes.place[""] = m.routes.place["none"]
 	m.requests = make([][len(classes)]atomic.Uint64, len(m.routes.names))
 	m.refusals = make([]atomic.Uint64, len(m.codes.names))
-	m.checkNames()
 	return m
 }
 
 // Begin counts a request as in flight. Exactly one call of End must follow.
 func (m *Metrics) Begin() { m.inFlight.Add(1) }
 
-// maxTokens is more than any answer can have cost. The number is the upstream's,
-// and a few wrong ones must not take the sum round.
+// maxTokens is more than any response can have cost. The number is the upstream's,
+// and a few wrong ones must not make the sum overflow.
 const maxTokens = 1 << 40
 
-// End counts what the request, or refusal, for which Begin was called came to.
-// It does not keep e, and neither blocks nor allocates.
+// End counts the request or refusal for which Begin was called. It does not keep
+// e, and neither blocks nor allocates.
 func (m *Metrics) End(e *audit.Entry) {
 	m.inFlight.Add(-1)
-	route := 0 // "none"
-	if e.Route != "" {
-		route = m.routes.at(e.Route)
-	}
-	m.requests[route][classOf(e.Status)].Add(1)
+	m.requests[m.routes.place[e.Route]][classOf(e.Status)].Add(1)
 	if e.Code != "" {
-		m.refusals[m.codes.at(e.Code)].Add(1)
+		m.refusals[m.codes.place[e.Code]].Add(1)
 	}
 	add(&m.bytesIn, e.BytesIn)
 	add(&m.bytesOut, e.BytesOut)
@@ -140,7 +106,7 @@ func (m *Metrics) End(e *audit.Entry) {
 }
 
 // endUpstream counts what went to the upstream. Only that is timed: what the
-// proxy refuses itself takes microseconds, and would hide how long the rest took.
+// proxy refuses itself takes microseconds and would hide the time of the rest.
 func (m *Metrics) endUpstream(e *audit.Entry) {
 	if e.Reused {
 		m.reused.Add(1)
@@ -153,15 +119,15 @@ func (m *Metrics) endUpstream(e *audit.Entry) {
 	}
 }
 
-// add passes over what would make a counter fall, and spares what would not
-// change it a write to memory that all goroutines share.
+// add skips what would make a counter fall, and what would not change it: all
+// goroutines share its memory.
 func add(counter *atomic.Uint64, n int64) {
 	if n > 0 {
 		counter.Add(uint64(n))
 	}
 }
 
-// classes are the statuses' classes. There is no 1xx, for those are no answers.
+// classes are the statuses' classes. There is no 1xx: those are no responses.
 var classes = [...]string{"none", "2xx", "3xx", "4xx", "5xx", other}
 
 // classOf returns the place in classes of a status.
@@ -175,76 +141,22 @@ func classOf(status int) int {
 	return len(classes) - 1
 }
 
-// set is a closed set of names, the last of which is "other".
+// set is a closed set of names. The place of every other name is 0, that of
+// "other".
 type set struct {
 	names []string
-	index map[string]int
+	place map[string]int
 }
 
 const other = "other"
 
 func newSet(names []string) set {
-	s := set{index: map[string]int{}}
+	s := set{[]string{other}, map[string]int{other: 0}}
 	for _, name := range names {
-		if _, twice := s.index[name]; !twice && name != other {
-			s.index[name] = len(s.names)
+		if _, twice := s.place[name]; !twice {
+			s.place[name] = len(s.names)
 			s.names = append(s.names, name)
 		}
 	}
-	s.names = append(s.names, other)
 	return s
-}
-
-func (s *set) at(name string) int {
-	if i, ok := s.index[name]; ok {
-		return i
-	}
-	return len(s.names) - 1
-}
-
-// group puts values with the same name together, in the order in which the
-// names come.
-func group(values []Value) []family {
-	var all []family
-	place := map[string]int{}
-	for _, v := range values {
-		i, known := place[v.Name]
-		if !known {
-			i = len(all)
-			place[v.Name] = i
-			all = append(all, nil)
-		}
-		all[i] = append(all[i], v)
-	}
-	return all
-}
-
-var (
-	validName  = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-	validLabel = regexp.MustCompile(`^([a-z][a-z0-9_]*)?$`) // or none
-)
-
-// checkNames panics over names that the scrape would be refused for.
-func (m *Metrics) checkNames() {
-	var p page
-	m.writeOwn(&p)
-	for _, f := range m.foreign {
-		if bytes.Contains(p.text, []byte("\n# TYPE "+prefix+f[0].Name+" ")) {
-			panic(fmt.Sprintf("metrics: bug: the name %q is taken", f[0].Name))
-		}
-		f.check()
-	}
-}
-
-func (f family) check() {
-	seen := map[string]bool{}
-	for _, v := range f {
-		switch {
-		case !validName.MatchString(v.Name) || !validLabel.MatchString(v.Label) || (v.Label == "") != (v.LabelValue == "") || v.Help == "" || v.Read == nil:
-			panic(fmt.Sprintf("metrics: bug: the value %q has a bad name, label, help or no Read", v.Name))
-		case v.Help != f[0].Help || v.Counter != f[0].Counter || v.Label != f[0].Label || seen[v.LabelValue]:
-			panic(fmt.Sprintf("metrics: bug: two values are called %q and cannot be told apart, or do not belong together", v.Name))
-		}
-		seen[v.LabelValue] = true
-	}
 }

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"fmt"
 	"math"
 	"strings"
 	"sync"
@@ -11,7 +10,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 )
 
-func constant(n float64) func() float64 { return func() float64 { return n } }
+func constant(n int64) func() int64 { return func() int64 { return n } }
 
 // example is a Config as the program's.
 func example() Config {
@@ -23,20 +22,10 @@ func example() Config {
 		},
 		Routes: []string{"responses", "shutdown"},
 		Codes:  []string{"route_not_allowed", "upstream_unreachable", "rate_limited"},
-		Values: []Value{
-			{Name: Connections, Help: "Clients' connections.", Read: constant(7)},
-			{Name: UpstreamDials, Help: "Connections begun.", Counter: true, Label: "result", LabelValue: "connected", Read: constant(5)},
-			{Name: UpstreamDials, Help: "Connections begun.", Counter: true, Label: "result", LabelValue: "unreachable", Read: constant(3)},
-			{Name: AuditLost, Help: "Lines that could not be written.", Counter: true, Read: constant(0)},
-			{Name: AuditFailures, Help: "Writes that failed.", Counter: true, Read: constant(0)},
-			{Name: LogLost, Help: "Lines that were lost.", Counter: true, Read: constant(0)},
-			{Name: LogFailures, Help: "Writes that failed.", Counter: true, Read: constant(0)},
-			{Name: UpstreamDials, Help: "Connections begun.", Counter: true, Label: "result", LabelValue: "tls_failed", Read: constant(1)},
-			{Name: UpstreamDials, Help: "Connections begun.", Counter: true, Label: "result", LabelValue: "timeout", Read: constant(0)},
-			{Name: UpstreamDials, Help: "Connections begun.", Counter: true, Label: "result", LabelValue: "given_up", Read: constant(0)},
-			{Name: LookupFailures, Help: "Callers not told.", Counter: true, Read: constant(0)},
-			{Name: AcceptFailures, Help: "Connections not taken.", Counter: true, Read: constant(2)},
-			{Name: Resets, Help: "Connections that were too many.", Counter: true, Read: constant(4)},
+		Counts: Counts{
+			Connections: constant(7), AcceptFailures: constant(2), Resets: constant(4), LookupFailures: constant(0),
+			Dials:   func() Dials { return Dials{Connected: 5, Unreachable: 3, TLSFailed: 1} },
+			LogLost: constant(0), LogFailures: constant(0), AuditLost: constant(0), AuditFailures: constant(0),
 		},
 	}
 }
@@ -84,6 +73,11 @@ func TestNothingYet(t *testing.T) {
 		`refusals_total{code="other"}`:                                                        0,
 		`requests_in_flight`:                                                                  0,
 	})
+	for name := range s.kinds {
+		if s.help[name] == "" {
+			t.Errorf("%s has no help", name)
+		}
+	}
 	for _, name := range []string{"process_start_time_seconds", "go_goroutines", "go_memstats_heap_alloc_bytes", "go_memstats_sys_bytes"} {
 		if s.series[name] <= 0 {
 			t.Errorf("%s is %v", name, s.series[name])
@@ -99,8 +93,10 @@ func TestNothingYet(t *testing.T) {
 
 func TestEmptyConfig(t *testing.T) {
 	s := read(t, New(Config{}))
-	if _, ok := s.kinds[prefix+"protection_info"]; ok {
-		t.Error("a family without samples")
+	for _, name := range []string{"protection_info", "client_connections", "upstream_dials_total", "audit_lost_lines_total"} {
+		if _, ok := s.kinds[prefix+name]; ok {
+			t.Errorf("%s is shown, and has no samples", name)
+		}
 	}
 	s.is(t, map[string]float64{`build_info{version="",revision="",goversion=""}`: 1, `refusals_total{code="other"}`: 0})
 }
@@ -188,41 +184,6 @@ func TestBuckets(t *testing.T) {
 				t.Errorf("%v: bucket %s has %d", d, bound(i), h.buckets[i].Load())
 			}
 		}
-	}
-}
-
-func TestBugsPanic(t *testing.T) {
-	good := Value{Name: "good_total", Help: "Good.", Counter: true, Label: "l", LabelValue: "a", Read: constant(0)}
-	with := func(change func(*Value)) []Value {
-		v := good
-		v.LabelValue = "b"
-		change(&v)
-		return []Value{good, v}
-	}
-	New(Config{Values: with(func(*Value) {})})
-	for what, values := range map[string][]Value{
-		"no name":           with(func(v *Value) { v.Name = "" }),
-		"bad name":          with(func(v *Value) { v.Name = "a b" }),
-		"a line in a name":  with(func(v *Value) { v.Name = "a\nb" }),
-		"bad label":         with(func(v *Value) { v.Label = "a-b" }),
-		"no help":           with(func(v *Value) { v.Help = "" }),
-		"no Read":           with(func(v *Value) { v.Read = nil }),
-		"other help":        with(func(v *Value) { v.Help = "Other." }),
-		"other kind":        with(func(v *Value) { v.Counter = false }),
-		"other label":       with(func(v *Value) { v.Label = "m" }),
-		"same series":       with(func(v *Value) { v.LabelValue = "a" }),
-		"no value of label": with(func(v *Value) { v.LabelValue = "" }),
-		"no label":          with(func(v *Value) { v.Label = "" }),
-		"taken":             with(func(v *Value) { v.Name = "requests_total" }),
-	} {
-		func() {
-			defer func() {
-				if r := recover(); r == nil || !strings.HasPrefix(fmt.Sprint(r), "metrics: bug: ") {
-					t.Errorf("%s: %v", what, r)
-				}
-			}()
-			New(Config{Values: values})
-		}()
 	}
 }
 

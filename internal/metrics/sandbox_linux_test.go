@@ -133,7 +133,7 @@ func scrapeOf(t *testing.T, addr string) *scrape {
 		t.Fatal(err)
 	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return dialer.DialContext(ctx, at.network, at.name)
+		return new(net.Dialer).DialContext(ctx, at.network, at.name)
 	}, DisableKeepAlives: true}
 	answer, err := (&http.Client{Transport: transport, Timeout: long}).Get("http://localhost/metrics")
 	if err != nil {

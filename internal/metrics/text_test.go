@@ -197,7 +197,7 @@ func FuzzEscape(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		var p page
 		p.family("a_total", "counter", s)
-		p.count("a_total", 1, "l", s, "m", s)
+		p.sample("", 1, "l", s, "m", s)
 		got, err := parseText(string(p.text))
 		if err != nil {
 			t.Fatalf("%v in %q", err, p.text)
