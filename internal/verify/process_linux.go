@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -69,7 +68,9 @@ func processAttempts(t *target) []attempt {
 	add(groupProcess, "/proc/PID/fd", proves, v.descriptors)
 	add(groupProcess, "/proc/PID/mem", "its memory is shut", v.openMemory)
 	add(groupProcess, "process_vm_readv", "its memory cannot be copied", v.readRemote)
-	add(groupProcess, "ptrace attach", "no debugger gets in", v.attach)
+	if !v.root {
+		add(groupProcess, "ptrace attach", "no debugger gets in", v.attach)
+	}
 	add(groupProcess, "pidfd_getfd", "its sockets stay its own", v.copyDescriptors)
 	list = append(list, v.memoryAttempts()...)
 	add(groupState, "dumpable", "the kernel shuts it to its own user", v.dumpable)
@@ -82,7 +83,7 @@ func processAttempts(t *target) []attempt {
 		add(groupState, f.field, f.proves, func() (result, string) { return v.fact(f.field, f.want) })
 	}
 	add(groupState, "user", "it does not run as root", v.user)
-	return list
+	return append(list, v.rootAttempts()...)
 }
 
 // readStatus returns the fields of /proc/PID/status, which everybody may read.
@@ -194,9 +195,7 @@ func (v *victim) readRemote() (result, string) {
 // attach seizes the process, which does not stop it, on a thread that ends at
 // once: with its tracer gone the process is free again, whatever happened.
 func (v *victim) attach() (result, string) {
-	done := make(chan error)
-	go func() { done <- seize(v.pid) }()
-	if err := <-done; err != nil {
+	if err := onOwnThread(func() error { return unix.PtraceSeize(v.pid) }); err != nil {
 		return denied(err)
 	}
 	for limit := time.Now().Add(patience); ; {
@@ -208,19 +207,6 @@ func (v *victim) attach() (result, string) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-}
-
-// seize must run on a goroutine of its own, whose thread ends with it. The main
-// thread never ends; another one is taken while this goroutine holds that.
-func seize(pid int) error {
-	runtime.LockOSThread()
-	if unix.Gettid() != os.Getpid() {
-		return unix.PtraceSeize(pid)
-	}
-	defer runtime.UnlockOSThread()
-	done := make(chan error)
-	go func() { done <- seize(pid) }()
-	return <-done
 }
 
 // copyDescriptors tries to take over the first of the process's descriptors.

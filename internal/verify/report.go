@@ -17,9 +17,10 @@ const (
 	broken  result = "broken" // makes the exit code 1
 	skipped result = "skipped"
 	info    result = "info"
+	rootCan result = "root" // what no proxy can keep root from
 )
 
-var marks = map[result]string{safe: "✓", broken: "✗", skipped: "–", info: "·"}
+var marks = map[result]string{safe: "✓", broken: "✗", skipped: "–", info: "·", rootCan: "!"}
 
 // An attempt is one thing that a thief would try.
 type attempt struct {
@@ -58,7 +59,7 @@ type report struct {
 
 func newReport(t *target, w io.Writer) *report {
 	r := &report{w: w, json: t.json, color: isTerminal(w)}
-	r.document = document{Version: 1, Address: t.address(), PID: t.pid, UID: os.Geteuid(), Counts: map[result]int{safe: 0, broken: 0, skipped: 0, info: 0}}
+	r.document = document{Version: 2, Address: t.address(), PID: t.pid, UID: os.Geteuid(), Counts: map[result]int{safe: 0, broken: 0, skipped: 0, info: 0, rootCan: 0}}
 	who := "this user"
 	if r.UID >= 0 {
 		who = fmt.Sprintf("uid %d", r.UID)
@@ -102,6 +103,9 @@ func (r *report) end() (int, error) {
 		r.err = e.Encode(r.document)
 	}
 	r.printf("\n%d safe, %d broken, %d skipped, %d for information\n", r.Counts[safe], r.Counts[broken], r.Counts[skipped], r.Counts[info])
+	if n := r.Counts[rootCan]; n > 0 {
+		r.printf("%s %d ways by which root, who cannot read the key, can have it all the same\n", r.mark(rootCan), n)
+	}
 	switch {
 	case r.err != nil:
 		return 0, fmt.Errorf("cannot write the report: %w", r.err)

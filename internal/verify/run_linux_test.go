@@ -239,7 +239,7 @@ func (r *rig) document(t *testing.T, uid int, args ...string) *document {
 
 func (d *document) check(t *testing.T, code int) {
 	t.Helper()
-	counts := map[result]int{safe: 0, broken: 0, skipped: 0, info: 0}
+	counts := map[result]int{safe: 0, broken: 0, skipped: 0, info: 0, rootCan: 0}
 	for _, o := range d.Attempts {
 		if o.Group == "" || o.Attempt == "" || o.Detail == "" || marks[o.Result] == "" {
 			t.Errorf("incomplete: %+v", o)
@@ -258,7 +258,7 @@ func (d *document) check(t *testing.T, code int) {
 	if counts[broken] > 0 {
 		want = 1
 	}
-	if code != want || d.Exit != want || d.Version != 1 || len(d.Counts) != 4 {
+	if code != want || d.Exit != want || d.Version != 2 || len(d.Counts) != 5 {
 		t.Errorf("exit code %d, want %d; %+v", code, want, d)
 	}
 }
@@ -338,7 +338,7 @@ func TestOurs(t *testing.T) {
 		{"same user", r.uid, append(slices.Clone(ways), requests...), []string{"the thief"}, []string{"keys of any kind", "the key itself", "another user calls"}},
 		{"another user", stranger, append(slices.Clone(ways), requests...), []string{"this user calls"}, []string{"keys of any kind"}},
 		{"root", 0, append([]string{"keys of any kind", "the key itself", "the secret page", "/proc/PID/environ", "/proc/PID/fd", "dumpable", "core limit"}, requests...),
-			[]string{"/proc/PID/mem", "ptrace attach", "another user calls"}, nil},
+			[]string{"/proc/PID/mem", "another user calls", "the kernel's settings"}, nil},
 	} {
 		t.Run(thief.name, func(t *testing.T) {
 			if thief.uid != r.uid {
@@ -353,6 +353,7 @@ func TestOurs(t *testing.T) {
 			}
 			d.expect(t, safe, thief.safe...)
 			d.expect(t, info, thief.information...)
+			d.checkRoot(t, thief.uid == 0)
 			d.expect(t, skipped, append(thief.later, "well-formed request", "shutdown by a page", "core by SIGABRT")...)
 		})
 	}
@@ -363,6 +364,49 @@ func TestOurs(t *testing.T) {
 		t.Errorf("still attached: %s", tracer)
 	}
 	r.ask(t)
+}
+
+// checkRoot: what root can do beyond reading is neither safe nor broken, and no
+// other user can do it.
+func (d *document) checkRoot(t *testing.T, root bool) {
+	t.Helper()
+	found := d.list(rootCan)
+	if !root {
+		if len(found) > 0 {
+			t.Errorf("it says that root can do this: %q", found)
+		}
+		return
+	}
+	d.expect(t, rootCan, "ptrace attach", "memory, to write")
+	rows := 0
+	for _, o := range d.Attempts {
+		if o.Group == groupRoot {
+			rows++
+			if o.Result != rootCan && o.Result != info || o.Proves != "" {
+				t.Errorf("%+v", o)
+			}
+		}
+	}
+	if rows != 7 {
+		t.Errorf("%d rows of what root can do", rows)
+	}
+	if !slices.Contains(found, "BPF raw tracepoint") && !slices.Contains(found, "tracefs uprobe event") {
+		needs(t, "a kernel with BPF or uprobes", false)
+	}
+}
+
+// TestKeyLog: the secret of a session, as text, is found.
+func TestKeyLog(t *testing.T) {
+	needsRoot(t)
+	v := &victim{target: &target{options: &options{pid: os.Getpid()}}, root: true}
+	if got, text := v.scanKeyLog(); got != info {
+		t.Errorf("%s: %s", got, text)
+	}
+	label := []string{"CLIENT", "TRAFFIC", "SECRET", "0"} // put together at run time, so as to be there once
+	line := []byte(strings.Join(label, "_") + " " + strings.Repeat("0f", 32) + " " + strings.Repeat("1e", 48) + "\n")
+	if got, text := v.scanKeyLog(); got != rootCan || !strings.Contains(text, " lines: ") {
+		t.Errorf("%s: %s, with %d bytes of a line", got, text, len(line))
+	}
 }
 
 // TestNaive: what is there to be found is found.

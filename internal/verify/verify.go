@@ -53,7 +53,7 @@ Flags:
   --json              print one JSON document in place of the table
   --help              print this text
 
-Marks: ✓ safe, ✗ broken, – skipped, · for information.
+Marks: ✓ safe, ✗ broken, – skipped, · for information, ! what root can do.
 Exit codes: 0 nothing was stolen or spent, 1 something was, or could have been,
 2 the command line is wrong, the proxy cannot be found or started, or a signal
 ended verify --stand-in.
