@@ -37,6 +37,9 @@ Flags:
                              (default: https://api.openai.com/v1/responses)
   --insecure-upstream        allow plain http to an upstream on another host:
                              the key crosses the network in clear
+  --upstream-user WHO        a user by name or number, or self, who may be the
+                             upstream on this host over plain http, besides root
+                             and the user who starts the proxy; may be repeated
   --upstream-tls 1.3|1.2     TLS version towards the upstream (default: 1.3)
   --ca-file FILE             trust the certificate authorities in FILE, in PEM,
                              and no others
@@ -134,6 +137,7 @@ type options struct {
 	httpShutdown     bool
 	upstreamURL      string
 	insecureUpstream bool
+	upstreamUsers    admit.Users
 	legacyTLS        bool
 	secretMemory     secret.Policy
 	drainTimeout     time.Duration
@@ -242,6 +246,7 @@ func addServing(fs flagSet, o *options) {
 func addUpstream(fs flagSet, o *options) {
 	fs.value("upstream-url", func(s string) error { o.upstreamURL = s; return nil })
 	fs.toggle("insecure-upstream", func() { o.insecureUpstream = true })
+	fs.Func("upstream-user", "", o.upstreamUsers.AddUser)
 	fs.value("upstream-tls", func(s string) error {
 		o.legacyTLS = s == "1.2"
 		return when(s != "1.2" && s != "1.3", "choose 1.3 or 1.2")

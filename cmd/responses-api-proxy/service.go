@@ -73,6 +73,9 @@ func (s *service) open() error {
 	if err != nil {
 		return err
 	}
+	if target.TLS && !s.opts.upstreamUsers.Empty() {
+		return errors.New("--upstream-user is for a plain http --upstream-url; over https the certificate decides")
+	}
 	if s.notifier, err = systemd.NewNotifier(); err != nil {
 		return err
 	}
@@ -90,11 +93,14 @@ func (s *service) open() error {
 	if err := checkKeyFD(s.opts.keyFD); err != nil {
 		return err
 	}
-	s.client, err = upstream.New(upstream.Config{Target: target, Key: s.key, Roots: roots, LegacyTLS: s.opts.legacyTLS})
+	s.client, err = upstream.New(upstream.Config{Target: target, Key: s.key, Roots: roots, LegacyTLS: s.opts.legacyTLS, Users: s.opts.upstreamUsers.UIDs()})
 	if err != nil {
 		return err
 	}
 	s.closers.add(s.client.Close)
+	if s.client.Unguarded() && s.opts.strict {
+		return errors.New("--strict: " + unguarded)
+	}
 	for _, step := range []func() error{s.checkFileLimit, s.openLog, s.openDump, s.openAudit, s.openMetrics, s.openGate, s.openEngine, s.openInfo} {
 		if err := step(); err != nil {
 			return err
@@ -257,6 +263,9 @@ func (s *service) end() {
 	}
 }
 
+// unguarded is what a system lacks that does not report the users of sockets.
+const unguarded = "this system does not report which user runs a plain-http upstream: any user who takes its port receives the key; use https"
+
 // announce says where the service is, and what it lacks.
 func (s *service) announce() {
 	for _, l := range s.listeners {
@@ -274,6 +283,9 @@ func (s *service) announce() {
 	}
 	if kind, why := s.memory(); kind != secret.MemfdSecret {
 		s.errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, why))
+	}
+	if s.client.Unguarded() {
+		s.errs.line("warning: " + unguarded)
 	}
 	for _, m := range s.hardened.Missing {
 		s.errs.line("warning: this system does not offer the protection " + m)

@@ -11,6 +11,7 @@ _responses_api_proxy_serve='
 --http-shutdown
 --upstream-url ANY
 --insecure-upstream
+--upstream-user USER|self
 --upstream-tls 1.3|1.2
 --ca-file FILE
 --auth-header bearer|api-key|x-api-key

@@ -8,11 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-)
 
-// overflowUID is what the kernel reports for users that have no number in this
-// process's user namespace (user_namespaces(7)).
-const overflowUID = 65534
+	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
+)
 
 // Users is a set of users, by number and by group.
 type Users struct {
@@ -36,8 +34,8 @@ func (u *Users) AddUser(who string) error {
 	if err != nil {
 		return err
 	}
-	if uid == overflowUID && inUserNamespace() {
-		return fmt.Errorf("user %s cannot be admitted here: in this user namespace %d stands for every user without a number; name a user whom the namespace maps", who, overflowUID)
+	if peer.IsOverflow(uid) {
+		return fmt.Errorf("user %s cannot be admitted here: in this user namespace %d stands for every user without a number; name a user whom the namespace maps", who, uid)
 	}
 	u.addUID(uid)
 	return nil
@@ -140,12 +138,6 @@ func eachRecord(path string, n int, each func(fields []string)) error {
 		}
 	}
 	return lines.Err()
-}
-
-// inUserNamespace tells whether some users of the host have no number here.
-func inUserNamespace() bool {
-	b, err := os.ReadFile("/proc/self/uid_map")
-	return err == nil && strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295"
 }
 
 // admits tells whether who belongs to the set.

@@ -89,6 +89,7 @@ var refusals = []refusal{
 	{code: proxy.RequestTimeout, with: hurried, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n{}", partial: true},
 	{code: proxy.IncompleteBody, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n", partial: true},
 	{code: proxy.UpstreamUnreachable, with: failsWith(upstream.Unreachable), request: simple},
+	{code: proxy.UpstreamNotTrusted, with: failsWith(upstream.Untrusted), request: simple},
 	{code: proxy.UpstreamTLS, with: failsWith(upstream.TLSFailed), request: simple},
 	{code: proxy.UpstreamTimeout, with: failsWith(upstream.Timeout), request: simple},
 	{code: proxy.UpstreamClosed, with: failsWith(upstream.Closed), request: simple},

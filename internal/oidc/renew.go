@@ -52,12 +52,13 @@ func (x *Exchanger) Renew() {
 // Close ends the renewal and waits for an exchange that is under way to break
 // off. The access token stays in its place, whose owner wipes it.
 func (x *Exchanger) Close() {
-	if x.cancel == nil { // never started
-		return
+	if x.cancel != nil { // started
+		x.cancel()
+		<-x.done
+		x.stopExpiry()
 	}
-	x.cancel()
-	<-x.done
-	x.stopExpiry()
+	x.tokens.Close()
+	x.identity.Close() // nil if there is none
 }
 
 // run renews the token of which serves is the lifetime, and its successors. It

@@ -78,8 +78,13 @@ func OpenTCP() (*TCP, error) {
 	return &TCP{fd: fd}, nil
 }
 
-// Close closes the netlink socket. No other method may be called after it.
-func (t *TCP) Close() { unix.Close(t.fd) }
+// Close closes the netlink socket. Every later call of Owner fails.
+func (t *TCP) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	unix.Close(t.fd)
+	t.fd = -1
+}
 
 // Owner returns the uid that owns the socket at the other end of c, which may
 // have been accepted or dialled here. It does not block.

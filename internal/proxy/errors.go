@@ -28,6 +28,7 @@ const (
 	RequestTimeout        Code = "request_timeout"
 	IncompleteBody        Code = "incomplete_body"
 	UpstreamUnreachable   Code = "upstream_unreachable"
+	UpstreamNotTrusted    Code = "upstream_not_trusted"
 	UpstreamTLS           Code = "upstream_tls_failed"
 	UpstreamTimeout       Code = "upstream_timeout"
 	UpstreamClosed        Code = "upstream_closed"
@@ -63,6 +64,7 @@ var refusals = map[Code]refusal{
 	RequestTimeout:        {408, invalid, "The request did not arrive in time"},
 	IncompleteBody:        {400, invalid, "The request's body is incomplete or malformed. Nothing was sent to the upstream as complete; send it again."},
 	UpstreamUnreachable:   {502, server, "The proxy cannot reach the upstream. Try again; the proxy's log on standard error says why."},
+	UpstreamNotTrusted:    {502, server, "What listens at the upstream's address must not be sent the API key. The proxy's log on standard error says why."},
 	UpstreamTLS:           {502, server, "The proxy cannot make a secure connection to the upstream. The proxy's log on standard error says why."},
 	UpstreamTimeout:       {504, server, "The upstream did not accept a connection in time. Try again."},
 	UpstreamClosed:        {502, server, "The upstream closed the connection without an answer. The request may have been processed; try again."},
@@ -74,6 +76,7 @@ var refusals = map[Code]refusal{
 // codes maps what can go wrong on the way to the upstream.
 var codes = map[upstream.Kind]Code{
 	upstream.Unreachable: UpstreamUnreachable,
+	upstream.Untrusted:   UpstreamNotTrusted,
 	upstream.TLSFailed:   UpstreamTLS,
 	upstream.Timeout:     UpstreamTimeout,
 	upstream.Closed:      UpstreamClosed,

@@ -22,6 +22,10 @@ type Config struct {
 	// Roots are the trusted certificate authorities; nil means those of the
 	// system, SSL_CERT_FILE and SSL_CERT_DIR.
 	Roots *x509.CertPool
+	// Users may be the upstream on this host if it is reached by plain http, as
+	// root and the user that runs the process when New is called always may. A
+	// process of any other user is sent nothing.
+	Users []uint32
 }
 
 // Client sends requests to the target. Its methods may be used concurrently.
@@ -37,13 +41,14 @@ type Client struct {
 // New prepares a client and reads all files that it needs. It connects to
 // nothing.
 func New(cfg Config) (*Client, error) {
-	d, err := newDialer(cfg.Target, cfg.LegacyTLS, cfg.Roots)
+	d, err := newDialer(cfg.Target, cfg.LegacyTLS, cfg.Roots, cfg.Users)
 	if err != nil {
 		return nil, err
 	}
 	host := " HTTP/1.1\r\nhost: " + cfg.Target.Host + "\r\n"
 	c := &Client{dialer: d, key: cfg.Key, prefix: []byte("POST " + cfg.Target.Path + host), host: []byte(host)}
 	if room := maxSecretRecord - cfg.Key.MaxLen(); len(c.prefix) > room {
+		d.guard.close()
 		return nil, fmt.Errorf("--upstream-url is too long: there is room for about %d characters", room)
 	}
 	return c, nil
@@ -60,8 +65,19 @@ func (c *Client) Room() int { return maxSecretRecord - c.key.MaxLen() - len(c.pr
 // forward proxy's.
 func (c *Client) Port() uint16 { return c.dialer.port() }
 
-// Close closes the connections that wait for another request.
-func (c *Client) Close() { c.pool.close() }
+// Unguarded reports whether plain http to this host may bring the key to any
+// user who takes the upstream's port: the system does not report who it is.
+func (c *Client) Unguarded() bool {
+	g := c.dialer.guard
+	return g != nil && g.blind()
+}
+
+// Close closes the connections that wait for another request. Over plain http to
+// this host no other connection can be made then.
+func (c *Client) Close() {
+	c.pool.close()
+	c.dialer.guard.close()
+}
 
 // Do sends r and returns the answer once its head is there; the upstream may
 // take as long as it likes. When ctx ends, the connection is closed at once.

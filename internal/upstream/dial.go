@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
@@ -34,19 +35,22 @@ type dialer struct {
 	net    net.Dialer
 	tls    *tls.Config // nil for plain http
 	proxy  *url.URL    // nil: straight to the target
+	guard  *plainGuard // of plain http; nil with TLS
 }
 
 // newDialer reads the proxy environment, and the root certificates unless they
-// are given: nothing is read from files later, except for DNS.
-func newDialer(target *Target, legacyTLS bool, roots *x509.CertPool) (*dialer, error) {
+// are given: nothing is read from files later, except for DNS. The users are
+// [Config]'s.
+func newDialer(target *Target, legacyTLS bool, roots *x509.CertPool, users []uint32) (*dialer, error) {
 	d := &dialer{target: target}
 	d.net.Timeout = connectTimeout
 	d.net.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3}
 	d.net.Control = setUserTimeout
-	if !target.TLS {
-		return d, nil // never through a proxy: it would see the key
-	}
 	var err error
+	if !target.TLS { // never through a proxy: it would see the key
+		d.guard, err = newGuard(target, users)
+		return d, err
+	}
 	if roots == nil {
 		if roots, err = loadRoots(); err != nil {
 			return nil, err
@@ -136,17 +140,53 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// reach connects to the target, or to the forward proxy.
+// reach connects to the target, or to the forward proxy. The connection may
+// carry the key once it is secure, or at once if it is to stay plain.
 func (d *dialer) reach(ctx context.Context) (*net.TCPConn, error) {
 	addr := d.target.Addr
 	if d.proxy != nil {
 		addr = proxyAddr(d.proxy)
 	}
+	var failed error
+	for _, a := range addresses(addr) {
+		c, err := d.reachOne(ctx, a)
+		if err == nil {
+			return c, nil
+		}
+		if failed == nil || isKind(err, Untrusted) { // which says more than that nothing listens on the other address
+			failed = err
+		}
+	}
+	return nil, failed
+}
+
+func (d *dialer) reachOne(ctx context.Context, addr string) (*net.TCPConn, error) {
 	raw, err := d.net.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, dialError(Unreachable, "cannot connect", err)
 	}
-	return raw.(*net.TCPConn), nil
+	c := raw.(*net.TCPConn)
+	if d.guard == nil {
+		return c, nil
+	}
+	if err := d.guard.check(ctx, c); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+const localhost = "localhost"
+
+// addresses returns what to dial, in that order. localhost is not resolved: the
+// hosts file may name ::1 first, which any user may listen on if the upstream
+// does not, and without a hosts file the answer would be the name server's.
+func addresses(addr string) []string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || !strings.EqualFold(host, localhost) {
+		return []string{addr}
+	}
+	return []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}
 }
 
 // handshake opens the tunnel and the TLS session, within handshakeTimeout.

@@ -16,6 +16,8 @@ const (
 	Unreachable Kind = iota + 1
 	// TLSFailed: the connection could not be secured.
 	TLSFailed
+	// Untrusted: the other end of the connection must not be sent the key.
+	Untrusted
 	// Timeout: connecting or securing the connection took too long.
 	Timeout
 	// Closed: the upstream, or the network, ended the connection.

@@ -31,11 +31,19 @@ type Endpoint struct{ dialer *dialer }
 // NewEndpoint reads all files that it needs, and the proxy environment. Roots
 // are as in Config. It connects to nothing.
 func NewEndpoint(target *Target, roots *x509.CertPool) (*Endpoint, error) {
-	d, err := newDialer(target, false, roots)
+	d, err := newDialer(target, false, roots, nil)
 	if err != nil {
 		return nil, err
 	}
 	return &Endpoint{d}, nil
+}
+
+// Close releases what plain http to this host needs. No exchange with the endpoint
+// is possible then.
+func (e *Endpoint) Close() {
+	if e != nil {
+		e.dialer.guard.close()
+	}
 }
 
 // Port is the only TCP port that is connected to: the endpoint's, or the forward

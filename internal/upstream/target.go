@@ -27,6 +27,8 @@ type Target struct {
 	Addr string
 	// Path is the request target: path and query as they stood in the URL.
 	Path string
+	// Insecure allows plain http to addresses that are not loopback.
+	Insecure bool
 }
 
 // ParseTarget takes an absolute http or https URL apart. It refuses what has no
@@ -48,7 +50,7 @@ func ParseTarget(raw string, insecure bool) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Target{TLS: u.Scheme == "https", Name: name, Path: u.RequestURI()}
+	t := &Target{TLS: u.Scheme == "https", Name: name, Path: u.RequestURI(), Insecure: insecure}
 	for _, c := range []byte(t.Path) {
 		if c <= ' ' || c >= 0x7f { // net/url encodes paths, but leaves queries as they are
 			return nil, errors.New("--upstream-url has a character in its query that must be percent-encoded")
@@ -108,9 +110,10 @@ func hostHeader(name, port string, tls bool) string {
 	return net.JoinHostPort(name, port)
 }
 
-// loopback tells whether name can only mean this host.
+// loopback reports whether name is a loopback address, or localhost, which
+// [dialer] never resolves.
 func loopback(name string) bool {
-	if name == "localhost" {
+	if name == localhost {
 		return true
 	}
 	addr, err := netip.ParseAddr(name)

@@ -197,11 +197,22 @@ func TestPoolForgetsTheDead(t *testing.T) {
 }
 
 func TestClosedPoolKeepsNothing(t *testing.T) {
-	up, c := serve(t, fakeopenai.Options{})
+	up, c := serve(t, fakeopenai.Options{TLS: true})
 	c.Close()
 	do(t, c, post("json", "{}"))
 	if err := up.AwaitOpen(within(t, soon), 0); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestClosedClientSendsNothingInClear: without its means to ask who the upstream
+// is, a client sends the key to no one.
+func TestClosedClientSendsNothingInClear(t *testing.T) {
+	up, c := serve(t, fakeopenai.Options{})
+	do(t, c, post("json", "{}"))
+	c.Close()
+	if _, err := c.Do(within(t, soon), post("json", "{}")); err == nil || up.Count() != 1 {
+		t.Errorf("error %v, %d requests", err, up.Count())
 	}
 }
 

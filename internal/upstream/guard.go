@@ -1,0 +1,127 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
+)
+
+const (
+	// acceptTimeout bounds the wait for an upstream on this host that has not
+	// accepted the connection. Single workers accept when they have finished
+	// another response.
+	acceptTimeout = 60 * time.Second
+	// unknownTimeout is how long the other end may not be established: the
+	// handshake's last packet may still be under way within the kernel.
+	unknownTimeout = time.Second
+
+	shortestPause = 50 * time.Microsecond // between two look-ups
+	longestPause  = 50 * time.Millisecond
+)
+
+// A plainGuard decides whether the key may go in clear to the other end of a
+// connection. Any user may listen on a free port of a loopback address, so that
+// the address alone identifies nobody: over plain http the kernel must report
+// that the accepted socket is held by a user that is trusted. TLS needs no
+// guard: the certificate vouches for the upstream, whichever process has it.
+//
+// The owner of the listening socket would be a simpler question, but has no
+// safe answer: between the connection and the look-up another process may have
+// taken the port. And a socket that is not yet accepted has no owner; the
+// kernel reports it as root's, with inode 0. So the guard waits until the
+// connection is accepted. The uid is that of the process that has accepted it,
+// which may be another one than that of the listener's maker.
+type plainGuard struct {
+	peers    *peer.TCP // nil if the system does not report who is at the other end
+	err      error     // why peers is nil
+	uids     []uint32
+	insecure bool // other hosts may be sent the key in clear
+}
+
+// newGuard opens a netlink socket, since the sandbox refuses that later. It trusts
+// root, the user that runs this process now, and users. On Linux it fails for a
+// target on this host if the kernel does not report who is at the other end of a
+// connection. On other systems it checks addresses only.
+func newGuard(target *Target, users []uint32) (*plainGuard, error) {
+	g := &plainGuard{uids: append(slices.Clone(users), 0, uint32(os.Getuid())), insecure: target.Insecure}
+	g.uids = slices.DeleteFunc(g.uids, peer.IsOverflow)
+	g.peers, g.err = peer.OpenTCP()
+	if g.err != nil && !g.blind() && loopback(target.Name) {
+		return nil, fmt.Errorf("--upstream-url: cannot determine which user the upstream belongs to: %w; use https", g.err)
+	}
+	return g, nil
+}
+
+// blind reports whether no version of this system reports who is at the other
+// end of a connection. On Linux, where a sandbox may refuse the question, it is
+// false.
+func (g *plainGuard) blind() bool {
+	return runtime.GOOS != "linux" && errors.Is(g.err, errors.ErrUnsupported)
+}
+
+// close closes the netlink socket, if there is one. Every later check of a
+// connection on this host fails.
+func (g *plainGuard) close() {
+	if g != nil && g.err == nil {
+		g.peers.Close()
+	}
+}
+
+// check returns an error unless the key may be sent over c in clear. It may wait
+// for c to be accepted.
+func (g *plainGuard) check(ctx context.Context, c *net.TCPConn) error {
+	remote := c.RemoteAddr().(*net.TCPAddr)
+	switch {
+	case !remote.IP.IsLoopback() && g.insecure:
+		return nil
+	case !remote.IP.IsLoopback():
+		return fail(Untrusted, "%s is not an address of this host: plain http would send the key in clear; "+
+			"use https, or add --insecure-upstream", remote.IP)
+	case g.blind():
+		return nil
+	case g.err != nil:
+		return fail(Untrusted, "cannot determine which user %s belongs to: %w; use https", remote, g.err)
+	}
+	uid, err := g.holder(ctx, c)
+	switch {
+	case errors.Is(err, peer.ErrUnknown):
+		return fail(Unreachable, "no process of this network namespace is at the other end of the connection to %s: "+
+			"it has closed it, is in another namespace, or accepts only when data has arrived (TCP_DEFER_ACCEPT); use https", remote)
+	case errors.Is(err, peer.ErrNotHeld):
+		return fail(Timeout, "%s has not accepted the connection in %v", remote, acceptTimeout)
+	case err != nil:
+		return fail(Unreachable, "cannot determine which user %s belongs to: %w", remote, err)
+	case !slices.Contains(g.uids, uid):
+		return fail(Untrusted, "%s belongs to uid %d, which may not have the key; "+
+			"if that is the upstream's user, add --upstream-user %d", remote, uid, uid)
+	}
+	return nil
+}
+
+// holder returns the uid that has accepted c. It waits until one has, or ctx
+// ends.
+func (g *plainGuard) holder(ctx context.Context, c *net.TCPConn) (uint32, error) {
+	begun := time.Now()
+	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
+		uid, err := g.peers.Owner(c)
+		waited := time.Since(begun)
+		switch {
+		case errors.Is(err, peer.ErrUnknown) && waited < unknownTimeout:
+		case errors.Is(err, peer.ErrNotHeld) && waited < acceptTimeout:
+		default:
+			return uid, err
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
