@@ -92,7 +92,11 @@ func TestNoDirectory(t *testing.T) {
 	}
 	refuse(t, file, -1, "not a directory")
 	refuse(t, filepath.Join(file, "x"), -1, "not a directory")
-	refuse(t, filepath.Join(dir, "link"), -1, "exists")
+	refuse(t, filepath.Join(dir, "link"), -1, "no such file")
+	refuse(t, filepath.Join(dir, "link", "x"), -1, "no such file")
+	if _, err := os.Lstat(filepath.Join(dir, "nowhere")); err == nil {
+		t.Error("a directory was made where a link leads")
+	}
 	refuse(t, "", -1)
 	if _, err := Open(Config{Dir: filepath.Join(dir, "n"), MaxBytes: -1}); err == nil {
 		t.Error("a negative limit was taken")

@@ -72,7 +72,7 @@ type Config struct {
 // Dir takes dumps. Its methods may be used concurrently; those of a nil Dir do nothing.
 type Dir struct {
 	files     *safefile.Dir
-	lock      *safefile.Lock
+	lock      *os.File
 	shelf     shelf // the writer's
 	losses    losses
 	sequence  atomic.Int64

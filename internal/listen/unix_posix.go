@@ -169,7 +169,10 @@ func (e *entry) lock(wait time.Duration) (unlock func(), err error) {
 		held, err := e.dir.Lock(name)
 		switch {
 		case err == nil:
-			return func() { held.Remove() }, nil
+			return func() {
+				e.dir.Remove(name) // before it is unlocked: see safefile.Dir.Lock
+				held.Close()
+			}, nil
 		case !errors.Is(err, safefile.ErrLocked):
 			return nil, fmt.Errorf("cannot lock %s beside it: %w; choose another path", name, err)
 		case time.Now().After(end):

@@ -32,7 +32,8 @@ func (d *Dir) Remove(name string) error {
 	return d.fail("remove", name, unix.Unlinkat(d.fd, name, 0))
 }
 
-func (d *Dir) rename(from, to string) error {
+// Rename gives the file from the name to, in place of a file that has it.
+func (d *Dir) Rename(from, to string) error {
 	return d.fail("rename", from, unix.Renameat(d.fd, from, d.fd, to))
 }
 
@@ -44,15 +45,21 @@ func (d *Dir) fail(op, name string, err error) error {
 }
 
 // open opens name, which must be no link. It never waits for the other end of a FIFO. The sandbox allows these flags.
-func (d *Dir) open(name string, flags int, mode uint32) (*os.File, error) {
-	for {
+func (d *Dir) open(name string, flags int, mode uint32) (f *os.File, err error) {
+	err = ignoringEINTR(func() error {
 		fd, err := unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, mode)
-		switch err {
-		case nil:
-			return os.NewFile(uintptr(fd), filepath.Join(d.path, name)), nil
-		case unix.EINTR:
-		default:
-			return nil, d.fail("open", name, err)
+		if err == nil {
+			f = os.NewFile(uintptr(fd), filepath.Join(d.path, name))
+		}
+		return err
+	})
+	return f, d.fail("open", name, err)
+}
+
+func ignoringEINTR(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
 		}
 	}
 }
@@ -74,16 +81,21 @@ func (d *Dir) openAgain(name string, f *os.File) (read *os.File, info fs.FileInf
 	return read, info
 }
 
-// check refuses an open file that p does not trust.
-func (d *Dir) check(f *os.File, name string, p Policy, owners []uint32) error {
+// checked returns f unless it could not be opened, or p does not trust it: then it is closed.
+func (d *Dir) checked(f *os.File, err error, p Policy, owners []uint32) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
 	var dir, file unix.Stat_t
-	if err := unix.Fstat(d.fd, &dir); err != nil {
-		return d.fail("fstat", ".", err)
+	err = errors.Join(unix.Fstat(d.fd, &dir), control(f, func(fd int) error { return unix.Fstat(fd, &file) }))
+	if err == nil {
+		err = p.check(f.Name(), &dir, &file, owners)
 	}
-	if err := control(f, func(fd int) error { return unix.Fstat(fd, &file) }); err != nil {
-		return d.fail("fstat", name, err)
+	if err != nil {
+		f.Close()
+		return nil, err
 	}
-	return p.check(filepath.Join(d.path, name), &dir, &file, owners)
+	return f, nil
 }
 
 // control calls use with f's descriptor, and leaves f as it is: os.File.Fd would make it block.
@@ -93,10 +105,8 @@ func control(f *os.File, use func(fd int) error) error {
 		return err
 	}
 	var result error
-	if err := raw.Control(func(fd uintptr) { result = use(int(fd)) }); err != nil {
-		return err
-	}
-	return result
+	err = raw.Control(func(fd uintptr) { result = use(int(fd)) })
+	return errors.Join(err, result)
 }
 
 // check is the table in the package's comment.
@@ -107,24 +117,29 @@ func (p Policy) check(path string, dir, file *unix.Stat_t, owners []uint32) erro
 	case shared(dir) && !trusted && file.Uid != dir.Uid:
 		return planted("file", path, file.Uid)
 	case shared(dir) && regular && file.Nlink > 1:
-		return &nameError{path + " has another hard link, and lies in a directory that others may write to: " +
-			"it may be any file; remove it, or use a directory of your own", unix.EMLINK}
+		return refuse(unix.EMLINK, "%s has another hard link, and lies in a directory that others may write to: "+
+			"it may be any file; remove it, or use a directory of your own", path)
 	case p.regular && !regular:
 		return notRegular(path)
 	case !regular:
 		return nil
 	case !p.anyOwner && !trusted:
-		return &nameError{fmt.Sprintf("%s belongs to another user (uid %d), who could change it; name another", path, file.Uid), unix.EPERM}
+		return refuse(unix.EPERM, "%s belongs to another user (uid %d), who could change it; name another", path, file.Uid)
 	case mode&p.forbid != 0 && p.forbid == 0o022:
-		return &nameError{fmt.Sprintf("%s can be written to by others (mode %04o); chmod go-w", path, mode), unix.EPERM}
+		return refuse(unix.EPERM, "%s can be written to by others (mode %04o); chmod go-w", path, mode)
 	case mode&p.forbid != 0:
-		return &nameError{fmt.Sprintf("%s can be used by others (mode %04o); check its content, then chmod 600", path, mode), unix.EPERM}
+		return refuse(unix.EPERM, "%s can be used by others (mode %04o); check its content, then chmod 600", path, mode)
 	}
 	return nil
 }
 
 func notRegular(path string) error {
-	return &nameError{path + " is not a regular file; remove it, or name another", unix.EINVAL}
+	return refuse(unix.EINVAL, "%s is not a regular file; remove it, or name another", path)
+}
+
+func planted(what, path string, uid uint32) error {
+	return refuse(unix.EPERM, "the %s %s belongs to another user (uid %d) and lies in a directory that others may write to; "+
+		"use a directory of your own", what, path, uid)
 }
 
 // shared reports whether others than root and we may put files into a directory.
@@ -132,25 +147,22 @@ func shared(dir *unix.Stat_t) bool { return dir.Mode&0o022 != 0 || !trusted(dir.
 
 func trusted(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
 
-func planted(what, path string, uid uint32) error {
-	return &nameError{fmt.Sprintf("the %s %s belongs to another user (uid %d) and lies in a directory that others may write to; "+
-		"use a directory of your own", what, path, uid), unix.EPERM}
-}
-
 // OpenInPlace opens the file at path for writing, under the policy InPlace, and empties it. Missing directories are
 // made, and a missing file is made with mode 0666 less the umask. The file's directory need not be writable if the file
 // is there. read is the same file for reading; nil if it cannot be read, or is not a regular file.
 func OpenInPlace(path string) (file, read *os.File, err error) {
-	d, name, err := Parent(path, Walk{Make: true, Follow: true})
+	d, name, err := Parent(path, Walk{Make: 0o755, Owner: -1, Follow: true})
 	if err != nil {
 		return nil, nil, err
 	}
 	defer d.Close()
-	if file, err = d.open(name, os.O_WRONLY|os.O_CREATE|unix.O_NOCTTY, 0o666); err != nil {
+	file, err = d.open(name, os.O_WRONLY|os.O_CREATE|unix.O_NOCTTY, 0o666)
+	if file, err = d.checked(file, err, InPlace, nil); err != nil {
 		return nil, nil, err
 	}
-	if err = d.check(file, name, InPlace, nil); err == nil {
-		err = empty(file)
+	info, err := file.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		err = file.Truncate(0)
 	}
 	if err != nil {
 		file.Close()
@@ -160,15 +172,6 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 	return file, read, nil
 }
 
-// empty truncates only what was found to be ours to write.
-func empty(file *os.File) error {
-	info, err := file.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return err
-	}
-	return file.Truncate(0)
-}
-
 // appending is how a log is opened.
 const appending = os.O_WRONLY | os.O_APPEND
 
@@ -176,112 +179,82 @@ const appending = os.O_WRONLY | os.O_APPEND
 func (a *Appender) open() (*os.File, error) {
 	var st unix.Stat_t
 	if unix.Fstatat(a.dir.fd, a.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-		return a.checked(a.dir.open(a.name, os.O_RDWR|os.O_APPEND, 0)) // needs no reader
+		return a.checked(os.O_RDWR|os.O_APPEND, Log) // needs no reader
 	}
 	f, err := a.dir.open(a.name, appending|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, unix.EEXIST) {
-		return a.checked(a.dir.open(a.name, appending|unix.O_NOCTTY, 0))
+		return a.checked(appending|unix.O_NOCTTY, Log)
 	}
 	if err == nil && a.owner >= 0 {
 		err = f.Chown(a.owner, -1)
 	}
-	return a.checked(f, err)
+	return a.dir.checked(f, err, Log, a.owners)
 }
 
-// checked refuses a file that is not trusted, or that could not be opened.
-func (a *Appender) checked(f *os.File, err error) (*os.File, error) {
-	if err == nil {
-		err = a.dir.check(f, a.name, Log, a.owners)
-	}
-	if err == nil {
-		return f, nil
-	}
-	if f != nil {
-		f.Close()
-	}
+// checked opens the file and refuses one that is not trusted.
+func (a *Appender) checked(flags int, p Policy) (*os.File, error) {
+	f, err := a.dir.open(a.name, flags, 0o600)
 	switch path := filepath.Join(a.dir.path, a.name); {
 	case errors.Is(err, unix.EISDIR):
-		err = &nameError{path + " is a directory; name a file in it", unix.EISDIR}
+		err = refuse(unix.EISDIR, "%s is a directory; name a file in it", path)
 	case errors.Is(err, unix.ELOOP):
-		err = &nameError{path + " is a symbolic link; name the file itself", unix.ELOOP}
+		err = refuse(unix.ELOOP, "%s is a symbolic link; name the file itself", path)
 	}
-	return nil, err
+	return a.dir.checked(f, err, p, a.owners)
 }
 
 // Reopen opens the file by its name again, which must be a regular file, or makes it. It is one call of openat(2) for
 // writing at the end, so that the sandbox can allow that and nothing else.
 func (a *Appender) Reopen() (*os.File, error) {
-	f, err := a.checked(a.dir.open(a.name, appending|os.O_CREATE, 0o600))
-	if err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, errors.Join(fmt.Errorf("%s is no longer a file", f.Name()), err)
-	}
-	return f, nil
+	return a.checked(appending|os.O_CREATE, Policy{forbid: Log.forbid, regular: true})
 }
 
 // Lock locks the file name, which is made if it is missing and must be trusted, as under Private. It does not wait: it
-// returns ErrLocked if another has the lock. The lock ends with Lock.Close or the process. A lock on a file that
-// its last holder has removed is none, for others lock the next file: that is ErrLocked, too.
-func (d *Dir) Lock(name string, owners ...uint32) (*Lock, error) {
+// returns ErrLocked if another has the lock. Closing the file, or the end of the process, gives the lock back; a file
+// that is to go must be removed before. A lock on a file that its last holder has removed is none, for others lock the
+// next file: that is ErrLocked, too.
+func (d *Dir) Lock(name string, owners ...uint32) (*os.File, error) {
 	f, err := d.open(name, os.O_RDWR|os.O_CREATE, 0o600)
-	switch {
-	case errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR):
-		return nil, notRegular(filepath.Join(d.path, name))
-	case err != nil:
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR) {
+		err = notRegular(filepath.Join(d.path, name))
+	}
+	if f, err = d.checked(f, err, Private, owners); err != nil {
 		return nil, err
 	}
-	if err = d.check(f, name, Private, owners); err == nil {
-		err = control(f, func(fd int) error { return d.lock(name, fd) })
+	return d.lock(name, f)
+}
+
+// lock returns f, which is name, once it is locked, and closes it otherwise.
+func (d *Dir) lock(name string, f *os.File) (*os.File, error) {
+	var held, there unix.Stat_t
+	err := control(f, func(fd int) error {
+		flock := func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }
+		return errors.Join(ignoringEINTR(flock), unix.Fstat(fd, &held))
+	})
+	gone := unix.Fstatat(d.fd, name, &there, unix.AT_SYMLINK_NOFOLLOW) != nil || !Same(&held, &there)
+	if errors.Is(err, unix.EWOULDBLOCK) || err == nil && gone {
+		err = ErrLocked
 	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	return &Lock{dir: d, name: name, file: f}, nil
-}
-
-func (d *Dir) lock(name string, fd int) error {
-	switch err := flock(fd); {
-	case errors.Is(err, unix.EWOULDBLOCK):
-		return ErrLocked
-	case err != nil:
-		return err
-	}
-	var held, there unix.Stat_t
-	if unix.Fstat(fd, &held) != nil || unix.Fstatat(d.fd, name, &there, unix.AT_SYMLINK_NOFOLLOW) != nil || !Same(&held, &there) {
-		return ErrLocked
-	}
-	return nil
+	return f, nil
 }
 
 // Same reports whether two files are one.
 func Same(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
 
-// flock does not wait. A signal may interrupt it all the same.
-func flock(fd int) error {
-	for {
-		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != unix.EINTR {
-			return err
-		}
-	}
-}
-
 // Read returns the file's content. The error is fs.ErrNotExist if there is no file.
 func (s *Store) Read() ([]byte, error) {
 	f, err := s.dir.open(s.name, os.O_RDONLY, 0)
-	switch {
-	case errors.Is(err, unix.ELOOP):
-		return nil, notRegular(filepath.Join(s.dir.path, s.name))
-	case err != nil:
+	if errors.Is(err, unix.ELOOP) {
+		err = notRegular(filepath.Join(s.dir.path, s.name))
+	}
+	if f, err = s.dir.checked(f, err, Private, s.owners); err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if err := s.dir.check(f, s.name, Private, s.owners); err != nil {
-		return nil, err
-	}
 	return io.ReadAll(f)
 }
 
@@ -289,6 +262,63 @@ func (s *Store) Read() ([]byte, error) {
 func syncDir(dir *os.File) error {
 	if err := dir.Sync(); !errors.Is(err, unix.EINVAL) {
 		return err
+	}
+	return nil
+}
+
+// OpenPrivate opens the directory at path and locks it. It must belong to owner, a uid, or to the effective user if that
+// is -1, and be closed to everybody else: it is checked once it is open, so that no other can be put in its place in
+// between. Directories that are missing are made with mode 0700 and given to owner. The error is [ErrLocked] if another
+// process has it.
+func OpenPrivate(path string, owner int) (d *Dir, lock *os.File, err error) {
+	if d, err = OpenDir(path, Walk{Make: 0o700, Owner: owner}); err != nil {
+		return nil, nil, err
+	}
+	if err = d.checkPrivate(owner); err == nil {
+		lock, err = d.open(".", os.O_RDONLY, 0)
+	}
+	if err == nil {
+		lock, err = d.lock(".", lock)
+	}
+	if err != nil {
+		d.Close()
+		return nil, nil, err
+	}
+	return d, lock, nil
+}
+
+// give gives a new directory, which must still be ours alone, to owner. It does so by its descriptor: by its name it
+// could be another one by now.
+func (d *Dir) give(owner int) error {
+	if err := d.checkPrivate(-1); err != nil {
+		return err
+	}
+	f, err := d.open(".", os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Chown(owner, -1)
+}
+
+// checkPrivate refuses a directory that does not belong to owner alone.
+func (d *Dir) checkPrivate(owner int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(d.fd, &st); err != nil {
+		return d.fail("fstat", ".", err)
+	}
+	if owner < 0 {
+		owner = os.Geteuid()
+	}
+	return privateMode(int(st.Uid), owner, uint32(st.Mode)&0o777)
+}
+
+func privateMode(uid, owner int, mode uint32) error {
+	switch {
+	case uid != owner:
+		return fmt.Errorf("it belongs to uid %d, not to uid %d, which is to write there; name one that does not exist yet, or chown it", uid, owner)
+	case mode != 0o700:
+		return fmt.Errorf("it is not its owner's alone to read and write (mode %04o); chmod 700 it, or name another", mode)
 	}
 	return nil
 }

@@ -36,6 +36,7 @@ package safefile
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 )
@@ -61,8 +62,10 @@ var (
 type Walk struct {
 	// Trusted refuses directories and links through which others could replace what is there.
 	Trusted bool
-	// Make makes the directories that are missing, with mode 0755 less the umask.
-	Make bool
+	// Make is the mode, less the umask, with which missing directories are made, and Owner the uid that they are given
+	// to, unless that is -1; they are not made if Make is 0.
+	Make  uint32
+	Owner int
 	// Follow follows links in the place of the last name, too.
 	Follow bool
 }
@@ -71,9 +74,6 @@ type Walk struct {
 func (d *Dir) Create(name string) (*os.File, error) {
 	return d.open(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
-
-// Rename gives the file from the name to, in place of a file that has it.
-func (d *Dir) Rename(from, to string) error { return d.rename(from, to) }
 
 // List returns all that is in the directory.
 func (d *Dir) List() ([]fs.DirEntry, error) {
@@ -91,6 +91,10 @@ type nameError struct {
 	err  error
 }
 
+func refuse(err error, format string, args ...any) error {
+	return &nameError{fmt.Sprintf(format, args...), err}
+}
+
 func (e *nameError) Error() string { return e.text }
 func (e *nameError) Unwrap() error { return e.err }
 
@@ -106,16 +110,15 @@ type Appender struct {
 // owner, a uid, unless that is -1; owner is trusted. A FIFO is opened without waiting for a reader. torn reports whether
 // the file ends within a line; one that cannot be read counts as whole.
 func OpenAppend(path string, owner int) (a *Appender, f *os.File, torn bool, err error) {
-	dir, name, err := Parent(path, Walk{})
-	if err != nil {
+	a = &Appender{owner: owner}
+	if a.dir, a.name, err = Parent(path, Walk{}); err != nil {
 		return nil, nil, false, err
 	}
-	a = &Appender{dir: dir, name: name, owner: owner}
 	if owner >= 0 {
 		a.owners = []uint32{uint32(owner)}
 	}
 	if f, err = a.open(); err != nil {
-		dir.Close()
+		a.dir.Close()
 		return nil, nil, false, err
 	}
 	return a, f, a.endsTorn(f), nil
@@ -129,11 +132,8 @@ func (a *Appender) endsTorn(f *os.File) bool {
 	}
 	defer read.Close()
 	var last [1]byte
-	if info.Size() == 0 {
-		return false
-	}
-	_, err := read.ReadAt(last[:], info.Size()-1)
-	return err == nil && last[0] != '\n'
+	n, _ := read.ReadAt(last[:], max(info.Size()-1, 0))
+	return n == 1 && last[0] != '\n'
 }
 
 // Close closes the directory, not the files that were opened.
@@ -143,7 +143,7 @@ func (a *Appender) Close() error { return a.dir.Close() }
 // as a Store. It needs to make, write and remove files in its directory, and nothing else.
 type Store struct {
 	dir    *Dir
-	lock   *Lock
+	lock   *os.File
 	sync   *os.File // the directory again, to be synced
 	name   string
 	temp   string
@@ -170,21 +170,20 @@ func OpenStore(path string, owners ...uint32) (*Store, error) {
 
 // Close unlocks the file.
 func (s *Store) Close() error {
-	var all error
-	if s.sync != nil {
-		all = s.sync.Close()
+	err := s.dir.Close()
+	for _, f := range []*os.File{s.sync, s.lock} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
 	}
-	if s.lock != nil {
-		all = errors.Join(all, s.lock.Close())
-	}
-	return errors.Join(all, s.dir.Close())
+	return err
 }
 
 // Write replaces the file: whoever reads it, after a crash too, finds the old text or the new one.
 func (s *Store) Write(text []byte) error {
 	err := s.writeTemp(text)
 	if err == nil {
-		err = s.dir.rename(s.temp, s.name)
+		err = s.dir.Rename(s.temp, s.name)
 	}
 	if err == nil {
 		err = syncDir(s.sync)
@@ -207,20 +206,4 @@ func (s *Store) writeTemp(text []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-// Lock is a held lock.
-type Lock struct {
-	dir  *Dir
-	name string
-	file *os.File
-}
-
-// Close gives the lock back; its file stays.
-func (l *Lock) Close() error { return l.file.Close() }
-
-// Remove removes the lock's file and gives the lock back.
-func (l *Lock) Remove() error {
-	err := l.dir.Remove(l.name) // before it is unlocked: see Dir.Lock
-	return errors.Join(err, l.file.Close())
 }

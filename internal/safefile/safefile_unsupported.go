@@ -15,8 +15,8 @@ type Dir struct{ path string }
 // Parent returns the directory of path's last name.
 func Parent(path string, how Walk) (*Dir, string, error) {
 	dir, name := filepath.Split(filepath.Clean(path))
-	if how.Make {
-		if err := os.MkdirAll(filepath.Clean(dir), 0o755); err != nil {
+	if how.Make != 0 {
+		if err := os.MkdirAll(filepath.Clean(dir), fs.FileMode(how.Make)); err != nil {
 			return nil, "", err
 		}
 	}
@@ -29,27 +29,28 @@ func (d *Dir) Close() error { return nil }
 // Remove removes a file.
 func (d *Dir) Remove(name string) error { return os.Remove(d.path + name) }
 
-func (d *Dir) rename(from, to string) error { return os.Rename(d.path+from, d.path+to) }
+// Rename gives the file from the name to, in place of a file that has it.
+func (d *Dir) Rename(from, to string) error { return os.Rename(d.path+from, d.path+to) }
 
 // open opens name, unless it is there and no regular file.
 func (d *Dir) open(name string, flags int, mode uint32) (*os.File, error) {
 	path := d.path + name
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() && name != "." {
-		return nil, &nameError{path + " is not a regular file; name another", fs.ErrInvalid}
+		return nil, refuse(fs.ErrInvalid, "%s is not a regular file; name another", path)
 	}
 	return os.OpenFile(path, flags, fs.FileMode(mode))
 }
 
 // OpenPrivate opens the directory at path, which is made if it is missing. It is left to its access list who may look into
 // it, and to the operator to start one process per directory.
-func OpenPrivate(path string, _ int) (*Dir, *Lock, error) {
+func OpenPrivate(path string, _ int) (*Dir, *os.File, error) {
 	err := os.MkdirAll(path, 0o700)
 	if err != nil {
 		return nil, nil, err
 	}
 	d := &Dir{filepath.Clean(path) + string(filepath.Separator)}
 	f, err := d.open(".", os.O_RDONLY, 0)
-	return d, &Lock{dir: d, name: ".", file: f}, err
+	return d, f, err
 }
 
 func (d *Dir) openAgain(string, *os.File) (*os.File, fs.FileInfo) { return nil, nil }
@@ -57,7 +58,7 @@ func (d *Dir) openAgain(string, *os.File) (*os.File, fs.FileInfo) { return nil, 
 // OpenInPlace opens the file at path for writing, and empties it. Missing directories are made. read is the same file
 // for reading; nil if it cannot be read.
 func OpenInPlace(path string) (file, read *os.File, err error) {
-	if _, _, err := Parent(path, Walk{Make: true}); err != nil {
+	if _, _, err := Parent(path, Walk{Make: 0o755}); err != nil {
 		return nil, nil, err
 	}
 	if file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666); err == nil {
@@ -77,12 +78,8 @@ func (a *Appender) Reopen() (*os.File, error) {
 }
 
 // Lock relies on the operator to start one process for each file.
-func (d *Dir) Lock(name string, _ ...uint32) (*Lock, error) {
-	f, err := d.open(name, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	return &Lock{d, name, f}, nil
+func (d *Dir) Lock(name string, _ ...uint32) (*os.File, error) {
+	return d.open(name, os.O_RDWR|os.O_CREATE, 0o600)
 }
 
 // Read returns the file's content. The error is fs.ErrNotExist if there is no file.
