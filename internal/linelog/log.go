@@ -31,6 +31,8 @@ const (
 var (
 	errSlow  = errors.New("more come than can be written")
 	errStuck = errors.New("nobody reads them")
+
+	lineFeed = []byte{'\n'}
 )
 
 // Config says what the lines are.
@@ -46,44 +48,51 @@ type Config struct {
 
 // Log writes lines. Its methods may be used concurrently.
 type Log struct {
-	cfg     Config
-	wake    chan struct{} // there are lines in the queue, and it is time to write them
-	gather  *time.Timer   // signals wake
-	orders  chan struct{} // the writer's reopen or last was set
-	reports chan error    // for Report
-	told    chan struct{} // closed when Report has had all of them
+	cfg      Config
+	wake     chan struct{} // there are lines in the queue, and it is time to write them
+	gather   *time.Timer   // signals wake
+	orders   chan struct{} // the writer's reopen or last was set
+	reported chan struct{} // closed when Report has had all of reports
 
-	mu       sync.Mutex
-	w        *writer
-	queue    []byte // whole lines that no writer has taken
-	queued   int64  // lines in it
-	written  int64
-	lost     int64
-	lostOnce int64 // before the trouble that there is now, if any
-	failures int64
-	failing  error // why the last write failed; nil if it did not
-	losing   bool  // lines were lost since all was well
-	closed   bool
-	silent   bool // reports is closed
+	mu         sync.Mutex
+	w          *writer
+	queue      []byte     // whole lines that no writer has taken
+	reports    chan error // for Report; nil in the end
+	written    int64
+	lost       int64
+	lostBefore int64 // the trouble that there is now, if any
+	failures   int64
+	failing    error // why the last write failed; nil if it did not
+	losing     bool  // lines were lost since all was well
+	closed     bool
 }
 
 // New returns a log that writes to t, which it closes.
 func New(t *Target, cfg Config) *Log {
 	l := &Log{
-		cfg:     cfg,
-		wake:    make(chan struct{}, 1),
-		orders:  make(chan struct{}, 1),
-		reports: make(chan error, 16),
-		told:    make(chan struct{}),
+		cfg:      cfg,
+		wake:     make(chan struct{}, 1),
+		orders:   make(chan struct{}, 1),
+		reports:  make(chan error, 16),
+		reported: make(chan struct{}),
 	}
 	l.gather = time.AfterFunc(cfg.Gather, func() { signal(l.wake) })
+	go l.reportAll(l.reports)
 	l.start(t)
-	go l.tell()
 	return l
 }
 
+func (l *Log) reportAll(reports <-chan error) {
+	defer close(l.reported)
+	for err := range reports {
+		if l.cfg.Report != nil {
+			l.cfg.Report(err)
+		}
+	}
+}
+
 func (l *Log) start(t *Target) {
-	w := &writer{log: l, to: t, file: t.file, torn: t.torn, done: make(chan struct{})}
+	w := &writer{Target: t, log: l, done: make(chan struct{})}
 	l.mu.Lock()
 	l.w = w
 	l.mu.Unlock()
@@ -104,12 +113,11 @@ func (l *Log) Write(line []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := len(l.queue)
-	if l.closed || before+l.w.held+len(line) > maxQueued {
+	if l.closed || before+len(l.w.held())+len(line) > maxQueued {
 		l.drop()
 		return
 	}
 	l.queue = append(l.queue, line...)
-	l.queued++
 	switch {
 	case before == 0 && l.cfg.Gather > 0:
 		l.gather.Reset(l.cfg.Gather)
@@ -121,11 +129,18 @@ func (l *Log) Write(line []byte) {
 // drop counts a line that has no place. It needs l.mu.
 func (l *Log) drop() {
 	l.lost++
-	if l.losing || l.closed {
-		return
+	if !l.losing && !l.closed {
+		l.losing = true
+		l.post("%s lines are being lost: %w", l.cfg.Name, cmp.Or(l.failing, errSlow))
 	}
-	l.losing = true
-	l.post(fmt.Errorf("%s lines are being lost: %w", l.cfg.Name, cmp.Or(l.failing, errSlow)))
+}
+
+// post has an error reported; it does not wait. It needs l.mu.
+func (l *Log) post(format string, args ...any) {
+	select {
+	case l.reports <- fmt.Errorf(format, args...):
+	default: // sixteen are waiting already
+	}
 }
 
 // Reopen makes the log open its file by name again, soon, as is needed when another program has renamed it. Lines queued
@@ -133,7 +148,7 @@ func (l *Log) drop() {
 // regular file stays open.
 func (l *Log) Reopen() {
 	l.mu.Lock()
-	l.w.reopen = true
+	l.w.reopen.Store(true)
 	l.mu.Unlock()
 	signal(l.orders)
 }
@@ -172,7 +187,7 @@ func (l *Log) Close() {
 	l.stop()
 	l.end()
 	select {
-	case <-l.told:
+	case <-l.reported:
 	case <-time.After(closeWait / 10): // Report is stuck
 	}
 }
@@ -186,93 +201,35 @@ func (l *Log) stop() {
 	w.file.SetWriteDeadline(time.Now().Add(closeWrite)) // fails on a regular file, which needs none
 	l.mu.Unlock()
 	signal(l.orders)
-	late := time.NewTimer(closeWait)
-	defer late.Stop()
 	select {
 	case <-w.done:
-	case <-late.C:
+	case <-time.After(closeWait):
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w.abandoned = true
-	l.lost += w.heldLines
-	l.losing = l.losing || w.heldLines > 0
-	w.held, w.heldLines = 0, 0
+	if n := countLines(w.held()); n > 0 {
+		l.lost += n
+		l.losing = true
+	}
 }
 
 // end counts what is left as lost, and reports for the last time.
 func (l *Log) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.lost += l.queued
-	if l.losing || l.queued > 0 {
+	left := countLines(l.queue)
+	l.lost += left
+	if l.losing || left > 0 {
 		why := l.failing
 		if why == nil || errors.Is(why, os.ErrDeadlineExceeded) {
 			why = errStuck
 		}
-		l.post(fmt.Errorf("%d %s lines were lost: %w", l.lost-l.lostOnce, l.cfg.Name, why))
+		l.post("%d %s lines were lost: %w", l.lost-l.lostBefore, l.cfg.Name, why)
 	}
-	l.queue, l.queued, l.silent = nil, 0, true
 	close(l.reports)
-}
-
-// post has err reported; it does not wait. It needs l.mu.
-func (l *Log) post(err error) {
-	if l.silent {
-		return
-	}
-	select {
-	case l.reports <- err:
-	default: // sixteen are waiting already
-	}
-}
-
-func (l *Log) tell() {
-	defer close(l.told)
-	for err := range l.reports {
-		if l.cfg.Report != nil {
-			l.cfg.Report(err)
-		}
-	}
-}
-
-// failed records that a write of w's has failed.
-func (l *Log) failed(w *writer, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if w.abandoned {
-		return
-	}
-	err = cause(err)
-	if l.failing == nil && !l.losing && !l.closed {
-		l.post(fmt.Errorf("%s lines cannot be written, and wait: %w", l.cfg.Name, err))
-	}
-	l.failing = err
-	l.failures++
-}
-
-// recovered records that w has written all that was queued.
-func (l *Log) recovered(w *writer) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if w.abandoned {
-		return
-	}
-	if l.failing != nil || l.losing {
-		l.post(fmt.Errorf("the %s is written again; %d lines were lost", l.cfg.Name, l.lost-l.lostOnce))
-	}
-	l.failing, l.losing, l.lostOnce = nil, false, l.lost
-}
-
-// cause leaves out the name of the file, which the operator has chosen.
-func cause(err error) error {
-	if p, ok := errors.AsType[*os.PathError](err); ok {
-		return p.Err
-	}
-	return err
+	l.queue, l.reports = nil, nil
 }
 
 // countLines counts the lines that end in p.
 func countLines(p []byte) int64 { return int64(bytes.Count(p, lineFeed)) }
-
-var lineFeed = []byte{'\n'}

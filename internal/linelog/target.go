@@ -19,12 +19,11 @@ func File(path string, owner int) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Target{file: f, torn: torn, again: again}
 	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
-		t.release()
-		t.again = nil
+		again.Close()
+		again = nil
 	}
-	return t, nil
+	return &Target{file: f, torn: torn, again: again}, nil
 }
 
 // Standard returns a descriptor of our own for standard output (1) or standard error (2): Go ends a process that writes
@@ -37,11 +36,6 @@ func Standard(fd int) (*Target, error) {
 // Close closes a target that no log has.
 func (t *Target) Close() {
 	t.file.Close()
-	t.release()
-}
-
-// release gives back what opens the file again.
-func (t *Target) release() {
 	if t.again != nil {
 		t.again.Close()
 	}

@@ -2,8 +2,10 @@ package linelog
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,53 +15,38 @@ const maxWrite = 4096
 
 // writer is the goroutine that writes to one target: the only one that may wait for it.
 type writer struct {
-	log   *Log
-	to    *Target
-	torn  bool          // the file ends in a part of a line that we do not have
-	batch []byte        // whole lines, taken from the queue
-	at    int           // so much of it is written
-	done  chan struct{} // closed when the writer has ended
+	*Target // whose file only the writer changes, with log.mu held
+	log     *Log
+	reopen  atomic.Bool   // asked for
+	ended   bool          // nothing is left to do
+	done    chan struct{} // closed when the writer has ended
 
-	// With log.mu held:
-	file      *os.File // changed by the writer only
-	held      int      // bytes of batch that are not written
-	heldLines int64
-	reopen    bool // asked for
-	last      bool // end once the queue is empty, or a write fails
-	abandoned bool // nothing counts any more
+	// Changed with log.mu held, the first two by the writer only:
+	batch     []byte // whole lines, taken from the queue
+	at        int    // so much of it is written
+	last      bool   // end once the queue is empty, or a write fails
+	abandoned bool   // nothing counts any more
 }
 
+// held returns what was taken from the queue and is not written. It needs log.mu.
+func (w *writer) held() []byte { return w.batch[w.at:] }
+
 func (w *writer) run() {
-	l := w.log
 	defer close(w.done)
-	wake, retry := l.wake, (<-chan time.Time)(nil)
-	for {
+	wake, retry := w.log.wake, (<-chan time.Time)(nil)
+	for !w.ended {
 		select {
 		case <-wake:
 		case <-retry:
-		case <-l.orders:
+		case <-w.log.orders:
 		}
-		wake, retry = l.wake, nil
-		last, _ := w.ending()
-		if err := w.work(); err == nil {
-			l.recovered(w)
-		} else {
-			l.failed(w, err)
+		wake, retry = w.log.wake, nil
+		if err := w.work(); err != nil {
+			w.failed(err)
 			wake, retry = nil, time.After(retryAfter) // a new line changes nothing
 		}
-		if _, abandoned := w.ending(); last || abandoned {
-			w.file.Close()
-			w.to.release()
-			return
-		}
 	}
-}
-
-// ending reports whether no more lines can come than those in the queue, and whether nobody waits for the writer.
-func (w *writer) ending() (last, abandoned bool) {
-	w.log.mu.Lock()
-	defer w.log.mu.Unlock()
-	return w.last, w.abandoned
+	w.Close()
 }
 
 // work writes until nothing is left, or until a write fails.
@@ -76,23 +63,55 @@ func (w *writer) work() error {
 }
 
 // take makes all of the queue the next batch, unless there is one. The last batch's buffer becomes the queue's, unless a
-// burst has made it larger than it needs to be now.
+// burst has made it larger than it needs to be now. It reports whether there is a batch; if not, all is well again.
 func (w *writer) take() bool {
 	l := w.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if w.abandoned {
+	switch {
+	case w.abandoned:
+		w.ended = true
 		return false
-	}
-	if w.at < len(w.batch) {
+	case w.at < len(w.batch):
 		return true
-	}
-	if len(w.batch) < keepQueue && cap(w.batch) > keepQueue {
+	case len(w.batch) < keepQueue && cap(w.batch) > keepQueue:
 		w.batch = nil
 	}
 	w.batch, l.queue, w.at = l.queue, w.batch[:0], 0
-	w.held, w.heldLines, l.queued = len(w.batch), l.queued, 0
-	return len(w.batch) > 0
+	if len(w.batch) > 0 {
+		return true
+	}
+	if l.failing != nil || l.losing {
+		l.post("the %s is written again; %d lines were lost", l.cfg.Name, l.lost-l.lostBefore)
+	}
+	l.failing, l.losing, l.lostBefore = nil, false, l.lost
+	w.ended = w.last
+	return false
+}
+
+// failed records that a write has failed.
+func (w *writer) failed(err error) {
+	l := w.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w.ended = w.last || w.abandoned
+	if w.abandoned {
+		return
+	}
+	err = cause(err)
+	if l.failing == nil && !l.losing && !l.closed {
+		l.post("%s lines cannot be written, and wait: %w", l.cfg.Name, err)
+	}
+	l.failing = err
+	l.failures++
+}
+
+// cause leaves out the name of the file, which the operator has chosen.
+func cause(err error) error {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
+		return p.Err
+	}
+	return err
 }
 
 // flush writes the batch. What a failed write has left of a line stands first in the next one.
@@ -124,30 +143,24 @@ func piece(p []byte) []byte {
 	return p[:bytes.IndexByte(p, '\n')+1]
 }
 
+// advance counts n bytes of the batch as written.
 func (w *writer) advance(n int) {
 	lines := countLines(w.batch[w.at : w.at+n])
-	w.at += n
-	l := w.log
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	w.log.mu.Lock()
+	defer w.log.mu.Unlock()
 	if !w.abandoned {
-		w.held -= n
-		w.heldLines -= lines
-		l.written += lines
+		w.log.written += lines
 	}
+	w.at += n
 }
 
 // reopenIfAsked opens the file by its name again.
 func (w *writer) reopenIfAsked() {
 	l := w.log
-	l.mu.Lock()
-	asked := w.reopen
-	w.reopen = false
-	l.mu.Unlock()
-	if !asked || w.to.again == nil {
+	if !w.reopen.Swap(false) || w.again == nil {
 		return
 	}
-	f, err := w.to.again.Reopen()
+	f, err := w.again.Reopen()
 	if err != nil {
 		err = fmt.Errorf("the %s file cannot be opened again, and the old one stays in use: %w", l.cfg.Name, err)
 	} else if err = w.change(f); err != nil {
@@ -156,7 +169,7 @@ func (w *writer) reopenIfAsked() {
 	if err != nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.post(err)
+		l.post("%w", err)
 	}
 }
 
@@ -170,8 +183,7 @@ func (w *writer) change(f *os.File) error {
 	}
 	old := w.file
 	w.log.mu.Lock()
-	w.file, w.held = f, w.held+w.at-begin
-	w.at = begin
+	w.file, w.at = f, begin
 	w.log.mu.Unlock()
-	return old.Close()
+	return old.Close() // which may block
 }
