@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
@@ -159,20 +160,18 @@ func (r *Response) written() bool { return r.copier == nil || r.c.acknowledged()
 
 func (r *Response) in() *reader { return &r.c.in }
 
-// stopCopier ends the copier and tells whether it had already sent all of the
-// body.
+// stopCopier ends the copier and reports whether it has sent all of the body.
+// The upstream may respond before the copier's goroutine runs again after its
+// last write: a write that the kernel has taken whole succeeds whatever the
+// deadline, one that still waits fails.
 func (r *Response) stopCopier() bool {
-	select {
-	case err := <-r.copier:
-		return err == nil
-	default:
+	if !r.Sent() {
+		r.c.SetWriteDeadline(time.Unix(1, 0))
+		if r.request.Rest != nil {
+			r.request.Rest.Interrupt()
+		}
 	}
-	r.c.close()
-	if r.request.Rest != nil {
-		r.request.Rest.Interrupt()
-	}
-	<-r.copier
-	return false
+	return <-r.copier == nil && r.c.SetWriteDeadline(time.Time{}) == nil
 }
 
 // readHead reads up to the final answer's head; interim ones are dropped
