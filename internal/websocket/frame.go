@@ -7,41 +7,39 @@ import (
 )
 
 const (
-	opClose = 8
-	// maxHeader is the longest header: two bytes, eight of length, four of mask.
-	maxHeader = 2 + 8 + 4
-
-	goingAway = 1001 // RFC 6455, section 7.4.1
+	opClose   = 8
+	maxHeader = 2 + 8 + 4 // two bytes, eight of length, four of mask
+	goingAway = 1001      // RFC 6455, section 7.4.1
 )
 
-var errFrame = errors.New("this is no WebSocket frame")
+var errFrame = errors.New("malformed WebSocket frame")
 
-// follower knows where frames end. It reads their headers alone (RFC 6455,
-// section 5.2). The zero value stands at a boundary.
-type follower struct {
-	header [maxHeader]byte
-	have   int    // bytes of the header
-	left   uint64 // of the payload, once the header is whole
-	whole  bool   // the header is
+// frameTracker finds where frames end. It reads their headers alone (RFC 6455, section 5.2). The zero value stands at a
+// boundary.
+type frameTracker struct {
+	header    [maxHeader]byte
+	have      int    // bytes of the header
+	left      uint64 // bytes of the payload, once inPayload
+	inPayload bool
 }
 
-// boundary tells that no frame is under way.
-func (f *follower) boundary() bool { return f.have == 0 }
+// boundary reports whether no frame is under way.
+func (f *frameTracker) boundary() bool { return f.have == 0 }
 
-// next takes the bytes of p that belong to the frame under way, or to the next
-// one: at least one. closing tells that with them a close frame has ended.
-func (f *follower) next(p []byte) (n int, closing bool, err error) {
-	for !f.whole && n < len(p) {
+// next consumes the bytes of p that belong to the frame under way, or to the next one: at least one. closing reports
+// whether with them a close frame has ended.
+func (f *frameTracker) next(p []byte) (n int, closing bool, err error) {
+	for !f.inPayload && n < len(p) {
 		f.header[f.have] = p[n]
 		f.have++
 		n++
-		if f.have >= 2 && f.have == f.size() {
-			if err := f.begin(); err != nil {
+		if f.have >= 2 && f.have == f.headerSize() {
+			if err := f.startPayload(); err != nil {
 				return 0, false, err
 			}
 		}
 	}
-	if !f.whole {
+	if !f.inPayload {
 		return n, false, nil
 	}
 	m := int(min(f.left, uint64(len(p)-n)))
@@ -49,13 +47,12 @@ func (f *follower) next(p []byte) (n int, closing bool, err error) {
 	if f.left > 0 {
 		return n + m, false, nil
 	}
-	closing = f.header[0]&0x0f == opClose
-	f.have, f.whole = 0, false
-	return n + m, closing, nil
+	f.have, f.inPayload = 0, false
+	return n + m, f.header[0]&0x0f == opClose, nil
 }
 
-// size is the header's, as its first two bytes say.
-func (f *follower) size() int {
+// headerSize returns the size of the header, given its first two bytes.
+func (f *frameTracker) headerSize() int {
 	n := 2
 	switch f.header[1] & 0x7f {
 	case 126:
@@ -69,11 +66,10 @@ func (f *follower) size() int {
 	return n
 }
 
-// begin reads the length of a header that is whole. Only what makes it
-// impossible to go on is refused: the rest is for the peers to judge.
-func (f *follower) begin() error {
-	f.whole = true
-	f.left = uint64(f.header[1] & 0x7f)
+// startPayload reads the length from a whole header. Only what makes it impossible to go on is refused: the rest is for
+// the peers to check.
+func (f *frameTracker) startPayload() error {
+	f.inPayload, f.left = true, uint64(f.header[1]&0x7f)
 	switch {
 	case f.header[0]&0x08 != 0 && (f.left > 125 || f.header[0]&0x80 == 0):
 		return errFrame // control frames are short, and in one piece (section 5.5)
@@ -88,19 +84,13 @@ func (f *follower) begin() error {
 	return nil
 }
 
-// closeFrame says that the service ends. Towards a server it is masked.
+// closeFrame returns a close frame with status 1001. It must be masked if it goes to a server.
 func closeFrame(masked bool) []byte {
-	payload := binary.BigEndian.AppendUint16(nil, goingAway)
-	frame := []byte{0x80 | opClose, byte(len(payload))}
+	const hi, lo = goingAway >> 8, goingAway & 0xff
 	if !masked {
-		return append(frame, payload...)
+		return []byte{0x80 | opClose, 2, hi, lo}
 	}
 	var mask [4]byte
 	rand.Read(mask[:]) // never fails
-	frame[1] |= 0x80
-	frame = append(frame, mask[:]...)
-	for i, c := range payload {
-		frame = append(frame, c^mask[i%4])
-	}
-	return frame
+	return append(append([]byte{0x80 | opClose, 0x80 | 2}, mask[:]...), hi^mask[0], lo^mask[1])
 }

@@ -30,7 +30,7 @@ func made(first byte, size int, masked bool) []byte {
 
 // walk follows p in pieces and returns where frames end, and where closing ones.
 func walk(p []byte, piece int) (ends, closings []int, err error) {
-	var f follower
+	var f frameTracker
 	for at := 0; at < len(p); {
 		rest := p[at:min(len(p), at+piece)]
 		for len(rest) > 0 {
@@ -54,7 +54,7 @@ func walk(p []byte, piece int) (ends, closings []int, err error) {
 	return ends, closings, nil
 }
 
-func TestFollower(t *testing.T) {
+func TestFrameTracker(t *testing.T) {
 	var p []byte
 	var ends []int
 	for _, masked := range []bool{true, false} {
@@ -152,8 +152,8 @@ func reference(p []byte) (ends []int, ok bool) {
 	}
 }
 
-// FuzzFollower: however bytes are cut, frames end where the reference says.
-func FuzzFollower(f *testing.F) {
+// FuzzFrameTracker: however bytes are cut, frames end where the reference says.
+func FuzzFrameTracker(f *testing.F) {
 	f.Add(append(made(0x81, 5, true), made(0x88, 2, false)...), uint8(3))
 	f.Add(append(made(0x82, 300, true), made(0x09, 2, false)...), uint8(1))
 	f.Add([]byte("\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00"), uint8(2))

@@ -1,5 +1,5 @@
-// Package websocket is as much of RFC 6455 as a proxy needs that does not look
-// into messages: the handshake, where frames end, and how a connection ends.
+// Package websocket is as much of RFC 6455 as a proxy needs that does not read messages: the handshake, where frames
+// end, and how a connection ends.
 package websocket
 
 import (
@@ -7,9 +7,14 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"errors"
+	"slices"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
+
+// maxOffers is how many extensions, protocols, or connection options are read. Clients offer one or two; a head would
+// hold 100,000.
+const maxOffers = 64
 
 // Handshake is a client's opening handshake. It points into the request's head.
 type Handshake struct {
@@ -17,78 +22,98 @@ type Handshake struct {
 	extensions, protocols [][]byte // offered
 }
 
-// Parse checks a GET's head by RFC 6455, section 4.2.1. An error is in words for
-// the client; its status is 426 for a version that is not spoken here, and 400
-// for everything else.
+// Parse checks a GET's head by RFC 6455, section 4.2.1. The error is for the client; its status is 426 for an
+// unsupported version, and 400 for everything else.
 func Parse(head *http1.Request) (*Handshake, *http1.Error) {
-	h := &Handshake{}
-	var upgrades, keys, versions int
-	var version []byte
-	upgrading := false
-	for _, f := range head.Fields {
-		switch {
-		case http1.Is(f.Name, "connection"):
-			upgrading = upgrading || has(f.Value, "upgrade")
-		case http1.Is(f.Name, "upgrade") && http1.Is(f.Value, "websocket"):
-			upgrades++
-		case http1.Is(f.Name, "upgrade"):
-			upgrades += 2 // another protocol, too or instead
-		case http1.Is(f.Name, "sec-websocket-key"):
-			keys++
-			h.key = f.Value
-		case http1.Is(f.Name, "sec-websocket-version"):
-			versions++
-			version = f.Value
-		case http1.Is(f.Name, "sec-websocket-extensions"):
-			http1.Tokens(f.Value, func(e []byte) { h.extensions = offer(h.extensions, name(e)) })
-		case http1.Is(f.Name, "sec-websocket-protocol"):
-			http1.Tokens(f.Value, func(p []byte) { h.protocols = offer(h.protocols, p) })
-		}
+	keys, versions := values(head.Fields, "sec-websocket-key"), values(head.Fields, "sec-websocket-version")
+	h := &Handshake{
+		extensions: members(head.Fields, "sec-websocket-extensions"),
+		protocols:  members(head.Fields, "sec-websocket-protocol"),
 	}
-	bad := func(status int, reason string) (*Handshake, *http1.Error) {
-		return nil, &http1.Error{Status: status, Reason: reason}
-	}
+	status, reason := 400, ""
 	switch {
 	case head.Minor != 1:
-		return bad(400, "it needs HTTP/1.1")
+		reason = "it needs HTTP/1.1"
 	case head.Length != 0:
-		return bad(400, "it cannot have a body")
-	case upgrades != 1:
-		return bad(400, "it needs the header Upgrade: websocket, and no other protocol")
-	case !upgrading:
-		return bad(400, "it needs the header Connection: Upgrade")
+		reason = "it cannot have a body"
+	case !namesWebSocket(head.Fields):
+		reason = "it needs the header Upgrade: websocket, and no other protocol"
+	case !hasUpgradeOption(head.Fields):
+		reason = "it needs the header Connection: Upgrade"
 	case len(h.extensions) > maxOffers || len(h.protocols) > maxOffers:
-		return bad(400, "it offers too many extensions or protocols")
-	case versions != 1 || string(version) != "13":
-		return bad(426, "the only version here is 13")
-	case keys != 1 || !validKey(h.key):
-		return bad(400, "it needs one header Sec-WebSocket-Key, with 16 bytes of base64")
+		reason = "it offers too many extensions or protocols"
+	case len(versions) != 1 || string(versions[0]) != "13":
+		status, reason = 426, "the only version here is 13"
+	case len(keys) != 1 || !validKey(keys[0]):
+		reason = "it needs one header Sec-WebSocket-Key, with 16 bytes of base64"
+	default:
+		h.key = keys[0]
+		return h, nil
 	}
-	return h, nil
+	return nil, &http1.Error{Status: status, Reason: reason}
 }
 
-// maxOffers is how many extensions, or protocols, a client may offer. Clients
-// offer one or two; a head would hold 100,000.
-const maxOffers = 64
-
-// offer appends one, up to one too many.
-func offer(all [][]byte, one []byte) [][]byte {
-	if len(all) > maxOffers {
-		return all
+// Check returns an error if a response of status 101 does not complete the handshake (RFC 6455, section 4.1). The error
+// is for the operator and repeats nothing of the response.
+func (h *Handshake) Check(head *http1.Response) error {
+	accepts, chosen := values(head.Fields, "sec-websocket-accept"), values(head.Fields, "sec-websocket-protocol")
+	extensions := members(head.Fields, "sec-websocket-extensions")
+	switch {
+	case !namesWebSocket(head.Fields) || !hasUpgradeOption(head.Fields):
+		return errors.New("the upstream switches to another protocol than WebSocket")
+	case len(accepts) != 1 || string(accepts[0]) != h.accept():
+		return errors.New("the upstream's Sec-WebSocket-Accept is wrong")
+	case len(chosen) > 1 || !offered(h.protocols, chosen) || len(extensions) > maxOffers || !offered(h.extensions, extensions):
+		return errors.New("the upstream chose an extension or a protocol that the client has not offered")
 	}
-	return append(all, one)
+	return nil
 }
 
-// has tells whether a list has a member, in any case.
-func has(list []byte, member string) (found bool) {
-	http1.Tokens(list, func(m []byte) { found = found || http1.Is(m, member) })
-	return found
+// values returns the values of all fields of that name.
+func values(fields []http1.Field, name string) (all [][]byte) {
+	for _, f := range fields {
+		if http1.Is(f.Name, name) {
+			all = append(all, f.Value)
+		}
+	}
+	return all
 }
 
-// name is an extension's, without its parameters.
-func name(extension []byte) []byte {
-	n, _, _ := bytes.Cut(extension, []byte(";"))
-	return bytes.TrimSpace(n)
+// members returns the members of the lists in all fields of that name, up to one too many.
+func members(fields []http1.Field, name string) (all [][]byte) {
+	for _, list := range values(fields, name) {
+		http1.Tokens(list, func(m []byte) {
+			if len(all) <= maxOffers {
+				all = append(all, m)
+			}
+		})
+	}
+	return all
+}
+
+// namesWebSocket reports whether the fields name WebSocket, and no other protocol, as the one to upgrade to.
+func namesWebSocket(fields []http1.Field) bool {
+	protocols := values(fields, "upgrade")
+	return len(protocols) == 1 && http1.Is(protocols[0], "websocket")
+}
+
+func hasUpgradeOption(fields []http1.Field) bool {
+	return slices.ContainsFunc(members(fields, "connection"), func(m []byte) bool { return http1.Is(m, "upgrade") })
+}
+
+// offered reports whether all that was chosen is among the offers. Parameters of extensions do not matter.
+func offered(offers, chosen [][]byte) bool {
+	for _, c := range chosen {
+		if !slices.ContainsFunc(offers, func(o []byte) bool { return bytes.Equal(withoutParameters(o), withoutParameters(c)) }) {
+			return false
+		}
+	}
+	return true
+}
+
+func withoutParameters(extension []byte) []byte {
+	name, _, _ := bytes.Cut(extension, []byte(";"))
+	return bytes.TrimSpace(name)
 }
 
 func validKey(key []byte) bool {
@@ -100,51 +125,8 @@ func validKey(key []byte) bool {
 	return err == nil && n == 16
 }
 
-// accept is what the server proves with that it has understood the key.
+// accept returns the proof that the server has understood the key.
 func (h *Handshake) accept() string {
 	sum := sha1.Sum(append(bytes.Clone(h.key), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
 	return base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// Check tells what is wrong with an answer of status 101 (RFC 6455, section
-// 4.1), in words for the operator that repeat nothing of it.
-func (h *Handshake) Check(head *http1.Response) error {
-	var upgrades, accepts, protocols int
-	upgrading, proven, offered := false, false, true
-	for _, f := range head.Fields {
-		switch {
-		case http1.Is(f.Name, "connection"):
-			upgrading = upgrading || has(f.Value, "upgrade")
-		case http1.Is(f.Name, "upgrade") && http1.Is(f.Value, "websocket"):
-			upgrades++
-		case http1.Is(f.Name, "upgrade"):
-			upgrades += 2
-		case http1.Is(f.Name, "sec-websocket-accept"):
-			accepts++
-			proven = string(f.Value) == h.accept()
-		case http1.Is(f.Name, "sec-websocket-extensions"):
-			http1.Tokens(f.Value, func(e []byte) { offered = offered && among(h.extensions, name(e)) })
-		case http1.Is(f.Name, "sec-websocket-protocol"):
-			protocols++
-			offered = offered && among(h.protocols, f.Value)
-		}
-	}
-	switch {
-	case upgrades != 1 || !upgrading:
-		return errors.New("the upstream switches to another protocol than WebSocket")
-	case accepts != 1 || !proven:
-		return errors.New("the upstream's Sec-WebSocket-Accept is wrong")
-	case protocols > 1 || !offered:
-		return errors.New("the upstream chose an extension or a protocol that the client has not offered")
-	}
-	return nil
-}
-
-func among(all [][]byte, one []byte) bool {
-	for _, a := range all {
-		if bytes.Equal(a, one) {
-			return true
-		}
-	}
-	return false
 }

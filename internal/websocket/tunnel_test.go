@@ -124,13 +124,13 @@ func TestEnds(t *testing.T) {
 			c.send(clientBye)
 			u.expect(t, clientBye)
 			c.ended(t)
-		}, Closed, replyPatience},
+		}, Closed, replyTimeout},
 		{"what comes behind a goodbye is for nobody", Config{}, func(t *testing.T, c, u *pipe) {
 			u.send(append(bytes.Clone(upstreamBye), reply...))
 			c.expect(t, upstreamBye)
 			c.ended(t)
 			u.ended(t)
-		}, Closed, replyPatience},
+		}, Closed, replyTimeout},
 		{"the client leaves", Config{}, func(t *testing.T, c, u *pipe) { c.toUs.Close(); u.ended(t); c.ended(t) }, ClientLeft, 0},
 		{"the client leaves within a frame", Config{}, func(t *testing.T, c, u *pipe) {
 			c.send(hello[:9])
@@ -147,7 +147,7 @@ func TestEnds(t *testing.T) {
 		}, UpstreamLeft, 0},
 		{"the client sends nonsense", Config{}, func(t *testing.T, c, u *pipe) { c.send([]byte("\x08\x00")); u.ended(t); c.ended(t) }, ClientMalformed, 0},
 		{"the upstream sends nonsense", Config{}, func(t *testing.T, c, u *pipe) { u.send([]byte("\x89\x7e\x01\x00")); u.ended(t); c.ended(t) }, UpstreamMalformed, 0},
-		{"the client has left, and its bytes cannot be passed on", Config{ClientLeft: closed()}, func(t *testing.T, c, u *pipe) { c.send(hello) }, ClientLeft, leavePatience},
+		{"the client has left, and its bytes cannot be passed on", Config{ClientLeft: closed()}, func(t *testing.T, c, u *pipe) { c.send(hello) }, ClientLeft, leaveTimeout},
 
 		{"a stop, and both answer", Config{Stop: closed()}, func(t *testing.T, c, u *pipe) {
 			c.expect(t, going)
@@ -164,7 +164,7 @@ func TestEnds(t *testing.T) {
 			u.send(reply)
 			c.ended(t)
 			u.ended(t)
-		}, Closed, replyPatience},
+		}, Closed, replyTimeout},
 		{"a stop, and the client just ends", Config{Stop: closed()}, func(t *testing.T, c, u *pipe) {
 			c.expect(t, going)
 			goodbye(t, u)
@@ -179,7 +179,7 @@ func TestEnds(t *testing.T) {
 		{"a minute without a byte", Config{Idle: time.Minute}, func(t *testing.T, c, u *pipe) {
 			c.expect(t, going)
 			goodbye(t, u)
-		}, Closed, time.Minute + replyPatience},
+		}, Closed, time.Minute + replyTimeout},
 		{"bytes from one side alone keep it open", Config{Idle: time.Minute}, func(t *testing.T, c, u *pipe) {
 			for range 10 {
 				time.Sleep(50 * time.Second) // of the bubble's own clock
@@ -188,13 +188,13 @@ func TestEnds(t *testing.T) {
 			}
 			c.expect(t, going)
 			goodbye(t, u)
-		}, Closed, 500*time.Second + time.Minute + replyPatience},
+		}, Closed, 500*time.Second + time.Minute + replyTimeout},
 		{"a minute without a byte within a frame", Config{Idle: time.Minute}, func(t *testing.T, c, u *pipe) {
 			u.send(reply[:3])
 			c.expect(t, reply[:3])
 			goodbye(t, u)
 			c.ended(t)
-		}, Closed, time.Minute + replyPatience},
+		}, Closed, time.Minute + replyTimeout},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			end, took := play(t, c.cfg, func(client, upstream *pipe) { c.script(t, client, upstream) })
@@ -252,7 +252,7 @@ func FuzzStop(f *testing.F) {
 			whole = 0
 		}
 		got := &gather{}
-		w := &way{t: &tunnel{}, to: got}
+		w := &direction{events: make(chan event, maxEvents), to: got}
 		for p := sent[:at]; len(p) > 0; {
 			n := min(len(p), int(piece)+1)
 			w.pass(p[:n])
