@@ -21,7 +21,6 @@ const module = "github.com/responses-api-proxy/responses-api-proxy/"
 // mayImport is the direction of design.md: what each package may know of the
 // others. The programs may know everything.
 var mayImport = map[string][]string{
-	"internal/harden":     nil,
 	"internal/secret":     nil,
 	"internal/safefile":   nil,
 	"internal/listen":     {"internal/safefile"},
@@ -35,7 +34,7 @@ var mayImport = map[string][]string{
 	"internal/systemd":    nil,
 	"internal/peer":       nil,
 	"internal/metrics":    {"internal/audit", "internal/listen"},
-	"internal/sandbox":    {"internal/harden"},
+	"internal/sandbox":    nil,
 	"internal/verify":     {"internal/memscan", "internal/peer", "internal/proxy"},
 	"internal/budget":     {"internal/safefile"},
 	"internal/admit":      {"internal/audit", "internal/budget", "internal/http1", "internal/peer"},

@@ -12,6 +12,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -147,8 +148,7 @@ type options struct {
 	users, shutdownUsers admit.Users
 	hosts                []string
 	limits               admit.Limits
-	user                 string
-	becomes              admit.Users // user, as a number
+	runAs                *sandbox.User // nil leaves the user as it is
 	strict, noSandbox    bool
 	maxTokens            int64
 	budgetFile           string
@@ -163,12 +163,20 @@ type options struct {
 	dumpMax    int64
 }
 
-// owner is whom new files are given to; -1 leaves them to who makes them.
-func (o *options) owner() int {
-	if uids := o.becomes.UIDs(); len(uids) > 0 {
-		return int(uids[0])
+// alsoOwners returns the uids, besides this process's own, whose files it takes over.
+func (o *options) alsoOwners() []uint32 {
+	if o.runAs == nil {
+		return nil
 	}
-	return -1
+	return []uint32{uint32(o.runAs.UID)}
+}
+
+// owner returns the uid that new files are given to; -1 leaves them to the process's own.
+func (o *options) owner() int {
+	if o.runAs == nil {
+		return -1
+	}
+	return o.runAs.UID
 }
 
 // parseFlags reads a command line. Each flag may stand there once.
@@ -313,9 +321,9 @@ func addProtection(fs flagSet, o *options) {
 		o.secretMemory = secret.Policy(s)
 		return when(o.secretMemory != secret.Auto && o.secretMemory != secret.Require, "choose auto or require")
 	})
-	fs.value("user", func(s string) error {
-		o.user = s
-		return o.becomes.AddUser(s)
+	fs.value("user", func(s string) (err error) {
+		o.runAs, err = sandbox.LookupUser(s)
+		return err
 	})
 	fs.toggle("strict", func() { o.strict = true })
 	fs.value("jail", func(s string) error {

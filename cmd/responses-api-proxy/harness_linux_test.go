@@ -56,6 +56,17 @@ func asNobody(cmd *exec.Cmd) {
 	}
 }
 
+func inNamespace(cmd *exec.Cmd) {
+	maps := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:                 unix.CLONE_NEWUSER,
+		UidMappings:                maps,
+		GidMappings:                maps,
+		GidMappingsEnableSetgroups: true,
+		Credential:                 &syscall.Credential{},
+	}
+}
+
 func hasSecretMemory() error {
 	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
 	if err != nil {

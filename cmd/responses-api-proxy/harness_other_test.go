@@ -18,3 +18,5 @@ var (
 func hasSecretMemory() error { return errors.New("only Linux has memfd_secret") }
 
 func asNobody(*exec.Cmd) {}
+
+func inNamespace(*exec.Cmd) {}

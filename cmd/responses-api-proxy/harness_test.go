@@ -287,6 +287,7 @@ type launch struct {
 	via     []string // shell words that come before the program
 	closes  string   // shell redirections
 	stderr  string   // "", "broken" or "full"
+	mapped  bool     // as root of a user namespace
 	nobody  bool     // as an ordinary user, also when root runs the tests
 	ready   string   // "stderr" where there is no server-info to wait for
 	log     string   // the file that gets standard error
@@ -298,6 +299,7 @@ type launch struct {
 //
 //	+as=PROGRAM     by another name
 //	+stdin=FORM     see feed; the default is $KEY and a line feed
+//	+namespace      as root of a user namespace, which maps the numbers up to 65535
 //	+nobody         as an ordinary user
 //	+ulimit=-n64    with a limit
 //	+via=PROGRAM    started by PROGRAM, which gives way to it
@@ -316,6 +318,8 @@ func parseLaunch(ts *testscript.TestScript, words []string) *launch {
 			l.as = v
 		case "+stdin":
 			l.stdin = v
+		case "+namespace":
+			l.mapped = true
 		case "+nobody":
 			l.nobody = true
 		case "+ulimit":
@@ -364,6 +368,9 @@ func (l *launch) command(ts *testscript.TestScript) *exec.Cmd {
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = environment(ts)
+	if l.mapped {
+		inNamespace(cmd)
+	}
 	if l.nobody {
 		cmd.Env = append(cmd.Env, "GOCOVERDIR="+openFolder(ts))
 		asNobody(cmd)

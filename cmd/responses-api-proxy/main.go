@@ -31,7 +31,7 @@ import (
 	"os"
 	"os/signal"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/verify"
 )
@@ -49,7 +49,7 @@ func run(args []string) int {
 	}
 	// First of all: until this returns, other processes of the same user may be
 	// able to attach.
-	hardened, exposed := harden.Process()
+	protections, exposed := sandbox.Protect()
 	// Broken pipes are errors of the writes that meet them, and a terminal's
 	// end is no reason to stop serving.
 	ignoreSignals()
@@ -70,7 +70,7 @@ func run(args []string) int {
 		fmt.Print(opts.print)
 		return 0
 	}
-	if err := opts.accept(hardened); err != nil {
+	if err := opts.accept(protections); err != nil {
 		return errs.fatal(err)
 	}
 	if err := opts.hideFaults(); err != nil {
@@ -87,7 +87,7 @@ func run(args []string) int {
 	}
 	// From here on a stop is an orderly one: somebody may read server-info and
 	// send a signal before the first request.
-	s := &service{opts: opts, errs: errs, key: key, source: source, hardened: hardened, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
+	s := &service{opts: opts, errs: errs, key: key, source: source, protections: protections, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
 	signal.Notify(s.stop, stopSignals...)
 	defer s.close()
 	if err := s.open(); err != nil {

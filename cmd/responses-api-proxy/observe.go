@@ -82,7 +82,7 @@ func (s *service) metricsConfig() metrics.Config {
 		}
 	}
 	proxy.Codes(func(code proxy.Code, _ int) { cfg.Codes = append(cfg.Codes, string(code)) })
-	cfg.Routes, cfg.Counts, cfg.Protections = proxy.Routes(), s.counts(), s.protections()
+	cfg.Routes, cfg.Counts, cfg.Protections = proxy.Routes(), s.counts(), s.protectionMetrics()
 	return cfg
 }
 

@@ -18,7 +18,6 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
@@ -32,26 +31,25 @@ import (
 
 // service is everything between the key and the clients.
 type service struct {
-	opts     *options
-	errs     *errorLog
-	closers  closers
-	key      *secret.Key
-	source   *secret.Key   // what the key is got in exchange for; nil if it is given
-	hardened harden.Report // what package harden could not do
+	opts    *options
+	errs    *errorLog
+	closers closers
+	key     *secret.Key
+	source  *secret.Key // what the key is got in exchange for; nil if it is given
 
 	stop  chan os.Signal
 	ended chan struct{} // asked to end by GET /shutdown or by a limit
 
-	listeners []net.Listener
-	tcp, unix bool  // what is among them
-	port      int   // of the TCP listener, if there is one
-	fileLimit int64 // how many bytes a file can have; -1 if it is not limited
-	client    *upstream.Client
-	gate      *admit.Gate
-	book      *budget.Book
-	engine    *front.Engine
-	sandbox   *sandbox.Report
-	info      *listen.Info
+	listeners   []net.Listener
+	tcp, unix   bool  // what is among them
+	port        int   // of the TCP listener, if there is one
+	fileLimit   int64 // how many bytes a file can have; -1 if it is not limited
+	client      *upstream.Client
+	gate        *admit.Gate
+	book        *budget.Book
+	engine      *front.Engine
+	protections sandbox.Report // from the start, and then those of the sandbox
+	info        *listen.Info
 
 	audit           *audit.Log
 	metrics         *metrics.Metrics
@@ -143,7 +141,7 @@ func (s *service) openInfo() (err error) {
 // enforceSandbox puts the sandbox in force.
 func (s *service) enforceSandbox() (err error) {
 	o := s.opts
-	cfg := sandbox.Policy{User: o.user, Ports: []uint16{s.client.Port()}, Off: o.noSandbox, Strict: o.strict, Append: s.appendFolders()}
+	cfg := sandbox.Policy{User: o.runAs, Ports: []uint16{s.client.Port()}, Off: o.noSandbox, Strict: o.strict, Append: s.appendFolders()}
 	if o.budgetFile != "" {
 		cfg.Write = []string{filepath.Dir(o.budgetFile)}
 	}
@@ -171,9 +169,11 @@ func (s *service) enforceSandbox() (err error) {
 	if o.audit != "" && s.unix {
 		cfg.Read = append(cfg.Read, "/proc") // the names of callers; of other processes' files there Landlock lets it see none
 	}
-	if s.sandbox, err = sandbox.Enforce(cfg); err != nil {
+	enforced, err := sandbox.Enforce(cfg)
+	if err != nil {
 		return err
 	}
+	s.protections = append(s.protections, enforced...)
 	return cmp.Or(s.checkBudget(), o.identity.readable())
 }
 
@@ -188,10 +188,10 @@ func (s *service) checkBudget() error {
 		return nil
 	}
 	dir := filepath.Dir(s.opts.budgetFile)
-	if s.opts.user == "" {
+	if s.opts.runAs == nil {
 		return fmt.Errorf("%w; let the proxy's user make, replace and remove files in %s", err, dir)
 	}
-	return fmt.Errorf("%w; let --user %[2]s make, replace and remove files in %[3]s (chown %[2]s %[3]s), or name a file in a directory of its own", err, s.opts.user, dir)
+	return fmt.Errorf("%w; let --user %[2]s make, replace and remove files in %[3]s (chown %[2]s %[3]s), or name a file in a directory of its own", err, s.opts.runAs.Name, dir)
 }
 
 // openGate reads the budget and prepares to ask the kernel who calls.
@@ -200,7 +200,7 @@ func (s *service) openGate() (err error) {
 	cfg := admit.Config{TCP: s.tcp, Identify: o.audit != "" || o.dumpDir != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: admit.NewOrigin(s.port, o.hosts), Expired: s.expire}
 	if o.maxTokens > 0 {
 		report := func(err error) { s.errs.line("the budget cannot be kept: " + err.Error()) }
-		s.book, err = budget.Open(budget.Config{Limit: o.maxTokens, File: o.budgetFile, Also: o.becomes.UIDs(), Report: report})
+		s.book, err = budget.Open(budget.Config{Limit: o.maxTokens, File: o.budgetFile, Also: o.alsoOwners(), Report: report})
 		if err != nil {
 			return err
 		}
@@ -277,7 +277,7 @@ func (s *service) announce() {
 	if s.opts.users.Empty() {
 		s.errs.line("every user of this host may call; --allow-user limits that")
 	}
-	s.errs.line("protections: " + s.protectionsLine())
+	s.errs.line(s.protectionsLine())
 	if s.opts.noSandbox {
 		s.errs.line("warning: the jail is off: whoever takes this process over can do what its user can")
 	}
@@ -286,9 +286,6 @@ func (s *service) announce() {
 	}
 	if s.client.Unguarded() {
 		s.errs.line("warning: " + unguarded)
-	}
-	for _, m := range s.hardened.Missing {
-		s.errs.line("warning: this system does not offer the protection " + m)
 	}
 	if s.fileLimit >= 0 {
 		s.errs.line(fmt.Sprintf("warning: files can grow to %d bytes only (RLIMIT_FSIZE), and audit, log, sums and dumps stop there; start it under ulimit -f unlimited", s.fileLimit))

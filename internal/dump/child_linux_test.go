@@ -186,7 +186,7 @@ func jobSandbox(dir string) error {
 	cfg := sandbox.Policy{Write: []string{dir}}
 	owner := -1
 	if os.Getuid() == 0 {
-		cfg.User, owner = "12345", 12345
+		cfg.User, owner = &sandbox.User{Name: "12345", UID: 12345, GID: 12345}, 12345
 	}
 	d, err := Open(Config{Dir: dir, Owner: owner, MaxBytes: 4 * 4096})
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
@@ -43,7 +42,7 @@ func TestMain(m *testing.M) {
 // child starts with the source token on standard input, as a proxy does, and
 // renews under load while its parent looks at its memory.
 func child() error {
-	if _, err := harden.Process(); err != nil {
+	if _, err := sandbox.Protect(); err != nil {
 		return err
 	}
 	source, err := secret.Read(0, secret.Config{Policy: secret.Require, Room: secret.MaxToken, NoSlots: true})

@@ -21,8 +21,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
 )
 
 const timeout = 30 * time.Second
@@ -34,7 +32,7 @@ func childMain(text string) {
 	for _, d := range o.Deny {
 		must(deny(d[0], d[1]))
 	}
-	_, err := harden.Process()
+	_, err := Protect()
 	must(err)
 	if o.Dumpable {
 		must(unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
@@ -42,7 +40,13 @@ func childMain(text string) {
 	w := newWorker(o)
 	busy, done := manyThreads()
 	var c childResult
-	report, err := Enforce(o.Policy)
+	var report Report
+	if o.UserName != "" {
+		o.User, err = LookupUser(o.UserName)
+	}
+	if err == nil {
+		report, err = Enforce(o.Policy)
+	}
 	if report != nil {
 		c.Report, c.Missing = report.String(), report.Missing()
 	}
@@ -50,7 +54,7 @@ func childMain(text string) {
 		c.Err = err.Error()
 	} else {
 		c.Work = w.work("first")
-		c.Attacks = w.attack()
+		c.Attacks, c.UDP = w.attack(), w.tryUDP()
 		c.Work = append(c.Work, w.work("second")...)
 	}
 	json.NewEncoder(os.Stdout).Encode(c)
@@ -296,7 +300,7 @@ var attacks = map[string]func(w *worker) error{
 	"multipath socket": socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP),
 	"socketpair":       raw(unix.SYS_SOCKETPAIR, unix.AF_UNIX, unix.SOCK_STREAM, 0, 0),
 	"sendmsg":          raw(unix.SYS_SENDMSG, ^uintptr(0), 0, 0),
-	"dumpable":         func(*worker) error { return dumpable() },
+	"dumpable":         func(*worker) error { return becomeDumpable() },
 	"memfd_create":     raw(unix.SYS_MEMFD_CREATE, str("x"), 1<<31),
 	"memfd_secret":     raw(unix.SYS_MEMFD_SECRET, 1<<31),
 	"io_uring_setup":   raw(unix.SYS_IO_URING_SETUP, 0, 0),
@@ -401,7 +405,7 @@ func fastOpen(addr string) error {
 	return unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
 }
 
-func dumpable() error {
+func becomeDumpable() error {
 	err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 	if err == nil {
 		err = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -431,6 +435,27 @@ func (w *worker) attack() map[string]string {
 			got["remove"] = err.Error() // which is none of the attacks
 		}
 	}
+	return got
+}
+
+// tryUDP tries to reach a port to which no rule leads.
+func (w *worker) tryUDP() map[string]string {
+	if !w.o.Attack {
+		return nil
+	}
+	addr := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(w.o.Other))
+	got := map[string]string{}
+	c, err := net.DialUDP("udp", nil, addr)
+	got["connect"] = fmt.Sprint(bare(err))
+	if err == nil {
+		c.Close()
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return got
+	}
+	defer unix.Close(fd)
+	got["sendto"] = fmt.Sprint(bare(unix.Sendto(fd, nil, 0, &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())})))
 	return got
 }
 

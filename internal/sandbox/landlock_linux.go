@@ -13,269 +13,290 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resolverFiles are what Go's resolver reads again when they change.
-var resolverFiles = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"}
-
-// resolverFolders hold nothing but resolver files, which are replaced rather
-// than written, so that a rule for the file would go with the old one.
-var resolverFolders = []string{"/run/systemd/resolve", "/run/resolvconf"}
-
-const dnsPort = 53
-
-// What newer kernels can refuse, by the ABI that brought it (landlock(7)).
+// Versions of Landlock's interface ("ABI") from which on something is done differently here. The rights of each are in
+// versions, below. The kernel's history of them is in Documentation/userspace-api/landlock.rst, "Previous limitations".
 const (
-	fsABI1 = unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1 // execute, and all above it up to make_sym
-	fsABI2 = unix.LANDLOCK_ACCESS_FS_REFER
-	fsABI3 = unix.LANDLOCK_ACCESS_FS_TRUNCATE
-	fsABI5 = unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
-
-	netABI = 4 // the first that knows of the network
-	topABI = 7 // the newest whose rules this program was tested with
+	netABI   = 4  // Linux 6.7: TCP ports
+	logABI   = 7  // Linux 6.15: restrict_self takes flags for the audit log
+	syncABI  = 8  // Linux 7.0: restrict_self restricts all threads
+	udpABI   = 10 // Linux 7.2: UDP ports
+	knownABI = 10 // the newest whose rights are all in versions; a newer kernel is treated as this one
 )
 
-// writeAccess is what the writer of a file that is replaced as a whole needs.
-const writeAccess = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR |
-	unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_MAKE_REG |
-	unix.LANDLOCK_ACCESS_FS_REMOVE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE
-
-// ruleset is a Landlock ruleset that is not yet in force; nil if there is no
-// Landlock.
-type ruleset struct {
-	fd   int
-	abi  int
-	attr unix.LandlockRulesetAttr
+// versions are the access rights that each version has added. All of them are handled, that is refused where no rule
+// allows them, as far as the kernel has them: a right that is not handled is not restricted at all.
+var versions = []struct {
+	abi            int
+	fs, net, scope uint64
+}{
+	{abi: 1, fs: unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1}, // EXECUTE and all others up to MAKE_SYM
+	{abi: 2, fs: unix.LANDLOCK_ACCESS_FS_REFER},
+	{abi: 3, fs: unix.LANDLOCK_ACCESS_FS_TRUNCATE},
+	{abi: netABI, net: unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP},
+	{abi: 5, fs: unix.LANDLOCK_ACCESS_FS_IOCTL_DEV},
+	{abi: 6, scope: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL},
+	{abi: 9, fs: unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX}, // connecting to a unix socket that has a path
+	{abi: udpABI, net: unix.LANDLOCK_ACCESS_NET_BIND_UDP | unix.LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP},
 }
 
-// newRuleset makes the rules, best effort by the kernel's ABI: missing says why
-// there is no Landlock. An error is a mistake in p.
-func newRuleset(p Policy) (r *ruleset, missing, err error) {
-	if p.Off {
-		return nil, errOff, nil
-	}
-	r, missing = createRuleset()
-	if missing != nil {
-		return nil, missing, checkFolders(p)
-	}
-	if err := errors.Join(r.allowFiles(p), r.allowPorts(p.Ports)); err != nil {
-		r.close()
-		return nil, nil, err
-	}
-	return r, nil, nil
-}
-
-// checkFolders makes the same mistakes errors without Landlock.
-func checkFolders(p Policy) error {
-	for _, dir := range slices.Concat(p.Write, p.Append, p.Remove) {
-		fd, err := openPath(dir, unix.O_DIRECTORY)
-		if err != nil {
-			return err
+// handled returns everything that a kernel of this version can restrict. Signals are left out if they must not be
+// scoped. Fields that the version does not have are 0, so that the kernel accepts a structure that is longer than its
+// own (copy_struct_from_user).
+func handled(abi int, scopeSignals bool) (a unix.LandlockRulesetAttr) {
+	for _, v := range versions {
+		if v.abi <= abi {
+			a.Handled_access_fs |= v.fs
+			a.Handled_access_net |= v.net
+			a.Scoped |= v.scope
 		}
-		unix.Close(fd)
 	}
-	return nil
+	if !scopeSignals {
+		a.Scoped &^= unix.LANDLOCK_SCOPE_SIGNAL
+	}
+	return a
 }
 
-func createRuleset() (*ruleset, error) {
+// A pathRule allows access to a file, or to all files below a directory. Landlock identifies either by its inode, not
+// by its name.
+type pathRule struct {
+	path   string
+	fd     int // opened with O_PATH
+	access uint64
+}
+
+// What a rule for a directory of Policy allows.
+const (
+	readAccess   = unix.LANDLOCK_ACCESS_FS_READ_FILE
+	appendAccess = unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_MAKE_REG
+	removeAccess = unix.LANDLOCK_ACCESS_FS_REMOVE_FILE
+	writeAccess  = readAccess | appendAccess | removeAccess |
+		unix.LANDLOCK_ACCESS_FS_READ_DIR | unix.LANDLOCK_ACCESS_FS_TRUNCATE
+)
+
+// resolverFiles are the files that Go's resolver reads again when they change.
+var resolverFiles = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"}
+
+// resolverDirs contain nothing but such files, under names that resolverFiles may link to. They are replaced, not
+// written, so a rule for the file would end with its inode; the rule is for the directory.
+var resolverDirs = []string{"/run/systemd/resolve", "/run/resolvconf"}
+
+// openPaths opens all that p names, while this process can still find it. The caller closes what is returned, also with
+// an error, which means that p names a directory that cannot be used.
+func openPaths(p Policy) (rules []pathRule, err error) {
+	for _, path := range slices.Concat(resolverFiles, p.Read) {
+		target, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			continue // absent or out of reach: then it cannot be read later either
+		}
+		if dir := filepath.Dir(target); slices.ContainsFunc(resolverDirs, func(d string) bool {
+			return dir == d || strings.HasPrefix(dir, d+"/")
+		}) {
+			target = dir
+		}
+		if rules, err = openPath(rules, target, 0, readAccess); err != nil {
+			return rules, err
+		}
+	}
+	for _, list := range []struct {
+		dirs   []string
+		access uint64
+	}{{p.Write, writeAccess}, {p.Append, appendAccess}, {p.Remove, removeAccess}} {
+		for _, dir := range list.dirs {
+			if rules, err = openPath(rules, dir, unix.O_DIRECTORY, list.access); err != nil {
+				return rules, err
+			}
+		}
+	}
+	return rules, nil
+}
+
+func openPath(rules []pathRule, path string, flags int, access uint64) ([]pathRule, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|flags, 0)
+	if err != nil {
+		return rules, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return append(rules, pathRule{path, fd, access}), nil
+}
+
+func closePaths(rules []pathRule) {
+	for _, r := range rules {
+		unix.Close(r.fd)
+	}
+}
+
+// A portRule is a struct landlock_net_port_attr.
+type portRule struct{ access, port uint64 }
+
+const (
+	landlockRuleNetPort = 2 // LANDLOCK_RULE_NET_PORT, which x/sys lacks
+	dnsPort             = 53
+)
+
+// portRules allows connections to ports, and questions to name servers: by TCP, and by UDP to port 53. A UDP socket is
+// bound by the kernel when it is connected, for which Landlock requires the right to bind to port 0. That allows no
+// port of the caller's choice.
+//
+// Port 0 is never one to connect to. tryTCP and tryUDP rely on that.
+func portRules(abi int, ports []uint16) []portRule {
+	const tcp, udp = unix.LANDLOCK_ACCESS_NET_CONNECT_TCP, unix.LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP
+	if abi < netABI {
+		return nil
+	}
+	rules := []portRule{{tcp, dnsPort}}
+	if abi >= udpABI {
+		rules = []portRule{{tcp | udp, dnsPort}, {unix.LANDLOCK_ACCESS_NET_BIND_UDP, 0}}
+	}
+	for _, port := range ports {
+		if port != 0 {
+			rules = append(rules, portRule{tcp, uint64(port)})
+		}
+	}
+	return rules
+}
+
+// landlock restricts files, ports and signals on all threads, and tries whether they are restricted. It returns which
+// version is in force, and why all of it or a part is missing. An error means that a rule of p was refused.
+func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
+	abi, missing := landlockABI()
+	if missing != nil {
+		return "", missing, nil
+	}
+	attr := handled(abi, threadsMaySignal())
+	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
+	if errno != 0 {
+		return "", fmt.Errorf("landlock_create_ruleset: %w", errno), nil
+	}
+	defer unix.Close(int(fd))
+	for _, r := range paths {
+		rule := unix.LandlockPathBeneathAttr{Allowed_access: r.access & attr.Handled_access_fs, Parent_fd: int32(r.fd)}
+		if err := addRule(fd, unix.LANDLOCK_RULE_PATH_BENEATH, unsafe.Pointer(&rule)); err != nil {
+			return "", nil, fmt.Errorf("cannot make a rule for %s: %w", r.path, err)
+		}
+	}
+	for _, r := range portRules(abi, p.Ports) {
+		if err := addRule(fd, landlockRuleNetPort, unsafe.Pointer(&r)); err != nil {
+			return "", nil, fmt.Errorf("cannot make a rule for port %d: %w", r.port, err)
+		}
+	}
+	if err := restrictSelf(fd, abi); err != nil {
+		return "", err, nil
+	}
+	state, missing = tryLandlock(abi)
+	return state, missing, nil
+}
+
+// landlockABI returns the version of the kernel's Landlock, or why there is none.
+func landlockABI() (int, error) {
 	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	switch errno {
 	case 0:
+		return min(int(abi), knownABI), nil
 	case unix.ENOSYS:
-		return nil, errors.New("this kernel does not have it")
+		return 0, errors.New("this kernel does not have it")
 	case unix.EOPNOTSUPP:
-		return nil, errors.New("turned off at boot; add landlock to lsm=")
-	default:
-		return nil, fmt.Errorf("landlock_create_ruleset: %w", errno)
+		return 0, errors.New("turned off at boot; add landlock to lsm=")
 	}
-	r := &ruleset{abi: int(abi)}
-	r.attr = refusals(r.abi, threadsMaySignal())
-	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&r.attr)), attrSize(r.abi), 0)
-	if errno != 0 {
-		return nil, fmt.Errorf("landlock_create_ruleset: %w", errno)
-	}
-	r.fd = int(fd)
-	return r, nil
+	return 0, fmt.Errorf("landlock_create_ruleset: %w", errno)
 }
 
-// refusals is everything that an ABI can refuse.
-func refusals(abi int, scopeSignals bool) unix.LandlockRulesetAttr {
-	attr := unix.LandlockRulesetAttr{Handled_access_fs: fsABI1}
-	if abi >= 2 {
-		attr.Handled_access_fs |= fsABI2
-	}
-	if abi >= 3 {
-		attr.Handled_access_fs |= fsABI3
-	}
-	if abi >= netABI {
-		attr.Handled_access_net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
-	}
-	if abi >= 5 {
-		attr.Handled_access_fs |= fsABI5
-	}
-	if abi >= 6 {
-		attr.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
-		if scopeSignals {
-			attr.Scoped |= unix.LANDLOCK_SCOPE_SIGNAL
-		}
-	}
-	return attr
-}
-
-// attrSize is how much of the structure a kernel may be given: all that it
-// knows, and nothing else.
-func attrSize(abi int) uintptr {
-	var a unix.LandlockRulesetAttr
-	switch {
-	case abi >= 6:
-		return unsafe.Offsetof(a.Quiet_access_fs)
-	case abi >= netABI:
-		return unsafe.Offsetof(a.Scoped)
-	}
-	return unsafe.Offsetof(a.Handled_access_net)
-}
-
-// threadsMaySignal tells whether the kernel has the correction by which scoped
-// signals still reach the threads of one's own process. Each thread gets a
-// domain of its own here, and Go's threads signal each other: without it, the
-// very call that restricts them all would hang. Seccomp keeps signals to this
-// process in any case.
+// threadsMaySignal reports whether scoped signals reach the threads of their own process: the kernel's erratum 2, which
+// its stable series have got too. Before syncABI each thread gets a domain of its own, and Go's threads signal each
+// other: without the correction the very call that restricts them would hang. seccomp limits signals in any case.
 func threadsMaySignal() bool {
 	const signalErratum = 1 << (2 - 1)
 	errata, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_ERRATA)
 	return errno == 0 && errata&signalErratum != 0
 }
 
-func (r *ruleset) allowFiles(p Policy) error {
-	for _, path := range slices.Concat(resolverFiles, p.Read) {
-		if err := r.allowReading(path); err != nil {
-			return err
-		}
-	}
-	return errors.Join(
-		r.allowFolders(p.Write, writeAccess),
-		r.allowFolders(p.Append, unix.LANDLOCK_ACCESS_FS_WRITE_FILE|unix.LANDLOCK_ACCESS_FS_MAKE_REG),
-		r.allowFolders(p.Remove, unix.LANDLOCK_ACCESS_FS_REMOVE_FILE))
-}
-
-func (r *ruleset) allowFolders(dirs []string, access uint64) error {
-	for _, dir := range dirs {
-		if err := r.allow(dir, unix.O_DIRECTORY, access); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// allowReading follows links to the file itself, which is what counts.
-func (r *ruleset) allowReading(path string) error {
-	target, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return nil // not there, or not for us: then it cannot be read later either
-	}
-	if inResolverFolder(target) {
-		target = filepath.Dir(target)
-	}
-	return r.allow(target, 0, unix.LANDLOCK_ACCESS_FS_READ_FILE)
-}
-
-func inResolverFolder(path string) bool {
-	return slices.ContainsFunc(resolverFolders, func(dir string) bool {
-		return strings.HasPrefix(path, dir+"/")
-	})
-}
-
-func (r *ruleset) allow(path string, flags int, access uint64) error {
-	fd, err := openPath(path, flags)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	rule := unix.LandlockPathBeneathAttr{Allowed_access: access & r.attr.Handled_access_fs, Parent_fd: int32(fd)}
-	if err := r.add(unix.LANDLOCK_RULE_PATH_BENEATH, unsafe.Pointer(&rule)); err != nil {
-		return fmt.Errorf("cannot make a rule for %s: %w", path, err)
-	}
-	return nil
-}
-
-func openPath(path string, flags int) (int, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|flags, 0)
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return fd, nil
-}
-
-// portRule is struct landlock_net_port_attr.
-type portRule struct{ access, port uint64 }
-
-const landlockRuleNetPort = 2
-
-func (r *ruleset) allowPorts(ports []uint16) error {
-	if r.abi < netABI {
-		return nil
-	}
-	for _, port := range append([]uint16{dnsPort}, ports...) {
-		if port == 0 {
-			continue // no peer has it, and tryPort relies on its being refused
-		}
-		rule := portRule{access: unix.LANDLOCK_ACCESS_NET_CONNECT_TCP, port: uint64(port)}
-		if err := r.add(landlockRuleNetPort, unsafe.Pointer(&rule)); err != nil {
-			return fmt.Errorf("cannot make a rule for port %d: %w", port, err)
-		}
-	}
-	return nil
-}
-
-func (r *ruleset) add(kind uintptr, rule unsafe.Pointer) error {
-	_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(r.fd), kind, uintptr(rule), 0, 0, 0)
+func addRule(ruleset, kind uintptr, rule unsafe.Pointer) error {
+	_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, ruleset, kind, uintptr(rule), 0, 0, 0)
 	if errno != 0 {
 		return fmt.Errorf("landlock_add_rule: %w", errno)
 	}
 	return nil
 }
 
-// restrict puts the rules in force and tries whether they are. It returns what
-// is in force, and what is missing of it.
-func (r *ruleset) restrict(missing error) (state string, _ error) {
-	if missing != nil {
-		return "", missing
+// restrictSelf puts a ruleset in force on all threads, irrevocably.
+func restrictSelf(ruleset uintptr, abi int) error {
+	restrict := onAllThreads
+	if abi >= syncABI {
+		restrict = onThisThread // which the kernel does for all of them
 	}
-	var flags uintptr
-	if r.abi >= 7 { // refusals are no news to the audit log; our own tries least of all
-		flags = unix.LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF
+	if err := restrict(unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, restrictFlags(abi), 0); err != nil {
+		return fmt.Errorf("landlock_restrict_self: %w", err)
 	}
-	if err := onAllThreads(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(r.fd), flags, 0); err != nil {
-		return "", fmt.Errorf("landlock_restrict_self: %w", err)
+	return nil
+}
+
+// restrictFlags returns the flags of landlock_restrict_self(2). Refusals are kept out of the kernel's audit log, those
+// of tryLandlock above all.
+func restrictFlags(abi int) (flags uintptr) {
+	if abi >= logABI {
+		flags |= unix.LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF
 	}
+	if abi >= syncABI {
+		flags |= unix.LANDLOCK_RESTRICT_SELF_TSYNC
+	}
+	return flags
+}
+
+// tryLandlock has every thread try what no rule allows: the kernel does not show whether a thread is restricted. It
+// returns the version that is in force, and what is not.
+func tryLandlock(abi int) (state string, missing error) {
 	if err := tryFile(); err != nil {
 		return "", err
 	}
-	state = fmt.Sprintf("abi%d", min(r.abi, topABI))
-	if r.abi < netABI {
+	state = fmt.Sprintf("abi%d", abi)
+	if abi < netABI {
 		return state, errors.New("this kernel's has no rules for the network")
 	}
-	return state, tryPort()
+	if err := tryPort(unix.SOCK_STREAM); err != nil || abi < udpABI {
+		return state, err
+	}
+	return state, tryPort(unix.SOCK_DGRAM)
 }
 
-// tryFile does what no rule allows.
+// Arguments of the tries. They are variables of the package because their addresses go to the kernel as numbers.
+var (
+	rootPath = [...]byte{'/', 0}
+	portZero = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte{127, 0, 0, 1}}
+	highPort = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte{127, 0, 0, 1}, Port: 0xffff} // in either byte order
+)
+
+// tryFile opens a directory, on this thread first: the runtime ends the process if results differ between threads, as
+// descriptors would.
 func tryFile() error {
-	fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	const what, flags = "a folder could still be opened", unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
+	fd, err := unix.Open("/", flags, 0)
 	if err == nil {
 		unix.Close(fd)
 	}
-	return wantRefusal("a folder could still be opened", err)
+	if err := wantRefusal(what, err); err != nil {
+		return err
+	}
+	cwd := unix.AT_FDCWD
+	return wantRefusal(what, onAllThreads(unix.SYS_OPENAT, uintptr(cwd), uintptr(unsafe.Pointer(&rootPath)), flags))
 }
 
-// tryPort does so without a packet: Landlock is asked before the port is.
-func tryPort() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// tryPort binds and connects a socket of TCP or UDP, without a packet: Landlock is asked before the port is. The port to
+// bind is one that needs no capability and is not 0, to which a UDP socket may be bound.
+func tryPort(kind int) error {
+	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil // no such socket, no such hole
 	}
 	defer unix.Close(fd)
-	here := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
-	return cmp.Or(
-		wantRefusal("a port could still be bound", unix.Bind(fd, here)),
-		wantRefusal("another port could still be connected to", unix.Connect(fd, here)))
+	for _, try := range []func(trap, a1, a2, a3 uintptr) error{onThisThread, onAllThreads} {
+		bound := try(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&highPort)), unix.SizeofSockaddrInet4)
+		connected := try(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&portZero)), unix.SizeofSockaddrInet4)
+		err := cmp.Or(
+			wantRefusal("a port could still be bound", bound),
+			wantRefusal("another port could still be connected to", connected))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func wantRefusal(what string, err error) error {
@@ -283,10 +304,4 @@ func wantRefusal(what string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("it had no effect: %s (%v)", what, err)
-}
-
-func (r *ruleset) close() {
-	if r != nil {
-		unix.Close(r.fd)
-	}
 }

@@ -1,6 +1,11 @@
-// Package sandbox takes from this process everything that it no longer needs once
-// it is ready to serve: another user's rights, capabilities, files, ports,
-// system calls. Nobody can give it back, the process itself included.
+// Package sandbox takes from this process, in two steps, what it does not need: Protect, before the process has a
+// secret, keeps other processes from reading its memory; Enforce, before it serves, gives up another user's rights,
+// capabilities, files, ports and system calls. Neither can be undone, by the process itself least of all.
+//
+// A signal that another process sends prints nothing. A fault of the program itself is not prevented from that here: the
+// Go runtime then writes all stacks with their arguments, and unless it was an ordinary nil dereference the general
+// registers too, to descriptor 2, whatever GOTRACEBACK is. The program must have /dev/null there before it reads a
+// secret.
 package sandbox
 
 import (
@@ -9,131 +14,123 @@ import (
 	"strings"
 )
 
-// Policy says what the process must still be able to do.
+// A Policy lists what the process may still do once it is in force. The zero Policy allows serving on what is open, and
+// looking up names.
 type Policy struct {
-	// User is whom to become for good, by name or number; "" stays. Only root
-	// can. A number that /etc/passwd does not know is taken for the group too.
-	// The user gets its first group and no other.
-	User string
+	// User is the user that the process becomes, with its group and no other; nil leaves it. Only root can become
+	// another user.
+	User *User
 
-	// Ports are the TCP ports to which the process may connect: the
-	// upstream's, the CONNECT proxy's. 53 is added, and 0 is passed over. To which address is not
-	// limited, and neither is UDP, for which Landlock has no rule yet.
+	// Ports are the TCP ports to which the process may connect: the upstream's, the CONNECT proxy's. 53 is added, for
+	// TCP and UDP, and 0 is ignored. The addresses are not limited; nor is UDP by a kernel whose Landlock has no rule
+	// for it (before Linux 7.2).
 	Ports []uint16
 
-	// Read are files that it may read later, or folders with all that is in
-	// them; none by default. The resolver's files are added, and where their
-	// links lead. What is not there is passed over. A file is known by its inode: one that is put in its place
-	// later cannot be read.
+	// Read are files that it may read later, or directories with all that is in them; none by default. The resolver's
+	// files are added. Links are followed now. What is absent is ignored. A file is identified by its inode: one that
+	// takes its place later cannot be read.
 	Read []string
 
-	// Write are folders in which it may make, read, write, rename and remove
-	// files, folders below included; usually none. Each must be there.
+	// Write are directories in which it may make, read, write, rename and remove files, at any depth; usually none. Each
+	// must be there.
 	Write []string
 
-	// Append are folders in which it may make files and write to them, but
-	// neither read, rename nor remove any; usually none. Each must be there.
+	// Append are directories in which it may make files and write to them, but neither read, rename nor remove any;
+	// usually none. Each must be there.
 	Append []string
 
-	// Remove are folders from which it may remove files, folders below
-	// included; usually none. Each must be there.
+	// Remove are directories from which it may remove files, at any depth; usually none. Each must be there.
 	Remove []string
 
-	// Truncate are descriptors of files that it may still empty; none by
-	// default. Landlock does not hold for what was opened before.
+	// Truncate are descriptors of files that it may still truncate; none by default. Landlock does not restrict files
+	// that were opened before.
 	Truncate []int
 
-	// SetFlags are descriptors whose flags it may still change; none by default:
-	// it could make a file for appending one to write anywhere.
+	// SetFlags are descriptors whose flags it may still change; none by default: it could make a file that is open for
+	// appending one to write anywhere.
 	SetFlags []int
 
-	// Off leaves Landlock and seccomp out, so that the process can be
-	// debugged; then code that gets to run inside it can do what its user can.
-	// The user, no-new-privs and the capabilities are seen to all the same.
+	// Off leaves Landlock and seccomp out, so that the process can be debugged. Code that gets to run inside it then has
+	// all rights of its user. User, no-new-privs and capabilities are dealt with all the same.
 	Off bool
 
-	// Strict makes it an error if any protection is missing. The caller must
-	// exit then: what is in force by then stays so.
+	// Strict makes it an error if any protection is missing. What is in force by then stays in force.
 	Strict bool
 }
 
-// A protection is one line of defence.
-type protection struct {
-	name  string
-	state string // what is in force; "" if nothing is
-	why   string // why it, or a part of it, is missing; "" if none is
+// A Protection is one property of the process, as read back from the kernel.
+type Protection struct {
+	Name    string
+	State   string // what is in force; "" if nothing is
+	Missing error  // why it, or a part of it, is missing; nil if nothing is
 }
 
-// Report says what is in force, as read back from the kernel, and what is
-// missing and why.
-type Report struct {
-	all []protection
-}
-
-// add adds a protection that is in force as a whole or not at all.
-func (r *Report) add(name, state string, missing error) {
+// whole returns a protection that is in force as a whole or not at all.
+func whole(name, state string, missing error) Protection {
 	if missing != nil {
 		state = ""
 	}
-	r.addPart(name, state, missing)
+	return Protection{name, state, missing}
 }
 
-// addPart adds one of which a part may be missing.
-func (r *Report) addPart(name, state string, missing error) {
-	p := protection{name: name, state: state}
-	if missing != nil {
-		p.why = missing.Error()
-	}
-	r.all = append(r.all, p)
-}
+// A Report lists all protections.
+type Report []Protection
 
-// String is one line, such as
+// String returns one line, such as
 //
 //	user=nobody caps=none no-new-privs=on landlock=abi7 seccomp=on
 //
 // where a reason in parentheses follows what is missing.
-func (r *Report) String() string {
+func (r Report) String() string {
 	var words []string
-	for _, p := range r.all {
-		word := p.name + "=" + p.state
-		if p.state == "" {
+	for _, p := range r {
+		word := p.Name + "=" + p.State
+		if p.State == "" {
 			word += "missing"
 		}
-		if p.why != "" {
-			word += "(" + p.why + ")"
+		if p.Missing != nil {
+			word += "(" + p.Missing.Error() + ")"
 		}
 		words = append(words, word)
 	}
 	return strings.Join(words, " ")
 }
 
-// Each calls each for every protection, in the order of String.
-func (r *Report) Each(each func(name, state string, missing bool)) {
-	for _, p := range r.all {
-		each(p.name, p.state, p.why != "")
-	}
-}
-
 // Missing names each protection that is not wholly in force, with the reason.
-func (r *Report) Missing() []string {
+func (r Report) Missing() []string {
 	var names []string
-	for _, p := range r.all {
-		if p.why != "" {
-			names = append(names, p.name+": "+p.why)
+	for _, p := range r {
+		if p.Missing != nil {
+			names = append(names, p.Name+": "+p.Missing.Error())
 		}
 	}
 	return names
 }
 
+// Protect keeps other processes of the same user from reading this one, and keeps its memory out of core files, as far
+// as the system can; it reads each protection back. It must be the first thing that main does, before any secret is
+// read. An error means that a protection which the system offers could not be set, or that the process is being traced;
+// the caller must stop.
+//
+// From then on the signals for which Go prints all stacks and registers end the process at once and in silence, with
+// the shell's exit code for them: any process of the same user can send those.
+func Protect() (Report, error) {
+	r, err := protect()
+	if err != nil {
+		return r, fmt.Errorf("cannot protect the process: %w", err)
+	}
+	endQuietly(dumpSignals)
+	return r, nil
+}
+
 var errOff = errors.New("turned off")
 
-// Enforce puts the policy in force on all threads of the process. It must be called once,
-// when everything is open that needs a file, a listener or a privilege.
+// Enforce puts a policy in force on all threads of the process. It must be called once, when everything is open that
+// needs a file, a listener or a privilege.
 //
-// An error means that the caller must stop: Policy asks for what cannot be, or
-// for what the user who starts this may not, or a protection is missing in
-// spite of Strict.
-func Enforce(p Policy) (*Report, error) {
+// An error means that the caller must stop: the policy names what is absent or what the process may not give, or a
+// protection is missing in spite of Strict.
+func Enforce(p Policy) (Report, error) {
 	if p.Off && p.Strict {
 		return nil, errors.New("cannot be strict with the jail turned off; choose one")
 	}

@@ -7,61 +7,57 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
 )
 
-// enter does things in the order in which each still may be done: rules name
-// files that only the old user may find, the bounding set needs a capability,
-// Landlock and seccomp need no-new-privs, and after seccomp nothing of this can
-// be called.
-func enforce(p Policy) (*Report, error) {
-	who, err := resolve(p.User)
+// enforce does things in the order in which each is still allowed: paths may be found by the old user only, the bounding
+// set needs a capability, Landlock and seccomp need no-new-privs, and after seccomp none of this can be called.
+func enforce(p Policy) (Report, error) {
+	who := self()
+	paths, err := openPaths(p)
+	defer closePaths(paths)
 	if err != nil {
 		return nil, err
 	}
-	rules, noRules, err := newRuleset(p)
-	if err != nil {
-		return nil, err
-	}
-	defer rules.close()
-
 	noPrivs := noNewPrivs()
 	boundingKept, bound := dropBounding()
-	if err := who.become(); err != nil {
-		return nil, err
+	if p.User != nil {
+		who = *p.User
+		if err := who.become(); err != nil {
+			return nil, err
+		}
 	}
 	noCaps := cmp.Or(dropCaps(), bound)
-	exposed, err := harden.Dumpable()
-	if err := cmp.Or(err, harden.NoDump()); err != nil {
+	// A change of user has made the process dumpable again, or not, by fs.suid_dumpable (proc_sys_fs(5)).
+	exposed, err := dumpable()
+	if err := cmp.Or(err, noDump()); err != nil {
 		return nil, err
 	}
 	threads := openThreads()
 	defer threads.close()
 
-	abi, noLandlock, noSeccomp := "", errOff, errOff
-	if !p.Off {
-		abi, noLandlock = rules.restrict(noRules)
-		noSeccomp = filterCalls(p, noPrivs)
+	version, noLandlock, noSeccomp := "", errOff, errOff
+	switch {
+	case p.Off:
+	case errors.Is(noPrivs, errCgo): // the C library makes other calls, and ends the process when it cannot start a thread
+		noLandlock, noSeccomp = errCgo, errCgo
+	default:
+		if version, noLandlock, err = landlock(p, paths); err != nil {
+			return nil, err
+		}
+		noSeccomp = seccomp(p)
 	}
-
-	seen := threads.look(who, boundingKept)
-	r := &Report{}
-	r.addPart("user", who.name, cmp.Or(who.missing(), attachable(exposed), seen.user))
-	r.add("caps", "none", cmp.Or(noCaps, seen.caps))
-	r.add("no-new-privs", "on", cmp.Or(noPrivs, seen.noNewPrivs))
-	r.addPart("landlock", abi, noLandlock)
-	if noSeccomp == nil {
-		noSeccomp = seen.seccomp
-	}
-	r.add("seccomp", "on", noSeccomp)
-	return r, nil
+	return Report{
+		{"user", who.Name, cmp.Or(who.staysRoot(), attachable(exposed), threads.wantIDs(who.UID, "Uid"), threads.wantIDs(who.GID, "Gid"))},
+		whole("caps", "none", cmp.Or(noCaps, threads.wantNoCaps(boundingKept))),
+		whole("no-new-privs", "on", cmp.Or(noPrivs, threads.want("1", "NoNewPrivs"))),
+		{"landlock", version, noLandlock},
+		whole("seccomp", "on", cmp.Or(noSeccomp, threads.wantFilter())),
+	}, nil
 }
 
-// attachable returns an error if the process was dumpable between the change of
-// user, for which the kernel sets fs.suid_dumpable, and the call of NoDump.
-func attachable(exposed bool) error {
-	if exposed {
+// attachable returns an error if the process was dumpable between the change of user and noDump.
+func attachable(exposed int) error {
+	if exposed == suidDumpUser {
 		return errors.New("processes of that user could attach while the user was changed; set fs.suid_dumpable to 0")
 	}
 	return nil
@@ -69,19 +65,12 @@ func attachable(exposed bool) error {
 
 var errCgo = errors.New("this binary is linked with cgo; build it with CGO_ENABLED=0")
 
-// filterCalls leaves a binary with cgo alone: the C library makes other system
-// calls, and ends the process when it cannot start a thread.
-func filterCalls(p Policy, noPrivs error) error {
-	if errors.Is(noPrivs, errCgo) {
-		return errCgo
-	}
-	return install(p)
-}
-
-// onAllThreads makes a system call on every thread. They must agree on its
-// result: the runtime ends the process if they do not.
+// onAllThreads makes a system call on every thread. They must agree on its result: the runtime ends the process if they
+// do not. It works by signals, and not in a binary with cgo.
+//
+//go:uintptrescapes
 func onAllThreads(trap, a1, a2, a3 uintptr) error {
-	_, _, errno := syscall.AllThreadsSyscall6(trap, a1, a2, a3, 0, 0, 0)
+	_, _, errno := syscall.AllThreadsSyscall(trap, a1, a2, a3)
 	switch errno {
 	case 0:
 		return nil
@@ -91,7 +80,17 @@ func onAllThreads(trap, a1, a2, a3 uintptr) error {
 	return errno
 }
 
-// noNewPrivs makes execve give no privileges, should it ever be called.
+// onThisThread makes a system call.
+//
+//go:uintptrescapes
+func onThisThread(trap, a1, a2, a3 uintptr) error {
+	if _, _, errno := syscall.Syscall(trap, a1, a2, a3); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// noNewPrivs makes execve(2) grant no privileges, should it ever be called (prctl(2), PR_SET_NO_NEW_PRIVS).
 func noNewPrivs() error {
 	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
 		return fmt.Errorf("prctl(PR_SET_NO_NEW_PRIVS): %w", err)

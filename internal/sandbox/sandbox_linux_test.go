@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -28,6 +29,10 @@ const childVar = "SANDBOX_TEST_CHILD"
 const nobody = 65534
 
 func TestMain(m *testing.M) {
+	if job, ok := jobs[os.Getenv(jobVar)]; ok {
+		job()
+		os.Exit(0)
+	}
 	if text := os.Getenv(childVar); text != "" {
 		childMain(text)
 		os.Exit(0)
@@ -90,6 +95,7 @@ func withCgo() bool {
 // childConfig are what a child is told.
 type childConfig struct {
 	Policy
+	UserName string      // looked up by the child
 	Deny     [][2]uint32 // system calls that an outer filter refuses, and with which errno
 	Upstream string      // with the CA, and its port
 	CA       string
@@ -108,6 +114,7 @@ type childResult struct {
 	Missing     []string
 	Work        []string          // what went wrong of its work, before and after the attacks
 	Attacks     map[string]string // the errno of each
+	UDP         map[string]string // and of each way to reach Other by UDP
 }
 
 // child is a process in the sandbox, which stays until it is let go.
@@ -185,10 +192,12 @@ func outside(t *testing.T, uid int) childConfig {
 	return o
 }
 
-// nameServer answers every question with "no such name".
+// nameServer answers every question with "no such name". Its port is 53, as that of all name servers; the address is one
+// of loopback's that no other test should have.
 func nameServer(t *testing.T) string {
 	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	addr := fmt.Sprintf("127.%d.%d.%d:53", 1+rand.N(254), rand.N(256), 1+rand.N(254))
+	c, err := net.ListenPacket("udp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,6 +278,12 @@ func inNamespace(uid uint32) *syscall.SysProcAttr {
 // every attack is refused, and the work goes on after that.
 func TestEnforce(t *testing.T) {
 	needRoot(t)
+	abi, err := landlockABI()
+	if err != nil || abi < netABI {
+		cannot(t, fmt.Sprintf("Landlock's version is %d (%v)", abi, err))
+	}
+	lock := fmt.Sprintf("landlock=abi%d", abi)
+	t.Log(lock)
 	for _, c := range []struct {
 		what    string
 		user    string
@@ -277,17 +292,18 @@ func TestEnforce(t *testing.T) {
 		want    string
 		keepBnd bool
 	}{
-		{"root becomes nobody", "nobody", nobody, nil, "user=nobody caps=none no-new-privs=on landlock=abi7 seccomp=on", false},
-		{"root becomes a number", "4242", 4242, nil, "user=4242 caps=none no-new-privs=on landlock=abi7 seccomp=on", false},
-		{"root stays", "", 0, nil, "user=root(it stays root; name another user with --user) caps=none no-new-privs=on landlock=abi7 seccomp=on", false},
-		{"an ordinary user", "", nobody, as(nobody), "user=nobody caps=none no-new-privs=on landlock=abi7 seccomp=on", true},
-		{"a namespace's root", "4242", 4242, inNamespace(0), "user=4242 caps=none no-new-privs=on landlock=abi7 seccomp=on", false},
-		{"a namespace's user", "", 4242, inNamespace(4242), "user=4242 caps=none no-new-privs=on landlock=abi7 seccomp=on", true},
+		{"root becomes nobody", "nobody", nobody, nil, "user=nobody caps=none no-new-privs=on " + lock + " seccomp=on", false},
+		{"root becomes a number", "4242", 4242, nil, "user=4242 caps=none no-new-privs=on " + lock + " seccomp=on", false},
+		{"root stays", "", 0, nil, "user=root(it stays root; name another user with --user) caps=none no-new-privs=on " + lock + " seccomp=on", false},
+		{"an ordinary user", "", nobody, as(nobody), "user=nobody caps=none no-new-privs=on " + lock + " seccomp=on", true},
+		{"a namespace's root", "4242", 4242, inNamespace(0), "user=4242 caps=none no-new-privs=on " + lock + " seccomp=on", false},
+		{"a namespace's root becomes its nobody", "65534", nobody, inNamespace(0), "user=nobody caps=none no-new-privs=on " + lock + " seccomp=on", false},
+		{"a namespace's user", "", 4242, inNamespace(4242), "user=4242 caps=none no-new-privs=on " + lock + " seccomp=on", true},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			o := outside(t, int(c.uid))
 			dir := folder(t, int(c.uid))
-			o.User, o.Write, o.Work, o.Attack = c.user, []string{dir}, true, true
+			o.UserName, o.Write, o.Work, o.Attack = c.user, []string{dir}, true, true
 			o.Read = []string{readable(t, int(c.uid)), "/no/such/file"}
 			p := startChild(t, o, c.attr)
 			if p.Err != "" || p.Report != c.want {
@@ -316,6 +332,21 @@ func checkChild(t *testing.T, p *child) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
+	checkUDP(t, p)
+}
+
+// checkUDP looks at what the process could send by UDP: anything, until Landlock has a right for it.
+func checkUDP(t *testing.T, p *child) {
+	t.Helper()
+	want := "<nil>"
+	if abi, err := landlockABI(); err == nil && abi >= udpABI {
+		want = unix.EACCES.Error()
+	}
+	for _, way := range []string{"connect", "sendto"} {
+		if got := p.UDP[way]; got != want {
+			t.Errorf("another port by UDP, %s: %q, want %q", way, got, want)
+		}
+	}
 }
 
 // checkThreads reads what the kernel says of every thread.
@@ -331,7 +362,8 @@ func checkThreads(t *testing.T, pid int, uid uint32, keepBnd bool) {
 	}
 	none := "0000000000000000"
 	id := fmt.Sprint(uid)
-	want := status{"Seccomp": "2", "NoNewPrivs": "1", "CapInh": none, "CapPrm": none, "CapEff": none, "CapAmb": none, "Uid": ids(int(uid)), "Gid": ids(int(uid))}
+	ids := fmt.Sprintf("%d %[1]d %[1]d %[1]d", uid)
+	want := status{"Seccomp": "2", "NoNewPrivs": "1", "CapInh": none, "CapPrm": none, "CapEff": none, "CapAmb": none, "Uid": ids, "Gid": ids}
 	if !keepBnd {
 		want["CapBnd"] = none
 	}
@@ -366,7 +398,7 @@ func TestEnforceWithoutWriting(t *testing.T) {
 	o := outside(t, nobody)
 	dir := folder(t, nobody)
 	removed := file(t, dir)
-	o.User, o.Remove, o.Attack, o.Strict = "nobody", []string{dir}, true, true
+	o.UserName, o.Remove, o.Attack, o.Strict = "nobody", []string{dir}, true, true
 	p := startChild(t, o, nil)
 	if p.Err != "" {
 		t.Fatal(p.Err)
@@ -402,6 +434,11 @@ func TestAttacksSucceedOutside(t *testing.T) {
 	if refused == len(attacks) {
 		t.Error("all attacks are refused without the sandbox")
 	}
+	for way, got := range p.UDP {
+		if got != "<nil>" {
+			t.Errorf("another port by UDP, %s: %s even without the sandbox", way, got)
+		}
+	}
 }
 
 // Each protection that the kernel, or a filter around us, refuses: by default
@@ -428,9 +465,9 @@ func TestMissing(t *testing.T) {
 			o := outside(t, nobody)
 			o.Deny = c.deny
 			if strings.HasPrefix(c.want, "caps: ") {
-				o.Policy.User = "" // whoever leaves root loses them by that
+				o.UserName = "" // whoever leaves root loses them by that
 			} else {
-				o.Policy.User = "nobody"
+				o.UserName = "nobody"
 			}
 			p := startChild(t, o, nil)
 			if p.Err != "" || len(p.Missing) == 0 || !slices.ContainsFunc(p.Missing, func(m string) bool { return strings.HasPrefix(m, c.want) }) {
@@ -479,7 +516,7 @@ func TestCgo(t *testing.T) {
 	}
 	needRoot(t)
 	o := outside(t, nobody)
-	o.User = "nobody"
+	o.UserName = "nobody"
 	p := startChildOf(t, "/proc/self/exe", o, nil)
 	why := "(" + errCgo.Error() + ")"
 	if !strings.HasPrefix(p.Report, "user=nobody caps=missing(") || !strings.HasSuffix(p.Report, "seccomp=missing"+why) || strings.Contains(p.Report, "\n") || p.Err != "" {
@@ -495,22 +532,23 @@ func TestMistakes(t *testing.T) {
 	needRoot(t)
 	for _, c := range []struct {
 		what string
+		user string
 		p    Policy
 		attr *syscall.SysProcAttr
 		want string
 	}{
-		{"not root", Policy{User: "root"}, as(nobody), "only root can become another user (--user root)"},
-		{"no such user", Policy{User: "no-such-user"}, nil, `there is no user "no-such-user"`},
-		{"root by name", Policy{User: "root"}, nil, "--user root is root"},
-		{"root by number", Policy{User: "0"}, nil, "--user 0 is root"},
-		{"no number", Policy{User: "4294967295"}, nil, "there is no user"},
-		{"no such folder", Policy{Write: []string{"/no/such"}}, nil, "open /no/such: no such file or directory"},
-		{"a file for a folder", Policy{Remove: []string{"/etc/passwd"}}, nil, "open /etc/passwd: not a directory"},
-		{"strictly off", Policy{Off: true, Strict: true}, nil, "cannot be strict with the jail turned off"},
+		{"not root", "4242", Policy{}, as(nobody), "only root can become another user (--user 4242)"},
+		{"no such user", "no-such-user", Policy{}, nil, `there is no user "no-such-user"`},
+		{"root by name", "root", Policy{}, nil, "user root is root"},
+		{"root by number", "0", Policy{}, nil, "user 0 is root"},
+		{"no number", "4294967295", Policy{}, nil, "there is no user"},
+		{"no such folder", "", Policy{Write: []string{"/no/such"}}, nil, "open /no/such: no such file or directory"},
+		{"a file for a folder", "", Policy{Remove: []string{"/etc/passwd"}}, nil, "open /etc/passwd: not a directory"},
+		{"strictly off", "", Policy{Off: true, Strict: true}, nil, "cannot be strict with the jail turned off"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			o := outside(t, nobody)
-			o.Policy = c.p
+			o.Policy, o.UserName = c.p, c.user
 			if p := startChild(t, o, c.attr); !strings.Contains(p.Err, c.want) {
 				t.Errorf("%q, want %q", p.Err, c.want)
 			}
@@ -518,25 +556,65 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-func TestRefusals(t *testing.T) {
+// TestHandled: whatever a version of Landlock can refuse is refused, and nothing that it does not have is asked for: the
+// kernel would refuse the ruleset as a whole.
+func TestHandled(t *testing.T) {
 	for _, c := range []struct {
-		abi  int
-		fs   uint64
-		net  uint64
-		size uintptr
+		abi            int
+		fs, net, scope uint64
 	}{
-		{1, 0x1fff, 0, 8}, {2, 0x3fff, 0, 8}, {3, 0x7fff, 0, 8}, {4, 0x7fff, 3, 16}, {5, 0xffff, 3, 16}, {6, 0xffff, 3, 24}, {7, 0xffff, 3, 24}, {12, 0xffff, 3, 24},
+		{1, 0x1fff, 0, 0}, {2, 0x3fff, 0, 0}, {3, 0x7fff, 0, 0}, {4, 0x7fff, 3, 0}, {5, 0xffff, 3, 0}, {6, 0xffff, 3, 3},
+		{7, 0xffff, 3, 3}, {8, 0xffff, 3, 3}, {9, 0x1ffff, 3, 3}, {10, 0x1ffff, 15, 3}, {12, 0x1ffff, 15, 3},
 	} {
-		got := refusals(c.abi, true)
-		if got.Handled_access_fs != c.fs || got.Handled_access_net != c.net || attrSize(c.abi) != c.size {
-			t.Errorf("ABI %d: %+v, %d bytes", c.abi, got, attrSize(c.abi))
-		}
-		if scoped := got.Scoped != 0; scoped != (c.abi >= 6) {
-			t.Errorf("ABI %d: scoped %#x", c.abi, got.Scoped)
+		want := unix.LandlockRulesetAttr{Handled_access_fs: c.fs, Handled_access_net: c.net, Scoped: c.scope}
+		if got := handled(c.abi, true); got != want {
+			t.Errorf("ABI %d: %+v, want %+v", c.abi, got, want)
 		}
 	}
-	if got := refusals(6, false).Scoped; got != unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET {
+	if got := handled(6, false).Scoped; got != unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET {
 		t.Errorf("signals are scoped where Go's own would be: %#x", got)
+	}
+	last := versions[len(versions)-1].abi
+	if last > knownABI {
+		t.Errorf("the rights of ABI %d are never handled: knownABI is %d", last, knownABI)
+	}
+}
+
+// TestPortRules: names can be looked up by UDP, and that is all that UDP is for; no port can be bound but one that the
+// kernel chooses for a datagram.
+func TestPortRules(t *testing.T) {
+	const bindTCP, connectTCP, bindUDP, sendUDP = 1, 2, 4, 8
+	for _, c := range []struct {
+		abi  int
+		want []portRule
+	}{
+		{3, nil},
+		{4, []portRule{{connectTCP, 53}, {connectTCP, 443}, {connectTCP, 8443}}},
+		{9, []portRule{{connectTCP, 53}, {connectTCP, 443}, {connectTCP, 8443}}},
+		{10, []portRule{{connectTCP | sendUDP, 53}, {bindUDP, 0}, {connectTCP, 443}, {connectTCP, 8443}}},
+	} {
+		got := portRules(c.abi, []uint16{443, 0, 8443})
+		if !slices.Equal(got, c.want) {
+			t.Errorf("ABI %d: %v, want %v", c.abi, got, c.want)
+		}
+		net := handled(c.abi, true).Handled_access_net
+		for _, r := range got {
+			if r.access == 0 || r.access&^net != 0 {
+				t.Errorf("ABI %d: the kernel refuses the rule %v, for it handles %#x", c.abi, r, net)
+			}
+			if r.access&bindTCP != 0 || r.port == 0 && r.access&(connectTCP|sendUDP) != 0 {
+				t.Errorf("ABI %d: %v allows what the tries rely on", c.abi, r)
+			}
+		}
+	}
+}
+
+// TestRestrictFlags: a flag that the kernel does not have makes it refuse all.
+func TestRestrictFlags(t *testing.T) {
+	for abi, want := range map[int]uintptr{1: 0, 6: 0, 7: 1, 8: 1 | 8, 10: 1 | 8} {
+		if got := restrictFlags(abi); got != want {
+			t.Errorf("ABI %d: %#x, want %#x", abi, got, want)
+		}
 	}
 }
 
@@ -546,8 +624,20 @@ func TestBlind(t *testing.T) {
 	if err := none.open(t.TempDir()); err == nil {
 		t.Error("a folder without threads will do")
 	}
-	blind := threads{blind: errors.New("blind")}
-	if s := blind.look(identity{}, true); s.user == nil || s.caps == nil || s.noNewPrivs == nil || s.seccomp == nil {
-		t.Errorf("%+v", s)
+	closed, err := os.CreateTemp(t.TempDir(), "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	for what, blind := range map[string]*threads{
+		"never opened": {blind: errors.New("blind")},
+		"no files":     {},
+		"not readable": {files: []*os.File{closed}},
+	} {
+		for i, err := range []error{blind.wantIDs(0, "Uid"), blind.wantNoCaps(true), blind.want("1", "NoNewPrivs"), blind.wantFilter()} {
+			if err == nil {
+				t.Errorf("%s: protection %d is taken for granted", what, i)
+			}
+		}
 	}
 }

@@ -5,21 +5,24 @@ package sandbox
 import (
 	"fmt"
 	"os"
+	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// A rule allows one system call. Several rules for the same call are
-// alternatives.
+// auditArch is how seccomp identifies this architecture's own system calls. Those of x32 have amd64's, but other numbers.
+var auditArch = map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[runtime.GOARCH]
+
+// A rule allows one system call. Several rules for the same call are alternatives.
 type rule struct {
 	call uint32
 	when []cond // all of these
 }
 
-// A cond is (argument & mask) == value. Only the low half of an argument is
-// looked at: every one that is judged here is an int to the kernel, or has its
-// flags down there.
+// A cond is (argument & mask) == value. Only the low half of an argument is looked at: every one that is compared here is
+// an int to the kernel, or has its flags down there.
 type cond struct {
 	arg         int
 	mask, value uint32
@@ -36,8 +39,7 @@ func without(arg int, flags uint32) cond { return cond{arg, flags, 0} }
 // only wants no flags but these to be set.
 func only(arg int, flags uint32) cond { return cond{arg, ^flags, 0} }
 
-// goThread is how Go's runtime starts a thread (runtime/os_linux.go), but for
-// CLONE_SETTLS, which amd64 adds.
+// goThread is how Go's runtime starts a thread (runtime/os_linux.go), but for CLONE_SETTLS, which amd64 adds.
 const goThread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
 
 const (
@@ -47,110 +49,88 @@ const (
 	writingFlags = appendFlags | unix.O_RDWR | unix.O_EXCL | unix.O_TRUNC
 )
 
-// allowedCalls is every system call that the process may still make. It was built
-// from what a static Go 1.26 program with net and crypto/tls was seen to make,
-// and what its runtime makes on rare occasions; those that it makes most stand
-// first.
-func allowedCalls(p Policy) []rule {
-	self := uint32(os.Getpid())
-	policy := []rule{
-		// Reading, writing, waiting.
-		allow(unix.SYS_READ),
-		allow(unix.SYS_WRITE),
-		allow(unix.SYS_WRITEV),
-		allow(unix.SYS_FUTEX),
-		allow(unix.SYS_EPOLL_PWAIT),
-		allow(unix.SYS_EPOLL_CTL),
-		allow(unix.SYS_NANOSLEEP),
-		allow(unix.SYS_SCHED_YIELD),
-		allow(unix.SYS_CLOSE),
-		allow(unix.SYS_PREAD64), // cgroup limits, from open files
+// always are the system calls that are allowed whatever their arguments are, those that serving makes most first. The
+// list, and that of narrowed, was built from what a static Go 1.26 program with net and crypto/tls was seen to call, and
+// what its runtime calls on rare occasions.
+var always = []uint32{
+	// Reading, writing, waiting. PREAD64 reads limits of a control group, from files that are open.
+	unix.SYS_READ, unix.SYS_WRITE, unix.SYS_WRITEV, unix.SYS_FUTEX, unix.SYS_EPOLL_PWAIT, unix.SYS_EPOLL_CTL,
+	unix.SYS_NANOSLEEP, unix.SYS_SCHED_YIELD, unix.SYS_CLOSE, unix.SYS_PREAD64,
+	// Sockets that are there.
+	unix.SYS_ACCEPT4, unix.SYS_RECVFROM, unix.SYS_CONNECT, unix.SYS_SHUTDOWN, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME,
+	// Files, for the resolver to read. LSEEK goes back to the beginning of --key-fd.
+	unix.SYS_FSTAT, unix.SYS_NEWFSTATAT, unix.SYS_LSEEK,
+	// Memory.
+	unix.SYS_MADVISE, unix.SYS_MUNMAP,
+	// Threads and signals.
+	unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK, unix.SYS_RESTART_SYSCALL,
+	unix.SYS_EXIT, unix.SYS_EXIT_GROUP,
+	// What the process is and where it runs. CLOCK_GETTIME is for machines whose vDSO has no clock.
+	unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_GETUID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETEGID,
+	unix.SYS_SCHED_GETAFFINITY, unix.SYS_UNAME, unix.SYS_GETRANDOM, unix.SYS_CLOCK_GETTIME,
+}
 
-		// Sockets: of TCP (not of Multipath TCP, which Landlock overlooks) and
-		// UDP. MSG_FASTOPEN would connect without Landlock's being asked.
-		allow(unix.SYS_ACCEPT4),
-		allow(unix.SYS_RECVFROM),
-		allow(unix.SYS_SENDTO, without(3, unix.MSG_FASTOPEN)),
-		allow(unix.SYS_SOCKET, is(0, unix.AF_INET), cond{1, sockType, unix.SOCK_STREAM}, is(2, 0)),
-		allow(unix.SYS_SOCKET, is(0, unix.AF_INET), cond{1, sockType, unix.SOCK_DGRAM}, is(2, 0)),
-		allow(unix.SYS_SOCKET, is(0, unix.AF_INET6), cond{1, sockType, unix.SOCK_STREAM}, is(2, 0)),
-		allow(unix.SYS_SOCKET, is(0, unix.AF_INET6), cond{1, sockType, unix.SOCK_DGRAM}, is(2, 0)),
-		allow(unix.SYS_CONNECT),
-		allow(unix.SYS_SHUTDOWN),
-		allow(unix.SYS_GETSOCKNAME),
-		allow(unix.SYS_GETPEERNAME),
-		allow(unix.SYS_GETSOCKOPT, is(1, unix.SOL_SOCKET)),
-		allow(unix.SYS_SETSOCKOPT, is(1, unix.SOL_SOCKET), is(2, unix.SO_BROADCAST)), // on every socket of Go's
-		allow(unix.SYS_SETSOCKOPT, is(1, unix.SOL_SOCKET), is(2, unix.SO_KEEPALIVE)),
-		allow(unix.SYS_SETSOCKOPT, is(1, unix.SOL_SOCKET), is(2, unix.SO_LINGER)),
-		allow(unix.SYS_SETSOCKOPT, is(1, unix.IPPROTO_TCP), is(2, unix.TCP_NODELAY)),
-		allow(unix.SYS_SETSOCKOPT, is(1, unix.IPPROTO_TCP), is(2, unix.TCP_KEEPIDLE)),
-		allow(unix.SYS_SETSOCKOPT, is(1, unix.IPPROTO_TCP), is(2, unix.TCP_KEEPINTVL)),
-		allow(unix.SYS_SETSOCKOPT, is(1, unix.IPPROTO_TCP), is(2, unix.TCP_KEEPCNT)),
-		allow(unix.SYS_SETSOCKOPT, is(1, unix.IPPROTO_TCP), is(2, unix.TCP_USER_TIMEOUT)),
-		allow(unix.SYS_SETSOCKOPT, is(1, unix.IPPROTO_IPV6), is(2, unix.IPV6_V6ONLY)),
-
-		// Files, for the resolver to read.
-		allow(unix.SYS_FSTAT),
-		allow(unix.SYS_NEWFSTATAT),
+// narrowed are the system calls that are allowed with some arguments only; self is this process.
+func narrowed(self uint32) []rule {
+	rules := []rule{
+		allow(unix.SYS_SENDTO, without(3, unix.MSG_FASTOPEN)), // which connects without Landlock's being asked
 		allow(unix.SYS_FCNTL, is(1, unix.F_GETFL)),
 		allow(unix.SYS_FCNTL, is(1, unix.F_GETFD)),
 		allow(unix.SYS_FCNTL, is(1, unix.F_DUPFD_CLOEXEC)),
-		allow(unix.SYS_LSEEK), // back to the beginning of --key-fd
-
-		// Memory, none of it to be executed. The runtime names its mappings.
-		allow(unix.SYS_MADVISE),
+		// No memory to be executed. The runtime names its mappings.
 		allow(unix.SYS_MMAP, without(2, unix.PROT_EXEC)),
-		allow(unix.SYS_MUNMAP),
 		allow(unix.SYS_MPROTECT, without(2, unix.PROT_EXEC)),
 		allow(unix.SYS_PRCTL, is(0, unix.PR_SET_VMA)),
-
-		// Threads and signals, to this process only.
+		// Threads but no processes, signals to this process only.
 		allow(unix.SYS_CLONE, cond{0, ^uint32(unix.CLONE_SETTLS), goThread}),
 		allow(unix.SYS_TGKILL, is(0, self)),
 		allow(unix.SYS_KILL, is(0, self)),
-		allow(unix.SYS_RT_SIGACTION),
-		allow(unix.SYS_RT_SIGPROCMASK),
-		allow(unix.SYS_RT_SIGRETURN),
-		allow(unix.SYS_SIGALTSTACK),
-		allow(unix.SYS_RESTART_SYSCALL),
-		allow(unix.SYS_EXIT),
-		allow(unix.SYS_EXIT_GROUP),
-
-		// What it is and where it runs.
-		allow(unix.SYS_GETPID),
-		allow(unix.SYS_GETTID),
-		allow(unix.SYS_GETUID),
-		allow(unix.SYS_GETEUID),
-		allow(unix.SYS_GETGID),
-		allow(unix.SYS_GETEGID),
-		allow(unix.SYS_SCHED_GETAFFINITY),
-		allow(unix.SYS_UNAME),
-		allow(unix.SYS_GETRANDOM),
-		allow(unix.SYS_CLOCK_GETTIME), // where the vDSO cannot tell
 	}
-	return append(policy, fileCalls(p)...)
+	// Protocol 0 is TCP and UDP. Multipath TCP would be another, which Landlock does not restrict.
+	for _, family := range []uint32{unix.AF_INET, unix.AF_INET6} {
+		for _, kind := range []uint32{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
+			rules = append(rules, allow(unix.SYS_SOCKET, is(0, family), cond{1, sockType, kind}, is(2, 0)))
+		}
+	}
+	rules = append(rules, allow(unix.SYS_GETSOCKOPT, is(1, unix.SOL_SOCKET)))
+	for _, option := range []struct{ level, name uint32 }{
+		{unix.SOL_SOCKET, unix.SO_BROADCAST}, // on every socket of Go's
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.SOL_SOCKET, unix.SO_LINGER},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT}, {unix.IPPROTO_IPV6, unix.IPV6_V6ONLY},
+	} {
+		rules = append(rules, allow(unix.SYS_SETSOCKOPT, is(1, option.level), is(2, option.name)))
+	}
+	return rules
 }
 
-// fileCalls is what there is to do with files. Landlock says with which.
-func fileCalls(p Policy) []rule {
-	more := []rule{allow(unix.SYS_OPENAT, only(2, readingFlags))}
+// onFiles are the system calls that p needs on files. Landlock restricts the files.
+func onFiles(p Policy) []rule {
+	rules := []rule{allow(unix.SYS_OPENAT, only(2, readingFlags))}
 	if len(p.Append) > 0 { // and nothing that writes elsewhere than at the end
-		more = append(more, allow(unix.SYS_OPENAT, only(2, appendFlags), cond{2, unix.O_ACCMODE | unix.O_APPEND, unix.O_WRONLY | unix.O_APPEND}))
+		rules = append(rules, allow(unix.SYS_OPENAT, only(2, appendFlags), cond{2, unix.O_ACCMODE | unix.O_APPEND, unix.O_WRONLY | unix.O_APPEND}))
 	}
 	if len(p.Write) > 0 {
-		more = append(more, allow(unix.SYS_FSYNC), allow(unix.SYS_RENAMEAT), allow(unix.SYS_GETDENTS64), allow(unix.SYS_OPENAT, only(2, writingFlags)))
+		rules = append(rules, allow(unix.SYS_FSYNC), allow(unix.SYS_RENAMEAT), allow(unix.SYS_GETDENTS64), allow(unix.SYS_OPENAT, only(2, writingFlags)))
 	}
 	if len(p.Write)+len(p.Remove) > 0 {
-		more = append(more, allow(unix.SYS_UNLINKAT))
+		rules = append(rules, allow(unix.SYS_UNLINKAT))
 	}
 	for _, fd := range p.Truncate {
-		more = append(more, allow(unix.SYS_FTRUNCATE, is(0, uint32(fd))))
+		rules = append(rules, allow(unix.SYS_FTRUNCATE, is(0, uint32(fd))))
 	}
 	for _, fd := range p.SetFlags {
-		more = append(more, allow(unix.SYS_FCNTL, is(0, uint32(fd)), is(1, unix.F_SETFL)))
+		rules = append(rules, allow(unix.SYS_FCNTL, is(0, uint32(fd)), is(1, unix.F_SETFL)))
 	}
-	return more
+	return rules
+}
+
+// allowedCalls returns a rule for every system call that the process may still make under p.
+func allowedCalls(p Policy) (rules []rule) {
+	for _, call := range always {
+		rules = append(rules, allow(call))
+	}
+	return slices.Concat(rules, narrowed(uint32(os.Getpid())), onFiles(p))
 }
 
 // Offsets in struct seccomp_data of linux/seccomp.h.
@@ -160,24 +140,23 @@ const (
 	offsetArgs = 16
 )
 
-// compile turns the policy into a program. Calls of another architecture or of
-// x32, whose numbers have a bit of their own, and calls that no rule names, get
-// EPERM: what is refused never takes the service down.
-func compile(policy []rule) []unix.SockFilter {
+// compile returns the rules as a program for the kernel (seccomp(2)). Calls of another architecture or of x32, whose
+// numbers have a bit of their own, and calls that no rule allows, return EPERM: a refusal never ends the service.
+func compile(rules []rule) []unix.SockFilter {
 	p := []unix.SockFilter{
 		load(offsetArch),
 		jump(auditArch, 1, 0),
 		refuse(),
 		load(offsetCall),
 	}
-	for _, r := range policy {
+	for _, r := range rules {
 		p = append(p, r.compile()...)
 	}
 	return append(p, refuse())
 }
 
-// compile is the piece of one rule; where it does not allow the call, it goes on
-// behind itself with the call's number loaded.
+// compile returns the part of one rule. Where that does not allow the call, it goes on behind itself with the call's
+// number loaded.
 func (r rule) compile() []unix.SockFilter {
 	if len(r.when) == 0 {
 		return []unix.SockFilter{jump(r.call, 0, 1), accept()}
@@ -198,7 +177,7 @@ func and(mask uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: mask}
 }
 
-// jump skips so many instructions if what is loaded is equal to value, or not.
+// jump skips so many instructions if the loaded word is equal to value, or not.
 func jump(value uint32, equal, not uint8) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jt: equal, Jf: not}
 }
@@ -211,24 +190,24 @@ func refuse() unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
 }
 
-// install puts the policy in force on all threads at once. Where the kernel
-// keeps an audit log, refusals are counted there.
-func install(p Policy) error {
+// seccomp puts the filter of p in force on all threads at once. Where the kernel keeps an audit log, refusals are counted
+// there.
+func seccomp(p Policy) error {
 	filter := compile(allowedCalls(p))
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	set := func(flags uintptr) (thread uintptr, errno unix.Errno) {
 		thread, _, errno = unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
 		return thread, errno
 	}
-	odd, errno := set(unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG)
-	if errno == unix.EINVAL { // not every kernel can count
-		odd, errno = set(unix.SECCOMP_FILTER_FLAG_TSYNC)
+	thread, errno := set(unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG)
+	if errno == unix.EINVAL { // LOG came with Linux 4.14
+		thread, errno = set(unix.SECCOMP_FILTER_FLAG_TSYNC)
 	}
 	if errno != 0 {
 		return fmt.Errorf("seccomp: %w", errno)
 	}
-	if odd != 0 {
-		return fmt.Errorf("seccomp: thread %d has a filter of its own", odd)
+	if thread != 0 {
+		return fmt.Errorf("seccomp: thread %d has a filter of its own", thread)
 	}
 	return nil
 }

@@ -1,27 +1,26 @@
 package sandbox
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// threads are the status files of this process's threads, opened while files
-// can be opened. Threads that start later inherit all of it from these.
+// threads are the status files of this process's threads, opened while files can be opened. A thread that starts later
+// inherits from one of these all that is looked at here (clone(2)).
 type threads struct {
-	status  []*os.File
-	filters int   // seccomp filters at first
-	blind   error // why nothing can be read back
+	files   []*os.File
+	filters int   // seccomp filters that each had then; -1 if the kernel does not count them (before Linux 5.9)
+	blind   error // why nothing can be read
 }
 
 func openThreads() *threads {
 	t := &threads{}
-	if err := t.open("/proc/self/task"); err != nil {
-		t.blind = fmt.Errorf("cannot be read back: %w", err)
-	}
+	t.blind = t.open("/proc/self/task")
 	return t
 }
 
@@ -31,62 +30,55 @@ func (t *threads) open(dir string) error {
 		return err
 	}
 	for _, e := range entries {
-		f, err := os.Open(dir + "/" + e.Name() + "/status")
-		if err == nil { // or the thread has ended
-			t.status = append(t.status, f)
+		if f, err := os.Open(dir + "/" + e.Name() + "/status"); err == nil { // else the thread has ended
+			t.files = append(t.files, f)
 		}
 	}
-	if len(t.status) == 0 {
-		return errors.New("no thread can be looked at")
+	all, err := t.read()
+	if err != nil {
+		return err
 	}
-	first, err := readStatus(t.status[0])
-	t.filters = first.filters()
-	return err
+	if t.filters, err = strconv.Atoi(all[0]["Seccomp_filters"]); err != nil {
+		t.filters = -1
+	}
+	return nil
 }
 
 func (t *threads) close() {
-	for _, f := range t.status {
+	for _, f := range t.files {
 		f.Close()
 	}
 }
 
-// seen tells what is not as it should be, of the first thread of which that is so.
-type seen struct{ user, caps, noNewPrivs, seccomp error }
-
-// look reads back what the kernel says of every thread.
-func (t *threads) look(who identity, boundingKept bool) (s seen) {
-	if t.blind != nil {
-		return seen{t.blind, t.blind, t.blind, t.blind}
-	}
-	for _, f := range t.status {
-		st, err := readStatus(f)
-		if err != nil {
-			continue // the thread has ended
-		}
-		s.user = cmp.Or(s.user, st.want("Uid", ids(who.uid)), st.want("Gid", ids(who.gid)))
-		s.noNewPrivs = cmp.Or(s.noNewPrivs, st.want("NoNewPrivs", "1"))
-		s.caps = cmp.Or(s.caps, st.wantNone("CapInh", "CapPrm", "CapEff", "CapAmb"))
-		if !boundingKept {
-			s.caps = cmp.Or(s.caps, st.wantNone("CapBnd"))
-		}
-		s.seccomp = cmp.Or(s.seccomp, st.wantFilter(t.filters))
-	}
-	return s
-}
-
-func ids(id int) string {
-	s := strconv.Itoa(id)
-	return strings.Join([]string{s, s, s, s}, " ")
-}
-
-// status is /proc/PID/task/TID/status (proc_pid_status(5)).
+// status is a /proc/PID/task/TID/status (proc_pid_status(5)): values by name, with single spaces.
 type status map[string]string
+
+// read returns the status of every thread that has not ended, of one at least.
+func (t *threads) read() (all []status, err error) {
+	if t.blind != nil {
+		return nil, t.blind
+	}
+	for _, f := range t.files {
+		st, err := readStatus(f)
+		switch {
+		case errors.Is(err, unix.ESRCH): // the thread has ended
+		case err != nil:
+			return nil, err
+		default:
+			all = append(all, st)
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("no thread can be looked at")
+	}
+	return all, nil
+}
 
 func readStatus(f *os.File) (status, error) {
 	buf := make([]byte, 16<<10)
-	n, err := f.ReadAt(buf, 0) // made anew for every read from the start
+	n, err := f.ReadAt(buf, 0) // the kernel writes it anew for each read from the start
 	if n == 0 {
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+		return nil, err
 	}
 	st := status{}
 	for line := range strings.Lines(string(buf[:n])) {
@@ -96,37 +88,41 @@ func readStatus(f *os.File) (status, error) {
 	return st, nil
 }
 
-func (st status) want(name, value string) error {
-	if st[name] != value {
-		return fmt.Errorf("thread %s has %s %s", st["Pid"], name, st[name])
+// want returns an error if a thread's status has another value under one of these names.
+func (t *threads) want(value string, names ...string) error {
+	all, err := t.read()
+	if err != nil {
+		return fmt.Errorf("cannot be read back: %w", err)
 	}
-	return nil
-}
-
-// wantNone wants sets of capabilities to be empty.
-func (st status) wantNone(sets ...string) error {
-	for _, name := range sets {
-		if err := st.want(name, "0000000000000000"); err != nil {
-			return err
+	for _, st := range all {
+		for _, name := range names {
+			if st[name] != value {
+				return fmt.Errorf("thread %s has %s %s", st["Pid"], name, st[name])
+			}
 		}
 	}
 	return nil
 }
 
-// filters is 0 where the kernel does not count them.
-func (st status) filters() int {
-	n, _ := strconv.Atoi(st["Seccomp_filters"])
-	return n
+// wantIDs wants all four ids of a kind to be id: real, effective, saved and of the file system.
+func (t *threads) wantIDs(id int, name string) error {
+	return t.want(strings.TrimSpace(strings.Repeat(strconv.Itoa(id)+" ", 4)), name)
 }
 
-// wantFilter wants one filter more than there were: a container's own makes
-// the mode 2 as well.
-func (st status) wantFilter(before int) error {
-	if err := st.want("Seccomp", "2"); err != nil {
+// wantNoCaps wants the sets of capabilities to be empty.
+func (t *threads) wantNoCaps(boundingKept bool) error {
+	sets := []string{"CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd"}
+	if boundingKept {
+		sets = sets[:4]
+	}
+	return t.want("0000000000000000", sets...)
+}
+
+// wantFilter wants one filter more than there were: one that a container has brought makes the mode 2 as well.
+func (t *threads) wantFilter() error {
+	const modeFilter = "2"
+	if err := t.want(modeFilter, "Seccomp"); err != nil || t.filters < 0 {
 		return err
 	}
-	if _, counted := st["Seccomp_filters"]; counted && st.filters() != before+1 {
-		return fmt.Errorf("thread %s has %d filters, not %d", st["Pid"], st.filters(), before+1)
-	}
-	return nil
+	return t.want(strconv.Itoa(t.filters+1), "Seccomp_filters")
 }

@@ -22,8 +22,8 @@ import (
 	"runtime"
 	"strings"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/harden"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -47,7 +47,7 @@ func run() error {
 	legacy := flag.Bool("legacy", false, "TLS 1.2")
 	naive := flag.Bool("naive", false, "write records of any size")
 	flag.Parse()
-	if _, err := harden.Process(); err != nil {
+	if _, err := sandbox.Protect(); err != nil {
 		return err
 	}
 	key, err := secret.Read(0, secret.Config{Policy: secret.Require})

@@ -1,4 +1,4 @@
-package harden
+package sandbox
 
 import (
 	"os"
@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// endQuietly exits when one of signals is sent by a process. A fault of our own
-// code is not sent: it stays a panic.
+// endQuietly ends the process when one of signals is sent by a process. A fault of our own code is not sent: it stays a
+// panic.
 func endQuietly(signals []os.Signal) {
 	if len(signals) == 0 {
 		return // Notify would take that for all

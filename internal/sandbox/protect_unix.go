@@ -1,6 +1,6 @@
 //go:build unix
 
-package harden
+package sandbox
 
 import (
 	"fmt"
@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noCore sets both limits of RLIMIT_CORE to 0, so that nobody can raise them
-// again without privilege. It stands beside PR_SET_DUMPABLE for the systems
-// that lack it, and for a core_pattern that pipes to a program.
+// noCore sets both limits of RLIMIT_CORE to 0, so that they cannot be raised again without privilege. It stands beside
+// PR_SET_DUMPABLE for the systems that lack it, and for a core_pattern that pipes to a program (core(5)).
 func noCore() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("setrlimit(RLIMIT_CORE, 0): %w", err)

@@ -1,4 +1,4 @@
-package harden
+package sandbox
 
 import (
 	"bufio"
@@ -19,11 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childVar names the job for which the test binary was started again: none of
+// jobVar names the job for which the test binary was started again: none of
 // what this package does can be undone in the process that runs the tests.
-const childVar = "HARDEN_TEST_CHILD"
-
-const nobody = 65534
+const jobVar = "SANDBOX_TEST_JOB"
 
 var jobs = map[string]func(){
 	"serve":  jobServe,
@@ -32,19 +30,11 @@ var jobs = map[string]func(){
 	"window": jobWindow,
 }
 
-func TestMain(m *testing.M) {
-	if job, ok := jobs[os.Getenv(childVar)]; ok {
-		job()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-// harden is Process, unless the environment asks for a control without it or
+// protectFirst is Protect, unless the environment asks for a control without it or
 // for a kernel that refuses a call.
-func harden() {
+func protectFirst() {
 	if os.Getenv("DENY") != "" {
-		must(denyFromEnv())
+		mustProtect(denyFromEnv())
 	}
 	if os.Getenv("BARE") != "" {
 		return
@@ -53,24 +43,31 @@ func harden() {
 		fmt.Println("waits")
 		os.Stdin.Read(make([]byte, 1))
 	}
-	r, err := Process()
-	must(err)
-	if len(r.Missing) > 0 {
-		must(fmt.Errorf("missing: %v", r.Missing))
+	r, err := Protect()
+	mustProtect(err)
+	for _, p := range r {
+		if p.Name == "start-window" {
+			window = p.Missing
+		} else if p.Missing != nil {
+			mustProtect(fmt.Errorf("missing: %v", r.Missing()))
+		}
 	}
-	window = r.Window
+	report = r.String()
 }
 
-// window is what harden has found.
-var window error
+// window and report are what Protect has found.
+var (
+	window error
+	report string
+)
 
 // jobServe tells what it is and stays, as something to look at and to attack.
 func jobServe() {
-	harden()
+	protectFirst()
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	must(err)
+	mustProtect(err)
 	var core unix.Rlimit
-	must(unix.Getrlimit(unix.RLIMIT_CORE, &core))
+	mustProtect(unix.Getrlimit(unix.RLIMIT_CORE, &core))
 	fmt.Printf("dumpable %d, core %d/%d, target %x\n", dumpable, core.Cur, core.Max, uintptr(unsafe.Pointer(&target)))
 	io.Copy(io.Discard, os.Stdin) // the parent's end lets it go
 }
@@ -78,25 +75,25 @@ func jobServe() {
 // target is what the attacker is after.
 var target = [8]byte{'t', 'a', 'r', 'g', 'e', 't', '!', '!'}
 
-// jobWindow tells whether others could have attached before harden.
+// jobWindow tells whether others could have attached before protectFirst.
 func jobWindow() {
-	harden()
-	fmt.Printf("window: %v\n", window)
+	protectFirst()
+	fmt.Printf("window: %v\n%s\n", window, report)
 }
 
 // jobAbort dies of SIGABRT with the default action, core dumps allowed.
 func jobAbort() {
-	must(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}))
-	harden()
+	mustProtect(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}))
+	protectFirst()
 	var byDefault struct {
 		handler, flags, restorer uintptr
 		mask                     uint64
 	}
 	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGABRT), uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
 	if errno != 0 {
-		must(errno)
+		mustProtect(errno)
 	}
-	must(unix.Kill(os.Getpid(), unix.SIGABRT))
+	mustProtect(unix.Kill(os.Getpid(), unix.SIGABRT))
 	select {}
 }
 
@@ -105,7 +102,7 @@ func jobAttack() {
 	var pid int
 	var addr int64
 	if _, err := fmt.Sscanf(os.Getenv("TARGET"), "%d %x", &pid, &addr); err != nil {
-		must(err)
+		mustProtect(err)
 	}
 	var into [len(target)]byte
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
@@ -127,7 +124,8 @@ func jobAttack() {
 	fmt.Printf("ptrace: %v\n", err)
 }
 
-func must(err error) {
+// mustProtect ends the child with a line for the parent.
+func mustProtect(err error) {
 	if err != nil {
 		fmt.Println("child:", err)
 		os.Exit(3)
@@ -161,30 +159,30 @@ func denyFromEnv() error {
 	return nil
 }
 
-// child is a copy of the test binary that does one job.
-type child struct {
+// jobProcess is a copy of the test binary that does one job.
+type jobProcess struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stderr strings.Builder
 	stdout *bufio.Reader
 }
 
-func startChild(t *testing.T, job string, uid int, env ...string) *child {
+func startJob(t *testing.T, job string, uid int, env ...string) *jobProcess {
 	t.Helper()
-	return startChildIn(t, "/", job, uid, env...)
+	return startJobIn(t, "/", job, uid, env...)
 }
 
-// startChildIn runs a job with nothing but env as its environment; GOTRACEBACK
+// startJobIn runs a job with nothing but env as its environment; GOTRACEBACK
 // above all is not inherited.
-func startChildIn(t *testing.T, dir, job string, uid int, env ...string) *child {
+func startJobIn(t *testing.T, dir, job string, uid int, env ...string) *jobProcess {
 	t.Helper()
 	return startFile(t, "/proc/self/exe", dir, job, uid, env...)
 }
 
-func startFile(t *testing.T, file, dir, job string, uid int, env ...string) *child {
+func startFile(t *testing.T, file, dir, job string, uid int, env ...string) *jobProcess {
 	t.Helper()
-	c := &child{cmd: exec.Command(file)}
-	c.cmd.Env = append(env, childVar+"="+job, "GORACE=atexit_sleep_ms=0")
+	c := &jobProcess{cmd: exec.Command(file)}
+	c.cmd.Env = append(env, jobVar+"="+job, "GORACE=atexit_sleep_ms=0")
 	c.cmd.Dir = dir
 	c.cmd.Stderr = &c.stderr
 	if uid != os.Geteuid() {
@@ -210,7 +208,7 @@ func startFile(t *testing.T, file, dir, job string, uid int, env ...string) *chi
 }
 
 // line is the child's next line of output.
-func (c *child) line(t *testing.T) string {
+func (c *jobProcess) line(t *testing.T) string {
 	t.Helper()
 	s, err := c.stdout.ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -220,7 +218,7 @@ func (c *child) line(t *testing.T) string {
 }
 
 // wait waits for the child's end and returns the rest of its output.
-func (c *child) wait(t *testing.T) string {
+func (c *jobProcess) wait(t *testing.T) string {
 	t.Helper()
 	out, err := io.ReadAll(c.stdout)
 	if err != nil {
@@ -230,18 +228,8 @@ func (c *child) wait(t *testing.T) string {
 	return string(out)
 }
 
-// cannot ends a test that needs what this machine lacks: quietly on a
-// developer's machine, loudly where nobody would notice.
-func cannot(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this must be tested in CI, but cannot be:", why)
-	}
-	t.Skip(why)
-}
-
-func TestProcess(t *testing.T) {
-	c := startChild(t, "serve", os.Geteuid())
+func TestProtect(t *testing.T) {
+	c := startJob(t, "serve", os.Geteuid())
 	if got := c.line(t); !strings.HasPrefix(got, "dumpable 0, core 0/0, ") {
 		t.Errorf("the child says %q", got)
 	}
@@ -257,9 +245,9 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// Without Process nothing of this holds, so that the test above proves something.
-func TestBareProcess(t *testing.T) {
-	c := startChild(t, "serve", os.Geteuid(), "BARE=1")
+// Without Protect nothing of this holds, so that the test above proves something.
+func TestUnprotected(t *testing.T) {
+	c := startJob(t, "serve", os.Geteuid(), "BARE=1")
 	if got := c.line(t); !strings.HasPrefix(got, "dumpable 1, ") {
 		t.Errorf("the child says %q", got)
 	}
@@ -303,12 +291,12 @@ func TestSameUserIsRefused(t *testing.T) {
 // attack lets one process of user nobody attack another.
 func attack(t *testing.T, env ...string) []string {
 	t.Helper()
-	victim := startChild(t, "serve", nobody, env...)
-	_, addr, ok := strings.Cut(victim.line(t), "target ")
+	targetChild := startJob(t, "serve", nobody, env...)
+	_, addr, ok := strings.Cut(targetChild.line(t), "target ")
 	if !ok {
-		t.Fatal("the victim did not start")
+		t.Fatal("the targetChild did not start")
 	}
-	attacker := startChild(t, "attack", nobody, fmt.Sprintf("TARGET=%d %s", victim.cmd.Process.Pid, strings.TrimSpace(addr)))
+	attacker := startJob(t, "attack", nobody, fmt.Sprintf("TARGET=%d %s", targetChild.cmd.Process.Pid, strings.TrimSpace(addr)))
 	lines := strings.Split(strings.TrimSpace(attacker.wait(t)), "\n")
 	if len(lines) != 5 {
 		t.Fatalf("the attacker says %q and %q", lines, &attacker.stderr)
@@ -316,7 +304,7 @@ func attack(t *testing.T, env ...string) []string {
 	return lines
 }
 
-// TestStartWindow: what others could do before Process was called is told by
+// TestStartWindow: what others could do before Protect was called is told by
 // who starts the program, and whether its user can read the file.
 func TestStartWindow(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -333,9 +321,17 @@ func TestStartWindow(t *testing.T) {
 		{"root", 0, 0o755, false},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			got := startCopy(t, c.mode, "window", c.uid).line(t)
+			child := startCopy(t, c.mode, "window", c.uid)
+			got := child.line(t)
 			if open := strings.Contains(got, "window: the program's file could be read"); open != c.open || !open && got != "window: <nil>\n" {
 				t.Errorf("%q, want open: %t", got, c.open)
+			}
+			want := "dumpable=no core=no start-window=closed\n"
+			if c.open {
+				want = "dumpable=no core=no start-window=open(" + errWindow.Error() + ")\n"
+			}
+			if got := child.line(t); got != want {
+				t.Errorf("it reports %q, want %q", got, want)
 			}
 		})
 	}
@@ -343,9 +339,9 @@ func TestStartWindow(t *testing.T) {
 
 // startCopy starts a child from a copy of the test binary with another mode, in
 // a directory that every user can search.
-func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *child {
+func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *jobProcess {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "harden")
+	dir, err := os.MkdirTemp("", "sandbox-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +360,7 @@ func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *child {
 // TestTracerIsRefused: a process that is traced, if only by one of its threads,
 // does not go on.
 func TestTracerIsRefused(t *testing.T) {
-	c := startChild(t, "serve", os.Geteuid(), "WAIT=1")
+	c := startJob(t, "serve", os.Geteuid(), "WAIT=1")
 	if got := c.line(t); got != "waits\n" {
 		t.Fatalf("the child says %q", got)
 	}
@@ -429,7 +425,7 @@ func dumped(t *testing.T, env ...string) (core bool, signal syscall.Signal) {
 		cannot(t, "the limit on core files cannot be raised")
 	}
 	dir := t.TempDir()
-	c := startChildIn(t, dir, "abort", os.Geteuid(), env...)
+	c := startJobIn(t, dir, "abort", os.Geteuid(), env...)
 	c.wait(t)
 	status := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	files, err := os.ReadDir(dir)
@@ -441,7 +437,7 @@ func dumped(t *testing.T, env ...string) (core bool, signal syscall.Signal) {
 
 // A protection that the kernel refuses, or only feigns, ends the start.
 func TestRefusalIsAnError(t *testing.T) {
-	for _, c := range []struct {
+	for _, r := range []struct {
 		what, want       string
 		call, arg, errno int
 	}{
@@ -451,11 +447,11 @@ func TestRefusalIsAnError(t *testing.T) {
 		{"setrlimit refused", "RLIMIT_CORE", unix.SYS_PRLIMIT64, 0, int(unix.EPERM)},
 		{"sigaction feigned", "ignoring SIGURG had no effect", unix.SYS_RT_SIGACTION, int(unix.SIGURG), 0},
 	} {
-		t.Run(c.what, func(t *testing.T) {
-			child := startChild(t, "serve", os.Geteuid(), fmt.Sprintf("DENY=%d %d %d", c.call, c.arg, c.errno))
-			got := child.line(t)
-			if !strings.HasPrefix(got, "child: cannot protect the process: ") || !strings.Contains(got, c.want) {
-				t.Errorf("%q, want an error with %q", got, c.want)
+		t.Run(r.what, func(t *testing.T) {
+			c := startJob(t, "serve", os.Geteuid(), fmt.Sprintf("DENY=%d %d %d", r.call, r.arg, r.errno))
+			got := c.line(t)
+			if !strings.HasPrefix(got, "child: cannot protect the process: ") || !strings.Contains(got, r.want) {
+				t.Errorf("%q, want an error with %q", got, r.want)
 			}
 		})
 	}
@@ -464,15 +460,15 @@ func TestRefusalIsAnError(t *testing.T) {
 // With SIGURG ignored, the garbage collector must still stop a goroutine that
 // calls functions.
 func TestCollectorStillWorks(t *testing.T) {
-	if os.Getenv("HARDEN_TEST_GC") == "" {
+	if os.Getenv("SANDBOX_TEST_GC") == "" {
 		cmd := exec.Command("/proc/self/exe", "-test.run=^TestCollectorStillWorks$", "-test.timeout=60s")
-		cmd.Env = append(os.Environ(), "HARDEN_TEST_GC=1")
+		cmd.Env = append(os.Environ(), "SANDBOX_TEST_GC=1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
 		return
 	}
-	if _, err := Process(); err != nil {
+	if _, err := Protect(); err != nil {
 		t.Fatal(err)
 	}
 	stop := make(chan struct{})

@@ -1,0 +1,136 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// dumpSignals are those for which Go prints stacks and registers.
+var dumpSignals = []os.Signal{
+	unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
+}
+
+// protect looks at how the process was started before it changes that, and at whether it is traced once no other
+// process can attach any more.
+func protect() (Report, error) {
+	window, err := startWindow()
+	state := "closed"
+	if window != nil {
+		state = "open"
+	}
+	r := Report{{"dumpable", "no", nil}, {"core", "no", nil}, {"start-window", state, window}}
+	return r, errors.Join(err, noDump(), notTraced(), noCore(), noPreemptionSignal())
+}
+
+// noDump makes /proc/PID/{mem,maps,environ,fd}, ptrace and process_vm_readv refuse every process without CAP_SYS_PTRACE,
+// those of the same user included (prctl(2), PR_SET_DUMPABLE), and reads that back. It must be called again after every
+// change of credentials, for which the kernel sets the attribute to fs.suid_dumpable.
+func noDump() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl(PR_SET_DUMPABLE, 0): %w", err)
+	}
+	got, err := dumpable()
+	if err != nil {
+		return err
+	}
+	if got != 0 {
+		return fmt.Errorf("PR_SET_DUMPABLE had no effect: it is still %d", got)
+	}
+	return nil
+}
+
+// suidDumpUser is the kernel's SUID_DUMP_USER: processes of the same user may attach. The other values of
+// PR_GET_DUMPABLE, 0 and 2, refuse them alike.
+const suidDumpUser = 1
+
+func dumpable() (int, error) {
+	got, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil {
+		return 0, fmt.Errorf("prctl(PR_GET_DUMPABLE): %w", err)
+	}
+	return got, nil
+}
+
+var errWindow = errors.New("the program's file could be read when it was started, so that until then a process of the same " +
+	"user could attach; make the file root's, with mode 0711, and where setpriv is used, start it from a shell")
+
+// startWindow returns why a process of the same user could have attached to this one between execve and now; nil if none
+// could. It must be called before noDump. A descriptor that was opened then stays good for the life of the process.
+//
+// The kernel makes a process dumpable at execve if its user may read the file (or setpriv(1) leaves it capabilities
+// until then, which read everything). By /proc/PID/mem it can then be written to by any process of its user. Yama is no
+// exception: what it refuses is attaching, not perf_event_open(2), whose events bring the registers and are good for
+// the life of the process, too.
+//
+// root keeps its capabilities at execve: the kernel lets attach only who has them as well, and so could attach at any
+// time. A container's root may have lost all of them, and is a user like any other then.
+func startWindow() (window, err error) {
+	got, err := dumpable()
+	if err != nil || got != suidDumpUser {
+		return nil, err
+	}
+	sets, err := capabilities()
+	if err != nil || os.Geteuid() == 0 && sets[0].Permitted|sets[1].Permitted != 0 {
+		return nil, err
+	}
+	return errWindow, nil
+}
+
+// notTraced returns an error if a thread of this process is traced, or if that cannot be read. A tracer can feign
+// anything: this finds tracers that do not hide, and none outside of this PID namespace.
+func notTraced() error {
+	t := openThreads()
+	defer t.close()
+	all, err := t.read()
+	if err != nil {
+		return fmt.Errorf("whether the process is traced cannot be read: %w; mount /proc", err)
+	}
+	for _, st := range all {
+		switch tracer := st["TracerPid"]; tracer {
+		case "0":
+		case "":
+			return fmt.Errorf("whether the process is traced cannot be read: thread %s has no TracerPid", st["Pid"])
+		default:
+			return fmt.Errorf("process or thread %s traces this one, and can read and change it; start it without a debugger", tracer)
+		}
+	}
+	return nil
+}
+
+// noPreemptionSignal turns Go's asynchronous preemption off for this process. It works by SIGURG, and its handler saves
+// the vector registers, which may hold a piece of a key in the middle of a copy, on a signal stack in the heap. The
+// caller must not loop without function calls after this.
+func noPreemptionSignal() error {
+	signal.Ignore(unix.SIGURG)
+	handler, err := signalHandler(unix.SIGURG)
+	if err != nil {
+		return fmt.Errorf("rt_sigaction(SIGURG): %w", err)
+	}
+	const sigIgn = 1
+	if handler != sigIgn {
+		return errors.New("ignoring SIGURG had no effect")
+	}
+	return nil
+}
+
+// signalHandler returns the kernel's handler of a signal (rt_sigaction(2)); the structure is the same on amd64 and
+// arm64.
+func signalHandler(sig unix.Signal) (uintptr, error) {
+	var act struct {
+		handler  uintptr
+		flags    uint64
+		restorer uintptr
+		mask     uint64
+	}
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0,
+		uintptr(unsafe.Pointer(&act)), unsafe.Sizeof(act.mask), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return act.handler, nil
+}
