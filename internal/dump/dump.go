@@ -65,7 +65,8 @@ type Config struct {
 	// Owner is the user, by number, to whom new directories are given: the one that the process will become; -1 is us. It
 	// is ignored on systems other than Unix.
 	Owner int
-	// Report receives the error of a dump that was lost, at most every ten seconds; nil drops it. It must not block.
+	// Report receives the error of a dump that was lost, if none was reported in the last ten seconds, and the last of the
+	// others when the Dir is closed; nil drops it. It must not block.
 	Report func(error)
 }
 
@@ -197,36 +198,28 @@ type losses struct {
 	report func(error)
 	number atomic.Int64
 
-	mu     sync.Mutex
-	next   error // the first that has not been reported
-	paused bool
+	mu       sync.Mutex
+	last     error // the last that has not been reported
+	reported time.Time
 }
 
 func (l *losses) add(err error) {
 	l.number.Add(1)
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.next = cmp.Or(l.next, err)
-	if !l.paused {
-		l.tell()
+	l.last = err
+	pause := time.Since(l.reported) < reportPause
+	l.mu.Unlock()
+	if !pause {
+		l.flush()
 	}
 }
 
-// tell reports what there is to report, and then pauses. It needs l.mu.
-func (l *losses) tell() {
-	if l.paused = l.next != nil; !l.paused {
-		return
-	}
-	if l.report != nil {
-		l.report(fmt.Errorf("%w; %d lost so far", l.next, l.number.Load()))
-	}
-	l.next = nil
-	time.AfterFunc(reportPause, l.flush)
-}
-
-// flush reports what there is to report.
+// flush reports the last loss, unless that was done.
 func (l *losses) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.tell()
+	if l.last != nil && l.report != nil {
+		l.report(fmt.Errorf("%w; %d lost so far", l.last, l.number.Load()))
+	}
+	l.last, l.reported = nil, time.Now()
 }

@@ -585,11 +585,13 @@ func TestReportsAreRare(t *testing.T) {
 		time.Sleep(reportPause / 2)
 		synctest.Wait()
 		lose(2000)
+		lose(2001)
 		d.losses.flush() // as Close does
+		d.losses.flush() // there is nothing more
 		want := []string{
 			"00 cannot dump 000001-1-request.json: no room; 1 lost so far",
-			"10 cannot dump 000002-1-request.json: no room; 1001 lost so far",
 			"10 cannot dump 002000-1-request.json: no room; 1002 lost so far",
+			"10 cannot dump 002001-1-request.json: no room; 1003 lost so far",
 		}
 		for _, w := range want {
 			if got := <-told; got != w {

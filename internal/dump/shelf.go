@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -38,16 +37,13 @@ func parseID(name string) (i id, ok bool) {
 	return i, err == nil && i.sequence > 0 && i.String() == name
 }
 
-// leftover is the name of an unfinished dump; .raw is an earlier version's.
-var leftover = regexp.MustCompile(`^\.(.*)\.(?:part|raw)$`)
-
+// isLeftover reports whether a name is that of an unfinished dump; .raw is an earlier version's.
 func isLeftover(name string) bool {
-	parts := leftover.FindStringSubmatch(name)
-	if parts == nil {
-		return false
-	}
-	_, ours := parseID(parts[1])
-	return ours
+	rest, hidden := strings.CutPrefix(name, ".")
+	whole, part := strings.CutSuffix(rest, ".part")
+	whole, raw := strings.CutSuffix(whole, ".raw")
+	_, ours := parseID(whole)
+	return hidden && part != raw && ours
 }
 
 var errFull = errors.New("it needs more room than the directory's limit leaves")
