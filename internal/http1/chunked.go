@@ -33,22 +33,13 @@ type Decoder struct {
 	left  int64 // size being read, then data bytes still to come
 }
 
-// Done tells that the body's end has been decoded.
+// Done reports whether the body's end has been decoded.
 func (d *Decoder) Done() bool { return d.state == ended }
 
 // Decode moves the data in p to p's beginning and returns their number n, and
 // how many bytes of p belong to the body: fewer than len(p) only when it has
 // ended. Its errors are of type *Error; after one the body is unusable.
-func (d *Decoder) Decode(p []byte) (n, used int, err error) { return d.walk(p, true) }
-
-// Scan is Decode for a reader that wants the body's end and no data: it leaves
-// p as it is.
-func (d *Decoder) Scan(p []byte) (used int, err error) {
-	_, used, err = d.walk(p, false)
-	return used, err
-}
-
-func (d *Decoder) walk(p []byte, move bool) (n, used int, err error) {
+func (d *Decoder) Decode(p []byte) (n, used int, err error) {
 	for used < len(p) && d.state != ended {
 		if d.state != data {
 			if err := d.step(p[used]); err != nil {
@@ -58,7 +49,7 @@ func (d *Decoder) walk(p []byte, move bool) (n, used int, err error) {
 			continue
 		}
 		m := int(min(d.left, int64(len(p)-used)))
-		if move && n != used {
+		if n != used {
 			copy(p[n:], p[used:used+m])
 		}
 		n, used, d.left = n+m, used+m, d.left-int64(m)

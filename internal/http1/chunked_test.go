@@ -95,12 +95,8 @@ func TestDecoderPolicy(t *testing.T) {
 // What follows the body belongs to the next message.
 func TestDecoderStopsAtTheEnd(t *testing.T) {
 	const body, next = "3\r\nabc\r\n0\r\nA: b\r\n\r\n", "POST / HTTP/1.1\r\n"
-	var d, s Decoder
+	var d Decoder
 	p := []byte(body + next)
-	used, err := s.Scan(p)
-	if err != nil || used != len(body) || !s.Done() || string(p) != body+next {
-		t.Errorf("Scan: %d, %v, done %t, left %q", used, err, s.Done(), p)
-	}
 	n, used, err := d.Decode(p)
 	if err != nil || used != len(body) || string(p[:n]) != "abc" || string(p[used:]) != next {
 		t.Errorf("Decode: %q, %d, %v, left %q", p[:n], used, err, p[used:])
@@ -117,7 +113,7 @@ func TestDecoderLimitsByteByByte(t *testing.T) {
 		var err error
 		at := 0
 		for ; at < len(in) && err == nil; at++ {
-			_, err = d.Scan([]byte{in[at]})
+			_, _, err = d.Decode([]byte{in[at]})
 		}
 		if err == nil || at > maxTrailerBytes+maxChunkLine {
 			t.Errorf("%.10q...: %v after %d bytes", in, err, at)

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -9,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -223,45 +223,31 @@ func (d *dialer) connect(tcp net.Conn) error {
 	if _, err := tcp.Write(b.Bytes()); err != nil {
 		return err
 	}
-	return readConnectAnswer(tcp)
+	return readConnectResponse(tcp)
 }
 
-// readConnectAnswer reads byte by byte, so as to take nothing that belongs to
-// the tunnel.
-func readConnectAnswer(c net.Conn) error {
-	in := bufio.NewReaderSize(oneByte{c}, 16)
-	var head []byte
-	for seen := 0; ; {
-		b, err := in.ReadByte()
-		if err != nil {
-			return fmt.Errorf("no answer to CONNECT: %w", err)
-		}
-		head = append(head, b)
-		end, err := http1.HeadEnd(head, seen)
-		if err != nil || len(head) > maxConnectHead {
-			return errors.Join(errors.New("the answer to CONNECT is malformed"), err)
-		}
-		if end > 0 {
-			break
-		}
-		if b == '\n' {
-			seen = len(head)
-		}
+func readConnectResponse(c net.Conn) error {
+	in := reader{src: oneByte{c}}
+	defer in.shrink()
+	head, err := http1.ReadHead(&in, maxConnectHead)
+	var response http1.Response
+	if err == nil {
+		err = response.Parse(head)
 	}
-	var answer http1.Response
-	if err := answer.Parse(head); err != nil {
-		return fmt.Errorf("the answer to CONNECT is malformed: %w", err)
+	switch {
+	case err != nil:
+		return fmt.Errorf("no valid response to CONNECT: %w", err)
+	case response.Status/100 != 2:
+		return fmt.Errorf("CONNECT was answered with status %d", response.Status)
+	default:
+		return nil
 	}
-	if answer.Status/100 != 2 {
-		return fmt.Errorf("CONNECT was answered with status %d", answer.Status)
-	}
-	return nil
 }
 
-// oneByte keeps a buffered reader from reading ahead.
-type oneByte struct{ net.Conn }
+// oneByte keeps a reader from taking anything that belongs to the tunnel.
+type oneByte struct{ io.Reader }
 
-func (o oneByte) Read(p []byte) (int, error) { return o.Conn.Read(p[:1]) }
+func (o oneByte) Read(p []byte) (int, error) { return o.Reader.Read(p[:1]) }
 
 // port is the only TCP port that is connected to: the target's, or the proxy's.
 func (d *dialer) port() uint16 {

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"errors"
 	"io"
 	"sync"
 
@@ -16,8 +15,6 @@ const (
 )
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
-
-var errHeadTooLarge = errors.New("the head is too large")
 
 // reader holds what was read and not yet used: plaintext in buf[r:w], and behind
 // it, in buf[x:y], what the record layer has not yet opened. Records are opened
@@ -35,10 +32,16 @@ type reader struct {
 
 func (b *reader) empty() bool { return b.r == b.w && b.x == b.y }
 
-// fill adds to the plaintext, reading as often as it takes. It returns an error
+// Buffered and Consume are http1.Input's, for the plaintext.
+func (b *reader) Buffered() []byte { return b.buf[b.r:b.w] }
+
+// Consume drops n bytes of plaintext.
+func (b *reader) Consume(n int) { b.r += n }
+
+// Fill adds to the plaintext, reading as often as it takes. It returns an error
 // only if nothing came with it: io.EOF, if the peer has ended its side in good
 // order.
-func (b *reader) fill() error {
+func (b *reader) Fill() error {
 	for had := b.w - b.r; ; {
 		size, err := b.open()
 		if b.w-b.r > had || err != nil {

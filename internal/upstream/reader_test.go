@@ -98,7 +98,7 @@ func FuzzReader(f *testing.F) {
 			}
 			got = append(got, b.buf[b.r:b.r+use]...)
 			b.r += use
-			err = b.fill()
+			err = b.Fill()
 		}
 		got = append(got, b.buf[b.r:b.w]...)
 		if want := map[bool]error{true: io.ErrUnexpectedEOF, false: io.EOF}[cut]; err != want || !bytes.Equal(got, text) {
@@ -124,7 +124,7 @@ func TestReaderIsSmallWhenIdle(t *testing.T) {
 	}()
 	var pooled []byte
 	for _, want := range [][]byte{large, large, small, small} {
-		if err := b.fill(); err != nil || !bytes.Equal(b.buf[b.r:b.w], want) {
+		if err := b.Fill(); err != nil || !bytes.Equal(b.buf[b.r:b.w], want) {
 			t.Fatalf("%d bytes, %v; want %d", b.w-b.r, err, len(want))
 		}
 		if b.pooled != nil {
@@ -132,7 +132,7 @@ func TestReaderIsSmallWhenIdle(t *testing.T) {
 		}
 		b.r = b.w
 	}
-	b.fill() // the end
+	b.Fill() // the end
 	if len(b.buf) != smallSize || b.pooled != nil || pooled == nil {
 		t.Errorf("a buffer of %d bytes while idle", len(b.buf))
 	}
@@ -146,7 +146,7 @@ func TestReaderIsSmallWhenIdle(t *testing.T) {
 // other memory.
 func TestFixedReader(t *testing.T) {
 	b := &reader{src: &pieces{rest: frame(make([]byte, 2000))}, layer: frames{}, buf: make([]byte, 1500), fixed: true}
-	if err := b.fill(); !errors.Is(err, ErrOversized) || len(b.buf) != 1500 || b.pooled != nil {
+	if err := b.Fill(); !errors.Is(err, ErrOversized) || len(b.buf) != 1500 || b.pooled != nil {
 		t.Errorf("%v, a buffer of %d bytes", err, len(b.buf))
 	}
 }

@@ -20,9 +20,7 @@ type Response struct {
 	c       *conn
 	client  *Client
 	request *Request
-	decoder http1.Decoder
-	left    int64
-	end     bool          // the body was read whole
+	body    http1.Body
 	reuse   bool          // the connection may serve again
 	unwatch func() bool   // of the context; false once it has closed the connection
 	copier  chan error    // gets the body copier's result; nil if there is none
@@ -34,30 +32,21 @@ type Response struct {
 // may come together with io.EOF; any other error, of type *Error, means that
 // the body is incomplete.
 func (r *Response) Next() ([]byte, error) {
-	for {
-		piece, err := r.Buffered()
-		if len(piece) > 0 || err != nil {
-			return piece, err
-		}
-		if err := r.in().fill(); err != nil {
-			return nil, r.broken(err)
-		}
-	}
+	piece, err := r.body.Next(r.in())
+	return piece, r.blame(err, inBody)
 }
 
 // Buffered is Next for what is there already: it does not block, and returns
 // nothing and no error where Next would.
 func (r *Response) Buffered() ([]byte, error) {
 	in := r.in()
-	if r.end {
-		return nil, io.EOF
-	}
-	if in.r == in.w {
-		if _, err := in.open(); in.r == in.w {
-			return nil, r.broken(err)
+	if in.r == in.w && !r.body.Done() {
+		if _, err := in.open(); err != nil && in.r == in.w {
+			return nil, r.blame(r.body.End(err), inBody)
 		}
 	}
-	return r.take(in)
+	piece, err := r.body.Buffered(in)
+	return piece, r.blame(err, inBody)
 }
 
 // Sent tells that all of the request's body has been written, so that its
@@ -75,53 +64,23 @@ func (r *Response) Sent() bool {
 	}
 }
 
-// take returns what the buffer holds of the body.
-func (r *Response) take(in *reader) ([]byte, error) {
-	p := in.buf[in.r:in.w]
-	switch r.Head.Length {
-	case http1.UntilClose:
-		in.r = in.w
-		return p, nil
-	case http1.Chunked:
-		n, used, err := r.decoder.Decode(p)
-		if err != nil {
-			return nil, fail(Malformed, "the answer's body: %w", err)
-		}
-		in.r += used
-		r.end = r.decoder.Done()
-		return p[:n], r.eof()
-	default:
-		n := int(min(r.left, int64(len(p))))
-		in.r += n
-		r.left -= int64(n)
-		r.end = r.left == 0
-		return p[:n], r.eof()
-	}
-}
+// inHead and inBody are where a response can break off.
+const (
+	inHead = "the connection ended before the response"
+	inBody = "the connection ended in the middle of the response"
+)
 
-func (r *Response) eof() error {
-	if r.end {
-		return io.EOF
+// blame turns an error of reading into one of this package's, by what caused it:
+// the response itself, the caller, the client that did not deliver its body, or
+// the upstream. io.EOF remains the end of a whole body.
+func (r *Response) blame(err error, where string) error {
+	var malformed *http1.Error
+	switch {
+	case err == nil, err == io.EOF && r.body.Done():
+		return err
+	case errors.As(err, &malformed):
+		return fail(Malformed, "the response is malformed: %w", err)
 	}
-	return nil
-}
-
-// broken turns a read error into this body's: the end of the connection is the
-// end of a body that has no other.
-func (r *Response) broken(err error) error {
-	if err == nil {
-		return nil
-	}
-	if r.Head.Length == http1.UntilClose && err == io.EOF {
-		r.end = true
-		return io.EOF
-	}
-	return r.blame(err, "the connection ended in the middle of the response")
-}
-
-// blame finds out who is behind a failed read: the caller, the client that did
-// not deliver its body, or the upstream.
-func (r *Response) blame(err error, otherwise string) error {
 	select {
 	case <-r.failed:
 		return &Error{Kind: BodyFailed, Cause: errBody}
@@ -133,14 +92,14 @@ func (r *Response) blame(err error, otherwise string) error {
 	if err == io.EOF { // io.EOF, wrapped or not, must only ever mean a whole body
 		err = io.ErrUnexpectedEOF
 	}
-	return fail(Closed, "%s: %w", otherwise, err)
+	return fail(Closed, "%s: %w", where, err)
 }
 
 // Close ends the exchange. It waits for the copier of the request's body, and
 // keeps the connection for another request if both messages are complete.
 func (r *Response) Close() {
 	watched := r.unwatch()
-	keep := watched && r.end && r.reuse
+	keep := watched && r.body.Done() && r.reuse
 	if r.copier != nil && !r.stopCopier() {
 		keep = false
 	}
@@ -185,8 +144,7 @@ func (r *Response) readHead() error {
 		case status == 101 && !r.request.Upgrade:
 			return fail(Malformed, "the upstream switched protocols without being asked")
 		case status == 101 || status >= 200:
-			r.left = max(r.Head.Length, 0)
-			r.end = r.Head.Length == 0
+			r.body.Begin(r.Head.Length)
 			r.reuse = !r.Head.Close && !r.request.Upgrade
 			return nil
 		}
@@ -194,28 +152,11 @@ func (r *Response) readHead() error {
 }
 
 func (r *Response) readOneHead() error {
-	in := r.in()
-	for seen := 0; ; {
-		p := in.buf[in.r:in.w]
-		end, err := http1.HeadEnd(p, seen)
-		if err == nil && end == 0 && len(p) >= maxHead {
-			err = errHeadTooLarge
-		}
-		if err != nil {
-			return fail(Malformed, "the answer's head: %w", err)
-		}
-		if end > 0 {
-			in.r += end
-			if err := r.Head.Parse(p[:end]); err != nil {
-				return fail(Malformed, "the answer's head: %w", err)
-			}
-			return nil
-		}
-		seen = len(p)
-		if err := in.fill(); err != nil {
-			return r.blame(err, "the connection ended before the response")
-		}
+	head, err := http1.ReadHead(r.in(), maxHead)
+	if err == nil {
+		err = r.Head.Parse(head)
 	}
+	return r.blame(err, inHead)
 }
 
 // copyBody sends the rest of the body while the answer is being read for.

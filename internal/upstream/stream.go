@@ -28,12 +28,12 @@ func (r *Response) Switch() (*Stream, error) {
 func (s *Stream) Read(p []byte) (int, error) {
 	in := s.r.in()
 	if in.r == in.w {
-		if err := in.fill(); err != nil {
+		if err := in.Fill(); err != nil {
 			return 0, err
 		}
 	}
-	n := copy(p, in.buf[in.r:in.w])
-	in.r += n
+	n := copy(p, in.Buffered())
+	in.Consume(n)
 	return n, nil
 }
 

@@ -1,0 +1,118 @@
+package http1
+
+import "io"
+
+// Input is a buffer of received bytes, filled by its owner.
+type Input interface {
+	// Buffered returns what has been received and not consumed. It is valid until
+	// the next Fill.
+	Buffered() []byte
+	// Consume drops the first n bytes of Buffered.
+	Consume(n int)
+	// Fill receives one more byte at least, and may block. io.EOF means that the
+	// peer has ended its side in good order.
+	Fill() error
+}
+
+// ReadHead reads a head of at most about limit bytes, its blank line included,
+// and consumes it. The head is valid until the next Fill. An error is an *Error if
+// the head is refused, and Fill's otherwise.
+func ReadHead(in Input, limit int) ([]byte, error) {
+	for seen := 0; ; {
+		p := in.Buffered()
+		end, err := HeadEnd(p, seen)
+		switch {
+		case err != nil:
+			return nil, err
+		case end > 0:
+			in.Consume(end)
+			return p[:end], nil
+		case len(p) >= limit:
+			return nil, tooLarge("it is larger than %d KiB", limit>>10)
+		}
+		seen = len(p)
+		if err := in.Fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Body reads one body by its length, by its chunks, or until the connection
+// ends. Trailers are checked and dropped.
+type Body struct {
+	left   int64 // bytes to come, or Chunked, or UntilClose
+	chunks Decoder
+	done   bool
+}
+
+// Begin prepares for a body of length bytes, or Chunked, or UntilClose.
+func (b *Body) Begin(length int64) { *b = Body{left: length, done: length == 0} }
+
+// Done reports whether the body has been read whole.
+func (b *Body) Done() bool { return b.done }
+
+// Next returns the next piece of the body, which lies in in's buffer and may be
+// changed until the next Fill. It blocks as Fill does. The last piece may come
+// with io.EOF. Any other error means that the body is incomplete: an *Error if it
+// is malformed, io.ErrUnexpectedEOF if the connection ended too early, and else
+// Fill's.
+func (b *Body) Next(in Input) ([]byte, error) {
+	for {
+		piece, err := b.Buffered(in)
+		if len(piece) > 0 || err != nil {
+			return piece, err
+		}
+		if err := in.Fill(); err != nil {
+			return nil, b.End(err)
+		}
+	}
+}
+
+// Buffered is Next for what has been received already: it does not block, and
+// returns nothing and no error where Next would block.
+func (b *Body) Buffered(in Input) ([]byte, error) {
+	if b.done {
+		return nil, io.EOF
+	}
+	piece, used, err := b.take(in.Buffered())
+	in.Consume(used)
+	if err == nil && b.done {
+		err = io.EOF
+	}
+	return piece, err
+}
+
+// take moves the data at the beginning of p to p's beginning, and returns it and
+// how many bytes of p belong to the body.
+func (b *Body) take(p []byte) (data []byte, used int, err error) {
+	switch b.left {
+	case UntilClose:
+		return p, len(p), nil
+	case Chunked:
+		n, used, err := b.chunks.Decode(p)
+		if err != nil {
+			return nil, used, err
+		}
+		b.done = b.chunks.Done()
+		return p[:n], used, nil
+	default:
+		n := int(min(b.left, int64(len(p))))
+		b.left -= int64(n)
+		b.done = b.left == 0
+		return p[:n], n, nil
+	}
+}
+
+// End returns what an error of the Input, such as Fill's, means for the body:
+// io.EOF is the end of one that has no other, and else io.ErrUnexpectedEOF.
+func (b *Body) End(err error) error {
+	switch {
+	case err != io.EOF:
+		return err
+	case b.left == UntilClose:
+		b.done = true
+		return io.EOF
+	default:
+		return io.ErrUnexpectedEOF
+	}
+}
