@@ -29,19 +29,6 @@ func listen() listener { return make(listener, 100) }
 
 func (r listener) report(err error) { r <- err }
 
-// want waits for the next report and looks for a piece of text in it.
-func (r listener) want(t *testing.T, text string) {
-	t.Helper()
-	select {
-	case err := <-r:
-		if !strings.Contains(err.Error(), text) {
-			t.Fatalf("reported: %v, want %q", err, text)
-		}
-	case <-time.After(patience):
-		t.Fatalf("not reported: %s", text)
-	}
-}
-
 // silent fails if anything else was reported.
 func (r listener) silent(t *testing.T) {
 	t.Helper()
