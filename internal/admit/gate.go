@@ -149,10 +149,11 @@ func (g *Gate) Open() bool {
 
 // Visitor is one connection. A nil Visitor may do everything.
 type Visitor struct {
-	gate  *Gate
-	who   Caller
-	place place
-	since time.Time // it has had the place
+	gate    *Gate
+	who     Caller
+	unnamed bool // it may send no request at all
+	place   place
+	since   time.Time // it has had the place
 }
 
 // Connect finds out who is at the other end of nc, once, and does not block.
@@ -168,16 +169,16 @@ func (g *Gate) Connect(nc net.Conn) (*Visitor, *Denial) {
 			return v, v.refuse(deny(UserNotAllowed, 0, "The kernel does not say whose connection this is (it may be half closed). It matters here: connect again, and keep the connection open until the answer is there."))
 		}
 	}
-	unnamed := !g.cfg.Users.Empty() && !g.cfg.Users.admits(v.who)
+	v.unnamed = !g.cfg.Users.Empty() && !g.cfg.Users.admits(v.who)
 	limit := g.cfg.Limits.MaxConnectionsPerUser
-	if unnamed {
+	if v.unnamed {
 		limit = min(cmp.Or(limit, maxUnnamed), maxUnnamed)
 	}
 	v.place = g.counts.connect(v.charged(), limit)
 	switch {
 	case v.place == amongAdmitted:
 		return v, nil
-	case unnamed:
+	case v.unnamed:
 		return v, v.refuse(v.unwelcome("--allow-user"))
 	}
 	return v, v.refuse(deny(TooManyConnections, 1, "Uid %d has too many connections open. Close some; the limit is --max-connections-per-user.", v.who.UID))
@@ -191,9 +192,9 @@ func (v *Visitor) refuse(d *Denial) *Denial {
 	return d
 }
 
-// charged is the user whose connection it is among the counted ones.
+// charged returns the user whose connection it is among the counted ones.
 func (v *Visitor) charged() uint32 {
-	if !v.who.Known {
+	if v.unnamed || !v.who.Known {
 		return noUser
 	}
 	return v.who.UID

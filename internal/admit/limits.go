@@ -32,11 +32,13 @@ const (
 	refusedFor = time.Second
 )
 
-// maxUnnamed is how many connections a user may have open who may send no
+// maxUnnamed is how many connections may be open of users who may send no
 // request at all.
 const maxUnnamed = 64
 
-// noUser stands for callers that the kernel does not identify: (uid_t) -1.
+// noUser, (uid_t) -1, stands for callers that the kernel does not identify, and
+// for all users who may send no request: a process can be tens of thousands of
+// users (/etc/subuid), and must not be able to take all connections by that.
 const noUser = math.MaxUint32
 
 // place is what a connection takes up among those of its user.

@@ -316,6 +316,40 @@ func TestUnnamedUsersHoldFewConnections(t *testing.T) {
 	}
 }
 
+// TestManyUnnamedUsers: a process can be many users, as those that /etc/subuid
+// gives it; together they get no more connections than one.
+func TestManyUnnamedUsers(t *testing.T) {
+	needRoot(t)
+	s, addresses := gated(t, admit.Limits{}, strconv.Itoa(somebody))
+	for _, address := range addresses {
+		var conns []net.Conn
+		for uid := range 8 {
+			for range 20 {
+				conns = append(conns, connectAs(t, 100_000+uid, address))
+			}
+		}
+		deadline := time.Now().Add(10 * time.Second)
+		for s.engine.Connections() != 64 {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: eight unnamed users have %d connections open, want 64", address, s.engine.Connections())
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if got := asUser(t, somebody, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
+			t.Errorf("%s: a named user: %s", address, got)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+		for s.engine.Connections() != 0 {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d connections are open, want none", address, s.engine.Connections())
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
 // TestMappedAddress: a client's IPv6 socket with a mapped IPv4 address is known
 // as well.
 func TestMappedAddress(t *testing.T) {
