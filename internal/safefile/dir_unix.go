@@ -16,8 +16,9 @@ import (
 
 // Dir is an open directory. Names are looked up in it and never lead out of it.
 type Dir struct {
-	fd   int
-	path string // as it was reached, for messages
+	fd     int
+	path   string   // as it was reached, for messages
+	owners []uint32 // see Walk
 }
 
 // FD returns the directory's descriptor, which Close closes. It can be used to look names up, and may be good for
@@ -82,14 +83,14 @@ func (d *Dir) openAgain(name string, f *os.File) (read *os.File, info fs.FileInf
 }
 
 // checked returns f unless it could not be opened, or p does not trust it: then it is closed.
-func (d *Dir) checked(f *os.File, err error, p Policy, owners []uint32) (*os.File, error) {
+func (d *Dir) checked(f *os.File, err error, p Policy) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
 	var dir, file unix.Stat_t
 	err = errors.Join(unix.Fstat(d.fd, &dir), control(f, func(fd int) error { return unix.Fstat(fd, &file) }))
 	if err == nil {
-		err = p.check(f.Name(), &dir, &file, owners)
+		err = p.check(f.Name(), &dir, &file, d.owners)
 	}
 	if err != nil {
 		f.Close()
@@ -157,7 +158,7 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 	}
 	defer d.Close()
 	file, err = d.open(name, os.O_WRONLY|os.O_CREATE|unix.O_NOCTTY, 0o666)
-	if file, err = d.checked(file, err, InPlace, nil); err != nil {
+	if file, err = d.checked(file, err, InPlace); err != nil {
 		return nil, nil, err
 	}
 	info, err := file.Stat()
@@ -188,7 +189,7 @@ func (a *Appender) open() (*os.File, error) {
 	if err == nil && a.owner >= 0 {
 		err = f.Chown(a.owner, -1)
 	}
-	return a.dir.checked(f, err, Log, a.owners)
+	return a.dir.checked(f, err, Log)
 }
 
 // checked opens the file and refuses one that is not trusted.
@@ -200,7 +201,7 @@ func (a *Appender) checked(flags int, p Policy) (*os.File, error) {
 	case errors.Is(err, unix.ELOOP):
 		err = refuse(unix.ELOOP, "%s is a symbolic link; name the file itself", path)
 	}
-	return a.dir.checked(f, err, p, a.owners)
+	return a.dir.checked(f, err, p)
 }
 
 // Reopen opens the file by its name again, which must be a regular file, or makes it. It is one call of openat(2) for
@@ -213,12 +214,12 @@ func (a *Appender) Reopen() (*os.File, error) {
 // returns ErrLocked if another has the lock. Closing the file, or the end of the process, gives the lock back; a file
 // that is to go must be removed before. A lock on a file that its last holder has removed is none, for others lock the
 // next file: that is ErrLocked, too.
-func (d *Dir) Lock(name string, owners ...uint32) (*os.File, error) {
+func (d *Dir) Lock(name string) (*os.File, error) {
 	f, err := d.open(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR) {
 		err = notRegular(filepath.Join(d.path, name))
 	}
-	if f, err = d.checked(f, err, Private, owners); err != nil {
+	if f, err = d.checked(f, err, Private); err != nil {
 		return nil, err
 	}
 	return d.lock(name, f)
@@ -251,7 +252,7 @@ func (s *Store) Read() ([]byte, error) {
 	if errors.Is(err, unix.ELOOP) {
 		err = notRegular(filepath.Join(s.dir.path, s.name))
 	}
-	if f, err = s.dir.checked(f, err, Private, s.owners); err != nil {
+	if f, err = s.dir.checked(f, err, Private); err != nil {
 		return nil, err
 	}
 	defer f.Close()

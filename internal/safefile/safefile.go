@@ -68,6 +68,8 @@ type Walk struct {
 	Owner int
 	// Follow follows links in the place of the last name, too.
 	Follow bool
+	// Owners are users whose files are trusted in the directory, besides root's and our own.
+	Owners []uint32
 }
 
 // Create makes the file name, which must not be there, with mode 0600, and opens it for writing.
@@ -100,22 +102,22 @@ func (e *nameError) Unwrap() error { return e.err }
 
 // Appender is a file that is appended to, and opened again by its name when something has renamed it.
 type Appender struct {
-	dir    *Dir
-	name   string
-	owner  int
-	owners []uint32
+	dir   *Dir
+	name  string
+	owner int
 }
 
 // OpenAppend opens the file at path at its end, under the policy Log. A new one is made with mode 0600 and given to
 // owner, a uid, unless that is -1; owner is trusted. A FIFO is opened without waiting for a reader. torn reports whether
 // the file ends within a line; one that cannot be read counts as whole.
 func OpenAppend(path string, owner int) (a *Appender, f *os.File, torn bool, err error) {
-	a = &Appender{owner: owner}
-	if a.dir, a.name, err = Parent(path, Walk{}); err != nil {
-		return nil, nil, false, err
-	}
+	var owners []uint32
 	if owner >= 0 {
-		a.owners = []uint32{uint32(owner)}
+		owners = []uint32{uint32(owner)}
+	}
+	a = &Appender{owner: owner}
+	if a.dir, a.name, err = Parent(path, Walk{Owners: owners}); err != nil {
+		return nil, nil, false, err
 	}
 	if f, err = a.open(); err != nil {
 		a.dir.Close()
@@ -142,24 +144,23 @@ func (a *Appender) Close() error { return a.dir.Close() }
 // Store is a file that is replaced as a whole, under the policy Private. While it is open no other process can open it
 // as a Store. It needs to make, write and remove files in its directory, and nothing else.
 type Store struct {
-	dir    *Dir
-	lock   *os.File
-	sync   *os.File // the directory again, to be synced
-	name   string
-	temp   string
-	owners []uint32
+	dir  *Dir
+	lock *os.File
+	sync *os.File // the directory again, to be synced
+	name string
+	temp string
 }
 
 // OpenStore locks the file at path by a file beside it, .NAME.lock, which stays there. owners are trusted. It returns
 // [ErrLocked] if another process has it. The file itself may be missing.
 func OpenStore(path string, owners ...uint32) (*Store, error) {
-	dir, name, err := Parent(path, Walk{})
+	dir, name, err := Parent(path, Walk{Owners: owners})
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, name: name, temp: "." + name + ".tmp", owners: owners}
+	s := &Store{dir: dir, name: name, temp: "." + name + ".tmp"}
 	if s.sync, err = dir.open(".", os.O_RDONLY, 0); err == nil {
-		s.lock, err = dir.Lock("."+name+".lock", owners...)
+		s.lock, err = dir.Lock("." + name + ".lock")
 	}
 	if err != nil {
 		s.Close()

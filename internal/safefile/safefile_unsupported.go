@@ -78,7 +78,7 @@ func (a *Appender) Reopen() (*os.File, error) {
 }
 
 // Lock relies on the operator to start one process for each file.
-func (d *Dir) Lock(name string, _ ...uint32) (*os.File, error) {
+func (d *Dir) Lock(name string) (*os.File, error) {
 	return d.open(name, os.O_RDWR|os.O_CREATE, 0o600)
 }
 

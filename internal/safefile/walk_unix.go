@@ -118,7 +118,7 @@ func (w *walk) enter(name string, mayMake bool) error {
 	case w.dir != nil:
 		w.dir.Close()
 	}
-	w.dir = &Dir{fd, at}
+	w.dir = &Dir{fd, at, w.Owners}
 	if err := w.check(); err != nil || !made || w.Owner < 0 {
 		return err
 	}

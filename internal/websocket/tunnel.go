@@ -64,11 +64,10 @@ const (
 	closeReceived   = iota // from the peer that is read from
 	closeSent              // by us, to the peer that is written to
 	writeFailed            // the peer that is written to is leaving
-	halfClosed             // the peer that is read from has ended its side after its close frame
 	ended                  // the tunnel ends
 	endedAfterClose        // the same, and in good order if it was stopped
 
-	maxEvents = 2 * 4 // of both directions: each of the first three once, and one of the others
+	maxEvents = 2 * 4 // of both directions: each of the first three once, and one of the last two
 )
 
 // direction is one of the two.
@@ -173,8 +172,6 @@ func (t *tunnel) handle(e event) End {
 		if t.sent++; t.sent == 2 {
 			t.hurry(replyTimeout)
 		}
-	case halfClosed:
-		t.hurry(replyTimeout)
 	case writeFailed: // the other direction will notice, if it has time
 		t.hurry(leaveTimeout)
 	case endedAfterClose:
@@ -205,7 +202,7 @@ func (d *direction) copy() {
 			}
 		}
 		if err != nil {
-			d.events <- d.readEnd()
+			d.readEnd()
 			return
 		}
 	}
@@ -213,17 +210,17 @@ func (d *direction) copy() {
 
 // readEnd passes on that from has ended its side. Without a close frame before it, that is no half-close: the peer has
 // left.
-func (d *direction) readEnd() event {
+func (d *direction) readEnd() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
 	case d.closed:
 		d.to.CloseWrite() // best effort: to may have ended as well
-		return event{kind: halfClosed}
 	case d.done:
-		return event{endedAfterClose, d.left}
+		d.events <- event{endedAfterClose, d.left}
+	default:
+		d.events <- event{ended, d.left}
 	}
-	return event{ended, d.left}
 }
 
 // pass writes p, or as much of it as the peer is still to get. It fails where p is no frame.
