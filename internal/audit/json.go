@@ -8,8 +8,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 )
 
-// MaxLine is more than any line is long, in bytes, whatever is in its texts and
-// numbers.
+// MaxLine is more than any line is long, in bytes, whatever is in its texts and numbers.
 const MaxLine = 3 << 10
 
 // What is kept of each text, in bytes, before it is escaped.
@@ -22,13 +21,11 @@ const (
 
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
-// AppendJSON appends e as one JSON object and a line feed; it does not allocate
-// where dst has room for [MaxLine] bytes. The keys are always in the same order;
-// what is not known is left out. docs/operations.md lists the keys.
+// AppendJSON appends e as one JSON object and a line feed; it does not allocate where dst has room for [MaxLine] bytes.
+// The keys are always in the same order; what is not known is left out. docs/operations.md lists the keys.
 //
-// Texts are cut at a rune's boundary. What no terminal should show, such as
-// control characters and marks of writing direction, is escaped, and what is
-// not UTF-8 becomes U+FFFD.
+// Texts are cut at a rune's boundary. What no terminal should show, such as control characters and marks of writing
+// direction, is escaped, and what is not UTF-8 becomes U+FFFD.
 func (e *Entry) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"time":"`...)
 	dst = e.Time.UTC().AppendFormat(dst, timeFormat)
@@ -88,8 +85,8 @@ func appendInt(dst []byte, key string, n int64) []byte {
 	return strconv.AppendInt(append(dst, key...), n, 10)
 }
 
-// appendMillis appends milliseconds with three decimals, rounded down; 0 for
-// what is negative, as a clock that was set back makes it.
+// appendMillis appends milliseconds with three decimals, rounded down; 0 for what is negative, as a clock that was set
+// back makes it.
 func appendMillis(dst []byte, d time.Duration) []byte {
 	us := max(d, 0).Microseconds()
 	dst = strconv.AppendInt(dst, us/1000, 10)

@@ -1,8 +1,6 @@
-// Package budget adds up how many tokens every user has spent, and keeps the
-// sums in a small file.
+// Package budget adds up how many tokens every user has spent, and keeps the sums in a small file.
 //
-// The callers never wait for the disk: they change numbers in memory, and one
-// goroutine writes the file after them.
+// The callers never wait for the disk: they change numbers in memory, and one goroutine writes the file after them.
 package budget
 
 import (
@@ -12,9 +10,8 @@ import (
 	"time"
 )
 
-// pause is the least time between two writes, and so what a change waits for at
-// most before it is written: a crash loses no more than the last second, with
-// half of that left for a slow disk.
+// pause is the least time between two writes, and so what a change waits for at most before it is written: a crash
+// loses no more than the last second, with half of that left for a slow disk.
 const pause = time.Second / 2
 
 // Config says what a budget is and where it is kept.
@@ -22,22 +19,18 @@ type Config struct {
 	// Limit is how many tokens each user may spend. Required, at least 1.
 	Limit int64
 
-	// File keeps the sums from one start to the next; empty means that they
-	// are forgotten at the end. It is made if it is missing, as is a lock file
-	// beside it (.NAME.lock). The folder must be writable and should be the
-	// proxy's own: whoever can write there can remove the file, and with it
-	// what was spent.
+	// File keeps the sums from one start to the next; empty means that they are forgotten at the end. It is made if it
+	// is missing, as is a lock file beside it (.NAME.lock). The directory must be writable and should be the proxy's
+	// own: a user who can write there can remove the file, and with it what was spent.
 	//
 	// To give users a new budget, stop the proxy and delete their lines.
 	File string
 
-	// Also are users, besides our own and root, whom File may belong to: the
-	// one whom the process becomes after Open.
+	// Also are users, besides our own and root, whom File may belong to: the one whom the process becomes after Open.
 	Also []uint32
 
-	// Report is told why the file could not be written, once for every kind of
-	// failure until it works again. It is called from another goroutine. nil
-	// means that nobody is told before Close.
+	// Report takes the error when the file cannot be written, once for every kind of failure until it works again. It
+	// is called from another goroutine. nil means that only Close returns it.
 	Report func(error)
 }
 
@@ -61,8 +54,8 @@ type Book struct {
 	reported map[string]bool // owned by the writer
 }
 
-// Open reads the sums from c.File. What is there but is not to be trusted or
-// understood is an error; it is never taken for an empty book.
+// Open reads the sums from c.File. What is there but is not to be trusted or understood is an error; it is never taken
+// for an empty book.
 func Open(c Config) (*Book, error) { return open(c, pause) }
 
 func open(c Config, pause time.Duration) (*Book, error) {
@@ -91,8 +84,7 @@ func open(c Config, pause time.Duration) (*Book, error) {
 	return b, nil
 }
 
-// load opens the store and writes back what it has read: what cannot be
-// written is better known at the start.
+// load opens the store and writes back what it has read: what cannot be written is better known at the start.
 func (b *Book) load(file string, also []uint32) error {
 	s, err := openStore(file, also)
 	if err != nil {
@@ -109,9 +101,8 @@ func (b *Book) load(file string, also []uint32) error {
 	return nil
 }
 
-// CheckWritable writes the file as it is, and returns why it cannot be written. A
-// process that has changed its user must call it before it serves: later there
-// is nothing to do but to report it.
+// CheckWritable writes the file as it is, and returns why it cannot be written. A process that has changed its user
+// must call it before it serves: later there is nothing to do but to report it.
 func (b *Book) CheckWritable() error {
 	if b.store == nil {
 		return nil
@@ -122,17 +113,15 @@ func (b *Book) CheckWritable() error {
 	return b.store.save(text)
 }
 
-// maxDeposit is the largest deposit, in tokens: about what the largest context
-// window of a model on offer holds, which is what one response can cost unless
-// tools make the model read it several times.
+// maxDeposit is the largest deposit, in tokens: about what the largest context window of a model on offer holds, which
+// is what one response can cost unless tools make the model read it several times.
 const maxDeposit = 1_000_000
 
-// deposit is what is reserved for a request out of a budget of limit tokens. At
-// least four requests of a user can run at a time, whatever the limit.
+// deposit is what is reserved for a request out of a budget of limit tokens. At least four requests of a user can run
+// at a time, whatever the limit.
 func deposit(limit int64) int64 { return min(max(limit/4, 1), maxDeposit) }
 
-// Deposit is what each request has reserved while it runs, and is charged if
-// nothing says what it cost, in tokens.
+// Deposit is what each request has reserved while it runs, and is charged if nothing says what it cost, in tokens.
 func (b *Book) Deposit() int64 { return deposit(b.limit) }
 
 // State is what Reserve decides.
@@ -148,9 +137,8 @@ const (
 	OK
 )
 
-// Reserve reserves a deposit for a request, which must be settled once, unless
-// what the user has spent and reserved has reached the limit. The request may
-// cost more than its deposit: its price is not known before.
+// Reserve reserves a deposit for a request, which must be settled once, unless what the user has spent and reserved has
+// reached the limit. The request may cost more than its deposit: its price is not known before.
 func (b *Book) Reserve(uid uint32) (spent int64, state State) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -175,8 +163,8 @@ func (b *Book) Settle(uid uint32, tokens int64) {
 	b.add(uid, max(tokens, 0))
 }
 
-// Add adds to what a user has spent. A sum stops at the largest number; a
-// negative number adds nothing. What is added after Close is not written.
+// Add adds to what a user has spent. A sum stops at the largest number; a negative number adds nothing. What is added
+// after Close is not written.
 func (b *Book) Add(uid uint32, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -207,8 +195,8 @@ func plus(a, b int64) int64 {
 	return a + b
 }
 
-// write is the goroutine that writes the file after every change, but not more
-// often than once in a pause. After a failure it tries again, change or not.
+// write is the goroutine that writes the file after every change, but not more often than once in a pause. After a
+// failure it tries again, change or not.
 func (b *Book) write() {
 	defer close(b.stopped)
 	for {
@@ -217,7 +205,7 @@ func (b *Book) write() {
 		case <-b.stop:
 			return
 		}
-		b.tell(b.save())
+		b.reportOnce(b.save())
 		select {
 		case <-time.After(b.pause):
 		case <-b.stop:
@@ -257,13 +245,13 @@ func (b *Book) markDirty() {
 	b.dirty = true
 	select {
 	case b.changed <- struct{}{}:
-	default: // the writer has been told
+	default: // the writer has a token already
 	}
 }
 
-// tell reports a failure unless it has been reported. Its text is its kind: it
-// names a step, the file and the system's error, and nothing that varies.
-func (b *Book) tell(err error) {
+// reportOnce reports a failure unless it has been reported. Its text is its kind: it names a step, the file and the
+// system's error, and nothing that varies.
+func (b *Book) reportOnce(err error) {
 	if err == nil {
 		clear(b.reported)
 		return
@@ -275,8 +263,8 @@ func (b *Book) tell(err error) {
 	b.report(err)
 }
 
-// Close writes what is left and lets go of the file. It waits for a write that
-// is under way. Further calls return the same.
+// Close writes what is left and lets go of the file. It waits for a write that is under way. Further calls return the
+// same.
 func (b *Book) Close() error {
 	b.close.Do(func() {
 		close(b.stop)

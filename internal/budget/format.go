@@ -9,9 +9,8 @@ import (
 	"strings"
 )
 
-// The file has a line for its version, one "UID TOKENS" for every user in rising
-// order, and one to show that nothing is missing behind it. A book has exactly
-// one form.
+// The file has a line for its version, one "UID TOKENS" for every user in rising order, and one to show that nothing is
+// missing behind it. A book has exactly one form.
 const (
 	header = "responses-api-proxy token budget, version 1"
 	footer = "end"
@@ -29,8 +28,7 @@ func format(spent map[uint32]int64) []byte {
 	return append(append(b, footer...), '\n')
 }
 
-// parse reads a file as format writes it, and nothing else. Its errors name the
-// line.
+// parse reads a file as format writes it, and nothing else. Its errors name the line.
 func parse(file []byte) (map[uint32]int64, error) {
 	line, rest, _ := bytes.Cut(file, []byte("\n"))
 	if string(line) != header {

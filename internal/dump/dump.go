@@ -16,7 +16,7 @@
 // follow, ends with the member "truncated": true. A response that the upstream or the client broke off is written with
 // what came.
 //
-// Bodies are not redacted: whoever can read the directory reads prompts and responses. An upstream that repeats the key in
+// Bodies are not redacted: a user who can read the directory reads prompts and responses. An upstream that repeats the key in
 // a body would put it on the disk.
 //
 // Files appear whole, by a rename, but are not synced: a crash of the system may lose those of the last seconds.
@@ -51,22 +51,22 @@ const (
 	pieceCost        = 512              // that each piece counts for besides its own
 )
 
-// Config says where dumps go. In the sandbox the process must be allowed to make, read, write, rename and remove files in
-// Dir.
+// Config says where dumps go. In the sandbox the process must be allowed to make, read, write, rename and remove files
+// in Dir.
 type Config struct {
-	// Dir is the directory. Required. It is made, with its parents, mode 0700. One that is there must belong to Owner, or
-	// to us if there is none, and be closed to everybody else; no other process may use it at the same time.
+	// Dir is the directory. Required. It is made, with its parents, mode 0700. One that is there must belong to Owner,
+	// or to us if there is none, and be closed to everybody else; no other process may use it at the same time.
 	Dir string
 	// MaxBytes is how much the files in Dir may take, in bytes, each counted in whole blocks of 4 KiB; 0 is
-	// DefaultMaxBytes. Dumps are removed to make room: the oldest of earlier runs, then the oldest of the user who has the
-	// most. Unfinished files of one user take half of it at most. Files whose names are not those of dumps are neither
-	// counted nor touched.
+	// DefaultMaxBytes. Dumps are removed to make room: the oldest of earlier runs, then the oldest of the user who has
+	// the most. Unfinished files of one user take half of it at most. Files whose names are not those of dumps are
+	// neither counted nor touched.
 	MaxBytes int64
-	// Owner is the user, by number, to whom new directories are given: the one that the process will become; -1 is us. It
-	// is ignored on systems other than Unix.
+	// Owner is the user, by number, to whom new directories are given: the one that the process will become; -1 is us.
+	// It is ignored on systems other than Unix.
 	Owner int
-	// Report receives the error of a dump that was lost, if none was reported in the last ten seconds, and the last of the
-	// others when the Dir is closed; nil drops it. It must not block.
+	// Report receives the error of a dump that was lost, if none was reported in the last ten seconds, and the last of
+	// the others when the Dir is closed; nil drops it. It must not block.
 	Report func(error)
 }
 
@@ -74,7 +74,7 @@ type Config struct {
 type Dir struct {
 	files     *safefile.Dir
 	lock      *os.File
-	shelf     shelf // the writer's
+	quota     quota // the writer's
 	losses    losses
 	sequence  atomic.Int64
 	closing   sync.Once
@@ -90,8 +90,8 @@ type Dir struct {
 	spare      [][]byte // buffers that the writer has given back
 }
 
-// Open makes the directory, or checks the one that is there, removes the unfinished dumps of earlier runs, and removes the
-// oldest dumps until the rest are within the limit. Errors are for the operator.
+// Open makes the directory, or checks the one that is there, removes the unfinished dumps of earlier runs, and removes
+// the oldest dumps until the rest are within the limit. Errors are for the operator.
 func Open(cfg Config) (*Dir, error) {
 	d, err := prepare(cfg)
 	if err == nil {
@@ -116,9 +116,9 @@ func prepare(cfg Config) (*Dir, error) {
 		files: dir, lock: lock, losses: losses{report: cfg.Report}, closeTime: defaultCloseTime, idle: make(chan struct{}),
 		pieces: make(chan piece, maxQueued/pieceCost+maxUnfinished), unfinished: map[*message]struct{}{},
 		open: newShare(maxUnfinished), queue: newShare(maxQueued),
-		shelf: shelf{files: dir, unfinished: newShare(cmp.Or(cfg.MaxBytes, DefaultMaxBytes)), sizes: map[int64]int64{}},
+		quota: quota{files: dir, unfinished: newShare(cmp.Or(cfg.MaxBytes, DefaultMaxBytes)), sizes: map[int64]int64{}},
 	}
-	if err := d.shelf.load(); err != nil {
+	if err := d.quota.load(); err != nil {
 		d.closeFiles()
 		return nil, fmt.Errorf("cannot tidy up the dump directory %s: %w", cfg.Dir, err)
 	}
@@ -149,8 +149,8 @@ func (d *Dir) Lost() int64 {
 	return d.losses.number.Load()
 }
 
-// Close finishes the dumps that were begun, with what came of them so far. It waits for the disk for up to five seconds;
-// what is unfinished then is removed by the next Open.
+// Close finishes the dumps that were begun, with what came of them so far. It waits for the disk for up to five
+// seconds; what is unfinished then is removed by the next Open.
 func (d *Dir) Close() {
 	if d != nil {
 		d.closing.Do(d.finishAll)
@@ -181,8 +181,8 @@ func (d *Dir) closeFiles() {
 	d.files.Close()
 }
 
-// lose counts a file off and has it reported, once. It never blocks.
-func (d *Dir) lose(m *message, err error) {
+// recordLoss counts a file off and has it reported, once. It never blocks.
+func (d *Dir) recordLoss(m *message, err error) {
 	if m.lost.Swap(true) {
 		return
 	}

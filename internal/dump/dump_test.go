@@ -404,7 +404,7 @@ func TestOldestFirst(t *testing.T) {
 	}
 	d := mustOpen(t, Config{Dir: dir, MaxBytes: 8 * 4096})
 	wantNames(t, dir, "000001-7-request.json", "000001-8-response.json", "000001-9-request.json", "000002-7-request.json", "other")
-	// The shelf is full. A small dump takes two blocks until it is complete.
+	// The quota is full. A small dump takes two blocks until it is complete.
 	e := post(d)
 	e.RequestEnd(true)
 	e.End()
@@ -437,8 +437,8 @@ func TestLimitHolds(t *testing.T) {
 		}
 		sum += blocks(info.Size())
 	}
-	if err != nil || sum > 64<<10 || sum < 32<<10 || sum != d.shelf.used {
-		t.Errorf("%d bytes are there, %d counted, %v", sum, d.shelf.used, err)
+	if err != nil || sum > 64<<10 || sum < 32<<10 || sum != d.quota.used {
+		t.Errorf("%d bytes are there, %d counted, %v", sum, d.quota.used, err)
 	}
 	read(t, dir, "000050-*-response.json") // the newest is there
 }
@@ -457,8 +457,8 @@ func TestTooLarge(t *testing.T) {
 			wantReport(t, told, "000001-", "limit")
 			d.Close()
 			wantNames(t, dir)
-			if d.Lost() != 1 || d.shelf.used != 0 {
-				t.Errorf("%d are lost, %d bytes are counted", d.Lost(), d.shelf.used)
+			if d.Lost() != 1 || d.quota.used != 0 {
+				t.Errorf("%d are lost, %d bytes are counted", d.Lost(), d.quota.used)
 			}
 		})
 	}
@@ -540,7 +540,7 @@ func TestStalledDisk(t *testing.T) {
 // wantEmptyQueue checks that all is given back.
 func wantEmptyQueue(t *testing.T, d *Dir) {
 	t.Helper()
-	for name, s := range map[string]*share{"queue": &d.queue, "files": &d.open, "disk": &d.shelf.unfinished} {
+	for name, s := range map[string]*share{"queue": &d.queue, "files": &d.open, "disk": &d.quota.unfinished} {
 		if s.used != 0 || len(s.users) != 0 {
 			t.Errorf("the %s: %d are taken at the end, by %v", name, s.used, s.users)
 		}
@@ -569,8 +569,8 @@ func TestReportsAreRare(t *testing.T) {
 		d := &Dir{losses: losses{report: func(err error) { told <- time.Now().Format("05 ") + err.Error() }}}
 		lose := func(sequence int64) {
 			m := &message{id: id{1, sequence, false}}
-			d.lose(m, &os.PathError{Op: "open", Path: "secret-folder", Err: errors.New("no room")})
-			d.lose(m, errSlow) // the same again
+			d.recordLoss(m, &os.PathError{Op: "open", Path: "secret-folder", Err: errors.New("no room")})
+			d.recordLoss(m, errSlow) // the same again
 		}
 		lose(1)
 		synctest.Wait()

@@ -75,7 +75,7 @@ type message struct {
 	isText bool     // the body is a string, whose beginning is written
 	failed bool
 	size   int64 // of the file
-	taken  int64 // of the shelf
+	taken  int64 // of the quota
 }
 
 // piece is what the writer gets: the head of a message first, then its body piece by piece, and a piece without data at
@@ -96,7 +96,7 @@ func (m *message) begin(head []byte) bool {
 	m.begun = true
 	ok := d.open.take(m.user, 1)
 	if ok && !d.put(m, head) {
-		d.open.give(m.user, 1)
+		d.open.release(m.user, 1)
 		ok = false
 	}
 	if m.ended = !ok; ok {
@@ -104,7 +104,7 @@ func (m *message) begin(head []byte) bool {
 	}
 	d.mu.Unlock()
 	if !ok {
-		d.lose(m, errBusy)
+		d.recordLoss(m, errBusy)
 	}
 	return ok
 }
@@ -124,7 +124,7 @@ func (m *message) add(p []byte) {
 		runtime.Gosched() // or a body from a fast local client leaves the writer no processor
 	}
 	if lost {
-		d.lose(m, errSlow)
+		d.recordLoss(m, errSlow)
 	}
 }
 
@@ -177,8 +177,8 @@ func (s *share) take(user uint32, n int64) bool {
 	return true
 }
 
-// give gives n back.
-func (s *share) give(user uint32, n int64) {
+// release gives n back.
+func (s *share) release(user uint32, n int64) {
 	s.used -= n
 	if s.users[user] -= n; s.users[user] <= 0 {
 		delete(s.users, user)

@@ -30,10 +30,10 @@ func (d *Dir) release(m *message, p []byte) {
 	defer d.mu.Unlock()
 	if last {
 		n -= pieceCost
-		d.open.give(m.user, 1)
+		d.open.release(m.user, 1)
 		delete(d.unfinished, m)
 	}
-	d.queue.give(m.user, n)
+	d.queue.release(m.user, n)
 	m.queued -= n
 	if cap(p) > 0 && cap(p) <= maxSpare && len(d.spare) < maxSpares {
 		d.spare = append(d.spare, p[:0])
@@ -68,7 +68,8 @@ func (m *message) toText(last bool) error {
 	return m.writeText(p, last)
 }
 
-// writeText writes a piece of a string: in steps, to bound what it is quoted into. The beginning of a character is held.
+// writeText writes a piece of a string: in steps, to bound what it is quoted into. The beginning of a character is
+// held.
 func (m *message) writeText(p []byte, last bool) error {
 	if len(m.body) > 0 {
 		p = append(m.body, p...)
@@ -110,7 +111,7 @@ func (m *message) write(p []byte) (err error) {
 		}
 	}
 	if need := blocks(m.size+int64(len(p))) - m.taken; need > 0 {
-		if err := m.dir.shelf.take(m.user, need); err != nil {
+		if err := m.dir.quota.take(m.user, need); err != nil {
 			return err
 		}
 		m.taken += need
@@ -142,8 +143,8 @@ func (m *message) finish() error {
 		err = m.dir.files.Rename(m.id.part(), m.id.String())
 	}
 	if err == nil {
-		m.dir.shelf.give(m.user, m.taken)
-		m.dir.shelf.add(stored{m.id, int64(m.user), m.taken})
+		m.dir.quota.release(m.user, m.taken)
+		m.dir.quota.add(stored{m.id, int64(m.user), m.taken})
 	}
 	m.body = nil
 	return err
@@ -156,6 +157,6 @@ func (m *message) fail(err error) {
 		m.file.Close() // again, perhaps
 		m.dir.files.Remove(m.id.part())
 	}
-	m.dir.shelf.give(m.user, m.taken)
-	m.dir.lose(m, err)
+	m.dir.quota.release(m.user, m.taken)
+	m.dir.recordLoss(m, err)
 }

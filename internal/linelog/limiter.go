@@ -9,15 +9,15 @@ const (
 	// perSecond is how many lines a user can cause in a second in the long run, and burst how many at once.
 	perSecond = 10
 	burst     = 100
-	// maxUsers is how many users are told apart. The rest share a limit: whoever can be many users, as the root of a user
-	// namespace can, must not be able to write more lines by that.
+	// maxUsers is how many users are distinguished. The rest share a limit: one that can be many users, as the root of
+	// a user namespace can, must not be able to write more lines by that.
 	maxUsers = 64
 )
 
 // Users that have no uid of their own.
 const (
 	Unidentified = -1 // by the kernel
-	Others       = -2 // beyond those who are told apart
+	Others       = -2 // beyond those that are distinguished
 )
 
 // Limiter limits how many lines each user can cause. Its methods may be used concurrently.

@@ -22,8 +22,8 @@ const (
 	keepQueue = 64 << 10
 	// retryAfter is the pause after a write that has failed.
 	retryAfter = time.Second
-	// closeWait is how long Close and Redirect wait for the writer; closeWrite is a little less, for a write that can be
-	// interrupted.
+	// closeWait is how long Close and Redirect wait for the writer; closeWrite is a little less, for a write that can
+	// be interrupted.
 	closeWait  = time.Second
 	closeWrite = closeWait * 9 / 10
 )
@@ -143,9 +143,9 @@ func (l *Log) post(format string, args ...any) {
 	}
 }
 
-// Reopen makes the log open its file by name again, soon, as is needed when another program has renamed it. Lines queued
-// by then may still go to the old one. If it cannot be opened, the old one stays in use, which is reported. What is not a
-// regular file stays open.
+// Reopen makes the log open its file by name again, soon, as is needed when another program has renamed it. Lines
+// queued by then may still go to the old one. If it cannot be opened, the old one stays in use, which is reported. What
+// is not a regular file stays open.
 func (l *Log) Reopen() {
 	l.mu.Lock()
 	l.w.reopen.Store(true)
@@ -192,8 +192,8 @@ func (l *Log) Close() {
 	}
 }
 
-// stop ends the writer once the queue is written, or after a second. A writer that is stuck is abandoned: it may go on to
-// write the lines that it holds, which count as lost.
+// stop ends the writer once the queue is written, or after a second. A writer that is stuck is abandoned: it may go on
+// to write the lines that it holds, which count as lost.
 func (l *Log) stop() {
 	l.mu.Lock()
 	w := l.w

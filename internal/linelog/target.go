@@ -13,7 +13,8 @@ type Target struct {
 	again *safefile.Appender // opens it again; nil if it is not a regular file
 }
 
-// File opens the file at path, as [safefile.OpenAppend] does: a new one is given to owner. It may be a FIFO or a device.
+// File opens the file at path, as [safefile.OpenAppend] does: a new one is given to owner. It may be a FIFO or a
+// device.
 func File(path string, owner int) (*Target, error) {
 	again, f, torn, err := safefile.OpenAppend(path, owner)
 	if err != nil {
@@ -27,7 +28,7 @@ func File(path string, owner int) (*Target, error) {
 }
 
 // Standard returns a descriptor of our own for standard output (1) or standard error (2): Go ends a process that writes
-// to those when nobody reads there. Whether it blocks is left as it is, since others may share it.
+// to those when there is no reader. Whether it blocks is left as it is, since others may share it.
 func Standard(fd int) (*Target, error) {
 	f, err := duplicate(fd)
 	return &Target{file: f}, err

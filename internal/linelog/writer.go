@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// maxWrite is how much goes into one write(2), unless a line alone is longer: PIPE_BUF, up to which Linux never splits a
-// write to a pipe. So lines of several processes are not mixed there, and a reader that stops is noticed soon.
+// maxWrite is how much goes into one write(2), unless a line alone is longer: PIPE_BUF, up to which Linux never splits
+// a write to a pipe. So lines of several processes are not mixed there, and a reader that stops is noticed soon.
 const maxWrite = 4096
 
 // writer is the goroutine that writes to one target: the only one that may wait for it.
@@ -62,8 +62,8 @@ func (w *writer) work() error {
 	}
 }
 
-// take makes all of the queue the next batch, unless there is one. The last batch's buffer becomes the queue's, unless a
-// burst has made it larger than it needs to be now. It reports whether there is a batch; if not, all is well again.
+// take makes all of the queue the next batch, unless there is one. The last batch's buffer becomes the queue's, unless
+// a burst has made it larger than it needs to be now. It reports whether there is a batch; if not, all is well again.
 func (w *writer) take() bool {
 	l := w.log
 	l.mu.Lock()

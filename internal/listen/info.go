@@ -33,9 +33,8 @@ func (i *Info) close() {
 	}
 }
 
-// PrepareInfo opens path and empties it; see [safefile.OpenInPlace] for what it
-// trusts. Missing directories are made. The file's directory need not be
-// writable if the file is there.
+// PrepareInfo opens path and empties it; see [safefile.OpenInPlace] for what it trusts. Missing directories are made.
+// The file's directory need not be writable if the file is there.
 func PrepareInfo(path string) (*Info, error) {
 	i := &Info{path: path}
 	var err error
@@ -45,9 +44,8 @@ func PrepareInfo(path string) (*Info, error) {
 	return i, nil
 }
 
-// Write writes {"port":N,"pid":N} and a line feed, in place and in one write, so
-// that a reader sees either nothing or all of it. It needs nothing but the open
-// file, and must be called once at most.
+// Write writes {"port":N,"pid":N} and a line feed, in place and in one write, so that a reader sees either nothing or
+// all of it. It needs nothing but the open file, and must be called once at most.
 func (i *Info) Write(port, pid int) error {
 	i.line = fmt.Appendf(nil, "{\"port\":%d,\"pid\":%d}\n", port, pid)
 	_, err := i.file.Write(i.line)
@@ -62,9 +60,8 @@ func (i *Info) FD() int {
 	return int(i.file.Fd())
 }
 
-// Remove removes the file, or empties it if it cannot be removed, unless it is
-// another one by now or somebody else has written to it: a stale one sends
-// clients to a port that may be anybody's. It closes the file. A nil Info does
+// Remove removes the file, or empties it if it cannot be removed, unless it is another one by now or another process
+// has written to it: a stale one sends clients to a port that may be anybody's. It closes the file. A nil Info does
 // nothing.
 func (i *Info) Remove() {
 	if i == nil {

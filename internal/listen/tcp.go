@@ -1,5 +1,4 @@
-// Package listen makes the sockets that clients come to, and tells where they
-// are.
+// Package listen makes the sockets that clients connect to, and writes their port to a file.
 package listen
 
 import (
@@ -9,8 +8,8 @@ import (
 	"strconv"
 )
 
-// TCP listens on port of 127.0.0.1; 0 lets the kernel choose one. Plain TCP on
-// purpose: Multipath TCP sockets escape Landlock's rules.
+// TCP listens on port of 127.0.0.1; 0 lets the kernel choose one. Plain TCP on purpose: Multipath TCP sockets escape
+// Landlock's rules.
 func TCP(port uint16) (*net.TCPListener, error) {
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
 	var lc net.ListenConfig

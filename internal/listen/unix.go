@@ -10,27 +10,24 @@ import (
 
 // UnixConfig says how a socket is made.
 type UnixConfig struct {
-	// Path is the socket's path; required. Clients must be able to name it as
-	// it stands, so the kernel's limit on its length holds for it unchanged.
-	// Its folder and every folder above are trusted: whoever can write to one
-	// of them can put another socket in its place, so they must belong to root
-	// or to us, and nobody else may write to them unless they are sticky.
+	// Path is the socket's path; required. Clients must be able to name it as it stands, so the kernel's limit on its
+	// length holds for it unchanged. Its directory and every one above are trusted: a user who can write to one of them
+	// can put another socket in its place, so they must belong to root or to us, and no other user may write to them
+	// unless they are sticky.
 	Path string
 
-	// Users and Groups must be able to connect besides our own user; none by
-	// default. The mode is the narrowest that lets them all in: 0600 for our
-	// own user alone, 0660 for one group that we may give the socket to, and
-	// 0666 for anything else, a group that we are not in and root (who may lack
-	// the capability to pass by the mode) included. So the mode only narrows:
-	// who is served must be decided by peer.OfUnix.
+	// Users and Groups must be able to connect besides our own user; none by default. The mode is the narrowest that
+	// lets them all in: 0600 for our own user alone, 0660 for one group that we may give the socket to, and 0666 for
+	// anything else, a group that we are not in and root (who may lack the capability to pass by the mode) included. So
+	// the mode only narrows: who is served must be decided by peer.OfUnix.
 	Users, Groups []uint32
 
 	// Everyone makes the mode 0666.
 	Everyone bool
 }
 
-// mode returns the mode that lets in everybody that c names, self aside. If it
-// is 0660, the socket must be given to group.
+// mode returns the mode that lets in everybody that c names, self aside. If it is 0660, the socket must be given to
+// group.
 func (c UnixConfig) mode(self uint32) (mode, group uint32) {
 	others := slices.ContainsFunc(c.Users, func(uid uint32) bool { return uid != self })
 	groups := slices.Compact(slices.Sorted(slices.Values(c.Groups)))
@@ -45,14 +42,12 @@ func (c UnixConfig) mode(self uint32) (mode, group uint32) {
 
 // Unix makes a stream socket at cfg.Path and listens on it.
 //
-// A socket that an earlier run of the same user has left there is replaced once
-// nobody listens on it; anything else that is there is left alone and refused.
-// Of several callers that start at the same moment, in whatever process, one
-// wins and the others are told so.
+// A socket that an earlier run of the same user has left there is replaced once no process listens on it; anything else
+// that is there is left alone and refused. Of several callers that start at the same moment, in whatever process, one
+// wins and the others fail.
 //
-// The socket is made with mode 0600, is given its group, and is opened to
-// others last. So at no moment may more users connect than in the end, and
-// those who may not yet are told "permission denied".
+// The socket is made with mode 0600, is given its group, and is opened to others last. So at no moment may more users
+// connect than in the end, and those who may not yet get "permission denied".
 func Unix(cfg UnixConfig) (*UnixSocket, error) {
 	s, err := makeUnix(cfg)
 	if err != nil {
@@ -74,10 +69,9 @@ func (s *UnixSocket) Accept() (net.Conn, error) { return s.l.Accept() }
 // Addr is the socket's path.
 func (s *UnixSocket) Addr() net.Addr { return s.l.Addr() }
 
-// Remove takes the path away, unless something other than our socket is there
-// by now, and keeps listening: clients that have connected are still accepted.
-// It may be called again, and does nothing once the socket is closed. Under
-// Landlock it needs the right to remove files from the socket's folder.
+// Remove takes the path away, unless something other than our socket is there by now, and keeps listening: clients that
+// have connected are still accepted. It may be called again, and does nothing once the socket is closed. Under Landlock
+// it needs the right to remove files from the socket's directory.
 func (s *UnixSocket) Remove() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,9 +81,8 @@ func (s *UnixSocket) Remove() error {
 	return s.own.remove()
 }
 
-// Close takes the path away as Remove does, and stops listening. The path goes
-// first: while we still listen, no other proxy takes our socket for a dead one
-// and puts its own there, and our inode's number is not given to another file.
+// Close takes the path away as Remove does, and stops listening. The path goes first: while we still listen, no other
+// proxy takes our socket for a stale one and puts its own there, and our inode's number is not given to another file.
 func (s *UnixSocket) Close() error {
 	err := s.Remove()
 	s.mu.Lock()

@@ -9,11 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listenNarrow makes a socket that is born with mode 0600. Linux makes the file
-// with the mode that the socket itself has when it is bound (and the umask), so
-// that nothing is changed for the process's other threads, as by umask(2), and
-// no name has to be moved into place, after which ss(8) would know the socket
-// by a name that is gone.
+// listenNarrow makes a socket that is born with mode 0600. Linux makes the file with the mode that the socket itself
+// has when it is bound (and the umask), so that nothing is changed for the process's other threads, as by umask(2), and
+// no name has to be moved into place, after which ss(8) would know the socket by a name that is gone.
 func listenNarrow(path string) (*net.UnixListener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error

@@ -16,12 +16,11 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 )
 
-// maxUnixPath is how long a socket's path may be: the kernel's field for it,
-// less a closing zero byte.
+// maxUnixPath is how long a socket's path may be: the kernel's field for it, less a closing zero byte.
 const maxUnixPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
-// lockWait is how long a start waits for others that are under way on the same
-// path. They hold the lock for a few system calls only.
+// lockWait is how long a start waits for others that are under way on the same path. They hold the lock for a few
+// system calls only.
 const lockWait = 10 * time.Second
 
 // entry is a name in a directory that was found to be safe and is held open.
@@ -32,10 +31,9 @@ type entry struct {
 	made unix.Stat_t // our socket, once there is one
 }
 
-// makeUnix works under a lock, because a socket that is being made cannot be
-// told from a dead one (between bind and listen it refuses connections), and
-// because a dead one that two want to replace could be taken away twice, the
-// second time together with the live one that the first has put there.
+// makeUnix works under a lock, because a socket that is being made cannot be distinguished from a stale one (between
+// bind and listen it refuses connections), and because a stale one that two want to replace could be taken away twice,
+// the second time together with the live one that the first has put there.
 func makeUnix(cfg UnixConfig) (*UnixSocket, error) {
 	e, err := openEntry(cfg.Path)
 	if err != nil {
@@ -72,12 +70,12 @@ func (e *entry) listenLocked(cfg UnixConfig) (*UnixSocket, error) {
 		return nil, err
 	}
 	defer unlock()
-	if err := e.makeWay(); err != nil {
+	if err := e.removeStale(); err != nil {
 		return nil, err
 	}
 	l, err := listenNarrow(e.path)
 	if err != nil {
-		return nil, fmt.Errorf("%w; check the directory, or choose another path", bare(err))
+		return nil, fmt.Errorf("%w; check the directory, or choose another path", unwrap(err))
 	}
 	// net would remove the path without asking whose it is by then.
 	l.SetUnlinkOnClose(false)
@@ -87,15 +85,15 @@ func (e *entry) listenLocked(cfg UnixConfig) (*UnixSocket, error) {
 	return &UnixSocket{l: l, own: e}, nil
 }
 
-// open lets in those whom cfg names. The directory is safe, so what is found at
-// the name is what was bound there, and stays it.
+// open lets in those whom cfg names. The directory is safe, so what is found at the name is what was bound there, and
+// stays it.
 func (e *entry) open(cfg UnixConfig) error {
 	if err := e.stat(&e.made); err != nil {
 		return fmt.Errorf("the new socket is gone: %w; see what takes files out of its directory", err)
 	}
 	mode, group := cfg.mode(uint32(os.Geteuid()))
 	if mode == 0o660 {
-		err := e.give(group)
+		err := e.chgrp(group)
 		switch {
 		case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL): // EINVAL: unknown in our user namespace
 			mode = 0o666
@@ -109,17 +107,17 @@ func (e *entry) open(cfg UnixConfig) error {
 	return nil
 }
 
-// give gives the socket to group. Its highest number is none to the kernel: it
-// would leave the group as it is, and 0660 would be for the wrong one.
-func (e *entry) give(group uint32) error {
+// chgrp gives the socket to group. Its highest number is none to the kernel: it would leave the group as it is, and
+// 0660 would be for the wrong one.
+func (e *entry) chgrp(group uint32) error {
 	if group == math.MaxUint32 {
 		return errors.New("there is no such group")
 	}
 	return unix.Fchownat(e.dir.FD(), e.name, -1, int(group), unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// makeWay removes a dead socket of our own user. Anything else stays.
-func (e *entry) makeWay() error {
+// removeStale removes a stale socket of our own user. Anything else stays.
+func (e *entry) removeStale() error {
 	var st unix.Stat_t
 	err := e.stat(&st)
 	switch kind := st.Mode & unix.S_IFMT; {
@@ -134,7 +132,7 @@ func (e *entry) makeWay() error {
 	case st.Uid != uint32(os.Geteuid()):
 		return fmt.Errorf("the socket there belongs to another user (uid %d); choose another path", st.Uid)
 	}
-	if err := e.dead(); err != nil {
+	if err := e.checkStale(); err != nil {
 		return err
 	}
 	if err := unix.Unlinkat(e.dir.FD(), e.name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
@@ -143,10 +141,9 @@ func (e *entry) makeWay() error {
 	return nil
 }
 
-// dead returns an error if somebody listens on the socket, or might. EAGAIN
-// comes from one with many clients waiting, EPROTOTYPE from one that is not a
-// stream, ENOENT if the owner has just removed it.
-func (e *entry) dead() error {
+// checkStale returns an error if another process listens on the socket, or might. EAGAIN comes from one with many
+// clients waiting, EPROTOTYPE from one that is not a stream, ENOENT if the owner has just removed it.
+func (e *entry) checkStale() error {
 	c, err := net.Dial("unix", e.path)
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT):
@@ -154,14 +151,13 @@ func (e *entry) dead() error {
 	case err == nil:
 		c.Close()
 	case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EPROTOTYPE):
-		return fmt.Errorf("cannot tell whether another process listens on it: %w; remove it, or choose another path", bare(err))
+		return fmt.Errorf("cannot tell whether another process listens on it: %w; remove it, or choose another path", unwrap(err))
 	}
 	return errors.New("another process listens on it; stop that one, or choose another path")
 }
 
-// lock keeps others of our user from working on the same name. The lock is on a
-// file beside the socket that only we can open, for a lock on the directory could
-// be held by anybody who may read it. The file is gone afterwards; one that a
+// lock keeps others of our user from working on the same name. The lock is on a file beside the socket that only we can
+// open, for a lock on the directory could be held by anybody who may read it. The file is gone afterwards; one that a
 // killed process leaves behind is used again.
 func (e *entry) lock(wait time.Duration) (unlock func(), err error) {
 	name := "." + e.name + ".lock"
@@ -181,9 +177,8 @@ func (e *entry) lock(wait time.Duration) (unlock func(), err error) {
 	}
 }
 
-// remove removes our socket, and nothing else that may be there by now. Other
-// proxies do not touch the name while we listen; only who removes it by hand
-// and starts another just between the two calls loses that one's path.
+// remove removes our socket, and nothing else that may be there by now. Other proxies do not touch the name while we
+// listen; only who removes it by hand and starts another just between the two calls loses that one's path.
 func (e *entry) remove() error {
 	var st unix.Stat_t
 	err := e.stat(&st)
@@ -202,8 +197,8 @@ func (e *entry) stat(st *unix.Stat_t) error {
 
 func (e *entry) close() { e.dir.Close() }
 
-// bare takes off what net says around an error: the path once more.
-func bare(err error) error {
+// unwrap removes what net says around an error: the path once more.
+func unwrap(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Err
 	}

@@ -267,10 +267,10 @@ func syncDir(dir *os.File) error {
 	return nil
 }
 
-// OpenPrivate opens the directory at path and locks it. It must belong to owner, a uid, or to the effective user if that
-// is -1, and be closed to everybody else: it is checked once it is open, so that no other can be put in its place in
-// between. Directories that are missing are made with mode 0700 and given to owner. The error is [ErrLocked] if another
-// process has it.
+// OpenPrivate opens the directory at path and locks it. It must belong to owner, a uid, or to the effective user if
+// that is -1, and be closed to everybody else: it is checked once it is open, so that no other can be put in its place
+// in between. Directories that are missing are made with mode 0700 and given to owner. The error is [ErrLocked] if
+// another process has it.
 func OpenPrivate(path string, owner int) (d *Dir, lock *os.File, err error) {
 	if d, err = OpenDir(path, Walk{Make: 0o700, Owner: owner}); err != nil {
 		return nil, nil, err
@@ -288,9 +288,9 @@ func OpenPrivate(path string, owner int) (d *Dir, lock *os.File, err error) {
 	return d, lock, nil
 }
 
-// give gives a new directory, which must still be ours alone, to owner. It does so by its descriptor: by its name it
+// chown gives a new directory, which must still be ours alone, to owner. It does so by its descriptor: by its name it
 // could be another one by now.
-func (d *Dir) give(owner int) error {
+func (d *Dir) chown(owner int) error {
 	if err := d.checkPrivate(-1); err != nil {
 		return err
 	}

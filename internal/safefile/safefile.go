@@ -108,8 +108,8 @@ type Appender struct {
 }
 
 // OpenAppend opens the file at path at its end, under the policy Log. A new one is made with mode 0600 and given to
-// owner, a uid, unless that is -1; owner is trusted. A FIFO is opened without waiting for a reader. torn reports whether
-// the file ends within a line; one that cannot be read counts as whole.
+// owner, a uid, unless that is -1; owner is trusted. A FIFO is opened without waiting for a reader. torn reports
+// whether the file ends within a line; one that cannot be read counts as whole.
 func OpenAppend(path string, owner int) (a *Appender, f *os.File, torn bool, err error) {
 	var owners []uint32
 	if owner >= 0 {
@@ -180,7 +180,7 @@ func (s *Store) Close() error {
 	return err
 }
 
-// Write replaces the file: whoever reads it, after a crash too, finds the old text or the new one.
+// Write replaces the file: a reader, after a crash too, finds the old text or the new one.
 func (s *Store) Write(text []byte) error {
 	err := s.writeTemp(text)
 	if err == nil {
@@ -192,8 +192,8 @@ func (s *Store) Write(text []byte) error {
 	return err
 }
 
-// writeTemp makes the next file. What a crash has left of the last one is removed; nobody else writes it, since we hold
-// the lock.
+// writeTemp makes the next file. What a crash has left of the last one is removed; no other process writes it, since we
+// hold the lock.
 func (s *Store) writeTemp(text []byte) error {
 	if err := s.dir.Remove(s.temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

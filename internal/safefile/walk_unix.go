@@ -122,7 +122,7 @@ func (w *walk) enter(name string, mayMake bool) error {
 	if err := w.check(); err != nil || !made || w.Owner < 0 {
 		return err
 	}
-	return w.dir.give(w.Owner)
+	return w.dir.chown(w.Owner)
 }
 
 // at is the path of a name in the present directory.
@@ -133,9 +133,9 @@ func (w *walk) at(name string) string {
 	return filepath.Join(w.dir.path, name)
 }
 
-// check refuses, with Trusted, a directory in which somebody other than root and we could replace what is there. In a
-// sticky one others may add, but not replace. In a user namespace that does not map root, root's directories appear to
-// belong to the overflow uid 65534, as anybody's would, and are refused.
+// check refuses, with Trusted, a directory in which others than root and we could replace what is there. In a sticky
+// one others may add, but not replace. In a user namespace that does not map root, root's directories appear to belong
+// to the overflow uid 65534, as anybody's would, and are refused.
 func (w *walk) check() error {
 	switch err := unix.Fstat(w.dir.fd, &w.stat); {
 	case err != nil:

@@ -10,25 +10,23 @@ import (
 	"unicode"
 )
 
-// maxStatus is the length of a status in bytes: one line of a terminal or two.
-// systemd ignores messages of more than 4096.
+// maxStatus is the length of a status in bytes: one line of a terminal or two. systemd ignores messages of more than
+// 4096.
 const maxStatus = 200
 
-// A Notifier sends the state of the service to systemd (sd_notify(3)). It is
-// connected when it is made and then only writes to its socket, so that it works
-// in a sandbox. Its methods may be called at the same time. Those of a nil
+// A Notifier sends the state of the service to systemd (sd_notify(3)). It is connected when it is made and then only
+// writes to its socket, so that it works in a sandbox. Its methods may be called at the same time. Those of a nil
 // Notifier do nothing.
 //
-// Only Ready may block; other methods may briefly contend with it. If systemd does
-// not read, the message is lost, which the error says. Callers may ignore errors.
+// Only Ready may block; other methods may briefly contend with it. If systemd does not read, the message is lost, which
+// the error says. Callers may ignore errors.
 type Notifier struct {
 	conn     *net.UnixConn
 	watchdog time.Duration
 }
 
-// NewNotifier connects to systemd's socket. It returns nil if there is none: only
-// a process that systemd starts with Type=notify or the like has one. It removes
-// systemd's variables.
+// NewNotifier connects to systemd's socket. It returns nil if there is none: only a process that systemd starts with
+// Type=notify or the like has one. It removes systemd's variables.
 func NewNotifier() (*Notifier, error) {
 	e := notifyEnv{os.Getenv("NOTIFY_SOCKET"), os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID")}
 	for _, name := range notifyVars {
@@ -69,8 +67,8 @@ func (e notifyEnv) timeout(self int) (time.Duration, error) {
 	return time.Duration(usec) * time.Microsecond, nil
 }
 
-// Watchdog returns how long systemd waits for Alive before it kills the service;
-// 0 if it does not. Alive should be called twice in that time.
+// Watchdog returns how long systemd waits for Alive before it kills the service; 0 if it does not. Alive should be
+// called twice in that time.
 func (n *Notifier) Watchdog() time.Duration {
 	if n == nil {
 		return 0
@@ -78,17 +76,14 @@ func (n *Notifier) Watchdog() time.Duration {
 	return n.watchdog
 }
 
-// Ready reports that the service is ready, and a status unless that is empty. The
-// start fails without this message, so Ready waits for room, for at most a second:
-// half the host may be starting at the same time.
+// Ready reports that the service is ready, and a status unless that is empty. The start fails without this message, so
+// Ready waits for room, for at most a second: half the host may be starting at the same time.
 func (n *Notifier) Ready(status string) error { return n.send("READY=1"+line(status), time.Second) }
 
-// Status sets the text in systemctl status. It is made one line of at most 200
-// bytes.
+// Status sets the text in systemctl status. It is made one line of at most 200 bytes.
 func (n *Notifier) Status(text string) error { return n.send("STATUS="+oneLine(text), 0) }
 
-// Stopping reports that the service is about to end, and a status unless that is
-// empty.
+// Stopping reports that the service is about to end, and a status unless that is empty.
 func (n *Notifier) Stopping(status string) error { return n.send("STOPPING=1"+line(status), 0) }
 
 // Alive restarts the time of the watchdog.
@@ -120,8 +115,8 @@ func line(status string) string {
 	return "\nSTATUS=" + oneLine(status)
 }
 
-// oneLine makes a status one line: each line of a message is an assignment.
-// systemd ignores what is not UTF-8, which becomes U+FFFD here.
+// oneLine makes a status one line: each line of a message is an assignment. systemd ignores what is not UTF-8, which
+// becomes U+FFFD here.
 func oneLine(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

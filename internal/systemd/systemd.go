@@ -1,5 +1,5 @@
-// Package systemd implements both protocols of a systemd service without its
-// library: sockets that are passed down, and notifications that are sent up.
+// Package systemd implements both protocols of a systemd service without its library: sockets that are passed down, and
+// notifications that are sent up.
 package systemd
 
 import (
@@ -27,21 +27,18 @@ const (
 type Socket struct {
 	// Name is Responses or Metrics.
 	Name string
-	// Listener accepts on systemd's socket; it is a *net.TCPListener or a
-	// *net.UnixListener. Closing it does not end the socket: systemd keeps
-	// listening, and a unix socket's path stays.
+	// Listener accepts on systemd's socket; it is a *net.TCPListener or a *net.UnixListener. Closing it does not end
+	// the socket: systemd keeps listening, and a unix socket's path stays.
 	Listener net.Listener
 }
 
-// Sockets returns the sockets that systemd has passed to this process, in its
-// order (sd_listen_fds(3)): none if there are none, or if they were meant for
-// another process. There may be several named Responses, and one named Metrics.
-// All are listening stream sockets on a path, an abstract name or a loopback
-// address, and close on exec; any other is an error that names it. After an error
-// the descriptors are as they were, but for close on exec: the caller should exit.
+// Sockets returns the sockets that systemd has passed to this process, in its order (sd_listen_fds(3)): none if there
+// are none, or if they were meant for another process. There may be several named Responses, and one named Metrics. All
+// are listening stream sockets on a path, an abstract name or a loopback address, and close on exec; any other is an
+// error that names it. After an error the descriptors are as they were, but for close on exec: the caller should exit.
 //
-// It removes systemd's variables, so that a second call returns none. It must be
-// called before other goroutines start processes.
+// It removes systemd's variables, so that a second call returns none. It must be called before other goroutines start
+// processes.
 func Sockets() ([]Socket, error) {
 	e := listenEnv{pid: os.Getenv("LISTEN_PID"), fds: os.Getenv("LISTEN_FDS")}
 	e.names, e.named = os.LookupEnv("LISTEN_FDNAMES")
@@ -51,8 +48,8 @@ func Sockets() ([]Socket, error) {
 	return e.sockets(os.Getpid(), check, take)
 }
 
-// listenVars are systemd's variables for sockets. The last one, which tells
-// processes apart that had the same number, is only removed.
+// listenVars are systemd's variables for sockets. The last one, which distinguishes processes that had the same number,
+// is only removed.
 var listenVars = []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"}
 
 // listenEnv is the values of listenVars.
@@ -72,8 +69,8 @@ func (d descriptor) errorf(format string, args ...any) error {
 	return fmt.Errorf("socket %.64q from systemd (descriptor %d) %w", d.name, d.fd, fmt.Errorf(format, args...))
 }
 
-// sockets checks every descriptor before it takes the first: if LISTEN_FDS is too
-// large, the others may be anything, and must not be closed.
+// sockets checks every descriptor before it takes the first: if LISTEN_FDS is too large, the others may be anything,
+// and must not be closed.
 func (e listenEnv) sockets(self int, check func(descriptor) error, take func(descriptor) (net.Listener, error)) ([]Socket, error) {
 	passed, err := e.descriptors(self)
 	if err != nil {
@@ -95,8 +92,8 @@ func (e listenEnv) sockets(self int, check func(descriptor) error, take func(des
 	return sockets, nil
 }
 
-// descriptors returns those for process self. Their names are from a closed set:
-// the purpose of a socket must not be guessed.
+// descriptors returns those for process self. Their names are from a closed set: the purpose of a socket must not be
+// guessed.
 func (e listenEnv) descriptors(self int) ([]descriptor, error) {
 	if e.pid != strconv.Itoa(self) || e.fds == "" {
 		return nil, nil

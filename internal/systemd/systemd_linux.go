@@ -13,8 +13,7 @@ import (
 
 const supported = true
 
-// check reports what is wrong with a descriptor, and makes it close on exec. It
-// changes nothing else.
+// check reports what is wrong with a descriptor, and makes it close on exec. It changes nothing else.
 func check(d descriptor) error {
 	if _, err := unix.FcntlInt(uintptr(d.fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return d.errorf("is not open (%w); LISTEN_FDS says too much", err)
@@ -55,8 +54,7 @@ func check(d descriptor) error {
 	return nil
 }
 
-// take makes a listener of a checked descriptor, which it replaces by another that
-// Go's poller knows.
+// take makes a listener of a checked descriptor, which it replaces by another that Go's poller knows.
 func take(d descriptor) (net.Listener, error) {
 	f := os.NewFile(uintptr(d.fd), fmt.Sprintf("systemd's socket %s", d.name))
 	defer f.Close()
@@ -70,9 +68,8 @@ func take(d descriptor) (net.Listener, error) {
 	return l, nil
 }
 
-// write sends a datagram, and waits up to wait for room in the receiver's queue.
-// With 0 it tries once: conn's own Write would wait or, with a deadline that has
-// passed, not even try.
+// write sends a datagram, and waits up to wait for room in the receiver's queue. With 0 it tries once: conn's own Write
+// would wait or, with a deadline that has passed, not even try.
 func write(conn *net.UnixConn, message string, wait time.Duration) error {
 	if wait > 0 {
 		conn.SetWriteDeadline(time.Now().Add(wait))

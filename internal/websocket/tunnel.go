@@ -17,8 +17,8 @@ const (
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
-// Side is one of the two connections. Read may run at the same time as everything else, Write and CloseWrite at the same
-// time as Interrupt.
+// Side is one of the two connections. Read may run at the same time as everything else, Write and CloseWrite at the
+// same time as Interrupt.
 type Side interface {
 	io.Reader
 	io.Writer
@@ -31,8 +31,8 @@ type Side interface {
 // Config is what to tunnel, and for how long.
 type Config struct {
 	Client, Upstream Side
-	// Stop, when closed, ends the tunnel in good order: both peers get a close frame with status 1001 as soon as the frame
-	// that they are getting is whole.
+	// Stop, when closed, ends the tunnel in good order: both peers get a close frame with status 1001 as soon as the
+	// frame that they are getting is whole.
 	Stop <-chan struct{}
 	// Deadline does the same; zero means none.
 	Deadline time.Time

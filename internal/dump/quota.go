@@ -51,8 +51,8 @@ var errFull = errors.New("it needs more room than the directory's limit leaves")
 // earlier is the user of the dumps of earlier runs, whose users are not known.
 const earlier = -1
 
-// shelf keeps what the dumps take within the limit.
-type shelf struct {
+// quota keeps what the dumps take within the limit.
+type quota struct {
 	files      *safefile.Dir
 	unfinished share           // of the limit
 	finished   []stored        // the oldest first
@@ -70,7 +70,7 @@ type stored struct {
 func blocks(size int64) int64 { return (size + 4095) &^ 4095 }
 
 // load finds the dumps of earlier runs, and removes unfinished ones.
-func (s *shelf) load() error {
+func (s *quota) load() error {
 	entries, err := s.files.List()
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func (s *shelf) load() error {
 	return s.makeRoom()
 }
 
-func (s *shelf) loadOne(e fs.DirEntry) error {
+func (s *quota) loadOne(e fs.DirEntry) error {
 	name, ours := parseID(e.Name())
 	switch {
 	case !e.Type().IsRegular():
@@ -111,34 +111,34 @@ func gone(err error) error {
 	return err
 }
 
-func (s *shelf) add(f stored) {
+func (s *quota) add(f stored) {
 	s.finished = append(s.finished, f)
 	s.sizes[f.user] += f.size
 	s.used += f.size
 }
 
 // take takes n bytes for an unfinished dump, and removes finished ones for it. After an error none are taken.
-func (s *shelf) take(user uint32, n int64) error {
+func (s *quota) take(user uint32, n int64) error {
 	if !s.unfinished.take(user, n) {
 		return errFull
 	}
 	s.used += n
 	err := s.makeRoom()
 	if err != nil {
-		s.give(user, n)
+		s.release(user, n)
 	}
 	return err
 }
 
-// give gives n bytes back.
-func (s *shelf) give(user uint32, n int64) {
-	s.unfinished.give(user, n)
+// release gives n bytes back.
+func (s *quota) release(user uint32, n int64) {
+	s.unfinished.release(user, n)
 	s.used -= n
 }
 
-// makeRoom removes finished dumps until the rest is within the limit. There is always one to remove, since unfinished ones
-// take less than the limit.
-func (s *shelf) makeRoom() error {
+// makeRoom removes finished dumps until the rest is within the limit. There is always one to remove, since unfinished
+// ones take less than the limit.
+func (s *quota) makeRoom() error {
 	for s.used > s.unfinished.max {
 		user := s.largest()
 		i := slices.IndexFunc(s.finished, func(f stored) bool { return f.user == user })
@@ -156,7 +156,7 @@ func (s *shelf) makeRoom() error {
 }
 
 // largest returns the user who has most, or earlier, which goes first.
-func (s *shelf) largest() (user int64) {
+func (s *quota) largest() (user int64) {
 	if s.sizes[earlier] > 0 {
 		return earlier
 	}
