@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 )
 
 const module = "github.com/responses-api-proxy/responses-api-proxy/"
@@ -35,16 +35,16 @@ var mayImport = map[string][]string{
 	"internal/peer":       nil,
 	"internal/metrics":    {"internal/audit", "internal/listen"},
 	"internal/sandbox":    nil,
-	"internal/verify":     {"internal/memscan", "internal/peer", "internal/proxy"},
+	"internal/verify":     {"internal/memscan", "internal/peer", "internal/relay"},
 	"internal/budget":     {"internal/safefile"},
-	"internal/admit":      {"internal/audit", "internal/budget", "internal/http1", "internal/peer"},
+	"internal/policy":     {"internal/audit", "internal/budget", "internal/http1", "internal/peer"},
 	"internal/dump":       {"internal/http1", "internal/safefile"},
 	"internal/websocket":  {"internal/http1"},
 	"internal/tlsrecord":  {"internal/secret"},
 	"internal/upstream":   {"internal/http1", "internal/peer", "internal/secret", "internal/tlsrecord"},
 	"internal/oidc":       {"internal/jsonscan", "internal/secret", "internal/upstream"},
-	"internal/proxy":      {"internal/admit", "internal/audit", "internal/dump", "internal/http1", "internal/upstream", "internal/usage", "internal/websocket"},
-	"internal/front":      {"internal/admit", "internal/audit", "internal/http1", "internal/proxy"},
+	"internal/relay":      {"internal/policy", "internal/audit", "internal/dump", "internal/http1", "internal/upstream", "internal/usage", "internal/websocket"},
+	"internal/server":     {"internal/policy", "internal/audit", "internal/http1", "internal/relay"},
 	"internal/secrecy":    nil,
 	"internal/escape":     nil,
 }
@@ -86,7 +86,7 @@ func TestErrorCodes(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (\\d+) \\|").FindAllStringSubmatch(read(t, "errors.md"), -1) {
 		documented = append(documented, m[1]+" "+m[2])
 	}
-	proxy.Codes(func(code proxy.Code, status int) { real = append(real, fmt.Sprintf("%s %d", code, status)) })
+	relay.Codes(func(code relay.Code, status int) { real = append(real, fmt.Sprintf("%s %d", code, status)) })
 	slices.Sort(documented)
 	slices.Sort(real)
 	if !slices.Equal(documented, real) {

@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
@@ -138,16 +138,16 @@ type options struct {
 	httpShutdown     bool
 	upstreamURL      string
 	insecureUpstream bool
-	upstreamUsers    admit.Users
+	upstreamUsers    policy.Users
 	legacyTLS        bool
 	secretMemory     secret.Policy
 	drainTimeout     time.Duration
 
 	routes []string // besides POST /v1/responses
 
-	users, shutdownUsers admit.Users
+	users, shutdownUsers policy.Users
 	hosts                []string
-	limits               admit.Limits
+	limits               policy.Limits
 	runAs                *sandbox.User // nil leaves the user as it is
 	strict, noSandbox    bool
 	maxTokens            int64
@@ -217,7 +217,7 @@ func (o *options) settle() error {
 	case o.dumpMax != dump.DefaultMaxBytes && o.dumpDir == "":
 		return errors.New("--dump-max needs --dump-dir")
 	}
-	return cmp.Or(proxy.CheckRoutes(o.routes), o.identity.check(o))
+	return cmp.Or(relay.CheckRoutes(o.routes), o.identity.check(o))
 }
 
 func newFlagSet(o *options) *flag.FlagSet {
@@ -245,7 +245,7 @@ func addServing(fs flagSet, o *options) {
 	fs.toggle("http-shutdown", func() { o.httpShutdown = true })
 	fs.Func("allow-route", "", func(s string) error {
 		o.routes = append(o.routes, s)
-		return proxy.CheckRoute(s)
+		return relay.CheckRoute(s)
 	})
 	fs.duration("drain-timeout", "10s or 2m", &o.drainTimeout)
 }

@@ -9,7 +9,7 @@ import (
 	"os"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/oidc"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -119,7 +119,7 @@ func (s *service) untilStopped(start func(context.Context) error) error {
 }
 
 // upstream is where requests go.
-func (s *service) upstream() proxy.Upstream {
+func (s *service) upstream() relay.Upstream {
 	if s.exchanger == nil {
 		return s.client
 	}

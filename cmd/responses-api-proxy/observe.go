@@ -7,7 +7,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 )
 
 // observers are told of each exchange, one after the other.
@@ -72,7 +72,7 @@ func (s *service) observe() {
 }
 
 func (s *service) metricsConfig() metrics.Config {
-	cfg := metrics.Config{GoVersion: runtime.Version(), Codes: []string{string(proxy.ClientLeft)}}
+	cfg := metrics.Config{GoVersion: runtime.Version(), Codes: []string{string(relay.ClientLeft)}}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		cfg.Version = info.Main.Version
 		for _, setting := range info.Settings {
@@ -81,8 +81,8 @@ func (s *service) metricsConfig() metrics.Config {
 			}
 		}
 	}
-	proxy.Codes(func(code proxy.Code, _ int) { cfg.Codes = append(cfg.Codes, string(code)) })
-	cfg.Routes, cfg.Counts, cfg.Protections = proxy.Routes(), s.counts(), s.protectionMetrics()
+	relay.Codes(func(code relay.Code, _ int) { cfg.Codes = append(cfg.Codes, string(code)) })
+	cfg.Routes, cfg.Counts, cfg.Protections = relay.Routes(), s.counts(), s.protectionMetrics()
 	return cfg
 }
 

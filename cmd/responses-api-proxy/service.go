@@ -13,18 +13,18 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/admit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/front"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/oidc"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -45,9 +45,9 @@ type service struct {
 	port        int   // of the TCP listener, if there is one
 	fileLimit   int64 // how many bytes a file can have; -1 if it is not limited
 	client      *upstream.Client
-	gate        *admit.Gate
+	gate        *policy.Policy
 	book        *budget.Book
-	engine      *front.Engine
+	engine      *server.Server
 	protections sandbox.Report // from the start, and then those of the sandbox
 	info        *listen.Info
 
@@ -197,7 +197,7 @@ func (s *service) checkBudget() error {
 // openGate reads the budget and prepares to ask the kernel who calls.
 func (s *service) openGate() (err error) {
 	o := s.opts
-	cfg := admit.Config{TCP: s.tcp, Identify: o.audit != "" || o.dumpDir != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: admit.NewOrigin(s.port, o.hosts), Expired: s.expire}
+	cfg := policy.Config{TCP: s.tcp, Identify: o.audit != "" || o.dumpDir != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
 	if o.maxTokens > 0 {
 		report := func(err error) { s.errs.line("the budget cannot be kept: " + err.Error()) }
 		s.book, err = budget.Open(budget.Config{Limit: o.maxTokens, File: o.budgetFile, Also: o.alsoOwners(), Report: report})
@@ -207,7 +207,7 @@ func (s *service) openGate() (err error) {
 		s.closers.add(s.closeBook)
 		cfg.Budget = s.book
 	}
-	if s.gate, err = admit.New(cfg); err != nil {
+	if s.gate, err = policy.New(cfg); err != nil {
 		return err
 	}
 	s.closers.add(s.gate.Close)
@@ -221,15 +221,15 @@ func (s *service) closeBook() {
 }
 
 func (s *service) openEngine() (err error) {
-	open, err := proxy.Open(s.opts.routes, s.client.Path(), s.client.Room())
+	open, err := relay.NewRouteSet(s.opts.routes, s.client.Path(), s.client.Room())
 	if err != nil {
 		return err
 	}
-	cfg := proxy.Config{Upstream: s.upstream(), Dump: s.dump, Open: open, Log: s.errs.request, ReadUsage: s.audit != nil || s.metricsListener != nil}
+	cfg := relay.Config{Upstream: s.upstream(), Dump: s.dump, Open: open, Log: s.errs.request, ReadUsage: s.audit != nil || s.metricsListener != nil}
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end
 	}
-	if s.engine, err = front.New(front.Config{Proxy: proxy.New(cfg), Gate: s.gate, MaxConnections: s.maxConnections(), Log: s.errs.line}); err != nil {
+	if s.engine, err = server.New(server.Config{Proxy: relay.New(cfg), Gate: s.gate, MaxConnections: s.maxConnections(), Log: s.errs.line}); err != nil {
 		return err
 	}
 	s.closers.add(s.engine.Close)

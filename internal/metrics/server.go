@@ -16,7 +16,7 @@ import (
 // [Metrics.Handler].
 //
 // The server is net/http's: these requests bear no key and wait for nothing, so
-// that none of package front's strictness is needed. Every connection serves one
+// that none of package server's strictness is needed. Every connection serves one
 // request, in 15 seconds at most, and at most 16 are open: one more closes the
 // oldest. So nobody who asks slowly, or does not read, keeps others out.
 func Serve(l net.Listener, h http.Handler) error { return serve(l, newServer(h)) }

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 )
 
 const (
@@ -142,7 +142,7 @@ func (a answer) judge() (result, string) {
 // ours are the codes that the proxy itself answers with.
 var ours = func() map[string]bool {
 	m := map[string]bool{}
-	proxy.Codes(func(code proxy.Code, _ int) { m[string(code)] = true })
+	relay.Codes(func(code relay.Code, _ int) { m[string(code)] = true })
 	return m
 }()
 

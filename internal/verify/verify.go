@@ -21,7 +21,7 @@ import (
 	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proxy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 )
 
 // Usage is printed by --help.
@@ -195,7 +195,7 @@ func parseFlags(args []string) (*options, error) {
 	fs.StringVar(&o.proxy, "proxy", "", "")
 	fs.Func("allow-route", "", func(name string) error {
 		o.open = append(o.open, name)
-		return proxy.CheckRoute(name)
+		return relay.CheckRoute(name)
 	})
 	fs.BoolVar(&o.keyStdin, "key-stdin", false, "")
 	fs.BoolVar(&o.spend, "spend", false, "")

@@ -1,0 +1,64 @@
+package policy
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+// Origin refuses what a browser sends. A page that was led here by DNS
+// rebinding gives another Host; any other page's request has an Origin, a
+// Referer or Sec-Fetch-Site. Programs send none of these.
+type Origin struct {
+	named map[string]bool // besides loopback
+	port  string
+}
+
+// NewOrigin allows loopback addresses and localhost with port, and the names in
+// more: a name alone stands for that name with port, or as it is with a port of
+// its own.
+func NewOrigin(port int, more []string) *Origin {
+	o := &Origin{named: map[string]bool{}, port: strconv.Itoa(port)}
+	for _, name := range more {
+		name = strings.ToLower(name)
+		o.named[name] = true
+		o.named[name+":"+o.port] = !strings.Contains(name, ":")
+	}
+	return o
+}
+
+// check inspects a request that came over TCP. Stopping takes a loopback Host:
+// to plain http at any other name, browsers send a page's GET without
+// Sec-Fetch-Site, and without Referer if the page asks for that.
+func (o *Origin) check(head *http1.Request, stopping bool) *Denial {
+	allowed := false
+	for _, f := range head.Fields {
+		switch {
+		case http1.Is(f.Name, "origin"), http1.Is(f.Name, "referer"), http1.Is(f.Name, "sec-fetch-site"):
+			return deny(BrowserNotAllowed, 0, "The request has the header %s, as browsers send it. Web pages may not use this proxy.", f.Name)
+		case http1.Is(f.Name, "host"):
+			host := strings.ToLower(string(f.Value))
+			allowed = o.isLoopback(host) || o.named[host] && !stopping
+		}
+	}
+	switch {
+	case allowed:
+		return nil
+	case stopping:
+		return deny(HostNotAllowed, 0, "GET /shutdown takes a loopback address in the Host header, whatever --allow-host names. Use http://127.0.0.1:%s/shutdown.", o.port)
+	}
+	return deny(HostNotAllowed, 0, "The Host header is none of this proxy's names. Use http://127.0.0.1:%s/v1, or start the proxy with --allow-host.", o.port)
+}
+
+// isLoopback reports whether host is localhost or a loopback address, with our
+// port.
+func (o *Origin) isLoopback(host string) bool {
+	name, ok := strings.CutSuffix(host, ":"+o.port)
+	if !ok && o.port != "80" {
+		return false
+	}
+	addr, err := netip.ParseAddrPort(name + ":1")
+	return name == "localhost" || err == nil && addr.Addr().IsLoopback() && addr.Addr().Zone() == ""
+}

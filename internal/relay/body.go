@@ -1,0 +1,86 @@
+package relay
+
+import (
+	"io"
+	"sync"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+// maxMemory is how much of a request's body is read before it is sent on, in
+// bytes. Larger ones are passed on while they arrive.
+const maxMemory = 1 << 20
+
+// readStart reads a body of up to maxMemory bytes into out.Start, and leaves
+// what is longer in out.Rest. The buffer, which may be nil, belongs to the
+// caller, also on errors.
+func readStart(out *upstream.Request, r *Request) (*buffer, error) {
+	if r.Head.Length == 0 {
+		return nil, nil
+	}
+	if r.Head.Length > maxMemory {
+		out.Rest = r.Body
+		return nil, nil
+	}
+	size := int(r.Head.Length)
+	if r.Head.Length == http1.Chunked {
+		size = maxMemory
+	}
+	buf := takeBuffer(size)
+	n, err := readFull(r.Body, buf.bytes[:size])
+	out.Start = buf.bytes[:n]
+	switch {
+	case err != nil && err != io.EOF:
+		return buf, err
+	case r.Head.Length != http1.Chunked && n < size:
+		return buf, io.ErrUnexpectedEOF
+	case r.Head.Length == http1.Chunked && err == nil:
+		out.Rest = r.Body
+	default: // a chunked body that has ended gets a length
+		out.Length = int64(n)
+	}
+	return buf, nil
+}
+
+// readFull reads until p is full or an error comes, and returns the error of
+// the body itself: io.EOF only if the client has sent all of it.
+func readFull(body io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = body.Read(p[n:])
+		n += m
+	}
+	return n, err
+}
+
+// buffer is a pooled one, of one of a few sizes: most bodies are tens of
+// kilobytes, and 1 MiB for each would be waste.
+type buffer struct {
+	bytes []byte
+	home  *sync.Pool
+}
+
+var bufferSizes = [...]int{16 << 10, 128 << 10, maxMemory}
+
+var bufferPools [len(bufferSizes)]sync.Pool
+
+// takeBuffer returns a buffer of at least size bytes, at most maxMemory.
+func takeBuffer(size int) *buffer {
+	for i, n := range bufferSizes {
+		if size > n {
+			continue
+		}
+		if b, ok := bufferPools[i].Get().(*buffer); ok {
+			return b
+		}
+		return &buffer{bytes: make([]byte, n), home: &bufferPools[i]}
+	}
+	return &buffer{bytes: make([]byte, size)} // cannot happen: readStart's sizes end with the last
+}
+
+func (b *buffer) giveBack() {
+	if b != nil && b.home != nil {
+		b.home.Put(b)
+	}
+}

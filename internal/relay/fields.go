@@ -1,0 +1,155 @@
+package relay
+
+import (
+	"bytes"
+	"sync"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+// Fields that are never passed on to the upstream.
+var dropFromRequest = lookup(
+	// Credentials: the only one that the upstream sees is ours.
+	"authorization", "proxy-authorization", "cookie", "cookie2", "api-key", "x-api-key", "x-goog-api-key",
+	// Set anew for the upstream, or met here.
+	"host", "content-length", "expect",
+	// Between the client and us only (RFC 9110, section 7.6.1).
+	"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
+	// Some servers take these for another target or method: the route that was
+	// allowed would not be the one that is served.
+	"x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override",
+	// The upstream is not to learn the client's address, nor to take one that the
+	// client chose for true; nor is it to take another host for its own.
+	"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip", "x-host",
+)
+
+// Fields that are never passed on to the client.
+var dropFromAnswer = lookup(
+	// Between the upstream and us only.
+	"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+	"proxy-authenticate", "proxy-authentication-info", "content-length",
+	// They would bind the client to another origin than the one it talks to.
+	"set-cookie", "set-cookie2", "alt-svc", "strict-transport-security",
+	// Credentials have no place in an answer, ours (--auth-header) above all.
+	"authorization", "api-key", "x-api-key", "x-goog-api-key",
+)
+
+var fieldSpace = sync.Pool{New: func() any { f := make([]http1.Field, 0, 32); return &f }}
+
+// takeFields returns an empty list from a pool.
+func takeFields() *[]http1.Field { return fieldSpace.Get().(*[]http1.Field) }
+
+// giveFields gives a list back, without what it points to.
+func giveFields(list *[]http1.Field) {
+	clear((*list)[:cap(*list)])
+	*list = (*list)[:0]
+	fieldSpace.Put(list)
+}
+
+// outgoing is a request on its way up.
+type outgoing struct {
+	upstream.Request
+	fields *[]http1.Field // nil once it is given back
+	answer ResponseWriter
+}
+
+// headSent gives back what the head took: the answer may be long in coming.
+func (o *outgoing) headSent() {
+	o.giveFields()
+	o.answer.HeadSent()
+}
+
+func (o *outgoing) giveFields() {
+	if o.fields != nil {
+		giveFields(o.fields)
+		o.fields = nil
+	}
+}
+
+// requestFields appends the client's fields that may pass to dst.
+func requestFields(dst, fields []http1.Field) []http1.Field {
+	return passing(dst, fields, func(name []byte) bool {
+		return dropFromRequest.has(name) || len(name) > 12 && isVariant(name[:12], "x-forwarded-")
+	})
+}
+
+// answerFields appends the upstream's fields that may pass to dst.
+func answerFields(dst, fields []http1.Field) []http1.Field {
+	return passing(dst, fields, dropFromAnswer.has)
+}
+
+// passing appends to dst what neither drop nor the Connection field names.
+func passing(dst, fields []http1.Field, drop func(name []byte) bool) []http1.Field {
+	named := nominated(fields, drop)
+	for _, f := range fields {
+		if !drop(f.Name) && (named == nil || !named[string(bytes.ToLower(f.Name))]) {
+			dst = append(dst, f)
+		}
+	}
+	return dst
+}
+
+// nominated is what Connection fields name as being for the next hop only, in
+// lower case, but for what is dropped in any case: of ordinary messages that is
+// all, and nil. It is gathered once, or a head of many fields and options would
+// take their product.
+func nominated(fields []http1.Field, drop func(name []byte) bool) (named map[string]bool) {
+	for _, f := range fields {
+		if !http1.Is(f.Name, "connection") {
+			continue
+		}
+		http1.Tokens(f.Value, func(option []byte) {
+			if drop(option) {
+				return
+			}
+			if named == nil {
+				named = map[string]bool{}
+			}
+			named[string(bytes.ToLower(option))] = true
+		})
+	}
+	return named
+}
+
+// nameSet finds names and their variants without making strings of them.
+type nameSet map[int][]string // by length
+
+func lookup(names ...string) nameSet {
+	s := nameSet{}
+	for _, n := range names {
+		s[len(n)] = append(s[len(n)], n)
+	}
+	return s
+}
+
+func (s nameSet) has(name []byte) bool {
+	for _, n := range s[len(name)] {
+		if isVariant(name, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// isVariant reports whether a server could take name for the name lower. CGI,
+// WSGI and their like write letters in upper case and one underscore for each
+// hyphen, some for each character that is no letter or digit: there
+// Transfer_Encoding is Transfer-Encoding.
+func isVariant(name []byte, lower string) bool {
+	if len(name) != len(lower) {
+		return false
+	}
+	for i, c := range name {
+		switch {
+		case c >= 'A' && c <= 'Z':
+			c |= 0x20
+		case (c < 'a' || c > 'z') && (c < '0' || c > '9'):
+			c = '-'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}

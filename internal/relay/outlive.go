@@ -1,0 +1,153 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+// ReadOn limits what is read of responses whose clients have left, under a
+// budget: a response says at its end what it cost. Zero means the default.
+type ReadOn struct {
+	// Time limits how long a response is read on. The default is 10 minutes.
+	Time time.Duration
+	// Bytes limits how much of its body is read on. The default is 64 MiB.
+	Bytes int64
+	// PerUser and Total limit how many are read on at a time. The defaults are
+	// 8 and 128.
+	PerUser, Total int
+}
+
+// readers counts the responses that are read on.
+type readers struct {
+	limits ReadOn
+
+	mu    sync.Mutex
+	total int
+	users map[uint32]int
+}
+
+func newReaders(l ReadOn) *readers {
+	return &readers{users: map[uint32]int{}, limits: ReadOn{
+		Time:    cmp.Or(l.Time, 10*time.Minute),
+		Bytes:   cmp.Or(l.Bytes, 64<<20),
+		PerUser: cmp.Or(l.PerUser, 8),
+		Total:   cmp.Or(l.Total, 128),
+	}}
+}
+
+// add counts one more, or reports that there are too many.
+func (r *readers) add(uid uint32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.total >= r.limits.Total || r.users[uid] >= r.limits.PerUser {
+		return false
+	}
+	r.total++
+	r.users[uid]++
+	return true
+}
+
+func (r *readers) remove(uid uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.total--
+	if r.users[uid]--; r.users[uid] == 0 {
+		delete(r.users, uid)
+	}
+}
+
+// outliving is an exchange under a budget, which does not end when its client
+// leaves: the client gives up what it holds, and the response is read on. A nil
+// outliving is an exchange that ends with its client.
+type outliving struct {
+	readers *readers
+	lease   *policy.Lease
+	uid     uint32
+	client  ResponseWriter
+	cut     context.CancelFunc // ends the upstream's side
+	unwatch func() bool
+
+	mu      sync.Mutex
+	over    bool // the exchange is
+	gone    bool // the client is
+	counted bool // by readers
+	timer   *time.Timer
+}
+
+// outlive returns the context of the upstream's side of an exchange. It is ctx,
+// which ends when the client leaves, unless the exchange has a deposit. The
+// result must end.
+func (p *Relay) outlive(ctx context.Context, a ResponseWriter, b *exchange) (context.Context, *outliving) {
+	if b.lease.Deposit() == 0 {
+		return ctx, nil
+	}
+	up, cut := context.WithCancel(p.running)
+	o := &outliving{readers: p.readers, lease: b.lease, uid: b.uid(), client: a, cut: cut}
+	o.unwatch = context.AfterFunc(ctx, o.leave)
+	return up, o
+}
+
+// leave gives up what the client holds. Either the response is read on from
+// here, within limits, or it is cut. Further calls do nothing.
+func (o *outliving) leave() {
+	if o == nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.over || o.gone {
+		return
+	}
+	o.gone = true
+	if o.counted = o.readers.add(o.uid); o.counted {
+		o.timer = time.AfterFunc(o.readers.limits.Time, o.cut)
+	} else {
+		o.cut()
+	}
+	o.client.Leave()
+	o.lease.Release()
+}
+
+// end ends the exchange.
+func (o *outliving) end() {
+	if o == nil {
+		return
+	}
+	o.unwatch()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over = true
+	o.cut()
+	if o.timer != nil {
+		o.timer.Stop()
+	}
+	if o.counted {
+		o.readers.remove(o.uid)
+	}
+}
+
+// clientLeft ends the relay of a response whose client has left: at once, or
+// under a budget when the response has been read, or must not be read on.
+func (p *Relay) clientLeft(res *upstream.Response, a ResponseWriter, b *exchange) error {
+	if b.outliving == nil {
+		return left(a)
+	}
+	b.outliving.leave()
+	var read int64
+	for read <= p.readers.limits.Bytes {
+		piece, err := res.Next()
+		b.write(piece)
+		read += int64(len(piece))
+		if err != nil {
+			b.whole = err == io.EOF
+			break
+		}
+	}
+	return left(a)
+}

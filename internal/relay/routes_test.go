@@ -1,0 +1,494 @@
+package relay
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+const (
+	plainPath = "/v1/responses"
+	azurePath = "/openai/v1/responses?api-version=2025-04-01-preview"
+	roomy     = 4096
+)
+
+func open(t testing.TB, path string, names ...string) *RouteSet {
+	t.Helper()
+	o, err := NewRouteSet(names, path, roomy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// id128 is the longest id.
+var id128 = "resp_" + strings.Repeat("a", 128)
+
+// targets is what a set of routes makes of request lines: "name METHOD target" as
+// the upstream sees it, or "" where the line is refused. A name alone means the
+// upstream's own path.
+type targets map[string]string
+
+func (p targets) check(t *testing.T, o *RouteSet, fields ...string) {
+	t.Helper()
+	for line, want := range p {
+		w := o.find(head(t, line, fields...))
+		got := w.id.String()
+		if w.target != nil {
+			got += " " + w.method() + " " + string(w.target)
+		}
+		if got != want {
+			t.Errorf("%s is %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestDefaultRoutes(t *testing.T) {
+	o := open(t, plainPath)
+	targets{
+		"POST /v1/responses": "responses",
+		"GET /shutdown":      "shutdown",
+
+		"GET /v1/responses":                "",
+		"POST /shutdown":                   "",
+		"POST /v1/responses?":              "",
+		"POST /v1/responses/":              "",
+		"POST /v1/Responses":               "",
+		"POST /v1%2fresponses":             "",
+		"post /v1/responses":               "",
+		"PUT /v1/responses":                "",
+		"GET /shutdown?":                   "",
+		"POST *":                           "",
+		"POST /v1/responses/compact":       "",
+		"POST /v1/responses/input_tokens":  "",
+		"GET /v1/models":                   "",
+		"GET /v1/responses/resp_1":         "",
+		"DELETE /v1/responses/resp_1":      "",
+		"POST /v1/responses/resp_1/cancel": "",
+		"POST /v1/messages":                "",
+	}.check(t, o)
+	// It is told apart, to be refused with 426.
+	targets{"GET /v1/responses": "websocket GET /v1/responses", "POST /v1/responses": "responses", "GET /v1/models": ""}.check(t, o, "Upgrade: WebSocket")
+	targets{"GET /v1/responses": ""}.check(t, o, "Upgrade: h2c")
+}
+
+// TestEachRouteOpensItselfAlone: no route's name opens what another stands for.
+func TestEachRouteOpensItselfAlone(t *testing.T) {
+	lines := map[string][]string{
+		"compact":      {"POST /v1/responses/compact"},
+		"input-tokens": {"POST /v1/responses/input_tokens"},
+		"models":       {"GET /v1/models"},
+		"retrieve":     {"GET /v1/responses/resp_1", "DELETE /v1/responses/resp_1", "POST /v1/responses/resp_1/cancel"},
+		"messages":     {"POST /v1/messages"},
+	}
+	for name := range lines {
+		path := plainPath
+		if name == "messages" {
+			path = "/v1/messages"
+		}
+		o := open(t, path, name)
+		for other, all := range lines {
+			for _, line := range all {
+				if got := o.find(head(t, line)).id != none; got != (name == other) {
+					t.Errorf("--allow-route %s: %s is open: %t", name, line, got)
+				}
+			}
+		}
+		if got := o.find(head(t, "POST /v1/responses")).id == responses; got != (name != "messages") {
+			t.Errorf("--allow-route %s: POST /v1/responses is open: %t", name, got)
+		}
+	}
+}
+
+func TestFixedRoutes(t *testing.T) {
+	names := []string{"compact", "input-tokens", "models"}
+	targets{
+		"POST /v1/responses":              "responses",
+		"POST /v1/responses/compact":      "compact POST /v1/responses/compact",
+		"POST /v1/responses/input_tokens": "input-tokens POST /v1/responses/input_tokens",
+		"GET /v1/models":                  "models GET /v1/models",
+
+		"GET /v1/responses/compact":         "",
+		"POST /v1/responses/compact?":       "",
+		"POST /v1/responses/compact?a=b":    "",
+		"POST /v1/responses/compact/":       "",
+		"POST /v1/responses/Compact":        "",
+		"POST /v1/responses/c%6fmpact":      "",
+		"POST /v1/responses//compact":       "",
+		"POST /v1/responses/./compact":      "",
+		"POST /v1/responses/input-tokens":   "",
+		"POST /v1/responses/input_tokens/x": "",
+		"POST /v1/models":                   "",
+		"GET /v1/models/":                   "",
+		"GET /v1/models?":                   "",
+		"GET /v1/models/gpt-5":              "",
+		"GET /models":                       "",
+		"HEAD /v1/models":                   "",
+		"DELETE /v1/models":                 "",
+	}.check(t, open(t, plainPath, names...))
+	targets{
+		"POST /v1/responses":              "responses",
+		"POST /v1/responses/compact":      "compact POST /openai/v1/responses/compact?api-version=2025-04-01-preview",
+		"POST /v1/responses/input_tokens": "input-tokens POST /openai/v1/responses/input_tokens?api-version=2025-04-01-preview",
+		"GET /v1/models":                  "models GET /openai/v1/models?api-version=2025-04-01-preview",
+	}.check(t, open(t, azurePath, names...))
+}
+
+func TestRetrieveRoutes(t *testing.T) {
+	const base = "/v1/responses/resp_0aZ-_9"
+	p := targets{
+		"GET " + base:                                                             "retrieve GET " + base,
+		"DELETE " + base:                                                          "delete DELETE " + base,
+		"POST " + base + "/cancel":                                                "cancel POST " + base + "/cancel",
+		"GET /v1/responses/" + id128:                                              "retrieve GET /v1/responses/" + id128,
+		"GET /v1/responses/" + id128 + "a":                                        "",
+		"GET /v1/responses/resp_":                                                 "",
+		"GET /v1/responses/":                                                      "",
+		"GET /v1/responses/msg_1":                                                 "",
+		"GET /v1/responses/Resp_1":                                                "",
+		"GET /v1/responses/resp_a.b":                                              "",
+		"GET /v1/responses/resp_..":                                               "",
+		"GET /v1/responses/resp_%61":                                              "",
+		"GET /v1/responses/resp_a/":                                               "",
+		"GET /v1/responses/resp_a/input_items":                                    "",
+		"GET /v1/responses/resp_a/cancel":                                         "",
+		"GET /v1/responses//resp_a":                                               "",
+		"HEAD /v1/responses/resp_a":                                               "",
+		"POST /v1/responses/resp_a":                                               "",
+		"PUT /v1/responses/resp_a":                                                "",
+		"POST /v1/responses/resp_a/cancel/":                                       "",
+		"POST /v1/responses/resp_a/cancel?":                                       "",
+		"POST /v1/responses/resp_a/cancel?stream=true":                            "",
+		"POST /v1/responses/resp_a/Cancel":                                        "",
+		"DELETE /v1/responses/resp_a/cancel":                                      "",
+		"DELETE /v1/responses/resp_a?":                                            "",
+		"DELETE /v1/responses/resp_a?stream=true":                                 "",
+		"GET " + base + "#f":                                                      "",
+		"GET /v1/responses/resp_a/../resp_b":                                      "",
+		"GET http://127.0.0.1/v1/responses/resp_a":                                "",
+		"GET " + base + "?stream=true":                                            "retrieve GET " + base + "?stream=true",
+		"GET " + base + "?starting_after=12&stream=true":                          "retrieve GET " + base + "?starting_after=12&stream=true",
+		"GET " + base + "?include%5B%5D=a.b_c&include%5b%5d=d":                    "retrieve GET " + base + "?include%5B%5D=a.b_c&include%5b%5d=d",
+		"GET " + base + "?include[]=a&include=b":                                  "retrieve GET " + base + "?include[]=a&include=b",
+		"GET " + base + "?include_obfuscation=false":                              "retrieve GET " + base + "?include_obfuscation=false",
+		"GET " + base + "?":                                                       "",
+		"GET " + base + "?stream":                                                 "",
+		"GET " + base + "?stream=":                                                "",
+		"GET " + base + "?stream=1":                                               "",
+		"GET " + base + "?stream=True":                                            "",
+		"GET " + base + "?stream=true&":                                           "",
+		"GET " + base + "?&stream=true":                                           "",
+		"GET " + base + "?stream=true&stream=true":                                "",
+		"GET " + base + "?stream=true;x=1":                                        "",
+		"GET " + base + "?Stream=true":                                            "",
+		"GET " + base + "?str%65am=true":                                          "",
+		"GET " + base + "?starting_after=-1":                                      "",
+		"GET " + base + "?starting_after=":                                        "",
+		"GET " + base + "?starting_after=1e3":                                     "",
+		"GET " + base + "?starting_after=1234567890123456789":                     "",
+		"GET " + base + "?include=":                                               "",
+		"GET " + base + "?include=a%26b":                                          "",
+		"GET " + base + "?include=a/b":                                            "",
+		"GET " + base + "?include[0]=a":                                           "",
+		"GET " + base + "?include=" + strings.Repeat("a", 65):                     "",
+		"GET " + base + "?api-version=x":                                          "",
+		"GET " + base + "?" + strings.Repeat("include=abcdef&", 80) + "include=a": "",
+	}
+	p.check(t, open(t, plainPath, "retrieve"))
+	targets{
+		"GET " + base:                  "retrieve GET /openai" + base + "?api-version=2025-04-01-preview",
+		"GET " + base + "?stream=true": "retrieve GET /openai" + base + "?api-version=2025-04-01-preview&stream=true",
+		"POST " + base + "/cancel":     "cancel POST /openai" + base + "/cancel?api-version=2025-04-01-preview",
+		"DELETE " + base:               "delete DELETE /openai" + base + "?api-version=2025-04-01-preview",
+	}.check(t, open(t, azurePath, "retrieve"))
+	targets{"GET " + base + "?stream=true": "retrieve GET " + base + "?stream=true"}.check(t, open(t, plainPath+"?", "retrieve"))
+}
+
+func TestMessagesRoute(t *testing.T) {
+	o := open(t, "/v1/messages", "messages")
+	p := targets{
+		"POST /v1/messages":              "messages",
+		"GET /shutdown":                  "shutdown",
+		"POST /v1/responses":             "",
+		"GET /v1/messages":               "",
+		"POST /v1/messages?beta=true":    "",
+		"POST /v1/messages/":             "",
+		"POST /v1/messages/count_tokens": "",
+		"GET /v1/models":                 "",
+	}
+	p.check(t, o)
+	targets{"GET /v1/responses": ""}.check(t, o, "Upgrade: websocket")
+}
+
+func TestRoutesThatCannotBeOpened(t *testing.T) {
+	for _, c := range []struct {
+		names, path, want string
+		room              int
+	}{
+		{"chat", plainPath, "choose one of", roomy},
+		{"", plainPath, "choose one of", roomy},
+		{"Compact", plainPath, "choose one of", roomy},
+		{"messages compact", "/v1/messages", "excludes", roomy},
+		{"messages", plainPath, "must end in /messages", roomy},
+		{"messages", "/v1/messages/", "must end in /messages", roomy},
+		{"compact", "/v1/messages", "must end in /responses", roomy},
+		{"models", "/v1/responses/", "must end in /responses", roomy},
+		{"models", "/v1/xresponses", "must end in /responses", roomy},
+		{"input-tokens", "/", "must end in /responses", roomy},
+		{"websocket", "/x", "must end in /responses", roomy},
+		{"retrieve", "/x?y=/responses", "must end in /responses", roomy},
+		{"retrieve", plainPath, "too long", maxBelow - 1},
+	} {
+		o, err := NewRouteSet(strings.Split(c.names, " "), c.path, c.room)
+		if err == nil || o != nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q with %s: %v, want an error with %q", c.names, c.path, err, c.want)
+		}
+	}
+	if _, err := NewRouteSet(nil, "/any/path", 0); err != nil {
+		t.Errorf("the default needs no certain path: %v", err)
+	}
+	if _, err := NewRouteSet(nil, "/v1/messages", 0); err == nil || !strings.Contains(err.Error(), "add --allow-route messages") {
+		t.Errorf("responses would go to /v1/messages: %v", err)
+	}
+}
+
+// TestRefusalNamesWhatIsOpen: the message is what people read who have set the
+// wrong base URL.
+func TestRefusalNamesWhatIsOpen(t *testing.T) {
+	for _, c := range []struct{ names, path, want string }{
+		{"", plainPath, "This proxy forwards exactly POST /v1/responses. Set the client's base URL to http://HOST:PORT/v1 and use the Responses API."},
+		{"models compact", plainPath, "exactly POST /v1/responses, POST /v1/responses/compact, GET /v1/models (no query). Set"},
+		{"retrieve websocket", plainPath, "GET and DELETE /v1/responses/ID, POST /v1/responses/ID/cancel, GET /v1/responses as a WebSocket."},
+		{"messages", "/v1/messages", "exactly POST /v1/messages. Set the client's base URL to http://HOST:PORT and"},
+	} {
+		a := &answer{}
+		p := New(Config{Open: open(t, c.path, strings.Fields(c.names)...)})
+		if err := p.Refuse(a, RouteNotAllowed, ""); err != nil || !strings.Contains(string(a.body), c.want) {
+			t.Errorf("%q: %s", c.names, a.body)
+		}
+	}
+}
+
+func TestEveryRouteHasAName(t *testing.T) {
+	for name, r := range optional {
+		if r.id.String() != name || !slices.Contains(optionalNames, name) || CheckRoute(name) != nil {
+			t.Errorf("%s is called %s", name, r.id)
+		}
+	}
+	if len(optional) != len(optionalNames) {
+		t.Error("a route is missing in messages")
+	}
+	for i, name := range Routes() {
+		if name == "" || slices.Index(Routes(), name) != i {
+			t.Errorf("route %d has the name %q", i, name)
+		}
+	}
+}
+
+// grammar says the same as match, in another language.
+var grammar = func() map[routeID]*regexp.Regexp {
+	const id = `resp_[A-Za-z0-9_-]{1,128}`
+	const param = `(include(\[\]|%5[Bb]%5[Dd])?=[A-Za-z0-9_.]{1,64}|(stream|include_obfuscation)=(true|false)|starting_after=[0-9]{1,18})`
+	rules := map[routeID]string{
+		responses: `POST /v1/responses`, shutdown: `GET /shutdown`, websocketRoute: `GET /v1/responses`, compact: `POST /v1/responses/compact`,
+		inputTokens: `POST /v1/responses/input_tokens`, models: `GET /v1/models`, retrieve: `GET /v1/responses/` + id + `(\?` + param + `(&` + param + `)*)?`,
+		cancel: `POST /v1/responses/` + id + `/cancel`, remove: `DELETE /v1/responses/` + id, messages: `POST /v1/messages`,
+	}
+	compiled := map[routeID]*regexp.Regexp{}
+	for r, text := range rules {
+		compiled[r] = regexp.MustCompile(`\A` + text + `\z`)
+	}
+	return compiled
+}()
+
+var once = regexp.MustCompile(`[?&](stream|include_obfuscation|starting_after)=`)
+
+// onceEach tells that no parameter but include is repeated.
+func onceEach(target string) bool {
+	seen := map[string]bool{}
+	for _, m := range once.FindAllStringSubmatch(target, -1) {
+		if seen[m[1]] {
+			return false
+		}
+		seen[m[1]] = true
+	}
+	return len(target) < 1024
+}
+
+// FuzzRoutes: a line is a route exactly if the grammar says so. What goes
+// upstream stands at or below the upstream's path, has its query, adds nothing
+// to the client's, and fits the room that Open was promised.
+func FuzzRoutes(f *testing.F) {
+	for _, target := range []string{
+		"/v1/responses", "/shutdown", "/v1/responses/compact", "/v1/responses/input_tokens", "/v1/models", "/v1/messages", "/v1/responses/resp_1",
+		"/v1/responses/resp_1/cancel", "/v1/responses/resp_1?stream=true&starting_after=3&include%5B%5D=a.b&include_obfuscation=false",
+		"/v1/responses/resp_1?stream=true&stream=true", "/v1/responses/resp_1%2f..", "/v1/responses/" + id128, "/v1/responses/resp_1?a=b",
+	} {
+		for _, method := range []string{"GET", "POST", "DELETE"} {
+			f.Add(method, target, true)
+		}
+	}
+	f.Fuzz(func(t *testing.T, method, target string, azure bool) {
+		line := method + " " + target
+		var r http1.Request
+		if strings.ContainsAny(line, "\r\n") || r.Parse([]byte(line+" HTTP/1.1\r\nHost: h\r\n\r\n")) != nil {
+			return
+		}
+		path := plainPath
+		if azure {
+			path = azurePath
+		}
+		o := open(t, path, "compact", "input-tokens", "models", "retrieve", "websocket")
+		w := o.find(&r)
+		for id, rule := range grammar {
+			if id == websocketRoute || id == messages {
+				continue // a field decides; another API
+			}
+			is := rule.MatchString(line) && (id != retrieve || onceEach(target))
+			if is != (w.id == id) && len(target) < 900 {
+				t.Fatalf("%q is %q; the grammar says %s: %t", line, w.id, id, is)
+			}
+		}
+		if w.target != nil {
+			checkTarget(t, path, target, w)
+		}
+	})
+}
+
+func checkTarget(t *testing.T, path, local string, w routeMatch) {
+	base, query, _ := strings.Cut(path, "?")
+	got, gotQuery, _ := strings.Cut(string(w.target), "?")
+	localPath, localQuery, _ := strings.Cut(local, "?")
+	switch {
+	case w.id == models && got != strings.TrimSuffix(base, "responses")+"models",
+		w.id != models && got != base+strings.TrimPrefix(localPath, "/v1/responses"):
+		t.Fatalf("%q goes to %q", local, w.target)
+	case gotQuery != strings.Trim(query+"&"+localQuery, "&"):
+		t.Fatalf("%q goes to %q, with another query", local, w.target)
+	case len(w.method())+len(w.target) > len("POST")+len(path)+maxBelow:
+		t.Fatalf("%q is longer than Open promised", w.target)
+	case bytes.ContainsAny(w.target, " \r\n#"):
+		t.Fatalf("%q is no target", w.target)
+	case w.response != nil && !bytes.Contains(w.target, w.response):
+		t.Fatalf("%q is asked for in %q", w.response, w.target)
+	}
+}
+
+// FuzzQuery: what passes is made of the documented parameters alone, and reads
+// the same however a server splits it.
+func FuzzQuery(f *testing.F) {
+	for _, q := range []string{"stream=true", "include=a&include[]=b&include%5B%5D=c", "starting_after=0", "include_obfuscation=false&stream=false", "", "&", "=", "stream=true&stream=false", "stream=true;a=b"} {
+		f.Add(q)
+	}
+	all := regexp.MustCompile(`\A(include(\[\]|%5[Bb]%5[Dd])?=[A-Za-z0-9_.]{1,64}|(stream|include_obfuscation)=(true|false)|starting_after=[0-9]{1,18})(&|\z)`)
+	f.Fuzz(func(t *testing.T, query string) {
+		if !validQuery([]byte(query)) {
+			return
+		}
+		if len(query) > maxQuery || strings.HasSuffix(query, "&") || !onceEach("?"+query) {
+			t.Fatalf("%q passes", query)
+		}
+		for rest := query; rest != ""; {
+			m := all.FindString(rest)
+			if m == "" {
+				t.Fatalf("%q passes", query)
+			}
+			rest = rest[len(m):]
+		}
+	})
+}
+
+// FuzzID holds an id's form to another description of it.
+func FuzzID(f *testing.F) {
+	for _, id := range []string{"resp_1", "resp_", "resp_-_Az", "msg_1", "resp_/", id128, id128 + "1", "resp_\x00"} {
+		f.Add(id)
+	}
+	form := regexp.MustCompile(`\Aresp_[A-Za-z0-9_-]{1,128}\z`)
+	f.Fuzz(func(t *testing.T, id string) {
+		if got, want := validID([]byte(id)), form.MatchString(id); got != want {
+			t.Fatalf("%q: %t, want %t", id, got, want)
+		}
+	})
+}
+
+func key(n int) responseKey { return keyOfResponse(fmt.Appendf(nil, "resp_%d", n)) }
+
+func TestOwners(t *testing.T) {
+	o := newOwners(3)
+	allow := func(n int, uid uint32) {
+		t.Helper()
+		if !o.owns(key(n), uid) {
+			t.Errorf("uid %d does not own %d", uid, n)
+		}
+	}
+	deny := func(n int, uid uint32) {
+		t.Helper()
+		if o.owns(key(n), uid) {
+			t.Errorf("uid %d owns %d", uid, n)
+		}
+	}
+	deny(1, 0)
+	o.add(key(1), 1000)
+	allow(1, 1000)
+	deny(1, 0) // root too: it is the key that is shared, not what was said
+	deny(1, 1001)
+	o.add(key(1), 1001) // whoever says so second
+	deny(1, 1001)
+	allow(1, 1000)
+	o.forget(key(1))
+	deny(1, 1000)
+
+	for n := range 4 {
+		o.add(key(10+n), 7)
+	}
+	deny(10, 7) // the oldest of four
+	for n := 1; n < 4; n++ {
+		allow(10+n, 7)
+	}
+	if len(o.all) > 3 || len(o.ring) != 3 {
+		t.Errorf("%d responses are known, %d in the ring", len(o.all), len(o.ring))
+	}
+}
+
+// TestForgottenResponsesLeaveNoTrace: one that is made anew is not dropped in
+// the place of its former self.
+func TestForgottenResponsesLeaveNoTrace(t *testing.T) {
+	o := newOwners(2)
+	o.add(key(1), 1)
+	o.forget(key(1))
+	o.add(key(1), 1)
+	o.add(key(2), 1) // takes the place of the forgotten one
+	if !o.owns(key(1), 1) || !o.owns(key(2), 1) {
+		t.Error("a response was dropped with the one that it follows")
+	}
+}
+
+func TestChargeLate(t *testing.T) {
+	o := newOwners(9)
+	for i, c := range []struct {
+		tokens      int64
+		final       bool
+		more        int64
+		first       bool
+		description string
+	}{
+		{30, false, 30, true, "estimated when it was made"},
+		{10, false, 0, true, "never less"},
+		{100, true, 70, true, "what it cost in the end"},
+		{100, true, 0, false, "fetched again"},
+		{900, true, 0, false, "whatever it says then"},
+	} {
+		o.add(key(1), 1)
+		if more, first := o.charge(key(1), c.tokens, c.final); more != c.more || first != c.first {
+			t.Errorf("%d, %s: %d, %t", i, c.description, more, first)
+		}
+	}
+	if more, first := o.charge(key(2), 5, true); more != 0 || first {
+		t.Error("a response that nobody has made is charged for")
+	}
+}

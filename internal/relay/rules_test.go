@@ -1,0 +1,232 @@
+package relay
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+func head(t testing.TB, line string, fields ...string) *http1.Request {
+	t.Helper()
+	var r http1.Request
+	if err := r.Parse([]byte(line + " HTTP/1.1\r\nHost: h\r\n" + strings.Join(append(fields, ""), "\r\n") + "\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	return &r
+}
+
+// names lists the fields that pass.
+func names(fields []http1.Field) string {
+	var all []string
+	for _, f := range fields {
+		all = append(all, string(f.Name))
+	}
+	return strings.Join(all, " ")
+}
+
+func TestFieldsThatPass(t *testing.T) {
+	r := head(t, "POST /v1/responses",
+		"A: 1", "AUTHORIZATION: x", "Proxy-Authorization: x", "Cookie: x", "Api-Key: x", "X-Api-Key: x", "X-Goog-Api-Key: x", "Connection: close, B, authorization",
+		"B: nominated", "Keep-Alive: x", "TE: x", "Trailer: x", "Upgrade: x", "Proxy-Connection: x", "Forwarded: x", "Via: x", "X-Forwarded-For: x", "X-Forwarded-Whatever: x",
+		"X-Real-IP: x", "X-Original-URL: /x", "X-Rewrite-Url: /x", "X-HTTP-Method-Override: GET", "Expect: 100-continue", "Content-Length: 0", "X-Forwarded: passes", "Cookies: passes", "a: again", "OpenAI-Project: p")
+	if got, want := names(requestFields(nil, r.Fields)), "A X-Forwarded Cookies a OpenAI-Project"; got != want {
+		t.Errorf("to the upstream pass %q, want %q", got, want)
+	}
+	r = head(t, "POST /v1/responses",
+		"session_id: passes", "X_Api_Key: x", "x_api-key: x", "API_KEY: x", "Authorization: x", "Proxy_Authorization: x", "Transfer_Encoding: chunked", "Content_Length: 7", "content.length: 7",
+		"Keep_Alive: x", "X_Forwarded_For: x", "X-Forwarded_Host: x", "X_Real_IP: x", "X_HTTP_Method_Override: GET", "X.Original.URL: /x", "CF-Connecting-IP: x", "Cf_Connecting_Ip: x",
+		"True-Client-IP: x", "True_Client_IP: x", "X-Client-IP: x", "X-Cluster-Client-IP: x", "X_Cluster_Client_IP: x", "X-Host: x", "X_Host: x", "X_Host_: passes", "conversation_id: passes")
+	if got, want := names(requestFields(nil, r.Fields)), "session_id X_Host_ conversation_id"; got != want {
+		t.Errorf("to the upstream pass %q, want %q", got, want)
+	}
+	a := head(t, "GET /", "Set-Cookie: x", "Alt-Svc: x", "Strict-Transport-Security: x", "Proxy-Authenticate: x", "Authorization: x", "api-key: x", "X-API-Key: x", "Connection: X-Hop", "X-Hop: x",
+		"Retry-After: 2", "X-Request-Id: r", "Server: s", "X-Ratelimit-Remaining-Tokens: 5", "Www-Authenticate: w")
+	if got, want := names(answerFields(nil, a.Fields)), "Host Retry-After X-Request-Id Server X-Ratelimit-Remaining-Tokens Www-Authenticate"; got != want {
+		t.Errorf("to the client pass %q, want %q", got, want)
+	}
+}
+
+// TestVariantsOfControlledNames: where the proxy replaces a field, or takes
+// something out of it, what a server could take for that field does not pass.
+func TestVariantsOfControlledNames(t *testing.T) {
+	r := head(t, "POST /v1/responses", "Accept_Encoding: gzip", "ACCEPT-ENCODING: gzip", "Accept: x")
+	reading := &exchange{route: responses, owners: newOwners(1)}
+	if got, want := names(reading.askPlain(requestFields(nil, r.Fields))), "Accept accept-encoding"; got != want {
+		t.Errorf("of a response that is read pass %q, want %q", got, want)
+	}
+	r = head(t, "GET /v1/responses", "Sec_WebSocket_Protocol: openai-insecure-api-key.sk-mine", "Sec-WebSocket-Protocol: realtime")
+	if got, want := names(withoutTokens(requestFields(nil, r.Fields))), "Sec-WebSocket-Protocol"; got != want {
+		t.Errorf("of a handshake pass %q, want %q", got, want)
+	}
+}
+
+// BenchmarkOptions is the head that costs most: many fields, and many names in
+// Connection, up to http1.MaxFields.
+func BenchmarkOptions(b *testing.B) {
+	lines := []string{"Connection: " + strings.TrimSuffix(strings.Repeat("a,", http1.MaxFields), ",")}
+	for range http1.MaxFields - 2 {
+		lines = append(lines, "b:")
+	}
+	r := head(b, "POST /v1/responses", lines...)
+	for b.Loop() {
+		requestFields(nil, r.Fields)
+	}
+}
+
+// asCGI is the variable that a CGI-like server makes of a header name.
+func asCGI(name []byte) string { return notInCGI.ReplaceAllString(strings.ToUpper(string(name)), "_") }
+
+var notInCGI = regexp.MustCompile("[^A-Z0-9]")
+
+// FuzzFields: nothing that a server could take for a name on the list, or that
+// Connection names, passes, and all else does, in its order.
+func FuzzFields(f *testing.F) {
+	f.Add("X: y\r\nConnection: x, z\r\nZ: 1\r\nAuthorization: a")
+	f.Add("Cookie: a\r\nX-Forwarded-: b\r\nx-forwarded-q: c")
+	f.Add("Transfer_Encoding: chunked\r\nX_Forwarded_For: b\r\nsession_id: c\r\nX.Api~Key: d\r\nConnection: session_id")
+	dropped := map[string]bool{}
+	for _, names := range dropFromRequest {
+		for _, n := range names {
+			dropped[asCGI([]byte(n))] = true
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var r http1.Request
+		bytes := []byte("POST / HTTP/1.1\r\nHost: h\r\n" + text + "\r\n\r\n")
+		end, err := http1.HeadEnd(bytes, 0)
+		if err != nil || r.Parse(bytes[:end]) != nil {
+			return
+		}
+		passed := requestFields(nil, r.Fields)
+		i := 0
+		for _, field := range r.Fields {
+			name := asCGI(field.Name)
+			forwarded, isForwarded := strings.CutPrefix(name, "X_FORWARDED_")
+			drop := dropped[name] || isForwarded && forwarded != "" || nominated(r.Fields, dropFromRequest.has)[strings.ToLower(string(field.Name))]
+			if drop {
+				continue
+			}
+			if i >= len(passed) || string(passed[i].Name) != string(field.Name) || string(passed[i].Value) != string(field.Value) {
+				t.Fatalf("%q does not pass where it should", field.Name)
+			}
+			i++
+		}
+		if i != len(passed) {
+			t.Fatalf("%q passes", passed[i].Name)
+		}
+	})
+}
+
+// answer keeps what was answered.
+type answer struct {
+	status int
+	fields []http1.Field
+	length int64
+	body   []byte
+	entry  audit.Entry
+}
+
+func (a *answer) HeadSent() {}
+
+func (a *answer) Head(status int, fields []http1.Field, length int64) {
+	a.status, a.fields, a.length = status, fields, length
+}
+func (a *answer) Write(p []byte) error { a.body = append(a.body, p...); return nil }
+func (a *answer) Flush() error         { return nil }
+func (a *answer) Leave()               {}
+func (a *answer) Entry() *audit.Entry  { return &a.entry }
+func (a *answer) Hijack([]http1.Field) (UpgradedConn, error) {
+	return nil, errors.New("there is no connection")
+}
+
+func TestEveryRefusalSpeaksForItself(t *testing.T) {
+	p := New(Config{})
+	for code, r := range refusals {
+		a := &answer{}
+		if err := p.Refuse(a, code, "detail"); err != nil {
+			t.Error(err)
+		}
+		var e struct {
+			Error struct {
+				Message, Type, Code string
+				Param               *string
+			}
+		}
+		if err := json.Unmarshal(a.body, &e); err != nil || e.Error.Code != string(code) || e.Error.Message == "" || e.Error.Type == "" || a.status != r.status || a.length != int64(len(a.body)) {
+			t.Errorf("%s: status %d, %s", code, a.status, a.body)
+		}
+		if strings.Contains(string(a.body), "detail") {
+			t.Errorf("%s: the cause, which is the operator's, is in the answer", code)
+		}
+	}
+}
+
+func TestEveryKindHasItsCode(t *testing.T) {
+	for kind := upstream.Unreachable; kind <= upstream.Internal; kind++ {
+		if _, ok := refusals[codes[kind]]; ok == (kind == upstream.Cancelled) {
+			t.Errorf("kind %d has the code %q", kind, codes[kind])
+		}
+	}
+}
+
+// part is a body in pieces, with an error at its end.
+type part struct {
+	pieces []string
+	end    error
+}
+
+func (p *part) Read(b []byte) (int, error) {
+	if len(p.pieces) == 0 {
+		return 0, p.end
+	}
+	n := copy(b, p.pieces[0])
+	p.pieces[0] = p.pieces[0][n:]
+	if p.pieces[0] == "" {
+		p.pieces = p.pieces[1:]
+	}
+	return n, nil
+}
+
+func (p *part) Interrupt() {}
+
+func TestReadStart(t *testing.T) {
+	long := strings.Repeat("x", maxMemory)
+	for _, c := range []struct {
+		what   string
+		length int64
+		body   *part
+		start  int   // bytes in memory
+		rest   bool  // more to come
+		sent   int64 // the length that goes up
+		err    error
+	}{
+		{"none", 0, &part{end: io.EOF}, 0, false, 0, nil},
+		{"short", 5, &part{[]string{"he", "llo"}, io.EOF}, 5, false, 5, nil},
+		{"at the limit", maxMemory, &part{[]string{long}, io.EOF}, maxMemory, false, maxMemory, nil},
+		{"over it", maxMemory + 1, &part{[]string{long, "x"}, io.EOF}, 0, true, maxMemory + 1, nil},
+		{"chunked, short", http1.Chunked, &part{[]string{"hello"}, io.EOF}, 5, false, 5, nil},
+		{"chunked, empty", http1.Chunked, &part{end: io.EOF}, 0, false, 0, nil},
+		{"chunked, over the limit", http1.Chunked, &part{[]string{long, "x"}, io.EOF}, maxMemory, true, http1.Chunked, nil},
+		{"broken off", 10, &part{[]string{"hello"}, io.ErrUnexpectedEOF}, 5, false, 10, io.ErrUnexpectedEOF},
+		{"ended early", 10, &part{[]string{"hello"}, io.EOF}, 5, false, 10, io.ErrUnexpectedEOF},
+		{"chunked, broken off", http1.Chunked, &part{[]string{"hello"}, io.ErrUnexpectedEOF}, 5, false, http1.Chunked, io.ErrUnexpectedEOF},
+		{"stalled", 10, &part{[]string{"hello"}, os.ErrDeadlineExceeded}, 5, false, 10, os.ErrDeadlineExceeded},
+	} {
+		h := head(t, "POST /v1/responses")
+		h.Length = c.length
+		out := &upstream.Request{Length: c.length}
+		buf, err := readStart(out, &Request{Head: h, Body: c.body})
+		if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) || len(out.Start) != c.start || (out.Rest != nil) != c.rest || out.Length != c.sent {
+			t.Errorf("%s: %d bytes, rest %v, length %d, %v", c.what, len(out.Start), out.Rest != nil, out.Length, err)
+		}
+		buf.giveBack()
+	}
+}

@@ -1,0 +1,393 @@
+package server_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+)
+
+// A child of another user is this test binary again.
+const childVar = "FRONT_TEST_CHILD" // "job address count"
+
+const nobody, somebody = 65534, 4711
+
+func TestMain(m *testing.M) {
+	if job := os.Getenv(childVar); job != "" {
+		child(strings.Fields(job))
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// asUser runs a job as uid and returns what it prints.
+func asUser(t *testing.T, uid uint32, job, address string, n int) string {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{fmt.Sprintf("%s=%s %s %d", childVar, job, address, n), "GORACE=atexit_sleep_ms=0"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s as uid %d: %v\n%s", job, uid, err, out)
+	}
+	return string(out)
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("only root can play several users")
+	}
+	t.Skip("SECURITY TEST SKIPPED: only root can play several users")
+}
+
+// child does its job. It must not use testing: it is not a test.
+func child(job []string) {
+	n, _ := strconv.Atoi(job[2])
+	switch job[0] {
+	case "ask":
+		fmt.Print(ask(job[1]))
+	case "hold":
+		hold(job[1], n)
+	default:
+		for range n {
+			hitAndRun(job[0], job[1])
+		}
+	}
+}
+
+func network(address string) string {
+	if strings.HasPrefix(address, "/") {
+		return "unix"
+	}
+	return "tcp"
+}
+
+const attackRequest = "POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Fake: json\r\nContent-Length: 2\r\n\r\n{}"
+
+// ask sends a request like any client and returns status and error code.
+func ask(address string) string {
+	c, err := net.Dial(network(address), address)
+	if err != nil {
+		return "dial: " + err.Error()
+	}
+	defer c.Close()
+	io.WriteString(c, attackRequest)
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return "no answer: " + err.Error()
+	}
+	b, _ := io.ReadAll(res.Body)
+	return fmt.Sprint(res.StatusCode, " ", string(b))
+}
+
+// hitAndRun sends a request and is gone before anybody can ask who it was.
+func hitAndRun(how, address string) {
+	c, err := net.Dial(network(address), address)
+	if err != nil {
+		return
+	}
+	io.WriteString(c, attackRequest)
+	switch how {
+	case "reset":
+		c.(*net.TCPConn).SetLinger(0)
+	case "half":
+		c.(interface{ CloseWrite() error }).CloseWrite()
+		io.Copy(io.Discard, c)
+	case "exit":
+		os.Exit(0)
+	}
+	c.Close()
+}
+
+// hold opens n connections, says how many are left after a while, and waits.
+func hold(address string, n int) {
+	var conns []net.Conn
+	for range n {
+		if c, err := net.Dial(network(address), address); err == nil {
+			conns = append(conns, c)
+		}
+	}
+	var open atomic.Int64
+	var all sync.WaitGroup
+	for _, c := range conns {
+		all.Go(func() {
+			c.SetReadDeadline(time.Now().Add(2 * time.Second))
+			if _, err := c.Read(make([]byte, 1)); os.IsTimeout(err) {
+				open.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	fmt.Print(open.Load())
+}
+
+// gated is a stack that admits whom users names, over TCP and a unix socket.
+func gated(t *testing.T, limits policy.Limits, users ...string) (s *stack, addresses []string) {
+	t.Helper()
+	cfg := policy.Config{TCP: true, Limits: limits}
+	for _, u := range users {
+		if err := cfg.Users.AddUser(u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gate := must(policy.New(cfg))
+	t.Cleanup(gate.Close)
+	s = start(t, func(s *setup) { s.front.Gate = gate })
+	dir := must(os.MkdirTemp("/tmp", "gated"))
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	os.Chmod(dir, 0o755)
+	l := must(listen.Unix(listen.UnixConfig{Path: dir + "/socket", Everyone: true}))
+	go s.engine.Serve(l)
+	t.Cleanup(func() { l.Close() })
+	return s, []string{s.listener.Addr().String(), dir + "/socket"}
+}
+
+func TestOnlyNamedUsers(t *testing.T) {
+	needRoot(t)
+	for _, c := range []struct {
+		admitted        string
+		admits, refuses []uint32
+	}{
+		{"nobody", []uint32{nobody}, []uint32{0, somebody}},
+		{"self", []uint32{0}, []uint32{nobody, somebody}},
+		{"4711", []uint32{somebody}, []uint32{0, nobody}},
+	} {
+		s, addresses := gated(t, policy.Limits{}, c.admitted)
+		for _, address := range addresses {
+			for _, uid := range c.admits {
+				if got := asUser(t, uid, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
+					t.Errorf("--allow-user %s, uid %d, %s: %s", c.admitted, uid, address, got)
+				}
+			}
+			before := s.up.Count()
+			for _, uid := range c.refuses {
+				if got := asUser(t, uid, "ask", address, 0); !strings.HasPrefix(got, "403 ") || !strings.Contains(got, `"user_not_allowed"`) || !strings.Contains(got, fmt.Sprint(uid)) {
+					t.Errorf("--allow-user %s, uid %d, %s: %s", c.admitted, uid, address, got)
+				}
+			}
+			if s.up.Count() != before {
+				t.Errorf("--allow-user %s: a refused request reached the upstream", c.admitted)
+			}
+		}
+	}
+}
+
+// TestHitAndRun: a user who is refused sends and is gone at once, so that the
+// kernel reports the closing socket as root's, who is admitted. Not one may
+// reach the upstream.
+func TestHitAndRun(t *testing.T) {
+	needRoot(t)
+	n := 2500
+	if testing.Short() || raceEnabled {
+		n = 500
+	}
+	s, addresses := gated(t, policy.Limits{}, "0")
+	for _, address := range addresses {
+		for _, how := range []string{"close", "reset", "half"} {
+			if how == "reset" && network(address) == "unix" {
+				continue
+			}
+			asUser(t, nobody, how, address, n)
+		}
+		for range 50 {
+			asUser(t, nobody, "exit", address, 1)
+		}
+	}
+	// Whoever is admitted is still served, after all of them.
+	for _, address := range addresses {
+		if got := asUser(t, 0, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
+			t.Errorf("root: %s", got)
+		}
+	}
+	if got := s.up.Count(); got != len(addresses) {
+		t.Errorf("%d requests of a refused user reached the upstream", got-len(addresses))
+	}
+}
+
+// TestPassedDescriptor: a connection belongs to the user who made it, whoever
+// writes to it.
+func TestPassedDescriptor(t *testing.T) {
+	needRoot(t)
+	s, addresses := gated(t, policy.Limits{}, "0")
+	for _, address := range addresses {
+		c := connectAs(t, nobody, address)
+		io.WriteString(c, attackRequest)
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || res.StatusCode != 403 {
+			t.Errorf("%s: %v, %v", address, res, err)
+		}
+		c.Close()
+	}
+	if n := s.up.Count(); n != 0 {
+		t.Errorf("%d requests reached the upstream", n)
+	}
+}
+
+// connectAs makes a connection with the file system uid of another user, on a
+// thread of its own, which is what counts for the owner of a socket.
+func connectAs(t *testing.T, uid int, address string) net.Conn {
+	t.Helper()
+	conns := make(chan net.Conn, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
+			conns <- nil
+			return
+		}
+		conns <- connectRaw(address)
+	}()
+	c := <-conns
+	if c == nil {
+		t.Fatal("cannot connect as another user")
+	}
+	return c
+}
+
+// connectRaw connects on the calling thread.
+func connectRaw(address string) net.Conn {
+	family, sa := unix.AF_UNIX, unix.Sockaddr(&unix.SockaddrUnix{Name: address})
+	if host, port, err := net.SplitHostPort(address); err == nil {
+		n, _ := strconv.Atoi(port)
+		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: n, Addr: [4]byte(net.ParseIP(host).To4())}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil || unix.Connect(fd, sa) != nil {
+		return nil
+	}
+	f := os.NewFile(uintptr(fd), "")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+// TestConnectionsPerUser: one user holds all connections that he can get;
+// others are served.
+func TestConnectionsPerUser(t *testing.T) {
+	needRoot(t)
+	s, addresses := gated(t, policy.Limits{MaxConnectionsPerUser: 5})
+	for _, address := range addresses {
+		done := make(chan string)
+		go func() { done <- asUser(t, nobody, "hold", address, 50) }()
+		if got := asUser(t, somebody, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
+			t.Errorf("%s: another user: %s", address, got)
+		}
+		if got := <-done; got != "5" {
+			t.Errorf("%s: %s connections of one user stayed open, want 5", address, got)
+		}
+	}
+	_ = s
+}
+
+// TestUnnamedUsersHoldFewConnections: a user who is not named gets nothing by
+// connections, and so gets few; those who are named get what they want.
+func TestUnnamedUsersHoldFewConnections(t *testing.T) {
+	needRoot(t)
+	_, addresses := gated(t, policy.Limits{}, "4711")
+	for _, address := range addresses {
+		if got := asUser(t, nobody, "hold", address, 100); got != "64" {
+			t.Errorf("%s: %s connections of an unnamed user stayed open, want 64", address, got)
+		}
+		if got := asUser(t, somebody, "hold", address, 100); got != "100" {
+			t.Errorf("%s: %s connections of a named user stayed open, want 100", address, got)
+		}
+	}
+}
+
+// TestManyUnnamedUsers: a process can be many users, as those that /etc/subuid
+// gives it; together they get no more connections than one.
+func TestManyUnnamedUsers(t *testing.T) {
+	needRoot(t)
+	s, addresses := gated(t, policy.Limits{}, strconv.Itoa(somebody))
+	for _, address := range addresses {
+		var conns []net.Conn
+		for uid := range 8 {
+			for range 20 {
+				conns = append(conns, connectAs(t, 100_000+uid, address))
+			}
+		}
+		deadline := time.Now().Add(10 * time.Second)
+		for s.engine.Connections() != 64 {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: eight unnamed users have %d connections open, want 64", address, s.engine.Connections())
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if got := asUser(t, somebody, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
+			t.Errorf("%s: a named user: %s", address, got)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+		for s.engine.Connections() != 0 {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d connections are open, want none", address, s.engine.Connections())
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+// TestMappedAddress: a client's IPv6 socket with a mapped IPv4 address is known
+// as well.
+func TestMappedAddress(t *testing.T) {
+	s, _ := gated(t, policy.Limits{}, "self")
+	fd := must(unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))
+	sa := &unix.SockaddrInet6{Port: listen.Port(s.listener), Addr: [16]byte(net.ParseIP("127.0.0.1").To16())}
+	if err := unix.Connect(fd, sa); err != nil {
+		t.Skip("no IPv6 here: ", err)
+	}
+	f := os.NewFile(uintptr(fd), "")
+	c := must(net.FileConn(f))
+	f.Close()
+	defer c.Close()
+	io.WriteString(c, attackRequest)
+	if res := must(http.ReadResponse(bufio.NewReader(c), nil)); res.StatusCode != 200 {
+		t.Errorf("status %d", res.StatusCode)
+	}
+}
+
+// TestUnknownIsNobody: where only limits depend on who calls, one who cannot be
+// told is refused as well, and does not count as root, whose number is 0.
+func TestUnknownIsNobody(t *testing.T) {
+	p := newPurse(t, 1<<40)
+	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Book, Limits: policy.Limits{MaxConnectionsPerUser: 1}}))
+	t.Cleanup(gate.Close)
+	client, server := net.Pipe() // neither TCP nor unix: the kernel knows nothing of it
+	defer client.Close()
+	defer server.Close()
+	for range 3 {
+		if _, d := gate.Connect(server); d == nil || d.Code != policy.UserNotAllowed {
+			t.Errorf("denial %+v", d)
+		}
+	}
+	s := start(t, func(s *setup) { s.front.Gate = gate })
+	if got := ask(s.listener.Addr().String()); !strings.HasPrefix(got, "200 ") {
+		t.Errorf("one who is known: %s", got)
+	}
+	if p.total() == 0 {
+		t.Error("nothing was counted for one who is known")
+	}
+}

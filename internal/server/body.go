@@ -1,0 +1,162 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+// body reads the body of the current request. Read and Interrupt may run at the
+// same time.
+type body struct {
+	c       *conn
+	length  int64 // as in package http1
+	left    int64 // bytes still to come; http1.Chunked: ask decoder
+	decoder http1.Decoder
+	done    atomic.Bool // all of it was read
+	spoiled atomic.Bool // the rest of it cannot be read
+	awaited atomic.Bool // the client waits for 100 Continue
+
+	mu          sync.Mutex // of the deadline
+	interrupted bool
+}
+
+// begin prepares for the request in c.in.
+func (b *body) begin(c *conn) {
+	b.c, b.length, b.left, b.decoder = c, c.in.req.Length, c.in.req.Length, http1.Decoder{}
+	b.done.Store(b.left == 0)
+	b.spoiled.Store(false)
+	b.awaited.Store(c.in.req.Continue && c.in.req.Minor == 1 && b.left != 0)
+	b.interrupted = false
+}
+
+// complete tells that the client's message has been read to its end.
+func (b *body) complete() bool { return b.done.Load() }
+
+// Read is upstream.Body's: io.EOF once the client has sent all of the body,
+// io.ErrUnexpectedEOF if it left before, os.ErrDeadlineExceeded if it stalled.
+func (b *body) Read(p []byte) (int, error) {
+	for {
+		if b.complete() {
+			return 0, io.EOF
+		}
+		n, err := b.readOnce(p)
+		b.c.entry.BytesIn += int64(n)
+		if err != nil {
+			b.spoiled.Store(true)
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// readOnce may return nothing when what came was framing only.
+func (b *body) readOnce(p []byte) (int, error) {
+	if b.c.unused() == 0 {
+		if err := b.await(); err != nil {
+			return 0, err
+		}
+		if b.left != http1.Chunked { // straight to where it is wanted
+			n, err := b.c.nc.Read(p[:min(int64(len(p)), b.left)])
+			return b.advance(n, err)
+		}
+		if err := b.c.refill(); err != nil {
+			return b.advance(0, err)
+		}
+	}
+	in := b.c.in
+	available := in.buf[in.used:]
+	if b.left != http1.Chunked {
+		n := copy(p, available[:min(int64(len(available)), b.left)])
+		in.used += n
+		return b.advance(n, nil)
+	}
+	n, used, err := b.decoder.Decode(available[:min(len(available), len(p))])
+	copy(p, available[:n])
+	in.used += used
+	b.done.Store(b.decoder.Done())
+	return n, err
+}
+
+// advance counts n bytes of a body of known length.
+func (b *body) advance(n int, err error) (int, error) {
+	if n > 0 {
+		b.left -= int64(n)
+		b.done.Store(b.left == 0)
+		return n, nil
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return 0, err
+}
+
+// await prepares for a read that may block: it invites the client to send, and
+// limits the wait.
+func (b *body) await() error {
+	if b.awaited.CompareAndSwap(true, false) {
+		if err := b.c.out.invite(); err != nil {
+			return err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.interrupted {
+		return os.ErrDeadlineExceeded
+	}
+	return b.c.nc.SetReadDeadline(time.Now().Add(b.c.server.cfg.BodyTimeout))
+}
+
+// Interrupt is upstream.Body's.
+func (b *body) Interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.interrupted = true
+	b.spoiled.Store(true)
+	b.c.nc.SetReadDeadline(time.Unix(1, 0))
+}
+
+// worthReading tells whether a refused request's body is short enough to be
+// read, so that the connection can serve on. One that the client has not begun
+// to send may never come.
+func (b *body) worthReading() bool {
+	return b.complete() || !b.spoiled.Load() && !b.awaited.Load() && b.length <= maxUnread
+}
+
+// discard reads the rest of the body. An error means that the connection cannot
+// be used again.
+func (b *body) discard() error {
+	var p [4 << 10]byte
+	for total := 0; total <= maxUnread; {
+		n, err := b.Read(p[:])
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		total += n
+	}
+	return errTooMuch
+}
+
+var errTooMuch = errors.New("the refused body is too long")
+
+// refill reads into an input buffer whose content is used up, but whose head
+// may still be pointed to, unless it is headless.
+func (c *conn) refill() error {
+	switch {
+	case c.in.headless:
+		c.in.buf, c.in.used = c.in.buf[:0], 0
+	case cap(c.in.buf)-len(c.in.buf) < firstBuffer/4:
+		// The head stays where it is, in the old array.
+		c.in.buf, c.in.used, c.in.headless = make([]byte, 0, 4*firstBuffer), 0, true
+	}
+	return c.readMore()
+}

@@ -1,0 +1,40 @@
+package server_test
+
+import (
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+)
+
+// TestDumpsOfAnotherUser: a user with more requests under way than there can be dumps does not keep another's out.
+func TestDumpsOfAnotherUser(t *testing.T) {
+	needRoot(t)
+	dir := filepath.Join(t.TempDir(), "dumps")
+	d := must(dump.Open(dump.Config{Dir: dir, Owner: -1}))
+	t.Cleanup(d.Close)
+	gate := must(policy.New(policy.Config{TCP: true, Identify: true}))
+	t.Cleanup(gate.Close)
+	s := start(t, func(s *setup) { s.front.Gate, s.dump = gate, d })
+	for range 520 {
+		s.begin("headthensilent")
+	}
+	if answer := asUser(t, somebody, "ask", s.listener.Addr().String(), 0); !strings.HasPrefix(answer, "200 ") {
+		t.Fatalf("another user: %s", answer)
+	}
+	for ctx := within(t, soon); ; runtime.Gosched() {
+		files := must(filepath.Glob(filepath.Join(dir, "000521-*.json")))
+		if len(files) == 2 {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("of another user's exchange there is %q, want request and response; %d are lost", files, d.Lost())
+		}
+	}
+	if d.Lost() == 0 {
+		t.Error("all was dumped: nothing was tested")
+	}
+}

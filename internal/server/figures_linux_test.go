@@ -1,0 +1,107 @@
+package server_test
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+)
+
+// TestBudgetAddsUpExactly: 200 streams at once cost the sum of what each says.
+func TestBudgetAddsUpExactly(t *testing.T) {
+	p := newPurse(t, 1<<40)
+	s := limited(t, policy.Config{TCP: true, Budget: p.Book})
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var want int64
+	for range 200 {
+		wg.Go(func() {
+			res, err := s.do(within(t, soon), "sse n=5 d=2ms", strings.NewReader(`{"stream":true}`))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer res.Body.Close()
+			b, err := io.ReadAll(res.Body)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			want += costOf(t, string(b))
+		})
+	}
+	wg.Wait()
+	// The bill is settled before the connection serves again: by then all are in.
+	ctx := within(t, soon)
+	for p.total() != want && ctx.Err() == nil {
+		read(t, s.post("status code=400", `{}`))
+	}
+	if got := p.total(); got != want || want == 0 {
+		t.Errorf("%d tokens were counted, the streams say %d", got, want)
+	}
+}
+
+// TestHalfOpenConnectionsOfOneUser: 2,000 connections that send half a head do
+// not slow another's requests by more than a factor of two. The figure is
+// logged; what is asserted has a margin for a loaded machine.
+func TestHalfOpenConnectionsOfOneUser(t *testing.T) {
+	s := limited(t, policy.Config{})
+	alone := s.medianLatency(t, 300)
+	for range 2000 {
+		c, err := net.Dial("tcp", s.listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		io.WriteString(c, "POST /v1/responses HT")
+	}
+	crowded := s.medianLatency(t, 300)
+	t.Logf("median latency %v alone, %v beside 2,000 half-open connections", alone, crowded)
+	if crowded > 10*alone {
+		t.Errorf("median latency %v alone, %v beside 2,000 half-open connections", alone, crowded)
+	}
+}
+
+func (s *stack) medianLatency(t *testing.T, n int) time.Duration {
+	t.Helper()
+	all := make([]time.Duration, n)
+	for i := range all {
+		begun := time.Now()
+		read(t, s.post("json", `{}`))
+		all[i] = time.Since(begun)
+	}
+	slices.Sort(all)
+	return all[n/2]
+}
+
+// BenchmarkConnection is a connection with one request, with and without asking
+// the kernel who calls; the difference is the price of the lookup.
+func BenchmarkConnection(b *testing.B) {
+	for name, users := range map[string]string{"anybody": "", "named": "self"} {
+		b.Run(name, func(b *testing.B) {
+			cfg := policy.Config{TCP: true}
+			if users != "" {
+				cfg.Users.AddUser(users)
+			}
+			gate := must(policy.New(cfg))
+			b.Cleanup(gate.Close)
+			s := start(b, func(s *setup) { s.fake.Forget = true; s.front.Gate = gate })
+			for b.Loop() {
+				p := s.dial()
+				p.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+				if res, err := http.ReadResponse(p.in, nil); err != nil || res.StatusCode != 403 {
+					b.Fatal(res, err)
+				}
+				p.Close()
+			}
+		})
+	}
+}

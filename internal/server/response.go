@@ -1,0 +1,232 @@
+package server
+
+import (
+	"bytes"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+// framing is how the client learns where the answer's body ends.
+type framing byte
+
+const (
+	byLength   framing = iota // Content-Length, or no body at all
+	byChunks                  // the chunked coding
+	untilClose                // the connection's end: for HTTP/1.0
+)
+
+const outSize = 4 << 10 // of what is gathered for one write, in bytes
+
+var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize); return &b }}
+
+// responseWriter writes the response to the current request. Small pieces are gathered
+// until Flush, which is called whenever there is nothing more to write, so that
+// head, event and end leave in as few writes as they can.
+type responseWriter struct {
+	c       *conn
+	pending *[]byte // not written yet; nil if nothing is
+	framing framing
+	minor   int   // the client's version
+	head    bool  // the request is a HEAD: no body is sent
+	last    bool  // the connection ends with this answer
+	line    *line // what the connection was switched to; nil if it was not
+	vec     [3][]byte
+
+	mu    sync.Mutex // between an invitation and the head
+	begun bool
+}
+
+// begin prepares the response to the request that c.in starts with, which need
+// not be complete or well-formed. last reports whether the response ends the
+// connection.
+func (a *responseWriter) begin(c *conn, last bool) {
+	a.c, a.begun, a.last, a.line = c, false, last, nil
+	a.minor, a.head = 1, false
+	if c.in != nil {
+		a.minor, a.head = c.in.req.Minor, bytes.HasPrefix(c.in.buf, []byte("HEAD "))
+	}
+}
+
+// invite sends 100 Continue, unless the answer has already begun.
+func (a *responseWriter) invite() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.begun {
+		return nil
+	}
+	_, err := a.c.nc.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+	return err
+}
+
+// HeadSent is relay.ResponseWriter's. While the client waits for its answer the buffer
+// of the head, which may be large, serves others.
+func (a *responseWriter) HeadSent() {
+	c := a.c
+	rest := c.in.buf[c.in.used:]
+	switch {
+	case len(rest) == 0 && c.body.complete():
+		c.releaseInput()
+	case cap(c.in.buf) > firstBuffer && len(rest) <= firstBuffer:
+		small := inputs.Get().(*input)
+		small.buf = append(small.buf, rest...)
+		c.in = small
+		fallthrough
+	default:
+		c.in.headless = true
+	}
+}
+
+// Head is relay.ResponseWriter's.
+func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.begun = true
+	a.c.entry.Status = status
+	switch {
+	case length >= 0:
+		a.framing = byLength
+	case a.minor == 1:
+		a.framing = byChunks
+	default:
+		a.framing = untilClose
+	}
+	a.last = a.last || a.framing == untilClose || !a.c.body.worthReading() || a.c.server.draining.Load()
+	b := a.buffer()
+	*b = append(strconv.AppendInt(append(*b, "HTTP/1.1 "...), int64(status), 10), ' ')
+	*b = append(append(*b, http.StatusText(status)...), "\r\n"...)
+	*b = appendFields(*b, fields)
+	*b = a.appendFraming(*b, status, length)
+	if a.head {
+		a.framing = byLength // the end of a body would be taken for the next response
+	}
+}
+
+func appendFields(b []byte, fields []http1.Field) []byte {
+	dated := false
+	for _, f := range fields {
+		dated = dated || http1.Is(f.Name, "date")
+		b = append(append(append(append(b, f.Name...), ": "...), f.Value...), "\r\n"...)
+	}
+	if !dated { // RFC 9110, section 6.6.1
+		b = append(time.Now().UTC().AppendFormat(append(b, "Date: "...), http.TimeFormat), "\r\n"...)
+	}
+	return b
+}
+
+func (a *responseWriter) appendFraming(b []byte, status int, length int64) []byte {
+	switch {
+	case a.framing == byChunks:
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	case a.framing == byLength && status != 204 && status != 304:
+		b = append(strconv.AppendInt(append(b, "Content-Length: "...), length, 10), "\r\n"...)
+	}
+	if a.last {
+		b = append(b, "Connection: close\r\n"...)
+	}
+	return append(b, "\r\n"...)
+}
+
+// buffer is where small pieces gather.
+func (a *responseWriter) buffer() *[]byte {
+	if a.pending == nil {
+		a.pending = outs.Get().(*[]byte)
+	}
+	return a.pending
+}
+
+// Write is relay.ResponseWriter's. p must not be empty: an empty chunk would end the
+// body. The response to a HEAD has none (RFC 9110, section 9.3.2).
+func (a *responseWriter) Write(p []byte) error {
+	if a.head {
+		return nil
+	}
+	a.c.entry.BytesOut += int64(len(p))
+	if a.framing == byChunks {
+		b := a.buffer()
+		*b = append(strconv.AppendInt(*b, int64(len(p)), 16), "\r\n"...)
+	}
+	if a.pending != nil && len(*a.pending)+len(p)+2 <= outSize {
+		*a.pending = append(*a.pending, p...)
+		if a.framing == byChunks {
+			*a.pending = append(*a.pending, "\r\n"...)
+		}
+		return nil
+	}
+	return a.writeLarge(p)
+}
+
+// writeLarge sends p with what is pending, without copying it.
+func (a *responseWriter) writeLarge(p []byte) error {
+	defer a.left()
+	if a.pending == nil {
+		_, err := a.c.nc.Write(p)
+		return err
+	}
+	a.vec[0], a.vec[1] = *a.pending, p
+	bufs := net.Buffers(a.vec[:2])
+	if a.framing == byChunks {
+		a.vec[2] = []byte("\r\n")
+		bufs = net.Buffers(a.vec[:3])
+	}
+	_, err := bufs.WriteTo(a.c.nc)
+	clear(a.vec[:])
+	a.releasePending()
+	return err
+}
+
+// Flush is relay.ResponseWriter's. While the answer waits for more, the connection's
+// buffers serve others.
+func (a *responseWriter) Flush() error {
+	if a.c.body.complete() && a.c.unused() == 0 && a.begun {
+		a.c.releaseInput()
+	}
+	return a.flushPending()
+}
+
+func (a *responseWriter) flushPending() error {
+	if a.pending == nil {
+		return nil
+	}
+	_, err := a.c.nc.Write(*a.pending)
+	a.left()
+	a.releasePending()
+	return err
+}
+
+// Leave is relay.ResponseWriter's.
+func (a *responseWriter) Leave() { a.c.leave() }
+
+// left notes when the first byte of the answer has been handed to the kernel.
+func (a *responseWriter) left() {
+	if e := &a.c.entry; e.FirstByte == 0 {
+		e.FirstByte = time.Since(e.Time)
+	}
+}
+
+// Entry is relay.ResponseWriter's.
+func (a *responseWriter) Entry() *audit.Entry { return &a.c.entry }
+
+func (a *responseWriter) releasePending() {
+	b := a.pending
+	a.pending = nil
+	clear(*b) // of what an upstream may have echoed
+	if cap(*b) <= 4*outSize {
+		*b = (*b)[:0]
+		outs.Put(b)
+	}
+}
+
+// finish writes the body's end and everything that is pending.
+func (a *responseWriter) finish() error {
+	if a.framing == byChunks {
+		b := a.buffer()
+		*b = append(*b, "0\r\n\r\n"...)
+	}
+	return a.Flush()
+}

@@ -1,0 +1,350 @@
+// Package front serves HTTP/1.1 to clients: it reads heads with the strict
+// parser of package http1, hands each request to package relay, and writes the
+// answer as it comes. One goroutine serves one connection.
+package server
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+)
+
+const (
+	// cutPatience is how long requests that were cut may take to end.
+	cutPatience = 2 * time.Second
+	// freshPatience is how long a drain waits for the request of a client that
+	// has just connected: it cannot have known.
+	freshPatience = 500 * time.Millisecond
+	// fullEvery is how often the log is told that all connections are taken.
+	fullEvery = time.Minute
+)
+
+// Config says how to serve.
+type Config struct {
+	// Proxy answers the requests. Required.
+	Proxy *relay.Relay
+	// Gate admits connections; nil admits all, and nobody is asked who they
+	// are.
+	Gate *policy.Policy
+	// MaxConnections is how many may be open; one more is reset, so that there
+	// are descriptors for the requests of these. Zero means no limit.
+	MaxConnections int
+	// HeadTimeout limits the time from a connection's begin, or a later head's
+	// first byte, to the head's end. Zero means 30 seconds.
+	HeadTimeout time.Duration
+	// BodyTimeout limits how long a body may stall. Zero means 60 seconds.
+	BodyTimeout time.Duration
+	// IdleTimeout limits how long a connection may wait for its next request.
+	// Zero means 5 minutes.
+	IdleTimeout time.Duration
+	// Log takes a line about what no client can be told; nil drops it. It must
+	// not block.
+	Log func(line string)
+}
+
+// Server serves connections until it is drained.
+type Server struct {
+	cfg      Config
+	watcher  *watcher
+	observer audit.Observer // nil if nobody is told
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{}
+	draining atomic.Bool   // changed with mu held
+	serving  int           // calls of Serve
+	failures atomic.Int64  // to accept
+	resets   atomic.Int64  // of connections that were too many
+	noted    time.Time     // when the log was last told of MaxConnections
+	empty    chan struct{} // closed when draining and nothing is left
+	stopping chan struct{} // closed when draining begins
+}
+
+// New returns an engine. It fails only where the kernel has no room for what
+// watches the clients.
+func New(cfg Config) (*Server, error) {
+	setDefault(&cfg.HeadTimeout, 30*time.Second)
+	setDefault(&cfg.BodyTimeout, 60*time.Second)
+	setDefault(&cfg.IdleTimeout, 5*time.Minute)
+	if cfg.Log == nil {
+		cfg.Log = func(string) {}
+	}
+	w, err := newWatcher()
+	if err != nil {
+		return nil, err
+	}
+	return &Server{cfg: cfg, watcher: w, conns: map[*conn]struct{}{}, empty: make(chan struct{}), stopping: make(chan struct{})}, nil
+}
+
+// Close gives back what New has opened. Drain does that, too.
+func (s *Server) Close() { s.watcher.close() }
+
+// Observe has o told of each exchange. It must be called before Serve, if at
+// all.
+func (s *Server) Observe(o audit.Observer) { s.observer = o }
+
+func setDefault(d *time.Duration, value time.Duration) {
+	if *d == 0 {
+		*d = value
+	}
+}
+
+// Serve accepts connections on l until Drain closes it, and returns nil then.
+// Running out of file descriptors, or any other trouble of a moment, does not
+// end it: it tries again after a pause of at most a second.
+func (s *Server) Serve(l net.Listener) error {
+	const shortest, longest = 5 * time.Millisecond, time.Second
+	pause := shortest
+	s.count(+1)
+	defer s.count(-1)
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = shortest
+			s.admit(nc)
+		case errors.Is(err, net.ErrClosed) && s.draining.Load():
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default:
+			s.failures.Add(1)
+			s.cfg.Log("cannot accept a connection, trying again in " + pause.String() + ": " + err.Error())
+			time.Sleep(pause)
+			pause = min(2*pause, longest)
+		}
+	}
+}
+
+// admit serves nc, or resets it. It finds out who calls before the next
+// connection is accepted: those of a user who connects faster than that wait in
+// the kernel's queue, and take no descriptors.
+func (s *Server) admit(nc net.Conn) {
+	if s.full() {
+		s.reset(nc)
+		return
+	}
+	var visitor *policy.Visitor
+	var denial *policy.Denial
+	err := s.guarded(func() error {
+		if s.cfg.Gate != nil {
+			visitor, denial = s.cfg.Gate.Connect(nc)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		nc.Close()
+	case denial != nil && denial.Silent:
+		s.reset(nc)
+	default:
+		s.start(nc, visitor, denial)
+	}
+}
+
+// full reports whether another connection would be one too many.
+func (s *Server) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cfg.MaxConnections == 0 || len(s.conns) < s.cfg.MaxConnections {
+		return false
+	}
+	if time.Since(s.noted) > fullEvery {
+		s.noted = time.Now()
+		s.cfg.Log("too many connections: all that there are descriptors for, which is " + strconv.Itoa(s.cfg.MaxConnections) +
+			"; more are reset. Raise the limit of open files (ulimit -n), or set --max-connections-per-user")
+	}
+	return true
+}
+
+// reset ends a connection so that nothing of it is left, here and in the kernel.
+func (s *Server) reset(nc net.Conn) {
+	s.resets.Add(1)
+	if tcp, ok := nc.(interface{ SetLinger(int) error }); ok {
+		tcp.SetLinger(0)
+	}
+	nc.Close()
+}
+
+// start serves nc in a goroutine of its own.
+func (s *Server) start(nc net.Conn, visitor *policy.Visitor, denial *policy.Denial) {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &conn{nc: nc, server: s, ctx: ctx, cancel: cancel, visitor: visitor, denial: denial}
+	if visitor != nil {
+		c.entry.Caller = visitor.Caller().Audit()
+	}
+	s.add(c)
+	s.watcher.add(c)
+	// Guarded as a whole, besides each request in exchange: reading a head must
+	// not be able to end the process either.
+	go s.guarded(func() error {
+		c.serve()
+		return nil
+	})
+}
+
+// add counts c. Also during a drain: then it was accepted in the last moment,
+// and nobody else will serve it.
+func (s *Server) add(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[c] = struct{}{}
+}
+
+// count counts calls of Serve, each of which may still accept a connection.
+func (s *Server) count(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serving += n
+	s.signalEmpty()
+}
+
+// AcceptFailures is how often a connection could not be accepted.
+func (s *Server) AcceptFailures() int64 { return s.failures.Load() }
+
+// Resets is how many connections were reset because they were too many, of one
+// user or of all.
+func (s *Server) Resets() int64 { return s.resets.Load() }
+
+// Connections is how many clients are connected.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+func (s *Server) remove(c *conn) {
+	s.watcher.remove(c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	s.signalEmpty()
+}
+
+// signalEmpty tells Drain if it has nothing more to wait for. It needs e.mu.
+func (s *Server) signalEmpty() {
+	if !s.draining.Load() || s.serving > 0 || len(s.conns) > 0 {
+		return
+	}
+	select {
+	case <-s.empty:
+	default:
+		close(s.empty)
+	}
+}
+
+// resume lets c wait for its next request.
+func (s *Server) resume(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.draining.Load() && c.state.CompareAndSwap(busy, waiting)
+}
+
+// Drain stops accepting on listeners, which must be all that are served, closes
+// the connections that idle between requests, and waits for the requests that
+// run; clients that have just connected may still send one. When ctx ends, all
+// are cut, and Drain returns ctx's error once they have let go of everything, or
+// soon after.
+func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
+	s.beginDrain()
+	for _, l := range listeners {
+		l.Close()
+	}
+	s.drop(waiting)
+	defer s.watcher.close()
+	late := time.AfterFunc(freshPatience, func() { s.drop(fresh) })
+	defer late.Stop()
+	select {
+	case <-s.empty:
+		return nil
+	case <-ctx.Done():
+		return s.cut(ctx)
+	}
+}
+
+// cut ends all connections, and returns ctx's error if one had a request.
+func (s *Server) cut(ctx context.Context) error {
+	requests := 0
+	s.cfg.Proxy.Cut()
+	for _, c := range s.all() {
+		if c.state.Load() == busy {
+			requests++
+		}
+		c.abandon()
+	}
+	select {
+	case <-s.empty:
+	case <-time.After(cutPatience): // something is stuck that must not be able to hold the process
+	}
+	if requests == 0 {
+		return nil
+	}
+	return ctx.Err()
+}
+
+func (s *Server) beginDrain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.draining.Swap(true) {
+		close(s.stopping)
+	}
+	s.signalEmpty()
+}
+
+// drop closes the connections that are in state, which is one without a
+// request.
+func (s *Server) drop(state int32) {
+	for _, c := range s.all() {
+		if c.state.CompareAndSwap(state, dropped) {
+			c.abandon()
+		}
+	}
+}
+
+func (s *Server) all() (conns []*conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// guarded turns a panic into an error, and logs where it came from, but none
+// of the values: they may be a request's.
+func (s *Server) guarded(f func() error) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errPanic
+			s.cfg.Log("internal_error: panic at " + panicSite())
+		}
+	}()
+	return f()
+}
+
+var errPanic = errors.New("panic")
+
+// panicSite names the function that panicked, with its line.
+func panicSite() string {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
+	for inPanic := false; ; {
+		f, more := frames.Next()
+		inRuntime := strings.HasPrefix(f.Function, "runtime.")
+		switch {
+		case !more || inPanic && !inRuntime:
+			return f.Function + ":" + strconv.Itoa(f.Line)
+		case inRuntime:
+			inPanic = true
+		}
+	}
+}

@@ -1,0 +1,282 @@
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+)
+
+const canary = "sk-canary-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+// stack is everything between a client and the stand-in, in this process.
+type stack struct {
+	t        testing.TB
+	up       *fakeopenai.Server
+	engine   *server.Server
+	client   *upstream.Client
+	listener net.Listener
+	url      string
+	stopped  chan struct{} // GET /shutdown came
+
+	mu    sync.Mutex
+	lines []string
+}
+
+type setup struct {
+	fake     fakeopenai.Options
+	front    server.Config
+	shutdown bool
+	url      string         // of the upstream, in place of fake's
+	upstream relay.Upstream // in place of the client of fake
+	routes   []string
+	usage    bool // to be read for records
+	readOn   relay.ReadOn
+	dump     *dump.Dir
+	observer audit.Observer
+}
+
+// allowing opens routes.
+func allowing(names ...string) func(*setup) {
+	return func(s *setup) { s.routes = names }
+}
+
+func overTLS(s *setup) { s.fake.TLS = true }
+
+// start runs a stack until the test ends.
+func start(t testing.TB, options ...func(*setup)) *stack {
+	t.Helper()
+	cfg := setup{fake: fakeopenai.Options{Key: canary}}
+	for _, o := range options {
+		o(&cfg)
+	}
+	s := &stack{t: t, stopped: make(chan struct{}, 1)}
+	s.up = must(fakeopenai.Start(cfg.fake))
+	t.Cleanup(s.up.Close)
+	if cfg.url == "" {
+		cfg.url = s.up.URL()
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(s.up.CAPEM())
+	key := keyOf(t, canary)
+	s.client = must(upstream.New(upstream.Config{Target: must(upstream.ParseTarget(cfg.url, false)), Key: key, Roots: roots}))
+	t.Cleanup(s.client.Close)
+	s.serve(cfg)
+	return s
+}
+
+func (s *stack) serve(cfg setup) {
+	open := must(relay.NewRouteSet(cfg.routes, s.client.Path(), s.client.Room()))
+	pc := relay.Config{Upstream: s.client, Open: open, ReadUsage: cfg.usage, ReadOn: cfg.readOn, Dump: cfg.dump, Log: s.logOf}
+	if cfg.upstream != nil {
+		pc.Upstream = cfg.upstream
+	}
+	if cfg.shutdown {
+		pc.Shutdown = func() { s.stopped <- struct{}{} }
+	}
+	cfg.front.Proxy, cfg.front.Log = relay.New(pc), s.log
+	s.engine = must(server.New(cfg.front))
+	if cfg.observer != nil {
+		s.engine.Observe(cfg.observer)
+	}
+	s.listener = must(listen.TCP(0))
+	s.url = fmt.Sprintf("http://%s/v1/responses", s.listener.Addr())
+	served := make(chan error, 1)
+	go func() { served <- s.engine.Serve(s.listener) }()
+	s.t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.engine.Drain(ctx, s.listener)
+		if err := <-served; err != nil {
+			s.t.Errorf("Serve: %v", err)
+		}
+	})
+}
+
+func (s *stack) log(line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(s.lines, line)
+}
+
+// logOf logs a line about a client.
+func (s *stack) logOf(_ audit.Caller, line string) { s.log(line) }
+
+func (s *stack) logged() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.lines)
+}
+
+// keyOf puts a key where Read finds it.
+func keyOf(t testing.TB, text string) *secret.Key {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	io.WriteString(w, text+"\n")
+	w.Close()
+	key, err := secret.Read(int(r.Fd()), secret.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(key.Wipe)
+	return key
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// within is a context for what must happen soon.
+func within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// soon is far longer than anything here takes, also on a loaded machine.
+const soon = 20 * time.Second
+
+// post sends a body with net/http's client, and the scenario to play.
+func (s *stack) post(scenario, body string) *http.Response {
+	s.t.Helper()
+	res, err := s.do(within(s.t, soon), scenario, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatalf("POST: %v", err)
+	}
+	return res
+}
+
+func (s *stack) do(ctx context.Context, scenario string, body io.Reader) (*http.Response, error) {
+	req := must(http.NewRequestWithContext(ctx, "POST", s.url, body))
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Fake", scenario)
+	return client.Do(req)
+}
+
+var client = &http.Client{
+	Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 256},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// peer is a bare connection to the proxy.
+type peer struct {
+	t testing.TB
+	net.Conn
+	in *bufio.Reader
+}
+
+func (s *stack) dial() *peer {
+	s.t.Helper()
+	p, err := s.tryDial()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return p
+}
+
+func (s *stack) tryDial() (*peer, error) {
+	c, err := net.Dial("tcp", s.listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	c.SetDeadline(time.Now().Add(soon))
+	s.t.Cleanup(func() { c.Close() })
+	return &peer{s.t, c, bufio.NewReader(c)}, nil
+}
+
+func (p *peer) send(text string) {
+	p.t.Helper()
+	if _, err := io.WriteString(p, text); err != nil {
+		p.t.Fatalf("send: %v", err)
+	}
+}
+
+// answer reads one answer's head; the body is read from it.
+func (p *peer) answer() *http.Response {
+	p.t.Helper()
+	res, err := http.ReadResponse(p.in, &http.Request{Method: "POST"})
+	if err != nil {
+		p.t.Fatalf("no answer: %v", err)
+	}
+	return res
+}
+
+// ended checks that the proxy has closed the connection and sent nothing more.
+func (p *peer) ended() {
+	p.t.Helper()
+	if b, err := p.in.ReadByte(); err == nil {
+		p.t.Fatalf("the connection goes on with %q", b)
+	}
+}
+
+func request(fields ...string) string {
+	return "POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\n" + strings.Join(append(fields, ""), "\r\n") + "\r\n"
+}
+
+// code reads an error in OpenAI's shape.
+func code(t testing.TB, res *http.Response) string {
+	t.Helper()
+	var e struct {
+		Error struct {
+			Message, Type, Code string
+			Param               *string
+		}
+	}
+	if err := json.NewDecoder(res.Body).Decode(&e); err != nil {
+		t.Fatalf("status %d with a body that is no JSON: %v", res.StatusCode, err)
+	}
+	if e.Error.Message == "" || e.Error.Type == "" || res.Header.Get("Content-Type") != "application/json" {
+		t.Errorf("status %d with an error that says too little: %+v", res.StatusCode, e)
+	}
+	return e.Error.Code
+}
+
+// read returns the whole body.
+func read(t testing.TB, res *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatalf("body: %v", err)
+	}
+	res.Body.Close()
+	return string(b)
+}
+
+// clean checks that the stand-in saw nothing that it must not see.
+func (s *stack) clean() {
+	s.t.Helper()
+	if f := s.up.Faults(); len(f) > 0 {
+		s.t.Errorf("the upstream found faults: %q", f)
+	}
+	for _, r := range s.up.Requests() {
+		if c := r.Credentials(); len(c) != 1 || c[0] != "Bearer "+canary {
+			s.t.Errorf("the upstream saw %d credentials", len(c))
+		}
+	}
+}
