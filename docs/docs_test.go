@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -76,6 +77,26 @@ func TestImportsFlowOneWay(t *testing.T) {
 	for pkg := range mayImport {
 		if !seen[pkg] || !strings.Contains(design, "`"+pkg+"`") {
 			t.Errorf("%s is not there, or not in design.md", pkg)
+		}
+	}
+}
+
+// TestDaemonLinks: what attacks, launches or takes the place of an upstream is not
+// linked into the process that holds the key. The attack suite shows that such a
+// link is found.
+func TestDaemonLinks(t *testing.T) {
+	foreign := []string{"os/exec", module + "internal/fakeopenai", module + "internal/memscan", module + "internal/verify"}
+	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/memscan", module + "internal/verify", "os/exec"}} {
+		cmd := exec.Command("go", "list", "-deps", "../cmd/"+program)
+		cmd.Env = append(os.Environ(), "GOOS=linux")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		linked := slices.DeleteFunc(strings.Fields(string(out)), func(pkg string) bool { return !slices.Contains(foreign, pkg) })
+		slices.Sort(linked)
+		if !slices.Equal(linked, want) {
+			t.Errorf("%s links %q, want %q", program, linked, want)
 		}
 	}
 }

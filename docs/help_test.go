@@ -350,6 +350,10 @@ func tries(t *testing.T) []try {
 		deny(p+"--", "--stand-in", "--ready"),
 		deny(p+"--port 1 --", "--stand-in", "--ready"),
 		only(p+"verify --stand", "--stand-in"),
+		only("responses-api-proxy-verify --stand", "--stand-in"),
+		deny("responses-api-proxy-verify ", "verify", "health"),
+		deny("responses-api-proxy-verify --", "--jail", "--ready"),
+		allow("responses-api-proxy-verify --server-info ", "key.txt"),
 	}
 	return append(list, triesOfUsage(t)...)
 }

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes everything that a release has, in OUTDIR (default: dist):
 #
-#   static binaries in archives, deb and rpm packages, an SBOM (CycloneDX) for
-#   each system, and SHA256SUMS over them all.
+#   static binaries, of the proxy and of its attack suite, in archives, deb and
+#   rpm packages, an SBOM (CycloneDX) of each for each system, and SHA256SUMS over
+#   them all.
 #
 # The same commit and the same Go give the same bytes, wherever and whenever it
 # runs: scripts/test-release.sh holds it to that. The version comes from git, by
@@ -16,6 +17,7 @@ set -euo pipefail
 nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
 cyclonedx=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 name=responses-api-proxy
+programs="$name $name-verify"
 targets="linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64"
 
 die() { printf 'release: %s\n' "$*" >&2; exit 1; }
@@ -31,8 +33,8 @@ settle_environment() {
 }
 
 # build compiles for GOOS and GOARCH. -buildvcs gives it its version.
-build() { # output
-	go build -trimpath -buildvcs=true -ldflags=-s -o "$1" ./cmd/$name
+build() { # program, output
+	go build -trimpath -buildvcs=true -ldflags=-s -o "$2" "./cmd/$1"
 }
 
 # version_of prints the module version that the toolchain wrote into a binary.
@@ -42,11 +44,15 @@ version_of() { go version -m "$1" | awk '$1 == "mod" { print $3 }'; }
 # must sort before it, and a dash means something else to dpkg and rpm.
 package_version() { printf '%s\n' "${1#v}" | sed 's/-/~/; s/-/./g'; }
 
-# third_party prints the licences that a binary must bring along.
+# modules prints the modules that a binary is made of, and their versions.
+modules() { go version -m "$1" | awk '$1 == "dep" { print $2, $3 }' | sort; } # binary
+
+# third_party prints the licences that a binary must bring along. What the attack
+# suite is made of, the proxy is made of too; release checks it.
 third_party() { # binary
 	printf 'This program contains the work of others:\n'
 	# BSD-3 and such ask for their text wherever the binary goes.
-	go version -m "$1" | awk '$1 == "dep" { print $2, $3 }' | sort | while read -r module version; do
+	modules "$1" | while read -r module version; do
 		printf '\n== %s %s\n\n' "$module" "$version"
 		cat "$(go list -m -f '{{.Dir}}' "$module")/LICENSE"
 	done
@@ -55,11 +61,11 @@ third_party() { # binary
 }
 
 # settle_files gives every file below a folder the commit's time, and rights that
-# do not depend on whose checkout it came from. The program is at its top.
+# do not depend on whose checkout it came from. The programs are at its top.
 settle_files() { # folder
 	find "$1" -type d -exec chmod 755 {} +
 	find "$1" -type f -exec chmod 644 {} +
-	find "$1" -maxdepth 1 -type f \( -name "$name" -o -name "$name.exe" \) -exec chmod 755 {} +
+	find "$1" -maxdepth 1 -type f \( -name "$name" -o -name "$name-verify" -o -name "*.exe" \) -exec chmod 755 {} +
 	find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 }
 
@@ -86,6 +92,7 @@ archive() { # folder's parent, folder
 stage() { # binary, folder
 	local from
 	install -D -m 755 "$1" "$2/$name"
+	install -m 755 "$1-verify" "$2/$name-verify"
 	for from in contrib/systemd contrib/sysusers.d contrib/tmpfiles.d contrib/default contrib/logrotate.d contrib/completions; do
 		mkdir -p "$2/$from"
 		cp -r "$from/." "$2/$from"
@@ -126,19 +133,23 @@ sbom() { # binary, output
 }
 
 release() { # OS/ARCH
-	local suffix='' folder
+	local suffix='' folder program
 	export GOOS=${1%/*} GOARCH=${1#*/}
 	[ "$GOOS" != windows ] || suffix=.exe
 	folder=${name}_${version#v}_${GOOS}_$GOARCH
 	install -d "$tmp/$folder"
-	build "$tmp/$folder/$name$suffix"
-	[ "$(version_of "$tmp/$folder/$name$suffix")" = "$version" ] || die "$1 has another version than $version"
+	for program in $programs; do
+		build "$program" "$tmp/$folder/$program$suffix"
+		[ "$(version_of "$tmp/$folder/$program$suffix")" = "$version" ] || die "$1: $program has another version than $version"
+		sbom "$tmp/$folder/$program$suffix" "$out/${folder/$name/$program}.cdx.json"
+	done
+	[ -z "$(comm -13 <(modules "$tmp/$folder/$name$suffix") <(modules "$tmp/$folder/$name-verify$suffix"))" ] ||
+		die "$1: THIRD-PARTY-LICENSES lacks a module of $name-verify"
 	documents "$tmp/$folder/$name$suffix" "$tmp/$folder"
 	if [ "$GOOS" != windows ]; then
 		install -m 644 "$tmp/$name.1" "$tmp/$folder"
 		cp -r contrib/completions "$tmp/$folder/completions"
 	fi
-	sbom "$tmp/$folder/$name$suffix" "$out/$folder.cdx.json"
 	archive "$tmp" "$folder"
 	[ "$GOOS" != linux ] || packages "$tmp/$folder/$name"
 }
@@ -167,7 +178,7 @@ main() {
 	settle_environment
 
 	GOBIN=$tmp go install "$cyclonedx"
-	build "$tmp/probe"
+	build $name "$tmp/probe"
 	version=$(version_of "$tmp/probe")
 	[ "$version" != "(devel)" ] || die "the binary has no version: is this a git checkout?"
 	NFPM_VERSION=$(package_version "$version")

@@ -147,6 +147,7 @@ try_install() {
 	must_not "without a key it does not run" active
 	in_debian systemctl stop $name.socket $name.service 2>/dev/null || true
 	must "it is found by the original's name" in_debian codex-responses-api-proxy --version
+	must "the attack suite is beside it" in_debian sh -c "$name verify --help | grep -q '^Usage: $name verify'"
 	must "the units are as systemd wants them" in_debian systemd-analyze --man=no verify /usr/lib/systemd/system/$name.service
 }
 

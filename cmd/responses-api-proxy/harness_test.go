@@ -108,7 +108,7 @@ var built = struct {
 	folders map[string]error
 }{folders: map[string]error{}}
 
-// build puts the program, as it is released, into dir, once: for the scripts in
+// build puts the programs, as they are released, into dir, once: for the scripts in
 // the place of this test binary, which is linked with cgo where there is a C
 // compiler, and so cannot be sandboxed.
 func build(dir string) error {
@@ -123,10 +123,12 @@ func build(dir string) error {
 }
 
 func buildIn(dir string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-o", dir+"/responses-api-proxy.new", ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
+	for program, pkg := range map[string]string{"/responses-api-proxy.new": ".", "/responses-api-proxy-verify": "../responses-api-proxy-verify"} {
+		cmd := exec.Command("go", "build", "-trimpath", "-o", dir+program, pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
 	}
 	if err := os.Rename(dir+"/responses-api-proxy.new", dir+"/responses-api-proxy"); err != nil {
 		return err

@@ -33,7 +33,6 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/verify"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -43,7 +42,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	switch {
 	case len(args) > 0 && args[0] == "verify":
-		return verify.Run(args[1:], os.Stdin, os.Stdout, os.Stderr)
+		return verify(args[1:])
 	case len(args) > 0 && args[0] == "health":
 		return health(args[1:])
 	}

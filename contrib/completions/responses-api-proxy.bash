@@ -104,7 +104,9 @@ _responses_api_proxy() {
 	-[!-]*) before=-$before ;;
 	esac
 	[[ $typed != = ]] || typed=
-	if ((COMP_CWORD == 1)); then
+	if [[ ${COMP_WORDS[0]} == *-verify ]]; then
+		flags=$_responses_api_proxy_verify
+	elif ((COMP_CWORD == 1)); then
 		words='verify health'
 	else
 		case ${COMP_WORDS[1]} in
@@ -123,4 +125,4 @@ _responses_api_proxy() {
 	_responses_api_proxy_offer < <(compgen -W "$words" -- "$typed")
 }
 
-complete -F _responses_api_proxy responses-api-proxy codex-responses-api-proxy
+complete -F _responses_api_proxy responses-api-proxy codex-responses-api-proxy responses-api-proxy-verify

@@ -18,6 +18,7 @@ set -l verify $command -n '__responses_api_proxy_in verify'
 set -l health $command -n '__responses_api_proxy_in health'
 
 complete -c codex-responses-api-proxy -w responses-api-proxy
+complete -c responses-api-proxy-verify -w 'responses-api-proxy verify'
 $command -f
 $command -n 'test (count (commandline -opc)) = 1' -a verify -d 'try what a thief would'
 $command -n 'test (count (commandline -opc)) = 1' -a health -d 'ask whether the proxy serves'

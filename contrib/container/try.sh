@@ -31,16 +31,16 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# build makes the image from a prebuilt binary, and unpacks it into $rootfs.
+# build makes the image from prebuilt binaries, and unpacks it into $rootfs.
 build() {
 	mkdir "$tmp/context"
-	CGO_ENABLED=0 go build -trimpath -ldflags=-s -o "$tmp/context/responses-api-proxy" ./cmd/responses-api-proxy
+	CGO_ENABLED=0 go build -trimpath -ldflags=-s -o "$tmp/context/" ./cmd/responses-api-proxy ./cmd/responses-api-proxy-verify
 	cp /etc/ssl/certs/ca-certificates.crt "$tmp/context"
 	buildah bud -q --isolation chroot --format docker --build-arg BINARY=prebuilt -t try -f contrib/container/Containerfile "$tmp/context" >/dev/null
 	work=$(buildah from try)
 	rootfs=$(buildah mount "$work")
-	[ "$(cd "$rootfs" && find . -type f | sort | tr '\n' ' ')" = "./etc/ssl/certs/ca-certificates.crt ./responses-api-proxy " ] || die "there is more in the image"
-	said "the image holds the binary and the authorities, and nothing else"
+	[ "$(cd "$rootfs" && find . -type f | sort | tr '\n' ' ')" = "./etc/ssl/certs/ca-certificates.crt ./responses-api-proxy ./responses-api-proxy-verify " ] || die "there is more in the image"
+	said "the image holds the two programs and the authorities, and nothing else"
 }
 
 # seccomp prints containerd's default profile for a container without capabilities.
@@ -119,4 +119,6 @@ said "the agent's user gets an answer through the socket"
 said "another user is refused"
 ! crun exec try-container /bin/sh -c true 2>/dev/null || die "there is a shell in the image"
 said "there is no shell in the image"
+crun exec -u 65532:65532 try-container /responses-api-proxy verify --help | grep -q '^Usage: responses-api-proxy verify' || die "verify does not find the attack suite"
+said "verify, run inside, finds the attack suite"
 printf '\ntry-container: everything above holds\n'

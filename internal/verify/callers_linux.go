@@ -19,9 +19,9 @@ func askAsAnother(t *target) (result, string) {
 	if os.Geteuid() != 0 {
 		return skipped, "only root can become another user"
 	}
-	args := []string{"verify", childCommand, "--port", strconv.Itoa(t.port)}
+	args := []string{childCommand, "--port", strconv.Itoa(t.port)}
 	if !t.tcp() {
-		args = append(args[:2], "--socket", t.socket)
+		args = append(args[:1], "--socket", t.socket)
 	}
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env, cmd.Dir = []string{}, "/"

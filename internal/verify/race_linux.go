@@ -82,7 +82,7 @@ func judgeRace(count map[string]int) (result, string) {
 func (t *target) raceOnce(ctx context.Context, info string) (outcome string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	attacker := exec.CommandContext(ctx, "/proc/self/exe", "verify", childRaceCommand)
+	attacker := exec.CommandContext(ctx, "/proc/self/exe", childRaceCommand)
 	attacker.Env, attacker.Dir, attacker.Stdin = []string{}, "/", strings.NewReader(info)
 	ownGroup(attacker)
 	asAnother(attacker)
@@ -98,7 +98,7 @@ func (t *target) raceOnce(ctx context.Context, info string) (outcome string, err
 	if _, err := io.ReadFull(out, make([]byte, len(raceReady))); err != nil {
 		return "", fmt.Errorf("the attacker did not start: %w", err)
 	}
-	proxy := proxyCommand(ctx, t.proxy, info, t.up.address, t.key)
+	proxy := proxyCommand(ctx, t.program(), info, t.up.address, t.key)
 	var says bytes.Buffer
 	proxy.Dir, proxy.Stderr = "/", &says
 	asAnother(proxy)

@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "verify" {
 		os.Exit(Run(os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
 	}
+	if len(os.Args) > 1 && (os.Args[1] == childCommand || os.Args[1] == childRaceCommand) {
+		os.Exit(Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
 	code := m.Run()
 	if programs.dir != "" {
 		os.RemoveAll(programs.dir)
@@ -59,7 +62,7 @@ func program(t *testing.T, name string) string {
 		}
 		os.Chmod(programs.dir, 0o755) // other users run what is in it
 		const module = "github.com/responses-api-proxy/responses-api-proxy/cmd/"
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", programs.dir+"/", module+"responses-api-proxy", module+"demo")
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", programs.dir+"/", module+"responses-api-proxy", module+"responses-api-proxy-verify", module+"demo")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			programs.err = fmt.Errorf("%w: %s", err, out)

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,7 +39,7 @@ func interruptible() (context.Context, context.CancelFunc) {
 }
 
 // openStage starts the stand-in, and the proxy, and waits for it to listen.
-func openStage(ctx context.Context, program string) (_ *stage, err error) {
+func openStage(ctx context.Context, program []string) (_ *stage, err error) {
 	s := &stage{key: []byte("sk-" + rand.Text() + strings.ToLower(rand.Text()))}
 	ctx, s.cancel = context.WithCancel(ctx)
 	defer func() {
@@ -61,8 +62,8 @@ func openStage(ctx context.Context, program string) (_ *stage, err error) {
 
 // proxyCommand returns a command that starts a proxy in a process group of its
 // own, since what program names may be a launcher, and gives it the key.
-func proxyCommand(ctx context.Context, program, info, upstream string, key []byte) *exec.Cmd {
-	words := append(strings.Fields(program), "--port", "0", "--server-info", info, "--upstream-url", "http://"+upstream+"/v1/responses")
+func proxyCommand(ctx context.Context, program []string, info, upstream string, key []byte) *exec.Cmd {
+	words := append(slices.Clone(program), "--port", "0", "--server-info", info, "--upstream-url", "http://"+upstream+"/v1/responses")
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.Env = environment()
 	cmd.Stdin = strings.NewReader(string(key) + "\n")
@@ -73,7 +74,7 @@ func proxyCommand(ctx context.Context, program, info, upstream string, key []byt
 }
 
 // start starts the proxy, with its messages in the log.
-func (s *stage) start(ctx context.Context, program string) error {
+func (s *stage) start(ctx context.Context, program []string) error {
 	cmd := proxyCommand(ctx, program, s.info, s.up.address, s.key)
 	cmd.Dir = s.dir
 	log, err := os.Create(s.log())
@@ -160,14 +161,25 @@ func (s *stage) close() {
 	}
 }
 
-// ourselves is this program, which is the proxy too.
-func ourselves() string {
-	if runtime.GOOS == "linux" {
-		return "/proc/self/exe" // also if its file has been replaced
+// proxyBeside returns the path of the proxy in the directory of this program. The
+// first name stands for both where neither is there.
+func proxyBeside() string {
+	self, err := os.Executable()
+	if err == nil {
+		self, err = filepath.EvalSymlinks(self)
 	}
-	path, err := os.Executable()
+	names := []string{"responses-api-proxy", "codex-responses-api-proxy"}
 	if err != nil {
-		return os.Args[0]
+		return names[0]
 	}
-	return path
+	for i, name := range names {
+		names[i] = filepath.Join(filepath.Dir(self), name)
+		if runtime.GOOS == "windows" {
+			names[i] += ".exe"
+		}
+		if _, err := os.Stat(names[i]); err == nil {
+			return names[i]
+		}
+	}
+	return names[0]
 }

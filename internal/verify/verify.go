@@ -40,8 +40,8 @@ Flags:
   --stand-in          start a proxy, with a key that is made up, in front of a
                       stand-in for OpenAI: that can also redirect, echo the
                       key and break off, and everything is tried at no cost
-  --proxy PROGRAM     the program to start, with arguments, split at blanks
-                      (default: this one)
+  --proxy PROGRAM     the program to start, with arguments, split at spaces
+                      (default: responses-api-proxy beside this one)
   --allow-route NAME  a route that the proxy was to open: no fault then; may be
                       repeated
   --key-stdin         read the key from standard input, one line, and look for
@@ -138,7 +138,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer) (int, error) {
 func runStage(opts *options, stdout io.Writer) (int, error) {
 	ctx, stop := interruptible()
 	defer stop()
-	s, err := openStage(ctx, opts.proxy)
+	s, err := openStage(ctx, opts.program())
 	if err != nil {
 		return 0, err
 	}
@@ -234,10 +234,16 @@ func (o *options) settle() error {
 		return errors.New("--stand-in knows the proxy's pid and key: leave --pid and --key-stdin out")
 	case o.proxy != "" && !o.standIn:
 		return errors.New("--proxy goes with --stand-in")
-	case o.standIn && len(strings.Fields(o.proxy)) == 0:
-		o.proxy = ourselves()
 	}
 	return nil
+}
+
+// program returns the proxy to start, and its first arguments.
+func (o *options) program() []string {
+	if words := strings.Fields(o.proxy); len(words) > 0 {
+		return words
+	}
+	return []string{proxyBeside()}
 }
 
 func number(to *int, most int) func(string) error {

@@ -1,0 +1,16 @@
+// Responses-api-proxy-verify runs the attack suite against a proxy:
+// responses-api-proxy verify runs it from the directory in which both programs
+// are. It is a program of its own because what it is made of (ptrace, a memory
+// scanner, a launcher, a fake upstream) must not be linked into the process
+// that holds the key.
+//
+// Package verify has the checks, and documents the exit codes.
+package main
+
+import (
+	"os"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/verify"
+)
+
+func main() { os.Exit(verify.Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
