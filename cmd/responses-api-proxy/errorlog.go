@@ -21,6 +21,7 @@ const (
 type errorLog struct {
 	*linelog.Log
 	refusals *linelog.Limiter
+	next     *linelog.Target // what takeOver goes on with; nil if nothing
 }
 
 func newErrorLog() (*errorLog, error) {
@@ -75,6 +76,17 @@ func (l *errorLog) suppressed(uid, n int64) {
 func (l *errorLog) close() {
 	l.refusals.Flush()
 	l.Close()
+	if l.next != nil {
+		l.next.Close()
+	}
+}
+
+// takeOver is called after the start lines: the log goes on in --log-file.
+func (l *errorLog) takeOver() {
+	if l.next != nil {
+		l.Redirect(l.next)
+		l.next = nil
+	}
 }
 
 // fatal logs why the program ends and returns its exit code.

@@ -5,12 +5,17 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
 // onHangup does what a SIGHUP asks for, as long as the service runs: it opens
 // files again, which something has renamed, and reads another key.
 func (s *service) onHangup() (stop func()) {
-	if len(hangupSignals) == 0 || len(s.appendFolders()) == 0 && s.opts.keyFD == 0 {
+	calls := s.components.hangups()
+	if len(hangupSignals) == 0 || len(calls) == 0 {
 		return func() {} // it stays ignored
 	}
 	c := make(chan os.Signal, 1)
@@ -20,8 +25,9 @@ func (s *service) onHangup() (stop func()) {
 		for {
 			select {
 			case <-c:
-				s.reopen()
-				s.rotate()
+				for _, call := range calls {
+					call()
+				}
 			case <-done:
 				return
 			}
@@ -33,31 +39,52 @@ func (s *service) onHangup() (stop func()) {
 	}
 }
 
-// rotate reads another key, in the background: it may be long in coming. A
-// SIGHUP that comes before it is there stands for one more key: would it be
-// dropped, its key would stay in the FIFO, and every later rotation would bring
-// the key of the one before.
-func (s *service) rotate() {
-	if s.opts.keyFD == 0 {
-		return
+// A rotation reads other keys from --key-fd.
+type rotation struct {
+	fd      int
+	key     *secret.Key
+	errs    *errorLog
+	pending atomic.Int32 // how many keys have been asked for that are not there yet
+}
+
+// openKeyFD prepares for --key-fd.
+func (s *service) openKeyFD() error {
+	fd := s.opts.keyFD
+	if fd == 0 {
+		return nil
 	}
-	if s.rotating.Add(1) > 1 {
-		s.errs.line("still waiting for a key on --key-fd; write it there, one line")
+	if err := checkKeyFD(fd); err != nil {
+		return err
+	}
+	r := &rotation{fd: fd, key: s.key, errs: s.errs}
+	s.components.add(component{
+		needs:  func(p *sandbox.Policy) { p.SetFlags = append(p.SetFlags, fd) }, // for rewind
+		hangup: r.rotate,
+	})
+	return nil
+}
+
+// rotate reads another key, in the background: it may be long in coming. A SIGHUP that comes before it is there stands for
+// one more key: would it be dropped, its key would stay in the FIFO, and every later rotation would bring the key of the
+// one before.
+func (r *rotation) rotate() {
+	if r.pending.Add(1) > 1 {
+		r.errs.line("still waiting for a key on --key-fd; write it there, one line")
 		return
 	}
 	go func() {
 		for again := true; again; {
-			text := s.replaceKey()
-			again = s.rotating.Add(-1) > 0 // before the line: who reads it may send the next
-			s.errs.line(text)
+			text := r.replaceKey()
+			again = r.pending.Add(-1) > 0 // before the line: its reader may send the next
+			r.errs.line(text)
 		}
 	}()
 }
 
-// replaceKey says what has come of it.
-func (s *service) replaceKey() string {
-	rewind(s.opts.keyFD)
-	switch err := s.key.Replace(s.opts.keyFD); {
+// replaceKey returns what has come of it.
+func (r *rotation) replaceKey() string {
+	rewind(r.fd)
+	switch err := r.key.Replace(r.fd); {
 	case err == nil:
 		return "another key is in use"
 	case errors.Is(err, io.EOF):
@@ -65,11 +92,4 @@ func (s *service) replaceKey() string {
 	default:
 		return "no other key was read: " + err.Error()
 	}
-}
-
-func (s *service) reopen() {
-	if s.audit != nil {
-		s.audit.Reopen()
-	}
-	s.errs.Reopen()
 }

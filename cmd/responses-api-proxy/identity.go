@@ -10,6 +10,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/oidc"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -78,7 +79,7 @@ func openKey(o *options, errs *errorLog) (key, source *secret.Key, err error) {
 
 // exchange gets the first access token, and renews it from then on. It blocks
 // until that is there, for a minute at most.
-func (s *service) exchange(roots *x509.CertPool) error {
+func (s *service) exchange(source *secret.Key, roots *x509.CertPool) error {
 	if !s.opts.identity.wanted() {
 		return nil
 	}
@@ -86,13 +87,19 @@ func (s *service) exchange(roots *x509.CertPool) error {
 		return errors.New("workload identity requires the default OpenAI Responses endpoint; leave --upstream-url out")
 	}
 	cfg := s.opts.identity.config
-	cfg.Source, cfg.Key, cfg.Policy, cfg.Roots, cfg.Report = s.source, s.key, s.opts.secretMemory, roots, s.errs.line
+	cfg.Source, cfg.Key, cfg.Policy, cfg.Roots, cfg.Report = source, s.key, s.opts.secretMemory, roots, s.errs.line
 	x, err := oidc.New(cfg)
 	if err != nil {
 		return err
 	}
 	s.exchanger = x
-	s.closers.add(x.Close)
+	s.components.add(component{
+		needs: func(p *sandbox.Policy) {
+			p.Ports, p.Read = append(p.Ports, x.Ports()...), append(p.Read, x.Folders()...)
+		},
+		start: s.opts.identity.readable,
+		close: x.Close,
+	})
 	return s.untilStopped(x.Start)
 }
 

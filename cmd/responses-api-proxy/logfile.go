@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
 // openLog prepares for --log-file: the start lines still go to where standard
@@ -24,12 +26,8 @@ func (s *service) openLog() error {
 		}
 		return fmt.Errorf("cannot open --log-file: %w%s", err, hint)
 	}
-	s.logFile = to
-	s.closers.add(func() {
-		if s.logFile != nil { // the log has not taken it over
-			s.logFile.Close()
-		}
-	})
+	s.errs.next = to
+	s.components.add(component{needs: appends(s.opts.logFile), hangup: s.errs.Reopen})
 	err = detach(2)
 	if s.opts.audit != "-" {
 		err = errors.Join(err, detach(1))
@@ -54,12 +52,9 @@ func (o *options) hideFaults() error {
 	return nil
 }
 
-// switchLog is called after the start lines.
-func (s *service) switchLog() {
-	if s.logFile != nil {
-		s.errs.Redirect(s.logFile)
-		s.logFile = nil
-	}
+// appends is the need to open a file for appending again.
+func appends(path string) func(*sandbox.Policy) {
+	return func(p *sandbox.Policy) { p.Append = append(p.Append, filepath.Dir(path)) }
 }
 
 // openDump opens --dump-dir.
@@ -68,6 +63,12 @@ func (s *service) openDump() (err error) {
 		return nil
 	}
 	s.dump, err = dump.Open(dump.Config{Dir: s.opts.dumpDir, MaxBytes: s.opts.dumpMax, Owner: s.opts.owner(), Report: s.errs.report})
-	s.closers.add(s.dump.Close)
-	return err
+	if err != nil {
+		return err
+	}
+	s.components.add(component{
+		needs: func(p *sandbox.Policy) { p.Write = append(p.Write, s.opts.dumpDir) },
+		close: s.dump.Close,
+	})
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -31,6 +32,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
@@ -355,16 +357,40 @@ func TestCertificateForgesNoLines(t *testing.T) {
 	}
 }
 
-func TestClosersReverse(t *testing.T) {
-	var c closers
-	var got []int
+// TestComponents: needs are collected and components started in the order in which they were opened, and closed in the
+// reverse; none is started behind one that fails.
+func TestComponents(t *testing.T) {
+	var all components
+	var got []string
+	note := func(what string, i int) { got = append(got, fmt.Sprint(what, i)) }
 	for i := range 3 {
-		c.add(func() { got = append(got, i) })
+		all.add(component{}) // which needs nothing
+		all.add(component{
+			needs:  func(p *sandbox.Policy) { note("need", i); p.Ports = append(p.Ports, uint16(i)) },
+			start:  func() error { note("start", i); return nil },
+			hangup: func() { note("hangup", i) },
+			close:  func() { note("close", i) },
+		})
 	}
-	c.close()
-	c.close()
-	if !slices.Equal(got, []int{2, 1, 0}) {
-		t.Errorf("closed in the order %v", got)
+	var p sandbox.Policy
+	all.need(&p)
+	if !slices.Equal(p.Ports, []uint16{0, 1, 2}) {
+		t.Errorf("the policy has ports %v", p.Ports)
+	}
+	failure := errors.New("no")
+	all.add(component{start: func() error { return failure }})
+	all.add(component{start: func() error { note("start", 4); return nil }})
+	if err := all.start(); err != failure {
+		t.Errorf("starting returns %v", err)
+	}
+	for _, call := range all.hangups() {
+		call()
+	}
+	all.close()
+	all.close()
+	want := []string{"need0", "need1", "need2", "start0", "start1", "start2", "hangup0", "hangup1", "hangup2", "close2", "close1", "close0"}
+	if !slices.Equal(got, want) {
+		t.Errorf("called %v, want %v", got, want)
 	}
 }
 
@@ -415,8 +441,8 @@ func failedStart() {
 	errs, err := newErrorLog()
 	must(err)
 	s := &service{opts: opts, errs: errs, key: key, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
-	failure := s.open()
-	s.close()
+	failure := s.open(nil)
+	s.components.close()
 	errs.close()
 	report, _, _ := strings.Cut(fmt.Sprint(failure), ":")
 	for fd, name := range descriptors() {

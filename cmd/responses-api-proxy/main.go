@@ -86,15 +86,15 @@ func run(args []string) int {
 	}
 	// From here on a stop is an orderly one: somebody may read server-info and
 	// send a signal before the first request.
-	s := &service{opts: opts, errs: errs, key: key, source: source, protections: protections, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
+	s := &service{opts: opts, errs: errs, key: key, protections: protections, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
 	signal.Notify(s.stop, stopSignals...)
-	defer s.close()
-	if err := s.open(); err != nil {
+	defer s.components.close()
+	if err := s.open(source); err != nil {
 		return errs.fatal(err)
 	}
 	defer s.onHangup()() // before anybody can know that it runs
 	s.announce()
-	s.switchLog()
+	s.errs.takeOver()
 	return s.serve()
 }
 

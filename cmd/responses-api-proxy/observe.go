@@ -1,13 +1,14 @@
 package main
 
 import (
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
 // observers are told of each exchange, one after the other.
@@ -39,8 +40,19 @@ func (s *service) openAudit() (err error) {
 	if s.audit, err = audit.Open(audit.Config{Path: s.opts.audit, Owner: s.opts.owner(), Report: s.errs.report}); err != nil {
 		return err
 	}
-	s.closers.add(s.audit.Close)
+	if s.opts.audit != "-" {
+		s.components.add(component{needs: appends(s.opts.audit), hangup: s.audit.Reopen})
+	}
+	s.components.add(component{needs: s.callersNames, close: s.audit.Close})
 	return nil
+}
+
+// callersNames is the need to read the commands of clients that come over a unix socket. Of other processes' files in
+// /proc, Landlock lets it see none.
+func (s *service) callersNames(p *sandbox.Policy) {
+	if s.unix {
+		p.Read = append(p.Read, "/proc")
+	}
 }
 
 // openMetrics opens --metrics, or takes the socket that systemd has for it.
@@ -51,17 +63,22 @@ func (s *service) openMetrics() (err error) {
 	if s.metricsListener, err = metrics.Listen(s.opts.metrics); err != nil {
 		return err
 	}
-	s.closers.add(func() { s.metricsListener.Close() })
+	c := component{close: func() { s.metricsListener.Close() }}
+	if path, ok := strings.CutPrefix(s.opts.metrics, "unix:"); ok {
+		c.needs = removes(path)
+	}
+	s.components.add(c)
 	return nil
 }
 
 // observe has exchanges counted and written down. It is called once the sandbox is
 // in force: what it has put in force is counted too.
-func (s *service) observe() {
+func (s *service) observe() error {
 	var all observers
 	if s.metricsListener != nil {
-		s.metrics = metrics.New(s.metricsConfig())
-		all = append(all, s.metrics)
+		m := metrics.New(s.metricsConfig())
+		s.serving = append(s.serving, func() error { return metrics.Serve(s.metricsListener, m.Handler(s.probes())) })
+		all = append(all, m)
 	}
 	if s.audit != nil {
 		all = append(all, auditor{s.audit})
@@ -69,6 +86,7 @@ func (s *service) observe() {
 	if len(all) > 0 {
 		s.engine.Observe(all)
 	}
+	return nil
 }
 
 func (s *service) metricsConfig() metrics.Config {
@@ -101,14 +119,4 @@ func (s *service) counts() metrics.Counts {
 		c.AuditLost, c.AuditFailures = s.audit.Lost, s.audit.Failures
 	}
 	return c
-}
-
-// appendFolders are where files are opened again.
-func (s *service) appendFolders() (dirs []string) {
-	for _, path := range []string{s.opts.audit, s.opts.logFile} {
-		if path != "" && path != "-" {
-			dirs = append(dirs, filepath.Dir(path))
-		}
-	}
-	return dirs
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,16 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/oidc"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
@@ -31,193 +27,190 @@ import (
 
 // service is everything between the key and the clients.
 type service struct {
-	opts    *options
-	errs    *errorLog
-	closers closers
-	key     *secret.Key
-	source  *secret.Key // what the key is got in exchange for; nil if it is given
+	opts       *options
+	errs       *errorLog
+	key        *secret.Key
+	components components
 
 	stop  chan os.Signal
 	ended chan struct{} // asked to end by GET /shutdown or by a limit
 
-	listeners   []net.Listener
-	tcp, unix   bool  // what is among them
-	port        int   // of the TCP listener, if there is one
-	fileLimit   int64 // how many bytes a file can have; -1 if it is not limited
+	sockets
 	client      *upstream.Client
 	gate        *policy.Policy
-	book        *budget.Book
 	engine      *server.Server
+	serving     []func() error // each serves a listener until that is closed
 	protections sandbox.Report // from the start, and then those of the sandbox
-	info        *listen.Info
+	warnings    []string       // for the start lines
 
 	audit           *audit.Log
-	metrics         *metrics.Metrics
 	metricsListener net.Listener
-	logFile         *linelog.Target // until the log has it
 	exchanger       *oidc.Exchanger
 	dump            *dump.Dir
 	notifier        *systemd.Notifier
 
 	draining atomic.Bool
-	rotating atomic.Int32 // how many keys SIGHUPs have asked for that are not there yet
 }
 
-// open makes everything ready to serve, in the original's order of errors: URL,
-// sockets, files. Clients may come as soon as server-info is there: the sockets
-// already take their connections.
-func (s *service) open() error {
-	target, err := upstream.ParseTarget(s.opts.upstreamURL, s.opts.insecureUpstream)
+// open makes everything ready to serve, in the original's order of errors: URL, sockets, files. source is what the key is
+// got in exchange for; nil if it is given. Clients may come as soon as server-info is there: the sockets already take
+// their connections.
+func (s *service) open(source *secret.Key) error {
+	cfg, err := s.upstreamConfig()
 	if err != nil {
 		return err
 	}
-	if target.TLS && !s.opts.upstreamUsers.Empty() {
-		return errors.New("--upstream-user is for a plain http --upstream-url; over https the certificate decides")
-	}
-	if s.notifier, err = systemd.NewNotifier(); err != nil {
-		return err
-	}
-	s.closers.add(func() { s.notifier.Close() })
-	roots, err := upstream.RootsFrom(s.opts.caFile)
-	if err != nil {
-		return err
-	}
-	if err := s.exchange(roots); err != nil {
-		return err
-	}
-	if err := s.listen(); err != nil {
-		return err
-	}
-	if err := checkKeyFD(s.opts.keyFD); err != nil {
-		return err
-	}
-	s.client, err = upstream.New(upstream.Config{Target: target, Key: s.key, Roots: roots, LegacyTLS: s.opts.legacyTLS, Users: s.opts.upstreamUsers.UIDs()})
-	if err != nil {
-		return err
-	}
-	s.closers.add(s.client.Close)
-	if s.client.Unguarded() && s.opts.strict {
-		return errors.New("--strict: " + unguarded)
-	}
-	for _, step := range []func() error{s.checkFileLimit, s.openLog, s.openDump, s.openAudit, s.openMetrics, s.openGate, s.openEngine, s.openInfo} {
-		if err := step(); err != nil {
+	for _, open := range []func() error{
+		s.openNotifier,
+		func() (err error) { cfg.Roots, err = upstream.RootsFrom(s.opts.caFile); return err },
+		func() error { return s.exchange(source, cfg.Roots) },
+		s.listen,
+		s.openKeyFD,
+		func() error { return s.openClient(cfg) },
+		s.checkFileLimit, s.openLog, s.openDump, s.openAudit, s.openMetrics, s.openGate, s.openEngine, s.openInfo,
+	} {
+		if err := open(); err != nil {
 			return err
 		}
 	}
-	// Everything is open that needs a file, a port or a privilege. From here on
-	// the process can only serve; then clients may know of it.
-	if err := s.enforceSandbox(); err != nil {
+	// Everything is open that needs a file, a port or a privilege. From here on the process can only serve; then clients
+	// may know of it.
+	needs := sandbox.Policy{User: s.opts.runAs, Off: s.opts.noSandbox, Strict: s.opts.strict}
+	s.components.need(&needs)
+	enforced, err := sandbox.Enforce(needs)
+	if err != nil {
 		return err
 	}
-	s.observe()
-	if s.info == nil {
-		return nil
-	}
-	return s.info.Write(s.port, os.Getpid())
+	s.protections = append(s.protections, enforced...)
+	return s.components.start()
 }
 
-// checkFileLimit looks at what can make the audit, the log, sums and dumps stop
-// without a full disk.
-func (s *service) checkFileLimit() error {
-	s.fileLimit = fileLimit()
-	if s.opts.strict && s.fileLimit >= 0 {
-		return fmt.Errorf("--strict: files can grow to %d bytes only (RLIMIT_FSIZE); start it under ulimit -f unlimited", s.fileLimit)
+func (s *service) openNotifier() (err error) {
+	if s.notifier, err = systemd.NewNotifier(); err != nil {
+		return err
+	}
+	s.components.add(component{close: func() { s.notifier.Close() }})
+	return nil
+}
+
+// upstreamConfig returns what --upstream-url asks for, but for the roots.
+func (s *service) upstreamConfig() (upstream.Config, error) {
+	target, err := upstream.ParseTarget(s.opts.upstreamURL, s.opts.insecureUpstream)
+	if err != nil {
+		return upstream.Config{}, err
+	}
+	users := &s.opts.upstreamUsers
+	if target.TLS && !users.Empty() {
+		return upstream.Config{}, errors.New("--upstream-user is for a plain http --upstream-url; over https the certificate decides")
+	}
+	return upstream.Config{Target: target, Key: s.key, LegacyTLS: s.opts.legacyTLS, Users: users.UIDs()}, nil
+}
+
+func (s *service) openClient(cfg upstream.Config) (err error) {
+	if s.client, err = upstream.New(cfg); err != nil {
+		return err
+	}
+	s.components.add(component{
+		needs: func(p *sandbox.Policy) { p.Ports = append(p.Ports, s.client.Port()) },
+		close: s.client.Close,
+	})
+	if !s.client.Unguarded() {
+		return nil
+	}
+	const unguarded = "this system does not report which user runs a plain-http upstream: any user who takes its port receives the key; use https"
+	s.warnings = append(s.warnings, unguarded)
+	if s.opts.strict {
+		return errors.New("--strict: " + unguarded)
 	}
 	return nil
 }
 
-func (s *service) openInfo() (err error) {
-	if s.opts.serverInfo == "" {
+// checkFileLimit looks at what can make the audit, the log, sums and dumps stop without a full disk.
+func (s *service) checkFileLimit() error {
+	limit := fileLimit()
+	if limit < 0 {
+		return nil
+	}
+	s.warnings = append(s.warnings, fmt.Sprintf("files can grow to %d bytes only (RLIMIT_FSIZE), and audit, log, sums and dumps stop there; start it under ulimit -f unlimited", limit))
+	if s.opts.strict {
+		return fmt.Errorf("--strict: files can grow to %d bytes only (RLIMIT_FSIZE); start it under ulimit -f unlimited", limit)
+	}
+	return nil
+}
+
+// openInfo opens --server-info. It is opened last, and so written last.
+func (s *service) openInfo() error {
+	path := s.opts.serverInfo
+	if path == "" {
 		return nil
 	}
 	if !s.tcp {
 		return errors.New("--server-info tells a port, and systemd passes no TCP socket; leave it out")
 	}
-	s.info, err = listen.PrepareInfo(s.opts.serverInfo)
-	s.closers.add(s.info.Remove)
-	return err
-}
-
-// enforceSandbox puts the sandbox in force.
-func (s *service) enforceSandbox() (err error) {
-	o := s.opts
-	cfg := sandbox.Policy{User: o.runAs, Ports: []uint16{s.client.Port()}, Off: o.noSandbox, Strict: o.strict, Append: s.appendFolders()}
-	if o.budgetFile != "" {
-		cfg.Write = []string{filepath.Dir(o.budgetFile)}
-	}
-	metricsSocket, _ := strings.CutPrefix(o.metrics, "unix:")
-	if metricsSocket == o.metrics {
-		metricsSocket = ""
-	}
-	for _, path := range []string{o.socket, o.serverInfo, metricsSocket} {
-		if path != "" {
-			cfg.Remove = append(cfg.Remove, filepath.Dir(path))
-		}
-	}
-	if s.exchanger != nil {
-		cfg.Ports, cfg.Read = append(cfg.Ports, s.exchanger.Ports()...), s.exchanger.Folders()
-	}
-	if o.dumpDir != "" {
-		cfg.Write = append(cfg.Write, o.dumpDir)
-	}
-	if fd := s.info.FD(); fd >= 0 {
-		cfg.Truncate = []int{fd}
-	}
-	if o.keyFD > 0 {
-		cfg.SetFlags = []int{o.keyFD} // package main's rewind
-	}
-	if o.audit != "" && s.unix {
-		cfg.Read = append(cfg.Read, "/proc") // the names of callers; of other processes' files there Landlock lets it see none
-	}
-	enforced, err := sandbox.Enforce(cfg)
+	info, err := listen.PrepareInfo(path)
 	if err != nil {
 		return err
 	}
-	s.protections = append(s.protections, enforced...)
-	return cmp.Or(s.checkBudget(), o.identity.readable())
+	s.components.add(component{
+		needs: func(p *sandbox.Policy) {
+			p.Remove, p.Truncate = append(p.Remove, filepath.Dir(path)), append(p.Truncate, info.FD())
+		},
+		start: func() error { return info.Write(s.port, os.Getpid()) },
+		close: info.Remove,
+	})
+	return nil
 }
 
-// checkBudget makes sure, from within the sandbox and as --user's user, that the
-// budget can be kept.
-func (s *service) checkBudget() error {
-	if s.book == nil {
-		return nil
+// openBudget reads --budget-file, or begins without one.
+func (s *service) openBudget() (*budget.Book, error) {
+	o := s.opts
+	report := func(err error) { s.errs.line("the budget cannot be kept: " + err.Error()) }
+	book, err := budget.Open(budget.Config{Limit: o.maxTokens, File: o.budgetFile, Also: o.alsoOwners(), Report: report})
+	if err != nil {
+		return nil, err
 	}
-	err := s.book.CheckWritable()
-	if err == nil {
+	s.components.add(component{
+		needs: func(p *sandbox.Policy) {
+			if o.budgetFile != "" {
+				p.Write = append(p.Write, filepath.Dir(o.budgetFile))
+			}
+		},
+		start: func() error { return o.budgetError(book.CheckWritable()) },
+		close: func() {
+			if err := book.Close(); err != nil {
+				s.errs.line("the budget could not be written: " + err.Error())
+			}
+		},
+	})
+	return book, nil
+}
+
+// budgetError adds to an error what to do.
+func (o *options) budgetError(err error) error {
+	dir := filepath.Dir(o.budgetFile)
+	switch {
+	case err == nil:
 		return nil
-	}
-	dir := filepath.Dir(s.opts.budgetFile)
-	if s.opts.runAs == nil {
+	case o.runAs == nil:
 		return fmt.Errorf("%w; let the proxy's user make, replace and remove files in %s", err, dir)
 	}
-	return fmt.Errorf("%w; let --user %[2]s make, replace and remove files in %[3]s (chown %[2]s %[3]s), or name a file in a directory of its own", err, s.opts.runAs.Name, dir)
+	return fmt.Errorf("%w; let --user %[2]s make, replace and remove files in %[3]s (chown %[2]s %[3]s), or name a file in a directory of its own", err, o.runAs.Name, dir)
 }
 
-// openGate reads the budget and prepares to ask the kernel who calls.
+// openGate prepares to ask the kernel who calls.
 func (s *service) openGate() (err error) {
 	o := s.opts
 	cfg := policy.Config{TCP: s.tcp, Identify: o.audit != "" || o.dumpDir != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
 	if o.maxTokens > 0 {
-		report := func(err error) { s.errs.line("the budget cannot be kept: " + err.Error()) }
-		s.book, err = budget.Open(budget.Config{Limit: o.maxTokens, File: o.budgetFile, Also: o.alsoOwners(), Report: report})
-		if err != nil {
+		if cfg.Budget, err = s.openBudget(); err != nil {
 			return err
 		}
-		s.closers.add(s.closeBook)
-		cfg.Budget = s.book
 	}
 	if s.gate, err = policy.New(cfg); err != nil {
 		return err
 	}
-	s.closers.add(s.gate.Close)
+	s.components.add(component{close: s.gate.Close})
 	return nil
-}
-
-func (s *service) closeBook() {
-	if err := s.book.Close(); err != nil {
-		s.errs.line("the budget could not be written: " + err.Error())
-	}
 }
 
 func (s *service) openEngine() (err error) {
@@ -232,7 +225,10 @@ func (s *service) openEngine() (err error) {
 	if s.engine, err = server.New(server.Config{Proxy: relay.New(cfg), Gate: s.gate, MaxConnections: s.maxConnections(), Log: s.errs.line}); err != nil {
 		return err
 	}
-	s.closers.add(s.engine.Close)
+	for _, l := range s.listeners {
+		s.serving = append(s.serving, func() error { return s.engine.Serve(l) })
+	}
+	s.components.add(component{start: s.observe, close: s.engine.Close})
 	return nil
 }
 
@@ -263,9 +259,6 @@ func (s *service) end() {
 	}
 }
 
-// unguarded is what a system lacks that does not report the users of sockets.
-const unguarded = "this system does not report which user runs a plain-http upstream: any user who takes its port receives the key; use https"
-
 // announce says where the service is, and what it lacks.
 func (s *service) announce() {
 	for _, l := range s.listeners {
@@ -284,11 +277,8 @@ func (s *service) announce() {
 	if kind, why := s.memory(); kind != secret.MemfdSecret {
 		s.errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, why))
 	}
-	if s.client.Unguarded() {
-		s.errs.line("warning: " + unguarded)
-	}
-	if s.fileLimit >= 0 {
-		s.errs.line(fmt.Sprintf("warning: files can grow to %d bytes only (RLIMIT_FSIZE), and audit, log, sums and dumps stop there; start it under ulimit -f unlimited", s.fileLimit))
+	for _, text := range s.warnings {
+		s.errs.line("warning: " + text)
 	}
 	if _, ok := os.LookupEnv("OPENAI_API_KEY"); ok {
 		s.errs.line("warning: OPENAI_API_KEY stands in this process's environment, where root can read it; start it with env -u OPENAI_API_KEY")
@@ -297,12 +287,9 @@ func (s *service) announce() {
 
 // serve serves until it is told to stop, and drains.
 func (s *service) serve() int {
-	served := make(chan error, len(s.listeners)+1)
-	for _, l := range s.listeners {
-		go func() { served <- s.engine.Serve(l) }()
-	}
-	if s.metrics != nil {
-		go func() { served <- metrics.Serve(s.metricsListener, s.metrics.Handler(s.probes())) }()
+	served := make(chan error, len(s.serving))
+	for _, serve := range s.serving {
+		go func() { served <- serve() }()
 	}
 	defer s.tellSystemd()()
 	if d := s.opts.limits.ExpireAfter; d > 0 {
@@ -328,6 +315,3 @@ func (s *service) serve() int {
 	}
 	return 0
 }
-
-// close gives everything back, in the reverse order.
-func (s *service) close() { s.closers.close() }

@@ -3,10 +3,19 @@ package main
 import (
 	"errors"
 	"net"
+	"path/filepath"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
 )
+
+// sockets are the listeners that clients come to.
+type sockets struct {
+	listeners []net.Listener
+	tcp, unix bool // what is among them
+	port      int  // of the TCP listener, if there is one
+}
 
 // listen opens the sockets that clients come to, or takes those that systemd
 // has opened.
@@ -16,7 +25,7 @@ func (s *service) listen() error {
 		return err
 	}
 	for _, socket := range sockets {
-		s.closers.add(func() { socket.Listener.Close() })
+		s.components.add(component{close: func() { socket.Listener.Close() }})
 	}
 	for _, socket := range sockets {
 		if err := s.take(socket); err != nil {
@@ -31,7 +40,7 @@ func (s *service) listen() error {
 		if err != nil {
 			return err
 		}
-		s.closers.add(func() { l.Close() }) // again, after a drain: that changes nothing
+		s.components.add(component{close: func() { l.Close() }}) // again, after a drain: that changes nothing
 		s.add(l)
 	}
 	if s.opts.socket == "" {
@@ -42,9 +51,14 @@ func (s *service) listen() error {
 	if err != nil {
 		return err
 	}
-	s.closers.add(func() { l.Close() })
+	s.components.add(component{needs: removes(s.opts.socket), close: func() { l.Close() }})
 	s.add(l)
 	return nil
+}
+
+// removes is the need to remove a file.
+func removes(path string) func(*sandbox.Policy) {
+	return func(p *sandbox.Policy) { p.Remove = append(p.Remove, filepath.Dir(path)) }
 }
 
 // take takes a socket of systemd's.
@@ -65,7 +79,7 @@ func (s *service) take(socket systemd.Socket) error {
 	return nil
 }
 
-func (s *service) add(l net.Listener) {
+func (s *sockets) add(l net.Listener) {
 	s.listeners = append(s.listeners, l)
 	if _, ok := l.Addr().(*net.TCPAddr); ok {
 		s.tcp, s.port = true, listen.Port(l)

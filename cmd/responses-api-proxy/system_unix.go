@@ -16,14 +16,11 @@ var stopSignals = []os.Signal{unix.SIGTERM, unix.SIGINT}
 
 var hangupSignals = []os.Signal{unix.SIGHUP}
 
-// checkKeyFD makes sure that a key can come from fd, unless that is 0, and keeps
-// it from other programs. A descriptor that was passed to this program cannot be
+// checkKeyFD makes sure that a key can come from fd, and keeps fd
+// from other programs. A descriptor that was passed to this program cannot be
 // close-on-exec; one that is, this program has opened itself: a socket of its
 // own, or what Go's runtime reads of a control group.
 func checkKeyFD(fd int) error {
-	if fd == 0 {
-		return nil
-	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err == nil && flags&unix.O_ACCMODE == unix.O_WRONLY {
 		err = unix.EBADF

@@ -11,10 +11,7 @@ var stopSignals = []os.Signal{os.Interrupt}
 var hangupSignals []os.Signal
 
 // checkKeyFD refuses: without SIGHUP no key is ever read again.
-func checkKeyFD(fd int) error {
-	if fd == 0 {
-		return nil
-	}
+func checkKeyFD(int) error {
 	return errors.New("--key-fd is not supported here: there is no SIGHUP; restart the proxy with another key")
 }
 

@@ -1,0 +1,61 @@
+package main
+
+import "github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
+
+// A component is something that the service has opened. Each function may be nil.
+type component struct {
+	needs  func(*sandbox.Policy) // adds what the component uses once the sandbox is in force
+	start  func() error          // called in the sandbox, before clients can know of the service
+	hangup func()                // called at each SIGHUP; must not wait
+	close  func()                // gives back what was opened
+}
+
+// components are in the order in which they were opened. What opens something adds it at once, so that wherever opening
+// ends, what was opened is closed, and in the reverse order.
+type components []component
+
+func (all *components) add(c component) { *all = append(*all, c) }
+
+// need adds what the components use to p.
+func (all components) need(p *sandbox.Policy) {
+	for _, c := range all {
+		if c.needs != nil {
+			c.needs(p)
+		}
+	}
+}
+
+// start starts them in order, until one fails.
+func (all components) start() error {
+	for _, c := range all {
+		if c.start == nil {
+			continue
+		}
+		if err := c.start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hangups returns what SIGHUP is for; nothing if it has no use.
+func (all components) hangups() (calls []func()) {
+	for _, c := range all {
+		if c.hangup != nil {
+			calls = append(calls, c.hangup)
+		}
+	}
+	return calls
+}
+
+// close closes them, the last one first. Calling it again does nothing.
+func (all *components) close() {
+	for len(*all) > 0 {
+		last := len(*all) - 1
+		c := (*all)[last]
+		*all = (*all)[:last]
+		if c.close != nil {
+			c.close()
+		}
+	}
+}
