@@ -91,6 +91,7 @@ type worker struct {
 	client *http.Client
 	dns    *net.Resolver
 	ln     net.Listener
+	notify net.Conn
 	root   *os.Root
 	dir    *os.File
 }
@@ -106,6 +107,8 @@ func newWorker(o childConfig) *worker {
 	}}
 	var err error
 	w.ln, err = net.Listen("tcp", "127.0.0.1:0")
+	must(err)
+	w.notify, err = net.Dial("unixgram", o.Notify)
 	must(err)
 	if o.Work {
 		w.root, err = os.OpenRoot(o.Write[0])
@@ -134,6 +137,10 @@ func (w *worker) work(text string) (wrong []string) {
 	}
 	do("name", w.lookUp)
 	do("signal", signalSelf)
+	do("notify", func() error {
+		_, err := w.notify.Write([]byte("STATUS=working"))
+		return err
+	})
 	do("memory", collect)
 	do("threads", startThreads)
 	do("reading", w.read)

@@ -30,8 +30,9 @@ func (u User) staysRoot() error {
 	return nil
 }
 
-// become changes all three ids of all threads, and the groups first, while that is allowed (credentials(7)). The start
-// does not go on if it fails: a user that was asked for is not optional.
+// become changes real, effective and saved ids of all threads, which package syscall sees to, so that none is left to go
+// back to (credentials(7)). The groups are first, while that is allowed. The start does not go on if it fails: a user
+// that was asked for is not optional.
 func (u User) become() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("only root can become another user (--user %s); start the proxy as root, or as that user without --user", u.Name)
@@ -49,6 +50,9 @@ func (u User) become() error {
 	}
 	return nil
 }
+
+// Linux keeps five sets of capabilities for each thread (capabilities(7)). A process that has changed its uid from 0 has
+// lost the permitted and effective ones by that; root, and a process that was given some, has not.
 
 // dropBounding empties the bounding set of capabilities. It keeps the set where CAP_SETPCAP is missing. That is no gap:
 // the set only limits what execve(2) grants, and with no-new-privs that grants nothing (capabilities(7)).

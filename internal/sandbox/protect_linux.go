@@ -5,15 +5,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"unsafe"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
-
-// dumpSignals are those for which Go prints stacks and registers.
-var dumpSignals = []os.Signal{
-	unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
-}
 
 // protect looks at how the process was started before it changes that, and at whether it is traced once no other
 // process can attach any more.
@@ -23,8 +18,12 @@ func protect() (Report, error) {
 	if window != nil {
 		state = "open"
 	}
-	r := Report{{"dumpable", "no", nil}, {"core", "no", nil}, {"start-window", state, window}}
-	return r, errors.Join(err, noDump(), notTraced(), noCore(), noPreemptionSignal())
+	// Go's asynchronous preemption works by SIGURG. Its handler saves the vector registers, which may hold a piece of a
+	// key in the middle of a copy, on a signal stack in the heap. Without it nothing may loop without function calls.
+	signal.Ignore(unix.SIGURG)
+	err = errors.Join(err, noDump(), checkStart(), noCore())
+	endQuietly(unix.SIGSTKFLT, unix.SIGSYS)
+	return Report{{"dumpable", "no", nil}, {"core", "no", nil}, {"start-window", state, window}}, err
 }
 
 // noDump makes /proc/PID/{mem,maps,environ,fd}, ptrace and process_vm_readv refuse every process without CAP_SYS_PTRACE,
@@ -81,9 +80,9 @@ func startWindow() (window, err error) {
 	return errWindow, nil
 }
 
-// notTraced returns an error if a thread of this process is traced, or if that cannot be read. A tracer can feign
-// anything: this finds tracers that do not hide, and none outside of this PID namespace.
-func notTraced() error {
+// checkStart returns an error if a thread of this process is traced, if SIGURG is not ignored, or if that cannot be read. A
+// tracer can feign anything: this finds tracers that do not hide, and none outside of this PID namespace.
+func checkStart() error {
 	t := openThreads()
 	defer t.close()
 	all, err := t.read()
@@ -91,46 +90,15 @@ func notTraced() error {
 		return fmt.Errorf("whether the process is traced cannot be read: %w; mount /proc", err)
 	}
 	for _, st := range all {
-		switch tracer := st["TracerPid"]; tracer {
-		case "0":
-		case "":
+		ignored, err := strconv.ParseUint(st["SigIgn"], 16, 64)
+		switch tracer := st["TracerPid"]; {
+		case tracer == "":
 			return fmt.Errorf("whether the process is traced cannot be read: thread %s has no TracerPid", st["Pid"])
-		default:
+		case tracer != "0":
 			return fmt.Errorf("process or thread %s traces this one, and can read and change it; start it without a debugger", tracer)
+		case err != nil || ignored&(1<<(unix.SIGURG-1)) == 0:
+			return errors.New("ignoring SIGURG had no effect")
 		}
 	}
 	return nil
-}
-
-// noPreemptionSignal turns Go's asynchronous preemption off for this process. It works by SIGURG, and its handler saves
-// the vector registers, which may hold a piece of a key in the middle of a copy, on a signal stack in the heap. The
-// caller must not loop without function calls after this.
-func noPreemptionSignal() error {
-	signal.Ignore(unix.SIGURG)
-	handler, err := signalHandler(unix.SIGURG)
-	if err != nil {
-		return fmt.Errorf("rt_sigaction(SIGURG): %w", err)
-	}
-	const sigIgn = 1
-	if handler != sigIgn {
-		return errors.New("ignoring SIGURG had no effect")
-	}
-	return nil
-}
-
-// signalHandler returns the kernel's handler of a signal (rt_sigaction(2)); the structure is the same on amd64 and
-// arm64.
-func signalHandler(sig unix.Signal) (uintptr, error) {
-	var act struct {
-		handler  uintptr
-		flags    uint64
-		restorer uintptr
-		mask     uint64
-	}
-	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0,
-		uintptr(unsafe.Pointer(&act)), unsafe.Sizeof(act.mask), 0, 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return act.handler, nil
 }

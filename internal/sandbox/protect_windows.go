@@ -1,16 +1,10 @@
 package sandbox
 
-import (
-	"errors"
-	"os"
-)
-
-// dumpSignals is empty: no process can send such signals here.
-var dumpSignals []os.Signal
+import "errors"
 
 var errDumps = errors.New("error reporting may write dumps")
 
-// protect has nothing to set: Windows guards a process by its owner's token alone.
+// protect changes nothing: Windows guards a process by its owner's token alone.
 func protect() (Report, error) {
 	return Report{{"dumpable", "yes", errAttach}, {"core", "yes", errDumps}, {"start-window", "open", errAttach}}, nil
 }

@@ -119,7 +119,6 @@ func Protect() (Report, error) {
 	if err != nil {
 		return r, fmt.Errorf("cannot protect the process: %w", err)
 	}
-	endQuietly(dumpSignals)
 	return r, nil
 }
 

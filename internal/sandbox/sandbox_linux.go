@@ -32,7 +32,7 @@ func enforce(p Policy) (Report, error) {
 	if err := cmp.Or(err, noDump()); err != nil {
 		return nil, err
 	}
-	threads := openThreads()
+	threads := openThreads() // while /proc can be opened
 	defer threads.close()
 
 	version, noLandlock, noSeccomp := "", errOff, errOff

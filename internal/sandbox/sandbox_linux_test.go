@@ -101,6 +101,7 @@ type childConfig struct {
 	CA       string
 	Port     uint16
 	DNS      string // a name server that knows no name
+	Notify   string // a unix socket, as systemd's
 	Other    string // a listener to which no rule leads
 	Outside  string // a file of its own that no rule names
 	Work     bool   // has a folder to write in
@@ -188,6 +189,15 @@ func outside(t *testing.T, uid int) childConfig {
 	t.Cleanup(func() { other.Close() })
 	o := childConfig{Upstream: "https://localhost:" + port + fakeopenai.DefaultPath, CA: string(s.CAPEM()), Port: uint16(n), Other: other.Addr().String(), DNS: nameServer(t)}
 	o.Ports = []uint16{o.Port}
+	o.Notify = filepath.Join(folder(t, uid), "notify")
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: o.Notify, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { notify.Close() })
+	if err := os.Chmod(o.Notify, 0o666); err != nil {
+		t.Fatal(err)
+	}
 	o.Outside = file(t, folder(t, uid))
 	return o
 }

@@ -12,6 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The filter is a list of what may be called, not of what may not: a system call that a later kernel adds is refused. It
+// is written by hand, since one list for two architectures is all there is to compile.
+//
+// A filter sees the registers of a call, not the memory that they point to, which another thread could change in between
+// (seccomp(2), "Caveats"). So it cannot restrict paths, addresses and ports: these are for Landlock.
+
 // auditArch is how seccomp identifies this architecture's own system calls. Those of x32 have amd64's, but other numbers.
 var auditArch = map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[runtime.GOARCH]
 
@@ -21,7 +27,7 @@ type rule struct {
 	when []cond // all of these
 }
 
-// A cond is (argument & mask) == value. Only the low half of an argument is looked at: every one that is compared here is
+// A cond compares an argument: (argument & mask) == value. Only the low half of an argument is looked at: every one that is compared here is
 // an int to the kernel, or has its flags down there.
 type cond struct {
 	arg         int
@@ -39,11 +45,15 @@ func without(arg int, flags uint32) cond { return cond{arg, flags, 0} }
 // only wants no flags but these to be set.
 func only(arg int, flags uint32) cond { return cond{arg, ^flags, 0} }
 
-// goThread is how Go's runtime starts a thread (runtime/os_linux.go), but for CLONE_SETTLS, which amd64 adds.
+// goThread are the flags with which Go's runtime starts a thread (runtime/os_linux.go), but for CLONE_SETTLS, which amd64
+// adds. No other combination is allowed: no process, no namespace. clone3(2) has its flags in memory, and is refused.
 const goThread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
 
+// sockType masks SOCK_CLOEXEC and SOCK_NONBLOCK out of the type of a socket (socket(2)).
+const sockType = 0xf
+
+// Flags of openat(2) for what a Policy allows. O_PATH, O_TMPFILE, and whatever else the kernel has, is never needed.
 const (
-	sockType     = 0xf // without SOCK_CLOEXEC and SOCK_NONBLOCK
 	readingFlags = unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_DIRECTORY | unix.O_LARGEFILE
 	appendFlags  = readingFlags | unix.O_WRONLY | unix.O_CREAT | unix.O_APPEND
 	writingFlags = appendFlags | unix.O_RDWR | unix.O_EXCL | unix.O_TRUNC
@@ -77,7 +87,7 @@ func narrowed(self uint32) []rule {
 		allow(unix.SYS_FCNTL, is(1, unix.F_GETFL)),
 		allow(unix.SYS_FCNTL, is(1, unix.F_GETFD)),
 		allow(unix.SYS_FCNTL, is(1, unix.F_DUPFD_CLOEXEC)),
-		// No memory to be executed. The runtime names its mappings.
+		// No memory to be executed, so that code can only be what is there. The runtime names its mappings.
 		allow(unix.SYS_MMAP, without(2, unix.PROT_EXEC)),
 		allow(unix.SYS_MPROTECT, without(2, unix.PROT_EXEC)),
 		allow(unix.SYS_PRCTL, is(0, unix.PR_SET_VMA)),
@@ -86,7 +96,8 @@ func narrowed(self uint32) []rule {
 		allow(unix.SYS_TGKILL, is(0, self)),
 		allow(unix.SYS_KILL, is(0, self)),
 	}
-	// Protocol 0 is TCP and UDP. Multipath TCP would be another, which Landlock does not restrict.
+	// Protocol 0 is TCP and UDP, which Landlock restricts. It does not restrict Multipath TCP, SCTP and raw sockets; nor
+	// unix sockets with a path before ABI 9, which would reach every daemon of the host.
 	for _, family := range []uint32{unix.AF_INET, unix.AF_INET6} {
 		for _, kind := range []uint32{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
 			rules = append(rules, allow(unix.SYS_SOCKET, is(0, family), cond{1, sockType, kind}, is(2, 0)))
@@ -190,8 +201,8 @@ func refuse() unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
 }
 
-// seccomp puts the filter of p in force on all threads at once. Where the kernel keeps an audit log, refusals are counted
-// there.
+// seccomp puts the filter of p in force on all threads at once (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC). It needs
+// no-new-privs. Where the kernel keeps an audit log, refusals are counted there.
 func seccomp(p Policy) error {
 	filter := compile(allowedCalls(p))
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}

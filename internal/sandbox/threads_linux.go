@@ -10,6 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Credentials, no-new-privs, filters and Landlock's domain belong to a thread, not to the process (credentials(7),
+// seccomp(2)). A thread that was missed would have everything that the others have lost, and share their memory. So each
+// of them is looked at.
+
 // threads are the status files of this process's threads, opened while files can be opened. A thread that starts later
 // inherits from one of these all that is looked at here (clone(2)).
 type threads struct {

@@ -13,38 +13,31 @@ type User struct {
 	UID, GID int
 }
 
-// LookupUser finds a user other than root by name or number. The group of a number that /etc/passwd does not list is
-// that number.
+// LookupUser finds a user other than root by name or number. A number that /etc/passwd does not list is taken for the
+// group's as well.
 func LookupUser(name string) (*User, error) {
-	u, err := lookup(name)
-	if err != nil {
-		return nil, err
+	u := &User{Name: name}
+	id, notNumber := parseID(name)
+	find := user.Lookup
+	if notNumber == nil {
+		u.UID, u.GID = id, id
+		name, find = strconv.Itoa(id), user.LookupId
+	}
+	switch found, err := find(name); {
+	case err == nil:
+		uid, err := parseID(found.Uid)
+		gid, err2 := parseID(found.Gid)
+		if err := errors.Join(err, err2); err != nil {
+			return nil, fmt.Errorf("user %q has no proper numbers in /etc/passwd: %w", u.Name, err)
+		}
+		u.Name, u.UID, u.GID = found.Username, uid, gid
+	case notNumber != nil:
+		return nil, fmt.Errorf("there is no user %q; name one of /etc/passwd, or give a number", name)
 	}
 	if u.UID == 0 {
 		return nil, fmt.Errorf("user %s is root; name a user without privileges", name)
 	}
 	return u, nil
-}
-
-func lookup(name string) (*User, error) {
-	id, notNumber := parseID(name)
-	find, key := user.Lookup, name
-	if notNumber == nil {
-		find, key = user.LookupId, strconv.Itoa(id)
-	}
-	found, err := find(key)
-	switch {
-	case err != nil && notNumber == nil:
-		return &User{Name: name, UID: id, GID: id}, nil
-	case err != nil:
-		return nil, fmt.Errorf("there is no user %q; name one of /etc/passwd, or give a number", name)
-	}
-	uid, err := parseID(found.Uid)
-	gid, err2 := parseID(found.Gid)
-	if err := errors.Join(err, err2); err != nil {
-		return nil, fmt.Errorf("user %q has no proper numbers in /etc/passwd: %w", name, err)
-	}
-	return &User{Name: found.Username, UID: uid, GID: gid}, nil
 }
 
 func parseID(s string) (int, error) {
