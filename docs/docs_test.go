@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"internal/listen":     {"internal/safefile"},
 	"internal/http1":      nil,
 	"internal/memscan":    nil,
-	"internal/fakeopenai": nil,
+	"internal/openaitest": nil,
 	"internal/jsonscan":   nil,
 	"internal/usage":      {"internal/jsonscan"},
 	"internal/linelog":    {"internal/safefile"},
@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"internal/peer":       nil,
 	"internal/metrics":    {"internal/audit", "internal/listen"},
 	"internal/sandbox":    nil,
-	"internal/verify":     {"internal/memscan", "internal/peer", "internal/relay"},
+	"internal/attack":     {"internal/memscan", "internal/peer", "internal/relay"},
 	"internal/budget":     {"internal/safefile"},
 	"internal/policy":     {"internal/audit", "internal/budget", "internal/http1", "internal/peer"},
 	"internal/dump":       {"internal/http1", "internal/safefile"},
@@ -46,13 +46,13 @@ var mayImport = map[string][]string{
 	"internal/oidc":       {"internal/jsonscan", "internal/secret", "internal/upstream"},
 	"internal/relay":      {"internal/policy", "internal/audit", "internal/dump", "internal/http1", "internal/upstream", "internal/usage", "internal/websocket"},
 	"internal/server":     {"internal/policy", "internal/audit", "internal/http1", "internal/relay"},
-	"internal/secrecy":    nil,
-	"internal/escape":     nil,
+	"e2e/keyleak":         nil,
+	"e2e/escape":          nil,
 }
 
 func TestImportsFlowOneWay(t *testing.T) {
 	seen := map[string]bool{}
-	walk(t, "../internal", func(path string) {
+	look := func(path string) {
 		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "testdata") {
 			return
 		}
@@ -72,7 +72,9 @@ func TestImportsFlowOneWay(t *testing.T) {
 				t.Errorf("%s imports %s", path, name)
 			}
 		}
-	})
+	}
+	walk(t, "../internal", look)
+	walk(t, "../e2e", look)
 	design := read(t, "design.md")
 	for pkg := range mayImport {
 		if !seen[pkg] || !strings.Contains(design, "`"+pkg+"`") {
@@ -85,8 +87,8 @@ func TestImportsFlowOneWay(t *testing.T) {
 // linked into the process that holds the key. The attack suite shows that such a
 // link is found.
 func TestDaemonLinks(t *testing.T) {
-	foreign := []string{"os/exec", module + "internal/fakeopenai", module + "internal/memscan", module + "internal/verify"}
-	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/memscan", module + "internal/verify", "os/exec"}} {
+	foreign := []string{"os/exec", module + "internal/openaitest", module + "internal/memscan", module + "internal/attack"}
+	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/attack", module + "internal/memscan", "os/exec"}} {
 		cmd := exec.Command("go", "list", "-deps", "../cmd/"+program)
 		cmd.Env = append(os.Environ(), "GOOS=linux")
 		out, err := cmd.Output()

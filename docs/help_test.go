@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/verify"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/attack"
 )
 
 const (
@@ -102,7 +102,7 @@ func usageTexts(t *testing.T) map[string]options {
 	t.Helper()
 	texts := map[string]options{
 		"serve":  usageOptions(constant(t, "usage")),
-		"verify": usageOptions(verify.Usage),
+		"verify": usageOptions(attack.Usage),
 		"health": synopsisOptions(constant(t, "healthUsage")),
 	}
 	for _, m := range regexp.MustCompile(`(?m)^ +responses-api-proxy ([a-z]+) `).FindAllStringSubmatch(constant(t, "usage"), -1) {

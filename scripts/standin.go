@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 func main() {
@@ -18,7 +18,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "Usage: standin ADDRESS KEY")
 		os.Exit(2)
 	}
-	s, err := fakeopenai.Start(fakeopenai.Options{Addr: os.Args[1], Key: os.Args[2]})
+	s, err := openaitest.Start(openaitest.Options{Addr: os.Args[1], Key: os.Args[2]})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "standin:", err)
 		os.Exit(1)

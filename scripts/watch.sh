@@ -108,7 +108,7 @@ start_prometheus() {
 # --- the load ----------------------------------------------------------------
 
 # post FAKE [CURL-OPTION...]: one request in the background, which the stand-in
-# answers as FAKE says (internal/fakeopenai's scenarios).
+# answers as FAKE says (internal/openaitest's scenarios).
 post() {
 	local fake=$1
 	shift

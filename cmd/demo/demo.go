@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 const (
@@ -32,7 +32,7 @@ type stage struct {
 	*screen
 	key      string
 	dir      string // temporary
-	upstream *fakeopenai.Server
+	upstream *openaitest.Server
 }
 
 // demo runs the whole show and returns why it failed, if it did.
@@ -58,7 +58,7 @@ func demo(ctx context.Context, s *screen, proxy string) error {
 
 func (st *stage) show(ctx context.Context, proxy string) (err error) {
 	// TLS, as at OpenAI; requests without the key are turned away.
-	st.upstream, err = fakeopenai.Start(fakeopenai.Options{TLS: true, Key: st.key, Default: "sse n=5 d=20ms"})
+	st.upstream, err = openaitest.Start(openaitest.Options{TLS: true, Key: st.key, Default: "sse n=5 d=20ms"})
 	if err != nil {
 		return err
 	}

@@ -4,13 +4,13 @@
 // scanner, a launcher, a fake upstream) must not be linked into the process
 // that holds the key.
 //
-// Package verify has the checks, and documents the exit codes.
+// Package attack has the checks, and documents the exit codes.
 package main
 
 import (
 	"os"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/verify"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/attack"
 )
 
-func main() { os.Exit(verify.Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { os.Exit(attack.Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // activated starts the program as systemd does: with sockets, and a socket to
@@ -119,7 +119,7 @@ func freeListener(t *testing.T) net.Listener {
 func TestRestartLosesNothing(t *testing.T) {
 	t.Parallel()
 	const workers, each = 8, 1250 // over 1,000 restarts cost nothing either, but take a minute
-	up, err := fakeopenai.Start(fakeopenai.Options{Key: canary, Forget: true})
+	up, err := openaitest.Start(openaitest.Options{Key: canary, Forget: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func tenth(transport *http.Transport, url string, n int) error {
 
 // TestActivation: which sockets are taken, and which are refused.
 func TestActivation(t *testing.T) {
-	up, err := fakeopenai.Start(fakeopenai.Options{Key: canary})
+	up, err := openaitest.Start(openaitest.Options{Key: canary})
 	if err != nil {
 		t.Fatal(err)
 	}

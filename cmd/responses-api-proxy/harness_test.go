@@ -24,7 +24,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 const (
@@ -72,7 +72,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 // world is what one script has set up.
 type world struct {
 	ts       *testscript.TestScript
-	upstream *fakeopenai.Server
+	upstream *openaitest.Server
 	release  chan struct{}
 	p        *process
 	stream   *bufio.Reader
@@ -181,7 +181,7 @@ func (w *world) until(what string, met func() bool) {
 // that accepts $KEY only; $UPSTREAM is its URL, $HOST its address,
 // $CA its authority's file.
 func (w *world) cmdUpstream(args []string) {
-	opts := fakeopenai.Options{Key: canary}
+	opts := openaitest.Options{Key: canary}
 	for _, a := range args {
 		switch k, v, _ := strings.Cut(a, "="); k {
 		case "tls":
@@ -197,7 +197,7 @@ func (w *world) cmdUpstream(args []string) {
 	if w.upstream != nil {
 		w.upstream.Close()
 	}
-	s, err := fakeopenai.Start(opts)
+	s, err := openaitest.Start(opts)
 	w.ts.Check(err)
 	w.upstream = s
 	w.ts.Setenv("UPSTREAM", s.URL())

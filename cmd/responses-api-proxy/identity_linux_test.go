@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // internet is a forward proxy, behind which one server plays GitHub and OpenAI.
@@ -33,7 +33,7 @@ type internet struct {
 func startInternet(t *testing.T) *internet {
 	t.Helper()
 	n := &internet{request: "ghs." + rand.Text() + rand.Text(), ca: filepath.Join(t.TempDir(), "ca.pem")}
-	ca, err := fakeopenai.NewCA()
+	ca, err := openaitest.NewCA()
 	if err != nil {
 		t.Fatal(err)
 	}

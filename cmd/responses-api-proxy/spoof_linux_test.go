@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // TestPortsUsedAgain: a user who is not named sends a request and resets his
@@ -43,7 +43,7 @@ func TestPortsUsedAgain(t *testing.T) {
 
 func portsUsedAgain(t *testing.T, attack string) {
 	const queued, live = 50, 500
-	up, err := fakeopenai.Start(fakeopenai.Options{Key: canary})
+	up, err := openaitest.Start(openaitest.Options{Key: canary})
 	if err != nil {
 		t.Fatal(err)
 	}

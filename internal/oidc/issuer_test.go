@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
@@ -69,7 +69,7 @@ type issuer struct {
 
 func startIssuer(t testing.TB) *issuer {
 	t.Helper()
-	ca := must(fakeopenai.NewCA())
+	ca := must(openaitest.NewCA())
 	s := &issuer{source: jwt(900), asked: map[string]int{}, roots: x509.NewCertPool(), ca: ca.PEM()}
 	s.roots.AppendCertsFromPEM(ca.PEM())
 	s.Server = httptest.NewUnstartedServer(s)

@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
@@ -170,7 +170,7 @@ func request(client *upstream.Client) error {
 // subject is a child whose memory is looked at.
 type subject struct {
 	issuer   *issuer
-	upstream *fakeopenai.Server
+	upstream *openaitest.Server
 	pid      int
 	stdout   *bufio.Reader
 	commands *os.File
@@ -184,7 +184,7 @@ func startSubject(t *testing.T, env ...string) *subject {
 // startSubjectWith starts a child that already has an identity.
 func startSubjectWith(t *testing.T, identity string, env ...string) *subject {
 	t.Helper()
-	s := &subject{issuer: startIssuer(t), upstream: must(fakeopenai.Start(fakeopenai.Options{TLS: true}))}
+	s := &subject{issuer: startIssuer(t), upstream: must(openaitest.Start(openaitest.Options{TLS: true}))}
 	t.Cleanup(s.upstream.Close)
 	s.issuer.piecewise = true
 	if identity != "" {

@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // childVar holds a child's configuration: what the sandbox does cannot be undone in
@@ -172,7 +172,7 @@ func startChildOf(t *testing.T, binary string, o childConfig, attr *syscall.SysP
 // outside is the world in which a child works, who in the end is uid.
 func outside(t *testing.T, uid int) childConfig {
 	t.Helper()
-	s, err := fakeopenai.Start(fakeopenai.Options{TLS: true})
+	s, err := openaitest.Start(openaitest.Options{TLS: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func outside(t *testing.T, uid int) childConfig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { other.Close() })
-	o := childConfig{Upstream: "https://localhost:" + port + fakeopenai.DefaultPath, CA: string(s.CAPEM()), Port: uint16(n), Other: other.Addr().String(), DNS: nameServer(t)}
+	o := childConfig{Upstream: "https://localhost:" + port + openaitest.DefaultPath, CA: string(s.CAPEM()), Port: uint16(n), Other: other.Addr().String(), DNS: nameServer(t)}
 	o.Ports = []uint16{o.Port}
 	o.Notify = filepath.Join(folder(t, uid), "notify")
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: o.Notify, Net: "unixgram"})

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // BenchmarkProxied is one request of 1 KiB through everything, from a client on
@@ -19,7 +19,7 @@ import (
 func BenchmarkProxied(b *testing.B) {
 	for name, tls := range map[string]bool{"http": false, "https": true} {
 		b.Run(name, func(b *testing.B) {
-			s := start(b, func(s *setup) { s.fake = fakeopenai.Options{Key: canary, TLS: tls, Forget: true} })
+			s := start(b, func(s *setup) { s.fake = openaitest.Options{Key: canary, TLS: tls, Forget: true} })
 			p := s.dial()
 			sent := []byte(request("Content-Length: 1024", "Content-Type: application/json", "User-Agent: bench") + strings.Repeat(" ", 1024))
 			b.ReportAllocs()

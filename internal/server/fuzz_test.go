@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // unforwarded are what must never reach the upstream, as a server could read it
@@ -82,7 +82,7 @@ func (s *stack) exchange(t *testing.T, sent []byte, split int) string {
 }
 
 // checkForwarded is the invariant.
-func checkForwarded(t *testing.T, r *fakeopenai.Request) {
+func checkForwarded(t *testing.T, r *openaitest.Request) {
 	t.Helper()
 	if r.Method != "POST" || r.Target != "/v1/responses" {
 		t.Errorf("%s %s was forwarded", r.Method, r.Target)

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // both runs a test over plain http and over TLS.
@@ -221,7 +221,7 @@ func TestAnswersPassAsTheyAre(t *testing.T) {
 			res := s.post(scenario, `{}`)
 			got := read(t, res)
 			want := make([]byte, len(got))
-			fakeopenai.Pattern(want, 0)
+			openaitest.Pattern(want, 0)
 			if got != string(want) {
 				t.Errorf("%s: %d bytes, and not those that were sent", scenario, len(got))
 			}
@@ -240,7 +240,7 @@ func TestBodiesPassAsTheyAre(t *testing.T) {
 		s := start(t, options...)
 		for _, size := range []int{0, 1, 1000, 4000, 8192, 16 << 10, 65 << 10, 1<<20 - 1, 1 << 20, 1<<20 + 1, 5 << 20} {
 			body := make([]byte, size)
-			fakeopenai.Pattern(body, int64(size))
+			openaitest.Pattern(body, int64(size))
 			s.upload(t, "json", bytes.NewReader(body), body)                            // Content-Length
 			s.upload(t, "json", io.MultiReader(bytes.NewReader(body)), body)            // chunked
 			s.upload(t, "json", io.MultiReader(halves(body)[0], halves(body)[1]), body) // in two pieces
@@ -254,7 +254,7 @@ func TestBackPressure(t *testing.T) {
 	both(t, func(t *testing.T, options ...func(*setup)) {
 		s := start(t, options...)
 		body := make([]byte, 150<<10)
-		fakeopenai.Pattern(body, 7)
+		openaitest.Pattern(body, 7)
 		s.upload(t, "slowread s=4096 d=1ms", bytes.NewReader(body), body)
 		s.clean()
 	})
@@ -581,7 +581,7 @@ func TestUpstreamUnreachable(t *testing.T) {
 }
 
 func TestUntrustedUpstream(t *testing.T) {
-	other := must(fakeopenai.Start(fakeopenai.Options{TLS: true, Key: canary}))
+	other := must(openaitest.Start(openaitest.Options{TLS: true, Key: canary}))
 	defer other.Close()
 	s := start(t, overTLS, func(s *setup) { s.url = other.URL() })
 	res := s.post("json", `{}`)

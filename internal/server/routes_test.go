@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 )
 
@@ -176,7 +176,7 @@ func TestOnlyWhatWasMadeHere(t *testing.T) {
 }
 
 // directly makes a response past the proxy.
-func directly(t *testing.T, up *fakeopenai.Server) string {
+func directly(t *testing.T, up *openaitest.Server) string {
 	req := must(http.NewRequest("POST", up.URL(), strings.NewReader(question)))
 	req.Header.Set("Authorization", "Bearer "+canary)
 	res := must(client.Do(req))

@@ -18,8 +18,8 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
@@ -31,7 +31,7 @@ const canary = "sk-canary-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQR
 // stack is everything between a client and the stand-in, in this process.
 type stack struct {
 	t        testing.TB
-	up       *fakeopenai.Server
+	up       *openaitest.Server
 	engine   *server.Server
 	client   *upstream.Client
 	listener net.Listener
@@ -43,7 +43,7 @@ type stack struct {
 }
 
 type setup struct {
-	fake     fakeopenai.Options
+	fake     openaitest.Options
 	front    server.Config
 	shutdown bool
 	url      string         // of the upstream, in place of fake's
@@ -65,12 +65,12 @@ func overTLS(s *setup) { s.fake.TLS = true }
 // start runs a stack until the test ends.
 func start(t testing.TB, options ...func(*setup)) *stack {
 	t.Helper()
-	cfg := setup{fake: fakeopenai.Options{Key: canary}}
+	cfg := setup{fake: openaitest.Options{Key: canary}}
 	for _, o := range options {
 		o(&cfg)
 	}
 	s := &stack{t: t, stopped: make(chan struct{}, 1)}
-	s.up = must(fakeopenai.Start(cfg.fake))
+	s.up = must(openaitest.Start(cfg.fake))
 	t.Cleanup(s.up.Close)
 	if cfg.url == "" {
 		cfg.url = s.up.URL()

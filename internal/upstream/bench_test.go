@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 var codexFields = []http1.Field{
@@ -30,7 +30,7 @@ var codexFields = []http1.Field{
 func BenchmarkRequest(b *testing.B) {
 	for name, send := range map[string]sender{"secret": (*Client).Do, "plain": (*Client).doPlain} {
 		b.Run(name, func(b *testing.B) {
-			_, c := serve(b, fakeopenai.Options{TLS: true, Forget: true})
+			_, c := serve(b, openaitest.Options{TLS: true, Forget: true})
 			r := &Request{Fields: codexFields, Start: make([]byte, 1024), Length: 1024}
 			b.ReportAllocs()
 			for b.Loop() {
@@ -46,7 +46,7 @@ func BenchmarkRequest(b *testing.B) {
 func BenchmarkPriceOfSecrecy(b *testing.B) {
 	for name, tls := range map[string]bool{"https": true, "http": false} {
 		b.Run(name, func(b *testing.B) {
-			_, c := serve(b, fakeopenai.Options{TLS: tls, Forget: true})
+			_, c := serve(b, openaitest.Options{TLS: tls, Forget: true})
 			r := &Request{Fields: codexFields, Start: make([]byte, 1024), Length: 1024}
 			var more, plain, allocs []float64
 			for i := 0; b.Loop(); i++ {

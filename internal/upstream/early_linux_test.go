@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // TestEarlyResponseLeavesNothingUnsent: an upstream responds to a large body
@@ -80,7 +80,7 @@ func respondEarly(c net.Conn) {
 // sent the next one on the same connection.
 func TestLargeBodiesKeepTheConnection(t *testing.T) {
 	for _, tls := range []bool{false, true} {
-		up, c := serve(t, fakeopenai.Options{TLS: tls})
+		up, c := serve(t, openaitest.Options{TLS: tls})
 		for range 20 {
 			do(t, c, post("json", string(bytes.Repeat([]byte{' '}, 1<<20))))
 		}

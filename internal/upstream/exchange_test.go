@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
@@ -31,7 +31,7 @@ func startHost(t testing.TB, cfg *tls.Config, play func(c net.Conn)) *host {
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
 	h.addr = l.Addr().String()
 	if cfg != nil {
-		ca := must(fakeopenai.NewCA())
+		ca := must(openaitest.NewCA())
 		h.roots.AppendCertsFromPEM(ca.PEM())
 		cfg.Certificates = []tls.Certificate{must(ca.Leaf("127.0.0.1"))}
 		l = tls.NewListener(l, cfg)

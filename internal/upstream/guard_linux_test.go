@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // other is a user who does not run the tests.
@@ -143,7 +143,7 @@ func TestPortTakenByAnotherUser(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "[::1]", "localhost"} {
 		t.Run(host, func(t *testing.T) {
 			listen := strings.Replace(host, "localhost", "127.0.0.1", 1)
-			up := must(fakeopenai.Start(fakeopenai.Options{Key: canary, Addr: listen + ":0"}))
+			up := must(openaitest.Start(openaitest.Options{Key: canary, Addr: listen + ":0"}))
 			addr := up.Addr()
 			c := clientOf(t, "http://"+host+":"+port(addr)+"/v1/responses")
 			do(t, c, post("json", "{}"))
@@ -156,7 +156,7 @@ func TestPortTakenByAnotherUser(t *testing.T) {
 			}
 			s.gotNothing(t)
 			s.Close()
-			up = must(fakeopenai.Start(fakeopenai.Options{Key: canary, Addr: addr}))
+			up = must(openaitest.Start(openaitest.Options{Key: canary, Addr: addr}))
 			defer up.Close()
 			do(t, c, post("json", "{}"))
 		})
@@ -172,7 +172,7 @@ func TestOtherAddressOfLocalhost(t *testing.T) {
 		tries           int // of two requests, at the taker's address
 	}{{"127.0.0.1", "::1", 1}, {"::1", "127.0.0.1", 2}} {
 		t.Run(a.taker, func(t *testing.T) {
-			up := must(fakeopenai.Start(fakeopenai.Options{Key: canary, Addr: net.JoinHostPort(a.upstream, "0")}))
+			up := must(openaitest.Start(openaitest.Options{Key: canary, Addr: net.JoinHostPort(a.upstream, "0")}))
 			defer up.Close()
 			s := taken(t, other, net.JoinHostPort(a.taker, port(up.Addr())))
 			c := clientOf(t, "http://localhost:"+port(up.Addr())+"/v1/responses")
@@ -368,7 +368,7 @@ func TestLocalhostIsNotResolved(t *testing.T) {
 	setAddresses(t)
 	for _, addr := range []string{"::1", elsewhere} {
 		setHosts(t, addr+" localhost\n127.0.0.1 localhost\n")
-		up := must(fakeopenai.Start(fakeopenai.Options{Key: canary}))
+		up := must(openaitest.Start(openaitest.Options{Key: canary}))
 		defer up.Close()
 		s := taken(t, other, net.JoinHostPort(addr, port(up.Addr())))
 		do(t, clientOf(t, "http://localhost:"+port(up.Addr())+"/v1/responses"), post("json", "{}"))

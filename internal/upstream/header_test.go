@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
@@ -20,7 +20,7 @@ func TestAuthHeader(t *testing.T) {
 		{"x-api-key", "X-Api-Key", canary},
 	} {
 		for _, overTLS := range []bool{false, true} {
-			up := must(fakeopenai.Start(fakeopenai.Options{TLS: overTLS}))
+			up := must(openaitest.Start(openaitest.Options{TLS: overTLS}))
 			defer up.Close()
 			roots := x509.NewCertPool()
 			roots.AppendCertsFromPEM(up.CAPEM())

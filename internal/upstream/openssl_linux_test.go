@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // openssl is a TLS server of another make: it chooses the cipher suite, and it
@@ -33,7 +33,7 @@ func startOpenSSL(t *testing.T, suite string) (*openssl, *x509.CertPool) {
 		}
 		t.Skip("SECURITY TEST SKIPPED: openssl is missing")
 	}
-	ca := must(fakeopenai.NewCA())
+	ca := must(openaitest.NewCA())
 	leaf := must(ca.Leaf("127.0.0.1"))
 	file := t.TempDir() + "/server.pem"
 	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Certificate[0]})

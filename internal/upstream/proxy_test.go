@@ -12,7 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // forwardProxy is a forward proxy that leads every name to one address and
@@ -71,8 +71,8 @@ func (p *forwardProxy) text() string {
 
 // named gives the stand-in's address another name, with a certificate for it.
 func named(t *testing.T, name string) (address string, roots *x509.CertPool) {
-	ca := must(fakeopenai.NewCA())
-	up := must(fakeopenai.Start(fakeopenai.Options{Key: canary}))
+	ca := must(openaitest.NewCA())
+	up := must(openaitest.Start(openaitest.Options{Key: canary}))
 	t.Cleanup(up.Close)
 	l := tls.NewListener(must(net.Listen("tcp", "127.0.0.1:0")), &tls.Config{Certificates: []tls.Certificate{must(ca.Leaf(name))}})
 	t.Cleanup(func() { l.Close() })

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
@@ -263,7 +263,7 @@ func TestBufferedBringsAllRecords(t *testing.T) {
 // TestManyRecords: requests of many records before and after, so that the
 // numbers must be kept right.
 func TestManyRecords(t *testing.T) {
-	up, c := serve(t, fakeopenai.Options{TLS: true})
+	up, c := serve(t, openaitest.Options{TLS: true})
 	for _, size := range []int{0, 1, 7000, 8000, 9000, 20000, 64 << 10, 300 << 10, 5} {
 		do(t, c, post("json", string(bytes.Repeat([]byte{' '}, size))))
 	}
@@ -301,7 +301,7 @@ func (s *spy) WriteInPlace(buf []byte, n int) error {
 // has the session's key could open, is never outside of secret memory, and not
 // even there once it has been sent.
 func TestSealedRecordIsCleared(t *testing.T) {
-	up, c := serve(t, fakeopenai.Options{TLS: true})
+	up, c := serve(t, openaitest.Options{TLS: true})
 	do(t, c, post("json", "{}"))
 	cn := c.pool.conns[0]
 	s := &spy{Layer: cn.layer}

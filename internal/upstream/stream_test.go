@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 func fields(lines ...string) (all []http1.Field) {
@@ -33,7 +33,7 @@ const (
 // TestRequestLines: each request has its own method and target, one credential,
 // and as much framing as its method has a use for; the usual one is unchanged.
 func TestRequestLines(t *testing.T) {
-	for _, opts := range []fakeopenai.Options{{}, {TLS: true}} {
+	for _, opts := range []openaitest.Options{{}, {TLS: true}} {
 		up, c := serve(t, opts)
 		for _, r := range []*Request{
 			{Method: "GET", Target: []byte("/v1/models")},
@@ -71,7 +71,7 @@ func TestRequestLines(t *testing.T) {
 
 // TestLineThatDoesNotFit is refused before a byte of it goes out.
 func TestLineThatDoesNotFit(t *testing.T) {
-	up, c := serve(t, fakeopenai.Options{TLS: true})
+	up, c := serve(t, openaitest.Options{TLS: true})
 	target := func(more int) []byte { return []byte("/" + strings.Repeat("a", len(c.Path())-1+more)) }
 	res, err := c.Do(within(t, soon), &Request{Method: "POST", Target: target(c.Room())})
 	finish(t, res, err)
@@ -85,7 +85,7 @@ func TestLineThatDoesNotFit(t *testing.T) {
 }
 
 func TestSwitch(t *testing.T) {
-	for name, opts := range map[string]fakeopenai.Options{"http": {}, "TLS 1.3": {TLS: true}} {
+	for name, opts := range map[string]openaitest.Options{"http": {}, "TLS 1.3": {TLS: true}} {
 		t.Run(name, func(t *testing.T) {
 			up, c := serve(t, opts)
 			res, err := c.Do(within(t, soon), post("json", "{}")) // so that the pool has one
@@ -121,7 +121,7 @@ func TestSwitch(t *testing.T) {
 // TestSwitchOnlyIfAsked: neither is a 101 that nobody wants an answer, nor any
 // other answer a switch; one to a refused handshake serves nobody else.
 func TestSwitchOnlyIfAsked(t *testing.T) {
-	up, c := serve(t, fakeopenai.Options{})
+	up, c := serve(t, openaitest.Options{})
 	if _, err := c.Do(within(t, soon), post("switch", "{}")); !isKind(err, Malformed) {
 		t.Errorf("a switch that nobody asked for: %v", err)
 	}
@@ -140,7 +140,7 @@ func TestSwitchOnlyIfAsked(t *testing.T) {
 
 // TestInterruptedStream ends a read that waits.
 func TestInterruptedStream(t *testing.T) {
-	up, c := serve(t, fakeopenai.Options{TLS: true})
+	up, c := serve(t, openaitest.Options{TLS: true})
 	res, err := c.Do(within(t, soon), upgrade("wssilent"))
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestInterruptedStream(t *testing.T) {
 // TestHalfClosedStream: the upstream is told that nothing more comes.
 func TestHalfClosedStream(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
-		up, c := serve(t, fakeopenai.Options{TLS: withTLS})
+		up, c := serve(t, openaitest.Options{TLS: withTLS})
 		res, err := c.Do(within(t, soon), upgrade("wssilent"))
 		if err != nil {
 			t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 // A surplusServer sends more than was asked for behind its first response on a
@@ -58,7 +58,7 @@ func serveSurplus(t *testing.T, secure bool, version uint16, send func(c *surplu
 	t.Cleanup(func() { s.Close() })
 	cfg, url := Config{Key: keyOf(t, canary), LegacyTLS: version == tls.VersionTLS12}, "http://"
 	if secure {
-		ca := must(fakeopenai.NewCA())
+		ca := must(openaitest.NewCA())
 		s.tls = &tls.Config{Certificates: []tls.Certificate{must(ca.Leaf("127.0.0.1"))}, MaxVersion: version}
 		cfg.Roots, url = x509.NewCertPool(), "https://"
 		cfg.Roots.AppendCertsFromPEM(ca.PEM())

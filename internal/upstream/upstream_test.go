@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/fakeopenai"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
@@ -44,10 +44,10 @@ func must[T any](v T, err error) T {
 }
 
 // serve starts a stand-in and a client for it.
-func serve(t testing.TB, opts fakeopenai.Options) (*fakeopenai.Server, *Client) {
+func serve(t testing.TB, opts openaitest.Options) (*openaitest.Server, *Client) {
 	t.Helper()
 	opts.Key = canary
-	up := must(fakeopenai.Start(opts))
+	up := must(openaitest.Start(opts))
 	t.Cleanup(up.Close)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(up.CAPEM())
@@ -97,7 +97,7 @@ func do(t testing.TB, c *Client, r *Request) string {
 
 func TestConnectionsAreReused(t *testing.T) {
 	for _, tls := range []bool{false, true} {
-		up, c := serve(t, fakeopenai.Options{TLS: tls})
+		up, c := serve(t, openaitest.Options{TLS: tls})
 		for range 5 {
 			do(t, c, post("json", "{}"))
 			do(t, c, post("sse n=2", "{}"))
@@ -111,7 +111,7 @@ func TestConnectionsAreReused(t *testing.T) {
 // TestNotReused: answers after which a connection is not clean.
 func TestNotReused(t *testing.T) {
 	for _, scenario := range []string{"closedelim n=1", "http10", "earlyclose status=413"} {
-		up, c := serve(t, fakeopenai.Options{})
+		up, c := serve(t, openaitest.Options{})
 		do(t, c, post(scenario, "{}"))
 		do(t, c, post("json", "{}"))
 		if n := up.Conns(); n != 2 {
@@ -125,7 +125,7 @@ func TestNotReused(t *testing.T) {
 func TestNeverSentTwice(t *testing.T) {
 	for _, tls := range []bool{false, true} {
 		for _, scenario := range []string{"closebefore", "cuthead", "garbage"} {
-			up, c := serve(t, fakeopenai.Options{TLS: tls})
+			up, c := serve(t, openaitest.Options{TLS: tls})
 			do(t, c, post("json", "{}"))
 			_, err := c.Do(within(t, soon), post(scenario, "{}"))
 			var e *Error
@@ -146,7 +146,7 @@ func TestNeverSentTwice(t *testing.T) {
 // another one, once.
 func TestDeadPooledConnection(t *testing.T) {
 	for _, tls := range []bool{false, true} {
-		up, c := serve(t, fakeopenai.Options{TLS: tls})
+		up, c := serve(t, openaitest.Options{TLS: tls})
 		for range 3 {
 			do(t, c, post("json", "{}"))
 			up.CloseIdle()
@@ -164,7 +164,7 @@ func TestDeadPooledConnection(t *testing.T) {
 // write that fails before the kernel has taken a byte, is repeated as well.
 func TestConnectionThatDiesUnwritten(t *testing.T) {
 	for _, tls := range []bool{false, true} {
-		up, c := serve(t, fakeopenai.Options{TLS: tls})
+		up, c := serve(t, openaitest.Options{TLS: tls})
 		do(t, c, post("json", "{}"))
 		c.pool.conns[0].TCPConn.CloseWrite() // every write fails from now on; nothing to be read
 		do(t, c, post("json", "{}"))
@@ -175,7 +175,7 @@ func TestConnectionThatDiesUnwritten(t *testing.T) {
 }
 
 func TestPoolForgetsTheDead(t *testing.T) {
-	up, c := serve(t, fakeopenai.Options{})
+	up, c := serve(t, openaitest.Options{})
 	do(t, c, post("json", "{}"))
 	up.CloseIdle()
 	if err := up.AwaitOpen(within(t, soon), 0); err != nil {
@@ -197,7 +197,7 @@ func TestPoolForgetsTheDead(t *testing.T) {
 }
 
 func TestClosedPoolKeepsNothing(t *testing.T) {
-	up, c := serve(t, fakeopenai.Options{TLS: true})
+	up, c := serve(t, openaitest.Options{TLS: true})
 	c.Close()
 	do(t, c, post("json", "{}"))
 	if err := up.AwaitOpen(within(t, soon), 0); err != nil {
@@ -208,7 +208,7 @@ func TestClosedPoolKeepsNothing(t *testing.T) {
 // TestClosedClientSendsNothingInClear: without its means to ask who the upstream
 // is, a client sends the key to no one.
 func TestClosedClientSendsNothingInClear(t *testing.T) {
-	up, c := serve(t, fakeopenai.Options{})
+	up, c := serve(t, openaitest.Options{})
 	do(t, c, post("json", "{}"))
 	c.Close()
 	if _, err := c.Do(within(t, soon), post("json", "{}")); err == nil || up.Count() != 1 {
@@ -218,7 +218,7 @@ func TestClosedClientSendsNothingInClear(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	for _, tls := range []bool{false, true} {
-		up, c := serve(t, fakeopenai.Options{TLS: tls})
+		up, c := serve(t, openaitest.Options{TLS: tls})
 		ctx, cancel := context.WithCancel(t.Context())
 		failed := make(chan error, 1)
 		go func() {
@@ -240,7 +240,7 @@ func TestCancel(t *testing.T) {
 
 func TestWipedKeySendsNothing(t *testing.T) {
 	for _, tls := range []bool{false, true} {
-		up, c := serve(t, fakeopenai.Options{TLS: tls})
+		up, c := serve(t, openaitest.Options{TLS: tls})
 		c.key.Wipe()
 		_, err := c.Do(within(t, soon), post("json", "{}"))
 		var e *Error
@@ -253,7 +253,7 @@ func TestWipedKeySendsNothing(t *testing.T) {
 // TestLegacyTLS: the versions are never mixed.
 func TestLegacyTLS(t *testing.T) {
 	const tls12, tls13 = 0x0303, 0x0304
-	up := must(fakeopenai.Start(fakeopenai.Options{Key: canary, TLS: true, TLSMax: tls12}))
+	up := must(openaitest.Start(openaitest.Options{Key: canary, TLS: true, TLSMax: tls12}))
 	defer up.Close()
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(up.CAPEM())
@@ -280,7 +280,7 @@ func TestLegacyTLS(t *testing.T) {
 // certificate; crypto/tls resumes those of TLS 1.2.
 func TestSessionsAreNotResumed(t *testing.T) {
 	for _, version := range []uint16{0x0303, 0x0304} {
-		up := must(fakeopenai.Start(fakeopenai.Options{Key: canary, TLS: true, TLSMax: version}))
+		up := must(openaitest.Start(openaitest.Options{Key: canary, TLS: true, TLSMax: version}))
 		defer up.Close()
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(up.CAPEM())

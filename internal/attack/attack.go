@@ -1,0 +1,288 @@
+// Package attack is the attack suite, which the subcommand verify runs: it tries
+// what an attacker would, and reports what came of it.
+//
+// It sends nothing that a right proxy would forward. Whatever it sends has a
+// body that is no JSON, so that it costs nothing even where it gets through.
+// It works on any proxy with the same interface, the original one included.
+//
+// With --stand-in it starts the proxy itself, with a key that is made up and an
+// upstream of its own, and ends it again.
+package attack
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+)
+
+// Usage is printed by --help.
+const Usage = `Usage: responses-api-proxy verify --server-info FILE | --port N | --socket PATH
+                                  [flags]
+       responses-api-proxy verify --stand-in [--proxy PROGRAM] [flags]
+
+Tries what a thief would try at a running proxy, and prints what came of it.
+Any user may run it; root can try more. It sends nothing that costs tokens.
+
+Flags:
+  --server-info FILE  take port and pid from the proxy's --server-info
+  --port N            the proxy's port of 127.0.0.1
+  --socket PATH       the proxy's unix socket; the kernel tells its pid
+  --pid N             the proxy's process; without it that part is left out
+  --stand-in          start a proxy, with a key that is made up, in front of a
+                      stand-in for OpenAI: that can also redirect, echo the
+                      key and break off, and everything is tried at no cost
+  --proxy PROGRAM     the program to start, with arguments, split at spaces
+                      (default: responses-api-proxy beside this one)
+  --allow-route NAME  a route that the proxy was to open: no fault then; may be
+                      repeated
+  --key-stdin         read the key from standard input, one line, and look for
+                      it; otherwise only for what has the shape of a key
+  --spend             also send one well-formed request, for a model that does
+                      not exist, to see that it arrives
+  --disruptive        also try to stop and to crash the proxy, to see whether
+                      it leaves a core file: afterwards it is gone
+  --json              print one JSON document in place of the table
+  --help              print this text
+
+Marks: ✓ safe, ✗ broken, – skipped, · for information, ! what root can do.
+Exit codes: 0 nothing was stolen or spent, 1 something was, or could have been,
+2 the command line is wrong, the proxy cannot be found or started, or a signal
+ended verify --stand-in.
+
+Example:
+  responses-api-proxy verify --stand-in
+  responses-api-proxy verify --stand-in --proxy "codex responses-api-proxy"
+  sudo responses-api-proxy verify --server-info /run/proxy/info.json
+`
+
+const groupState = "Its state"
+
+// childCommand makes this program, run as another user, only ask whether that
+// user may call. It is not for users.
+const childCommand = "--child-ask"
+
+// childRaceCommand makes this program, run as the proxy's user, race proxies at
+// their start. It is not for users.
+const childRaceCommand = "--child-race"
+
+// options are what the command line says.
+type options struct {
+	serverInfo, socket string
+	proxy              string // the program to start, for standIn
+	standIn            bool
+	port, pid          int
+	keyStdin, spend    bool
+	disruptive, json   bool
+	asking, racing     bool     // run by verify itself
+	open               []string // routes, by the names of --allow-route
+}
+
+// errFlags marks what is wrong with the command line.
+type errFlags struct{ error }
+
+// Run is the subcommand; args are what stands behind "verify". It returns the
+// exit code: 0 if nothing was stolen or spent, 1 if something was, 2 for a bad
+// command line or a proxy that cannot be found.
+func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	code, err := run(args, stdin, stdout)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		io.WriteString(stdout, Usage)
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "responses-api-proxy: verify: %v\n", err)
+		if errors.As(err, &errFlags{}) {
+			fmt.Fprintln(stderr, "responses-api-proxy: run it with verify --help for its flags")
+		}
+		return 2
+	}
+	return code
+}
+
+func run(args []string, stdin io.Reader, stdout io.Writer) (int, error) {
+	opts, err := parseFlags(args)
+	if err != nil {
+		return 0, err
+	}
+	if opts.asking {
+		return 0, childAsk(opts, stdout)
+	}
+	if opts.racing {
+		return 0, childRace(stdin, stdout)
+	}
+	if opts.standIn {
+		return runStage(opts, stdout)
+	}
+	t, err := find(opts)
+	if err != nil {
+		return 0, err
+	}
+	if opts.keyStdin {
+		if t.key, err = readKey(stdin); err != nil {
+			return 0, err
+		}
+	}
+	return tryAll(context.Background(), t, stdout)
+}
+
+// runStage does everything at a proxy of our own, and ends that.
+func runStage(opts *options, stdout io.Writer) (int, error) {
+	ctx, stop := interruptible()
+	defer stop()
+	s, err := openStage(ctx, opts.program())
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	opts.serverInfo, opts.spend = s.info, true // which costs nothing here
+	t, err := find(opts)
+	if err != nil {
+		return 0, err
+	}
+	t.key, t.up, t.says = s.key, s.up, s.protections()
+	return tryAll(ctx, t, stdout)
+}
+
+// tryAll makes all attempts and reports them.
+func tryAll(ctx context.Context, t *target, stdout io.Writer) (int, error) {
+	r := newReport(t, stdout)
+	for _, a := range attempts(t) {
+		if ctx.Err() != nil {
+			return 0, errInterrupted
+		}
+		r.add(a)
+	}
+	if ctx.Err() != nil {
+		return 0, errInterrupted // what was tried last proves nothing
+	}
+	return r.end()
+}
+
+// attempts are in the order in which they are made: what stops the proxy comes
+// last.
+func attempts(t *target) (list []attempt) {
+	list = append(list, trickAttempts(t)...)
+	list = append(list, processAttempts(t)...)
+	if t.says != "" {
+		list = append(list, attempt{groupState, "protections", "what it says of itself", func() (result, string) { return info, t.says }})
+	}
+	list = append(list, raceAttempts(t)...)
+	list = append(list, fileAttempts(t)...)
+	list = append(list, networkAttempts(t)...)
+	list = append(list, spendAttempts(t)...)
+	list = append(list, echoAttempts(t)...)
+	return append(list, disruptiveAttempts(t)...)
+}
+
+func parseFlags(args []string) (*options, error) {
+	o := &options{}
+	fs := flag.NewFlagSet("verify", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.StringVar(&o.serverInfo, "server-info", "", "")
+	fs.StringVar(&o.socket, "socket", "", "")
+	fs.Func("port", "", number(&o.port, 65535))
+	fs.Func("pid", "", number(&o.pid, 1<<30))
+	fs.BoolVar(&o.standIn, "stand-in", false, "")
+	fs.StringVar(&o.proxy, "proxy", "", "")
+	fs.Func("allow-route", "", func(name string) error {
+		o.open = append(o.open, name)
+		return relay.CheckRoute(name)
+	})
+	fs.BoolVar(&o.keyStdin, "key-stdin", false, "")
+	fs.BoolVar(&o.spend, "spend", false, "")
+	fs.BoolVar(&o.disruptive, "disruptive", false, "")
+	fs.BoolVar(&o.json, "json", false, "")
+	fs.BoolVar(&o.asking, childCommand[2:], false, "")
+	fs.BoolVar(&o.racing, childRaceCommand[2:], false, "")
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return nil, err
+	case err != nil:
+		return nil, errFlags{err}
+	case fs.NArg() > 0:
+		return nil, errFlags{errors.New("unexpected argument; all that verify takes is flags")}
+	}
+	if err := o.settle(); err != nil {
+		return nil, errFlags{err}
+	}
+	return o, nil
+}
+
+// settle refuses what does not go together.
+func (o *options) settle() error {
+	ways := 0
+	for _, given := range []bool{o.serverInfo != "", o.socket != "", o.port != 0, o.standIn} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case o.racing && ways == 0:
+		return nil
+	case ways != 1:
+		return errors.New("give one of --server-info FILE, --port N, --socket PATH and --stand-in")
+	case o.standIn && (o.pid != 0 || o.keyStdin):
+		return errors.New("--stand-in knows the proxy's pid and key: leave --pid and --key-stdin out")
+	case o.proxy != "" && !o.standIn:
+		return errors.New("--proxy goes with --stand-in")
+	}
+	return nil
+}
+
+// program returns the proxy to start, and its first arguments.
+func (o *options) program() []string {
+	if words := strings.Fields(o.proxy); len(words) > 0 {
+		return words
+	}
+	return []string{proxyBeside()}
+}
+
+func number(to *int, most int) func(string) error {
+	return func(s string) error {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > most {
+			return fmt.Errorf("a number from 1 to %d is needed", most)
+		}
+		*to = n
+		return nil
+	}
+}
+
+// readKey reads the key that is to be looked for.
+func readKey(stdin io.Reader) ([]byte, error) {
+	const most = 4096
+	text, err := io.ReadAll(io.LimitReader(stdin, most))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the key from standard input: %w", err)
+	}
+	for i, c := range text {
+		if c == '\n' || c == '\r' {
+			text = text[:i]
+			break
+		}
+	}
+	if len(text) < memscan.MinFragment || len(text) == most {
+		return nil, fmt.Errorf("the key on standard input has %d characters; from %d on it can be looked for", len(text), memscan.MinFragment)
+	}
+	return text, nil
+}
+
+// isTerminal tells whether w is one that wants colour (no-color.org).
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0 &&
+		os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && runtime.GOOS != "windows"
+}

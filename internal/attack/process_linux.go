@@ -1,0 +1,298 @@
+package attack
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	groupProcess = "Its process, as other processes see it"
+)
+
+// A victim is the proxy's process.
+type victim struct {
+	*target
+	status map[string]string // of /proc/PID/status
+	root   bool              // we have CAP_SYS_PTRACE: the kernel lets us look, and it counts what we find
+}
+
+// checkPID fails if there is no process pid; 0 stands for none.
+func checkPID(pid int) error {
+	if pid == 0 {
+		return nil
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d/status", pid)); err != nil {
+		return fmt.Errorf("there is no process %d; is the server-info file an old one?", pid)
+	}
+	return nil
+}
+
+// processAttempts are tries to look into the process, and at what the kernel
+// tells everybody about it.
+func processAttempts(t *target) []attempt {
+	if t.pid == 0 {
+		return []attempt{skip(groupProcess, "all of them", "", "the process is not known: give --pid")}
+	}
+	v := &victim{target: t, status: readStatus(t.pid), root: hasPtrace()}
+	var list []attempt
+	add := func(group, name, proves string, try func() (result, string)) {
+		list = append(list, attempt{group, name, proves, try})
+	}
+	add(groupProcess, "the thief", "", v.thief)
+	for _, f := range []struct{ name, proves string }{
+		{"cmdline", "its arguments hold no key"},
+		{"environ", "its environment is private"},
+		{"maps", "its memory map is private"},
+		{"auxv", "its addresses are private"},
+		{"stack", "its kernel stack is private"},
+		{"io", "its counters are private"},
+		{"syscall", "its registers are private"},
+	} {
+		if v.root {
+			f.proves = "no key lies in it" // since root reads it
+		}
+		add(groupProcess, "/proc/PID/"+f.name, f.proves, func() (result, string) { return v.file(f.name) })
+	}
+	proves := "its open files are private"
+	if v.root {
+		proves = "the key's memory has no descriptor"
+	}
+	add(groupProcess, "/proc/PID/fd", proves, v.descriptors)
+	add(groupProcess, "/proc/PID/mem", "its memory is shut", v.openMemory)
+	add(groupProcess, "process_vm_readv", "its memory cannot be copied", v.readRemote)
+	if !v.root {
+		add(groupProcess, "ptrace attach", "no debugger gets in", v.attach)
+	}
+	add(groupProcess, "pidfd_getfd", "its sockets stay its own", v.copyDescriptors)
+	list = append(list, v.memoryAttempts()...)
+	add(groupState, "dumpable", "the kernel shuts it to its own user", v.dumpable)
+	add(groupState, "core limit", "a crash writes no key to disk", v.coreLimit)
+	for _, f := range []struct{ field, want, proves string }{
+		{"NoNewPrivs", "1", "it can gain no rights"},
+		{"Seccomp", "2", "it has few system calls"},
+		{"CapEff", "0000000000000000", "it has no rights of root's"},
+	} {
+		add(groupState, f.field, f.proves, func() (result, string) { return v.fact(f.field, f.want) })
+	}
+	add(groupState, "user", "it does not run as root", v.user)
+	return append(list, v.rootAttempts()...)
+}
+
+// readStatus returns the fields of /proc/PID/status, which everybody may read.
+func readStatus(pid int) map[string]string {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	fields := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		fields[name] = strings.TrimSpace(value)
+	}
+	return fields
+}
+
+func hasPtrace() bool {
+	caps, err := strconv.ParseUint(readStatus(os.Getpid())["CapEff"], 16, 64)
+	return err == nil && caps&(1<<unix.CAP_SYS_PTRACE) != 0
+}
+
+func (v *victim) path(name string) string { return fmt.Sprintf("/proc/%d/%s", v.pid, name) }
+
+// denied is the verdict on an attempt that failed, for whatever reason.
+func denied(err error) (result, string) {
+	var no syscall.Errno
+	switch {
+	case errors.Is(err, fs.ErrPermission), err == unix.EPERM:
+		return safe, "denied by the kernel"
+	case errors.Is(err, unix.ENOSYS):
+		return skipped, "this kernel cannot do that"
+	case errors.As(err, &no):
+		return skipped, no.Error()
+	}
+	return skipped, "no answer"
+}
+
+// allowed is the verdict on one that worked: root may look, nobody else.
+func (v *victim) allowed(what string) (result, string) {
+	if v.root {
+		return info, what + ", as root may"
+	}
+	return broken, what + " without any privilege"
+}
+
+// thief says how much the attempts can mean.
+func (v *victim) thief() (result, string) {
+	owner, _, _ := strings.Cut(v.status["Uid"], "\t")
+	text := "another user, kept out by any kernel"
+	switch {
+	case v.root:
+		return info, "may look everywhere (CAP_SYS_PTRACE)"
+	case owner == strconv.Itoa(os.Geteuid()):
+		text = "the proxy's own user"
+	}
+	if scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); len(scope) > 0 && scope[0] != '0' {
+		text += "; Yama denies memory to all"
+	}
+	return info, text
+}
+
+// file reads one of the process's files in /proc.
+func (v *victim) file(name string) (result, string) {
+	text, err := os.ReadFile(v.path(name))
+	if err != nil {
+		return denied(err)
+	}
+	if loot := v.loot(text); loot != "" {
+		return broken, loot
+	}
+	if v.root || name == "cmdline" {
+		return safe, "readable, no key in it"
+	}
+	return v.allowed("readable")
+}
+
+// descriptors lists what the process has open.
+func (v *victim) descriptors() (result, string) {
+	entries, err := os.ReadDir(v.path("fd"))
+	if err != nil {
+		return denied(err)
+	}
+	for _, e := range entries {
+		if to, _ := os.Readlink(v.path("fd/" + e.Name())); strings.Contains(to, "secretmem") {
+			return broken, "descriptor " + e.Name() + " is the key's memory"
+		}
+	}
+	if v.root {
+		return safe, fmt.Sprintf("%d listed by root, none is the key's memory", len(entries))
+	}
+	return v.allowed(fmt.Sprintf("%d listed", len(entries)))
+}
+
+func (v *victim) openMemory() (result, string) {
+	f, err := os.Open(v.path("mem"))
+	if err != nil {
+		return denied(err)
+	}
+	f.Close()
+	return v.allowed("opened")
+}
+
+func (v *victim) readRemote() (result, string) {
+	var b [1]byte
+	_, err := unix.ProcessVMReadv(v.pid, []unix.Iovec{{Base: &b[0], Len: 1}}, []unix.RemoteIovec{{Base: 0, Len: 1}}, 0)
+	if err != nil && err != unix.EFAULT { // which is: allowed, but there is nothing at 0
+		return denied(err)
+	}
+	return v.allowed("allowed")
+}
+
+// attach seizes the process, which does not stop it, on a thread that ends at
+// once: with its tracer gone the process is free again, whatever happened.
+func (v *victim) attach() (result, string) {
+	if err := onOwnThread(func() error { return unix.PtraceSeize(v.pid) }); err != nil {
+		return denied(err)
+	}
+	for limit := time.Now().Add(patience); ; {
+		if tracer := readStatus(v.pid)["TracerPid"]; tracer == "0" || tracer == "" {
+			return v.allowed("attached")
+		}
+		if time.Now().After(limit) {
+			return broken, "attached, and cannot let go: end verify"
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// copyDescriptors tries to take over the first of the process's descriptors.
+func (v *victim) copyDescriptors() (result, string) {
+	p, err := unix.PidfdOpen(v.pid, 0)
+	if err != nil {
+		return denied(err)
+	}
+	defer unix.Close(p)
+	got := 0
+	for n := range 11 {
+		fd, err := unix.PidfdGetfd(p, n, 0)
+		switch {
+		case err == nil:
+			unix.Close(fd)
+			got++
+		case err != unix.EBADF: // no such descriptor
+			return denied(err)
+		}
+	}
+	return v.allowed(fmt.Sprintf("%d copied", got))
+}
+
+// sealed tells whether the process is not dumpable: then its files in /proc
+// belong to root. Of root's own processes that cannot be told.
+func (v *victim) sealed() (yes, known bool) {
+	uid, _, _ := strings.Cut(v.status["Uid"], "\t")
+	var st unix.Stat_t
+	if uid == "0" || uid == "" || unix.Stat(v.path("mem"), &st) != nil {
+		return false, false
+	}
+	return st.Uid == 0, true
+}
+
+func (v *victim) dumpable() (result, string) {
+	yes, known := v.sealed()
+	switch {
+	case !known:
+		return skipped, "it runs as root: it cannot be told from outside"
+	case yes:
+		return safe, "no: its files in /proc belong to root"
+	}
+	return broken, "yes: its files in /proc are its user's"
+}
+
+func (v *victim) coreLimit() (result, string) {
+	text, err := os.ReadFile(v.path("limits"))
+	if err != nil {
+		return denied(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		rest, ok := strings.CutPrefix(line, "Max core file size")
+		if f := strings.Fields(rest); ok && len(f) >= 2 {
+			return v.judgeCore(f[0], f[1])
+		}
+	}
+	return skipped, "the kernel does not say"
+}
+
+func (v *victim) judgeCore(soft, hard string) (result, string) {
+	text := fmt.Sprintf("%s, may be raised to %s", soft, hard)
+	if hard == "0" {
+		return safe, "0, for good"
+	}
+	if sealed, _ := v.sealed(); sealed {
+		return info, text + "; not dumpable, so no core"
+	}
+	return broken, text
+}
+
+// fact compares a field of the status. What is missing of a sandbox is no theft.
+func (v *victim) fact(field, want string) (result, string) {
+	switch got, ok := v.status[field]; {
+	case !ok:
+		return skipped, "the kernel does not say"
+	case got == want:
+		return safe, got
+	default:
+		return info, got
+	}
+}
+
+func (v *victim) user() (result, string) {
+	uid, _, _ := strings.Cut(v.status["Uid"], "\t")
+	if uid == "0" {
+		return info, "root"
+	}
+	return safe, "uid " + uid
+}

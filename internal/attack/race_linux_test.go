@@ -1,0 +1,62 @@
+package attack
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestRace: a process of the proxy's user wins the race against a program that
+// this user can read, and --strict does not start that. It gets into none whose
+// file only root can read, and that serves.
+func TestRace(t *testing.T) {
+	needsRoot(t)
+	scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
+	needs(t, "a kernel where a user may attach to another process of the user (kernel.yama.ptrace_scope=0)", len(scope) == 0 || scope[0] == '0')
+	up, err := startStandIn([]byte(canary))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.close()
+	installed := program(t, "responses-api-proxy")
+	readable := filepath.Join(publicDir(t), "readable")
+	text, err := os.ReadFile(installed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(readable, text, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		proxy, text string
+		want        result
+	}{
+		{readable, "opened at ", broken},
+		{readable + " --strict", "a proxy as uid 65534 does not serve: responses-api-proxy: --strict: start-window=open: ", skipped},
+		{installed + " --strict", "refused at ", safe},
+	} {
+		tgt := &target{options: &options{proxy: c.proxy}, key: []byte(canary), up: up}
+		if got, text := tgt.race(); got != c.want || !strings.HasPrefix(text, c.text) {
+			t.Errorf("%s: %s, %s; want %s, %s", c.proxy, got, text, c.want, c.text)
+		}
+	}
+	r := start(t, "ours", "--strict") // as an ordinary user
+	if r.uid == 0 {
+		t.Fatal("this is root's")
+	}
+	r.ask(t)
+}
+
+// TestJudgeRace: one that was opened is one too many, and none that was seen
+// proves nothing.
+func TestJudgeRace(t *testing.T) {
+	for _, c := range []struct {
+		open, refused, missed int
+		want                  result
+	}{{1, 9, 0, broken}, {10, 0, 0, broken}, {1, 0, 9, broken}, {0, 10, 0, safe}, {0, 1, 9, safe}, {0, 0, 10, skipped}} {
+		if got, _ := judgeRace(map[string]int{raceOpen: c.open, raceRefused: c.refused, raceMissed: c.missed}); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}

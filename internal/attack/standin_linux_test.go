@@ -1,0 +1,228 @@
+package attack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// onStage is verify --stand-in with a folder for temporary files that must be
+// empty in the end.
+func onStage(t *testing.T, program string, more ...string) *exec.Cmd {
+	t.Helper()
+	dir := publicDir(t)
+	cmd := exec.Command("/proc/self/exe", append([]string{"verify", "--stand-in", "--proxy", program}, more...)...)
+	cmd.Env = []string{"TMPDIR=" + dir, "PATH=" + os.Getenv("PATH"), "OPENAI_API_KEY=" + canary, "HTTP_PROXY=http://127.0.0.1:1", "all_proxy=http://127.0.0.1:1"}
+	t.Cleanup(func() {
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v (%v)", left, err)
+		}
+	})
+	return cmd
+}
+
+// publicDir is a folder that other users can reach.
+func publicDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// awaitGone waits until there is no process pid, but for a zombie that init has
+// not seen.
+func awaitGone(t *testing.T, pid int) {
+	t.Helper()
+	for limit := time.Now().Add(longEnough); ; time.Sleep(time.Millisecond) {
+		state := readStatus(pid)["State"]
+		if state == "" || strings.HasPrefix(state, "Z") {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("process %d is still there: %s", pid, state)
+		}
+	}
+}
+
+// TestStandIn: no upstream, whatever it tries, gets our proxy to do wrong, and
+// nothing is left of either.
+func TestStandIn(t *testing.T) {
+	cmd := onStage(t, program(t, "responses-api-proxy"), "--json")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, _ := cmd.Output()
+	d := &document{}
+	if err := json.Unmarshal(out, d); err != nil {
+		t.Fatalf("%v in %s; %s", err, out, &stderr)
+	}
+	d.check(t, cmd.ProcessState.ExitCode())
+	want := []string(nil)
+	if os.Geteuid() != 0 && d.detail(t, raceName)[:6] == string(broken) {
+		want = []string{raceName} // the program is ours, and we can read it
+	}
+	if !slices.Equal(d.list(broken), want) || stderr.Len() > 0 {
+		t.Errorf("broken: %q; %s", d.list(broken), &stderr)
+	}
+	d.expect(t, safe, "301 elsewhere", "307 elsewhere", "308 elsewhere", "307 to another name", "307 in a chain", "echo in headers",
+		"cut while chunked", "cut, last request", "cut before its length", "client leaves, waiting", "client leaves, reading",
+		"server-info file", "its folder", "other routes")
+	if os.Geteuid() == 0 {
+		d.expect(t, safe, raceName)
+	}
+	for name, want := range map[string]string{"echo in the body": "info: passed", "well-formed request": "info: forwarded; the answer is 400"} {
+		if got := d.detail(t, name); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	awaitGone(t, d.PID)
+}
+
+// TestStandInAlone: the program is its own proxy.
+func TestStandInAlone(t *testing.T) {
+	dir := publicDir(t)
+	cmd := exec.Command(program(t, "responses-api-proxy"), "verify", "--stand-in", "--disruptive")
+	cmd.Env = []string{"TMPDIR=" + dir}
+	out, err := cmd.CombinedOutput()
+	if onlyRace := "broken:\n  " + raceName + "\n"; err != nil && (os.Geteuid() == 0 || !strings.HasSuffix(string(out), onlyRace)) {
+		t.Errorf("%v: %s", err, out)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestStandInEnds: whatever ends verify ends the proxy too, a launcher's child
+// included, and that has seen nothing of verify's environment.
+func TestStandInEnds(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			script := "#!/bin/sh\nenv > " + dir + "/env\nsleep 1000 &\necho $$ $! > " + dir + "/tmp\nmv " + dir + "/tmp " + dir + "/pids\nwait\n"
+			if err := os.WriteFile(dir+"/launcher", []byte(script), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			cmd := onStage(t, dir+"/launcher")
+			var stdout, stderr bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			pids := awaitFile(t, filepath.Join(dir, "pids"))
+			cmd.Process.Signal(sig)
+			cmd.Wait()
+			if cmd.ProcessState.ExitCode() != 2 || stdout.Len() > 0 || !strings.Contains(stderr.String(), "interrupted") {
+				t.Errorf("%v: %q, %q", cmd.ProcessState, &stdout, &stderr)
+			}
+			for _, pid := range strings.Fields(pids) {
+				n, err := strconv.Atoi(pid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				awaitGone(t, n)
+			}
+			if env := awaitFile(t, filepath.Join(dir, "env")); strings.Contains(env, canary) || strings.Contains(strings.ToLower(env), "_proxy") {
+				t.Errorf("environment: %s", env)
+			}
+		})
+	}
+}
+
+func awaitFile(t *testing.T, path string) string {
+	t.Helper()
+	for limit := time.Now().Add(longEnough); ; time.Sleep(time.Millisecond) {
+		if text, err := os.ReadFile(path); err == nil {
+			return string(text)
+		}
+		if time.Now().After(limit) {
+			t.Fatal("there is no ", path)
+		}
+	}
+}
+
+// TestStandInFails: a proxy that does not start is no table.
+func TestStandInFails(t *testing.T) {
+	cmd := onStage(t, program(t, "responses-api-proxy")+" --bogus")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "the proxy has ended: responses-api-proxy: ") || strings.Contains(string(out), "A thief") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestTricksWork: a proxy as one writes it in ten lines falls for all of them.
+func TestTricksWork(t *testing.T) {
+	key := []byte(canary)
+	up, err := startStandIn(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		req, _ := http.NewRequestWithContext(ctx, r.Method, "http://"+up.address+r.URL.Path, bytes.NewReader(body))
+		req.Header.Set("Authorization", "Bearer "+canary)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			w.WriteHeader(500)
+			return
+		}
+		defer res.Body.Close()
+		text, _ := io.ReadAll(res.Body)
+		for name := range res.Header {
+			if name != "Content-Length" {
+				w.Header().Set(name, res.Header.Get(name))
+			}
+		}
+		w.WriteHeader(res.StatusCode)
+		w.Write(text)
+	}))
+	defer front.Close()
+	defer cancel() // or its handlers wait for the stand-in
+	tgt := &target{options: &options{port: front.Listener.Addr().(*net.TCPAddr).Port}, key: key, up: up}
+	results := map[string]string{}
+	for _, a := range append(trickAttempts(tgt), echoAttempts(tgt)...) {
+		r, text := a.try()
+		results[a.name] = string(r) + ": " + text
+		if strings.Contains(text, canary[:shown+1]) {
+			t.Errorf("%s shows the key: %s", a.name, text)
+		}
+	}
+	for name, want := range map[string]string{
+		"301 elsewhere":          "broken: followed with the key: GET to the second server",
+		"307 elsewhere":          "broken: followed with the key and the body: POST ",
+		"308 elsewhere":          "broken: followed with the key and the body: POST ",
+		"307 to another name":    "broken: followed with the body: POST /elsewhere",
+		"307 in a chain":         "broken: followed with the key and the body: POST /hop and 1 more",
+		"cut while chunked":      "broken: looks whole: 200 and 8 bytes",
+		"cut, last request":      "broken: looks whole: 200 and 8 bytes",
+		"cut before its length":  "broken: looks whole: 200 and 8 bytes",
+		"client leaves, waiting": "broken: upstream still asked after 2s",
+		"client leaves, reading": "broken: upstream still asked after 2s; nothing was passed on",
+		"echo in headers":        "broken: the key is in the answer's Authorization and Set-Cookie",
+		"echo in the body":       "info: passed",
+	} {
+		if !strings.HasPrefix(results[name], want) {
+			t.Errorf("%s: %q, want %q", name, results[name], want)
+		}
+	}
+}

@@ -1,0 +1,254 @@
+package attack
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	groupTricks = "Tricks of an upstream (the stand-in)"
+	groupEcho   = "An upstream that gives the key away (the stand-in)"
+)
+
+// promptly is how soon the upstream must learn that a client has left: until
+// then the answer goes on costing.
+const promptly = 2 * time.Second
+
+// trickAttempts are what a hostile or broken upstream may do to the proxy and
+// its clients, but for echoes. They come first, so that the key has been used before the memory
+// is searched.
+func trickAttempts(t *target) []attempt {
+	if t.up == nil {
+		return nil
+	}
+	var list []attempt
+	add := func(name, proves string, try func() (result, string)) {
+		list = append(list, attempt{groupTricks, name, proves, try})
+	}
+	for _, r := range []struct {
+		name   string
+		status int
+		to     string
+	}{
+		{"301 elsewhere", http.StatusMovedPermanently, "http://" + t.up.other + "/v1/responses"},
+		{"307 elsewhere", http.StatusTemporaryRedirect, "http://" + t.up.other + "/v1/responses"},
+		{"308 elsewhere", http.StatusPermanentRedirect, "http://" + t.up.other + "/v1/responses"},
+		{"307 to another name", http.StatusTemporaryRedirect, strings.Replace("http://"+t.up.address+"/elsewhere", "127.0.0.1", "localhost", 1)},
+		{"307 in a chain", http.StatusTemporaryRedirect, "/hop"},
+	} {
+		add(r.name, "key and body go to the upstream and nowhere else", func() (result, string) { return t.redirected(r.status, r.to) })
+	}
+	const chunk, part = "Transfer-Encoding: chunked\r\n\r\n8\r\ndata: {}\r\n", "Content-Length: 100\r\n\r\ndata: {}"
+	for _, c := range []struct{ name, framing, connection string }{
+		{"cut while chunked", chunk, "keep-alive"},
+		{"cut, last request", chunk, "close"},
+		{"cut before its length", part, "keep-alive"},
+	} {
+		add(c.name, "clients see that something is missing", func() (result, string) { return t.cutOff(c.framing, c.connection) })
+	}
+	add("client leaves, waiting", "nothing is spent on nobody", func() (result, string) { return t.leave(false) })
+	add("client leaves, reading", "nothing is spent on nobody", func() (result, string) { return t.leave(true) })
+	return list
+}
+
+// echoAttempts let the upstream give the key away. They come after the memory
+// has been searched: what the upstream sends is in the proxy's buffers.
+func echoAttempts(t *target) []attempt {
+	if t.up == nil {
+		return nil
+	}
+	list := []attempt{
+		{groupEcho, "echo in headers", "no header brings the key to clients", t.echoedInHeaders},
+		{groupEcho, "echo in the body", "", t.echoedInBody},
+	}
+	if t.pid == 0 {
+		return list
+	}
+	return append(list, attempt{groupEcho, "memory after echoes", "the echoes left no copy", t.echoedInMemory})
+}
+
+// proper is a request as a client sends it.
+func (t *target) proper(fields ...string) string {
+	const body = `{"model":"none","input":"` + words + `"}`
+	fields = append(fields, "Host: "+t.host(), "Content-Type: application/json", fmt.Sprintf("Content-Length: %d", len(body)))
+	return head("POST", "/v1/responses", fields...) + body
+}
+
+// perform sends a proper request to the upstream while that plays a trick. It
+// fails if the request did not get there.
+func (t *target) perform(play http.HandlerFunc) (a answer, strays []sight, err error) {
+	t.up.act(play)
+	defer t.up.act(refuse)
+	a = t.send(t.proper(), false)[0]
+	strays, arrived := t.up.sights()
+	if arrived == 0 {
+		_, text := a.judge()
+		return a, strays, errors.New("did not reach the upstream: " + text)
+	}
+	return a, strays, nil
+}
+
+// redirected sends the proxy elsewhere. It must go nowhere, and must not send
+// its client there either.
+func (t *target) redirected(status int, to string) (result, string) {
+	a, strays, err := t.perform(func(w http.ResponseWriter, _ *http.Request) { redirect(w, status, to) })
+	switch {
+	case len(strays) > 0:
+		return broken, followed(strays)
+	case err != nil:
+		return skipped, err.Error()
+	case a.Response == nil:
+		_, text := a.judge()
+		return safe, "not followed; " + text
+	case a.StatusCode < 400 || a.Header.Get("Location") != "":
+		return broken, fmt.Sprintf("passed on to the client: %d", a.StatusCode)
+	case ours[a.code()]:
+		return safe, fmt.Sprintf("not followed: %d %s", a.StatusCode, a.code())
+	}
+	return safe, fmt.Sprintf("not followed: %d", a.StatusCode)
+}
+
+// followed says where the proxy went, and what it took there.
+func followed(strays []sight) string {
+	key, body := false, false
+	for _, x := range strays {
+		key, body = key || x.key, body || x.body
+	}
+	taken := "without key and body"
+	switch {
+	case key && body:
+		taken = "with the key and the body"
+	case key:
+		taken = "with the key"
+	case body:
+		taken = "with the body"
+	}
+	text := fmt.Sprintf("followed %s: %s", taken, strays[0].what)
+	if n := len(strays); n > 1 {
+		text += fmt.Sprintf(" and %d more", n-1)
+	}
+	return text
+}
+
+func (t *target) echoedInHeaders() (result, string) {
+	a, _, err := t.perform(echo)
+	var fields []string
+	for name, values := range a.header() {
+		if strings.Contains(strings.Join(values, "\n"), string(t.key)) {
+			fields = append(fields, name)
+		}
+	}
+	slices.Sort(fields)
+	switch {
+	case len(fields) > 0:
+		return broken, "the key is in the answer's " + strings.Join(fields, " and ")
+	case err != nil:
+		return skipped, err.Error()
+	case a.Response == nil:
+		_, text := a.judge()
+		return safe, text
+	}
+	return safe, fmt.Sprintf("Authorization and Set-Cookie dropped; %d", a.StatusCode)
+}
+
+// header returns the answer's header, if there is one.
+func (a answer) header() http.Header {
+	if a.Response == nil {
+		return nil
+	}
+	return a.Header
+}
+
+// echoedInBody is for information: a body is passed as it is, whatever the
+// upstream writes in it.
+func (t *target) echoedInBody() (result, string) {
+	a, _, err := t.perform(echo)
+	switch {
+	case err != nil:
+		return skipped, err.Error()
+	case bytes.Contains(a.body, t.key):
+		return info, "passed: an upstream has the key and can give it away; not preventable here"
+	}
+	return info, "not passed"
+}
+
+// cutOff checks that an answer without its end does not look whole.
+func (t *target) cutOff(framing, connection string) (result, string) {
+	t.up.act(cut(framing))
+	defer t.up.act(refuse)
+	c, err := t.dial()
+	if err != nil {
+		return answer{err: err}.judge()
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	io.WriteString(c, t.proper("Connection: "+connection)) // a failure shows in the answer
+	res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: "POST"})
+	_, arrived := t.up.sights()
+	switch {
+	case arrived == 0:
+		return skipped, "did not reach the upstream"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return broken, "hangs without an answer"
+	case err != nil:
+		return safe, "connection closed without an answer"
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	return judgeCut(res.StatusCode, len(body), err)
+}
+
+// judgeCut judges by how reading n bytes of a body ended.
+func judgeCut(status, n int, err error) (result, string) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return broken, fmt.Sprintf("hangs after %d bytes", n)
+	case err != nil:
+		return safe, fmt.Sprintf("cut for the client too, after %d bytes", n)
+	case status >= 500:
+		return safe, fmt.Sprintf("answered with %d", status)
+	}
+	return broken, fmt.Sprintf("looks whole: %d and %d bytes", status, n)
+}
+
+// leave hangs up on the proxy, before an answer or in the middle of one, and
+// waits for the proxy to hang up on the upstream.
+func (t *target) leave(begun bool) (result, string) {
+	waits, left := make(chan struct{}, 8), make(chan struct{}, 8)
+	t.up.act(slow(begun, waits, left))
+	defer t.up.act(refuse)
+	c, err := t.dial()
+	if err != nil {
+		return answer{err: err}.judge()
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	io.WriteString(c, t.proper()) // a failure shows as a request that does not arrive
+	select {
+	case <-waits:
+	case <-time.After(patience):
+		return skipped, "did not reach the upstream"
+	}
+	note := ""
+	if begun {
+		c.SetDeadline(time.Now().Add(time.Second))
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			note = "; nothing was passed on within 1s"
+		}
+	}
+	c.Close()
+	since := time.Now()
+	select {
+	case <-left:
+		return safe, fmt.Sprintf("upstream left after %d ms", time.Since(since).Milliseconds()) + note
+	case <-time.After(promptly):
+		return broken, fmt.Sprintf("upstream still asked after %s", promptly) + note
+	}
+}

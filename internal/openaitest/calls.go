@@ -1,0 +1,153 @@
+package openaitest
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A call is one of the routes.
+type call int
+
+const (
+	nowhere call = iota
+	otherMethod
+	create
+	compact
+	inputTokens
+	models
+	retrieve
+	cancelResponse
+	deleteResponse
+	websocket
+	messages
+)
+
+// routeOf tells what is asked for. Everything else lies below or beside the
+// server's own path.
+func (s *Server) routeOf(r *Request, path string) call {
+	own, _, _ := strings.Cut(s.opts.Path, "?")
+	parent, isResponses := strings.CutSuffix(own, "/responses")
+	below, isBelow := strings.CutPrefix(path, own+"/")
+	switch {
+	case path == own && r.Method == "GET" && strings.EqualFold(r.Get("Upgrade"), "websocket"):
+		return websocket
+	case path == own && r.Method == "POST" && strings.HasSuffix(own, "/messages"):
+		return messages
+	case path == own && r.Method == "POST":
+		return create
+	case path == own:
+		return otherMethod
+	case isResponses && path == parent+"/models" && r.Method == "GET":
+		return models
+	case isResponses && isBelow:
+		return routeBelow(r.Method, below)
+	}
+	return nowhere
+}
+
+func routeBelow(method, below string) call {
+	id, verb, hasVerb := strings.Cut(below, "/")
+	switch {
+	case method == "POST" && below == "compact":
+		return compact
+	case method == "POST" && below == "input_tokens":
+		return inputTokens
+	case method == "GET" && !hasVerb:
+		return retrieve
+	case method == "DELETE" && !hasVerb:
+		return deleteResponse
+	case method == "POST" && verb == "cancel" && id != "":
+		return cancelResponse
+	}
+	return nowhere
+}
+
+// playCall answers what is no POST to the server's own path.
+func (x *exchange) playCall() ending {
+	switch x.call {
+	case compact:
+		m := x.newMessage()
+		m.text = filler(40)
+		x.reply(200, fmt.Appendf(nil, `{"id":"%s","object":"response.compaction","created_at":%d,"output":[],"usage":%s}`, m.response, m.created, m.usage()), jsonType)
+	case inputTokens:
+		x.reply(200, fmt.Appendf(nil, `{"object":"response.input_tokens","input_tokens":%d}`, x.r.BodyLen/4), jsonType)
+	case models:
+		x.reply(200, []byte(`{"object":"list","data":[{"id":"gpt-5","object":"model","created":1754425777,"owned_by":"system"}]}`), jsonType)
+	case websocket:
+		return playWebsocket(x)
+	case messages:
+		x.playMessages()
+	default:
+		x.playStored()
+	}
+	return keep
+}
+
+// keep remembers a response, to be asked for again.
+func (s *Server) keep(m *message) {
+	if s.opts.Forget {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made[m.response] = m
+}
+
+// stored finds a response; drop forgets it.
+func (s *Server) stored(id string, drop bool) *message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.made[id]
+	if drop {
+		delete(s.made, id)
+	}
+	return m
+}
+
+// playStored answers what is asked about a response that was made before.
+func (x *exchange) playStored() {
+	path, query, _ := strings.Cut(x.r.Target, "?")
+	own, _, _ := strings.Cut(x.c.s.opts.Path, "?")
+	id, _, _ := strings.Cut(strings.TrimPrefix(path, own+"/"), "/")
+	m := x.c.s.stored(id, x.call == deleteResponse)
+	switch {
+	case m == nil:
+		x.problem(404, apiError{Message: "Response with id '" + id + "' not found.", Type: "invalid_request_error"})
+	case x.call == deleteResponse:
+		x.reply(200, fmt.Appendf(nil, `{"id":"%s","object":"response","deleted":true}`, id), jsonType)
+	case x.call == retrieve && strings.Contains("&"+query+"&", "&stream=true&"):
+		x.head(200, streamType, chunked)
+		st := &stream{message: m, x: x}
+		st.send("response.created", fmt.Sprintf(`,"response":%s`, m.object("in_progress")))
+		st.send("response.completed", fmt.Sprintf(`,"response":%s`, m.object("completed")))
+		st.end()
+	case x.call == cancelResponse:
+		x.reply(200, m.object("cancelled"), jsonType)
+	default:
+		x.reply(200, m.object("completed"), jsonType)
+	}
+}
+
+// playMessages answers as Anthropic's Messages API does.
+func (x *exchange) playMessages() {
+	id := x.c.s.ids.Add(1)
+	in, out := x.r.BodyLen/4, 10
+	if !x.ask.Stream {
+		x.reply(200, fmt.Appendf(nil, `{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[{"type":"text","text":"%s"}],`+
+			`"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":%d,"output_tokens":%d}}`, id, quote(x.ask.Model), filler(40), in, out), jsonType)
+		return
+	}
+	x.head(200, streamType, chunked)
+	for _, e := range []struct{ kind, rest string }{
+		{"message_start", fmt.Sprintf(`,"message":{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":%d,"output_tokens":1}}`, id, quote(x.ask.Model), in)},
+		{"content_block_start", `,"index":0,"content_block":{"type":"text","text":""}`},
+		{"ping", ""},
+		{"content_block_delta", fmt.Sprintf(`,"index":0,"delta":{"type":"text_delta","text":"%s"}`, filler(40))},
+		{"content_block_stop", `,"index":0`},
+		{"message_delta", fmt.Sprintf(`,"delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":%d}`, out)},
+		{"message_stop", ""},
+	} {
+		x.chunk(fmt.Appendf(nil, "event: %s\ndata: {\"type\":\"%s\"%s}\n\n", e.kind, e.kind, e.rest))
+	}
+	x.write("0\r\n\r\n")
+}

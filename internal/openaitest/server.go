@@ -1,0 +1,285 @@
+// Package openaitest stands in for OpenAI's Responses API: POST /v1/responses,
+// what lies below and beside it, the documented answers and events, and every
+// fault that a proxy must survive.
+// It is the test kit of this repository and the upstream of its demo.
+//
+// It speaks HTTP/1.1 on bare connections, so that tests see the exact bytes
+// that were sent and decide the exact bytes that come back. What it does with
+// a request is called a scenario; see [Scenarios].
+package openaitest
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// DefaultPath is where the API listens, as at OpenAI.
+const DefaultPath = "/v1/responses"
+
+// Options say how the server runs. The zero value is a plain server on a free
+// port that accepts any key.
+type Options struct {
+	Key         string        // the only key accepted; empty: requests need none
+	TLS         bool          // with a throw-away CA, and a certificate for 127.0.0.1, ::1 and localhost
+	Addr        string        // where to listen; empty: 127.0.0.1:0
+	TLSMin      uint16        // lowest TLS version; zero: Go's default
+	TLSMax      uint16        // highest TLS version; zero: Go's default
+	IdleTimeout time.Duration // closes a connection that waits so long for a request; zero: never
+	Default     string        // scenario for a request that names none; empty: "auto"
+	Path        string        // the route; empty: DefaultPath. One that ends in /messages is Anthropic's
+	Forget      bool          // counts requests but keeps no record of them, for long runs
+	KeyLog      io.Writer     // gets the secrets of TLS sessions, as tls.Config's KeyLogWriter; nil: nothing does
+}
+
+// A Server is a running stand-in.
+type Server struct {
+	opts     Options
+	fallback scenario
+	ln       net.Listener
+	tls      *tls.Config
+	ca       *CA
+	done     chan struct{} // closed by Close
+	wg       sync.WaitGroup
+	accepted atomic.Int64
+	ids      atomic.Uint64
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{}
+	script   []string
+	requests []*Request
+	count    int
+	faults   []string
+	made     map[string]*message // responses by id; none with Options.Forget
+	changed  chan struct{}       // closed, and replaced, when count or conns changes
+}
+
+// Start runs a server until Close.
+func Start(opts Options) (*Server, error) {
+	opts.Path = cmp.Or(opts.Path, DefaultPath)
+	fallback, err := parseScenario(cmp.Or(opts.Default, "auto"))
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{opts: opts, fallback: fallback, done: make(chan struct{}), conns: map[*conn]struct{}{}, made: map[string]*message{}, changed: make(chan struct{})}
+	if opts.TLS {
+		if err := s.setupTLS(); err != nil {
+			return nil, err
+		}
+	}
+	if s.ln, err = net.Listen("tcp", cmp.Or(opts.Addr, "127.0.0.1:0")); err != nil {
+		return nil, err
+	}
+	s.wg.Go(s.accept)
+	return s, nil
+}
+
+// Close closes the listener and all connections, and waits for what serves them.
+func (s *Server) Close() {
+	s.mu.Lock()
+	select {
+	case <-s.done:
+	default:
+		close(s.done)
+	}
+	s.ln.Close()
+	for c := range s.conns {
+		c.abort()
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// Addr returns the server's host:port.
+func (s *Server) Addr() string { return s.ln.Addr().String() }
+
+// URL returns the address of the API's one route.
+func (s *Server) URL() string {
+	scheme := "http"
+	if s.opts.TLS {
+		scheme = "https"
+	}
+	_, port, _ := net.SplitHostPort(s.Addr())
+	return scheme + "://127.0.0.1:" + port + s.opts.Path
+}
+
+// CAPEM returns the certificate to trust, or nil without TLS.
+func (s *Server) CAPEM() []byte {
+	if s.ca == nil {
+		return nil
+	}
+	return s.ca.PEM()
+}
+
+// Script sets the scenarios of the next requests, one each, before whatever
+// those ask for themselves. Requests with a wrong key or to another route
+// take none.
+func (s *Server) Script(scenarios ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.script = append(s.script, scenarios...)
+}
+
+func (s *Server) nextScript() (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.script) == 0 {
+		return "", false
+	}
+	next := s.script[0]
+	s.script = s.script[1:]
+	return next, true
+}
+
+// Requests returns all requests whose head is complete, in their order.
+func (s *Server) Requests() []*Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*Request(nil), s.requests...)
+}
+
+// Count returns how many requests there were, also with Options.Forget.
+func (s *Server) Count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// Await waits until there were n requests, and returns all.
+func (s *Server) Await(ctx context.Context, n int) ([]*Request, error) {
+	err := s.until(ctx, func() bool { return s.count >= n })
+	return s.Requests(), err
+}
+
+// AwaitOpen waits until exactly n connections are open.
+func (s *Server) AwaitOpen(ctx context.Context, n int) error {
+	return s.until(ctx, func() bool { return len(s.conns) == n })
+}
+
+// until waits for a condition, which it checks under s.mu.
+func (s *Server) until(ctx context.Context, met func() bool) error {
+	for {
+		s.mu.Lock()
+		ok, changed := met(), s.changed
+		s.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.done:
+			return net.ErrClosed
+		}
+	}
+}
+
+// signal wakes those in until; s.mu is held.
+func (s *Server) signal() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Conns returns how many connections were accepted.
+func (s *Server) Conns() int { return int(s.accepted.Load()) }
+
+// Open returns how many connections are open. A connection that the peer
+// closed counts until the server has noticed; see AwaitOpen.
+func (s *Server) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// CloseIdle closes the connections that wait for a request, as OpenAI's edge
+// does now and then.
+func (s *Server) CloseIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.idle() {
+			c.shut()
+		}
+	}
+}
+
+// Faults returns what was wrong with requests; a proper client leaves it empty.
+func (s *Server) Faults() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.faults...)
+}
+
+func (s *Server) fault(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, text)
+}
+
+func (s *Server) record(r *Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count++
+	if !s.opts.Forget {
+		s.requests = append(s.requests, r)
+	}
+	s.signal()
+}
+
+func (s *Server) accept() {
+	for {
+		raw, err := s.ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// Out of file descriptors, most likely: give the others time to end.
+			if !s.sleep(10 * time.Millisecond) {
+				return
+			}
+			continue
+		}
+		s.welcome(newConn(s, raw))
+	}
+}
+
+func (s *Server) welcome(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.done:
+		c.abort()
+		return
+	default:
+	}
+	c.number = int(s.accepted.Add(1))
+	s.conns[c] = struct{}{}
+	s.signal()
+	s.wg.Go(c.run)
+}
+
+func (s *Server) farewell(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	s.signal()
+}
+
+// sleep reports whether the server still runs after d.
+func (s *Server) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.done:
+		return false
+	}
+}

@@ -1,0 +1,105 @@
+package openaitest
+
+import (
+	"cmp"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"time"
+)
+
+// A CA is a certificate authority that nobody trusts by default and that is
+// gone with the process.
+type CA struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// NewCA makes an authority.
+func NewCA() (*CA, error) {
+	ca := &CA{}
+	template := certificate("openaitest throw-away CA")
+	template.IsCA, template.BasicConstraintsValid = true, true
+	template.KeyUsage = x509.KeyUsageCertSign
+	cert, key, err := sign(template, ca)
+	if err != nil {
+		return nil, err
+	}
+	ca.key = key
+	ca.cert, err = x509.ParseCertificate(cert)
+	return ca, err
+}
+
+// PEM returns the authority's certificate, for a file of trusted roots.
+func (ca *CA) PEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})
+}
+
+// Leaf makes a server certificate for hosts, which are names or IP addresses.
+func (ca *CA) Leaf(hosts ...string) (tls.Certificate, error) {
+	template := certificate("openaitest")
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	for _, h := range hosts {
+		if ip := net.ParseIP(h); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+			continue
+		}
+		template.DNSNames = append(template.DNSNames, h)
+	}
+	cert, key, err := sign(template, ca)
+	return tls.Certificate{Certificate: [][]byte{cert}, PrivateKey: key}, err
+}
+
+func certificate(name string) *x509.Certificate {
+	now := time.Now()
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano()),
+		Subject:      pkix.Name{CommonName: name},
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.Add(24 * time.Hour),
+	}
+}
+
+// sign makes a key and a certificate for it; an authority without a key of its
+// own is the one being made, and signs itself.
+func sign(template *x509.Certificate, ca *CA) ([]byte, *ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	parent, signer := cmp.Or(ca.cert, template), cmp.Or(ca.key, key)
+	cert, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	return cert, key, err
+}
+
+func (s *Server) setupTLS() error {
+	ca, err := NewCA()
+	if err != nil {
+		return err
+	}
+	leaf, err := ca.Leaf("127.0.0.1", "::1", "localhost")
+	if err != nil {
+		return err
+	}
+	s.ca = ca
+	s.tls = &tls.Config{
+		Certificates: []tls.Certificate{leaf},
+		MinVersion:   s.opts.TLSMin,
+		MaxVersion:   s.opts.TLSMax,
+		NextProtos:   []string{"http/1.1"},
+		KeyLogWriter: s.opts.KeyLog,
+	}
+	// Connections use copies of the configuration: without common keys no
+	// session could be resumed.
+	var key [32]byte
+	rand.Read(key[:])
+	s.tls.SetSessionTicketKeys([][32]byte{key})
+	return nil
+}
