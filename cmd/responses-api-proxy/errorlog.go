@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
@@ -51,10 +52,18 @@ func (l *errorLog) write(prefix, text string) {
 // report logs an error that a background task has met.
 func (l *errorLog) report(err error) { l.line(err.Error()) }
 
-// request logs why a request of who's has failed, unless who has caused too many
+// upstreamFailures stands for requests of unidentified users that the upstream
+// has failed: what they are refused for must not keep the reason of these out.
+const upstreamFailures = -3
+
+// request logs why a request has failed, unless its user has caused too many
 // lines within the second.
-func (l *errorLog) request(who audit.Caller, text string) {
-	if l.refusals.Allow(who.User()) {
+func (l *errorLog) request(e *audit.Entry, text string) {
+	user := e.Caller.User()
+	if user == linelog.Unidentified && strings.HasPrefix(e.Code, "upstream_") {
+		user = upstreamFailures
+	}
+	if l.refusals.Allow(user) {
 		l.line(text)
 	}
 }

@@ -32,6 +32,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
@@ -158,6 +160,35 @@ func TestFloodOfRefusals(t *testing.T) {
 		t.Errorf("log and audit have %d bytes", n)
 	}
 	checkFlood(t, audit, honest, connections*each)
+}
+
+// TestUpstreamFailuresAreNotHidden: where the kernel is not asked who calls, a user who is refused again and again does
+// not keep out of the log what the upstream, or who has taken its port, does to others.
+func TestUpstreamFailuresAreNotHidden(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	to, err := linelog.File(path, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &errorLog{Log: linelog.New(to, linelog.Config{Name: "log"})}
+	l.refusals = linelog.NewLimiter(l.suppressed)
+	for range 1000 {
+		l.request(&audit.Entry{Code: "malformed_request"}, "malformed_request")
+	}
+	for range 1000 {
+		l.request(&audit.Entry{Code: "upstream_not_trusted"}, "upstream_not_trusted: 127.0.0.1:9200 belongs to uid 1002")
+	}
+	l.close()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(text, []byte("belongs to uid 1002\n")); n < 10 || n > 200 {
+		t.Errorf("%d of 1000 lines about the upstream", n)
+	}
+	if n := bytes.Count(text, []byte("malformed_request\n")); n < 10 || n > 200 {
+		t.Errorf("%d of 1000 lines about refusals", n)
+	}
 }
 
 // refusedHead sends a head, and wants a short refusal.

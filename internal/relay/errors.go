@@ -186,7 +186,7 @@ func (p *Relay) log(a ResponseWriter, code Code, detail string) {
 	if detail != "" {
 		line += ": " + detail
 	}
-	p.cfg.Log(a.Entry().Caller, line)
+	p.cfg.Log(a.Entry(), line)
 }
 
 // failed answers for an upstream that could not be asked, or did not answer.

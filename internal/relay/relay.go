@@ -76,7 +76,7 @@ type Config struct {
 	Dump *dump.Dir
 	// Log takes one line for each error that a client was told of, and the
 	// client; nil drops them. It must not block.
-	Log func(who audit.Caller, line string)
+	Log func(e *audit.Entry, line string)
 }
 
 // Relay serves requests. Its methods may be used concurrently.
@@ -91,7 +91,7 @@ type Relay struct {
 // New returns a Relay.
 func New(cfg Config) *Relay {
 	if cfg.Log == nil {
-		cfg.Log = func(audit.Caller, string) {}
+		cfg.Log = func(*audit.Entry, string) {}
 	}
 	if cfg.Open == nil {
 		cfg.Open, _ = NewRouteSet(nil, responsesPath, 0) // cannot fail: nothing is opened

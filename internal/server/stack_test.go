@@ -119,7 +119,7 @@ func (s *stack) log(line string) {
 }
 
 // logOf logs a line about a client.
-func (s *stack) logOf(_ audit.Caller, line string) { s.log(line) }
+func (s *stack) logOf(_ *audit.Entry, line string) { s.log(line) }
 
 func (s *stack) logged() []string {
 	s.mu.Lock()
