@@ -197,7 +197,7 @@ func (b *exchange) cost() (tokens int64, exact bool) {
 	if tokens, exact = b.meter.Tokens(); exact {
 		return tokens, true
 	}
-	tokens += usage.Estimate(b.sent.Load())
+	tokens = max(tokens, tokens+usage.Estimate(b.sent.Load())) // the largest number stays that
 	if b.whole && b.meter.Stream() && (b.owners == nil || !b.known || b.owners.untouched(b.response)) {
 		return tokens, false
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -312,6 +313,25 @@ func TestEndsOfResponses(t *testing.T) {
 		if got := p.total(); got < c.least || got > c.most {
 			t.Errorf("%s: %d tokens were charged, want %d to %d", c.what, got, c.least, c.most)
 		}
+	}
+}
+
+// TestAbsurdCost: an upstream's number that does not fit exhausts the budget,
+// and does not wrap around to a request that was free.
+func TestAbsurdCost(t *testing.T) {
+	for _, number := range []string{"1e40", "9223372036854775808", "-1, \"total_tokens\": 1e40"} {
+		up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			fmt.Fprintf(w, "data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":1,\"output_tokens\":%s}}}\n\n", number)
+		}))
+		t.Cleanup(up.Close)
+		p := newPurse(t, 1<<40)
+		gate := must(policy.New(policy.Config{TCP: true, Budget: p.Book}))
+		t.Cleanup(gate.Close)
+		s := start(t, func(s *setup) { s.front.Gate, s.url = gate, up.URL+"/v1/responses" })
+		read(t, s.post("", question))
+		p.awaitTotal(t, math.MaxInt64)
+		s.want(429, "budget_exhausted", "POST responses", question)
 	}
 }
 
