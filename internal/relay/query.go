@@ -57,7 +57,7 @@ const (
 // parameter is the number of a parameter's name, or -1.
 func parameter(name []byte) int {
 	switch string(name) {
-	case "include", "include[]", "include%5B%5D", "include%5b%5d":
+	case "include", "include[]", "include%5B%5D", "include%5b%5d", "include%5B%5d", "include%5b%5D":
 		return include
 	case "include_obfuscation":
 		return includeObfuscation

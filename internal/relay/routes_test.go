@@ -327,7 +327,7 @@ func FuzzRoutes(f *testing.F) {
 	for _, target := range []string{
 		"/v1/responses", "/shutdown", "/v1/responses/compact", "/v1/responses/input_tokens", "/v1/models", "/v1/messages", "/v1/responses/resp_1",
 		"/v1/responses/resp_1/cancel", "/v1/responses/resp_1?stream=true&starting_after=3&include%5B%5D=a.b&include_obfuscation=false",
-		"/v1/responses/resp_1?stream=true&stream=true", "/v1/responses/resp_1%2f..", "/v1/responses/" + id128, "/v1/responses/resp_1?a=b",
+		"/v1/responses/resp_1?include%5b%5D=a", "/v1/responses/resp_1?stream=true&stream=true", "/v1/responses/resp_1%2f..", "/v1/responses/" + id128, "/v1/responses/resp_1?a=b",
 	} {
 		for _, method := range []string{"GET", "POST", "DELETE"} {
 			f.Add(method, target, true)

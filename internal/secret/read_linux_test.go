@@ -407,7 +407,7 @@ func reference(in string) (string, error) {
 	switch {
 	case line == "":
 		return "", ErrEmpty
-	case !wholeKey.MatchString(line):
+	case !wholeKey.MatchString(line) && !wholeJWT.MatchString(line):
 		return "", ErrBadBytes
 	default:
 		return line, nil
@@ -429,6 +429,7 @@ func FuzzRead(f *testing.F) {
 		f.Add([]byte(c.in[:min(len(c.in), 2048)]), uint16(0))
 		f.Add([]byte(c.in[:min(len(c.in), 2048)]), uint16(5))
 	}
+	f.Add([]byte("g.a.g"), uint16(4)) // has the shape of a JWT
 	f.Fuzz(func(t *testing.T, in []byte, size uint16) {
 		if len(in) > 2048 {
 			return
