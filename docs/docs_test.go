@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"internal/http1":      nil,
 	"internal/memscan":    nil,
 	"internal/openaitest": nil,
+	"internal/proctest":   nil,
 	"internal/jsonscan":   nil,
 	"internal/usage":      {"internal/jsonscan"},
 	"internal/linelog":    {"internal/safefile"},
@@ -87,7 +88,7 @@ func TestImportsFlowOneWay(t *testing.T) {
 // linked into the process that holds the key. The attack suite shows that such a
 // link is found.
 func TestDaemonLinks(t *testing.T) {
-	foreign := []string{"os/exec", module + "internal/openaitest", module + "internal/memscan", module + "internal/attack"}
+	foreign := []string{"os/exec", module + "internal/openaitest", module + "internal/memscan", module + "internal/attack", module + "internal/proctest", "testing"}
 	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/attack", module + "internal/memscan", "os/exec"}} {
 		cmd := exec.Command("go", "list", "-deps", "../cmd/"+program)
 		cmd.Env = append(os.Environ(), "GOOS=linux")

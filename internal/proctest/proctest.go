@@ -1,0 +1,158 @@
+// Package proctest is the test kit for what a test cannot do in its own process:
+// child processes, other users, and binaries without cgo.
+package proctest
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+)
+
+// lineTimeout is how long Line waits.
+const lineTimeout = 30 * time.Second
+
+// jobVar names the job for which the test binary was started again.
+const jobVar = "PROCTEST_JOB"
+
+// A Job runs in a child process, in place of the tests, with the arguments of
+// Command. Its error is printed to standard output.
+type Job func(args []string) error
+
+// Main is the body of TestMain: it runs the tests, or the job for which Env or
+// Command started the test binary, and exits. The exit code of a job is 0, or 1
+// if it has failed.
+func Main(m *testing.M, jobs map[string]Job) {
+	name, child := os.LookupEnv(jobVar)
+	if !child {
+		os.Exit(m.Run())
+	}
+	job := jobs[name]
+	if job == nil {
+		fmt.Printf("no job %q\n", name)
+		os.Exit(1)
+	}
+	if err := job(os.Args[1:]); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// Env returns the environment that makes the test binary do a job. The race
+// detector does not sleep at the child's exit.
+func Env(job string) []string { return []string{jobVar + "=" + job, "GORACE=atexit_sleep_ms=0"} }
+
+// Command returns a command that starts the test binary again for a job. Its
+// environment is Env's and nothing else; its standard error is the parent's.
+func Command(job string, args ...string) *exec.Cmd {
+	return CommandOf(self(), job, args...)
+}
+
+// CommandOf is Command for a test binary that Static has built.
+func CommandOf(binary, job string, args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
+	cmd.Env, cmd.Stderr = Env(job), os.Stderr
+	return cmd
+}
+
+// A Child is a command under way that prints lines and ends when its standard
+// input does.
+type Child struct {
+	Cmd *exec.Cmd
+	End func() // closes the standard input, and waits; may be called again
+
+	pipe *os.File
+	out  *bufio.Scanner
+}
+
+// Start starts cmd. The child ends with the test, if not by End. The error is
+// that of cmd.Start: not every machine has the namespaces that cmd may need.
+func Start(t testing.TB, cmd *exec.Cmd) (*Child, error) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c := &Child{Cmd: cmd, pipe: out.(*os.File), out: bufio.NewScanner(out)}
+	c.End = sync.OnceFunc(func() {
+		in.Close()
+		cmd.Wait()
+	})
+	t.Cleanup(c.End)
+	return c, nil
+}
+
+// Line returns the next line of the child's standard output, or what is wrong.
+func (c *Child) Line() string {
+	c.pipe.SetReadDeadline(time.Now().Add(lineTimeout))
+	if !c.out.Scan() {
+		return fmt.Sprintf("no line from the child: %v", c.out.Err())
+	}
+	return c.out.Text()
+}
+
+// UntilInputEnds returns when the parent ends the child.
+func UntilInputEnds() { io.Copy(io.Discard, os.Stdin) }
+
+func self() string {
+	if runtime.GOOS == "linux" {
+		return "/proc/self/exe" // also for a user who cannot reach the file by its path
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	return path
+}
+
+// Static builds the test binary of the package under test without cgo, in dir,
+// as the proxy is built: a binary with cgo, which the race detector needs, cannot
+// be sandboxed.
+func Static(t testing.TB, dir string) string {
+	t.Helper()
+	binary := filepath.Join(dir, "static.test")
+	goCommand(t, "test", "-c", "-o", binary, ".")
+	return binary
+}
+
+// goCommand runs the go command with cgo off.
+func goCommand(t testing.TB, args ...string) {
+	t.Helper()
+	build := exec.CommandContext(t.Context(), "go", args...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go %q: %v: %s", args, err, out)
+	}
+}
+
+// Cannot ends a test that needs what this machine lacks: it skips the test on a
+// developer's machine, and fails it where CI is true.
+func Cannot(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal("this must be tested in CI, but cannot be: ", why)
+	}
+	t.Skip("SECURITY TEST SKIPPED: ", why)
+}
+
+// NeedRoot ends a test, as Cannot does, unless root runs it.
+func NeedRoot(t testing.TB, why string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		Cannot(t, "only root can "+why)
+	}
+}
