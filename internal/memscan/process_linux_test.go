@@ -1,13 +1,10 @@
 package memscan
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -15,24 +12,16 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// The test binary runs itself as a process that holds key material, as this
-// variable says; it ends when its standard input does.
-const childEnv = "MEMSCAN_TEST_CHILD"
-
-func TestMain(m *testing.M) {
-	if kind := os.Getenv(childEnv); kind != "" {
-		child(kind)
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { proctest.Main(m, map[string]proctest.Job{"hold": child}) }
 
 // child never has the key in one piece but where it is told to: it gets the
 // key's seed, and makes each byte in its place.
-func child(kind string) {
-	what, arg, _ := strings.Cut(kind, ":")
+func child(args []string) error {
+	what, arg, _ := strings.Cut(args[0], ":")
 	n, _ := strconv.Atoi(arg)
 	var held [][]byte
 	switch what {
@@ -53,8 +42,9 @@ func child(kind string) {
 		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	}
 	fmt.Println("ready")
-	io.Copy(io.Discard, os.Stdin)
+	proctest.UntilInputEnds()
 	runtime.KeepAlive(held)
+	return nil
 }
 
 // childKey fills p with what testKey(164) returns to the parent; with a copy
@@ -100,33 +90,17 @@ func secret() []byte {
 // startChild returns the child's pid, or 0 if its kernel cannot do what it should.
 func startChild(t *testing.T, kind string, attr *syscall.SysProcAttr) int {
 	t.Helper()
-	exe := "/proc/self/exe"
-	cmd := exec.Command(exe)
-	cmd.Env = []string{childEnv + "=" + kind, "GORACE=atexit_sleep_ms=0"}
-	cmd.Stderr, cmd.SysProcAttr = os.Stderr, attr
-	stdin, err := cmd.StdinPipe()
+	cmd := proctest.Command("hold", kind)
+	cmd.SysProcAttr = attr
+	c, err := proctest.Start(t, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		stdin.Close()
-		cmd.Wait()
-	})
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	if line != "ready\n" {
+	if line := c.Line(); line != "ready" {
+		t.Log(line)
 		return 0
 	}
-	return cmd.Process.Pid
+	return c.Cmd.Process.Pid
 }
 
 func TestProcess(t *testing.T) {
