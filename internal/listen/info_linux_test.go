@@ -5,23 +5,17 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// childVar makes the test binary call WriteInfo on the path that it names, with
-// the umask of another variable, and say what came of it: a process has one
-// umask and one user.
-const (
-	childVar = "LISTEN_TEST_INFO"
-	umaskVar = "LISTEN_TEST_UMASK"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 const nobody = 65534
@@ -32,22 +26,27 @@ const maxLinks = 40
 // line is what WriteInfo must write for writeInfo's port and pid.
 const line = "{\"port\":41535,\"pid\":22540}\n"
 
+// TestMain: some jobs are done as another user, with another umask, or in a
+// namespace of their own. A process has one umask and one user.
 func TestMain(m *testing.M) {
-	path, ok := os.LookupEnv(childVar)
-	if !ok {
-		os.Exit(m.Run())
+	proctest.Main(m, map[string]proctest.Job{"info": jobInfo, "socket": jobSocket})
+}
+
+// jobInfo calls WriteInfo on a path with a umask, and prints its error.
+func jobInfo(args []string) error {
+	mask, err := strconv.ParseUint(args[1], 8, 32)
+	if err != nil {
+		return err
 	}
-	var mask int
-	fmt.Sscanf(os.Getenv(umaskVar), "%o", &mask)
-	unix.Umask(mask)
-	fmt.Println(WriteInfo(path, 41535, 22540))
+	unix.Umask(int(mask))
+	fmt.Println(WriteInfo(args[0], 41535, 22540))
+	return nil
 }
 
 // inChild calls WriteInfo as uid with a umask and returns the error's text.
 func inChild(t *testing.T, uid int, umask, path string) string {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{childVar + "=" + path, umaskVar + "=" + umask, "GORACE=atexit_sleep_ms=0"}
+	cmd := proctest.Command("info", path, umask)
 	cmd.Dir = "/"
 	if uid != os.Geteuid() {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
@@ -57,16 +56,6 @@ func inChild(t *testing.T, uid int, umask, path string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(out))
-}
-
-// cannot ends a test that needs what this machine lacks: quietly on a
-// developer's machine, loudly where nobody would notice.
-func cannot(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this must be tested in CI, but cannot be:", why)
-	}
-	t.Skip(why)
 }
 
 // openDir is a folder that other users can reach, other than t.TempDir's.
@@ -104,7 +93,7 @@ func link(t *testing.T, target, path string) {
 func give(t *testing.T, uid int, path string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		cannot(t, "only root can plant another user's file")
+		proctest.Cannot(t, "only root can plant another user's file")
 	}
 	if err := os.Lchown(path, uid, uid); err != nil {
 		t.Fatal(err)
@@ -209,7 +198,7 @@ func writeCalls(t *testing.T) (n int) {
 	t.Helper()
 	counters, err := os.ReadFile("/proc/thread-self/io")
 	if err != nil {
-		cannot(t, "this kernel does not count: "+err.Error())
+		proctest.Cannot(t, "this kernel does not count: "+err.Error())
 	}
 	_, rest, _ := strings.Cut(string(counters), "syscw: ")
 	if _, err := fmt.Sscan(rest, &n); err != nil {
@@ -225,7 +214,7 @@ func TestInfoFolderNotWritable(t *testing.T) {
 	path := filepath.Join(dir, "info")
 	put(t, path, "old", 0o666)
 	if os.Geteuid() != 0 {
-		cannot(t, "only root can make a folder that the proxy cannot write to")
+		proctest.Cannot(t, "only root can make a folder that the proxy cannot write to")
 	}
 	if got := inChild(t, nobody, "022", path); got != "<nil>" || content(t, path) != line {
 		t.Errorf("%s; the file holds %q", got, content(t, path))

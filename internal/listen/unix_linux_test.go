@@ -1,12 +1,9 @@
 package listen
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,13 +11,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// jobVar makes the test binary do one of jobs as another user, or with a umask
-// or in a namespace of its own. A job says in one line what came of it, and
-// stays until its input ends.
-const jobVar = "LISTEN_TEST_UNIX"
-
+// jobs of a child are done on a path. A job prints in one line what came of it,
+// and stays until its input ends.
 var jobs = map[string]func(path string) string{
 	"unix":   func(path string) string { return jobListen(UnixConfig{Path: path}) },
 	"dial":   jobDial,
@@ -35,18 +31,15 @@ var jobs = map[string]func(path string) string{
 // kept is the job's socket, which would be closed once nobody had it.
 var kept any
 
-func init() {
-	name, path, _ := strings.Cut(os.Getenv(jobVar), " ")
+func jobSocket(args []string) error {
+	name, path := args[0], args[1]
 	job := jobs[name]
 	if gid, ok := strings.CutPrefix(name, "unix:"); ok {
 		job = func(path string) string { return jobListen(UnixConfig{Path: path, Groups: []uint32{number(gid)}}) }
 	}
-	if job == nil {
-		return
-	}
 	fmt.Println(job(path))
-	io.Copy(io.Discard, os.Stdin)
-	os.Exit(0)
+	proctest.UntilInputEnds()
+	return nil
 }
 
 func number(s string) uint32 {
@@ -94,53 +87,18 @@ func jobNarrow(path string) string {
 	return modeOf(path)
 }
 
-// child is a job under way.
-type child struct {
-	cmd *exec.Cmd
-	in  io.Closer
-	out *bufio.Scanner
-}
-
-func start(t *testing.T, attr *syscall.SysProcAttr, job, path string) *child {
+func start(t *testing.T, attr *syscall.SysProcAttr, job, path string) *proctest.Child {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Dir, cmd.SysProcAttr, cmd.Stderr = "/", attr, os.Stderr
-	// The race detector sleeps for a second at every exit.
-	cmd.Env = []string{jobVar + "=" + job + " " + path, "GORACE=atexit_sleep_ms=0"}
-	in, err := cmd.StdinPipe()
+	cmd := proctest.Command("socket", job, path)
+	cmd.Dir, cmd.SysProcAttr = "/", attr
+	c, err := proctest.Start(t, cmd)
 	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
 		if attr != nil && attr.Cloneflags&unix.CLONE_NEWUSER != 0 {
-			cannot(t, "no user namespaces: "+err.Error())
+			proctest.Cannot(t, "no user namespaces: "+err.Error())
 		}
 		t.Fatal(err)
 	}
-	c := &child{cmd, in, bufio.NewScanner(out)}
-	t.Cleanup(c.end)
 	return c
-}
-
-func (c *child) says() string {
-	c.out.Scan()
-	return c.out.Text()
-}
-
-func (c *child) end() {
-	c.in.Close()
-	c.cmd.Wait()
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		cannot(t, "only root can be other users")
-	}
 }
 
 func as(uid, gid uint32, groups ...uint32) *syscall.SysProcAttr {
@@ -151,8 +109,8 @@ func as(uid, gid uint32, groups ...uint32) *syscall.SysProcAttr {
 func said(t *testing.T, attr *syscall.SysProcAttr, job, path string) string {
 	t.Helper()
 	c := start(t, attr, job, path)
-	defer c.end()
-	return c.says()
+	defer c.End()
+	return c.Line()
 }
 
 // The moment before the mode is set is the one that matters, whatever the umask.
@@ -164,7 +122,7 @@ func TestUnixIsBornNarrow(t *testing.T) {
 
 // Who can connect is what the mode is for. 1001 is in group 7.
 func TestUnixLetsIn(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	in7, other := as(1001, 1001, 7), as(1002, 1002, 8)
 	type ids = []uint32
 	for _, c := range []struct {
@@ -197,7 +155,7 @@ func TestUnixLetsIn(t *testing.T) {
 // An unprivileged proxy can give its socket to a group that it is in, and has
 // to open it to all for one that it is not in.
 func TestUnixGroupOfUnprivileged(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	for job, want := range map[string]string{
 		"unix":      "0600 uid 1001 gid 1001",
 		"unix:7":    "0660 uid 1001 gid 7",
@@ -214,7 +172,7 @@ func TestUnixGroupOfUnprivileged(t *testing.T) {
 
 // In a folder with a set-group-id bit the group is the folder's at first.
 func TestUnixInSetgidFolder(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	dir := sockDir(t)
 	if err := os.Chown(dir, 0, 8); err != nil {
 		t.Fatal(err)
@@ -227,14 +185,14 @@ func TestUnixInSetgidFolder(t *testing.T) {
 }
 
 func TestUnixRefusesOthersSocket(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	dir := openDir(t, 0o777|os.ModeSticky)
 	squatter := start(t, as(nobody, nobody), "unix", dir+"/s")
-	if got := squatter.says(); !strings.HasPrefix(got, "0600 ") {
+	if got := squatter.Line(); !strings.HasPrefix(got, "0600 ") {
 		t.Fatal(got)
 	}
 	unixFails(t, UnixConfig{Path: dir + "/s"}, "belongs to another user (uid 65534)")
-	squatter.end() // without closing: it is dead now, but still not ours
+	squatter.End() // without closing: it is dead now, but still not ours
 	unixFails(t, UnixConfig{Path: dir + "/s"}, "belongs to another user (uid 65534)")
 	if got := said(t, as(1001, 1001), "unix", dir+"/s"); !strings.Contains(got, "belongs to another user (uid 65534)") {
 		t.Error(got)
@@ -246,7 +204,7 @@ func TestUnixRefusesOthersSocket(t *testing.T) {
 }
 
 func TestUnixRefusesOthersLock(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	dir := sockDir(t)
 	put(t, dir+"/.s.lock", "", 0o666)
 	give(t, nobody, dir+"/.s.lock")
@@ -256,7 +214,7 @@ func TestUnixRefusesOthersLock(t *testing.T) {
 
 // Whoever owns a folder or a link on the way decides where the socket is.
 func TestUnixOthersFolders(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	dir := openDir(t, 0o777|os.ModeSticky)
 	for _, name := range []string{"mine", "theirs"} {
 		mkdir(t, dir+"/"+name, 0o755)
@@ -295,7 +253,7 @@ func TestUnixOthersFolders(t *testing.T) {
 }
 
 func TestUnixHiddenFolder(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	dir := sockDir(t)
 	mkdir(t, dir+"/hidden", 0o700)
 	mkdir(t, dir+"/hidden/in", 0o755)
@@ -307,7 +265,7 @@ func TestUnixHiddenFolder(t *testing.T) {
 
 // A folder that may be passed through but not listed is good enough.
 func TestUnixUnlistableFolder(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	dir := sockDir(t)
 	mkdir(t, dir+"/p", 0o711)
 	mkdir(t, dir+"/p/f", 0o300)
@@ -320,12 +278,12 @@ func TestUnixUnlistableFolder(t *testing.T) {
 func TestUnixReplacesKilled(t *testing.T) {
 	dir := sockDir(t)
 	c := start(t, nil, "dead", dir+"/s")
-	if got := c.says(); got != "<nil>" {
+	if got := c.Line(); got != "<nil>" {
 		t.Fatal(got)
 	}
 	unixFails(t, UnixConfig{Path: dir + "/s"}, "another process listens")
-	c.cmd.Process.Kill()
-	c.end()
+	c.Cmd.Process.Kill()
+	c.End()
 	holds(t, dir, "s")
 	reaches(t, dir+"/s", mustUnix(t, UnixConfig{Path: dir + "/s"}))
 }
@@ -365,14 +323,14 @@ func TestUnixProcessesAtOnce(t *testing.T) {
 			plantDead(t, dir+"/s")
 		}
 		a, b := start(t, nil, "unix", dir+"/s"), start(t, nil, "unix", dir+"/s")
-		got := []string{a.says(), b.says()}
+		got := []string{a.Line(), b.Line()}
 		slices.Sort(got) // the mode first
 		if !strings.HasPrefix(got[0], "0600 ") || !strings.Contains(got[1], "another process listens") {
 			t.Errorf("%q", got)
 		}
 		holds(t, dir, "s")
-		a.end()
-		b.end()
+		a.End()
+		b.End()
 		os.Remove(dir + "/s")
 	}
 }
@@ -386,7 +344,7 @@ func inNamespace(outer int) *syscall.SysProcAttr {
 
 // There root's folders seem to be anybody's.
 func TestUnixInUserNamespaceWithoutRoot(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	path := openDir(t, 0o777|os.ModeSticky) + "/s"
 	if got := said(t, inNamespace(4242), "unix", path); !strings.Contains(got, "the directory / belongs to another user (uid 65534)") {
 		t.Error(got)
