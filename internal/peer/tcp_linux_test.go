@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // pair returns both ends of a connection on loopback.
@@ -133,7 +135,7 @@ func TestOwnerOfMapped(t *testing.T) {
 
 // TestOwnerBoundToInterface: systemd's BindToDevice= is no obstacle.
 func TestOwnerBoundToInterface(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	tcp, l := openTCP(t), listenTCP(t)
 	raw, err := l.SyscallConn()
 	if err != nil {
@@ -183,7 +185,7 @@ func TestOwnerOfPortsUsedAgain(t *testing.T) {
 // TestOwnerInOtherNetwork: the connection is from another network namespace;
 // in ours there is one with the same two ends.
 func TestOwnerInOtherNetwork(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	tcp, accepted, dialled := pair(t)
 	other := pairInNetwork(t, addrPort(dialled.LocalAddr()), addrPort(dialled.RemoteAddr()))
 	if other.RemoteAddr().String() != accepted.RemoteAddr().String() || other.LocalAddr().String() != accepted.LocalAddr().String() {

@@ -1,43 +1,37 @@
 package peer
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// childVar makes the test binary run a job, "dial" or "accept", on a path. A
-// child prints what it found and stays until its input ends.
-const childVar = "PEER_TEST_CHILD"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+)
 
 const nobody = 65534
 
+// TestMain: a child prints what it found on a path.
 func TestMain(m *testing.M) {
-	job, path, ok := strings.Cut(os.Getenv(childVar), " ")
-	if !ok {
-		os.Exit(m.Run())
+	proctest.Main(m, map[string]proctest.Job{"dial": childDial, "accept": func(args []string) error {
+		fmt.Println(childAccept(args[0]))
+		return nil
+	}})
+}
+
+// childDial stays until its input ends.
+func childDial(args []string) error {
+	c, err := net.Dial("unix", args[0])
+	fmt.Println("connected:", err)
+	proctest.UntilInputEnds()
+	if err == nil {
+		c.Close()
 	}
-	switch job {
-	case "dial":
-		c, err := net.Dial("unix", path)
-		fmt.Println("connected:", err)
-		io.Copy(io.Discard, os.Stdin)
-		if err == nil {
-			c.Close()
-		}
-	case "accept":
-		fmt.Println(childAccept(path))
-	}
+	return nil
 }
 
 // childAccept runs inside a user namespace.
@@ -56,63 +50,18 @@ func childAccept(path string) string {
 	return fmt.Sprintf("uid %d gid %d groups %d pid %t %v", cred.UID, cred.GID, cred.Groups, cred.PID > 0, err)
 }
 
-// child is a running child process.
-type child struct {
-	pid  int
-	pipe *os.File
-	out  *bufio.Scanner
-}
-
-func startChild(t *testing.T, attr *syscall.SysProcAttr, job, path string) *child {
+func startChild(t *testing.T, attr *syscall.SysProcAttr, job, path string) *proctest.Child {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Dir, cmd.SysProcAttr, cmd.Stderr = "/", attr, os.Stderr
-	// The race detector sleeps for a second at every exit.
-	cmd.Env = []string{childVar + "=" + job + " " + path, "GORACE=atexit_sleep_ms=0"}
-	in, err := cmd.StdinPipe()
+	cmd := proctest.Command(job, path)
+	cmd.Dir, cmd.SysProcAttr = "/", attr
+	c, err := proctest.Start(t, cmd)
 	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
 		if attr.Cloneflags&unix.CLONE_NEWUSER != 0 {
-			cannot(t, "no user namespaces: "+err.Error())
+			proctest.Cannot(t, "no user namespaces: "+err.Error())
 		}
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		in.Close()
-		cmd.Wait()
-	})
-	return &child{cmd.Process.Pid, out.(*os.File), bufio.NewScanner(out)}
-}
-
-// line returns the next line of the child's output, or the error.
-func (c *child) line() string {
-	c.pipe.SetReadDeadline(time.Now().Add(timeout))
-	if !c.out.Scan() {
-		return fmt.Sprintf("no line from the child: %v", c.out.Err())
-	}
-	return c.out.Text()
-}
-
-// cannot ends a test that needs what this machine lacks.
-func cannot(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this must be tested in CI, but cannot be: " + why)
-	}
-	t.Skip("SECURITY TEST SKIPPED: " + why)
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		cannot(t, "only root can be other users")
-	}
+	return c
 }
 
 func as(uid, gid uint32, groups ...uint32) *syscall.SysProcAttr {
@@ -127,11 +76,11 @@ func inNamespace(outer int) *syscall.SysProcAttr {
 }
 
 // connected returns a connection that a child with attr has made.
-func connected(t *testing.T, attr *syscall.SysProcAttr) (*net.UnixConn, *child) {
+func connected(t *testing.T, attr *syscall.SysProcAttr) (*net.UnixConn, *proctest.Child) {
 	t.Helper()
 	l, path := listenUnix(t)
 	c := startChild(t, attr, "dial", path)
-	if got := c.line(); got != "connected: <nil>" {
+	if got := c.Line(); got != "connected: <nil>" {
 		t.Fatal(got)
 	}
 	return acceptUnix(t, l), c
@@ -142,14 +91,14 @@ func credentials(t *testing.T, attr *syscall.SysProcAttr) Credentials {
 	t.Helper()
 	conn, child := connected(t, attr)
 	cred, err := OfUnix(conn)
-	if err != nil || int(cred.PID) != child.pid {
-		t.Fatalf("pid %d, %v; want %d", cred.PID, err, child.pid)
+	if err != nil || int(cred.PID) != child.Cmd.Process.Pid {
+		t.Fatalf("pid %d, %v; want %d", cred.PID, err, child.Cmd.Process.Pid)
 	}
 	return cred
 }
 
 func TestOfUnixOtherUsers(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	many := make([]uint32, 1000)
 	for i := range many {
 		many[i] = uint32(5000 + i)
@@ -177,7 +126,7 @@ func TestOfUnixOtherUsers(t *testing.T) {
 // TestPeerGroupsWithoutRoom: however little room there is at first, all groups
 // are found.
 func TestPeerGroupsWithoutRoom(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	conn, _ := connected(t, as(1001, 1002, 7, 8))
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -194,7 +143,7 @@ func TestPeerGroupsWithoutRoom(t *testing.T) {
 
 // TestOfUnixInUserNamespace: root in a container is not root outside.
 func TestOfUnixInUserNamespace(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	for _, outer := range []int{4242, nobody} {
 		if got := credentials(t, inNamespace(outer)); int(got.UID) != outer || int(got.GID) != outer {
 			t.Errorf("%+v; want %d", got, outer)
@@ -205,21 +154,21 @@ func TestOfUnixInUserNamespace(t *testing.T) {
 // TestOfUnixOutsideUserNamespace: within a namespace all users that it does not
 // map look alike, root and the least trusted.
 func TestOfUnixOutsideUserNamespace(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be other users")
 	for _, outside := range []*syscall.SysProcAttr{as(0, 0, 7), as(1001, 1002, 7, 8)} {
 		dir := socketDir(t)
 		if err := os.Chmod(dir, 0o777); err != nil {
 			t.Fatal(err)
 		}
 		c := startChild(t, inNamespace(4242), "accept", dir+"/s")
-		if got := c.line(); got != "listening" {
+		if got := c.Line(); got != "listening" {
 			t.Fatal(got)
 		}
-		if got := startChild(t, outside, "dial", dir+"/s").line(); got != "connected: <nil>" {
+		if got := startChild(t, outside, "dial", dir+"/s").Line(); got != "connected: <nil>" {
 			t.Fatal(got)
 		}
 		want := fmt.Sprintf("uid 65534 gid 65534 groups %d pid true <nil>", slices.Repeat([]uint32{65534}, len(outside.Credential.Groups)))
-		if got := c.line(); got != want {
+		if got := c.Line(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
