@@ -13,14 +13,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // notifyingService is the child: it sends one message of each kind.
-func notifyingService() {
+func notifyingService([]string) error {
 	n, err := NewNotifier()
 	if err != nil {
 		fmt.Println("error:", err)
-		return
+		return nil
 	}
 	for _, name := range notifyVars {
 		if _, ok := os.LookupEnv(name); ok {
@@ -31,6 +33,7 @@ func notifyingService() {
 		n.Alive(), n.Stopping("draining"), n.Stopping(""), n.Close())
 	fmt.Println(n == nil, n.Watchdog(), err)
 	fmt.Println(n.Alive())
+	return nil
 }
 
 var messages = []string{
@@ -47,7 +50,7 @@ var messages = []string{
 func runNotifying(t *testing.T, env ...string) (said string, pid int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), executable(t))
-	cmd.Env = append(env, childVar+"=notify", "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
+	cmd.Env = slices.Concat(env, proctest.Env("notify"), []string{"GOCOVERDIR=" + t.TempDir()})
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)

@@ -9,37 +9,30 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// childVar makes the test binary a service.
-const childVar = "SYSTEMD_TEST_CHILD"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+)
 
 // patience is for what must happen at all; no test measures it.
 const patience = 30 * time.Second
 
 func TestMain(m *testing.M) {
-	switch os.Getenv(childVar) {
-	case "sockets":
-		service()
-	case "notify":
-		notifyingService()
-	default:
-		os.Exit(m.Run())
-	}
+	proctest.Main(m, map[string]proctest.Job{"sockets": service, "notify": notifyingService})
 }
 
 // service is the child: it takes what it was passed, says so, serves one client
 // on each socket, and ends when its input does.
-func service() {
+func service([]string) error {
 	sockets, err := Sockets()
 	if err != nil {
 		fmt.Println("error:", err)
-		return
+		return nil
 	}
 	for _, name := range listenVars {
 		if _, ok := os.LookupEnv(name); ok {
@@ -62,7 +55,7 @@ func service() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		io.Copy(io.Discard, os.Stdin)
+		proctest.UntilInputEnds()
 	}()
 	go func() {
 		<-ended
@@ -78,6 +71,7 @@ func service() {
 		s.Listener.Close()
 	}
 	<-ended
+	return nil
 }
 
 // A manager plays systemd: it holds the sockets, and starts the child with
@@ -98,7 +92,7 @@ func (m manager) start(t *testing.T) (said string, end func()) {
 		script += "exec " + m.closing + ">&-; "
 	}
 	cmd := exec.Command("/bin/sh", "-c", script+`exec "$0"`, executable(t))
-	cmd.Env = append(m.env, childVar+"=sockets", "GORACE=atexit_sleep_ms=0", "GOCOVERDIR="+t.TempDir())
+	cmd.Env = slices.Concat(m.env, proctest.Env("sockets"), []string{"GOCOVERDIR=" + t.TempDir()})
 	cmd.ExtraFiles = m.passed
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -127,16 +121,6 @@ func (m manager) start(t *testing.T) (said string, end func()) {
 		}
 	}
 	return strings.TrimSuffix(text.String(), "end\n"), end
-}
-
-// cannot ends a test that needs what this machine lacks: quietly on a
-// developer's machine, loudly where nobody would notice.
-func cannot(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this must be tested in CI, but cannot be:", why)
-	}
-	t.Skip(why)
 }
 
 func executable(t *testing.T) string {
@@ -250,13 +234,13 @@ func TestSocketsIPv6(t *testing.T) {
 	for _, address := range []string{"[::1]:0", "[::ffff:127.0.0.1]:0"} {
 		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if errors.Is(err, unix.EAFNOSUPPORT) {
-			cannot(t, "this kernel has no IPv6")
+			proctest.Cannot(t, "this kernel has no IPv6")
 		}
 		f := fromFD(t, fd, err)
 		ip := net.ParseIP(strings.Trim(strings.TrimSuffix(address, ":0"), "[]")).To16()
 		err = unix.Bind(fd, &unix.SockaddrInet6{Addr: [16]byte(ip)})
 		if errors.Is(err, unix.EADDRNOTAVAIL) {
-			cannot(t, "this machine has no IPv6 loopback")
+			proctest.Cannot(t, "this machine has no IPv6 loopback")
 		}
 		if err := errors.Join(err, unix.Listen(fd, 1)); err != nil {
 			t.Fatal(err)
@@ -341,7 +325,7 @@ func TestSocketsRefused(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			bad := c.pass(t)
 			if bad == nil {
-				cannot(t, "this kernel does not have it")
+				proctest.Cannot(t, "this kernel does not have it")
 			}
 			said, _ := manager{pid: "$$", env: []string{"LISTEN_FDS=2", "LISTEN_FDNAMES=responses:metrics"}, passed: []*os.File{good(t), bad}}.start(t)
 			if !strings.HasPrefix(said, `error: socket "metrics" from systemd (descriptor 4) `) || !strings.Contains(said, c.want) {
