@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 func init() { jobs["sandboxed"] = jobSandboxed }
@@ -18,7 +20,7 @@ func init() { jobs["sandboxed"] = jobSandboxed }
 // others: make, write and remove files.
 func TestLandlock(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
-	out, err := child("sandboxed", file).Output()
+	out, err := proctest.Command("sandboxed", file).Output()
 	switch {
 	case err == nil:
 		wantSpent(t, file, 1, 5)
@@ -29,7 +31,8 @@ func TestLandlock(t *testing.T) {
 	}
 }
 
-func jobSandboxed(file string) error {
+func jobSandboxed(args []string) error {
+	file := args[0]
 	b, err := open(Config{Limit: 1, File: file}, pause)
 	if err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,30 +15,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// childVar names the job for which the test binary was started again.
-const childVar = "BUDGET_TEST_CHILD"
+var jobs = map[string]proctest.Job{"add": jobAdd}
 
-var jobs = map[string]func(file string) error{"add": jobAdd}
-
-func TestMain(m *testing.M) {
-	if job, ok := jobs[os.Getenv(childVar)]; ok {
-		if err := job(os.Getenv("FILE")); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-func child(job, file string, env ...string) *exec.Cmd {
-	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), append(env, childVar+"="+job, "FILE="+file, "GORACE=atexit_sleep_ms=0")...)
-	c.Stderr = os.Stderr
-	return c
-}
+func TestMain(m *testing.M) { proctest.Main(m, jobs) }
 
 func write(t *testing.T, path string, mode os.FileMode) {
 	t.Helper()
@@ -161,8 +143,9 @@ func TestMovedFolder(t *testing.T) {
 }
 
 // jobAdd adds as fast as it can and says how much it has added for certain.
-func jobAdd(file string) error {
-	rest, err := time.ParseDuration(os.Getenv("PAUSE"))
+func jobAdd(args []string) error {
+	file := args[0]
+	rest, err := time.ParseDuration(args[1])
 	if err != nil {
 		return err
 	}
@@ -228,7 +211,7 @@ func TestKilled(t *testing.T) {
 
 // killOne returns what the file says of uid 64 after the end.
 func killOne(t *testing.T, file, pause string, base int64) int64 {
-	c := child("add", file, "PAUSE="+pause)
+	c := proctest.Command("add", file, pause)
 	out, err := c.StdoutPipe()
 	if err == nil {
 		err = c.Start()
