@@ -15,30 +15,24 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
-
-const jobVar = "DUMP_TEST_JOB"
 
 // jobs run in a child process: they change what cannot be changed back.
 var jobs = map[string]func(dir string) error{"memory": jobMemory, "limit": jobLimit, "sandbox": jobSandbox}
 
 func TestMain(m *testing.M) {
-	if job := jobs[os.Getenv(jobVar)]; job != nil {
-		if err := job(os.Getenv("DIR")); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	list := map[string]proctest.Job{}
+	for name, job := range jobs {
+		list[name] = func(args []string) error { return job(args[0]) }
 	}
-	os.Exit(m.Run())
+	proctest.Main(m, list)
 }
 
-func runJob(t *testing.T, program, job, dir string) string {
+func run(t *testing.T, c *exec.Cmd) string {
 	t.Helper()
-	c := exec.Command(program)
-	c.Env = append(os.Environ(), jobVar+"="+job, "DIR="+dir, "GORACE=atexit_sleep_ms=0")
-	c.Stderr = os.Stderr
+	c.Env = append(os.Environ(), c.Env...)
 	out, err := c.Output()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -49,7 +43,7 @@ func runJob(t *testing.T, program, job, dir string) string {
 // TestMemory: a body of 50 MB costs less than 32 MiB, most of it garbage: JSON is held up to 2 MiB.
 func TestMemory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	t.Log(strings.TrimSpace(runJob(t, os.Args[0], "memory", dir)))
+	t.Log(strings.TrimSpace(run(t, proctest.Command("memory", dir))))
 	for _, kind := range []string{"request", "response"} {
 		text := read(t, dir, "000002-*-"+kind+".json")
 		if !json.Valid(text) || bytes.Contains(text, []byte("truncated")) {
@@ -129,7 +123,7 @@ func peak(reset bool) (kib int, err error) {
 // is written as ever.
 func TestFailingDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	runJob(t, os.Args[0], "limit", dir)
+	run(t, proctest.Command("limit", dir))
 	wantNames(t, dir, "000001-MS-response.json", "000002-MS-response.json", "000003-MS-request.json", "000003-MS-response.json")
 }
 
@@ -164,17 +158,9 @@ func jobLimit(dir string) error {
 // this can be done, by the user that root becomes too.
 func TestInSandbox(t *testing.T) {
 	top := t.TempDir()
-	program, dir := filepath.Join(top, "test"), filepath.Join(top, "d")
-	build := exec.Command("go", "test", "-c", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // with cgo there is no sandbox
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if out := runJob(t, program, "sandbox", dir); out != "" {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(out)
-		}
-		t.Skip(out)
+	dir := filepath.Join(top, "d")
+	if out := run(t, proctest.CommandOf(proctest.Static(t, top), "sandbox", dir)); out != "" {
+		proctest.Cannot(t, out)
 	}
 	left := names(t, dir)
 	if len(left) > 4 || left[0] == "000001-MS-request.json" || left[len(left)-1] != "000003-MS-response.json" {
