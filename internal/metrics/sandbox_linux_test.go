@@ -8,27 +8,19 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
-// sandboxVar names the folder of the child in the sandbox: that cannot be undone
-// in the process that runs the tests.
-const sandboxVar = "METRICS_TEST_SANDBOX"
-
+// TestMain: the sandbox cannot be undone in the process that runs the tests.
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(sandboxVar); dir != "" {
-		serveSandboxed(dir)
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
+	proctest.Main(m, map[string]proctest.Job{"sandboxed": func(args []string) error {
+		serveSandboxed(args[0])
+		return nil
+	}})
 }
 
 // greeting is what the child reports first.
@@ -62,29 +54,12 @@ func serveSandboxed(dir string) {
 	}
 }
 
-// static is this test without cgo, as the proxy is built: a binary with cgo, as
-// the race detector makes it, cannot be sandboxed.
-func static(t *testing.T, dir string) string {
-	t.Helper()
-	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno != syscall.ENOTSUP {
-		return "/proc/self/exe"
-	}
-	binary := filepath.Join(dir, "metrics.test")
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return binary
-}
-
 // TestInSandbox: all that this package does after the sockets are open, it can do
 // in the sandbox, the removal of the socket included.
 func TestInSandbox(t *testing.T) {
 	dir := strings.TrimSuffix(strings.TrimPrefix(unixAddr(t), "unix:"), "/m")
-	c := exec.CommandContext(t.Context(), static(t, t.TempDir()))
-	c.Env = append(os.Environ(), sandboxVar+"="+dir)
-	c.Stderr = os.Stderr
+	c := proctest.CommandOf(proctest.Static(t, t.TempDir()), "sandboxed", dir)
+	c.Env = append(os.Environ(), c.Env...)
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
