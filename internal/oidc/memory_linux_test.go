@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,30 +17,19 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
-// childVar makes the test binary the process whose memory is looked at.
-const childVar = "OIDC_TEST_CHILD"
-
 const renewals = 200
 
-func TestMain(m *testing.M) {
-	if os.Getenv(childVar) != "" {
-		if err := child(); err != nil {
-			fmt.Println("child:", err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { proctest.Main(m, map[string]proctest.Job{"renew": child}) }
 
 // child starts with the source token on standard input, as a proxy does, and
 // renews under load while its parent looks at its memory.
-func child() error {
+func child([]string) error {
 	if _, err := sandbox.Protect(); err != nil {
 		return err
 	}
@@ -200,8 +188,8 @@ func startSubjectWith(t *testing.T, identity string, env ...string) *subject {
 	}
 	defer theirs.Close()
 	s.commands = ours
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(env, childVar+"=1", "CA="+ca, "ISSUER="+s.issuer.URL, "UPSTREAM="+s.upstream.URL(), "GORACE=atexit_sleep_ms=0")
+	cmd := proctest.Command("renew")
+	cmd.Env = append(cmd.Env, append(env, "CA="+ca, "ISSUER="+s.issuer.URL, "UPSTREAM="+s.upstream.URL())...)
 	cmd.Stdin = strings.NewReader(s.issuer.source + "\n")
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
@@ -256,7 +244,7 @@ func (s *subject) scan(t *testing.T, sum *findings, old bool) {
 // TestTokensInMemory: none of the three tokens is anywhere in readable memory,
 // after the start, during 200 renewals under load, and after them.
 func TestTokensInMemory(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "read another process's memory")
 	s := startSubject(t)
 	if got := s.line(t); got != "started" {
 		t.Fatal(got)
@@ -321,7 +309,7 @@ func (s *subject) checkKeys(t *testing.T) {
 // TestTokenFileInSandbox: a token that Kubernetes puts in the other's place, by a
 // link to another folder, is read from within the sandbox, and found nowhere.
 func TestTokenFileInSandbox(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "read another process's memory")
 	dir := t.TempDir()
 	if err := os.Symlink("..data/token", dir+"/token"); err != nil {
 		t.Fatal(err)
@@ -362,7 +350,7 @@ func publish(t *testing.T, dir, version, token string) {
 
 // TestScanFinds: the scan finds tokens that lie in ordinary memory.
 func TestScanFinds(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "read another process's memory")
 	s := startSubject(t, "LEAK=1")
 	if got := s.line(t); got != "started" {
 		t.Fatal(got)
@@ -372,15 +360,4 @@ func TestScanFinds(t *testing.T) {
 	if f.full < 2 {
 		t.Errorf("two tokens that were leaked are not found: %+v", f)
 	}
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Getuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("NOT TESTED, and CI must: this needs root, to read another process's memory")
-	}
-	t.Skip("NOT TESTED: this needs root, to read another process's memory")
 }
