@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
@@ -28,7 +29,7 @@ func inChild(t *testing.T, binary, dir string, attr *syscall.SysProcAttr) {
 	case err != nil:
 		t.Fatalf("in the child: %v\n%s", err, out)
 	case bytes.Contains(out, []byte("--- SKIP")):
-		cannot(t, string(out))
+		proctest.Cannot(t, string(out))
 	case !bytes.Contains(out, []byte("--- PASS: "+t.Name())):
 		t.Fatalf("the child did not run the test:\n%s", out)
 	}
@@ -73,7 +74,7 @@ func TestStandardOutput(t *testing.T) {
 func TestRotationInSandbox(t *testing.T) {
 	if os.Getenv(childVar) == "" {
 		dir := t.TempDir()
-		inChild(t, static(t), dir, nil)
+		inChild(t, proctest.Static(t, t.TempDir()), dir, nil)
 		checkAll(t, 20, 0, filepath.Join(dir, "audit"), filepath.Join(dir, "audit.1"))
 		return
 	}
@@ -91,7 +92,7 @@ func TestRotationInSandbox(t *testing.T) {
 	}
 	for _, what := range []string{"landlock=abi", "seccomp=on"} {
 		if !strings.Contains(report.String(), what) {
-			cannot(t, "the sandbox is not whole here: "+report.String())
+			proctest.Cannot(t, "the sandbox is not whole here: "+report.String())
 		}
 	}
 	l.Reopen()
@@ -105,17 +106,4 @@ func TestRotationInSandbox(t *testing.T) {
 		f.Close()
 		t.Error("the sandbox lets it read the file: this tests nothing")
 	}
-}
-
-// static builds the test binary without cgo, as the proxy is built: the sandbox
-// cannot hold another.
-func static(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "audit.test")
-	build := exec.Command("go", "test", "-c", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return binary
 }

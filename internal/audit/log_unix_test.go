@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // patience is how long a test waits for what must come.
@@ -188,7 +190,7 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
-		cannot(t, "only root can give files away")
+		proctest.Cannot(t, "only root can give files away")
 	}
 	path := filepath.Join(t.TempDir(), "audit")
 	for _, owner := range []int{4242, 0, -1} { // only the first one makes it
@@ -207,16 +209,6 @@ func TestOwner(t *testing.T) {
 			t.Errorf("%+v, %v", info.Sys(), err)
 		}
 	}
-}
-
-// cannot ends a test that needs what this machine lacks: quietly on a
-// developer's machine, loudly where nobody would notice.
-func cannot(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this must be tested in CI, but cannot be:", why)
-	}
-	t.Skip(why)
 }
 
 // pipe returns a pipe whose writing end blocks, as standard output's does.

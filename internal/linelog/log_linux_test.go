@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // childVar tells a copy of the test binary in which folder to do what cannot be
@@ -27,7 +29,7 @@ func inChild(t *testing.T, binary, dir string, attr *syscall.SysProcAttr) {
 	case err != nil:
 		t.Fatalf("in the child: %v\n%s", err, out)
 	case bytes.Contains(out, []byte("--- SKIP")):
-		cannot(t, string(out))
+		proctest.Cannot(t, string(out))
 	case !bytes.Contains(out, []byte("--- PASS: "+t.Name())):
 		t.Fatalf("the child did not run the test:\n%s", out)
 	}
@@ -62,7 +64,7 @@ func newDisk(t *testing.T) disk {
 		t.Fatal(err)
 	}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=700"); err != nil {
-		cannot(t, fmt.Sprint("a tmpfs cannot be mounted: ", err))
+		proctest.Cannot(t, fmt.Sprint("a tmpfs cannot be mounted: ", err))
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	return disk{t, dir, filepath.Join(dir, "audit"), filepath.Join(dir, "ballast")}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // patience is how long a test waits for what must come.
@@ -183,16 +185,6 @@ func TestTornFile(t *testing.T) {
 	if err != nil || !bytes.HasPrefix(text, []byte("{}\n{\"time\n{\"request_id\":")) || bytes.Count(text, lineFeed) != 3 {
 		t.Errorf("%s, %v", text, err)
 	}
-}
-
-// cannot ends a test that needs what this machine lacks: quietly on a
-// developer's machine, loudly where nobody would notice.
-func cannot(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this must be tested in CI, but cannot be:", why)
-	}
-	t.Skip(why)
 }
 
 // A device that is always full takes nothing, and nobody waits for it.
@@ -362,7 +354,7 @@ func devFull(t *testing.T) *os.File {
 	t.Helper()
 	f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		cannot(t, err.Error())
+		proctest.Cannot(t, err.Error())
 	}
 	return f
 }

@@ -11,18 +11,11 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 const nobody = 65534
-
-// cannot ends a test that needs what this machine lacks: quietly on a developer's machine, loudly in CI.
-func cannot(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this must be tested in CI, but cannot be:", why)
-	}
-	t.Skip(why)
-}
 
 // try fails the test at the first error.
 func try(t *testing.T, errs ...error) {
@@ -36,7 +29,7 @@ func try(t *testing.T, errs ...error) {
 func directory(t *testing.T, mode fs.FileMode, owner int) string {
 	t.Helper()
 	if owner >= 0 && os.Geteuid() != 0 {
-		cannot(t, "only root can give files away")
+		proctest.Cannot(t, "only root can give files away")
 	}
 	dir := filepath.Join(t.TempDir(), "d")
 	try(t, os.Mkdir(dir, 0o700), os.Chmod(dir, mode), os.Chown(dir, owner, -1))
@@ -212,7 +205,7 @@ func TestHardLinksAreRefused(t *testing.T) {
 func TestPlantedLinksAreRefused(t *testing.T) {
 	dir := directory(t, 0o777|os.ModeSticky, -1)
 	if os.Geteuid() != 0 {
-		cannot(t, "only root can plant another user's link")
+		proctest.Cannot(t, "only root can plant another user's link")
 	}
 	home := filepath.Dir(dir)
 	target := filepath.Join(home, "f")
