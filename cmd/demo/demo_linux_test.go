@@ -19,6 +19,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // proxyEnv makes this test binary one of proxies, with the real one's flags.
@@ -169,15 +171,6 @@ func checkShow(t *testing.T, s *show, want ...string) string {
 	return out
 }
 
-// unable skips a test of security, which CI must never do.
-func unable(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
 // mayTrace tells whether this process has CAP_SYS_PTRACE, as root has outside of
 // containers.
 func mayTrace(t *testing.T) bool {
@@ -202,11 +195,11 @@ func hasSecretMemory() bool {
 func TestDemo(t *testing.T) {
 	strong := mayTrace(t)
 	if strong && !hasSecretMemory() {
-		unable(t, "no secret memory: root finds the key, and the demo fails")
+		proctest.Cannot(t, "no secret memory: root finds the key, and the demo fails")
 	}
 	out := checkShow(t, prepare(t, os.Getuid()), "Building the proxy", "responses-api-proxy")
 	if !strong {
-		unable(t, "no CAP_SYS_PTRACE: memory was not searched")
+		proctest.Cannot(t, "no CAP_SYS_PTRACE: memory was not searched")
 	}
 	checkContains(t, out, "✓ 0 copies, 0 fragments", "✗ ", "(root)", "refused")
 }
@@ -214,7 +207,7 @@ func TestDemo(t *testing.T) {
 // TestDemoAsNobody is the same for somebody without privileges.
 func TestDemoAsNobody(t *testing.T) {
 	if os.Getuid() != 0 {
-		unable(t, "only root can become somebody else")
+		proctest.Cannot(t, "only root can become somebody else")
 	}
 	out := checkShow(t, prepare(t, 65534, "-proxy", built(t, "proxy")), "denied by the kernel", "a thief (uid 65534)")
 	if strings.Contains(out, "Building") {

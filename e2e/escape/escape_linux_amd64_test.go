@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 const (
@@ -112,7 +114,7 @@ func make64(words ...uint64) (b []byte) {
 }
 
 func TestEscape(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "make another process's system calls")
 	for _, c := range []struct {
 		what string
 		args []string
@@ -199,7 +201,7 @@ var anyway = []string{
 // Without the sandbox the same calls are answered in another way: it is the sandbox
 // that refuses them.
 func TestWithoutSandbox(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "make another process's system calls")
 	file := readable(t)
 	v := launch(t, "--user", "nobody", "--jail=off")
 	for _, a := range attempts(uint64(v.pid), file)[processes:] {
@@ -218,7 +220,7 @@ func TestWithoutSandbox(t *testing.T) {
 
 // So are those that make processes, which nothing survives here.
 func TestProcessWithoutSandbox(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "make another process's system calls")
 	for _, a := range attempts(0, readable(t))[:processes] {
 		v := launch(t, "--user", "nobody", "--jail=off")
 		if result, err := v.tryInject(a.call); !errors.Is(err, errProcess) {

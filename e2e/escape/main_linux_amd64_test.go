@@ -50,17 +50,6 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	switch {
-	case os.Geteuid() == 0:
-	case os.Getenv("CI") == "true":
-		t.Fatal("NOT TESTED, and CI must: this needs root, to make another process's system calls")
-	default:
-		t.Skip("NOT TESTED: this needs root, to make another process's system calls")
-	}
-}
-
 // target is the real program, between this process's client and its upstream.
 type target struct {
 	pid      int

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // TestDebuggersCore has gdb write a core, as root, of a program that has served
@@ -40,7 +42,9 @@ func TestDebuggersCore(t *testing.T) {
 func (r *rig) core(t *testing.T) string {
 	t.Helper()
 	gcore, err := exec.LookPath("gcore")
-	need(t, err == nil, "gdb's gcore")
+	if err != nil {
+		proctest.Cannot(t, "no gcore, which is gdb's")
+	}
 	r.rest(t)
 	name := filepath.Join(t.TempDir(), "core")
 	if out, err := exec.Command(gcore, "-o", name, fmt.Sprint(r.cmd.Process.Pid)).CombinedOutput(); err != nil {
@@ -53,7 +57,9 @@ func (r *rig) core(t *testing.T) string {
 // the limits would allow one.
 func TestNoCoreOnCrash(t *testing.T) {
 	needRoot(t)
-	need(t, coreOfOther(t), "a kernel that writes cores: nothing would be proved")
+	if !coreOfOther(t) {
+		proctest.Cannot(t, "this kernel writes no cores: nothing would be proved")
+	}
 	for _, c := range []struct {
 		sig syscall.Signal
 		env []string

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // programs is the folder with what TestMain has built.
@@ -49,19 +51,10 @@ func newKey() []byte {
 // needRoot ends a test that proves nothing without the means to look.
 func needRoot(t *testing.T) {
 	t.Helper()
-	need(t, os.Getuid() == 0, "root, to read another process's memory")
+	proctest.NeedRoot(t, "read another process's memory")
 	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
-	need(t, err == nil, fmt.Sprintf("memfd_secret(2): %v", err))
-	unix.Close(fd)
-}
-
-func need(t *testing.T, there bool, what string) {
-	t.Helper()
-	switch {
-	case there:
-	case os.Getenv("CI") == "true":
-		t.Fatal("NOT TESTED, and CI must: this needs " + what)
-	default:
-		t.Skip("NOT TESTED: this needs " + what)
+	if err != nil {
+		proctest.Cannot(t, fmt.Sprintf("memfd_secret(2): %v", err))
 	}
+	unix.Close(fd)
 }

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 const (
@@ -297,28 +298,20 @@ func (d *document) expect(t *testing.T, want result, names ...string) {
 	}
 }
 
-// needs makes a test that cannot run as loud as it must be.
-func needs(t *testing.T, what string, there bool) {
-	t.Helper()
-	switch {
-	case there:
-	case os.Getenv("CI") == "true":
-		t.Fatal("needs ", what)
-	default:
-		t.Skip("needs ", what)
-	}
-}
-
 func needsRoot(t *testing.T) {
 	t.Helper()
-	needs(t, "root", os.Geteuid() == 0 && hasPtrace())
+	if os.Geteuid() != 0 || !hasPtrace() {
+		proctest.Cannot(t, "only root can become other users and attach to their processes")
+	}
 }
 
 func needsSecretMemory(t *testing.T) {
 	t.Helper()
 	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
 	unix.Close(fd)
-	needs(t, "memfd_secret", err == nil)
+	if err != nil {
+		proctest.Cannot(t, "no memfd_secret")
+	}
 }
 
 // ways are the attempts that show whether a process lets others look in.
@@ -394,7 +387,7 @@ func (d *document) checkRoot(t *testing.T, root bool) {
 		t.Errorf("%d rows of what root can do", rows)
 	}
 	if !slices.Contains(found, "BPF raw tracepoint") && !slices.Contains(found, "tracefs uprobe event") {
-		needs(t, "a kernel with BPF or uprobes", false)
+		proctest.Cannot(t, "no kernel with BPF or uprobes")
 	}
 }
 
