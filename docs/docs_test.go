@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"internal/memscan":    nil,
 	"internal/openaitest": nil,
 	"internal/proctest":   nil,
+	"internal/launch":     nil,
 	"internal/jsonscan":   nil,
 	"internal/usage":      {"internal/jsonscan"},
 	"internal/linelog":    {"internal/safefile"},
@@ -37,7 +38,7 @@ var mayImport = map[string][]string{
 	"internal/peer":       nil,
 	"internal/metrics":    {"internal/audit", "internal/listen"},
 	"internal/sandbox":    nil,
-	"internal/attack":     {"internal/memscan", "internal/peer", "internal/relay"},
+	"internal/attack":     {"internal/launch", "internal/memscan", "internal/peer", "internal/relay"},
 	"internal/budget":     {"internal/safefile"},
 	"internal/policy":     {"internal/audit", "internal/budget", "internal/http1", "internal/peer"},
 	"internal/dump":       {"internal/http1", "internal/safefile"},
@@ -88,8 +89,8 @@ func TestImportsFlowOneWay(t *testing.T) {
 // linked into the process that holds the key. The attack suite shows that such a
 // link is found.
 func TestDaemonLinks(t *testing.T) {
-	foreign := []string{"os/exec", module + "internal/openaitest", module + "internal/memscan", module + "internal/attack", module + "internal/proctest", "testing"}
-	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/attack", module + "internal/memscan", "os/exec"}} {
+	foreign := []string{"os/exec", module + "internal/openaitest", module + "internal/memscan", module + "internal/attack", module + "internal/launch", module + "internal/proctest", "testing"}
+	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/attack", module + "internal/launch", module + "internal/memscan", "os/exec"}} {
 		cmd := exec.Command("go", "list", "-deps", "../cmd/"+program)
 		cmd.Env = append(os.Environ(), "GOOS=linux")
 		out, err := cmd.Output()

@@ -47,7 +47,7 @@ func goBuild(ctx context.Context, binary string) error {
 	// The go command ends its compilers when it is asked to stop, and could not
 	// if it were killed.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = patience
+	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()
 	switch {
 	case ctx.Err() != nil:

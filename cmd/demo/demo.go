@@ -70,7 +70,7 @@ func (st *stage) show(ctx context.Context, proxy string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer ours.stop()
+	defer ours.Close()
 	if err := st.showStream(ctx, ours); err != nil {
 		return fmt.Errorf("streaming through the proxy: %w", err)
 	}
@@ -119,21 +119,21 @@ func (st *stage) showTheft(ctx context.Context, ours *child) error {
 	if err != nil {
 		return err
 	}
-	defer naive.stop()
+	defer naive.Close()
 	st.printf("\n%d more clients at once. Then a thief (%s) looks for the key in the\nproxy, and in a plain httputil.ReverseProxy that had the same key and load:\n\n", crowd, whoami())
 	if err := errors.Join(st.load(ctx, ours), st.load(ctx, naive)); err != nil {
 		return err
 	}
-	inOurs, err := steal(ours.pid(), st.key)
+	inOurs, err := steal(ours.PID, st.key)
 	if err != nil {
 		return fmt.Errorf("the thief failed at the proxy: %w", err)
 	}
-	inNaive, err := steal(naive.pid(), st.key)
+	inNaive, err := steal(naive.PID, st.key)
 	if err != nil {
 		return fmt.Errorf("the thief failed at the ReverseProxy: %w", err)
 	}
 	st.table(inOurs, inNaive)
-	h := host{root: os.Geteuid() == 0, yama: yama(), noSecretMemory: ours.warning("the key lies in ")}
+	h := host{root: os.Geteuid() == 0, yama: yama(), noSecretMemory: ours.Output.Line("the key lies in ")}
 	if err := h.judge(inOurs, inNaive); err != nil {
 		return err
 	}

@@ -127,15 +127,3 @@ func TestReadEvents(t *testing.T) {
 		}
 	}
 }
-
-func TestHead(t *testing.T) {
-	h := &head{}
-	for range 3 {
-		if n, err := h.Write(make([]byte, maxStderr-1)); n != maxStderr-1 || err != nil {
-			t.Error(n, err)
-		}
-	}
-	if n := len(h.String()); n != maxStderr {
-		t.Errorf("%d bytes kept", n)
-	}
-}

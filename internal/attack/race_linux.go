@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
 )
 
 const (
@@ -84,7 +86,7 @@ func (t *target) raceOnce(ctx context.Context, info string) (outcome string, err
 	defer cancel()
 	attacker := exec.CommandContext(ctx, "/proc/self/exe", childRaceCommand)
 	attacker.Env, attacker.Dir, attacker.Stdin = []string{}, "/", strings.NewReader(info)
-	ownGroup(attacker)
+	launch.Group(attacker)
 	asAnother(attacker)
 	out, err := attacker.StdoutPipe()
 	if err != nil {
@@ -98,7 +100,9 @@ func (t *target) raceOnce(ctx context.Context, info string) (outcome string, err
 	if _, err := io.ReadFull(out, make([]byte, len(raceReady))); err != nil {
 		return "", fmt.Errorf("the attacker did not start: %w", err)
 	}
-	proxy := proxyCommand(ctx, t.program(), info, t.up.address, t.key)
+	proxy := proxyCommand(ctx, t.program(), info, t.up.address)
+	launch.Group(proxy)
+	proxy.Stdin = bytes.NewReader(append(bytes.Clone(t.key), '\n'))
 	var says bytes.Buffer
 	proxy.Dir, proxy.Stderr = "/", &says
 	asAnother(proxy)

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
@@ -89,7 +90,7 @@ type rig struct {
 // start starts the naive proxy or ours, with more flags for ours.
 func start(t *testing.T, kind string, flags ...string) *rig {
 	t.Helper()
-	r := &rig{uid: os.Geteuid(), gone: make(chan struct{})}
+	r := &rig{uid: os.Geteuid()}
 	if r.uid == 0 {
 		r.uid = owner
 	}
@@ -143,40 +144,14 @@ func (r *rig) run(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	cmd.Dir, cmd.Env = r.dir, []string{"GOCOVERDIR=" + r.dir}
 	as(cmd, r.uid)
-	log := &bytes.Buffer{}
-	cmd.Stderr = log
-	stdin, err := cmd.StdinPipe()
+	ctx, cancel := context.WithTimeout(t.Context(), longEnough)
+	defer cancel()
+	p, err := launch.Start(ctx, cmd, []byte(canary), r.info, false)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatal("the proxy does not serve: ", err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		stdin.Close()
-		<-r.gone
-	})
-	go func() {
-		cmd.Wait()
-		close(r.gone)
-	}()
-	fmt.Fprintln(stdin, canary)
-	for limit := time.Now().Add(longEnough); ; {
-		var info struct{ Port, PID int }
-		if text, err := os.ReadFile(r.info); err == nil && json.Unmarshal(text, &info) == nil {
-			r.port, r.pid = info.Port, info.PID
-			return
-		}
-		select {
-		case <-r.gone:
-			t.Fatalf("the proxy has ended: %s", log)
-		case <-time.After(time.Millisecond):
-		}
-		if time.Now().After(limit) {
-			t.Fatal("the proxy does not listen")
-		}
-	}
+	t.Cleanup(p.Close)
+	r.port, r.pid, r.gone = p.Port, p.PID, p.Ended
 }
 
 // ask is a proper request.

@@ -3,7 +3,6 @@ package attack
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
 )
 
 // startTime is how long the proxy may take until it listens.
@@ -23,12 +24,11 @@ const startTime = 10 * time.Second
 // A stage is a proxy that verify has started itself, between a stand-in and the
 // attempts. Its key is made up: nothing can be spent.
 type stage struct {
-	up     *standIn
-	key    []byte
-	dir    string // for server-info, the log and cores; removed at the end
-	info   string
-	cancel context.CancelFunc
-	gone   chan struct{} // closed when the proxy has ended; nil: it was not started
+	up    *standIn
+	key   []byte
+	dir   string // for server-info and cores; removed at the end
+	info  string
+	proxy *launch.Proxy // nil: it was not started
 }
 
 // interruptible returns a context that ends by every signal that would end
@@ -41,7 +41,6 @@ func interruptible() (context.Context, context.CancelFunc) {
 // openStage starts the stand-in, and the proxy, and waits for it to listen.
 func openStage(ctx context.Context, program []string) (_ *stage, err error) {
 	s := &stage{key: []byte("sk-" + rand.Text() + strings.ToLower(rand.Text()))}
-	ctx, s.cancel = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
 			s.close()
@@ -54,43 +53,36 @@ func openStage(ctx context.Context, program []string) (_ *stage, err error) {
 	if s.up, err = startStandIn(s.key); err != nil {
 		return nil, err
 	}
-	if err := s.start(ctx, program); err != nil {
-		return nil, fmt.Errorf("cannot start the proxy: %w", err)
-	}
-	return s, s.await(ctx)
+	return s, s.start(ctx, program)
 }
 
-// proxyCommand returns a command that starts a proxy in a process group of its
-// own, since what program names may be a launcher, and gives it the key.
-func proxyCommand(ctx context.Context, program []string, info, upstream string, key []byte) *exec.Cmd {
+// proxyCommand returns a command that starts a proxy, which reads the key.
+func proxyCommand(ctx context.Context, program []string, info, upstream string) *exec.Cmd {
 	words := append(slices.Clone(program), "--port", "0", "--server-info", info, "--upstream-url", "http://"+upstream+"/v1/responses")
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.Env = environment()
-	cmd.Stdin = strings.NewReader(string(key) + "\n")
-	cmd.Cancel = func() error { return endGroup(cmd.Process) }
-	cmd.WaitDelay = time.Second
-	ownGroup(cmd)
 	return cmd
 }
 
-// start starts the proxy, with its messages in the log.
+// start starts the proxy, and waits until it listens.
 func (s *stage) start(ctx context.Context, program []string) error {
-	cmd := proxyCommand(ctx, program, s.info, s.up.address, s.key)
+	cmd := proxyCommand(ctx, program, s.info, s.up.address)
 	cmd.Dir = s.dir
-	log, err := os.Create(s.log())
-	if err != nil {
-		return err
+	limited, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	var err error
+	s.proxy, err = launch.Start(limited, cmd, s.key, s.info, true)
+	var ended *launch.EndedError
+	switch {
+	case ctx.Err() != nil:
+		return errInterrupted
+	case errors.As(err, &ended):
+		return fmt.Errorf("the proxy has ended: %s", lastOf(ended.Output))
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the proxy does not listen after %s", startTime)
+	case err != nil:
+		return fmt.Errorf("cannot start the proxy: %w", err)
 	}
-	defer log.Close() // the proxy has its own descriptor of it
-	cmd.Stderr = log
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	s.gone = make(chan struct{})
-	go func() {
-		cmd.Wait() // how it ends is of no interest
-		close(s.gone)
-	}()
 	return nil
 }
 
@@ -105,53 +97,26 @@ func environment() (list []string) {
 	return list
 }
 
-func (s *stage) log() string { return filepath.Join(s.dir, "log") }
-
-// await waits for the server-info file to be whole.
-func (s *stage) await(ctx context.Context) error {
-	limit := time.After(startTime)
-	for {
-		var found struct{ Port, PID int }
-		if text, err := os.ReadFile(s.info); err == nil && json.Unmarshal(text, &found) == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return errInterrupted
-		case <-s.gone:
-			return fmt.Errorf("the proxy has ended: %s", s.said())
-		case <-limit:
-			return fmt.Errorf("the proxy does not listen after %s: %s", startTime, s.said())
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
 var errInterrupted = errors.New("interrupted; the proxy that was started is stopped")
 
-// said is the end of what the proxy wrote to standard error.
-func (s *stage) said() string {
-	text, _ := os.ReadFile(s.log())
-	text = text[max(0, len(text)-300):]
-	if len(text) == 0 {
-		return "it says nothing"
+// lastOf is the end of what the proxy wrote to standard error.
+func lastOf(text string) string {
+	if text = text[max(0, len(text)-300):]; text == "" {
+		return "it wrote nothing"
 	}
-	return printable(strings.TrimSpace(string(text)))
+	return printable(text)
 }
 
-// protections is what our own proxy says of them; "" of any other.
+// protections is what our own proxy reports of them; "" of any other.
 func (s *stage) protections() string {
-	text, _ := os.ReadFile(s.log())
-	_, line, _ := strings.Cut(string(text), "protections: ")
-	line, _, _ = strings.Cut(line, "\n")
+	_, line, _ := strings.Cut(s.proxy.Output.Line("protections: "), "protections: ")
 	return printable(line)
 }
 
 // close ends the proxy and the stand-in, waits for them, and removes the files.
 func (s *stage) close() {
-	s.cancel()
-	if s.gone != nil {
-		<-s.gone
+	if s.proxy != nil {
+		s.proxy.Close()
 	}
 	if s.up != nil {
 		s.up.close()

@@ -1,14 +1,12 @@
 package attack
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
 )
 
@@ -42,16 +40,9 @@ func find(o *options) (*target, error) {
 
 // readInfo reads {"port":N,"pid":N}. A pid on the command line wins.
 func (t *target) readInfo() error {
-	text, err := os.ReadFile(t.serverInfo)
+	info, err := launch.ReadInfo(t.serverInfo)
 	if err != nil {
 		return err
-	}
-	var info struct{ Port, PID int }
-	if err := json.Unmarshal(text, &info); err != nil {
-		return err
-	}
-	if info.Port < 1 || info.Port > 65535 || info.PID < 1 {
-		return errors.New("there is no port and pid in it")
 	}
 	t.port = info.Port
 	if t.pid == 0 {

@@ -1,6 +1,6 @@
 //go:build unix
 
-package attack
+package launch
 
 import (
 	"os"
@@ -8,7 +8,12 @@ import (
 	"syscall"
 )
 
-func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+func ownGroup(cmd *exec.Cmd) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
+}
 
 // endGroup ends a process that ownGroup was called for, and its children.
 func endGroup(p *os.Process) error { return syscall.Kill(-p.Pid, syscall.SIGKILL) }
