@@ -120,7 +120,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer) (int, error) {
 		return 0, childRace(stdin, stdout)
 	}
 	if opts.standIn {
-		return runStage(opts, stdout)
+		return runHarness(opts, stdout)
 	}
 	t, err := find(opts)
 	if err != nil {
@@ -134,11 +134,11 @@ func run(args []string, stdin io.Reader, stdout io.Writer) (int, error) {
 	return tryAll(context.Background(), t, stdout)
 }
 
-// runStage does everything at a proxy of our own, and ends that.
-func runStage(opts *options, stdout io.Writer) (int, error) {
+// runHarness does everything at a proxy of our own, and ends that.
+func runHarness(opts *options, stdout io.Writer) (int, error) {
 	ctx, stop := interruptible()
 	defer stop()
-	s, err := openStage(ctx, opts.program())
+	s, err := openHarness(ctx, opts.program())
 	if err != nil {
 		return 0, err
 	}
@@ -170,7 +170,7 @@ func tryAll(ctx context.Context, t *target, stdout io.Writer) (int, error) {
 // attempts are in the order in which they are made: what stops the proxy comes
 // last.
 func attempts(t *target) (list []attempt) {
-	list = append(list, trickAttempts(t)...)
+	list = append(list, hostileUpstreamAttempts(t)...)
 	list = append(list, processAttempts(t)...)
 	if t.says != "" {
 		list = append(list, attempt{groupState, "protections", "what it says of itself", func() (result, string) { return info, t.says }})

@@ -148,11 +148,11 @@ func TestJudge(t *testing.T) {
 			raw = "HTTP/1.1 " + c.head + "\r\n\r\n"
 		}
 		a := receive(bufio.NewReader(strings.NewReader(raw)), "POST")
-		if got, text := judge([]answer{a}); got != c.want || text == "" {
+		if got, text := verdict([]answer{a}); got != c.want || text == "" {
 			t.Errorf("%q %s: %s, %q; want %s", c.head, c.body, got, text, c.want)
 		}
 		refusal := answer{Response: &http.Response{StatusCode: 400, Header: http.Header{}}}
-		if got, _ := judge([]answer{refusal, a}); c.want == broken && got != broken {
+		if got, _ := verdict([]answer{refusal, a}); c.want == broken && got != broken {
 			t.Errorf("%q behind a refusal: %s", c.head, got)
 		}
 	}
@@ -160,7 +160,7 @@ func TestJudge(t *testing.T) {
 		want result
 		a    answer
 	}{{safe, answer{}}, {info, answer{err: errHangs}}, {info, answer{err: errNotHTTP}}, {skipped, answer{err: os.ErrPermission}}} {
-		if got, _ := judge([]answer{c.a}); got != c.want {
+		if got, _ := verdict([]answer{c.a}); got != c.want {
 			t.Errorf("%v: %s, want %s", c.a.err, got, c.want)
 		}
 	}
@@ -295,14 +295,14 @@ func TestFiles(t *testing.T) {
 		if err := os.Chmod(dir, c.folder); err != nil {
 			t.Fatal(err)
 		}
-		if got, text := judgeFile(path, 0o022); got != c.wantFile {
+		if got, text := checkFile(path, 0o022); got != c.wantFile {
 			t.Errorf("%v: %s, %s", c.file, got, text)
 		}
-		if got, text := judgeFolder(path); got != c.wantFolder {
+		if got, text := checkDirectory(path); got != c.wantFolder {
 			t.Errorf("%v: %s, %s", c.folder, got, text)
 		}
 	}
-	if got, _ := judgeFile(filepath.Join(dir, "none"), 0o022); got != skipped {
+	if got, _ := checkFile(filepath.Join(dir, "none"), 0o022); got != skipped {
 		t.Error(got)
 	}
 }

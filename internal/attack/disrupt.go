@@ -12,6 +12,6 @@ func (t *target) shutdownAttempt() attempt {
 		return skip(groupDisruptive, name, proves, "browsers cannot reach unix sockets")
 	}
 	return attempt{groupDisruptive, name, proves, func() (result, string) {
-		return judge(t.send(head("GET", "/shutdown", "Host: "+t.host(), "Referer: https://evil.example/", "Sec-Fetch-Site: cross-site"), false))
+		return verdict(t.send(head("GET", "/shutdown", "Host: "+t.host(), "Referer: https://evil.example/", "Sec-Fetch-Site: cross-site"), false))
 	}}
 }

@@ -47,7 +47,7 @@ func (t *target) crash() (result, string) {
 	}
 	for name := range coreFiles(dir) {
 		if !before[name] {
-			return t.judgeCoreFile(filepath.Join(dir, name))
+			return t.coreFileVerdict(filepath.Join(dir, name))
 		}
 	}
 	return safe, "it ended without a core in " + dir
@@ -63,9 +63,9 @@ func raiseCoreLimit(pid int) {
 	}
 }
 
-// judgeCoreFile leaves the file where it is: it is evidence, and not ours. Only
+// coreFileVerdict leaves the file where it is: it is evidence, and not ours. Only
 // that of a proxy which verify has started goes with the rest.
-func (t *target) judgeCoreFile(path string) (result, string) {
+func (t *target) coreFileVerdict(path string) (result, string) {
 	text, where := "a core file", ", delete it: "+path
 	if t.up != nil {
 		where = ", removed now"

@@ -90,20 +90,20 @@ func silence(err error) error {
 	return nil
 }
 
-// judge says what the answers to an attack mean; the worst counts.
-func judge(answers []answer) (result, string) {
+// verdict returns what the answers to an attack mean; the worst counts.
+func verdict(answers []answer) (result, string) {
 	worst, detail := safe, ""
 	for _, a := range answers {
-		if r, text := a.judge(); detail == "" || r == broken {
+		if r, text := a.verdict(); detail == "" || r == broken {
 			worst, detail = r, text
 		}
 	}
 	return worst, detail
 }
 
-// judge tells a refusal of the proxy from anything that shows that the request
+// verdict distinguishes a refusal of the proxy from anything that shows that the request
 // was let in.
-func (a answer) judge() (result, string) {
+func (a answer) verdict() (result, string) {
 	if a.Response == nil {
 		switch {
 		case errors.Is(a.err, errHangs):

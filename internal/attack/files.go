@@ -15,18 +15,18 @@ const groupFiles = "Its files"
 func fileAttempts(t *target) (list []attempt) {
 	const proves = "nobody else can lead clients astray"
 	if t.serverInfo != "" {
-		list = append(list, attempt{groupFiles, "server-info file", proves, func() (result, string) { return judgeFile(t.serverInfo, 0o022) }},
-			attempt{groupFiles, "its folder", proves, func() (result, string) { return judgeFolder(t.serverInfo) }})
+		list = append(list, attempt{groupFiles, "server-info file", proves, func() (result, string) { return checkFile(t.serverInfo, 0o022) }},
+			attempt{groupFiles, "its folder", proves, func() (result, string) { return checkDirectory(t.serverInfo) }})
 	}
 	if t.socket != "" {
 		// Who may connect to a socket must be able to write to it.
-		list = append(list, attempt{groupFiles, "socket", proves, func() (result, string) { return judgeFile(t.socket, 0) }},
-			attempt{groupFiles, "its folder", proves, func() (result, string) { return judgeFolder(t.socket) }})
+		list = append(list, attempt{groupFiles, "socket", proves, func() (result, string) { return checkFile(t.socket, 0) }},
+			attempt{groupFiles, "its folder", proves, func() (result, string) { return checkDirectory(t.socket) }})
 	}
 	return list
 }
 
-func judgeFile(path string, forbidden fs.FileMode) (result, string) {
+func checkFile(path string, forbidden fs.FileMode) (result, string) {
 	st, err := os.Lstat(path)
 	switch {
 	case err != nil:
@@ -41,9 +41,9 @@ func judgeFile(path string, forbidden fs.FileMode) (result, string) {
 	return safe, fmt.Sprintf("mode %04o, %s", st.Mode().Perm(), ownerOf(st))
 }
 
-// judgeFolder looks at the folder of path: whoever can write to that can put
+// checkDirectory looks at the folder of path: whoever can write to that can put
 // another file in its place, unless the folder is sticky.
-func judgeFolder(path string) (result, string) {
+func checkDirectory(path string) (result, string) {
 	st, err := os.Stat(filepath.Dir(path))
 	switch {
 	case err != nil:

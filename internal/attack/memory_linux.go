@@ -12,7 +12,7 @@ import (
 
 const groupMemory = "Its memory, where it can be read"
 
-func (v *victim) memoryAttempts() []attempt {
+func (v *processTarget) memoryAttempts() []attempt {
 	list := []attempt{
 		{groupMemory, "keys of any kind", "nothing looks like a key", v.scanTokens},
 		{groupMemory, "the secret page", "root cannot read it either", v.readSecret},
@@ -26,7 +26,7 @@ func (v *victim) memoryAttempts() []attempt {
 
 // unreadable is the verdict when memory cannot be searched. That it cannot is
 // good, but says nothing about what is in it.
-func (v *victim) unreadable(err error) (result, string) {
+func (v *processTarget) unreadable(err error) (result, string) {
 	if !errors.Is(err, fs.ErrPermission) {
 		return denied(err)
 	}
@@ -34,7 +34,7 @@ func (v *victim) unreadable(err error) (result, string) {
 }
 
 // scanKey looks for the key that was given.
-func (v *victim) scanKey() (result, string) {
+func (v *processTarget) scanKey() (result, string) {
 	r, err := memscan.Process(v.pid, v.key)
 	if err != nil {
 		return v.unreadable(err)
@@ -49,7 +49,7 @@ func (v *victim) scanKey() (result, string) {
 // echoedInMemory tells how much of what the upstream gave away the proxy still
 // has. It is for information: the one who wrote it there had the key.
 func (t *target) echoedInMemory() (result, string) {
-	r, text := (&victim{target: t}).scanKey()
+	r, text := (&processTarget{target: t}).scanKey()
 	if r == broken {
 		return info, "left in buffers: " + text
 	}
@@ -57,7 +57,7 @@ func (t *target) echoedInMemory() (result, string) {
 }
 
 // scanTokens looks for whatever has the shape of a key.
-func (v *victim) scanTokens() (result, string) {
+func (v *processTarget) scanTokens() (result, string) {
 	m, err := memscan.Open(v.pid)
 	if err != nil {
 		return v.unreadable(err)
@@ -80,7 +80,7 @@ func (v *victim) scanTokens() (result, string) {
 }
 
 // readSecret reads secret memory through the two files that lead there.
-func (v *victim) readSecret() (result, string) {
+func (v *processTarget) readSecret() (result, string) {
 	m, err := memscan.Open(v.pid)
 	if err != nil {
 		return v.unreadable(err)

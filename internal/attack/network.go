@@ -50,7 +50,7 @@ func (t *target) launch(a attack) (result, string) {
 	worst, detail := safe, ""
 	var passed []string
 	for _, raw := range a.requests {
-		r, text := judge(t.send(raw, a.framing))
+		r, text := verdict(t.send(raw, a.framing))
 		if r == info && a.mustAnswer {
 			r = broken
 		}
@@ -111,11 +111,11 @@ func (t *target) attacks() []attack {
 		framing("no Host, or two", "every request has one reading", post("Content-Length: 1"), post(own, own, "Content-Length: 1")),
 		{name: "HTTP/2 preface", proves: "other protocols are answered and leave nothing behind", mustAnswer: true,
 			requests: []string{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"}},
-	}, t.strays()...)
+	}, t.misdirected()...)
 }
 
-// strays are requests for anything but the one route.
-func (t *target) strays() []attack {
+// misdirected are requests for anything but the one route.
+func (t *target) misdirected() []attack {
 	own := "Host: " + t.host()
 	routes := attack{name: "other routes", proves: "one route is open, and no other"}
 	if len(t.open) > 0 {
@@ -177,7 +177,7 @@ func (t *target) ask() (result, string) {
 	a := t.send(head("POST", "/verify/no-such-route", "Host: "+t.host(), "Content-Length: 0"), false)[0]
 	switch {
 	case a.Response == nil:
-		return a.judge()
+		return a.verdict()
 	case a.code() == "user_not_allowed":
 		return info, "may not call: refused by uid"
 	case a.fromUpstream() || a.StatusCode < 400:
@@ -234,7 +234,7 @@ func (t *target) spendOne() (result, string) {
 	a := t.send(head("POST", "/v1/responses", "Host: "+t.host(), "Content-Type: application/json", fmt.Sprintf("Content-Length: %d", len(body)))+body, false)[0]
 	switch {
 	case a.Response == nil:
-		_, text := a.judge()
+		_, text := a.verdict()
 		return info, text
 	case len(t.key) > 0 && a.contains(t.key):
 		return broken, "the answer gives the key away"

@@ -17,8 +17,8 @@ const (
 	groupProcess = "Its process, as other processes see it"
 )
 
-// A victim is the proxy's process.
-type victim struct {
+// A processTarget is the proxy's process.
+type processTarget struct {
 	*target
 	status map[string]string // of /proc/PID/status
 	root   bool              // we have CAP_SYS_PTRACE: the kernel lets us look, and it counts what we find
@@ -41,12 +41,12 @@ func processAttempts(t *target) []attempt {
 	if t.pid == 0 {
 		return []attempt{skip(groupProcess, "all of them", "", "the process is not known: give --pid")}
 	}
-	v := &victim{target: t, status: readStatus(t.pid), root: hasPtrace()}
+	v := &processTarget{target: t, status: readStatus(t.pid), root: hasPtrace()}
 	var list []attempt
 	add := func(group, name, proves string, try func() (result, string)) {
 		list = append(list, attempt{group, name, proves, try})
 	}
-	add(groupProcess, "the thief", "", v.thief)
+	add(groupProcess, "the thief", "", v.attacker)
 	for _, f := range []struct{ name, proves string }{
 		{"cmdline", "its arguments hold no key"},
 		{"environ", "its environment is private"},
@@ -102,7 +102,7 @@ func hasPtrace() bool {
 	return err == nil && caps&(1<<unix.CAP_SYS_PTRACE) != 0
 }
 
-func (v *victim) path(name string) string { return fmt.Sprintf("/proc/%d/%s", v.pid, name) }
+func (v *processTarget) path(name string) string { return fmt.Sprintf("/proc/%d/%s", v.pid, name) }
 
 // denied is the verdict on an attempt that failed, for whatever reason.
 func denied(err error) (result, string) {
@@ -119,15 +119,15 @@ func denied(err error) (result, string) {
 }
 
 // allowed is the verdict on one that worked: root may look, nobody else.
-func (v *victim) allowed(what string) (result, string) {
+func (v *processTarget) allowed(what string) (result, string) {
 	if v.root {
 		return info, what + ", as root may"
 	}
 	return broken, what + " without any privilege"
 }
 
-// thief says how much the attempts can mean.
-func (v *victim) thief() (result, string) {
+// attacker reports how much the attempts can mean.
+func (v *processTarget) attacker() (result, string) {
 	owner, _, _ := strings.Cut(v.status["Uid"], "\t")
 	text := "another user, kept out by any kernel"
 	switch {
@@ -143,13 +143,13 @@ func (v *victim) thief() (result, string) {
 }
 
 // file reads one of the process's files in /proc.
-func (v *victim) file(name string) (result, string) {
+func (v *processTarget) file(name string) (result, string) {
 	text, err := os.ReadFile(v.path(name))
 	if err != nil {
 		return denied(err)
 	}
-	if loot := v.loot(text); loot != "" {
-		return broken, loot
+	if found := v.findings(text); found != "" {
+		return broken, found
 	}
 	if v.root || name == "cmdline" {
 		return safe, "readable, no key in it"
@@ -158,7 +158,7 @@ func (v *victim) file(name string) (result, string) {
 }
 
 // descriptors lists what the process has open.
-func (v *victim) descriptors() (result, string) {
+func (v *processTarget) descriptors() (result, string) {
 	entries, err := os.ReadDir(v.path("fd"))
 	if err != nil {
 		return denied(err)
@@ -174,7 +174,7 @@ func (v *victim) descriptors() (result, string) {
 	return v.allowed(fmt.Sprintf("%d listed", len(entries)))
 }
 
-func (v *victim) openMemory() (result, string) {
+func (v *processTarget) openMemory() (result, string) {
 	f, err := os.Open(v.path("mem"))
 	if err != nil {
 		return denied(err)
@@ -183,7 +183,7 @@ func (v *victim) openMemory() (result, string) {
 	return v.allowed("opened")
 }
 
-func (v *victim) readRemote() (result, string) {
+func (v *processTarget) readRemote() (result, string) {
 	var b [1]byte
 	_, err := unix.ProcessVMReadv(v.pid, []unix.Iovec{{Base: &b[0], Len: 1}}, []unix.RemoteIovec{{Base: 0, Len: 1}}, 0)
 	if err != nil && err != unix.EFAULT { // which is: allowed, but there is nothing at 0
@@ -194,7 +194,7 @@ func (v *victim) readRemote() (result, string) {
 
 // attach seizes the process, which does not stop it, on a thread that ends at
 // once: with its tracer gone the process is free again, whatever happened.
-func (v *victim) attach() (result, string) {
+func (v *processTarget) attach() (result, string) {
 	if err := onOwnThread(func() error { return unix.PtraceSeize(v.pid) }); err != nil {
 		return denied(err)
 	}
@@ -210,7 +210,7 @@ func (v *victim) attach() (result, string) {
 }
 
 // copyDescriptors tries to take over the first of the process's descriptors.
-func (v *victim) copyDescriptors() (result, string) {
+func (v *processTarget) copyDescriptors() (result, string) {
 	p, err := unix.PidfdOpen(v.pid, 0)
 	if err != nil {
 		return denied(err)
@@ -232,7 +232,7 @@ func (v *victim) copyDescriptors() (result, string) {
 
 // sealed tells whether the process is not dumpable: then its files in /proc
 // belong to root. Of root's own processes that cannot be told.
-func (v *victim) sealed() (yes, known bool) {
+func (v *processTarget) sealed() (yes, known bool) {
 	uid, _, _ := strings.Cut(v.status["Uid"], "\t")
 	var st unix.Stat_t
 	if uid == "0" || uid == "" || unix.Stat(v.path("mem"), &st) != nil {
@@ -241,7 +241,7 @@ func (v *victim) sealed() (yes, known bool) {
 	return st.Uid == 0, true
 }
 
-func (v *victim) dumpable() (result, string) {
+func (v *processTarget) dumpable() (result, string) {
 	yes, known := v.sealed()
 	switch {
 	case !known:
@@ -252,7 +252,7 @@ func (v *victim) dumpable() (result, string) {
 	return broken, "yes: its files in /proc are its user's"
 }
 
-func (v *victim) coreLimit() (result, string) {
+func (v *processTarget) coreLimit() (result, string) {
 	text, err := os.ReadFile(v.path("limits"))
 	if err != nil {
 		return denied(err)
@@ -260,13 +260,13 @@ func (v *victim) coreLimit() (result, string) {
 	for line := range strings.Lines(string(text)) {
 		rest, ok := strings.CutPrefix(line, "Max core file size")
 		if f := strings.Fields(rest); ok && len(f) >= 2 {
-			return v.judgeCore(f[0], f[1])
+			return v.coreVerdict(f[0], f[1])
 		}
 	}
 	return skipped, "the kernel does not say"
 }
 
-func (v *victim) judgeCore(soft, hard string) (result, string) {
+func (v *processTarget) coreVerdict(soft, hard string) (result, string) {
 	text := fmt.Sprintf("%s, may be raised to %s", soft, hard)
 	if hard == "0" {
 		return safe, "0, for good"
@@ -278,7 +278,7 @@ func (v *victim) judgeCore(soft, hard string) (result, string) {
 }
 
 // fact compares a field of the status. What is missing of a sandbox is no theft.
-func (v *victim) fact(field, want string) (result, string) {
+func (v *processTarget) fact(field, want string) (result, string) {
 	switch got, ok := v.status[field]; {
 	case !ok:
 		return skipped, "the kernel does not say"
@@ -289,7 +289,7 @@ func (v *victim) fact(field, want string) (result, string) {
 	}
 }
 
-func (v *victim) user() (result, string) {
+func (v *processTarget) user() (result, string) {
 	uid, _, _ := strings.Cut(v.status["Uid"], "\t")
 	if uid == "0" {
 		return info, "root"

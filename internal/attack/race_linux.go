@@ -66,10 +66,10 @@ func (t *target) race() (result, string) {
 		}
 		count[outcome]++
 	}
-	return judgeRace(count)
+	return raceVerdict(count)
 }
 
-func judgeRace(count map[string]int) (result, string) {
+func raceVerdict(count map[string]int) (result, string) {
 	switch {
 	case count[raceOpen] > 0:
 		return broken, fmt.Sprintf("opened at %d of %d starts; make the program root's, mode 0711", count[raceOpen], raceStarts)

@@ -18,7 +18,7 @@ func TestRace(t *testing.T) {
 	if len(scope) > 0 && scope[0] != '0' {
 		proctest.Cannot(t, "kernel.yama.ptrace_scope keeps a user from attaching to another process of the user")
 	}
-	up, err := startStandIn([]byte(canary))
+	up, err := startFakeUpstream([]byte(canary))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,14 +52,14 @@ func TestRace(t *testing.T) {
 	r.ask(t)
 }
 
-// TestJudgeRace: one that was opened is one too many, and none that was seen
+// TestRaceVerdict: one that was opened is one too many, and none that was seen
 // proves nothing.
-func TestJudgeRace(t *testing.T) {
+func TestRaceVerdict(t *testing.T) {
 	for _, c := range []struct {
 		open, refused, missed int
 		want                  result
 	}{{1, 9, 0, broken}, {10, 0, 0, broken}, {1, 0, 9, broken}, {0, 10, 0, safe}, {0, 1, 9, safe}, {0, 0, 10, skipped}} {
-		if got, _ := judgeRace(map[string]int{raceOpen: c.open, raceRefused: c.refused, raceMissed: c.missed}); got != c.want {
+		if got, _ := raceVerdict(map[string]int{raceOpen: c.open, raceRefused: c.refused, raceMissed: c.missed}); got != c.want {
 			t.Errorf("%+v: %s", c, got)
 		}
 	}

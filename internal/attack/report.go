@@ -190,7 +190,7 @@ func wrap(text string, width int) (lines []string) {
 	return append(lines, line)
 }
 
-// printable replaces what a hostile proxy may have put in a name to play tricks
+// printable replaces what a hostile proxy may have put in a name to handler tricks
 // on a terminal.
 func printable(text string) string {
 	return strings.Map(func(c rune) rune {

@@ -19,7 +19,7 @@ const groupRoot = "What root can do beyond reading"
 // rootAttempts show by what root can have the key, who finds none by reading
 // memory. It is neither a fault nor a merit of the proxy, and none of it is
 // carried through.
-func (v *victim) rootAttempts() []attempt {
+func (v *processTarget) rootAttempts() []attempt {
 	if !v.root {
 		return []attempt{skip(groupRoot, "all of them", "", "only root can")}
 	}
@@ -62,7 +62,7 @@ func can(err error, what string) (result, string) {
 	return rootCan, what
 }
 
-func (v *victim) attachAsRoot() (result, string) {
+func (v *processTarget) attachAsRoot() (result, string) {
 	switch r, text := v.attach(); r {
 	case info:
 		return rootCan, "attached, for a moment: debug registers stop it where registers hold the key"
@@ -132,7 +132,7 @@ func bpf(command uintptr, attr unsafe.Pointer, size uintptr) (int, error) {
 
 // defineUprobe defines an event in tracefs whose record would hold the key's
 // page, and removes it. Where tracefs is not mounted, it is for this thread only.
-func (v *victim) defineUprobe() error {
+func (v *processTarget) defineUprobe() error {
 	return onOwnThread(func() error {
 		dir, err := tracefs()
 		if err != nil {
@@ -176,7 +176,7 @@ func tracefs() (string, error) {
 }
 
 // secretAddress is where the key's page begins, or anything else.
-func (v *victim) secretAddress() uint64 {
+func (v *processTarget) secretAddress() uint64 {
 	m, err := memscan.Open(v.pid)
 	if err != nil {
 		return 0
@@ -211,7 +211,7 @@ func onOwnThread(f func() error) error {
 var keyLogLine = regexp.MustCompile(`CLIENT_(TRAFFIC_SECRET_0|RANDOM) [0-9a-f]{64} [0-9a-f]{64,96}`)
 
 // scanKeyLog looks for the secrets of TLS sessions as text.
-func (v *victim) scanKeyLog() (result, string) {
+func (v *processTarget) scanKeyLog() (result, string) {
 	m, err := memscan.Open(v.pid)
 	if err != nil {
 		return can(err, "")

@@ -301,7 +301,7 @@ var requests = []string{"foreign Host", "foreign Origin", "Origin: null", "Refer
 func TestOurs(t *testing.T) {
 	r := start(t, "ours")
 	before := r.up.Count()
-	for _, thief := range []struct {
+	for _, attacker := range []struct {
 		name                     string
 		uid                      int
 		safe, information, later []string
@@ -311,21 +311,21 @@ func TestOurs(t *testing.T) {
 		{"root", 0, append([]string{"keys of any kind", "the key itself", "the secret page", "/proc/PID/environ", "/proc/PID/fd", "dumpable", "core limit"}, requests...),
 			[]string{"/proc/PID/mem", "another user calls", "the kernel's settings"}, nil},
 	} {
-		t.Run(thief.name, func(t *testing.T) {
-			if thief.uid != r.uid {
+		t.Run(attacker.name, func(t *testing.T) {
+			if attacker.uid != r.uid {
 				needsRoot(t)
 			}
-			if thief.uid == 0 {
+			if attacker.uid == 0 {
 				needsSecretMemory(t)
 			}
-			d := r.document(t, thief.uid, "--server-info", "$INFO", "--key-stdin")
+			d := r.document(t, attacker.uid, "--server-info", "$INFO", "--key-stdin")
 			if d.Exit != 0 {
 				t.Errorf("broken: %q", d.list(broken))
 			}
-			d.expect(t, safe, thief.safe...)
-			d.expect(t, info, thief.information...)
-			d.checkRoot(t, thief.uid == 0)
-			d.expect(t, skipped, append(thief.later, "well-formed request", "shutdown by a page", "core by SIGABRT")...)
+			d.expect(t, safe, attacker.safe...)
+			d.expect(t, info, attacker.information...)
+			d.checkRoot(t, attacker.uid == 0)
+			d.expect(t, skipped, append(attacker.later, "well-formed request", "shutdown by a page", "core by SIGABRT")...)
 		})
 	}
 	if n := r.up.Count(); n != before {
@@ -369,7 +369,7 @@ func (d *document) checkRoot(t *testing.T, root bool) {
 // TestKeyLog: the secret of a session, as text, is found.
 func TestKeyLog(t *testing.T) {
 	needsRoot(t)
-	v := &victim{target: &target{options: &options{pid: os.Getpid()}}, root: true}
+	v := &processTarget{target: &target{options: &options{pid: os.Getpid()}}, root: true}
 	if got, text := v.scanKeyLog(); got != info {
 		t.Errorf("%s: %s", got, text)
 	}

@@ -13,9 +13,9 @@ import (
 // A target is the proxy that is attacked.
 type target struct {
 	*options
-	key  []byte   // to look for; nil: unknown
-	says string   // its own word on its protections, if we have it
-	up   *standIn // behind the proxy; nil: OpenAI, or whatever it is
+	key  []byte        // to look for; nil: unknown
+	says string        // its own word on its protections, if we have it
+	up   *fakeUpstream // behind the proxy; nil: OpenAI, or whatever it is
 }
 
 // find makes sure that the proxy is there, and whose process it is.

@@ -139,8 +139,8 @@ func chars(more string) (t [256]bool) {
 	return t
 }
 
-// loot says what of value is in p, in words; nothing if nothing is.
-func (t *target) loot(p []byte) string {
+// findings names what of value is in p, in words; nothing if nothing is.
+func (t *target) findings(p []byte) string {
 	if len(t.key) > 0 {
 		if r := memscan.Bytes(p, t.key); r.Full+r.Fragments > 0 {
 			return "the key is in it"

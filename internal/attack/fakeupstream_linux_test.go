@@ -20,9 +20,9 @@ import (
 	"time"
 )
 
-// onStage is verify --stand-in with a folder for temporary files that must be
+// withFakeUpstream is verify --stand-in with a folder for temporary files that must be
 // empty in the end.
-func onStage(t *testing.T, program string, more ...string) *exec.Cmd {
+func withFakeUpstream(t *testing.T, program string, more ...string) *exec.Cmd {
 	t.Helper()
 	dir := publicDir(t)
 	cmd := exec.Command("/proc/self/exe", append([]string{"verify", "--stand-in", "--proxy", program}, more...)...)
@@ -65,7 +65,7 @@ func awaitGone(t *testing.T, pid int) {
 // TestStandIn: no upstream, whatever it tries, gets our proxy to do wrong, and
 // nothing is left of either.
 func TestStandIn(t *testing.T) {
-	cmd := onStage(t, program(t, "responses-api-proxy"), "--json")
+	cmd := withFakeUpstream(t, program(t, "responses-api-proxy"), "--json")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, _ := cmd.Output()
@@ -119,7 +119,7 @@ func TestStandInEnds(t *testing.T) {
 			if err := os.WriteFile(dir+"/launcher", []byte(script), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			cmd := onStage(t, dir+"/launcher")
+			cmd := withFakeUpstream(t, dir+"/launcher")
 			var stdout, stderr bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			if err := cmd.Start(); err != nil {
@@ -159,7 +159,7 @@ func awaitFile(t *testing.T, path string) string {
 
 // TestStandInFails: a proxy that does not start is no table.
 func TestStandInFails(t *testing.T) {
-	cmd := onStage(t, program(t, "responses-api-proxy")+" --bogus")
+	cmd := withFakeUpstream(t, program(t, "responses-api-proxy")+" --bogus")
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "the proxy has ended: responses-api-proxy: ") || strings.Contains(string(out), "A thief") {
@@ -167,10 +167,10 @@ func TestStandInFails(t *testing.T) {
 	}
 }
 
-// TestTricksWork: a proxy as one writes it in ten lines falls for all of them.
-func TestTricksWork(t *testing.T) {
+// TestHostileUpstreamWorks: a proxy as one writes it in ten lines falls for all of them.
+func TestHostileUpstreamWorks(t *testing.T) {
 	key := []byte(canary)
-	up, err := startStandIn(key)
+	up, err := startFakeUpstream(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func TestTricksWork(t *testing.T) {
 	defer cancel() // or its handlers wait for the stand-in
 	tgt := &target{options: &options{port: front.Listener.Addr().(*net.TCPAddr).Port}, key: key, up: up}
 	results := map[string]string{}
-	for _, a := range append(trickAttempts(tgt), echoAttempts(tgt)...) {
+	for _, a := range append(hostileUpstreamAttempts(tgt), echoAttempts(tgt)...) {
 		r, text := a.try()
 		results[a.name] = string(r) + ": " + text
 		if strings.Contains(text, canary[:shown+1]) {

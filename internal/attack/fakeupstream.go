@@ -15,15 +15,15 @@ import (
 // has got them has got what a client said.
 const words = "Only-my-upstream-may-read-this"
 
-// A standIn is an upstream that the checker controls, with a second server that
+// A fakeUpstream is an upstream that the checker controls, with a second server that
 // nobody has any business with.
-type standIn struct {
+type fakeUpstream struct {
 	key              []byte
 	upstream, second http.Server
 	address, other   string // of the two, as host:port
 	mu               sync.Mutex
-	play             http.HandlerFunc // how the upstream answers now
-	seen             []sight          // since play was set
+	handler          http.HandlerFunc // how the upstream answers now
+	seen             []sight          // since handler was set
 }
 
 // A sight is a request that has come to the stand-in.
@@ -33,9 +33,9 @@ type sight struct {
 	key, body bool   // it had the key; it had what the client said
 }
 
-func startStandIn(key []byte) (*standIn, error) {
-	s := &standIn{key: key}
-	s.act(refuse)
+func startFakeUpstream(key []byte) (*fakeUpstream, error) {
+	s := &fakeUpstream{key: key}
+	s.setHandler(refuse)
 	for _, server := range []struct {
 		*http.Server
 		address *string
@@ -55,36 +55,36 @@ func startStandIn(key []byte) (*standIn, error) {
 }
 
 // close ends both servers, and with them all answers that are still running.
-func (s *standIn) close() {
+func (s *fakeUpstream) close() {
 	s.upstream.Close()
 	s.second.Close()
 }
 
-// act says how the upstream answers from now on, and forgets what was seen.
-func (s *standIn) act(play http.HandlerFunc) {
+// setHandler sets how the upstream responds from now on, and forgets what was seen.
+func (s *fakeUpstream) setHandler(handler http.HandlerFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.play, s.seen = play, nil
+	s.handler, s.seen = handler, nil
 }
 
-// sights returns what was seen since act, and how often the upstream itself was
+// sights returns what was seen since setHandler, and how often the upstream itself was
 // asked.
-func (s *standIn) sights() (strays []sight, arrived int) {
+func (s *fakeUpstream) sights() (misdirected []sight, arrived int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, x := range s.seen {
 		if x.right {
 			arrived++
 		} else {
-			strays = append(strays, x)
+			misdirected = append(misdirected, x)
 		}
 	}
-	return strays, arrived
+	return misdirected, arrived
 }
 
 // serve notes a request and answers it. The upstream answers under its second
 // name and for other routes too: nobody comes to these by the proxy's rules.
-func (s *standIn) serve(w http.ResponseWriter, r *http.Request, right bool) {
+func (s *fakeUpstream) serve(w http.ResponseWriter, r *http.Request, right bool) {
 	var head bytes.Buffer
 	r.Header.Write(&head)
 	body, _ := io.ReadAll(io.LimitReader(r.Body, maxAnswer)) // read to its end, so that a client's leaving is noticed
@@ -95,11 +95,11 @@ func (s *standIn) serve(w http.ResponseWriter, r *http.Request, right bool) {
 	x.right = right && r.URL.Path == "/v1/responses" && !strings.HasPrefix(r.Host, "localhost:")
 	s.mu.Lock()
 	s.seen = append(s.seen, x)
-	play := s.play
+	handler := s.handler
 	s.mu.Unlock()
 	switch {
 	case x.right:
-		play(w, r)
+		handler(w, r)
 	case r.URL.Path == "/hop":
 		redirect(w, http.StatusTemporaryRedirect, "http://"+s.other+"/v1/responses")
 	default:

@@ -21,10 +21,10 @@ import (
 // startTime is how long the proxy may take until it listens.
 const startTime = 10 * time.Second
 
-// A stage is a proxy that verify has started itself, between a stand-in and the
+// A harness is a proxy that verify has started itself, between a stand-in and the
 // attempts. Its key is made up: nothing can be spent.
-type stage struct {
-	up    *standIn
+type harness struct {
+	up    *fakeUpstream
 	key   []byte
 	dir   string // for server-info and cores; removed at the end
 	info  string
@@ -38,9 +38,9 @@ func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
 }
 
-// openStage starts the stand-in, and the proxy, and waits for it to listen.
-func openStage(ctx context.Context, program []string) (_ *stage, err error) {
-	s := &stage{key: []byte("sk-" + rand.Text() + strings.ToLower(rand.Text()))}
+// openHarness starts the stand-in, and the proxy, and waits for it to listen.
+func openHarness(ctx context.Context, program []string) (_ *harness, err error) {
+	s := &harness{key: []byte("sk-" + rand.Text() + strings.ToLower(rand.Text()))}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -50,7 +50,7 @@ func openStage(ctx context.Context, program []string) (_ *stage, err error) {
 		return nil, err
 	}
 	s.info = filepath.Join(s.dir, "info.json")
-	if s.up, err = startStandIn(s.key); err != nil {
+	if s.up, err = startFakeUpstream(s.key); err != nil {
 		return nil, err
 	}
 	return s, s.start(ctx, program)
@@ -65,7 +65,7 @@ func proxyCommand(ctx context.Context, program []string, info, upstream string) 
 }
 
 // start starts the proxy, and waits until it listens.
-func (s *stage) start(ctx context.Context, program []string) error {
+func (s *harness) start(ctx context.Context, program []string) error {
 	cmd := proxyCommand(ctx, program, s.info, s.up.address)
 	cmd.Dir = s.dir
 	limited, cancel := context.WithTimeout(ctx, startTime)
@@ -108,13 +108,13 @@ func lastOf(text string) string {
 }
 
 // protections is what our own proxy reports of them; "" of any other.
-func (s *stage) protections() string {
+func (s *harness) protections() string {
 	_, line, _ := strings.Cut(s.proxy.Output.Line("protections: "), "protections: ")
 	return printable(line)
 }
 
 // close ends the proxy and the stand-in, waits for them, and removes the files.
-func (s *stage) close() {
+func (s *harness) close() {
 	if s.proxy != nil {
 		s.proxy.Close()
 	}

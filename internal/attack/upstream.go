@@ -22,10 +22,10 @@ const (
 // then the answer goes on costing.
 const promptly = 2 * time.Second
 
-// trickAttempts are what a hostile or broken upstream may do to the proxy and
+// hostileUpstreamAttempts are what a hostile or broken upstream may do to the proxy and
 // its clients, but for echoes. They come first, so that the key has been used before the memory
 // is searched.
-func trickAttempts(t *target) []attempt {
+func hostileUpstreamAttempts(t *target) []attempt {
 	if t.up == nil {
 		return nil
 	}
@@ -84,29 +84,29 @@ func (t *target) proper(fields ...string) string {
 
 // perform sends a proper request to the upstream while that plays a trick. It
 // fails if the request did not get there.
-func (t *target) perform(play http.HandlerFunc) (a answer, strays []sight, err error) {
-	t.up.act(play)
-	defer t.up.act(refuse)
+func (t *target) perform(handler http.HandlerFunc) (a answer, misdirected []sight, err error) {
+	t.up.setHandler(handler)
+	defer t.up.setHandler(refuse)
 	a = t.send(t.proper(), false)[0]
-	strays, arrived := t.up.sights()
+	misdirected, arrived := t.up.sights()
 	if arrived == 0 {
-		_, text := a.judge()
-		return a, strays, errors.New("did not reach the upstream: " + text)
+		_, text := a.verdict()
+		return a, misdirected, errors.New("did not reach the upstream: " + text)
 	}
-	return a, strays, nil
+	return a, misdirected, nil
 }
 
 // redirected sends the proxy elsewhere. It must go nowhere, and must not send
 // its client there either.
 func (t *target) redirected(status int, to string) (result, string) {
-	a, strays, err := t.perform(func(w http.ResponseWriter, _ *http.Request) { redirect(w, status, to) })
+	a, misdirected, err := t.perform(func(w http.ResponseWriter, _ *http.Request) { redirect(w, status, to) })
 	switch {
-	case len(strays) > 0:
-		return broken, followed(strays)
+	case len(misdirected) > 0:
+		return broken, followed(misdirected)
 	case err != nil:
 		return skipped, err.Error()
 	case a.Response == nil:
-		_, text := a.judge()
+		_, text := a.verdict()
 		return safe, "not followed; " + text
 	case a.StatusCode < 400 || a.Header.Get("Location") != "":
 		return broken, fmt.Sprintf("passed on to the client: %d", a.StatusCode)
@@ -117,9 +117,9 @@ func (t *target) redirected(status int, to string) (result, string) {
 }
 
 // followed says where the proxy went, and what it took there.
-func followed(strays []sight) string {
+func followed(misdirected []sight) string {
 	key, body := false, false
-	for _, x := range strays {
+	for _, x := range misdirected {
 		key, body = key || x.key, body || x.body
 	}
 	taken := "without key and body"
@@ -131,8 +131,8 @@ func followed(strays []sight) string {
 	case body:
 		taken = "with the body"
 	}
-	text := fmt.Sprintf("followed %s: %s", taken, strays[0].what)
-	if n := len(strays); n > 1 {
+	text := fmt.Sprintf("followed %s: %s", taken, misdirected[0].what)
+	if n := len(misdirected); n > 1 {
 		text += fmt.Sprintf(" and %d more", n-1)
 	}
 	return text
@@ -153,7 +153,7 @@ func (t *target) echoedInHeaders() (result, string) {
 	case err != nil:
 		return skipped, err.Error()
 	case a.Response == nil:
-		_, text := a.judge()
+		_, text := a.verdict()
 		return safe, text
 	}
 	return safe, fmt.Sprintf("Authorization and Set-Cookie dropped; %d", a.StatusCode)
@@ -182,11 +182,11 @@ func (t *target) echoedInBody() (result, string) {
 
 // cutOff checks that an answer without its end does not look whole.
 func (t *target) cutOff(framing, connection string) (result, string) {
-	t.up.act(cut(framing))
-	defer t.up.act(refuse)
+	t.up.setHandler(cut(framing))
+	defer t.up.setHandler(refuse)
 	c, err := t.dial()
 	if err != nil {
-		return answer{err: err}.judge()
+		return answer{err: err}.verdict()
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(patience))
@@ -202,11 +202,11 @@ func (t *target) cutOff(framing, connection string) (result, string) {
 		return safe, "connection closed without an answer"
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	return judgeCut(res.StatusCode, len(body), err)
+	return truncationVerdict(res.StatusCode, len(body), err)
 }
 
-// judgeCut judges by how reading n bytes of a body ended.
-func judgeCut(status, n int, err error) (result, string) {
+// truncationVerdict judges by how reading n bytes of a body ended.
+func truncationVerdict(status, n int, err error) (result, string) {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return broken, fmt.Sprintf("hangs after %d bytes", n)
@@ -222,11 +222,11 @@ func judgeCut(status, n int, err error) (result, string) {
 // waits for the proxy to hang up on the upstream.
 func (t *target) leave(begun bool) (result, string) {
 	waits, left := make(chan struct{}, 8), make(chan struct{}, 8)
-	t.up.act(slow(begun, waits, left))
-	defer t.up.act(refuse)
+	t.up.setHandler(slow(begun, waits, left))
+	defer t.up.setHandler(refuse)
 	c, err := t.dial()
 	if err != nil {
-		return answer{err: err}.judge()
+		return answer{err: err}.verdict()
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(patience))
