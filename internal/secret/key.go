@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -43,20 +44,46 @@ type Key struct {
 	r       *region
 	slots   chan *Slot
 	rules   rules
-	pages   []*page              // one, or two with Config.Spare
-	current atomic.Pointer[page] // the one that is lent
+	current atomic.Pointer[generation] // the one that is lent; nil if there is none
 
-	change sync.Mutex // held while a key is being replaced, input included
-	swap   sync.Mutex // held while current changes, and over closed
-	closed bool
+	change sync.Mutex    // held while a key is being replaced, input included
+	rooms  []secretBytes // the latest generation's, and with Config.Spare another
+
+	mu      sync.Mutex    // over what follows, and while current changes
+	retired []*generation // those that may not have been wiped yet
+	closed  bool
 }
 
-// page is the memory of one key. While line is empty, room belongs to whoever
-// holds Key.change.
-type page struct {
-	room secretBytes
-	mu   sync.RWMutex // held for reading while line is lent
-	line secretBytes  // prefix, key, suffix; empty if there is no key
+// generation is one key. It does not change while it is lent.
+type generation struct {
+	room  secretBytes   // all of its memory
+	line  secretBytes   // prefix, key, suffix
+	refs  atomic.Int64  // its borrowers, and one more until it is retired
+	wiped chan struct{} // closed once refs is 0 and room has been overwritten
+}
+
+func newGeneration(room secretBytes, line []byte) *generation {
+	g := &generation{room: room, line: hide(line), wiped: make(chan struct{})}
+	g.refs.Store(1)
+	return g
+}
+
+// borrow fails when the generation has been retired and was not lent any more.
+func (g *generation) borrow() bool {
+	for n := g.refs.Load(); n > 0; n = g.refs.Load() {
+		if g.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// release wipes a retired generation if it is the last borrower's.
+func (g *generation) release() {
+	if g.refs.Add(-1) == 0 {
+		wipe(g.room.slice())
+		close(g.wiped)
+	}
 }
 
 // Read takes a key from the file descriptor fd into secret memory without any
@@ -69,13 +96,12 @@ func Read(fd int, cfg Config) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := k.pages[0]
-	line, err := k.rules.read(p.room.slice(), func(b []byte) (int, error) { return readFD(fd, b) })
+	line, err := k.rules.read(k.rooms[0].slice(), func(b []byte) (int, error) { return readFD(fd, b) })
 	if err != nil {
 		wipe(k.r.slice())
 		return nil, errors.Join(k.rules.onStdin(err), unmapGuarded(k.r.slice()))
 	}
-	p.line = hide(line)
+	k.current.Store(newGeneration(k.rooms[0], line))
 	return k, nil
 }
 
@@ -90,43 +116,35 @@ func New(cfg Config) (*Key, error) {
 // another Config.Header, to use, which must neither keep nor change it, and
 // returns use's error. Wipe, Replace and Set wait for it.
 func (k *Key) Line(use func(line []byte) error) error {
-	p := k.borrow()
-	defer p.mu.RUnlock()
-	if p.line.n == 0 {
+	g := k.borrow()
+	if g == nil {
 		return ErrWiped
 	}
-	return use(p.line.slice())
+	defer g.release()
+	return use(g.line.slice())
 }
 
-// borrow returns the page that is lent, locked for reading. A page that was
-// replaced in between may still have its key; if not, the new one has.
-func (k *Key) borrow() *page {
+// borrow returns the current generation, which the caller must release, or nil.
+func (k *Key) borrow() *generation {
 	for {
-		p := k.current.Load()
-		if !p.mu.TryRLock() { // somebody waits to wipe it
-			if p != k.current.Load() {
-				continue // not behind borrowers whose writes may be stalled
-			}
-			p.mu.RLock()
+		if g := k.current.Load(); g == nil || g.borrow() {
+			return g
 		}
-		if p.line.n > 0 || p == k.current.Load() {
-			return p
-		}
-		p.mu.RUnlock()
 	}
 }
 
 // Len is the length of what Line lends, in bytes; 0 without a key.
 func (k *Key) Len() int {
-	p := k.borrow()
-	defer p.mu.RUnlock()
-	return p.line.n
+	if g := k.current.Load(); g != nil {
+		return g.line.n
+	}
+	return 0
 }
 
 // MaxLen is the length of the longest line that Line will ever lend, in bytes:
 // today's, unless the key can be replaced.
 func (k *Key) MaxLen() int {
-	if len(k.pages) == 1 {
+	if len(k.rooms) == 1 {
 		return k.Len()
 	}
 	return k.rules.lineSize(k.rules.max)
@@ -136,31 +154,45 @@ func (k *Key) MaxLen() int {
 // blocks while Line lends it. The memory stays mapped, so that a late reader
 // finds zeros. It may be called twice.
 func (k *Key) Wipe() {
-	k.swap.Lock()
+	k.mu.Lock()
 	k.closed = true
-	k.swap.Unlock()
+	k.mu.Unlock()
 	k.Forget()
 }
 
 // Forget overwrites the key like Wipe, but another may still take its place.
-func (k *Key) Forget() {
-	for _, p := range k.pages {
-		p.wipe()
+func (k *Key) Forget() { _ = k.install(nil) } // which does not fail
+
+// install puts next, if it is not nil, in the place of the current generation,
+// and waits until all that were retired have been wiped.
+func (k *Key) install(next *generation) error {
+	k.mu.Lock()
+	if next != nil && k.closed {
+		k.mu.Unlock()
+		return ErrWiped
+	}
+	if old := k.current.Swap(next); old != nil {
+		k.retired = append(slices.DeleteFunc(k.retired, (*generation).isWiped), old)
+		old.release()
+	}
+	retired := slices.Clone(k.retired)
+	k.mu.Unlock()
+	for _, g := range retired {
+		<-g.wiped
+	}
+	return nil
+}
+
+func (g *generation) isWiped() bool {
+	select {
+	case <-g.wiped:
+		return true
+	default:
+		return false
 	}
 }
 
-// wipe waits for the borrowers. A page without a key is not touched: it may be
-// somebody's who reads a new one into it, and wipes it if that fails.
-func (p *page) wipe() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.line.n > 0 {
-		p.line = secretBytes{}
-		wipe(p.room.slice())
-	}
-}
-
-// Memory tells what the key lies in, and if that is not MemfdSecret, why.
+// Memory returns what the key lies in, and if that is not MemfdSecret, why.
 func (k *Key) Memory() (Kind, error) { return k.r.kind, k.r.why }
 
 // Format prints [redacted] whatever the verb.
@@ -188,9 +220,8 @@ func mapKey(cfg Config) (*Key, error) {
 	}
 	k := &Key{r: r, rules: rules}
 	for i := range pages {
-		k.pages = append(k.pages, &page{room: hide(r.slice()[i*space : (i+1)*space])})
+		k.rooms = append(k.rooms, hide(r.slice()[i*space:(i+1)*space]))
 	}
-	k.current.Store(k.pages[0])
 	if !cfg.NoSlots {
 		k.slots = cutSlots(r.slice()[pages*space:])
 	}

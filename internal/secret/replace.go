@@ -68,52 +68,25 @@ func skipLine(room []byte, one func([]byte) (int, error)) error {
 	}
 }
 
-// replace puts the line that build makes in the spare page in the key's place.
+// replace puts the line that build makes in the spare room in the key's place.
 func (k *Key) replace(build func(room []byte) (line []byte, err error)) error {
 	k.change.Lock()
 	defer k.change.Unlock()
-	spare := k.spare()
-	if spare == nil {
+	if len(k.rooms) == 1 {
 		return errNoSpare
 	}
-	installed := false
+	spare, installed := k.rooms[1], false
 	defer func() { // on a panic as well
 		if !installed {
-			wipe(spare.room.slice())
+			wipe(spare.slice())
 		}
 	}()
-	line, err := build(spare.room.slice())
-	if err != nil {
-		return err
+	line, err := build(spare.slice())
+	if err == nil {
+		err = k.install(newGeneration(spare, line))
 	}
-	old := k.current.Load()
-	if installed = k.install(spare, line); !installed {
-		return ErrWiped
+	if installed = err == nil; installed {
+		k.rooms[0], k.rooms[1] = spare, k.rooms[0]
 	}
-	old.wipe()
-	return nil
-}
-
-// spare is the page that is not lent; nil if there is none.
-func (k *Key) spare() *page {
-	for _, p := range k.pages {
-		if p != k.current.Load() {
-			return p
-		}
-	}
-	return nil
-}
-
-// install lends line, which lies in p, from now on; not after Wipe.
-func (k *Key) install(p *page, line []byte) bool {
-	k.swap.Lock()
-	defer k.swap.Unlock()
-	if k.closed {
-		return false
-	}
-	p.mu.Lock()
-	p.line = hide(line)
-	p.mu.Unlock()
-	k.current.Store(p)
-	return true
+	return err
 }

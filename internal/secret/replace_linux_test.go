@@ -120,7 +120,7 @@ func TestReplaceUnderBorrowers(t *testing.T) {
 	if got := lineOf(t, k); got != prefix+last+suffix {
 		t.Errorf("the last key is not there: %q", got)
 	}
-	if i := firstNonZero(k.spare().room.slice()); i >= 0 {
+	if i := firstNonZero(k.rooms[1].slice()); i >= 0 {
 		t.Errorf("byte %d of the spare page is not zero", i)
 	}
 }
@@ -184,7 +184,7 @@ func TestReplaceKeepsTheOldKeyOnErrors(t *testing.T) {
 		if got := lineOf(t, k); got != prefix+key16+suffix {
 			t.Errorf("%s: the line is %q", what, got)
 		}
-		if i := firstNonZero(k.spare().room.slice()); i >= 0 {
+		if i := firstNonZero(k.rooms[1].slice()); i >= 0 {
 			t.Errorf("%s: byte %d of the spare page is not zero", what, i)
 		}
 	}
@@ -295,7 +295,7 @@ func TestReplaceWaitsForTheLastBorrower(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if i := firstNonZero(k.spare().room.slice()); i >= 0 {
+	if i := firstNonZero(k.rooms[1].slice()); i >= 0 {
 		t.Errorf("byte %d of the old key is left", i)
 	}
 }
