@@ -32,13 +32,13 @@ var (
 	ErrBadBytes = errors.New("the API key on standard input has characters other than ASCII letters, digits, '-' and '_'; pipe in the bare key, without quotes, blanks or 'Bearer'")
 )
 
-// fault is one of the errors above in the words of another source.
-type fault struct {
+// keyError is one of the errors above in the words of another source.
+type keyError struct {
 	error
 	kind error
 }
 
-func (f fault) Unwrap() error { return f.kind }
+func (e keyError) Unwrap() error { return e.kind }
 
 // rules are what a key may be.
 type rules struct {
@@ -125,7 +125,7 @@ func (r rules) validate(input []byte, n int) (int, error) {
 	return length, r.check(input[:length])
 }
 
-// check tells whether key, all of it, may be a key.
+// check returns an error unless key, all of it, may be a key.
 func (r rules) check(key []byte) error {
 	switch {
 	case len(key) == 0:
@@ -155,8 +155,8 @@ func ofKey(c byte) bool {
 
 func visible(c byte) bool { return c > ' ' && c < 0x7f }
 
-// isJWT tells whether key has the shape of a signed token: three parts with
-// full stops between them (RFC 7515, section 7.1).
+// isJWT reports whether key has the shape of a signed token: three parts with
+// periods between them (RFC 7515, section 7.1).
 func isJWT(key []byte) bool {
 	parts, length := 1, 0
 	for _, c := range key {
@@ -172,8 +172,7 @@ func isJWT(key []byte) bool {
 	return parts == 3 && length > 0
 }
 
-// onStdin tells err, of Read, in its own words. Those for an API key are the
-// sentinels' own.
+// onStdin describes an error of Read. Those of an API key need no other words.
 func (r rules) onStdin(err error) error {
 	switch {
 	case err != ErrEmpty && err != ErrTooLong && err != ErrBadBytes:
@@ -181,17 +180,17 @@ func (r rules) onStdin(err error) error {
 	case !r.token:
 		return err
 	default:
-		return r.tell(err, "the token on standard input", "pipe in the token alone, without quotes, blanks or 'Bearer'")
+		return r.describe(err, "the token on standard input", "pipe in the token alone, without quotes, blanks or 'Bearer'")
 	}
 }
 
-// onReplace tells err, of Replace or Set, in its own words.
+// onReplace describes an error of Replace or Set.
 func (r rules) onReplace(err error) error {
-	return r.tell(err, "the new key", "the old one stays in use")
+	return r.describe(err, "the new key", "the old one stays in use")
 }
 
-// tell says of what how it does not fit, and adds a hint.
-func (r rules) tell(err error, what, hint string) error {
+// describe returns err as an error of what, with a hint.
+func (r rules) describe(err error, what, hint string) error {
 	text := ""
 	switch err {
 	case ErrEmpty:
@@ -203,5 +202,39 @@ func (r rules) tell(err error, what, hint string) error {
 	default:
 		return err
 	}
-	return fault{fmt.Errorf("%s %s; %s", what, text, hint), err}
+	return keyError{fmt.Errorf("%s %s; %s", what, text, hint), err}
 }
+
+// Header is the field in which a key goes to the upstream.
+type Header uint8
+
+// The fields of --auth-header.
+const (
+	// Bearer is "authorization: Bearer KEY" (RFC 6750, section 2.1).
+	Bearer Header = iota
+	// APIKey is "api-key: KEY".
+	APIKey
+	// XAPIKey is "x-api-key: KEY".
+	XAPIKey
+)
+
+var headers = [...]struct{ name, prefix string }{
+	Bearer:  {"bearer", "authorization: Bearer "},
+	APIKey:  {"api-key", "api-key: "},
+	XAPIKey: {"x-api-key", "x-api-key: "},
+}
+
+// ParseHeader is the header of that name: bearer, api-key or x-api-key.
+func ParseHeader(name string) (Header, error) {
+	for h, known := range headers {
+		if name == known.name {
+			return Header(h), nil
+		}
+	}
+	return 0, fmt.Errorf("%q is not a kind of header; choose bearer, api-key or x-api-key", name)
+}
+
+// String is the name that ParseHeader takes.
+func (h Header) String() string { return headers[h].name }
+
+func (h Header) prefix() string { return headers[h].prefix }

@@ -13,6 +13,9 @@ import (
 // of linux/magic.h.
 const secretmemMagic = 0x5345434d
 
+// The requests of termios(3), for NoEcho.
+const getTermios, setTermios = unix.TCGETS, unix.TCSETS
+
 // mapSecret maps size bytes of memfd_secret(2) between two guard pages, and
 // proves that the kernel refuses to read them for others.
 func mapSecret(size int) ([]byte, error) {

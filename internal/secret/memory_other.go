@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The requests of termios(3), for NoEcho.
+const getTermios, setTermios = unix.TIOCGETA, unix.TIOCSETA
+
 func mapSecret(int) ([]byte, error) {
 	return nil, errors.New("memfd_secret is Linux only")
 }

@@ -1,0 +1,42 @@
+package secret
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/windows"
+)
+
+// readFD reads from the standard input handle; fd can only be 0.
+func readFD(fd int, p []byte) (int, error) {
+	if fd != 0 {
+		return 0, errors.New("only standard input can be read on this system")
+	}
+	handle, err := windows.GetStdHandle(windows.STD_INPUT_HANDLE)
+	if err != nil {
+		return 0, err
+	}
+	var n uint32
+	err = windows.ReadFile(handle, p, &n, nil)
+	if errors.Is(err, windows.ERROR_BROKEN_PIPE) { // how a pipe's end of file looks
+		return 0, nil
+	}
+	return int(n), err
+}
+
+// NoEcho turns the echo of the console off and returns a function that turns
+// it on again. Where standard input is not one, tty is false and nothing was changed.
+func NoEcho(int) (restore func(), tty bool, err error) {
+	handle, err := windows.GetStdHandle(windows.STD_INPUT_HANDLE)
+	if err != nil {
+		return nil, false, nil
+	}
+	var mode uint32
+	if windows.GetConsoleMode(handle, &mode) != nil {
+		return nil, false, nil // not a console
+	}
+	if err := windows.SetConsoleMode(handle, mode&^windows.ENABLE_ECHO_INPUT); err != nil {
+		return nil, true, fmt.Errorf("cannot turn the console's echo off: %w", err)
+	}
+	return func() { _ = windows.SetConsoleMode(handle, mode) }, true, nil
+}
