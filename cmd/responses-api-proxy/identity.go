@@ -8,17 +8,17 @@ import (
 	"net/http"
 	"os"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/oidc"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/tokenexchange"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
 // identity is what the flags say of workload identity.
 type identity struct {
 	github     bool
-	config     oidc.Config
+	config     tokenexchange.Config
 	given      []string // flags that mean nothing without it
 	needGithub []string // and those of GitHub's
 }
@@ -88,14 +88,14 @@ func (s *service) exchange(source *secret.Key, roots *x509.CertPool) error {
 	}
 	cfg := s.opts.identity.config
 	cfg.Source, cfg.Key, cfg.Policy, cfg.Roots, cfg.Report = source, s.key, s.opts.secretMemory, roots, s.errs.line
-	x, err := oidc.New(cfg)
+	x, err := tokenexchange.New(cfg)
 	if err != nil {
 		return err
 	}
 	s.exchanger = x
 	s.components.add(component{
 		needs: func(p *sandbox.Policy) {
-			p.Ports, p.Read = append(p.Ports, x.Ports()...), append(p.Read, x.Folders()...)
+			p.Ports, p.Read = append(p.Ports, x.Ports()...), append(p.Read, x.Directories()...)
 		},
 		start: s.opts.identity.readable,
 		close: x.Close,
@@ -136,7 +136,7 @@ func (s *service) upstream() relay.Upstream {
 // renewing asks for another token when the upstream refuses the one there is.
 type renewing struct {
 	*upstream.Client
-	exchanger *oidc.Exchanger
+	exchanger *tokenexchange.Exchanger
 }
 
 func (r renewing) Do(ctx context.Context, q *upstream.Request) (*upstream.Response, error) {

@@ -15,13 +15,13 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/oidc"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/tokenexchange"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
@@ -45,7 +45,7 @@ type service struct {
 
 	audit           *audit.Log
 	metricsListener net.Listener
-	exchanger       *oidc.Exchanger
+	exchanger       *tokenexchange.Exchanger
 	dump            *dump.Dir
 	notifier        *systemd.Notifier
 

@@ -67,7 +67,7 @@ func (c Config) rules() (rules, error) {
 // lineSize is the length of the line of a key of n bytes.
 func (r rules) lineSize(n int) int { return len(r.header.prefix()) + n + len(suffix) }
 
-// space is what a key needs of memory, and one byte more, which tells a key
+// space is what a key needs of memory, and one byte more, which shows a key
 // that is too long.
 func (r rules) space() int { return roundUp(r.lineSize(r.max)+1, keySpace) }
 

@@ -15,7 +15,7 @@ type Policy string
 // The policies of --secret-memory.
 const (
 	// Auto falls back to locked anonymous memory, which root can read; Kind
-	// tells what was had.
+	// is what was had.
 	Auto Policy = "auto"
 	// Require refuses every fallback.
 	Require Policy = "require"
@@ -105,9 +105,9 @@ func wipe(b []byte) {
 
 // Scrub overwrites what an earlier copy has left in the vector registers, by a
 // memmove of 256 bytes, which passes through all of them. A thread that is
-// interrupted by a signal stores its registers in ordinary memory: so whoever
-// has copied a secret calls this at once, before anything that may block. It is
-// nosplit so that no other goroutine comes in between.
+// interrupted by a signal stores its registers in ordinary memory: so the code
+// that has copied a secret calls Scrub at once, before anything that may block.
+// It is nosplit so that no other goroutine comes in between.
 //
 //go:nosplit
 func Scrub() {

@@ -36,7 +36,7 @@ const (
 type Error struct {
 	// Kind is what a caller may branch on.
 	Kind Kind
-	// Reused tells that the request went on a connection that had served before.
+	// Reused reports whether the request went on a connection that had served before.
 	Reused bool
 	// Cause is for the operator. It never holds anything of a request.
 	Cause error
@@ -51,7 +51,7 @@ func fail(kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Cause: fmt.Errorf(format, args...)}
 }
 
-// dialError tells a time-out from the other failures of a phase.
+// dialError distinguishes a time-out from the other failures of a phase.
 func dialError(kind Kind, phase string, err error) *Error {
 	var ne net.Error
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &ne) && ne.Timeout() {

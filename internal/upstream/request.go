@@ -50,7 +50,7 @@ const (
 	// maxPooled is the largest buffer that is kept for the next head.
 	maxPooled = 16 << 10
 	// syncBody is how much is written before the answer is read for: less than
-	// what the sockets' buffers hold, so that an upstream that answers without
+	// what the sockets' buffers hold, so that an upstream that responds without
 	// reading cannot block both sides.
 	syncBody = 64 << 10
 	// copySize is the buffer of a body that is passed on while it arrives.

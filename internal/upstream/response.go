@@ -14,7 +14,7 @@ import (
 type Response struct {
 	// Head is the answer's head. What it points to is valid until Next.
 	Head http1.Response
-	// Reused tells that the connection had served before.
+	// Reused reports whether the connection had served before.
 	Reused bool
 
 	c       *conn
@@ -49,7 +49,7 @@ func (r *Response) Buffered() ([]byte, error) {
 	return piece, r.blame(err, inBody)
 }
 
-// Sent tells that all of the request's body has been written, so that its
+// Sent reports whether all of the request's body has been written, so that its
 // buffers are free.
 func (r *Response) Sent() bool {
 	if r.copier == nil {

@@ -42,7 +42,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return s.r.c.send(p)
 }
 
-// CloseWrite tells the upstream that nothing more will come.
+// CloseWrite ends our side of the connection in good order.
 func (s *Stream) CloseWrite() error {
 	c := s.r.c
 	if c.layer != nil {
@@ -53,5 +53,5 @@ func (s *Stream) CloseWrite() error {
 	return c.TCPConn.CloseWrite()
 }
 
-// Interrupt ends the connection at once, whoever is reading or writing.
+// Interrupt ends the connection at once, also under a Read or Write.
 func (s *Stream) Interrupt() { s.r.c.close() }

@@ -16,7 +16,7 @@ const DefaultURL = "https://api.openai.com/v1/responses"
 
 // Target is the one destination, taken apart. Once parsed it never changes.
 type Target struct {
-	// TLS tells https from http.
+	// TLS reports whether the scheme is https.
 	TLS bool
 	// Host is the value of the Host header: the port stands there only if the
 	// URL had one that is not the scheme's.

@@ -1,4 +1,4 @@
-package oidc
+package tokenexchange
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const maxLifetime = 365 * 24 * time.Hour
 
 const accessTokenType = "urn:ietf:params:oauth:token-type:access_token"
 
-// The errors of an exchange that are not somebody's status. Nobody branches on
+// The errors of an exchange other than a status. No caller branches on
 // them; they are here so that none of them can hold anything of a token.
 var (
 	errSubject    = errors.New("workload identity source returned an invalid subject token")

@@ -1,4 +1,4 @@
-package oidc
+package tokenexchange
 
 import (
 	"context"
@@ -40,7 +40,7 @@ func (x *Exchanger) Start(ctx context.Context) error {
 }
 
 // Renew says that the upstream has refused the access token. It leads to one
-// exchange at most, however often it is called while the answers to it come in,
+// exchange at most, however often it is called while the responses to it come in,
 // and to none soon after the last one. It does not block.
 func (x *Exchanger) Renew() {
 	select {

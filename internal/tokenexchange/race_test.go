@@ -1,5 +1,5 @@
 //go:build race
 
-package oidc
+package tokenexchange
 
 const raceDetector = true

@@ -1,10 +1,10 @@
-// Package oidc gets short-lived access tokens for the upstream in exchange for
+// Package tokenexchange gets short-lived access tokens for the upstream in exchange for
 // the identity that GitHub, or another issuer, vouches for, and renews them.
 //
 // The protocol is OAuth 2.0 Token Exchange (RFC 8693). All three tokens, which
 // are GitHub's for the request, the identity itself and the access token, lie
-// in secret memory only: answers are read, parsed and put together there.
-package oidc
+// in secret memory only: responses are read, parsed and put together there.
+package tokenexchange
 
 import (
 	"context"
@@ -56,7 +56,7 @@ type Config struct {
 	Source *secret.Key
 	// TokenFile is the path of a file that holds an identity, such as a token
 	// that Kubernetes renews. It is read at each exchange, straight into secret
-	// memory; a sandbox must let Folders be read.
+	// memory; a sandbox must let Directories be read.
 	TokenFile string
 
 	// TokenURL is where the identity goes; empty means DefaultTokenURL. https,
@@ -132,21 +132,21 @@ func (x *Exchanger) Ports() []uint16 {
 	return slices.Compact(ports)
 }
 
-// Folders are those whose files must stay readable: that of TokenFile, since a
+// Directories are those whose files must stay readable: that of TokenFile, since a
 // file that takes its place is another one, and where a link there leads to.
-func (x *Exchanger) Folders() []string {
+func (x *Exchanger) Directories() []string {
 	if x.cfg.TokenFile == "" {
 		return nil
 	}
-	folders := []string{filepath.Dir(x.cfg.TokenFile)}
+	directories := []string{filepath.Dir(x.cfg.TokenFile)}
 	if target, err := filepath.EvalSymlinks(x.cfg.TokenFile); err == nil {
-		folders = append(folders, filepath.Dir(target))
+		directories = append(directories, filepath.Dir(target))
 	}
-	slices.Sort(folders)
-	return slices.Compact(folders)
+	slices.Sort(directories)
+	return slices.Compact(directories)
 }
 
-// Memory tells what the memory of the exchanges is made of, and if not all of it
+// Memory returns what the memory of the exchanges is made of, and if not all of it
 // is secret.MemfdSecret, why.
 func (x *Exchanger) Memory() (secret.Kind, error) {
 	if kind, why := x.memory.Memory(); kind != secret.MemfdSecret {

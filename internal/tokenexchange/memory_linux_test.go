@@ -1,4 +1,4 @@
-package oidc
+package tokenexchange
 
 import (
 	"bufio"
@@ -72,7 +72,7 @@ func child([]string) error {
 	}
 	defer client.Close()
 	// From here on as in a program that serves.
-	if _, err := sandbox.Enforce(sandbox.Policy{Ports: append(x.Ports(), client.Port()), Read: x.Folders()}); err != nil {
+	if _, err := sandbox.Enforce(sandbox.Policy{Ports: append(x.Ports(), client.Port()), Read: x.Directories()}); err != nil {
 		return err
 	}
 	commands := bufio.NewReader(os.NewFile(3, "commands"))
@@ -307,7 +307,7 @@ func (s *subject) checkKeys(t *testing.T) {
 }
 
 // TestTokenFileInSandbox: a token that Kubernetes puts in the other's place, by a
-// link to another folder, is read from within the sandbox, and found nowhere.
+// link to another directory, is read from within the sandbox, and found nowhere.
 func TestTokenFileInSandbox(t *testing.T) {
 	proctest.NeedRoot(t, "read another process's memory")
 	dir := t.TempDir()

@@ -1,4 +1,4 @@
-package oidc
+package tokenexchange
 
 import (
 	"crypto/rand"

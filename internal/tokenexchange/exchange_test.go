@@ -1,4 +1,4 @@
-package oidc
+package tokenexchange
 
 import (
 	"context"
@@ -223,7 +223,7 @@ func TestTokenFile(t *testing.T) {
 	}
 	os.Mkdir(path, 0o700)
 	if _, err := x.once(t.Context()); err == nil || !strings.Contains(err.Error(), "not a regular file") {
-		t.Errorf("a folder: %v", err)
+		t.Errorf("a directory: %v", err)
 	}
 	if lineOf(cfg.Key) != before || !wiped(x) {
 		t.Error("the key has changed, or something is left")
