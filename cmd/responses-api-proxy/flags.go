@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
@@ -140,7 +140,7 @@ type options struct {
 	insecureUpstream bool
 	upstreamUsers    policy.Users
 	legacyTLS        bool
-	secretMemory     secret.Policy
+	secretMemory     key.Policy
 	drainTimeout     time.Duration
 
 	routes []string // besides POST /v1/responses
@@ -156,7 +156,7 @@ type options struct {
 	audit, metrics, logFile string
 
 	caFile     string
-	authHeader secret.Header
+	authHeader key.Header
 	keyFD      int // 0 if none is given
 	identity   identity
 	dumpDir    string
@@ -181,7 +181,7 @@ func (o *options) owner() int {
 
 // parseFlags reads a command line. Each flag may stand there once.
 func parseFlags(args []string) (*options, error) {
-	o := &options{upstreamURL: upstream.DefaultURL, secretMemory: secret.Auto, drainTimeout: defaultDrain, dumpMax: dump.DefaultMaxBytes}
+	o := &options{upstreamURL: upstream.DefaultURL, secretMemory: key.Auto, drainTimeout: defaultDrain, dumpMax: dump.DefaultMaxBytes}
 	o.limits.MaxBody = defaultMaxBody
 	fs := newFlagSet(o)
 	err := fs.Parse(args)
@@ -203,7 +203,7 @@ func (o *options) settle() error {
 	o.tcp = o.tcp || o.socket == ""
 	o.limits.Burst = max(1, int(2*o.limits.Rate))
 	if o.strict {
-		o.secretMemory = secret.Require
+		o.secretMemory = key.Require
 	}
 	switch {
 	case o.serverInfo != "" && !o.tcp:
@@ -261,7 +261,7 @@ func addUpstream(fs flagSet, o *options) {
 	})
 	fs.text("ca-file", "a file name", &o.caFile)
 	fs.value("auth-header", func(s string) (err error) {
-		o.authHeader, err = secret.ParseHeader(s)
+		o.authHeader, err = key.ParseHeader(s)
 		return err
 	})
 	fs.value("key-fd", func(s string) (err error) {
@@ -318,8 +318,8 @@ func addIdentity(fs flagSet, i *identity) {
 // addProtection adds the flags that say what must be in force.
 func addProtection(fs flagSet, o *options) {
 	fs.value("secret-memory", func(s string) error {
-		o.secretMemory = secret.Policy(s)
-		return when(o.secretMemory != secret.Auto && o.secretMemory != secret.Require, "choose auto or require")
+		o.secretMemory = key.Policy(s)
+		return when(o.secretMemory != key.Auto && o.secretMemory != key.Require, "choose auto or require")
 	})
 	fs.value("user", func(s string) (err error) {
 		o.runAs, err = sandbox.LookupUser(s)

@@ -7,8 +7,8 @@ import (
 	"os/signal"
 	"sync/atomic"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
 // onHangup does what a SIGHUP asks for, as long as the service runs: it opens
@@ -42,7 +42,7 @@ func (s *service) onHangup() (stop func()) {
 // A rotation reads other keys from --key-fd.
 type rotation struct {
 	fd      int
-	key     *secret.Key
+	key     *key.Key
 	errs    *errorLog
 	pending atomic.Int32 // how many keys have been asked for that are not there yet
 }

@@ -8,22 +8,21 @@ import (
 	"net/http"
 	"os"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/tokenexchange"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
 // identity is what the flags say of workload identity.
 type identity struct {
 	github     bool
-	config     tokenexchange.Config
+	config     key.Exchange
 	given      []string // flags that mean nothing without it
 	needGithub []string // and those of GitHub's
 }
 
-// wanted tells whether the key is got in exchange for an identity.
+// wanted reports whether the key is got in exchange for an identity.
 func (i *identity) wanted() bool { return i.github || i.config.TokenFile != "" }
 
 // check refuses flags that contradict each other or are missing.
@@ -39,7 +38,7 @@ func (i *identity) check(o *options) error {
 		return errors.New("--github-oidc and --oidc-token-file contradict each other; choose one")
 	case o.keyFD != 0:
 		return errors.New("--key-fd brings a key, and workload identity makes its own; leave it out")
-	case o.authHeader != secret.Bearer:
+	case o.authHeader != key.Bearer:
 		return errors.New("workload identity makes bearer tokens; leave --auth-header out")
 	}
 	return nil
@@ -58,49 +57,39 @@ func (i *identity) readable() error {
 	return f.Close()
 }
 
-// openKey brings the key, or an empty one that an exchange will fill, and what
-// is read from standard input for that.
-func openKey(o *options, errs *errorLog) (key, source *secret.Key, err error) {
-	if !o.identity.wanted() {
-		key, err = readKey(secret.Config{Policy: o.secretMemory, Header: o.authHeader, Spare: o.keyFD > 0}, errs)
-		return key, nil, err
+// openKey opens the key. Standard input is closed when it has been read, or when there is nothing to be read.
+func openKey(o *options, errs *errorLog) (*key.Key, error) {
+	cfg := key.Config{Policy: o.secretMemory, Header: o.authHeader, Replaceable: o.keyFD > 0}
+	if o.identity.wanted() {
+		cfg.Exchange = &o.identity.config
 	}
-	if o.identity.github {
-		source, err = readKey(secret.Config{Policy: o.secretMemory, Room: secret.MaxToken, NoSlots: true}, errs)
-	} else {
-		err = dropStdin()
-	}
+	k, err := readKey(cfg, errs)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	key, err = secret.New(secret.Config{Policy: o.secretMemory, Room: secret.MaxRoom})
-	return key, source, err
+	if err := dropStdin(); err != nil {
+		k.Wipe()
+		return nil, fmt.Errorf("cannot close standard input: %w", err)
+	}
+	return k, nil
 }
 
-// exchange gets the first access token, and renews it from then on. It blocks
-// until that is there, for a minute at most.
-func (s *service) exchange(source *secret.Key, roots *x509.CertPool) error {
+// exchange gets the first access token, if that is wanted, and renews it from then on. It blocks until that is there, for a
+// minute at most.
+func (s *service) exchange(roots *x509.CertPool) error {
 	if !s.opts.identity.wanted() {
 		return nil
 	}
 	if s.opts.upstreamURL != upstream.DefaultURL {
 		return errors.New("workload identity requires the default OpenAI Responses endpoint; leave --upstream-url out")
 	}
-	cfg := s.opts.identity.config
-	cfg.Source, cfg.Key, cfg.Policy, cfg.Roots, cfg.Report = source, s.key, s.opts.secretMemory, roots, s.errs.line
-	x, err := tokenexchange.New(cfg)
-	if err != nil {
-		return err
-	}
-	s.exchanger = x
 	s.components.add(component{
 		needs: func(p *sandbox.Policy) {
-			p.Ports, p.Read = append(p.Ports, x.Ports()...), append(p.Read, x.Directories()...)
+			p.Ports, p.Read = append(p.Ports, s.key.Ports()...), append(p.Read, s.key.Directories()...)
 		},
 		start: s.opts.identity.readable,
-		close: x.Close,
 	})
-	return s.untilStopped(x.Start)
+	return s.untilStopped(func(ctx context.Context) error { return s.key.Exchange(ctx, roots, s.errs.line) })
 }
 
 // untilStopped ends what a stop comes in between, which is an error then.
@@ -127,22 +116,22 @@ func (s *service) untilStopped(start func(context.Context) error) error {
 
 // upstream is where requests go.
 func (s *service) upstream() relay.Upstream {
-	if s.exchanger == nil {
+	if !s.opts.identity.wanted() {
 		return s.client
 	}
-	return renewing{s.client, s.exchanger}
+	return renewing{s.client, s.key}
 }
 
 // renewing asks for another token when the upstream refuses the one there is.
 type renewing struct {
 	*upstream.Client
-	exchanger *tokenexchange.Exchanger
+	key *key.Key
 }
 
 func (r renewing) Do(ctx context.Context, q *upstream.Request) (*upstream.Response, error) {
 	res, err := r.Client.Do(ctx, q)
 	if err == nil && res.Head.Status == http.StatusUnauthorized {
-		r.exchanger.Renew()
+		r.key.Renew()
 	}
 	return res, err
 }

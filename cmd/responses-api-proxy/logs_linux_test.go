@@ -33,9 +33,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
 // needRoot skips what only root can try; in CI that is an error.
@@ -461,7 +461,7 @@ func failedStart() {
 	opts, err := parseFlags([]string{"--port", "0", "--socket", "s", "--log-file", "log", "--dump-dir", "dumps", "--audit", "audit", "--metrics", "127.0.0.1:0",
 		"--max-tokens-per-user", "1", "--budget-file", "budget", "--allow-user", "self", "--upstream-url", "http://127.0.0.1:1/v1/responses", "--server-info", "file/info"})
 	must(err)
-	key, err := secret.New(secret.Config{Policy: secret.Auto, Room: 64})
+	k, err := key.Open(-1, key.Config{Exchange: &key.Exchange{TokenFile: "none"}}) // reads nothing
 	must(err)
 	out, err := unix.Dup(1) // the log's descriptors are given back
 	must(err)
@@ -471,8 +471,8 @@ func failedStart() {
 	before := descriptors()
 	errs, err := newErrorLog()
 	must(err)
-	s := &service{opts: opts, errs: errs, key: key, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
-	failure := s.open(nil)
+	s := &service{opts: opts, errs: errs, key: k, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
+	failure := s.open()
 	s.components.close()
 	errs.close()
 	report, _, _ := strings.Cut(fmt.Sprint(failure), ":")

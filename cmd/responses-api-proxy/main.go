@@ -31,8 +31,8 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -76,20 +76,17 @@ func run(args []string) int {
 		return errs.fatal(err)
 	}
 	// The key before everything else that can fail: so the original does it.
-	key, source, err := openKey(opts, errs)
+	k, err := openKey(opts, errs)
 	if err != nil {
 		return errs.fatal(err)
 	}
-	defer key.Wipe()
-	if source != nil {
-		defer source.Wipe()
-	}
+	defer k.Wipe()
 	// From here on a stop is an orderly one: somebody may read server-info and
 	// send a signal before the first request.
-	s := &service{opts: opts, errs: errs, key: key, protections: protections, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
+	s := &service{opts: opts, errs: errs, key: k, protections: protections, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
 	signal.Notify(s.stop, stopSignals...)
 	defer s.components.close()
-	if err := s.open(source); err != nil {
+	if err := s.open(); err != nil {
 		return errs.fatal(err)
 	}
 	defer s.onHangup()() // before anybody can know that it runs
@@ -98,31 +95,22 @@ func run(args []string) int {
 	return s.serve()
 }
 
-// readKey reads the key from standard input, and then closes that: nothing else
-// may come in by it.
-func readKey(cfg secret.Config, errs *errorLog) (*secret.Key, error) {
-	restore, tty, err := secret.NoEcho(0)
+// readKey opens the key, and reads from standard input what it needs. At a terminal it asks for that.
+func readKey(cfg key.Config, errs *errorLog) (*key.Key, error) {
+	if !cfg.HasInput() {
+		return key.Open(0, cfg)
+	}
+	restore, tty, err := key.NoEcho(0)
 	if err != nil {
 		return nil, err
 	}
-	forget := func() {}
 	if tty {
-		forget = restoreOnSignal(restore)
+		forget := restoreOnSignal(restore)
+		defer restore() // while descriptor 0 is still the terminal
+		defer forget()
 		errs.prompt("OpenAI API key (it is not shown): ")
 	}
-	key, err := secret.Read(0, cfg)
-	forget()
-	if tty { // while descriptor 0 is still the terminal
-		restore()
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := dropStdin(); err != nil {
-		key.Wipe()
-		return nil, fmt.Errorf("cannot close standard input: %w", err)
-	}
-	return key, nil
+	return key.Open(0, cfg)
 }
 
 // restoreOnSignal gives the terminal its echo back when the prompt is broken

@@ -5,18 +5,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
-
-// memory is what the key lies in, and what it is got in exchange for: the worse
-// of the two, and why it is.
-func (s *service) memory() (secret.Kind, error) {
-	kind, why := s.key.Memory()
-	if s.exchanger != nil && kind == secret.MemfdSecret {
-		return s.exchanger.Memory()
-	}
-	return kind, why
-}
 
 // accept returns an error if --strict is given and the process could not be protected as a whole from its start. The key
 // must not be read then.
@@ -32,14 +21,14 @@ func (o *options) accept(r sandbox.Report) error {
 // protectionsLine returns the start line, with reasons for what is missing but for the secret memory, which has a line
 // of its own.
 func (s *service) protectionsLine() string {
-	kind, _ := s.memory()
+	kind, _ := s.key.Memory()
 	return fmt.Sprintf("protections: secret-memory=%s %s", kind, s.protections)
 }
 
 // protectionMetrics returns the same for the metrics, without reasons.
 func (s *service) protectionMetrics() []metrics.Protection {
-	kind, _ := s.memory()
-	all := []metrics.Protection{{Name: "secret-memory", State: string(kind), Missing: kind != secret.MemfdSecret}}
+	kind, why := s.key.Memory()
+	all := []metrics.Protection{{Name: "secret-memory", State: kind, Missing: why != nil}}
 	for _, p := range s.protections {
 		all = append(all, metrics.Protection{Name: p.Name, State: p.State, Missing: p.Missing != nil})
 	}

@@ -14,14 +14,13 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/tokenexchange"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
@@ -29,7 +28,7 @@ import (
 type service struct {
 	opts       *options
 	errs       *errorLog
-	key        *secret.Key
+	key        *key.Key
 	components components
 
 	stop  chan os.Signal
@@ -45,17 +44,15 @@ type service struct {
 
 	audit           *audit.Log
 	metricsListener net.Listener
-	exchanger       *tokenexchange.Exchanger
 	dump            *dump.Dir
 	notifier        *systemd.Notifier
 
 	draining atomic.Bool
 }
 
-// open makes everything ready to serve, in the original's order of errors: URL, sockets, files. source is what the key is
-// got in exchange for; nil if it is given. Clients may come as soon as server-info is there: the sockets already take
-// their connections.
-func (s *service) open(source *secret.Key) error {
+// open makes everything ready to serve, in the original's order of errors: URL, sockets, files. Clients may come as
+// soon as server-info is there: the sockets already take their connections.
+func (s *service) open() error {
 	cfg, err := s.upstreamConfig()
 	if err != nil {
 		return err
@@ -63,7 +60,7 @@ func (s *service) open(source *secret.Key) error {
 	for _, open := range []func() error{
 		s.openNotifier,
 		func() (err error) { cfg.Roots, err = upstream.RootsFrom(s.opts.caFile); return err },
-		func() error { return s.exchange(source, cfg.Roots) },
+		func() error { return s.exchange(cfg.Roots) },
 		s.listen,
 		s.openKeyFD,
 		func() error { return s.openClient(cfg) },
@@ -103,11 +100,11 @@ func (s *service) upstreamConfig() (upstream.Config, error) {
 	if target.TLS && !users.Empty() {
 		return upstream.Config{}, errors.New("--upstream-user is for a plain http --upstream-url; over https the certificate decides")
 	}
-	return upstream.Config{Target: target, Key: s.key, LegacyTLS: s.opts.legacyTLS, Users: users.UIDs()}, nil
+	return upstream.Config{Target: target, LegacyTLS: s.opts.legacyTLS, Users: users.UIDs()}, nil
 }
 
 func (s *service) openClient(cfg upstream.Config) (err error) {
-	if s.client, err = upstream.New(cfg); err != nil {
+	if s.client, err = s.key.Client(cfg); err != nil {
 		return err
 	}
 	s.components.add(component{
@@ -274,7 +271,7 @@ func (s *service) announce() {
 	if s.opts.noSandbox {
 		s.errs.line("warning: the jail is off: whoever takes this process over can do what its user can")
 	}
-	if kind, why := s.memory(); kind != secret.MemfdSecret {
+	if kind, why := s.key.Memory(); why != nil {
 		s.errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, why))
 	}
 	for _, text := range s.warnings {
