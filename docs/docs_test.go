@@ -92,18 +92,24 @@ func TestImportsFlowOneWay(t *testing.T) {
 func TestDaemonLinks(t *testing.T) {
 	foreign := []string{"os/exec", module + "internal/openaitest", module + "internal/memscan", module + "internal/attack", module + "internal/launch", module + "internal/proctest", "testing"}
 	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/attack", module + "internal/launch", module + "internal/memscan", "os/exec"}} {
-		cmd := exec.Command("go", "list", "-deps", "../cmd/"+program)
-		cmd.Env = append(os.Environ(), "GOOS=linux")
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		linked := slices.DeleteFunc(strings.Fields(string(out)), func(pkg string) bool { return !slices.Contains(foreign, pkg) })
+		linked := slices.DeleteFunc(linked(t, program), func(pkg string) bool { return !slices.Contains(foreign, pkg) })
 		slices.Sort(linked)
 		if !slices.Equal(linked, want) {
 			t.Errorf("%s links %q, want %q", program, linked, want)
 		}
 	}
+}
+
+// linked returns the packages that are linked into a program for Linux.
+func linked(t *testing.T, program string) []string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "../cmd/"+program)
+	cmd.Env = append(os.Environ(), "GOOS=linux")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))
 }
 
 // TestErrorCodes: the list in errors.md is the program's, no more and no less.

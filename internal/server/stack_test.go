@@ -18,10 +18,10 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -77,8 +77,7 @@ func start(t testing.TB, options ...func(*setup)) *stack {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.up.CAPEM())
-	key := keyOf(t, canary)
-	s.client = must(upstream.New(upstream.Config{Target: must(upstream.ParseTarget(cfg.url, false)), Key: key, Roots: roots}))
+	s.client = must(keyOf(t, canary).Client(upstream.Config{Target: must(upstream.ParseTarget(cfg.url, false)), Roots: roots}))
 	t.Cleanup(s.client.Close)
 	s.serve(cfg)
 	return s
@@ -128,7 +127,7 @@ func (s *stack) logged() []string {
 }
 
 // keyOf puts a key where Read finds it.
-func keyOf(t testing.TB, text string) *secret.Key {
+func keyOf(t testing.TB, text string) *key.Key {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -137,12 +136,12 @@ func keyOf(t testing.TB, text string) *secret.Key {
 	defer r.Close()
 	io.WriteString(w, text+"\n")
 	w.Close()
-	key, err := secret.Read(int(r.Fd()), secret.Config{})
+	k, err := key.Open(int(r.Fd()), key.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(key.Wipe)
-	return key
+	t.Cleanup(k.Wipe)
+	return k
 }
 
 func must[T any](v T, err error) T {
