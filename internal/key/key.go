@@ -1,6 +1,5 @@
-// Package key is the door to the API key: the rest of the program opens a key,
-// replaces and wipes it, and makes the upstream's client of it, but never has
-// it. The packages behind the door are secret, tlsrecord, upstream and
+// Package key is the door to the API key: the rest of the program opens a key, replaces and wipes it, and makes the
+// upstream's client of it, but never has it. The packages behind the door are secret, tlsrecord, upstream and
 // tokenexchange; no other package imports secret.
 package key
 
@@ -22,8 +21,8 @@ type Policy = secret.Policy
 // Header is the field in which the key goes to the upstream.
 type Header = secret.Header
 
-// Exchange describes the identity that is exchanged for the key. This package
-// sets Source, Key, Policy, Roots and Report.
+// Exchange describes the identity that is exchanged for the key. This package sets Source, Key, Policy, Roots and
+// Report.
 type Exchange = tokenexchange.Config
 
 // The policies and the default header.
@@ -36,28 +35,26 @@ const (
 // ParseHeader returns the header of that name: bearer, api-key or x-api-key.
 func ParseHeader(name string) (Header, error) { return secret.ParseHeader(name) }
 
-// NoEcho turns the echo of the terminal fd off and returns a function that turns
-// it on again. Where fd is not a terminal, tty is false and nothing was changed.
+// NoEcho turns the echo of the terminal fd off and returns a function that turns it on again. Where fd is not a
+// terminal, tty is false and nothing was changed.
 func NoEcho(fd int) (restore func(), tty bool, err error) { return secret.NoEcho(fd) }
 
-// Config describes a key. The zero value is a key for "authorization: Bearer",
-// in the best memory that there is.
+// Config describes a key. The zero value is a key for "authorization: Bearer", in the best memory that there is.
 type Config struct {
 	Policy Policy
 	Header Header
 	// Replaceable maps memory for another key, which Replace needs.
 	Replaceable bool
-	// Exchange, if not nil, makes the key an access token, which is got by
-	// Key.Exchange. Header must be Bearer then.
+	// Exchange, if not nil, makes the key an access token, which is got by Key.Exchange. Header must be Bearer then.
 	Exchange *Exchange
 }
 
-// HasInput reports whether Open reads: the key, or the token that is needed for
-// an exchange. An identity in a file needs none.
+// HasInput reports whether Open reads: the key, or the token that is needed for an exchange. An identity in a file
+// needs none.
 func (c *Config) HasInput() bool { return c.Exchange == nil || c.Exchange.TokenFile == "" }
 
-// Key is an API key, or an access token in its place. It prints as [redacted].
-// Its methods may be used concurrently, but for Exchange.
+// Key is an API key, or an access token in its place. It prints as [redacted]. Its methods may be used concurrently,
+// but for Exchange.
 type Key struct {
 	cfg       Config
 	secret    *secret.Key
@@ -65,9 +62,8 @@ type Key struct {
 	exchanger *tokenexchange.Exchanger
 }
 
-// Open maps the memory of a key, and reads one line from the descriptor fd if
-// cfg.HasInput. It blocks until that is there. On an error nothing of it is
-// left in memory.
+// Open maps the memory of a key, and reads one line from the descriptor fd if cfg.HasInput. It blocks until that is
+// there. On an error nothing of it is left in memory.
 func Open(fd int, cfg Config) (k *Key, err error) {
 	k = &Key{cfg: cfg}
 	switch {
@@ -86,9 +82,8 @@ func Open(fd int, cfg Config) (k *Key, err error) {
 	return k, nil
 }
 
-// Exchange gets the first access token, and renews it from then on until Wipe.
-// It does nothing without Config.Exchange. It blocks until the token is there,
-// for a minute at most, or ctx ends. report is as tokenexchange.Config's Report.
+// Exchange gets the first access token, and renews it from then on until Wipe. It does nothing without Config.Exchange.
+// It blocks until the token is there, for a minute at most, or ctx ends. report is as tokenexchange.Config's Report.
 func (k *Key) Exchange(ctx context.Context, roots *x509.CertPool, report func(line string)) error {
 	if k.cfg.Exchange == nil {
 		return nil
@@ -106,8 +101,8 @@ func (k *Key) Exchange(ctx context.Context, roots *x509.CertPool, report func(li
 	return x.Start(ctx)
 }
 
-// Renew asks for another access token, since the upstream has refused this one.
-// It does not block, and does nothing without an exchange.
+// Renew asks for another access token, since the upstream has refused this one. It does not block, and does nothing
+// without an exchange.
 func (k *Key) Renew() {
 	if k.exchanger != nil {
 		k.exchanger.Renew()
@@ -130,20 +125,18 @@ func (k *Key) Directories() []string {
 	return k.exchanger.Directories()
 }
 
-// Client returns a client that sends requests with the key. cfg.Key is not
-// used.
+// Client returns a client that sends requests with the key. cfg.Key is not used.
 func (k *Key) Client(cfg upstream.Config) (*upstream.Client, error) {
 	cfg.Key = k.secret
 	return upstream.New(cfg)
 }
 
-// Replace reads one line with another key from the descriptor fd and waits until
-// the old key is wiped. On an error the old key stays in use: io.EOF, if the
-// input ends before the first byte.
+// Replace reads one line with another key from the descriptor fd and waits until the old key is wiped. On an error the
+// old key stays in use: io.EOF, if the input ends before the first byte.
 func (k *Key) Replace(fd int) error { return k.secret.Replace(fd) }
 
-// Memory returns what the key, and all that it is got in exchange for, lies in,
-// and if not all of that is secret memory, why.
+// Memory returns what the key, and all that it is got in exchange for, lies in, and if not all of that is secret
+// memory, why.
 func (k *Key) Memory() (string, error) {
 	kind, why := k.secret.Memory()
 	if k.source != nil && why == nil {
@@ -155,9 +148,8 @@ func (k *Key) Memory() (string, error) {
 	return string(kind), why
 }
 
-// Wipe stops the renewal and overwrites the key, and what it is got in exchange
-// for, for good. It blocks while the key is being written. It may be called
-// twice.
+// Wipe stops the renewal and overwrites the key, and what it is got in exchange for, for good. It blocks while the key
+// is being written. It may be called twice.
 func (k *Key) Wipe() {
 	if k.exchanger != nil {
 		k.exchanger.Close()

@@ -10,13 +10,11 @@ import (
 const (
 	// SlotSize is the size of a Slot's buffer in bytes.
 	SlotSize = 8192
-	// maxSlots bounds the locked memory; a slot is taken for microseconds, so
-	// that more would not serve more requests.
+	// maxSlots bounds the locked memory; a slot is taken for microseconds, so that more would not serve more requests.
 	maxSlots = 4
 )
 
-// Slot is a piece of secret memory in which one message that holds the key is
-// put together. It prints as [redacted].
+// Slot is a piece of secret memory in which one message that holds the key is put together. It prints as [redacted].
 type Slot struct {
 	buf  secretBytes
 	home chan *Slot
@@ -46,12 +44,11 @@ func (k *Key) Slot(ctx context.Context) (*Slot, error) {
 	}
 }
 
-// Bytes is the slot's memory, SlotSize long and zero when taken. It must not be
-// used after Release.
+// Bytes is the slot's memory, SlotSize long and zero when taken. It must not be used after Release.
 func (s *Slot) Bytes() []byte { return s.buf.slice() }
 
-// Release wipes the first used bytes, which must be all that was written to,
-// and the vector registers, and gives the slot back.
+// Release wipes the first used bytes, which must be all that was written to, and the vector registers, and gives the
+// slot back.
 func (s *Slot) Release(used int) {
 	wipe(s.buf.slice()[:max(used, len(zeros))])
 	s.home <- s
@@ -60,8 +57,8 @@ func (s *Slot) Release(used int) {
 // Format prints [redacted] whatever the verb.
 func (s Slot) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
-// Buffer is secret memory for what is only passing through, such as a message
-// that holds a token. It prints as [redacted].
+// Buffer is secret memory for what is only passing through, such as a message that holds a token. It prints as
+// [redacted].
 type Buffer struct{ r *region }
 
 // NewBuffer maps at least size bytes, which are zero.
@@ -73,8 +70,7 @@ func NewBuffer(policy Policy, size int) (*Buffer, error) {
 	return &Buffer{r}, nil
 }
 
-// Bytes returns all of the memory. The caller must see to it that there is one
-// user at a time.
+// Bytes returns all of the memory. The caller must see to it that there is one user at a time.
 func (b *Buffer) Bytes() []byte { return b.r.slice() }
 
 // Wipe overwrites all of it, and the vector registers.
@@ -86,6 +82,5 @@ func (b *Buffer) Memory() (Kind, error) { return b.r.kind, b.r.why }
 // Format prints [redacted] whatever the verb.
 func (b Buffer) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
-// Wipe overwrites b, and the vector registers, through which what b held may
-// have come.
+// Wipe overwrites b, and the vector registers, through which what b held may have come.
 func Wipe(b []byte) { wipe(b) }

@@ -15,13 +15,11 @@ const (
 	// MaxKey is the longest key that Read accepts, in bytes.
 	MaxKey = bufferSize - len("Bearer ") - 1
 
-	// MaxRoom is the largest Config.Room of a key that goes out in a slot: what
-	// is left of it, 1,000 bytes with the shortest header, is for the request line,
-	// the host and the record's own bytes.
+	// MaxRoom is the largest Config.Room of a key that goes out in a slot: what is left of it, 1,000 bytes with the
+	// shortest header, is for the request line, the host and the record's own bytes.
 	MaxRoom = 7168
 
-	// MaxToken is the largest Config.Room of a key without slots, and the
-	// longest token that the original accepts.
+	// MaxToken is the largest Config.Room of a key without slots, and the longest token that the original accepts.
 	MaxToken = 16384
 )
 
@@ -67,12 +65,10 @@ func (c Config) rules() (rules, error) {
 // lineSize is the length of the line of a key of n bytes.
 func (r rules) lineSize(n int) int { return len(r.header.prefix()) + n + len(suffix) }
 
-// space is what a key needs of memory, and one byte more, which shows a key
-// that is too long.
+// space is what a key needs of memory, and one byte more, which shows a key that is too long.
 func (r rules) space() int { return roundUp(r.lineSize(r.max)+1, keySpace) }
 
-// read reads a key behind the header's prefix in room, and returns the finished
-// line.
+// read reads a key behind the header's prefix in room, and returns the finished line.
 func (r rules) read(room []byte, read func([]byte) (int, error)) ([]byte, error) {
 	start := copy(room, r.header.prefix())
 	input := room[start : start+r.max+1]
@@ -109,8 +105,7 @@ func fill(p []byte, read func([]byte) (int, error)) (n int, err error) {
 	return n, nil
 }
 
-// validate finds the key at the beginning of the n bytes read into input, in
-// constant space, and returns its length.
+// validate finds the key at the beginning of the n bytes read into input, in constant space, and returns its length.
 func (r rules) validate(input []byte, n int) (int, error) {
 	length := bytes.IndexByte(input[:n], '\n')
 	if length < 0 {
@@ -155,8 +150,8 @@ func ofKey(c byte) bool {
 
 func visible(c byte) bool { return c > ' ' && c < 0x7f }
 
-// isJWT reports whether key has the shape of a signed token: three parts with
-// periods between them (RFC 7515, section 7.1).
+// isJWT reports whether key has the shape of a signed token: three parts with periods between them (RFC 7515, section
+// 7.1).
 func isJWT(key []byte) bool {
 	parts, length := 1, 0
 	for _, c := range key {

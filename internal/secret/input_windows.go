@@ -24,8 +24,8 @@ func readFD(fd int, p []byte) (int, error) {
 	return int(n), err
 }
 
-// NoEcho turns the echo of the console off and returns a function that turns
-// it on again. Where standard input is not one, tty is false and nothing was changed.
+// NoEcho turns the echo of the console off and returns a function that turns it on again. Where standard input is not
+// one, tty is false and nothing was changed.
 func NoEcho(int) (restore func(), tty bool, err error) {
 	handle, err := windows.GetStdHandle(windows.STD_INPUT_HANDLE)
 	if err != nil {

@@ -11,17 +11,16 @@ import (
 	"sync/atomic"
 )
 
-// keySpace is the memory of a key that is not longer than MaxKey: room for the
-// line, and a page of its own on most systems.
+// keySpace is the memory of a key that is not longer than MaxKey: room for the line, and a page of its own on most
+// systems.
 const keySpace = 4096
 
-// ErrWiped is returned by everything that needs a key where there is none:
-// before the first Set of New's, after Forget and after Wipe.
+// ErrWiped is returned by everything that needs a key where there is none: before the first Set of New's, after Forget
+// and after Wipe.
 var ErrWiped = errors.New("the API key has been wiped")
 
-// Config says what kind of key it is and what memory it needs. All of that is
-// mapped at once: nothing is later, when a sandbox may forbid it. The zero
-// value is Auto's policy and a key for "authorization: Bearer".
+// Config says what kind of key it is and what memory it needs. All of that is mapped at once: nothing is later, when a
+// sandbox may forbid it. The zero value is Auto's policy and a key for "authorization: Bearer".
 type Config struct {
 	// Policy says what to do without secret memory; empty means Auto.
 	Policy Policy
@@ -29,17 +28,15 @@ type Config struct {
 	Header Header
 	// Spare maps a second page, without which the key cannot be replaced.
 	Spare bool
-	// Room, if not 0, makes the key a token (RFC 6750, section 2.1): visible
-	// ASCII of at most Room bytes. Room is at most MaxRoom; with NoSlots,
-	// MaxToken.
+	// Room, if not 0, makes the key a token (RFC 6750, section 2.1): visible ASCII of at most Room bytes. Room is at
+	// most MaxRoom; with NoSlots, MaxToken.
 	Room int
-	// NoSlots saves the memory of the slots, for a key that package upstream's
-	// Client does not send.
+	// NoSlots saves the memory of the slots, for a key that package upstream's Client does not send.
 	NoSlots bool
 }
 
-// Key is one API key in secret memory, as the whole header line in which it
-// goes out. It prints as [redacted]. Its methods may be used concurrently.
+// Key is one API key in secret memory, as the whole header line in which it goes out. It prints as [redacted]. Its
+// methods may be used concurrently.
 type Key struct {
 	r       *region
 	slots   chan *Slot
@@ -86,11 +83,9 @@ func (g *generation) release() {
 	}
 }
 
-// Read takes a key from the file descriptor fd into secret memory without any
-// buffer in between. It blocks until a line feed, the end of the input, or
-// too many bytes have come; what follows the first line is dropped. Carriage
-// returns at the line's end are not part of the key. On any error nothing of
-// the input is left in memory.
+// Read takes a key from the file descriptor fd into secret memory without any buffer in between. It blocks until a line
+// feed, the end of the input, or too many bytes have come; what follows the first line is dropped. Carriage returns at
+// the line's end are not part of the key. On any error nothing of the input is left in memory.
 func Read(fd int, cfg Config) (*Key, error) {
 	k, err := mapKey(cfg)
 	if err != nil {
@@ -105,16 +100,15 @@ func Read(fd int, cfg Config) (*Key, error) {
 	return k, nil
 }
 
-// New maps the memory of a key that Set or Replace will bring; until then Line
-// returns ErrWiped. Config.Spare is taken for set.
+// New maps the memory of a key that Set or Replace will bring; until then Line returns ErrWiped. Config.Spare is taken
+// for set.
 func New(cfg Config) (*Key, error) {
 	cfg.Spare = true
 	return mapKey(cfg)
 }
 
-// Line lends the header line "authorization: Bearer KEY\r\n", or that of
-// another Config.Header, to use, which must neither keep nor change it, and
-// returns use's error. Wipe, Replace and Set wait for it.
+// Line lends the header line "authorization: Bearer KEY\r\n", or that of another Config.Header, to use, which must
+// neither keep nor change it, and returns use's error. Wipe, Replace and Set wait for it.
 func (k *Key) Line(use func(line []byte) error) error {
 	g := k.borrow()
 	if g == nil {
@@ -141,8 +135,7 @@ func (k *Key) Len() int {
 	return 0
 }
 
-// MaxLen is the length of the longest line that Line will ever lend, in bytes:
-// today's, unless the key can be replaced.
+// MaxLen is the length of the longest line that Line will ever lend, in bytes: today's, unless the key can be replaced.
 func (k *Key) MaxLen() int {
 	if len(k.rooms) == 1 {
 		return k.Len()
@@ -150,9 +143,8 @@ func (k *Key) MaxLen() int {
 	return k.rules.lineSize(k.rules.max)
 }
 
-// Wipe overwrites the key for good: a Replace that is under way fails. It
-// blocks while Line lends it. The memory stays mapped, so that a late reader
-// finds zeros. It may be called twice.
+// Wipe overwrites the key for good: a Replace that is under way fails. It blocks while Line lends it. The memory stays
+// mapped, so that a late reader finds zeros. It may be called twice.
 func (k *Key) Wipe() {
 	k.mu.Lock()
 	k.closed = true
@@ -163,8 +155,8 @@ func (k *Key) Wipe() {
 // Forget overwrites the key like Wipe, but another may still take its place.
 func (k *Key) Forget() { _ = k.install(nil) } // which does not fail
 
-// install puts next, if it is not nil, in the place of the current generation,
-// and waits until all that were retired have been wiped.
+// install puts next, if it is not nil, in the place of the current generation, and waits until all that were retired
+// have been wiped.
 func (k *Key) install(next *generation) error {
 	k.mu.Lock()
 	if next != nil && k.closed {
@@ -228,8 +220,7 @@ func mapKey(cfg Config) (*Key, error) {
 	return k, nil
 }
 
-// sizes are those of a region with keys of so many bytes, with many slots and
-// with one.
+// sizes are those of a region with keys of so many bytes, with many slots and with one.
 func (c Config) sizes(keys int) []int {
 	page := os.Getpagesize()
 	if c.NoSlots {

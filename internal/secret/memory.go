@@ -1,5 +1,5 @@
-// Package secret holds one API key in one region of secret memory: read there
-// straight from a file descriptor, lent to a writer, wiped, and never printed.
+// Package secret holds one API key in one region of secret memory: read there straight from a file descriptor, lent to
+// a writer, wiped, and never printed.
 package secret
 
 import (
@@ -14,8 +14,7 @@ type Policy string
 
 // The policies of --secret-memory.
 const (
-	// Auto falls back to locked anonymous memory, which root can read; Kind
-	// is what was had.
+	// Auto falls back to locked anonymous memory, which root can read; Kind is what was had.
 	Auto Policy = "auto"
 	// Require refuses every fallback.
 	Require Policy = "require"
@@ -26,11 +25,11 @@ type Kind string
 
 // The kinds, best first.
 const (
-	// MemfdSecret is memory that the kernel itself cannot reach for others:
-	// memfd_secret(2). Not readable through /proc/PID/mem, even by root.
+	// MemfdSecret is memory that the kernel itself cannot reach for others: memfd_secret(2). Not readable through
+	// /proc/PID/mem, even by root.
 	MemfdSecret Kind = "memfd_secret"
-	// Locked is ordinary memory that is neither swapped nor, where the system
-	// allows it, dumped or inherited. Root can read it.
+	// Locked is ordinary memory that is neither swapped nor, where the system allows it, dumped or inherited. Root can
+	// read it.
 	Locked Kind = "locked"
 )
 
@@ -44,10 +43,9 @@ type region struct {
 	why  error // why kind is not MemfdSecret
 }
 
-// secretBytes is a slice that reflection, and so fmt and its kin, cannot look
-// into: where a Format method is not called (a value that was copied, a field
-// that is not exported, a verb that does not fit), an unsafe.Pointer prints as
-// an address, and a slice as what it holds.
+// secretBytes is a slice that reflection, and so fmt and its kin, cannot look into: where a Format method is not called
+// (a value that was copied, a field that is not exported, a verb that does not fit), an unsafe.Pointer prints as an
+// address, and a slice as what it holds.
 type secretBytes struct {
 	start unsafe.Pointer
 	n     int
@@ -60,9 +58,8 @@ func (s secretBytes) slice() []byte { return unsafe.Slice((*byte)(s.start), s.n)
 // Format prints [redacted] whatever the verb.
 func (s secretBytes) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
-// newRegion maps memory of the best kind that policy and system allow, of the
-// first of sizes (in bytes, descending) for which the limit on locked memory
-// has room. The memory is zero.
+// newRegion maps memory of the best kind that policy and system allow, of the first of sizes (in bytes, descending) for
+// which the limit on locked memory has room. The memory is zero.
 func newRegion(policy Policy, sizes ...int) (*region, error) {
 	b, why := mapFirst(mapSecret, sizes)
 	if why == nil {
@@ -91,8 +88,7 @@ func mapFirst(mapper func(int) ([]byte, error), sizes []int) (b []byte, err erro
 var (
 	zeros [256]byte
 
-	// span is len(zeros), as a variable: a copy of constant length would not be
-	// made by memmove.
+	// span is len(zeros), as a variable: a copy of constant length would not be made by memmove.
 	span = len(zeros)
 )
 
@@ -103,11 +99,10 @@ func wipe(b []byte) {
 	Scrub()
 }
 
-// Scrub overwrites what an earlier copy has left in the vector registers, by a
-// memmove of 256 bytes, which passes through all of them. A thread that is
-// interrupted by a signal stores its registers in ordinary memory: so the code
-// that has copied a secret calls Scrub at once, before anything that may block.
-// It is nosplit so that no other goroutine comes in between.
+// Scrub overwrites what an earlier copy has left in the vector registers, by a memmove of 256 bytes, which passes
+// through all of them. A thread that is interrupted by a signal stores its registers in ordinary memory: so the code
+// that has copied a secret calls Scrub at once, before anything that may block. It is nosplit so that no other
+// goroutine comes in between.
 //
 //go:nosplit
 func Scrub() {

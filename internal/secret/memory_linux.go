@@ -9,15 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// secretmemMagic is the file system type of memfd_secret files, SECRETMEM_MAGIC
-// of linux/magic.h.
+// secretmemMagic is the file system type of memfd_secret files, SECRETMEM_MAGIC of linux/magic.h.
 const secretmemMagic = 0x5345434d
 
 // The requests of termios(3), for NoEcho.
 const getTermios, setTermios = unix.TCGETS, unix.TCSETS
 
-// mapSecret maps size bytes of memfd_secret(2) between two guard pages, and
-// proves that the kernel refuses to read them for others.
+// mapSecret maps size bytes of memfd_secret(2) between two guard pages, and proves that the kernel refuses to read them
+// for others.
 func mapSecret(size int) ([]byte, error) {
 	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
 	if err != nil {
@@ -41,8 +40,8 @@ func mapSecret(size int) ([]byte, error) {
 	return b, nil
 }
 
-// proveUnreadable reads b as a debugger would. Where the sandbox around this
-// process forbids the call itself, the file system type stands as the proof.
+// proveUnreadable reads b as a debugger would. Where the sandbox around this process forbids the call itself, the file
+// system type stands as the proof.
 func proveUnreadable(b []byte) error {
 	clear(b) // the pages must be there, or the refusal would prove nothing
 	var into [1]byte
@@ -59,8 +58,7 @@ func proveUnreadable(b []byte) error {
 	}
 }
 
-// mapLocked maps size bytes of anonymous memory that is not swapped, not
-// dumped and not there in a child.
+// mapLocked maps size bytes of anonymous memory that is not swapped, not dumped and not there in a child.
 func mapLocked(size int) ([]byte, error) {
 	b, err := mapGuarded(-1, size, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
@@ -84,9 +82,8 @@ func lock(b []byte) error {
 	return nil
 }
 
-// mapGuarded maps size bytes, a multiple of the page size, with an
-// inaccessible page on each side, so that a read that runs out of bounds
-// faults instead of finding a neighbour.
+// mapGuarded maps size bytes, a multiple of the page size, with an inaccessible page on each side, so that a read that
+// runs out of bounds faults instead of finding a neighbour.
 func mapGuarded(fd, size, flags int) ([]byte, error) {
 	page := os.Getpagesize()
 	base, err := unix.MmapPtr(-1, 0, nil, uintptr(size+2*page), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)

@@ -16,8 +16,7 @@ func mapSecret(int) ([]byte, error) {
 	return nil, errors.New("memfd_secret is Linux only")
 }
 
-// mapLocked maps size bytes that are not swapped; this system has no call to
-// keep them out of a core file.
+// mapLocked maps size bytes that are not swapped; this system has no call to keep them out of a core file.
 func mapLocked(size int) ([]byte, error) {
 	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {

@@ -8,24 +8,20 @@ import (
 // errNoSpare is a mistake in this program.
 var errNoSpare = errors.New("bug: a key without a spare page cannot be replaced")
 
-// Replace reads one line with another key from the file descriptor fd, straight
-// into the spare page, and lends that from then on. It returns when nobody has
-// the old key any more, which is wiped. On any error the old key stays and
-// nothing of the input is left in memory: io.EOF, if the input ends before the
-// first byte; an error that is ErrEmpty, ErrTooLong or ErrBadBytes, if the line
-// is not a key; ErrWiped, after Wipe.
+// Replace reads one line with another key from the file descriptor fd, straight into the spare page, and lends that
+// from then on. It returns when nobody has the old key any more, which is wiped. On any error the old key stays and
+// nothing of the input is left in memory: io.EOF, if the input ends before the first byte; an error that is ErrEmpty,
+// ErrTooLong or ErrBadBytes, if the line is not a key; ErrWiped, after Wipe.
 //
-// It blocks until the line is there, and reads byte by byte, so as to take
-// nothing of the next one: of two keys that are written to a FIFO in quick
-// succession, each gets its Replace. A line that is too long is read to its end.
+// It blocks until the line is there, and reads byte by byte, so as to take nothing of the next one: of two keys that
+// are written to a FIFO in quick succession, each gets its Replace. A line that is too long is read to its end.
 func (k *Key) Replace(fd int) error {
 	one := func(p []byte) (int, error) { return readFD(fd, p[:1]) }
 	return k.replace(func(room []byte) ([]byte, error) { return k.rules.readNext(room, one) })
 }
 
-// Set lets fill put another key into secret memory, of which it gets as much as
-// the longest key needs and returns how much it has used. The rest is as with
-// Replace; an error of fill's is returned as it is. fill must not keep room.
+// Set lets fill put another key into secret memory, of which it gets as much as the longest key needs and returns how
+// much it has used. The rest is as with Replace; an error of fill's is returned as it is. fill must not keep room.
 func (k *Key) Set(fill func(room []byte) (n int, err error)) error {
 	return k.replace(func(room []byte) ([]byte, error) {
 		start := copy(room, k.rules.header.prefix())

@@ -15,15 +15,12 @@ var (
 	errTrafficSecrets = errors.New("bug: this version of Go keeps the traffic secrets of TLS sessions in another place")
 )
 
-// Handshake does a client's handshake on conn by crypto/tls, and returns the
-// Layer of what follows, of which crypto/tls has read no byte. The deadlines are
-// the caller's. When ctx ends during the handshake, conn is closed.
+// Handshake does a client's handshake on conn by crypto/tls, and returns the Layer of what follows, of which crypto/tls
+// has read no byte. The deadlines are the caller's. When ctx ends during the handshake, conn is closed.
 //
-// With TLS 1.3, crypto/tls is not used again, and the traffic secrets that it
-// holds are cleared: each record number, and so each nonce, is used once.
-// Sessions are not resumed, since crypto/tls does not see their tickets; cfg
-// should have no ClientSessionCache, so that none are sent. With TLS 1.2,
-// crypto/tls goes on sealing and opening.
+// With TLS 1.3, crypto/tls is not used again, and the traffic secrets that it holds are cleared: each record number,
+// and so each nonce, is used once. Sessions are not resumed, since crypto/tls does not see their tickets; cfg should
+// have no ClientSessionCache, so that none are sent. With TLS 1.2, crypto/tls goes on sealing and opening.
 func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (Layer, error) {
 	below := &recordConn{Conn: conn}
 	c := tls.Client(below, cfg)
@@ -43,9 +40,8 @@ func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (Layer, erro
 	return newSession(conn, state.CipherSuite, client, server)
 }
 
-// recordConn is the connection that crypto/tls has. It hands over one record at
-// a time: during the handshake from the network, so that what follows is left
-// there, afterwards only what it is fed.
+// recordConn is the connection that crypto/tls has. It hands over one record at a time: during the handshake from the
+// network, so that what follows is left there, afterwards only what it is fed.
 type recordConn struct {
 	net.Conn
 	header   [HeaderSize]byte
@@ -83,8 +79,7 @@ func (c *recordConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// dryError is the error of a recordConn that has nothing more to give for the
-// moment.
+// dryError is the error of a recordConn that has nothing more to give for the moment.
 type dryError struct{}
 
 func (dryError) Error() string   { return errTaken.Error() }
@@ -93,8 +88,8 @@ func (dryError) Temporary() bool { return true } // or crypto/tls would never re
 
 var errDry error = dryError{}
 
-// legacy is the Layer of TLS 1.2: crypto/tls, which gets to read one record at a
-// time. It seals straight out of the memory that it is given.
+// legacy is the Layer of TLS 1.2: crypto/tls, which gets to read one record at a time. It seals straight out of the
+// memory that it is given.
 type legacy struct {
 	*tls.Conn
 	below *recordConn
@@ -105,8 +100,7 @@ const maxLegacyRecord = HeaderSize + MaxPlaintext + 2048
 
 func (l *legacy) Size(p []byte) (int, error) { return sizeOf(p, maxLegacyRecord) }
 
-// Open lets crypto/tls open the record: it copies it, so that the plaintext may
-// take its place.
+// Open lets crypto/tls open the record: it copies it, so that the plaintext may take its place.
 func (l *legacy) Open(record []byte) ([]byte, error) {
 	l.below.pending = record
 	text := record[HeaderSize:]
@@ -122,16 +116,14 @@ func (l *legacy) WriteInPlace(buf []byte, n int) error {
 	return err
 }
 
-// trafficSecrets returns the current traffic secrets of both sides of a TLS 1.3
-// session whose handshake is complete. The slices are crypto/tls's own.
+// trafficSecrets returns the current traffic secrets of both sides of a TLS 1.3 session whose handshake is complete.
+// The slices are crypto/tls's own.
 //
-// The documented way to the secrets is tls.Config.KeyLogWriter. crypto/tls
-// formats its lines with package fmt, whose pooled buffers keep the text of a
-// secret when the session is over, and no KeyLogWriter can clear those. So no
-// KeyLogWriter is set, and the secrets are read where crypto/tls keeps them
-// for key updates. If a version of Go keeps them elsewhere, every handshake
-// fails here; if it kept other bytes under these names, the peer could not open
-// the first record.
+// The documented way to the secrets is tls.Config.KeyLogWriter. crypto/tls formats its lines with package fmt, whose
+// pooled buffers keep the text of a secret when the session is over, and no KeyLogWriter can clear those. So no
+// KeyLogWriter is set, and the secrets are read where crypto/tls keeps them for key updates. If a version of Go keeps
+// them elsewhere, every handshake fails here; if it kept other bytes under these names, the peer could not open the
+// first record.
 func trafficSecrets(c *tls.Conn) (client, server []byte, err error) {
 	conn := reflect.ValueOf(c).Elem()
 	client, server = trafficSecret(conn.FieldByName("out")), trafficSecret(conn.FieldByName("in"))

@@ -56,9 +56,8 @@ func (s suite) expand(traffic []byte, label string, size int) ([]byte, error) {
 	return hkdf.Expand(s.hash, traffic, string(append(info, 0)), size)
 }
 
-// keys protect the records of one direction. The traffic secret that they are
-// derived from is not kept, only the one that follows it: what a key update
-// needs does not open any record sealed before it.
+// keys protect the records of one direction. The traffic secret that they are derived from is not kept, only the one
+// that follows it: what a key update needs does not open any record sealed before it.
 type keys struct {
 	suite suite
 	aead  cipher.AEAD
@@ -79,8 +78,8 @@ func newKeys(id uint16, traffic []byte) (*keys, error) {
 	return k, k.update()
 }
 
-// update replaces the keys by those of the next traffic secret (RFC 8446,
-// sections 7.2 and 7.3). After an error the keys must not be used.
+// update replaces the keys by those of the next traffic secret (RFC 8446, sections 7.2 and 7.3). After an error the
+// keys must not be used.
 func (k *keys) update() error {
 	traffic := k.next
 	defer clear(traffic)
@@ -102,8 +101,7 @@ func (k *keys) update() error {
 	return err
 }
 
-// number takes the next record's number and sets its nonce (RFC 8446, section
-// 5.3). Numbers never wrap.
+// number takes the next record's number and sets its nonce (RFC 8446, section 5.3). Numbers never wrap.
 func (k *keys) number() error {
 	if k.seq == math.MaxUint64 {
 		return errSequence
@@ -115,9 +113,8 @@ func (k *keys) number() error {
 	return nil
 }
 
-// seal turns buf into a record, in place: it overwrites the header's place and
-// the n bytes of plaintext behind that, and appends content type and tag, for
-// which buf must have room. It returns the record.
+// seal turns buf into a record, in place: it overwrites the header's place and the n bytes of plaintext behind that,
+// and appends content type and tag, for which buf must have room. It returns the record.
 func (k *keys) seal(buf []byte, n int, contentType byte) ([]byte, error) {
 	if n > MaxPlaintext {
 		return nil, errOverflow
@@ -134,8 +131,7 @@ func (k *keys) seal(buf []byte, n int, contentType byte) ([]byte, error) {
 	return record, nil
 }
 
-// open opens one whole record in place. It returns the plaintext, which is a
-// part of record, and its content type.
+// open opens one whole record in place. It returns the plaintext, which is a part of record, and its content type.
 func (k *keys) open(record []byte) (text []byte, contentType byte, err error) {
 	if err := k.number(); err != nil {
 		return nil, 0, err

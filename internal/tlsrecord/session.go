@@ -1,13 +1,10 @@
-// Package tlsrecord is the record layer of a TLS client from the end of the
-// handshake on. crypto/tls does the handshake; for TLS 1.3 (RFC 8446, section
-// 5) this package seals and opens from then on, in memory that the caller
-// chooses. A message can so be sealed where it lies, in secret memory, and
-// opened where it was read to. crypto/tls would copy it into a buffer in the
-// heap.
+// Package tlsrecord is the record layer of a TLS client from the end of the handshake on. crypto/tls does the
+// handshake; for TLS 1.3 (RFC 8446, section 5) this package seals and opens from then on, in memory that the caller
+// chooses. A message can so be sealed where it lies, in secret memory, and opened where it was read to. crypto/tls
+// would copy it into a buffer in the heap.
 //
-// Nothing here reads from the network behind the handshake: the caller reads
-// records, as far ahead as it likes, and sees all that was read and not yet
-// opened.
+// Nothing here reads from the network behind the handshake: the caller reads records, as far ahead as it likes, and
+// sees all that was read and not yet opened.
 package tlsrecord
 
 import (
@@ -41,8 +38,7 @@ const (
 	typeApplicationData = 23
 )
 
-// Handshake messages and alerts that may follow the handshake (RFC 8446,
-// sections 4.6 and 6).
+// Handshake messages and alerts that may follow the handshake (RFC 8446, sections 4.6 and 6).
 const (
 	newSessionTicket = 4
 	keyUpdate        = 24
@@ -54,8 +50,8 @@ const (
 const (
 	// maxIdleRecords bounds the records in a row that bring no data.
 	maxIdleRecords = 32
-	// updateAfter is the number of records after which we change our own keys:
-	// less than what AES-GCM is safe for (RFC 8446, section 5.5).
+	// updateAfter is the number of records after which we change our own keys: less than what AES-GCM is safe for (RFC
+	// 8446, section 5.5).
 	updateAfter = 1 << 24
 )
 
@@ -65,25 +61,21 @@ var (
 	errIdle       = errors.New("too many TLS records without data")
 )
 
-// Layer is the record layer of one connection. One goroutine may call Open
-// while others write.
+// Layer is the record layer of one connection. One goroutine may call Open while others write.
 type Layer interface {
-	// Size returns the size of the record that p begins with: 0 if p is shorter
-	// than a header, more than len(p) if the record is not whole.
+	// Size returns the size of the record that p begins with: 0 if p is shorter than a header, more than len(p) if the
+	// record is not whole.
 	Size(p []byte) (int, error)
-	// Open opens one record, of the size that Size has returned, in place. It
-	// returns the application data, which begins at record[HeaderSize], and is
-	// empty for a record that serves the session itself. io.EOF means that the
-	// peer has ended its side by close_notify. After an error nothing opens any
-	// more. No plaintext is left in registers.
+	// Open opens one record, of the size that Size has returned, in place. It returns the application data, which
+	// begins at record[HeaderSize], and is empty for a record that serves the session itself. io.EOF means that the
+	// peer has ended its side by close_notify. After an error nothing opens any more. No plaintext is left in
+	// registers.
 	Open(record []byte) (data []byte, err error)
-	// Write sends p, which is not secret, in as many records as it needs. It is
-	// io.Writer's.
+	// Write sends p, which is not secret, in as many records as it needs. It is io.Writer's.
 	Write(p []byte) (n int, err error)
-	// WriteInPlace sends the n bytes at buf[HeaderSize:], at most MaxPlaintext, as
-	// one record. It overwrites n + Overhead bytes of buf: with TLS 1.3 nothing of
-	// the plaintext is left in memory or registers when the write begins, which
-	// may block.
+	// WriteInPlace sends the n bytes at buf[HeaderSize:], at most MaxPlaintext, as one record. It overwrites n +
+	// Overhead bytes of buf: with TLS 1.3 nothing of the plaintext is left in memory or registers when the write
+	// begins, which may block.
 	WriteInPlace(buf []byte, n int) error
 	// CloseWrite sends close_notify. Nothing may be written after it.
 	CloseWrite() error
@@ -103,8 +95,7 @@ type session struct {
 	writeErr error // of every further write
 }
 
-// newSession returns a session with the traffic secrets of both directions,
-// which it clears.
+// newSession returns a session with the traffic secrets of both directions, which it clears.
 func newSession(w io.Writer, suite uint16, client, server []byte) (*session, error) {
 	in, err := newKeys(suite, server)
 	if err != nil {
@@ -181,9 +172,8 @@ func alert(text []byte) error {
 	return fmt.Errorf("the peer has ended the TLS session: %w", tls.AlertError(text[1]))
 }
 
-// handshake receives the messages of a handshake record: tickets, which are
-// skipped, and a key update, behind which the record must end (RFC 8446, section
-// 5.1). Messages that span records are refused: no ticket is asked for, and a key
+// handshake receives the messages of a handshake record: tickets, which are skipped, and a key update, behind which the
+// record must end (RFC 8446, section 5.1). Messages that span records are refused: no ticket is asked for, and a key
 // update has 5 bytes.
 func (s *session) handshake(p []byte) error {
 	const head = 4 // type and length of a message, in bytes
@@ -204,8 +194,8 @@ func (s *session) handshake(p []byte) error {
 	return errUnexpected
 }
 
-// updateIn changes the keys of the records that we receive. Where the peer
-// wants ours to change as well, they do before the next record that we send.
+// updateIn changes the keys of the records that we receive. Where the peer wants ours to change as well, they do before
+// the next record that we send.
 func (s *session) updateIn(request byte) error {
 	if request > 1 {
 		return errUnexpected

@@ -20,8 +20,8 @@ const maxLifetime = 365 * 24 * time.Hour
 
 const accessTokenType = "urn:ietf:params:oauth:token-type:access_token"
 
-// The errors of an exchange other than a status. No caller branches on
-// them; they are here so that none of them can hold anything of a token.
+// The errors of an exchange other than a status. No caller branches on them; they are here so that none of them can
+// hold anything of a token.
 var (
 	errSubject    = errors.New("workload identity source returned an invalid subject token")
 	errIdentity   = errors.New("GitHub OIDC returned an invalid token response")
@@ -67,8 +67,7 @@ func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
 	return l, x.install(token, l)
 }
 
-// subject brings the identity into secret memory and returns it, which is a
-// part of answer.
+// subject brings the identity into secret memory and returns it, which is a part of answer.
 func (x *Exchanger) subject(ctx context.Context, request, answer []byte) ([]byte, error) {
 	if x.identity == nil {
 		return readTokenFile(x.cfg.TokenFile, answer)
@@ -88,11 +87,11 @@ func (x *Exchanger) subject(ctx context.Context, request, answer []byte) ([]byte
 	case status/100 != 2:
 		return nil, fmt.Errorf("GitHub OIDC token request rejected (HTTP %d)", status)
 	}
-	value := member{name: "value", kind: jsonscan.String}
-	if members(body, &value) != nil || !value.found {
+	value := jsonscan.Field{Name: "value", Kind: jsonscan.String}
+	if jsonscan.Fields(body, &value) != nil || !value.Found {
 		return nil, errIdentity
 	}
-	return value.raw, checkSubject(value.raw)
+	return value.Raw, checkSubject(value.Raw)
 }
 
 // checkSubject wants a token that needs no escapes in JSON.
@@ -108,8 +107,7 @@ func checkSubject(token []byte) error {
 	return nil
 }
 
-// readTokenFile reads the file straight into room and returns the token, which
-// may have line ends behind it.
+// readTokenFile reads the file straight into room and returns the token, which may have line ends behind it.
 func readTokenFile(path string, room []byte) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
@@ -123,29 +121,14 @@ func readTokenFile(path string, room []byte) ([]byte, error) {
 		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
 	}
 	defer f.Close()
-	n, err := readAll(f, room)
-	if err != nil {
+	n, err := io.ReadFull(f, room)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
 	}
 	for n > 0 && (room[n-1] == '\n' || room[n-1] == '\r') {
 		n--
 	}
 	return room[:n], checkSubject(room[:n])
-}
-
-// readAll reads until the end or until room is full.
-func readAll(r io.Reader, room []byte) (n int, err error) {
-	for n < len(room) {
-		m, err := r.Read(room[n:])
-		n += m
-		if err == io.EOF {
-			return n, nil
-		}
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, nil
 }
 
 // exchangeRequest puts the second request together in room.
@@ -159,8 +142,7 @@ func (p *parts) exchangeRequest(room, subject []byte) []byte {
 	return m.bytes()
 }
 
-// message is put together in room, for which Exchanger.address has seen that it
-// is large enough.
+// message is put together in room, for which Exchanger.address has seen that it is large enough.
 type message struct {
 	room []byte
 	n    int
@@ -169,50 +151,48 @@ type message struct {
 func (m *message) add(s string)  { m.n += copy(m.room[m.n:], s) }
 func (m *message) bytes() []byte { return m.room[:m.n] }
 
-// addBytes adds a token. The exchange waits for the network right after it: the
-// token must not wait in a thread's registers.
+// addBytes adds a token. The exchange waits for the network right after it: the token must not wait in a thread's
+// registers.
 func (m *message) addBytes(p []byte) {
 	m.n += copy(m.room[m.n:], p)
 	secret.Scrub()
 }
 
-// parseGrant takes the access token, which is a part of body, and how long it
-// serves: from before it was asked for, so that it is never thought to serve
-// longer than it does (RFC 8693, section 2.2.1; expires_at is OpenAI's own).
+// parseGrant takes the access token, which is a part of body, and how long it serves: from before it was asked for, so
+// that it is never thought to serve longer than it does (RFC 8693, section 2.2.1; expires_at is OpenAI's own).
 func parseGrant(body []byte, begun time.Time) ([]byte, lifetime, error) {
-	token := member{name: "access_token", kind: jsonscan.String}
-	issued := member{name: "issued_token_type", kind: jsonscan.String}
-	kind := member{name: "token_type", kind: jsonscan.String}
-	in := member{name: "expires_in", kind: jsonscan.Number}
-	at := member{name: "expires_at", kind: jsonscan.Number}
-	if members(body, &token, &issued, &kind, &in, &at) != nil || !token.found || !issued.found || !kind.found || !in.found {
+	token := jsonscan.Field{Name: "access_token", Kind: jsonscan.String}
+	issued := jsonscan.Field{Name: "issued_token_type", Kind: jsonscan.String}
+	kind := jsonscan.Field{Name: "token_type", Kind: jsonscan.String}
+	in := jsonscan.Field{Name: "expires_in", Kind: jsonscan.Number}
+	at := jsonscan.Field{Name: "expires_at", Kind: jsonscan.Number}
+	if jsonscan.Fields(body, &token, &issued, &kind, &in, &at) != nil || !token.Found || !issued.Found || !kind.Found || !in.Found {
 		return nil, lifetime{}, errAnswer
 	}
-	if len(token.raw) == 0 || checkSubject(token.raw[:min(len(token.raw), secret.MaxToken)]) != nil {
+	if len(token.Raw) == 0 || checkSubject(token.Raw[:min(len(token.Raw), secret.MaxToken)]) != nil {
 		return nil, lifetime{}, errAnswer
 	}
-	if string(issued.raw) != accessTokenType || len(kind.raw) != len("bearer") || !strings.EqualFold(string(kind.raw), "bearer") {
+	if string(issued.Raw) != accessTokenType || len(kind.Raw) != len("bearer") || !strings.EqualFold(string(kind.Raw), "bearer") {
 		return nil, lifetime{}, errKind
 	}
 	l, err := parseLifetime(in, at, begun)
-	return token.raw, l, err
+	return token.Raw, l, err
 }
 
-// parseLifetime lets the earlier of both ends count, of which expires_at
-// depends on this host's clock.
-func parseLifetime(in, at member, begun time.Time) (lifetime, error) {
-	seconds, ok := in.unsigned()
-	end, okEnd := at.unsigned()
+// parseLifetime lets the earlier of both ends count, of which expires_at depends on this host's clock.
+func parseLifetime(in, at jsonscan.Field, begun time.Time) (lifetime, error) {
+	seconds, ok := in.Unsigned()
+	end, okEnd := at.Unsigned()
 	switch {
-	case !ok || at.found && !okEnd:
+	case !ok || at.Found && !okEnd:
 		return lifetime{}, errAnswer
-	case seconds == 0 || at.found && int64(end) <= begun.Unix():
+	case seconds == 0 || at.Found && int64(end) <= begun.Unix():
 		return lifetime{}, errExpired
 	case seconds > uint64(maxLifetime/time.Second):
 		return lifetime{}, errLifetime
 	}
 	length := time.Duration(seconds) * time.Second
-	if at.found && end < uint64(begun.Add(length).Unix()) {
+	if at.Found && end < uint64(begun.Add(length).Unix()) {
 		length = time.Duration(end-uint64(begun.Unix())) * time.Second
 	}
 	return lifetime{length: length, expires: begun.Add(length)}, nil

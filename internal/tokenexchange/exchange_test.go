@@ -1,7 +1,9 @@
 package tokenexchange
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -372,4 +374,30 @@ func TestWholeLife(t *testing.T) {
 		t.Errorf("the exchange's memory is %s, the key's %s", own, kind)
 	}
 	s.check(t)
+}
+
+// FuzzGrant: no answer makes a token that is not in it, or that serves longer
+// than it says.
+func FuzzGrant(f *testing.F) {
+	f.Add([]byte(grantJSON("abc", 3600, 0)))
+	f.Add([]byte(grantJSON("abc", 3600, 1<<40)))
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		begun := testTime
+		token, l, err := parseGrant(doc, begun)
+		if err != nil {
+			return
+		}
+		if len(token) == 0 || !bytes.Contains(doc, token) || l.length <= 0 || l.length > maxLifetime || !l.expires.Equal(begun.Add(l.length)) {
+			t.Errorf("%q: %v", token, l)
+		}
+		var want struct {
+			Token string `json:"access_token"`
+			In    uint64 `json:"expires_in"`
+		}
+		var names map[string]any
+		one := json.Unmarshal(doc, &names) == nil && len(names) == 4 // or another may be taken for access_token, in other letters
+		if one && json.Unmarshal(doc, &want) == nil && want.Token != "" && want.Token != string(token) {
+			t.Errorf("%q, want %q", token, want.Token)
+		}
+	})
 }

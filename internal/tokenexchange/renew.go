@@ -12,18 +12,16 @@ import (
 
 const (
 	maxMargin = time.Minute // before a token's end at which it is renewed
-	// hintPause is the time after an exchange in which Renew does nothing: what
-	// is refused then was mostly sent with the old token, or would be with the
-	// next one.
+	// hintPause is the time after an exchange in which Renew does nothing: what is refused then was mostly sent with
+	// the old token, or would be with the next one.
 	hintPause            = 30 * time.Second
 	firstRetry, maxRetry = time.Second, time.Minute
 	// minPause is between exchanges even where tokens expire at once.
 	minPause = time.Second
 )
 
-// Start exchanges tokens for the first time, within ctx, and then keeps the
-// access token fresh until Close. It tries once: a mistake in the configuration
-// would not go away.
+// Start exchanges tokens for the first time, within ctx, and then keeps the access token fresh until Close. It tries
+// once: a mistake in the configuration would not go away.
 func (x *Exchanger) Start(ctx context.Context) error {
 	first, err := x.exchange(ctx)
 	if err != nil {
@@ -39,9 +37,8 @@ func (x *Exchanger) Start(ctx context.Context) error {
 	return nil
 }
 
-// Renew says that the upstream has refused the access token. It leads to one
-// exchange at most, however often it is called while the responses to it come in,
-// and to none soon after the last one. It does not block.
+// Renew says that the upstream has refused the access token. It leads to one exchange at most, however often it is
+// called while the responses to it come in, and to none soon after the last one. It does not block.
 func (x *Exchanger) Renew() {
 	select {
 	case x.hint <- struct{}{}:
@@ -49,8 +46,8 @@ func (x *Exchanger) Renew() {
 	}
 }
 
-// Close ends the renewal and waits for an exchange that is under way to break
-// off. The access token stays in its place, whose owner wipes it.
+// Close ends the renewal and waits for an exchange that is under way to break off. The access token stays in its place,
+// whose owner wipes it.
 func (x *Exchanger) Close() {
 	if x.cancel != nil { // started
 		x.cancel()
@@ -61,8 +58,8 @@ func (x *Exchanger) Close() {
 	x.identity.Close() // nil if there is none
 }
 
-// run renews the token of which serves is the lifetime, and its successors. It
-// alone exchanges, so that there is never more than one exchange.
+// run renews the token of which serves is the lifetime, and its successors. It alone exchanges, so that there is never
+// more than one exchange.
 func (x *Exchanger) run(ctx context.Context, serves lifetime) {
 	failures := 0
 	wait := serves.untilRenewal()
@@ -103,9 +100,8 @@ func (x *Exchanger) wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// untilRenewal is the time until min(60 s, 10 %) before the end, or up to a
-// quarter of that earlier, so that many proxies that were started together do
-// not stay together.
+// untilRenewal is the time until min(60 s, 10 %) before the end, or up to a quarter of that earlier, so that many
+// proxies that were started together do not stay together.
 func (l lifetime) untilRenewal() time.Duration {
 	margin := min(maxMargin, l.length/10)
 	return max(time.Until(l.expires)-margin-jitter(margin/4), minPause)
@@ -145,8 +141,7 @@ func (x *Exchanger) install(token []byte, l lifetime) error {
 	return nil
 }
 
-// expire wipes the token that was installed as that one, unless it has been
-// replaced.
+// expire wipes the token that was installed as that one, unless it has been replaced.
 func (x *Exchanger) expire(which int) {
 	if x.forget(which) {
 		x.cfg.Report("the access token has expired; requests cannot be served until it is renewed")

@@ -1,9 +1,8 @@
-// Package tokenexchange gets short-lived access tokens for the upstream in exchange for
-// the identity that GitHub, or another issuer, vouches for, and renews them.
+// Package tokenexchange gets short-lived access tokens for the upstream in exchange for the identity that GitHub, or
+// another issuer, vouches for, and renews them.
 //
-// The protocol is OAuth 2.0 Token Exchange (RFC 8693). All three tokens, which
-// are GitHub's for the request, the identity itself and the access token, lie
-// in secret memory only: responses are read, parsed and put together there.
+// The protocol is OAuth 2.0 Token Exchange (RFC 8693). All three tokens, which are GitHub's for the request, the
+// identity itself and the access token, lie in secret memory only: responses are read, parsed and put together there.
 package tokenexchange
 
 import (
@@ -26,8 +25,7 @@ import (
 // DefaultTokenURL is where OpenAI exchanges tokens.
 const DefaultTokenURL = "https://auth.openai.com/oauth/token"
 
-// githubHosts are what GitHub documents for its OIDC provider, as seen from a
-// runner: *.actions.githubusercontent.com.
+// githubHosts are what GitHub documents for its OIDC provider, as seen from a runner: *.actions.githubusercontent.com.
 const githubHosts = ".actions.githubusercontent.com"
 
 // Sizes of the secret memory, in bytes.
@@ -38,41 +36,35 @@ const (
 
 // Config says whose identity it is and what to do with the access token.
 type Config struct {
-	// Audience is whom GitHub is asked to make the identity for. Required with
-	// Source.
+	// Audience is whom GitHub is asked to make the identity for. Required with Source.
 	Audience string
-	// IdentityProviderID and ServiceAccountID are OpenAI's names for the issuer
-	// and for the account. Required.
+	// IdentityProviderID and ServiceAccountID are OpenAI's names for the issuer and for the account. Required.
 	IdentityProviderID, ServiceAccountID string
 
-	// RequestURL is GitHub's ACTIONS_ID_TOKEN_REQUEST_URL. Required with Source,
-	// which is what that host gets to see.
+	// RequestURL is GitHub's ACTIONS_ID_TOKEN_REQUEST_URL. Required with Source, which is what that host gets to see.
 	RequestURL string
-	// AllowHosts are hosts besides GitHub's that RequestURL may name, such as
-	// those of GitHub Enterprise. Each of them is trusted with Source.
+	// AllowHosts are hosts besides GitHub's that RequestURL may name, such as those of GitHub Enterprise. Each of them
+	// is trusted with Source.
 	AllowHosts []string
-	// Source is GitHub's ACTIONS_ID_TOKEN_REQUEST_TOKEN, as secret.Read brings
-	// it with Room: secret.MaxToken. Either it or TokenFile is required.
+	// Source is GitHub's ACTIONS_ID_TOKEN_REQUEST_TOKEN, as secret.Read brings it with Room: secret.MaxToken. Either it
+	// or TokenFile is required.
 	Source *secret.Key
-	// TokenFile is the path of a file that holds an identity, such as a token
-	// that Kubernetes renews. It is read at each exchange, straight into secret
-	// memory; a sandbox must let Directories be read.
+	// TokenFile is the path of a file that holds an identity, such as a token that Kubernetes renews. It is read at
+	// each exchange, straight into secret memory; a sandbox must let Directories be read.
 	TokenFile string
 
-	// TokenURL is where the identity goes; empty means DefaultTokenURL. https,
-	// or http to a loopback address.
+	// TokenURL is where the identity goes; empty means DefaultTokenURL. https, or http to a loopback address.
 	TokenURL string
-	// Key gets each access token by Set. Required, from secret.New with Room:
-	// secret.MaxRoom, which is the longest access token.
+	// Key gets each access token by Set. Required, from secret.New with Room: secret.MaxRoom, which is the longest
+	// access token.
 	Key *secret.Key
 
 	// Policy is for the secret memory of the exchange, about 72 KiB.
 	Policy secret.Policy
 	// Roots are as in upstream.Config.
 	Roots *x509.CertPool
-	// Report gets a line for the operator when a renewal fails, when the access
-	// token expires, and when all is well again; nil for none. It may be called
-	// by several goroutines at once, and must not block.
+	// Report gets a line for the operator when a renewal fails, when the access token expires, and when all is well
+	// again; nil for none. It may be called by several goroutines at once, and must not block.
 	Report func(line string)
 }
 
@@ -84,8 +76,7 @@ type Exchanger struct {
 	identity *upstream.Endpoint // nil with TokenFile
 	tokens   *upstream.Endpoint
 	parts    parts
-	// exchange is the whole of one exchange; tests of the schedule put another
-	// in its place.
+	// exchange is the whole of one exchange; tests of the schedule put another in its place.
 	exchange func(context.Context) (lifetime, error)
 
 	hint   chan struct{}
@@ -97,8 +88,8 @@ type Exchanger struct {
 	expiry    *time.Timer
 }
 
-// New checks the configuration, reads all files but TokenFile, and maps all
-// memory. It connects to nothing. Its errors are meant for the operator.
+// New checks the configuration, reads all files but TokenFile, and maps all memory. It connects to nothing. Its errors
+// are meant for the operator.
 func New(cfg Config) (*Exchanger, error) {
 	if cfg.TokenURL == "" {
 		cfg.TokenURL = DefaultTokenURL
@@ -132,8 +123,8 @@ func (x *Exchanger) Ports() []uint16 {
 	return slices.Compact(ports)
 }
 
-// Directories are those whose files must stay readable: that of TokenFile, since a
-// file that takes its place is another one, and where a link there leads to.
+// Directories are those whose files must stay readable: that of TokenFile, since a file that takes its place is another
+// one, and where a link there leads to.
 func (x *Exchanger) Directories() []string {
 	if x.cfg.TokenFile == "" {
 		return nil
@@ -146,8 +137,7 @@ func (x *Exchanger) Directories() []string {
 	return slices.Compact(directories)
 }
 
-// Memory returns what the memory of the exchanges is made of, and if not all of it
-// is secret.MemfdSecret, why.
+// Memory returns what the memory of the exchanges is made of, and if not all of it is secret.MemfdSecret, why.
 func (x *Exchanger) Memory() (secret.Kind, error) {
 	if kind, why := x.memory.Memory(); kind != secret.MemfdSecret {
 		return kind, why
@@ -200,8 +190,7 @@ func (x *Exchanger) address() error {
 	return nil
 }
 
-// parseRequestURL refuses every host that has not been named as one that may
-// have GitHub's token.
+// parseRequestURL refuses every host that has not been named as one that may have GitHub's token.
 func (c *Config) parseRequestURL() (*upstream.Target, error) {
 	u, err := url.Parse(c.RequestURL)
 	if err != nil || u.Opaque != "" || u.Hostname() == "" {
@@ -244,8 +233,7 @@ func (p *parts) exchange(t *upstream.Target, provider, account string) {
 	p.bodyRest = `","identity_provider_id":` + quote(provider) + `,"service_account_id":` + quote(account) + "}"
 }
 
-// longest is the longer request without its token, with room for its length
-// and the credential's field.
+// longest is the longer request without its token, with room for its length and the credential's field.
 func (p *parts) longest() int {
 	return 64 + max(len(p.identityHead), len(p.exchangeHead)+len(p.exchangeOpen)+len(p.bodyRest))
 }

@@ -118,7 +118,7 @@ func cpuTime() time.Duration {
 
 // doPlain is Do with the key in an ordinary header: the yardstick.
 func (c *Client) doPlain(ctx context.Context, r *Request) (*Response, error) {
-	cn, _, err := c.connection(ctx)
+	cn, _, err := c.connectionFor(ctx, &Request{})
 	if err != nil {
 		return nil, err
 	}

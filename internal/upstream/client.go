@@ -1,5 +1,5 @@
-// Package upstream is the way to the one destination: connections, TLS, and the
-// writer that puts the API key on the wire and nowhere else.
+// Package upstream is the way to the one destination: connections, TLS, and the writer that puts the API key on the
+// wire and nowhere else.
 package upstream
 
 import (
@@ -19,12 +19,10 @@ type Config struct {
 	Key *secret.Key
 	// LegacyTLS speaks TLS 1.2, with AEAD cipher suites only, in place of 1.3.
 	LegacyTLS bool
-	// Roots are the trusted certificate authorities; nil means those of the
-	// system, SSL_CERT_FILE and SSL_CERT_DIR.
+	// Roots are the trusted certificate authorities; nil means those of the system, SSL_CERT_FILE and SSL_CERT_DIR.
 	Roots *x509.CertPool
-	// Users may be the upstream on this host if it is reached by plain http, as
-	// root and the user that runs the process when New is called always may. A
-	// process of any other user is sent nothing.
+	// Users may be the upstream on this host if it is reached by plain http, as root and the user that runs the process
+	// when New is called always may. A process of any other user is sent nothing.
 	Users []uint32
 }
 
@@ -38,8 +36,7 @@ type Client struct {
 	stats  counts
 }
 
-// New prepares a client and reads all files that it needs. It connects to
-// nothing.
+// New prepares a client and reads all files that it needs. It connects to nothing.
 func New(cfg Config) (*Client, error) {
 	d, err := newDialer(cfg.Target, cfg.LegacyTLS, cfg.Roots, cfg.Users)
 	if err != nil {
@@ -57,32 +54,30 @@ func New(cfg Config) (*Client, error) {
 // Path is the target's: where a Request without a Target of its own goes.
 func (c *Client) Path() string { return c.dialer.target.Path }
 
-// Room is how many bytes longer than the Client's own a request's method and
-// target may be together: request line and credential share one record.
+// Room is how many bytes longer than the Client's own a request's method and target may be together: request line and
+// credential share one record.
 func (c *Client) Room() int { return maxSecretRecord - c.key.MaxLen() - len(c.prefix) }
 
-// Port is the only TCP port that the client connects to: the target's, or the
-// forward proxy's.
+// Port is the only TCP port that the client connects to: the target's, or the forward proxy's.
 func (c *Client) Port() uint16 { return c.dialer.port() }
 
-// Unguarded reports whether plain http to this host may bring the key to any
-// user who takes the upstream's port: the system does not report who it is.
+// Unguarded reports whether plain http to this host may bring the key to any user who takes the upstream's port: the
+// system does not report who it is.
 func (c *Client) Unguarded() bool {
 	g := c.dialer.guard
 	return g != nil && g.blind()
 }
 
-// Close closes the connections that wait for another request. Over plain http to
-// this host no other connection can be made then.
+// Close closes the connections that wait for another request. Over plain http to this host no other connection can be
+// made then.
 func (c *Client) Close() {
 	c.pool.close()
 	c.dialer.guard.close()
 }
 
-// Do sends r and returns the answer once its head is there; the upstream may
-// take as long as it likes. When ctx ends, the connection is closed at once.
-// A request of which the upstream may have seen a byte is never sent again.
-// Errors are of type *Error.
+// Do sends r and returns the answer once its head is there; the upstream may take as long as it likes. When ctx ends,
+// the connection is closed at once. A request of which the upstream may have seen a byte is never sent again. Errors
+// are of type *Error.
 func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	for {
 		if ctx.Err() != nil {
@@ -98,8 +93,7 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 			res.Reused = reused
 			return res, nil
 		}
-		// The pooled connection was dead and took nothing: the next one is
-		// as good as the first.
+		// The pooled connection was dead and took nothing: the next one is as good as the first.
 		if reused && cn.taken.Load() == before && r.Rest == nil && ctx.Err() == nil && isKind(err, Closed) {
 			continue
 		}
@@ -116,17 +110,12 @@ func onConn(err error, reused bool) error {
 	return err
 }
 
+// connectionFor takes a pooled connection or makes a new one.
 func (c *Client) connectionFor(ctx context.Context, r *Request) (cn *conn, reused bool, err error) {
-	if r.Upgrade {
-		return c.fresh(ctx)
-	}
-	return c.connection(ctx)
-}
-
-// connection takes a pooled connection or makes a new one.
-func (c *Client) connection(ctx context.Context) (cn *conn, reused bool, err error) {
-	if cn := c.pool.get(); cn != nil {
-		return cn, true, nil
+	if !r.Upgrade {
+		if cn := c.pool.get(); cn != nil {
+			return cn, true, nil
+		}
 	}
 	return c.fresh(ctx)
 }
@@ -138,8 +127,8 @@ func (c *Client) fresh(ctx context.Context) (cn *conn, reused bool, err error) {
 	return cn, false, err
 }
 
-// exchange sends r on cn and reads the head of the answer. cn belongs to the
-// answer, or is closed on an error, and on a panic.
+// exchange sends r on cn and reads the head of the answer. cn belongs to the answer, or is closed on an error, and on a
+// panic.
 func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response, error) {
 	res := &Response{c: cn, client: c, request: r}
 	res.watch(ctx)

@@ -10,8 +10,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
-// socket is a TCP connection that counts the bytes which the kernel has taken:
-// until it has taken one, the peer cannot have seen any of a request.
+// socket is a TCP connection that counts the bytes which the kernel has taken: until it has taken one, the peer cannot
+// have seen any of a request.
 type socket struct {
 	*net.TCPConn
 	raw   syscall.RawConn
@@ -25,8 +25,8 @@ func (s *socket) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the connection at once, whatever is being read or written, and
-// without an alert of TLS, which might wait to be sent.
+// Close ends the connection at once, whatever is being read or written, and without an alert of TLS, which might wait
+// to be sent.
 func (s *socket) Close() error {
 	s.once.Do(func() { s.TCPConn.Close() })
 	return nil

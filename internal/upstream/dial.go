@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -38,9 +37,8 @@ type dialer struct {
 	guard  *plainGuard // of plain http; nil with TLS
 }
 
-// newDialer reads the proxy environment, and the root certificates unless they
-// are given: nothing is read from files later, except for DNS. The users are
-// [Config]'s.
+// newDialer reads the proxy environment, and the root certificates unless they are given: nothing is read from files
+// later, except for DNS. The users are [Config]'s.
 func newDialer(target *Target, legacyTLS bool, roots *x509.CertPool, users []uint32) (*dialer, error) {
 	d := &dialer{target: target}
 	d.net.Timeout = connectTimeout
@@ -61,8 +59,7 @@ func newDialer(target *Target, legacyTLS bool, roots *x509.CertPool, users []uin
 	return d, err
 }
 
-// tlsConfig pins exactly one version, and the suites of 1.2 that do not copy
-// what they seal.
+// tlsConfig pins exactly one version, and the suites of 1.2 that do not copy what they seal.
 func tlsConfig(name string, legacy bool, roots *x509.CertPool) *tls.Config {
 	c := &tls.Config{
 		ServerName:    name,
@@ -84,26 +81,6 @@ func tlsConfig(name string, legacy bool, roots *x509.CertPool) *tls.Config {
 		}
 	}
 	return c
-}
-
-// loadRoots reads the system's roots, or those that SSL_CERT_FILE and
-// SSL_CERT_DIR name. A file that was named and gives no certificate is an error
-// at start rather than at the first request.
-func loadRoots() (*x509.CertPool, error) {
-	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("SSL_CERT_FILE: %w; name a PEM file of root certificates, or unset it", err)
-		}
-		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("SSL_CERT_FILE: no certificate in %s; name a PEM file of root certificates, or unset it", file)
-		}
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the root certificates: %w; install ca-certificates or set SSL_CERT_FILE", err)
-	}
-	return roots, nil
 }
 
 func proxyFromEnvironment(target *Target) (*url.URL, error) {
@@ -140,8 +117,8 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// reach connects to the target, or to the forward proxy. The connection may
-// carry the key once it is secure, or at once if it is to stay plain.
+// reach connects to the target, or to the forward proxy. The connection may carry the key once it is secure, or at once
+// if it is to stay plain.
 func (d *dialer) reach(ctx context.Context) (*net.TCPConn, error) {
 	addr := d.target.Addr
 	if d.proxy != nil {
@@ -178,9 +155,8 @@ func (d *dialer) reachOne(ctx context.Context, addr string) (*net.TCPConn, error
 
 const localhost = "localhost"
 
-// addresses returns what to dial, in that order. localhost is not resolved: the
-// hosts file may name ::1 first, which any user may listen on if the upstream
-// does not, and without a hosts file the answer would be the name server's.
+// addresses returns what to dial, in that order. localhost is not resolved: the hosts file may name ::1 first, which
+// any user may listen on if the upstream does not, and without a hosts file the answer would be the name server's.
 func addresses(addr string) []string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || !strings.EqualFold(host, localhost) {
@@ -210,8 +186,7 @@ func (d *dialer) handshake(ctx context.Context, s *socket) (tlsrecord.Layer, err
 	return layer, nil
 }
 
-// connect asks the forward proxy for a tunnel (RFC 9110, section 9.3.6). The
-// API key takes no part in it.
+// connect asks the forward proxy for a tunnel (RFC 9110, section 9.3.6). The API key takes no part in it.
 func (d *dialer) connect(tcp net.Conn) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n", d.target.Addr, d.target.Addr)

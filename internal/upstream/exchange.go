@@ -11,16 +11,14 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
-// exchangeTimeout bounds one secret exchange, from the connection's beginning to
-// the response's end.
+// exchangeTimeout bounds one secret exchange, from the connection's beginning to the response's end.
 const exchangeTimeout = 30 * time.Second
 
-// exchangeMemory is the secret memory of an exchange, in bytes: for the longest
-// record, behind a head of which a part has arrived.
+// exchangeMemory is the secret memory of an exchange, in bytes: for the longest record, behind a head of which a part
+// has arrived.
 const exchangeMemory = 8<<10 + tlsrecord.MaxRecord
 
-// ErrOversized is the error of a response that is larger than the memory for
-// it.
+// ErrOversized is the error of a response that is larger than the memory for it.
 var ErrOversized = errors.New("the response is too large")
 
 var errMalformed = errors.New("the response is malformed")
@@ -28,8 +26,7 @@ var errMalformed = errors.New("the response is malformed")
 // Endpoint is a host for a SecretExchange.
 type Endpoint struct{ dialer *dialer }
 
-// NewEndpoint reads all files that it needs, and the proxy environment. Roots
-// are as in Config. It connects to nothing.
+// NewEndpoint reads all files that it needs, and the proxy environment. Roots are as in Config. It connects to nothing.
 func NewEndpoint(target *Target, roots *x509.CertPool) (*Endpoint, error) {
 	d, err := newDialer(target, false, roots, nil)
 	if err != nil {
@@ -38,20 +35,18 @@ func NewEndpoint(target *Target, roots *x509.CertPool) (*Endpoint, error) {
 	return &Endpoint{d}, nil
 }
 
-// Close releases what plain http to this host needs. No exchange with the endpoint
-// is possible then.
+// Close releases what plain http to this host needs. No exchange with the endpoint is possible then.
 func (e *Endpoint) Close() {
 	if e != nil {
 		e.dialer.guard.close()
 	}
 }
 
-// Port is the only TCP port that is connected to: the endpoint's, or the forward
-// proxy's.
+// Port is the only TCP port that is connected to: the endpoint's, or the forward proxy's.
 func (e *Endpoint) Port() uint16 { return e.dialer.port() }
 
-// SecretExchange sends requests that are secret and receives their responses,
-// one at a time. Neither ever lies in ordinary memory.
+// SecretExchange sends requests that are secret and receives their responses, one at a time. Neither ever lies in
+// ordinary memory.
 type SecretExchange struct{ memory *secret.Buffer }
 
 // NewSecretExchange maps the exchange's own secret memory, about 28 KiB.
@@ -63,19 +58,16 @@ func NewSecretExchange(policy secret.Policy) (*SecretExchange, error) {
 	return &SecretExchange{b}, nil
 }
 
-// Memory returns what the exchange's memory is made of, and if that is not
-// secret.MemfdSecret, why.
+// Memory returns what the exchange's memory is made of, and if that is not secret.MemfdSecret, why.
 func (e *SecretExchange) Memory() (secret.Kind, error) { return e.memory.Memory() }
 
-// Do connects to the endpoint, by TLS 1.3 unless its URL has the scheme http,
-// sends request, which is a whole HTTP/1.1 message that asks for the connection
-// to be closed, and reads the response. Request and room should be secret
-// memory; the caller wipes them. Do returns the status and, if that is 2xx, the
-// body, which is a part of room. Redirects are not followed.
+// Do connects to the endpoint, by TLS 1.3 unless its URL has the scheme http, sends request, which is a whole HTTP/1.1
+// message that asks for the connection to be closed, and reads the response. Request and room should be secret memory;
+// the caller wipes them. Do returns the status and, if that is 2xx, the body, which is a part of room. Redirects are
+// not followed.
 //
-// It gives up after 30 seconds, or when ctx ends. Errors are of type *Error and
-// hold nothing of either message; one for a response that does not fit is
-// ErrOversized.
+// It gives up after 30 seconds, or when ctx ends. Errors are of type *Error and hold nothing of either message; one for
+// a response that does not fit is ErrOversized.
 func (e *SecretExchange) Do(ctx context.Context, to *Endpoint, request, room []byte) (status int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
@@ -138,8 +130,7 @@ func receive(r *Response, room []byte) (status int, body []byte, err error) {
 	return r.Head.Status, room[:n], nil
 }
 
-// ended lets the end of ctx take precedence over what came of it, and takes
-// from err what may quote the response.
+// ended lets the end of ctx take precedence over what came of it, and takes from err what may quote the response.
 func ended(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):

@@ -6,11 +6,10 @@ import (
 )
 
 const (
-	// idleLimit is shorter than the idle time-outs of common edges (nginx 75 s,
-	// AWS ALB 60 s), so that we close a connection before they do.
+	// idleLimit is shorter than the idle time-outs of common edges (nginx 75 s, AWS ALB 60 s), so that we close a
+	// connection before they do.
 	idleLimit = 45 * time.Second
-	// sweepEvery bounds how long a connection that the upstream has closed
-	// stays open on our side.
+	// sweepEvery bounds how long a connection that the upstream has closed stays open on our side.
 	sweepEvery = 5 * time.Second
 	maxIdle    = 256
 )
@@ -63,8 +62,7 @@ func (p *pool) put(c *conn) {
 	}
 }
 
-// sweep closes what is idle for too long or dead, and comes again as long as
-// anything is left.
+// sweep closes what is idle for too long or dead, and comes again as long as anything is left.
 func (p *pool) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quiet reports whether nothing has arrived on an idle connection: neither its
-// end nor bytes that were not asked for. It does not block.
+// quiet reports whether nothing has arrived on an idle connection: neither its end nor bytes that were not asked for.
+// It does not block.
 func (s *socket) quiet() bool {
 	var quiet bool
 	err := s.raw.Control(func(fd uintptr) {

@@ -16,9 +16,8 @@ const (
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
-// reader holds what was read and not yet used: plaintext in buf[r:w], and behind
-// it, in buf[x:y], what the record layer has not yet opened. Records are opened
-// where they lie. The buffer is small until a read fills it, and small again
+// reader holds what was read and not yet used: plaintext in buf[r:w], and behind it, in buf[x:y], what the record layer
+// has not yet opened. Records are opened where they lie. The buffer is small until a read fills it, and small again
 // once empty, so that a stream that waits for its next event costs little.
 type reader struct {
 	src        io.Reader
@@ -38,9 +37,8 @@ func (b *reader) Buffered() []byte { return b.buf[b.r:b.w] }
 // Consume drops n bytes of plaintext.
 func (b *reader) Consume(n int) { b.r += n }
 
-// Fill adds to the plaintext, reading as often as it takes. It returns an error
-// only if nothing came with it: io.EOF, if the peer has ended its side in good
-// order.
+// Fill adds to the plaintext, reading as often as it takes. It returns an error only if nothing came with it: io.EOF,
+// if the peer has ended its side in good order.
 func (b *reader) Fill() error {
 	for had := b.w - b.r; ; {
 		size, err := b.open()
@@ -67,9 +65,8 @@ func (b *reader) Fill() error {
 	}
 }
 
-// open adds the next record that holds any to the plaintext, if that was read
-// whole. It does not block. If not, it returns how long the record is, or 0 if
-// that is not known.
+// open adds the next record that holds any to the plaintext, if that was read whole. It does not block. If not, it
+// returns how long the record is, or 0 if that is not known.
 func (b *reader) open() (size int, err error) {
 	if b.layer == nil {
 		b.w, b.x = b.y, b.y
@@ -97,8 +94,8 @@ func (b *reader) open() (size int, err error) {
 	}
 }
 
-// drained reports whether nothing that was read is left: no plaintext, no
-// record, no part of one. Tickets and key updates it takes in on the way.
+// drained reports whether nothing that was read is left: no plaintext, no record, no part of one. Tickets and key
+// updates it takes in on the way.
 func (b *reader) drained() bool {
 	if b.r != b.w {
 		return false
@@ -107,8 +104,8 @@ func (b *reader) drained() bool {
 	return err == nil && b.empty()
 }
 
-// makeRoom makes room for another byte, and for the whole of a record of size
-// bytes, of which the beginning may be there.
+// makeRoom makes room for another byte, and for the whole of a record of size bytes, of which the beginning may be
+// there.
 func (b *reader) makeRoom(size int) error {
 	if b.empty() {
 		b.resize()
@@ -155,9 +152,8 @@ func (b *reader) larger(n int) []byte {
 	}
 }
 
-// shrink empties the reader and gives a larger buffer back. What was in it is
-// overwritten: an upstream that echoes the key must not leave copies in buffers
-// that wait for others.
+// shrink empties the reader and gives a larger buffer back. What was in it is overwritten: an upstream that echoes the
+// key must not leave copies in buffers that wait for others.
 func (b *reader) shrink() {
 	clear(b.buf)
 	if len(b.buf) > smallSize {

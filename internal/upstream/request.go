@@ -21,37 +21,34 @@ type Body interface {
 	Interrupt()
 }
 
-// Request is one request to the target's host. Whoever makes it has removed
-// every field that must not pass; the credential is put in here.
+// Request is one request to the target's host. Whoever makes it has removed every field that must not pass; the
+// credential is put in here.
 type Request struct {
-	// Method and Target are the request line's. Without a Target it is a POST to
-	// the Client's own, which costs least; Target must not be longer than
-	// [Client.Room] allows.
+	// Method and Target are the request line's. Without a Target it is a POST to the Client's own, which costs least;
+	// Target must not be longer than [Client.Room] allows.
 	Method string
 	Target []byte
-	// Upgrade asks for a WebSocket (RFC 6455, section 4.1), on a connection of
-	// its own that never serves another request.
+	// Upgrade asks for a WebSocket (RFC 6455, section 4.1), on a connection of its own that never serves another
+	// request.
 	Upgrade bool
 	// Fields go out in their order, after Host and the credential.
 	Fields []http1.Field
-	// Sent is called, if it is not nil, once the head has been written: Fields,
-	// which are nil then, are not needed any more. Rest is not being read.
+	// Sent is called, if it is not nil, once the head has been written: Fields, which are nil then, are not needed any
+	// more. Rest is not being read.
 	Sent func()
 	// Start is the body, or its beginning, in memory.
 	Start []byte
 	// Rest is what follows Start; nil if Start is all.
 	Rest Body
-	// Length is the whole body's number of bytes, or http1.Chunked, which
-	// needs a Rest.
+	// Length is the whole body's number of bytes, or http1.Chunked, which needs a Rest.
 	Length int64
 }
 
 const (
 	// maxPooled is the largest buffer that is kept for the next head.
 	maxPooled = 16 << 10
-	// syncBody is how much is written before the answer is read for: less than
-	// what the sockets' buffers hold, so that an upstream that responds without
-	// reading cannot block both sides.
+	// syncBody is how much is written before the answer is read for: less than what the sockets' buffers hold, so that
+	// an upstream that responds without reading cannot block both sides.
 	syncBody = 64 << 10
 	// copySize is the buffer of a body that is passed on while it arrives.
 	copySize = 32 << 10
@@ -104,8 +101,7 @@ func appendChunkSize(b []byte, n int) []byte {
 	return append(strconv.AppendInt(b, int64(n), 16), "\r\n"...)
 }
 
-// start writes the head, and as much of Start as belongs in one go with it. It
-// returns what is left of Start.
+// start writes the head, and as much of Start as belongs in one go with it. It returns what is left of Start.
 func (w *writer) start(ctx context.Context, r *Request) ([]byte, error) {
 	buf := heads.Get().(*[]byte)
 	defer func() {
@@ -124,8 +120,7 @@ func (w *writer) start(ctx context.Context, r *Request) ([]byte, error) {
 	return r.Start[len(now):], err
 }
 
-// startPlain sends from the key's own page: writev(2) copies it in the kernel,
-// no user code moves it.
+// startPlain sends from the key's own page: writev(2) copies it in the kernel, no user code moves it.
 func (w *writer) startPlain(head, body []byte) error {
 	return w.key.Line(func(line []byte) error {
 		defer clear(w.vec[:])
@@ -140,8 +135,7 @@ func (w *writer) startPlain(head, body []byte) error {
 // maxSecretRecord is how much of a request fits one record in a slot, in bytes.
 const maxSecretRecord = secret.SlotSize - tlsrecord.Overhead
 
-// startTLS sends the record with the credential from secret memory. The rest
-// follows from ordinary memory.
+// startTLS sends the record with the credential from secret memory. The rest follows from ordinary memory.
 func (w *writer) startTLS(ctx context.Context, head, body []byte) error {
 	slot, err := w.key.Slot(ctx)
 	if err != nil {
@@ -157,9 +151,8 @@ func (w *writer) startTLS(ctx context.Context, head, body []byte) error {
 	return w.sendAll(body[bodyUsed:])
 }
 
-// sendSecret sends one record: the fixed beginning, the credential, and as much
-// of head and body as fits. The record is put together in the slot and, with TLS
-// 1.3, sealed there: neither it nor its plaintext is ever in ordinary memory.
+// sendSecret sends one record: the fixed beginning, the credential, and as much of head and body as fits. The record is
+// put together in the slot and, with TLS 1.3, sealed there: neither it nor its plaintext is ever in ordinary memory.
 // The slot is given back when the kernel has the record, on a panic as well.
 func (w *writer) sendSecret(slot *secret.Slot, head, body []byte) (headUsed, bodyUsed int, err error) {
 	used := 0
@@ -238,8 +231,7 @@ func (w *writer) copyExactly(body Body, buf []byte, n int64) error {
 	return nil
 }
 
-// copyChunked passes body on, a chunk for each read. The last chunk is only
-// written if the client has sent its own.
+// copyChunked passes body on, a chunk for each read. The last chunk is only written if the client has sent its own.
 func (w *writer) copyChunked(body Body, buf []byte) error {
 	const room = 10 // for a chunk's size and CR LF before the data, and CR LF behind
 	for {

@@ -27,17 +27,15 @@ type Response struct {
 	failed  chan struct{} // closed when the client did not deliver its body
 }
 
-// Next returns the next piece of the body as soon as there is one. It blocks
-// without a time limit. The piece is valid until the next call. The last piece
-// may come together with io.EOF; any other error, of type *Error, means that
-// the body is incomplete.
+// Next returns the next piece of the body as soon as there is one. It blocks without a time limit. The piece is valid
+// until the next call. The last piece may come together with io.EOF; any other error, of type *Error, means that the
+// body is incomplete.
 func (r *Response) Next() ([]byte, error) {
 	piece, err := r.body.Next(r.in())
 	return piece, r.blame(err, inBody)
 }
 
-// Buffered is Next for what is there already: it does not block, and returns
-// nothing and no error where Next would.
+// Buffered is Next for what is there already: it does not block, and returns nothing and no error where Next would.
 func (r *Response) Buffered() ([]byte, error) {
 	in := r.in()
 	if in.r == in.w && !r.body.Done() {
@@ -49,8 +47,7 @@ func (r *Response) Buffered() ([]byte, error) {
 	return piece, r.blame(err, inBody)
 }
 
-// Sent reports whether all of the request's body has been written, so that its
-// buffers are free.
+// Sent reports whether all of the request's body has been written, so that its buffers are free.
 func (r *Response) Sent() bool {
 	if r.copier == nil {
 		return true
@@ -70,9 +67,8 @@ const (
 	inBody = "the connection ended in the middle of the response"
 )
 
-// blame turns an error of reading into one of this package's, by what caused it:
-// the response itself, the caller, the client that did not deliver its body, or
-// the upstream. io.EOF remains the end of a whole body.
+// blame turns an error of reading into one of this package's, by what caused it: the response itself, the caller, the
+// client that did not deliver its body, or the upstream. io.EOF remains the end of a whole body.
 func (r *Response) blame(err error, where string) error {
 	var malformed *http1.Error
 	switch {
@@ -95,8 +91,8 @@ func (r *Response) blame(err error, where string) error {
 	return fail(Closed, "%s: %w", where, err)
 }
 
-// Close ends the exchange. It waits for the copier of the request's body, and
-// keeps the connection for another request if both messages are complete.
+// Close ends the exchange. It waits for the copier of the request's body, and keeps the connection for another request
+// if both messages are complete.
 func (r *Response) Close() {
 	watched := r.unwatch()
 	keep := watched && r.body.Done() && r.reuse
@@ -111,17 +107,15 @@ func (r *Response) Close() {
 	r.in().shrink()
 }
 
-// written reports whether the next request would not have to wait in the
-// kernel behind this one's body, which the upstream may never read: it may have
-// responded early. Bodies that were written in one go with the head fit the
+// written reports whether the next request would not have to wait in the kernel behind this one's body, which the
+// upstream may never read: it may have responded early. Bodies that were written in one go with the head fit the
 // buffers of a connection that is idle, and cost no system call here.
 func (r *Response) written() bool { return r.copier == nil || r.c.acknowledged() }
 
 func (r *Response) in() *reader { return &r.c.in }
 
-// stopCopier ends the copier and reports whether it has sent all of the body.
-// The upstream may respond before the copier's goroutine runs again after its
-// last write: a write that the kernel has taken whole succeeds whatever the
+// stopCopier ends the copier and reports whether it has sent all of the body. The upstream may respond before the
+// copier's goroutine runs again after its last write: a write that the kernel has taken whole succeeds whatever the
 // deadline, one that still waits fails.
 func (r *Response) stopCopier() bool {
 	if !r.Sent() {
@@ -133,8 +127,7 @@ func (r *Response) stopCopier() bool {
 	return <-r.copier == nil && r.c.SetWriteDeadline(time.Time{}) == nil
 }
 
-// readHead reads up to the final answer's head; interim ones are dropped
-// (RFC 9110, section 15.2).
+// readHead reads up to the final answer's head; interim ones are dropped (RFC 9110, section 15.2).
 func (r *Response) readHead() error {
 	for {
 		if err := r.readOneHead(); err != nil {
@@ -174,8 +167,7 @@ func (r *Response) copyBody(w *writer, left []byte) {
 	}()
 }
 
-// guard turns a panic in a goroutine of our own into an error: nothing that one
-// client sends may end the process.
+// guard turns a panic in a goroutine of our own into an error: nothing that one client sends may end the process.
 func guard(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

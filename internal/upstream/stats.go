@@ -6,8 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// Stats are sums since the client was made: of connections that were begun, by
-// what came of them.
+// Stats are sums since the client was made: of connections that were begun, by what came of them.
 type Stats struct {
 	// Connected could carry requests; the others never did.
 	Connected, Unreachable, TLSFailed, Timeouts int64

@@ -4,15 +4,14 @@ import (
 	"errors"
 )
 
-// Stream is a connection whose protocol was switched: bytes in both directions,
-// by other rules than HTTP's. One goroutine may read while another writes.
+// Stream is a connection whose protocol was switched: bytes in both directions, by other rules than HTTP's. One
+// goroutine may read while another writes.
 type Stream struct{ r *Response }
 
 var errNotSwitched = errors.New("bug: the upstream has not switched protocols")
 
-// Switch takes the connection of an answer with status 101. From then on the
-// request's context has no power over it; Interrupt has, and the Response's Close, which
-// must still be called.
+// Switch takes the connection of an answer with status 101. From then on the request's context has no power over it;
+// Interrupt has, and the Response's Close, which must still be called.
 func (r *Response) Switch() (*Stream, error) {
 	if r.Head.Status != 101 {
 		return nil, &Error{Kind: Internal, Cause: errNotSwitched}
@@ -23,8 +22,7 @@ func (r *Response) Switch() (*Stream, error) {
 	return &Stream{r}, nil
 }
 
-// Read is io.Reader's. It blocks without a time limit; io.EOF means that the
-// upstream has ended its side in good order.
+// Read is io.Reader's. It blocks without a time limit; io.EOF means that the upstream has ended its side in good order.
 func (s *Stream) Read(p []byte) (int, error) {
 	in := s.r.in()
 	if in.r == in.w {

@@ -18,8 +18,7 @@ const DefaultURL = "https://api.openai.com/v1/responses"
 type Target struct {
 	// TLS reports whether the scheme is https.
 	TLS bool
-	// Host is the value of the Host header: the port stands there only if the
-	// URL had one that is not the scheme's.
+	// Host is the value of the Host header: the port stands there only if the URL had one that is not the scheme's.
 	Host string
 	// Name is the host alone, for DNS and for the certificate.
 	Name string
@@ -31,9 +30,8 @@ type Target struct {
 	Insecure bool
 }
 
-// ParseTarget takes an absolute http or https URL apart. It refuses what has no
-// place in a destination (user info, a fragment) and, unless insecure is true,
-// plain http to anything but a loopback address: the key would cross a network
+// ParseTarget takes an absolute http or https URL apart. It refuses what has no place in a destination (user info, a
+// fragment) and, unless insecure is true, plain http to anything but a loopback address: the key would cross a network
 // in clear.
 func ParseTarget(raw string, insecure bool) (*Target, error) {
 	u, err := url.Parse(raw)
@@ -87,8 +85,7 @@ func checkParts(u *url.URL) error {
 	return nil
 }
 
-// hostName returns an IP address as it is, and any other name in the ASCII form
-// that DNS and certificates use.
+// hostName returns an IP address as it is, and any other name in the ASCII form that DNS and certificates use.
 func hostName(name string) (string, error) {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return name, nil
@@ -110,8 +107,7 @@ func hostHeader(name, port string, tls bool) string {
 	return net.JoinHostPort(name, port)
 }
 
-// loopback reports whether name is a loopback address, or localhost, which
-// [dialer] never resolves.
+// loopback reports whether name is a loopback address, or localhost, which [dialer] never resolves.
 func loopback(name string) bool {
 	if name == localhost {
 		return true

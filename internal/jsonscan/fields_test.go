@@ -1,16 +1,15 @@
-package tokenexchange
+package jsonscan_test
 
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"strings"
 	"testing"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/jsonscan"
 )
 
-// documents is what members makes of a text: the string at "s" and the number
+// documents is what Fields makes of a text: the string at "s" and the number
 // at "n", or nothing.
 var documents = []struct {
 	doc  string
@@ -71,38 +70,38 @@ var documents = []struct {
 	{`{"x":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`, false, "", ""},
 }
 
-func TestMembers(t *testing.T) {
+func TestFields(t *testing.T) {
 	for _, d := range documents {
-		s, n := member{name: "s", kind: jsonscan.String}, member{name: "n", kind: jsonscan.Number}
-		err := members([]byte(d.doc), &s, &n)
+		s, n := jsonscan.Field{Name: "s", Kind: jsonscan.String}, jsonscan.Field{Name: "n", Kind: jsonscan.Number}
+		err := jsonscan.Fields([]byte(d.doc), &s, &n)
 		if (err == nil) != d.ok {
 			t.Errorf("%.60q: %v", d.doc, err)
 		}
-		if err == nil && (string(s.raw) != d.s || string(n.raw) != d.n) {
-			t.Errorf("%.60q: %q and %q", d.doc, s.raw, n.raw)
+		if err == nil && (string(s.Raw) != d.s || string(n.Raw) != d.n) {
+			t.Errorf("%.60q: %q and %q", d.doc, s.Raw, n.Raw)
 		}
 	}
 }
 
 func TestUnsigned(t *testing.T) {
 	for raw, want := range map[string]int64{"0": 0, "7": 7, "3600": 3600, "999999999999999999": 999999999999999999, "1000000000000000000": -1, "-1": -1, "1.0": -1, "1e3": -1} {
-		n, ok := (&member{raw: []byte(raw)}).unsigned()
+		n, ok := (&jsonscan.Field{Raw: []byte(raw)}).Unsigned()
 		if ok != (want >= 0) || ok && int64(n) != want {
 			t.Errorf("%s: %d, %t", raw, n, ok)
 		}
 	}
 }
 
-// TestMembersPointIntoTheText: what is found is a part of the text, not a copy.
-func TestMembersPointIntoTheText(t *testing.T) {
+// TestFieldsPointIntoTheText: what is found is a part of the text, not a copy.
+func TestFieldsPointIntoTheText(t *testing.T) {
 	doc := []byte(`{"x":{"y":[1,"2"]},"s":"abc"}`)
-	s := member{name: "s", kind: jsonscan.String}
-	if err := members(doc, &s); err != nil {
+	s := jsonscan.Field{Name: "s", Kind: jsonscan.String}
+	if err := jsonscan.Fields(doc, &s); err != nil {
 		t.Fatal(err)
 	}
 	doc[len(doc)-3] = 'X'
-	if string(s.raw) != "abX" {
-		t.Errorf("%q", s.raw)
+	if string(s.Raw) != "abX" {
+		t.Errorf("%q", s.Raw)
 	}
 }
 
@@ -126,16 +125,16 @@ func topNames(doc []byte) (names []string) {
 	return names
 }
 
-// FuzzMembers: what is accepted is JSON, and encoding/json finds the same; what
-// is refused is no JSON, or beyond what members promises.
-func FuzzMembers(f *testing.F) {
+// FuzzFields: what is accepted is JSON, and encoding/json finds the same; what
+// is refused is no JSON, or beyond what Fields promises.
+func FuzzFields(f *testing.F) {
 	for _, d := range documents {
 		f.Add([]byte(d.doc[:min(len(d.doc), 300)]))
 	}
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		before := bytes.Clone(doc)
-		s, n := member{name: "s", kind: jsonscan.String}, member{name: "n", kind: jsonscan.Number}
-		err := members(doc, &s, &n)
+		s, n := jsonscan.Field{Name: "s", Kind: jsonscan.String}, jsonscan.Field{Name: "n", Kind: jsonscan.Number}
+		err := jsonscan.Fields(doc, &s, &n)
 		if !bytes.Equal(before, doc) {
 			t.Fatal("the text was changed")
 		}
@@ -151,26 +150,26 @@ func FuzzMembers(f *testing.F) {
 	})
 }
 
-func checkFound(t *testing.T, valid bool, want map[string]json.RawMessage, all ...*member) {
+func checkFound(t *testing.T, valid bool, want map[string]json.RawMessage, all ...*jsonscan.Field) {
 	t.Helper()
 	if !valid {
 		t.Fatal("what is no JSON object was accepted")
 	}
 	for _, m := range all {
-		raw, there := want[m.name]
-		if there != m.found {
-			t.Fatalf("%s: found %t, there %t", m.name, m.found, there)
+		raw, there := want[m.Name]
+		if there != m.Found {
+			t.Fatalf("%s: found %t, there %t", m.Name, m.Found, there)
 		}
-		if m.kind == jsonscan.String && there {
+		if m.Kind == jsonscan.String && there {
 			raw = raw[1 : len(raw)-1]
 		}
-		if string(raw) != string(m.raw) {
-			t.Fatalf("%s: %q, want %q", m.name, m.raw, raw)
+		if string(raw) != string(m.Raw) {
+			t.Fatalf("%s: %q, want %q", m.Name, m.Raw, raw)
 		}
 	}
 }
 
-// simple tells whether doc has nothing that members may refuse.
+// simple reports whether doc has nothing that Fields may refuse.
 func simple(doc []byte, want map[string]json.RawMessage) bool {
 	count := map[string]int{}
 	for _, name := range topNames(doc) {
@@ -183,28 +182,4 @@ func simple(doc []byte, want map[string]json.RawMessage) bool {
 		return false
 	}
 	return !bytes.ContainsRune(doc, '\\') && bytes.Count(doc, []byte("["))+bytes.Count(doc, []byte("{")) < jsonscan.MaxDepth
-}
-
-// FuzzGrant: no answer makes a token that is not in it, or that serves longer
-// than it says.
-func FuzzGrant(f *testing.F) {
-	f.Add([]byte(grantJSON("abc", 3600, 0)))
-	f.Add([]byte(grantJSON("abc", 3600, 1<<40)))
-	f.Fuzz(func(t *testing.T, doc []byte) {
-		begun := testTime
-		token, l, err := parseGrant(doc, begun)
-		if err != nil {
-			return
-		}
-		if len(token) == 0 || !bytes.Contains(doc, token) || l.length <= 0 || l.length > maxLifetime || !l.expires.Equal(begun.Add(l.length)) {
-			t.Errorf("%q: %v", token, l)
-		}
-		var want struct {
-			Token string `json:"access_token"`
-			In    uint64 `json:"expires_in"`
-		}
-		if json.NewDecoder(io.LimitReader(bytes.NewReader(doc), 1<<20)).Decode(&want) == nil && want.Token != "" && len(topNames(doc)) == 4 && want.Token != string(token) {
-			t.Errorf("%q, want %q", token, want.Token)
-		}
-	})
 }
