@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 )
 
 const module = "github.com/responses-api-proxy/responses-api-proxy/"
@@ -38,17 +38,18 @@ var mayImport = map[string][]string{
 	"internal/peer":          nil,
 	"internal/metrics":       {"internal/audit", "internal/listen"},
 	"internal/sandbox":       nil,
-	"internal/attack":        {"internal/launch", "internal/memscan", "internal/peer", "internal/relay"},
+	"internal/attack":        {"internal/apierror", "internal/launch", "internal/memscan", "internal/peer", "internal/relay"},
 	"internal/budget":        {"internal/safefile"},
-	"internal/policy":        {"internal/audit", "internal/budget", "internal/http1", "internal/peer"},
+	"internal/apierror":      {"internal/http1"},
+	"internal/policy":        {"internal/apierror", "internal/audit", "internal/budget", "internal/http1", "internal/peer"},
 	"internal/dump":          {"internal/http1", "internal/safefile"},
 	"internal/websocket":     {"internal/http1"},
 	"internal/tlsrecord":     {"internal/secret"},
 	"internal/upstream":      {"internal/http1", "internal/peer", "internal/secret", "internal/tlsrecord"},
 	"internal/tokenexchange": {"internal/jsonscan", "internal/secret", "internal/upstream"},
 	"internal/key":           {"internal/secret", "internal/tokenexchange", "internal/upstream"},
-	"internal/relay":         {"internal/policy", "internal/audit", "internal/dump", "internal/http1", "internal/upstream", "internal/usage", "internal/websocket"},
-	"internal/server":        {"internal/policy", "internal/audit", "internal/http1", "internal/relay"},
+	"internal/relay":         {"internal/apierror", "internal/audit", "internal/dump", "internal/http1", "internal/policy", "internal/upstream", "internal/usage", "internal/websocket"},
+	"internal/server":        {"internal/apierror", "internal/policy", "internal/audit", "internal/http1", "internal/relay"},
 	"e2e/keyleak":            nil,
 	"e2e/escape":             nil,
 }
@@ -118,7 +119,7 @@ func TestErrorCodes(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (\\d+) \\|").FindAllStringSubmatch(read(t, "errors.md"), -1) {
 		documented = append(documented, m[1]+" "+m[2])
 	}
-	relay.Codes(func(code relay.Code, status int) { real = append(real, fmt.Sprintf("%s %d", code, status)) })
+	apierror.Codes(func(code apierror.Code, status int) { real = append(real, fmt.Sprintf("%s %d", code, status)) })
 	slices.Sort(documented)
 	slices.Sort(real)
 	if !slices.Equal(documented, real) {

@@ -38,7 +38,7 @@ var rings = map[string]ring{
 		except:   map[string][]string{"internal/peer": nil},
 	},
 	"serving": {
-		packages: []string{"internal/audit", "internal/budget", "internal/dump", "internal/metrics", "internal/policy", "internal/relay", "internal/server",
+		packages: []string{"internal/apierror", "internal/audit", "internal/budget", "internal/dump", "internal/metrics", "internal/policy", "internal/relay", "internal/server",
 			"internal/usage", "internal/websocket"},
 		imports: []string{"wire", "host"},
 		except:  map[string][]string{"internal/upstream": relayed},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 )
@@ -58,13 +59,13 @@ const upstreamFailures = -3
 
 // request logs why a request has failed, unless its user has caused too many
 // lines within the second.
-func (l *errorLog) request(e *audit.Entry, text string) {
-	user := e.Caller.User()
-	if user == linelog.Unidentified && strings.HasPrefix(e.Code, "upstream_") {
+func (l *errorLog) request(who audit.Caller, e *apierror.Error) {
+	user := who.User()
+	if user == linelog.Unidentified && strings.HasPrefix(string(e.Code), "upstream_") {
 		user = upstreamFailures
 	}
 	if l.refusals.Allow(user) {
-		l.line(text)
+		l.line(e.Log())
 	}
 }
 

@@ -5,11 +5,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -112,26 +110,4 @@ func (s *service) untilStopped(start func(context.Context) error) error {
 		return errors.New("stopped before there was an access token")
 	}
 	return err
-}
-
-// upstream is where requests go.
-func (s *service) upstream() relay.Upstream {
-	if !s.opts.identity.wanted() {
-		return s.client
-	}
-	return renewing{s.client, s.key}
-}
-
-// renewing asks for another token when the upstream refuses the one there is.
-type renewing struct {
-	*upstream.Client
-	key *key.Key
-}
-
-func (r renewing) Do(ctx context.Context, q *upstream.Request) (*upstream.Response, error) {
-	res, err := r.Client.Do(ctx, q)
-	if err == nil && res.Head.Status == http.StatusUnauthorized {
-		r.key.Renew()
-	}
-	return res, err
 }

@@ -32,6 +32,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
@@ -173,10 +174,10 @@ func TestUpstreamFailuresAreNotHidden(t *testing.T) {
 	l := &errorLog{Log: linelog.New(to, linelog.Config{Name: "log"})}
 	l.refusals = linelog.NewLimiter(l.suppressed)
 	for range 1000 {
-		l.request(&audit.Entry{Code: "malformed_request"}, "malformed_request")
+		l.request(audit.Caller{}, apierror.New(apierror.MalformedRequest, ""))
 	}
 	for range 1000 {
-		l.request(&audit.Entry{Code: "upstream_not_trusted"}, "upstream_not_trusted: 127.0.0.1:9200 belongs to uid 1002")
+		l.request(audit.Caller{}, apierror.New(apierror.UpstreamNotTrusted, "127.0.0.1:9200 belongs to uid 1002"))
 	}
 	l.close()
 	text, err := os.ReadFile(path)

@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
@@ -90,7 +91,7 @@ func (s *service) observe() error {
 }
 
 func (s *service) metricsConfig() metrics.Config {
-	cfg := metrics.Config{GoVersion: runtime.Version(), Codes: []string{string(relay.ClientLeft)}}
+	cfg := metrics.Config{GoVersion: runtime.Version(), Codes: []string{string(apierror.ClientLeft)}}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		cfg.Version = info.Main.Version
 		for _, setting := range info.Settings {
@@ -99,7 +100,7 @@ func (s *service) metricsConfig() metrics.Config {
 			}
 		}
 	}
-	relay.Codes(func(code relay.Code, _ int) { cfg.Codes = append(cfg.Codes, string(code)) })
+	apierror.Codes(func(code apierror.Code, _ int) { cfg.Codes = append(cfg.Codes, string(code)) })
 	cfg.Routes, cfg.Counts, cfg.Protections = relay.Routes(), s.counts(), s.protectionMetrics()
 	return cfg
 }

@@ -215,11 +215,18 @@ func (s *service) openEngine() (err error) {
 	if err != nil {
 		return err
 	}
-	cfg := relay.Config{Upstream: s.upstream(), Dump: s.dump, Open: open, Log: s.errs.request, ReadUsage: s.audit != nil || s.metricsListener != nil}
+	cfg := relay.Config{Upstream: s.client, Dump: s.dump, Routes: open, Log: s.errs.request, ReadUsage: s.audit != nil || s.metricsListener != nil}
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end
 	}
-	if s.engine, err = server.New(server.Config{Proxy: relay.New(cfg), Gate: s.gate, MaxConnections: s.maxConnections(), Log: s.errs.line}); err != nil {
+	if s.opts.identity.wanted() {
+		cfg.OnUnauthorized = s.key.Renew
+	}
+	relay, err := relay.New(cfg)
+	if err != nil {
+		return err
+	}
+	if s.engine, err = server.New(server.Config{Relay: relay, Policy: s.gate, MaxConnections: s.maxConnections(), Log: s.errs.line}); err != nil {
 		return err
 	}
 	for _, l := range s.listeners {

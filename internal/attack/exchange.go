@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 )
 
 const (
@@ -142,7 +142,7 @@ func (a answer) verdict() (result, string) {
 // ours are the codes that the proxy itself answers with.
 var ours = func() map[string]bool {
 	m := map[string]bool{}
-	relay.Codes(func(code relay.Code, _ int) { m[string(code)] = true })
+	apierror.Codes(func(code apierror.Code, _ int) { m[string(code)] = true })
 	return m
 }()
 

@@ -4,6 +4,8 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 )
 
 // Limits says how much is served. Zero means no limit, everywhere.
@@ -147,20 +149,20 @@ func (c *counters) disconnect(uid uint32, p place) {
 func reached(n, limit int) bool { return limit > 0 && n >= limit }
 
 // begin counts a request, or says why it must not begin.
-func (c *counters) begin(uid uint32) *Denial {
+func (c *counters) begin(uid uint32) *apierror.Error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u := c.user(uid)
 	switch {
 	case c.expired():
-		return deny(Expired, 0, "This proxy has served its time or its number of requests, and ends.")
+		return apierror.Newf(apierror.Expired, 0, "This proxy has served its time or its number of requests, and ends.")
 	case reached(c.running, c.limits.MaxConcurrent):
-		return deny(TooManyRequests, 1, "Too many requests are running. Try again; the limit is --max-concurrent.")
+		return apierror.Newf(apierror.TooManyRequests, 1, "Too many requests are running. Try again; the limit is --max-concurrent.")
 	case reached(u.requests, c.limits.MaxConcurrentPerUser):
-		return deny(TooManyRequests, 1, "Too many requests of uid %d are running. Try again; the limit is --max-concurrent-per-user.", uid)
+		return apierror.Newf(apierror.TooManyRequests, 1, "Too many requests of uid %d are running. Try again; the limit is --max-concurrent-per-user.", uid)
 	}
 	if wait := c.take(u); wait > 0 {
-		return deny(RateLimited, int(math.Ceil(wait.Seconds())), "Uid %d sends requests faster than --rate allows. Try again later.", uid)
+		return apierror.Newf(apierror.RateLimited, int(math.Ceil(wait.Seconds())), "Uid %d sends requests faster than --rate allows. Try again later.", uid)
 	}
 	u.requests++
 	c.running++

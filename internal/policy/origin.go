@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
@@ -32,12 +33,12 @@ func NewOrigin(port int, more []string) *Origin {
 // check inspects a request that came over TCP. Stopping takes a loopback Host:
 // to plain http at any other name, browsers send a page's GET without
 // Sec-Fetch-Site, and without Referer if the page asks for that.
-func (o *Origin) check(head *http1.Request, stopping bool) *Denial {
+func (o *Origin) check(head *http1.Request, stopping bool) *apierror.Error {
 	allowed := false
 	for _, f := range head.Fields {
 		switch {
 		case http1.Is(f.Name, "origin"), http1.Is(f.Name, "referer"), http1.Is(f.Name, "sec-fetch-site"):
-			return deny(BrowserNotAllowed, 0, "The request has the header %s, as browsers send it. Web pages may not use this proxy.", f.Name)
+			return apierror.Newf(apierror.BrowserNotAllowed, 0, "The request has the header %s, as browsers send it. Web pages may not use this proxy.", f.Name)
 		case http1.Is(f.Name, "host"):
 			host := strings.ToLower(string(f.Value))
 			allowed = o.isLoopback(host) || o.named[host] && !stopping
@@ -47,9 +48,9 @@ func (o *Origin) check(head *http1.Request, stopping bool) *Denial {
 	case allowed:
 		return nil
 	case stopping:
-		return deny(HostNotAllowed, 0, "GET /shutdown takes a loopback address in the Host header, whatever --allow-host names. Use http://127.0.0.1:%s/shutdown.", o.port)
+		return apierror.Newf(apierror.HostNotAllowed, 0, "GET /shutdown takes a loopback address in the Host header, whatever --allow-host names. Use http://127.0.0.1:%s/shutdown.", o.port)
 	}
-	return deny(HostNotAllowed, 0, "The Host header is none of this proxy's names. Use http://127.0.0.1:%s/v1, or start the proxy with --allow-host.", o.port)
+	return apierror.Newf(apierror.HostNotAllowed, 0, "The Host header is none of this proxy's names. Use http://127.0.0.1:%s/v1, or start the proxy with --allow-host.", o.port)
 }
 
 // isLoopback reports whether host is localhost or a loopback address, with our

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
@@ -29,7 +30,7 @@ func TestOrigin(t *testing.T) {
 			t.Errorf("%q: %s", fields, d.Message)
 		}
 	}
-	deny := func(code Code, fields ...string) {
+	deny := func(code apierror.Code, fields ...string) {
 		t.Helper()
 		if d := o.check(head(t, fields...), false); d == nil || d.Code != code {
 			t.Errorf("%q: %v, want %s", fields, d, code)
@@ -42,11 +43,11 @@ func TestOrigin(t *testing.T) {
 	for _, host := range []string{"", "127.0.0.1", "localhost", "127.0.0.1:80", "127.0.0.1:8081", "evil.example", "evil.example:8080", "localhost.evil.example:8080",
 		"127.0.0.1.evil.example:8080", "10.0.0.1:8080", "0.0.0.0:8080", "other", "[::ffff:8.8.8.8]:8080", "127.0.0.1:8080:8080", "2130706433:8080",
 		"[127.0.0.1]:8080", "[localhost]:8080", "::1:8080", "[::1%25lo]:8080", "localhost.:8080", "rebind.localhost:8080"} {
-		deny(HostNotAllowed, "Host: "+host)
+		deny(apierror.HostNotAllowed, "Host: "+host)
 	}
-	deny(HostNotAllowed)
+	deny(apierror.HostNotAllowed)
 	for _, field := range []string{"Origin: https://evil.example", "origin: null", "Referer: http://127.0.0.1:8080/", "Sec-Fetch-Site: same-origin", "SEC-FETCH-SITE: none"} {
-		deny(BrowserNotAllowed, "Host: 127.0.0.1:8080", field)
+		deny(apierror.BrowserNotAllowed, "Host: 127.0.0.1:8080", field)
 	}
 	for _, host := range []string{"127.0.0.1:8080", "localhost:8080", "LocalHost:8080", "[::1]:8080"} {
 		if d := o.check(head(t, "Host: "+host), true); d != nil {
@@ -54,7 +55,7 @@ func TestOrigin(t *testing.T) {
 		}
 	}
 	for _, host := range []string{"proxy.internal", "proxy.internal:8080", "other:9", "evil.example:8080", ""} {
-		if d := o.check(head(t, "Host: "+host), true); codeOf(d) != HostNotAllowed {
+		if d := o.check(head(t, "Host: "+host), true); codeOf(d) != apierror.HostNotAllowed {
 			t.Errorf("stopping, %s: %v", host, d)
 		}
 	}
@@ -66,11 +67,11 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// newGate is a gate that does not ask the kernel.
-func newGate(cfg Config) *Policy { return &Policy{cfg: cfg, counts: newCounters(cfg.Limits)} }
+// newPolicy returns a policy that does not ask the kernel.
+func newPolicy(cfg Config) *Policy { return &Policy{cfg: cfg, counts: newCounters(cfg.Limits)} }
 
-func (g *Policy) visitor(uid uint32) *Visitor {
-	return &Visitor{gate: g, who: Caller{UID: uid, Known: true, TCP: true}, place: g.counts.connect(uid, g.cfg.Limits.MaxConnectionsPerUser)}
+func (g *Policy) session(uid uint32) *Session {
+	return &Session{policy: g, caller: Caller{UID: uid, Known: true, TCP: true}, place: g.counts.connect(uid, g.cfg.Limits.MaxConnectionsPerUser)}
 }
 
 func TestUsers(t *testing.T) {
@@ -107,37 +108,110 @@ func TestUsers(t *testing.T) {
 	}
 }
 
-func TestVisit(t *testing.T) {
+func TestCheck(t *testing.T) {
 	var users, stoppers Users
 	users.AddUser("1000")
 	users.AddUser("1001")
 	stoppers.AddUser("1001")
-	g := newGate(Config{Users: users, ShutdownUsers: stoppers, Origin: NewOrigin(8080, nil)})
+	g := newPolicy(Config{Users: users, ShutdownUsers: stoppers, Origin: NewOrigin(8080, nil)})
 	ok := head(t, "Host: 127.0.0.1:8080")
-	visit := func(want Code, who Caller, h *http1.Request, stopping bool) {
+	visit := func(want apierror.Code, who Caller, h *http1.Request, stopping bool) {
 		t.Helper()
-		d := (&Visitor{gate: g, who: who}).Visit(h, stopping)
-		if got := codeOf(d); got != want {
-			t.Errorf("%+v, stopping %v: %q, want %q", who, stopping, got, want)
+		uses := []Use{Nothing, Free, Spend}
+		if stopping {
+			uses = []Use{Shutdown}
+		}
+		for _, use := range uses {
+			l, d := (&Session{policy: g, caller: who}).Admit(h, use)
+			if got := codeOf(d); got != want || (l == nil) == (d == nil) {
+				t.Errorf("%+v, use %v: %q, want %q", who, use, got, want)
+			}
+			if l != nil {
+				l.Release(0)
+			}
 		}
 	}
 	visit("", Caller{UID: 1000, Known: true, TCP: true}, ok, false)
-	visit(UserNotAllowed, Caller{UID: 1000, Known: true, TCP: true}, ok, true)
+	visit(apierror.UserNotAllowed, Caller{UID: 1000, Known: true, TCP: true}, ok, true)
 	visit("", Caller{UID: 1001, Known: true, TCP: true}, ok, true)
-	visit(UserNotAllowed, Caller{UID: 0, Known: true, TCP: true}, ok, false)
-	visit(UserNotAllowed, Caller{UID: 1000, Known: false, TCP: true}, ok, false)
-	visit(HostNotAllowed, Caller{UID: 1000, Known: true, TCP: true}, head(t, "Host: evil.example"), false)
+	visit(apierror.UserNotAllowed, Caller{UID: 0, Known: true, TCP: true}, ok, false)
+	visit(apierror.UserNotAllowed, Caller{UID: 1000, Known: false, TCP: true}, ok, false)
+	visit(apierror.HostNotAllowed, Caller{UID: 1000, Known: true, TCP: true}, head(t, "Host: evil.example"), false)
 	visit("", Caller{UID: 1000, Known: true}, head(t, "Host: whatever"), false) // a unix socket
-	visit(UserNotAllowed, Caller{UID: 1, Known: true}, head(t), false)
-	if d := (&Visitor{gate: g, who: Caller{UID: 4711, Known: true}}).Visit(ok, false); !strings.Contains(d.Message, "4711") || !strings.Contains(d.Message, "--allow-user 4711") {
+	visit(apierror.UserNotAllowed, Caller{UID: 1, Known: true}, head(t), false)
+	if _, d := (&Session{policy: g, caller: Caller{UID: 4711, Known: true}}).Admit(ok, Spend); !strings.Contains(d.Message, "4711") || !strings.Contains(d.Message, "--allow-user 4711") {
 		t.Errorf("the message does not help: %s", d.Message)
-	}
-	if d := (*Visitor)(nil).Visit(head(t), true); d != nil {
-		t.Error("a nil visitor is refused")
 	}
 }
 
-func codeOf(d *Denial) Code {
+// TestMissingSessionIsRefused: a missing value never means "allowed".
+func TestMissingSessionIsRefused(t *testing.T) {
+	for use := Nothing; use <= Spend+1; use++ {
+		if l, d := (*Session)(nil).Admit(head(t), use); l != nil || codeOf(d) != apierror.InternalError {
+			t.Errorf("use %d without a session: %+v, %+v", use, l, d)
+		}
+		denied := &Session{policy: newPolicy(Config{}), caller: Caller{UID: 1, Known: true}}
+		denied.deny(apierror.New(apierror.TooManyConnections, ""))
+		if l, d := denied.Admit(head(t), use); l != nil || codeOf(d) != apierror.TooManyConnections {
+			t.Errorf("use %d of a denied session: %+v, %+v", use, l, d)
+		}
+		denied.Close()
+	}
+	if !(*Session)(nil).Metered() {
+		t.Error("a request without a session is not metered")
+	}
+}
+
+// TestReleasedOnce: a second Release or Close frees nothing that another holds,
+// and charges nothing.
+func TestReleasedOnce(t *testing.T) {
+	b, err := budget.Open(budget.Config{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newPolicy(Config{Budget: b, Limits: Limits{MaxConcurrent: 2, MaxConnectionsPerUser: 2}})
+	v, other := g.session(1), g.session(1)
+	first, _ := v.Admit(head(t), Spend)
+	second, d := other.Admit(head(t), Spend)
+	if d != nil {
+		t.Fatal(d)
+	}
+	first.Detach()
+	first.Release(10)
+	first.Release(100)
+	first.Detach()
+	v.Close()
+	v.Close()
+	if u := g.counts.users[1]; g.counts.running != 1 || u.requests != 1 || u.connections != 1 {
+		t.Errorf("%d requests run, %d of the user on %d connections; want one of each", g.counts.running, u.requests, u.connections)
+	}
+	second.Release(1)
+	other.Close()
+	if len(g.counts.users) != 0 || g.counts.running != 0 {
+		t.Errorf("%d users are remembered, %d requests run", len(g.counts.users), g.counts.running)
+	}
+	if spent, _ := b.Reserve(1); spent != 11 {
+		t.Errorf("%d tokens were charged, want 11", spent)
+	}
+}
+
+// TestLeaseOfNothing holds nothing: only Free and Spend run.
+func TestLeaseOfNothing(t *testing.T) {
+	g := newPolicy(Config{Limits: Limits{MaxConcurrent: 1, MaxRequests: 1}})
+	v := g.session(1)
+	for _, use := range []Use{Nothing, Shutdown, Spend + 1} {
+		l, d := v.Admit(head(t), use)
+		if d != nil || l.running.Load() || l.Deposit() != 0 {
+			t.Fatalf("use %d: %+v, %+v", use, l, d)
+		}
+		l.Release(1)
+	}
+	if g.counts.running != 0 || g.counts.admitted != 0 {
+		t.Errorf("%d run, %d were admitted", g.counts.running, g.counts.admitted)
+	}
+}
+
+func codeOf(d *apierror.Error) apierror.Code {
 	if d == nil {
 		return ""
 	}
@@ -145,45 +219,45 @@ func codeOf(d *Denial) Code {
 }
 
 func TestConcurrency(t *testing.T) {
-	g := newGate(Config{Limits: Limits{MaxConcurrent: 3, MaxConcurrentPerUser: 2, MaxConnectionsPerUser: 2}})
-	a, b := g.visitor(1), g.visitor(2)
-	begin := func(v *Visitor, want Code) *Lease {
+	g := newPolicy(Config{Limits: Limits{MaxConcurrent: 3, MaxConcurrentPerUser: 2, MaxConnectionsPerUser: 2}})
+	a, b := g.session(1), g.session(2)
+	begin := func(v *Session, want apierror.Code) *Lease {
 		t.Helper()
-		l, d := v.Begin(head(t), true)
+		l, d := v.Admit(head(t), Spend)
 		if codeOf(d) != want || d != nil && d.RetryAfter < 1 || (l == nil) == (d == nil) {
-			t.Errorf("uid %d: %+v, want %q", v.who.UID, d, want)
+			t.Errorf("uid %d: %+v, want %q", v.caller.UID, d, want)
 		}
 		return l
 	}
 	first, second := begin(a, ""), begin(a, "")
-	begin(a, TooManyRequests) // per user
+	begin(a, apierror.TooManyRequests) // per user
 	other := begin(b, "")
-	begin(b, TooManyRequests) // in all
-	first.Settle(0)
+	begin(b, apierror.TooManyRequests) // in all
+	first.Release(0)
 	last := begin(b, "")
 	for _, l := range []*Lease{second, other, last} {
-		l.Settle(0)
+		l.Release(0)
 	}
 	if n := g.counts.running; n != 0 {
 		t.Errorf("%d requests run that have ended", n)
 	}
-	g.visitor(1)
-	if p := g.visitor(1).place; p != nowhere {
+	g.session(1)
+	if p := g.session(1).place; p != nowhere {
 		t.Error("a third connection of one user was admitted")
 	}
-	if p := g.visitor(2).place; p != amongAdmitted {
+	if p := g.session(2).place; p != amongAdmitted {
 		t.Error("another user's was not")
 	}
 }
 
 func TestCountersForget(t *testing.T) {
-	g := newGate(Config{Limits: Limits{MaxConnectionsPerUser: 2}})
+	g := newPolicy(Config{Limits: Limits{MaxConnectionsPerUser: 2}})
 	for uid := range uint32(1000) {
-		v := g.visitor(uid)
-		refused := &Visitor{gate: g, who: v.who}
-		refused.refuse(&Denial{})
-		v.Leave()
-		refused.Leave()
+		v := g.session(uid)
+		refused := &Session{policy: g, caller: v.caller}
+		refused.deny(apierror.New(apierror.TooManyConnections, ""))
+		v.Close()
+		refused.Close()
 	}
 	if n := len(g.counts.users); n != 0 {
 		t.Errorf("%d users are remembered who have left", n)
@@ -194,7 +268,7 @@ func TestCountersForget(t *testing.T) {
 // until it would be there again, and no longer.
 func TestCountersForgetUnderRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(Config{Limits: Limits{Rate: 0.5, Burst: 4}})
+		g := newPolicy(Config{Limits: Limits{Rate: 0.5, Burst: 4}})
 		remembered := func() int {
 			synctest.Wait()
 			g.counts.mu.Lock()
@@ -202,12 +276,14 @@ func TestCountersForgetUnderRate(t *testing.T) {
 			return len(g.counts.users)
 		}
 		// spend opens n connections one after the other and sends a request on each.
-		spend := func(uid uint32, n int) (last *Denial) {
+		spend := func(uid uint32, n int) (last *apierror.Error) {
 			for range n {
-				v := g.visitor(uid)
-				l, d := v.Begin(head(t), true)
-				l.Settle(0)
-				v.Leave()
+				v := g.session(uid)
+				l, d := v.Admit(head(t), Spend)
+				if l != nil {
+					l.Release(0)
+				}
+				v.Close()
 				last = d
 			}
 			return last
@@ -217,7 +293,7 @@ func TestCountersForgetUnderRate(t *testing.T) {
 				t.Fatalf("uid %d: %+v", uid, d)
 			}
 		}
-		stays := g.visitor(1)
+		stays := g.session(1)
 		<-time.After(8*time.Second - 1)
 		if n := remembered(); n != 1000 {
 			t.Errorf("%d users are remembered whose bucket is not full, want 1000", n)
@@ -227,10 +303,10 @@ func TestCountersForgetUnderRate(t *testing.T) {
 		if n := remembered(); n != 2 {
 			t.Errorf("%d users are remembered, want the one who is connected and the one who has come again", n)
 		}
-		if d := spend(2, 3); codeOf(d) != RateLimited {
-			t.Errorf("the user who has come again: %+v, want %s: 2 of the burst of 4 were spent", d, RateLimited)
+		if d := spend(2, 3); codeOf(d) != apierror.RateLimited {
+			t.Errorf("the user who has come again: %+v, want %s: 2 of the burst of 4 were spent", d, apierror.RateLimited)
 		}
-		stays.Leave()
+		stays.Close()
 		if n := remembered(); n != 1 {
 			t.Errorf("%d users are remembered, want 1", n)
 		}
@@ -243,11 +319,13 @@ func TestCountersForgetUnderRate(t *testing.T) {
 
 // TestTinyRate: a rate that yields nothing in the life of a proxy still limits.
 func TestTinyRate(t *testing.T) {
-	g := newGate(Config{Limits: Limits{Rate: 1e-300, Burst: 1}})
-	v := g.visitor(1)
-	for i, want := range []Code{"", RateLimited, RateLimited} {
-		l, d := v.Begin(head(t), true)
-		l.Settle(0)
+	g := newPolicy(Config{Limits: Limits{Rate: 1e-300, Burst: 1}})
+	v := g.session(1)
+	for i, want := range []apierror.Code{"", apierror.RateLimited, apierror.RateLimited} {
+		l, d := v.Admit(head(t), Spend)
+		if l != nil {
+			l.Release(0)
+		}
 		if codeOf(d) != want || d != nil && d.RetryAfter <= 0 {
 			t.Errorf("request %d: %+v, want %q", i, d, want)
 		}
@@ -256,20 +334,20 @@ func TestTinyRate(t *testing.T) {
 
 func TestMaxRequests(t *testing.T) {
 	ended := 0
-	g := newGate(Config{Limits: Limits{MaxRequests: 2}, Expired: func() { ended++ }})
-	v := g.visitor(1)
-	first, _ := v.Begin(head(t), true)
-	second, _ := v.Begin(head(t), true)
-	if _, d := v.Begin(head(t), true); codeOf(d) != Expired {
+	g := newPolicy(Config{Limits: Limits{MaxRequests: 2}, Expired: func() { ended++ }})
+	v := g.session(1)
+	first, _ := v.Admit(head(t), Spend)
+	second, _ := v.Admit(head(t), Spend)
+	if _, d := v.Admit(head(t), Spend); codeOf(d) != apierror.Expired {
 		t.Errorf("the third request: %+v", d)
 	}
-	first.Release()
-	first.Release() // and no other request's place
-	first.Settle(0)
+	first.Detach()
+	first.Detach() // and no other request's place
+	first.Release(0)
 	if ended != 0 {
 		t.Error("it ends while a request runs")
 	}
-	second.Settle(0)
+	second.Release(0)
 	if ended != 1 {
 		t.Errorf("it ended %d times", ended)
 	}
@@ -283,14 +361,14 @@ func TestExpireAfter(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer g.Close()
-		v := g.visitor(1)
-		l, d := v.Begin(head(t), true)
+		v := g.session(1)
+		l, d := v.Admit(head(t), Spend)
 		if d != nil {
 			t.Fatal(d)
 		}
 		<-time.After(time.Hour)
 		synctest.Wait()
-		if _, d := v.Begin(head(t), true); codeOf(d) != Expired {
+		if _, d := v.Admit(head(t), Spend); codeOf(d) != apierror.Expired {
 			t.Errorf("after its time: %+v", d)
 		}
 		select {
@@ -298,19 +376,21 @@ func TestExpireAfter(t *testing.T) {
 			t.Error("it ends while a request runs")
 		default:
 		}
-		l.Settle(0)
+		l.Release(0)
 		<-ended
 	})
 }
 
 func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(Config{Limits: Limits{Rate: 2, Burst: 4}})
-		begin := func(uid uint32) *Denial {
-			v := g.visitor(uid)
-			l, d := v.Begin(head(t), true)
-			l.Settle(0)
-			v.Leave()
+		g := newPolicy(Config{Limits: Limits{Rate: 2, Burst: 4}})
+		begin := func(uid uint32) *apierror.Error {
+			v := g.session(uid)
+			l, d := v.Admit(head(t), Spend)
+			if l != nil {
+				l.Release(0)
+			}
+			v.Close()
 			return d
 		}
 		for range 4 {
@@ -318,7 +398,7 @@ func TestRate(t *testing.T) {
 				t.Fatalf("within the burst: %+v", d)
 			}
 		}
-		if d := begin(1); codeOf(d) != RateLimited || d.RetryAfter != 1 {
+		if d := begin(1); codeOf(d) != apierror.RateLimited || d.RetryAfter != 1 {
 			t.Errorf("beyond the burst: %+v", d)
 		}
 		if d := begin(2); d != nil {
@@ -348,42 +428,42 @@ func TestBudgetAndBody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := newGate(Config{Budget: b, Limits: Limits{MaxBody: 10, MaxConcurrent: 5}})
-	v := g.visitor(1)
-	begin := func(want Code, spends bool) *Lease {
+	g := newPolicy(Config{Budget: b, Limits: Limits{MaxBody: 10, MaxConcurrent: 5}})
+	v := g.session(1)
+	begin := func(want apierror.Code, spends bool) *Lease {
 		t.Helper()
-		l, d := v.Begin(head(t, "Content-Length: 5"), spends)
+		l, d := v.Admit(head(t, "Content-Length: 5"), map[bool]Use{true: Spend, false: Free}[spends])
 		if codeOf(d) != want {
 			t.Errorf("spends %t: %+v, want %q", spends, d, want)
 		}
 		return l
 	}
-	if _, d := v.Begin(head(t, "Content-Length: 11"), true); codeOf(d) != BodyTooLarge {
+	if _, d := v.Admit(head(t, "Content-Length: 11"), Spend); codeOf(d) != apierror.BodyTooLarge {
 		t.Errorf("%+v", d)
 	}
 	var running []*Lease
 	for range 4 { // a quarter of the budget is reserved for each
 		running = append(running, begin("", true))
 	}
-	if _, d := v.Begin(head(t), true); codeOf(d) != TooManyRequests || d.RetryAfter != 1 {
+	if _, d := v.Admit(head(t), Spend); codeOf(d) != apierror.TooManyRequests || d.RetryAfter != 1 {
 		t.Errorf("%+v", d)
 	}
 	if l := begin("", false); l.Deposit() != 0 {
 		t.Errorf("a request that costs nothing has a deposit of %d", l.Deposit())
 	}
-	begin(TooManyRequests, true) // for two reasons; it must leave no deposit behind
+	begin(apierror.TooManyRequests, true) // for two reasons; it must leave no deposit behind
 	for _, l := range running {
 		if l.Deposit() != 250 {
 			t.Errorf("a deposit of %d", l.Deposit())
 		}
-		l.Settle(100)
+		l.Release(100)
 	}
-	begin("", true).Settle(834)
-	_, d := v.Begin(head(t), true)
-	if codeOf(d) != BudgetExhausted || d.RetryAfter != 0 || !strings.Contains(d.Message, "1234") {
+	begin("", true).Release(834)
+	_, d := v.Admit(head(t), Spend)
+	if codeOf(d) != apierror.BudgetExhausted || d.RetryAfter != 0 || !strings.Contains(d.Message, "1234") {
 		t.Errorf("%+v", d)
 	}
-	begin("", false).Settle(-235) // it turns out that something cost less
+	begin("", false).Release(-235) // it turns out that something cost less
 	if l := begin("", true); g.counts.running != 2 {
 		t.Errorf("%d requests run, %+v", g.counts.running, l)
 	}
@@ -394,13 +474,14 @@ func TestBudgetAndBody(t *testing.T) {
 // are silent, and another user's are not.
 func TestRefusedAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(Config{})
-		refused := func(who Caller) (*Visitor, bool) {
-			v := &Visitor{gate: g, who: who, since: time.Now()}
-			return v, !v.refuse(deny(TooManyConnections, 1, "")).Silent
+		g := newPolicy(Config{})
+		refused := func(who Caller) (*Session, bool) {
+			v := &Session{policy: g, caller: who, since: time.Now()}
+			v.deny(apierror.New(apierror.TooManyConnections, ""))
+			return v, !v.Silent()
 		}
 		for _, who := range []Caller{{UID: 1, Known: true}, {}} {
-			var told []*Visitor
+			var told []*Session
 			for i := range 3 * maxRefused {
 				v, ok := refused(who)
 				if ok != (i < maxRefused) {
@@ -409,16 +490,16 @@ func TestRefusedAreFew(t *testing.T) {
 				told = append(told, v)
 			}
 			for _, v := range told {
-				v.Leave()
+				v.Close()
 			}
 			if v, ok := refused(who); ok {
 				t.Errorf("%+v: a refused connection made room before its second was over", who)
-				v.Leave()
+				v.Close()
 			}
 			if v, ok := refused(Caller{UID: 0, Known: true}); !ok {
 				t.Errorf("%+v keeps another user, root, from the reason", who)
 			} else {
-				v.Leave()
+				v.Close()
 			}
 			time.Sleep(refusedFor + 1)
 			synctest.Wait()
@@ -427,7 +508,7 @@ func TestRefusedAreFew(t *testing.T) {
 				t.Errorf("%+v: no room after a second", who)
 			}
 			time.Sleep(refusedFor + 1)
-			v.Leave() // late, and so at once
+			v.Close() // late, and so at once
 		}
 		if n := len(g.counts.users); n != 0 {
 			t.Errorf("%d users are remembered who have left", n)

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"io"
 	"sync"
 
@@ -12,31 +13,57 @@ import (
 // bytes. Larger ones are passed on while they arrive.
 const maxMemory = 1 << 20
 
+// receivedBody counts a request's body, limits it, and shows it to the dump.
+type receivedBody struct {
+	upstream.Body
+	x     *exchange
+	limit int64 // in bytes; 0 means none
+	left  int64 // http1.Chunked if the length is unknown
+}
+
+var errTooLarge = errors.New("the body is too large")
+
+// Read fails before it hands on a byte too many.
+func (b *receivedBody) Read(p []byte) (int, error) {
+	n, err := b.Body.Read(p)
+	if received := b.x.account.received.Add(int64(n)); b.limit > 0 && received > b.limit {
+		b.x.tooLarge.Store(true)
+		return 0, errTooLarge
+	}
+	b.x.dump.Request(p[:n])
+	if b.left != http1.Chunked {
+		b.left -= int64(n)
+	}
+	if err == io.EOF || b.left == 0 && n > 0 {
+		b.x.dump.RequestEnd(true)
+	}
+	return n, err
+}
+
 // readStart reads a body of up to maxMemory bytes into out.Start, and leaves
 // what is longer in out.Rest. The buffer, which may be nil, belongs to the
 // caller, also on errors.
-func readStart(out *upstream.Request, r *Request) (*buffer, error) {
-	if r.Head.Length == 0 {
+func readStart(out *upstream.Request, body upstream.Body) (*buffer, error) {
+	size, chunked := out.Length, out.Length == http1.Chunked
+	switch {
+	case size == 0:
 		return nil, nil
-	}
-	if r.Head.Length > maxMemory {
-		out.Rest = r.Body
+	case size > maxMemory:
+		out.Rest = body
 		return nil, nil
-	}
-	size := int(r.Head.Length)
-	if r.Head.Length == http1.Chunked {
+	case chunked:
 		size = maxMemory
 	}
-	buf := takeBuffer(size)
-	n, err := readFull(r.Body, buf.bytes[:size])
+	buf := takeBuffer(int(size))
+	n, err := readFull(body, buf.bytes[:size])
 	out.Start = buf.bytes[:n]
 	switch {
 	case err != nil && err != io.EOF:
 		return buf, err
-	case r.Head.Length != http1.Chunked && n < size:
+	case !chunked && int64(n) < size:
 		return buf, io.ErrUnexpectedEOF
-	case r.Head.Length == http1.Chunked && err == nil:
-		out.Rest = r.Body
+	case chunked && err == nil:
+		out.Rest = body
 	default: // a chunked body that has ended gets a length
 		out.Length = int64(n)
 	}

@@ -1,220 +1,321 @@
 package relay
 
 import (
-	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"math"
+	"os"
 	"sync/atomic"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/usage"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/websocket"
 )
 
-// bill is what one admitted request comes to, in bytes of its body and in
-// tokens.
+// exchange is one request and its response. It owns the request's head, the lease
+// and every buffer, and releases all of them in finish.
 type exchange struct {
-	visitor *policy.Visitor
-	lease   *policy.Lease
-	sent    atomic.Int64 // bytes of the request's body that the client has delivered
-	tooMuch atomic.Bool
-	settled bool
-	meter   *usage.Meter // nil where tokens do not matter
-	entry   *audit.Entry
-	dump    *dump.Exchange // nil where nothing is dumped
-	curious bool           // about what the answer says of itself, for the record
-	whole   bool           // the answer was read to its end
-	cutOff  bool           // the exchange ended before there was an answer, and not by the upstream
+	*Request
+	relay     *Relay
+	w         ResponseWriter
+	route     routeMatch
+	handshake *websocket.Handshake // nil unless it is to become a WebSocket
+	lease     *policy.Lease        // nil until the request is admitted
 
+	out       upstream.Request // on its way up
+	fields    *[]http1.Field   // of out; nil once they are given back
+	buffer    *buffer          // of out.Start; nil if there is none
+	body      receivedBody
+	tooLarge  atomic.Bool
 	outliving *outliving // nil if the exchange ends with its client
 
-	route    routeID
-	owners   *owners     // nil where nobody may ask for a response again
-	response responseKey // that the exchange is about
-	known    bool        // response is
+	account   account
+	dump      *dump.Exchange // nil where nothing is dumped
+	observers []observer
+	list      [2]observer // the array of observers
+	ended     bool        // observers have been told
+
+	// For the outcome:
+	code      apierror.Code
+	requestID string
+	streamed  bool
+	sent      bool
+	reused    bool
 }
 
-func (p *Relay) newExchange(r *Request, a ResponseWriter, w routeMatch, lease *policy.Lease) *exchange {
-	b := &exchange{visitor: r.Visitor, lease: lease, entry: a.Entry(), curious: p.cfg.ReadUsage, route: w.id, owners: p.owners}
-	if w.response != nil {
-		b.response, b.known = keyOfResponse(w.response), true
+// observer sees a response as it passes.
+type observer interface {
+	head(h *http1.Response)
+	piece(p []byte)
+	end()
+}
+
+func (x *exchange) head(h *http1.Response) {
+	for _, o := range x.observers {
+		o.head(h)
 	}
-	return b
 }
 
-// uid is whose the responses are. Where everybody may do everything, they are
-// all one user's.
-func (b *exchange) uid() uint32 {
-	if b.visitor == nil {
-		return 0
+func (x *exchange) piece(p []byte) {
+	for _, o := range x.observers {
+		o.piece(p)
 	}
-	return b.visitor.Caller().UID
 }
 
-// tells whether the route's answers say what a response cost, or which it is.
-func (b *exchange) tells() bool {
-	switch b.route {
-	case responses, compact, messages, retrieve, cancel:
-		return true
-	}
-	return false
-}
-
-// reads tells whether the answer must be read: something depends on it.
-func (b *exchange) reads() bool {
-	return b.tells() && (b.visitor.Metered() || b.owners != nil && b.route == responses)
-}
-
-var errTooLarge = errors.New("the body is too large")
-
-// watch counts body, and ends it where it grows too large.
-func (b *exchange) watch(body upstream.Body) upstream.Body {
-	if b.visitor.MaxBody() == 0 && !b.visitor.Metered() {
-		return body
-	}
-	return countedBody{body, b}
-}
-
-type countedBody struct {
-	upstream.Body
-	bill *exchange
-}
-
-// Read fails before it hands on a byte too many.
-func (c countedBody) Read(p []byte) (int, error) {
-	n, err := c.Body.Read(p)
-	limit := c.bill.visitor.MaxBody()
-	if sent := c.bill.sent.Add(int64(n)); limit > 0 && sent > limit {
-		c.bill.tooMuch.Store(true)
-		return 0, errTooLarge
-	}
-	return n, err
-}
-
-var (
-	acceptEncoding = []byte("accept-encoding")
-	identity       = []byte("identity")
-)
-
-// askPlain asks for an answer that can be read, where it must be.
-func (b *exchange) askPlain(fields []http1.Field) []http1.Field {
-	if !b.reads() {
-		return fields
-	}
-	kept := fields[:0]
-	for _, f := range fields {
-		if !isVariant(f.Name, "accept-encoding") {
-			kept = append(kept, f)
-		}
-	}
-	return append(kept, http1.Field{Name: acceptEncoding, Value: identity})
-}
-
-var eventStream = []byte("text/event-stream")
-
-// begin looks at the answer's head. Refusals by the upstream cost nothing.
-func (b *exchange) begin(head *http1.Response) {
-	b.dump.Answer(head.Status, head.Fields)
-	var kind, coding []byte
-	for _, f := range head.Fields {
-		switch {
-		case http1.Is(f.Name, "content-type"):
-			kind = f.Value
-		case http1.Is(f.Name, "content-encoding"):
-			coding = f.Value
-		case http1.Is(f.Name, "x-request-id"):
-			b.entry.RequestID = string(f.Value[:min(len(f.Value), maxRequestID)])
-		}
-	}
-	b.entry.Streamed = len(kind) >= len(eventStream) && bytes.EqualFold(kind[:len(eventStream)], eventStream)
-	if head.Status/100 != 2 {
+// end feeds the end, once. It may come before the last piece is written.
+func (x *exchange) end() {
+	if x.ended {
 		return
 	}
-	if b.reads() || b.curious && b.tells() {
-		b.meter = usage.New(kind, coding)
-	}
-	if b.route == remove {
-		b.owners.forget(b.response)
+	x.ended = true
+	for _, o := range x.observers {
+		o.end()
 	}
 }
 
-func (b *exchange) write(piece []byte) {
-	b.dump.Body(piece)
-	if b.meter == nil {
-		return
-	}
-	b.meter.Write(piece)
-	if b.owners != nil && !b.known && b.route == responses {
-		b.learn()
-	}
+// dumped is the dump as an observer.
+type dumped struct{ *dump.Exchange }
+
+func (d dumped) head(h *http1.Response) { d.Answer(h.Status, h.Fields) }
+func (d dumped) piece(p []byte)         { d.Body(p) }
+func (d dumped) end()                   { d.End() }
+
+// finish releases what the exchange holds, and writes its outcome. It must be
+// called once, also after a panic.
+func (x *exchange) finish() {
+	x.outliving.end()
+	x.headSent()
+	x.releaseBuffer()
+	x.end()
+	x.Outcome = Outcome{Route: x.route.id.String(), Code: x.code, Streamed: x.streamed, RequestID: x.requestID, Upstream: x.sent, Reused: x.reused}
+	x.account.report(&x.Outcome)
 }
 
-// learn notes whose the response is, before the client can know of it.
-func (b *exchange) learn() {
-	if id := b.meter.ID(); validID(id) {
-		b.response, b.known = keyOfResponse(id), true
-		b.owners.add(b.response, b.uid())
+// headSent releases what the head took: the response may be long in coming.
+func (x *exchange) headSent() {
+	if x.fields != nil {
+		giveFields(x.fields)
+		x.fields = nil
 	}
+	x.Release()
 }
 
-// maxRequestID is how much of an x-request-id is kept, in bytes.
-const maxRequestID = 128
+func (x *exchange) releaseBuffer() {
+	x.buffer.giveBack()
+	x.buffer = nil
+}
 
-// settle counts the request off, once.
-func (b *exchange) settle() {
-	if b.settled {
-		return
+// admit finds the request's route, and acquires a lease. Without one nothing goes
+// upstream.
+func (x *exchange) admit() *apierror.Error {
+	x.route = x.relay.cfg.Routes.find(x.Head)
+	refusal, use := x.checkRoute(), x.route.use()
+	if refusal != nil && use != policy.Shutdown {
+		use = policy.Nothing
 	}
-	b.settled = true
-	b.dump.End()
-	var tokens int64
+	lease, denial := x.Session.Admit(x.Head, use)
 	switch {
-	case b.meter == nil && b.cutOff: // the upstream may have seen the request, and answer it to nobody
-		tokens = b.lease.Deposit()
-	case b.meter == nil:
-	case b.route == retrieve || b.route == cancel:
-		tokens = b.settleLate()
-	default:
-		var exact bool
-		tokens, exact = b.cost()
-		b.entry.Model = string(b.meter.Model())
-		b.entry.InputTokens, b.entry.OutputTokens, b.entry.Tokens = b.meter.Usage()
-		if b.known {
-			b.owners.charge(b.response, tokens, exact)
-		}
+	case denial != nil:
+		return denial
+	case refusal != nil:
+		return refusal
+	case lease == nil:
+		return apierror.New(apierror.InternalError, "a request without a lease")
 	}
-	b.lease.Settle(tokens)
+	x.lease = lease
+	x.account.begin(x)
+	x.observers = append(x.list[:0], &x.account)
+	return x.checkResponse()
 }
 
-// cost returns what the response is charged, in tokens, and whether that is
-// what it said. Otherwise it is the deposit, since what a request refers to
-// costs tokens too, and no less than the estimate of request and response by
-// bytes. That estimate is enough for a stream that the upstream has brought to
-// an end without saying what it cost, as it does when it fails.
-func (b *exchange) cost() (tokens int64, exact bool) {
-	if tokens, exact = b.meter.Tokens(); exact {
-		return tokens, true
+// checkRoute returns why the route refuses every such request.
+func (x *exchange) checkRoute() *apierror.Error {
+	switch {
+	case x.route.id == none:
+		return x.relay.routeNotAllowed("")
+	case x.route.id == shutdown && x.relay.cfg.Shutdown == nil:
+		return x.relay.routeNotAllowed("GET /shutdown needs --http-shutdown")
+	case x.route.id != websocketRoute:
+		return nil
+	case !x.relay.cfg.Routes.open[websocketRoute]:
+		return apierror.New(apierror.WebsocketNotSupported, "")
+	case x.Session.Metered():
+		return apierror.New(apierror.WebsocketNotMetered, "")
 	}
-	tokens = max(tokens, tokens+usage.Estimate(b.sent.Load())) // the largest number stays that
-	if b.whole && b.meter.Stream() && (b.owners == nil || !b.known || b.owners.untouched(b.response)) {
-		return tokens, false
+	var malformed *http1.Error
+	if x.handshake, malformed = websocket.Parse(x.Head); malformed != nil {
+		return apierror.OfHandshake(malformed)
 	}
-	return max(tokens, b.lease.Deposit()), false
+	return nil
 }
 
-// settleLate counts what a response has cost that was not ready when it was
-// made, the first time that it says so; what was estimated then counts already.
-func (b *exchange) settleLate() int64 {
-	b.entry.Model = string(b.meter.Model())
-	tokens, exact := b.meter.Tokens()
-	if !exact {
-		return 0
+// checkResponse returns why the request must not be made of the response that it
+// is about.
+func (x *exchange) checkResponse() *apierror.Error {
+	switch a := &x.account; {
+	case x.route.response != nil && !a.owners.owns(a.response, a.uid):
+		return apierror.New(apierror.ResponseNotFound, "")
+	case x.route.bodyless() && x.Head.Length != 0:
+		return apierror.OfHead(&http1.Error{Status: 400, Reason: "a GET or DELETE has no body here"})
+	case x.route.id == cancel || x.route.id == remove:
+		a.owners.interfere(a.response)
 	}
-	more, first := b.owners.charge(b.response, tokens, true)
-	if first {
-		b.entry.InputTokens, b.entry.OutputTokens, b.entry.Tokens = b.meter.Usage()
+	return nil
+}
+
+// prepare makes the request that goes upstream, and reads the body's start.
+func (x *exchange) prepare() error {
+	x.fields = takeFields()
+	*x.fields = requestFields(*x.fields, x.Head.Fields)
+	switch {
+	case x.handshake != nil:
+		*x.fields = withoutTokens(*x.fields)
+	case x.account.mustInspect():
+		*x.fields = askPlain(*x.fields)
 	}
-	return more
+	x.out = upstream.Request{
+		Method: x.route.method(), Target: x.route.target, Upgrade: x.handshake != nil,
+		Fields: *x.fields, Length: x.Head.Length, Sent: x.headSent,
+	}
+	x.beginDump()
+	x.body = receivedBody{Body: x.Body, x: x, left: x.Head.Length, limit: x.lease.MaxBody()}
+	var err error
+	x.buffer, err = readStart(&x.out, &x.body)
+	return err
+}
+
+func (x *exchange) beginDump() {
+	if x.handshake != nil {
+		return
+	}
+	user := uint32(math.MaxUint32) // no user's uid
+	if c := x.Session.Caller(); c.Known {
+		user = c.UID
+	}
+	if x.dump = x.relay.cfg.Dump.Begin(user, x.Head.Method, x.Head.Target, x.Head.Fields); x.dump == nil {
+		return
+	}
+	x.observers = append(x.observers, dumped{x.dump})
+	if x.Head.Length == 0 {
+		x.dump.RequestEnd(true)
+	}
+}
+
+// send sends the request.
+func (x *exchange) send(ctx context.Context) (*upstream.Response, error) {
+	x.sent = true
+	res, err := x.relay.cfg.Upstream.Do(ctx, &x.out)
+	if err != nil {
+		var e *upstream.Error
+		x.reused = errors.As(err, &e) && e.Reused
+		return nil, err
+	}
+	x.reused = res.Reused
+	if res.Head.Status == 401 && x.relay.cfg.OnUnauthorized != nil {
+		x.relay.cfg.OnUnauthorized()
+	}
+	if res.Sent() { // the stream may last for long
+		x.releaseBuffer()
+	}
+	return res, nil
+}
+
+// log notes why the exchange fails, for its record and for the operator.
+func (x *exchange) log(e *apierror.Error) {
+	x.code = e.Code
+	x.relay.log(x.Session, e)
+}
+
+func (x *exchange) refuse(e *apierror.Error) error {
+	x.log(e)
+	return respond(x.w, e)
+}
+
+// clientGone records that the client disconnected; no response can be sent.
+func (x *exchange) clientGone() error {
+	x.code = apierror.ClientLeft
+	return ErrAbort
+}
+
+// bodyFailed responds to a client whose body did not come as announced.
+func (x *exchange) bodyFailed(err error) error {
+	switch {
+	case x.tooLarge.Load():
+		return x.refuse(x.lease.TooLarge())
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return x.refuse(apierror.New(apierror.RequestTimeout, "the body stalled"))
+	}
+	return x.refuse(apierror.New(apierror.IncompleteBody, ""))
+}
+
+// failed responds for an upstream that could not be reached, or did not respond.
+func (x *exchange) failed(err error) error {
+	if x.tooLarge.Load() {
+		return x.refuse(x.lease.TooLarge())
+	}
+	if e := ofUpstream(err); e != nil {
+		return x.refuse(e)
+	}
+	x.account.cancelled = true
+	return x.clientGone()
+}
+
+// abort ends a response in the middle.
+func (x *exchange) abort(err error) error {
+	e := ofUpstream(err)
+	if e == nil {
+		return x.clientGone()
+	}
+	x.log(e)
+	return ErrAbort
+}
+
+// codes maps what can go wrong on the way to the upstream. upstream.Cancelled has
+// no code: the client has left.
+var codes = map[upstream.Kind]apierror.Code{
+	upstream.Unreachable: apierror.UpstreamUnreachable,
+	upstream.Untrusted:   apierror.UpstreamNotTrusted,
+	upstream.TLSFailed:   apierror.UpstreamTLS,
+	upstream.Timeout:     apierror.UpstreamTimeout,
+	upstream.Closed:      apierror.UpstreamClosed,
+	upstream.Malformed:   apierror.UpstreamMalformed,
+	upstream.BodyFailed:  apierror.IncompleteBody,
+	upstream.Internal:    apierror.InternalError,
+}
+
+// ofUpstream returns the error for the client; nil if there is no client any more.
+func ofUpstream(err error) *apierror.Error {
+	var e *upstream.Error
+	if !errors.As(err, &e) {
+		return apierror.New(apierror.InternalError, "an error of an unknown kind")
+	}
+	if e.Kind == upstream.Cancelled {
+		return nil
+	}
+	return apierror.New(codes[e.Kind], e.Error())
+}
+
+// redirected is the error of an upstream that sends elsewhere.
+func redirected(status int) *apierror.Error {
+	return apierror.New(apierror.UpstreamRedirect, fmt.Sprintf("status %d", status))
+}
+
+// respond writes e as the response.
+func respond(w ResponseWriter, e *apierror.Error) error {
+	body := e.Body()
+	w.Head(e.Status, e.Fields(), int64(len(body)))
+	return w.Write(body)
+}
+
+// caller returns the session's user as recorded; a missing session has none.
+func caller(s *policy.Session) audit.Caller {
+	if s == nil {
+		return audit.Caller{}
+	}
+	return s.Caller().Audit()
 }

@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
 // Fields that are never passed on to the upstream.
@@ -25,7 +24,7 @@ var dropFromRequest = lookup(
 )
 
 // Fields that are never passed on to the client.
-var dropFromAnswer = lookup(
+var dropFromResponse = lookup(
 	// Between the upstream and us only.
 	"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 	"proxy-authenticate", "proxy-authentication-info", "content-length",
@@ -47,26 +46,6 @@ func giveFields(list *[]http1.Field) {
 	fieldSpace.Put(list)
 }
 
-// outgoing is a request on its way up.
-type outgoing struct {
-	upstream.Request
-	fields *[]http1.Field // nil once it is given back
-	answer ResponseWriter
-}
-
-// headSent gives back what the head took: the answer may be long in coming.
-func (o *outgoing) headSent() {
-	o.giveFields()
-	o.answer.HeadSent()
-}
-
-func (o *outgoing) giveFields() {
-	if o.fields != nil {
-		giveFields(o.fields)
-		o.fields = nil
-	}
-}
-
 // requestFields appends the client's fields that may pass to dst.
 func requestFields(dst, fields []http1.Field) []http1.Field {
 	return passing(dst, fields, func(name []byte) bool {
@@ -74,9 +53,25 @@ func requestFields(dst, fields []http1.Field) []http1.Field {
 	})
 }
 
-// answerFields appends the upstream's fields that may pass to dst.
-func answerFields(dst, fields []http1.Field) []http1.Field {
-	return passing(dst, fields, dropFromAnswer.has)
+// responseFields appends the upstream's fields that may pass to dst.
+func responseFields(dst, fields []http1.Field) []http1.Field {
+	return passing(dst, fields, dropFromResponse.has)
+}
+
+var (
+	acceptEncoding = []byte("accept-encoding")
+	identity       = []byte("identity")
+)
+
+// askPlain asks for a response that can be inspected.
+func askPlain(fields []http1.Field) []http1.Field {
+	kept := fields[:0]
+	for _, f := range fields {
+		if !isVariant(f.Name, "accept-encoding") {
+			kept = append(kept, f)
+		}
+	}
+	return append(kept, http1.Field{Name: acceptEncoding, Value: identity})
 }
 
 // passing appends to dst what neither drop nor the Connection field names.

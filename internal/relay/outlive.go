@@ -68,9 +68,8 @@ func (r *readers) remove(uid uint32) {
 type outliving struct {
 	readers *readers
 	lease   *policy.Lease
-	uid     uint32
 	client  ResponseWriter
-	cut     context.CancelFunc // ends the upstream's side
+	abort   context.CancelFunc // ends the upstream's side
 	unwatch func() bool
 
 	mu      sync.Mutex
@@ -81,20 +80,19 @@ type outliving struct {
 }
 
 // outlive returns the context of the upstream's side of an exchange. It is ctx,
-// which ends when the client leaves, unless the exchange has a deposit. The
-// result must end.
-func (p *Relay) outlive(ctx context.Context, a ResponseWriter, b *exchange) (context.Context, *outliving) {
-	if b.lease.Deposit() == 0 {
-		return ctx, nil
+// which ends when the client leaves, unless the exchange has a deposit.
+func (x *exchange) outlive(ctx context.Context) context.Context {
+	if x.lease.Deposit() == 0 {
+		return ctx
 	}
-	up, cut := context.WithCancel(p.running)
-	o := &outliving{readers: p.readers, lease: b.lease, uid: b.uid(), client: a, cut: cut}
-	o.unwatch = context.AfterFunc(ctx, o.leave)
-	return up, o
+	up, abort := context.WithCancel(x.relay.running)
+	x.outliving = &outliving{readers: x.relay.readers, lease: x.lease, client: x.w, abort: abort}
+	x.outliving.unwatch = context.AfterFunc(ctx, x.outliving.leave)
+	return up
 }
 
 // leave gives up what the client holds. Either the response is read on from
-// here, within limits, or it is cut. Further calls do nothing.
+// here, within limits, or it is aborted. Further calls do nothing.
 func (o *outliving) leave() {
 	if o == nil {
 		return
@@ -105,13 +103,13 @@ func (o *outliving) leave() {
 		return
 	}
 	o.gone = true
-	if o.counted = o.readers.add(o.uid); o.counted {
-		o.timer = time.AfterFunc(o.readers.limits.Time, o.cut)
+	if o.counted = o.readers.add(o.lease.Caller().UID); o.counted {
+		o.timer = time.AfterFunc(o.readers.limits.Time, o.abort)
 	} else {
-		o.cut()
+		o.abort()
 	}
 	o.client.Leave()
-	o.lease.Release()
+	o.lease.Detach()
 }
 
 // end ends the exchange.
@@ -123,31 +121,30 @@ func (o *outliving) end() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.over = true
-	o.cut()
+	o.abort()
 	if o.timer != nil {
 		o.timer.Stop()
 	}
 	if o.counted {
-		o.readers.remove(o.uid)
+		o.readers.remove(o.lease.Caller().UID)
 	}
 }
 
-// clientLeft ends the relay of a response whose client has left: at once, or
-// under a budget when the response has been read, or must not be read on.
-func (p *Relay) clientLeft(res *upstream.Response, a ResponseWriter, b *exchange) error {
-	if b.outliving == nil {
-		return left(a)
+// readOn ends the relay of a response whose client has left: at once, or under a
+// budget when the response has been read, or must not be read on.
+func (x *exchange) readOn(res *upstream.Response) error {
+	if x.outliving == nil {
+		return x.clientGone()
 	}
-	b.outliving.leave()
-	var read int64
-	for read <= p.readers.limits.Bytes {
+	x.outliving.leave()
+	for read := int64(0); read <= x.relay.readers.limits.Bytes; {
 		piece, err := res.Next()
-		b.write(piece)
+		x.piece(piece)
 		read += int64(len(piece))
 		if err != nil {
-			b.whole = err == io.EOF
+			x.account.whole = err == io.EOF
 			break
 		}
 	}
-	return left(a)
+	return x.clientGone()
 }

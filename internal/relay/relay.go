@@ -1,13 +1,14 @@
-// Package proxy decides what may pass and relays it: the closed list of routes,
-// the header rules, and the answer's bytes as they come.
+// Package relay forwards requests on a closed list of routes to the upstream, and
+// the responses to the clients as they arrive.
 package relay
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
@@ -15,29 +16,58 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
-// Request is a request of a client, as the serving engine hands it over.
+// Request is a request of a client, as the server hands it over. It owns its head.
 type Request struct {
-	// Head is valid until the answer's HeadSent, or its first Flush after the
-	// body was read.
+	// Head points into the server's buffer. Release makes it nil: whatever is
+	// needed later must have been copied.
 	Head *http1.Request
-	// Body is what follows the head. Its Read blocks, with a time limit of the
-	// engine's own on a client that has stopped sending. io.EOF means that all
-	// of it was there.
+	// Buffer has the head.
+	Buffer HeadBuffer
+	// Body is what follows the head. Its Read blocks, with the server's time
+	// limit on a client that has stopped sending. io.EOF means that all of it was
+	// there.
 	Body upstream.Body
-	// Visitor is who sends it; nil may do everything.
-	Visitor *policy.Visitor
+	// Session is the connection's. Without one the request is refused.
+	Session *policy.Session
+	// Outcome is set once Serve has returned, or panicked.
+	Outcome Outcome
 }
 
-// ResponseWriter is where the answer to one request goes.
+// HeadBuffer has the bytes of a head.
+type HeadBuffer interface {
+	// ReleaseHead is called once no one reads the head any more. The body is not
+	// being read meanwhile.
+	ReleaseHead()
+}
+
+// Release gives the head's buffer back. Further calls do nothing.
+func (r *Request) Release() {
+	if r.Head != nil {
+		r.Head = nil
+		r.Buffer.ReleaseHead()
+	}
+}
+
+// Outcome is what came of a request, for its record: the fields of the same names
+// of audit.Entry.
+type Outcome struct {
+	Route                     string
+	Code                      apierror.Code
+	Streamed                  bool
+	Model                     string
+	Tokens                    bool
+	InputTokens, OutputTokens int64
+	RequestID                 string
+	Upstream, Reused          bool
+}
+
+// ResponseWriter writes the response to one request.
 type ResponseWriter interface {
-	// HeadSent notes that the request's Head is needed no more. It must not be
-	// called while Body is being read.
-	HeadSent()
-	// Head takes the answer's head; length is as in package http1. The engine
+	// Head takes the response's head; length is as in package http1. The server
 	// may hold it back until Write or Flush.
 	Head(status int, fields []http1.Field, length int64)
-	// Write takes a piece of the body. It blocks for as long as the client
-	// does not read.
+	// Write takes a piece of the body. It blocks for as long as the client does
+	// not read.
 	Write(p []byte) error
 	// Flush sends what is held back.
 	Flush() error
@@ -45,12 +75,9 @@ type ResponseWriter interface {
 	// connection is closed, and counts no more. Every write fails from then on.
 	// It may be called from any goroutine, more than once, and does not block.
 	Leave()
-	// Switch takes the head of a 101, but for Upgrade and Connection, sends it,
+	// Hijack takes the head of a 101, but for Upgrade and Connection, sends it,
 	// and hands over the connection, of which nothing is used for HTTP any more.
 	Hijack(fields []http1.Field) (UpgradedConn, error)
-	// Entry is the record of the exchange. The engine keeps time, status and
-	// bytes, the proxy the rest.
-	Entry() *audit.Entry
 }
 
 // Upstream sends requests to the one destination.
@@ -58,177 +85,170 @@ type Upstream interface {
 	Do(ctx context.Context, r *upstream.Request) (*upstream.Response, error)
 }
 
-// Config says what a Proxy works with.
+// Config configures a Relay.
 type Config struct {
 	// Upstream is where allowed requests go. Required.
 	Upstream Upstream
-	// Open are the routes; nil means POST /v1/responses alone.
-	Open *RouteSet
-	// Shutdown is called once the answer to GET /shutdown has been handed to
-	// the engine; nil means that the route is closed.
+	// OnUnauthorized is called when the upstream responds with status 401, before
+	// the response is passed on; nil does nothing. It must not block.
+	OnUnauthorized func()
+	// Routes are the routes; nil means POST /v1/responses alone.
+	Routes *RouteSet
+	// Shutdown is called once the response to GET /shutdown has been handed to
+	// the server; nil means that the route is closed.
 	Shutdown func()
-	// ReadUsage reads what answers cost also where no budget depends on it, for
+	// ReadUsage reads what responses cost also where no budget depends on it, for
 	// their records.
 	ReadUsage bool
 	// ReadOn limits what is read of responses whose clients have left.
 	ReadOn ReadOn
 	// Dump takes what passes; nil takes nothing.
 	Dump *dump.Dir
-	// Log takes one line for each error that a client was told of, and the
-	// client; nil drops them. It must not block.
-	Log func(e *audit.Entry, line string)
+	// Log takes each error that a client received, or would have, and the client;
+	// nil drops them. It must not block.
+	Log func(who audit.Caller, e *apierror.Error)
 }
 
 // Relay serves requests. Its methods may be used concurrently.
 type Relay struct {
 	cfg     Config
-	owners  *owners // nil where nobody may ask for a response again
+	owners  *owners // nil where no response can be requested again
 	readers *readers
 	running context.Context // of what outlives its client
 	stop    context.CancelFunc
 }
 
-// New returns a Relay.
-func New(cfg Config) *Relay {
-	if cfg.Log == nil {
-		cfg.Log = func(*audit.Entry, string) {}
+// New returns a Relay. It fails if the Upstream is missing.
+func New(cfg Config) (*Relay, error) {
+	if cfg.Upstream == nil {
+		return nil, errors.New("BUG: a relay without an upstream")
 	}
-	if cfg.Open == nil {
-		cfg.Open, _ = NewRouteSet(nil, responsesPath, 0) // cannot fail: nothing is opened
+	if cfg.Log == nil {
+		cfg.Log = func(audit.Caller, *apierror.Error) {}
+	}
+	if cfg.Routes == nil {
+		cfg.Routes, _ = NewRouteSet(nil, responsesPath, 0) // cannot fail: nothing is opened
 	}
 	p := &Relay{cfg: cfg, readers: newReaders(cfg.ReadOn)}
 	p.running, p.stop = context.WithCancel(context.Background())
-	if cfg.Open.open[retrieve] {
+	if cfg.Routes.open[retrieve] {
 		p.owners = newOwners(maxOwned)
 	}
-	return p
+	return p, nil
 }
 
 // Cut ends all exchanges that do not end with their clients, and all that are
 // still to come. It does not wait for them.
 func (p *Relay) Cut() { p.stop() }
 
-// ErrAbort is returned by Serve when the answer is incomplete: the engine must
-// end the connection so that the client cannot take it for whole.
-var ErrAbort = errors.New("the answer is incomplete")
+// ErrAbort is returned by Serve when the response is incomplete: the server must
+// end the connection so that the client cannot take it for complete.
+var ErrAbort = errors.New("the response is incomplete")
 
-// Serve answers one request. ctx ends when the client leaves.
-func (p *Relay) Serve(ctx context.Context, r *Request, a ResponseWriter) error {
-	w := p.cfg.Open.find(r.Head)
-	a.Entry().Route = w.id.String()
-	if d := r.Visitor.Visit(r.Head, w.id == shutdown); d != nil {
-		return p.Deny(a, d)
+// Serve responds to one request. ctx ends when the client leaves.
+func (p *Relay) Serve(ctx context.Context, r *Request, w ResponseWriter) error {
+	x := &exchange{Request: r, relay: p, w: w}
+	defer x.finish()
+	if e := x.admit(); e != nil {
+		return x.refuse(e)
 	}
-	switch w.id {
-	case none:
-		return p.Refuse(a, RouteNotAllowed, "")
-	case shutdown:
-		if p.cfg.Shutdown != nil {
-			a.Head(200, nil, 0)
-			err := a.Flush()
-			p.cfg.Shutdown()
-			return err
-		}
-		return p.Refuse(a, RouteNotAllowed, "GET /shutdown needs --http-shutdown")
-	case websocketRoute:
-		return p.websocket(ctx, r, a, w)
+	if x.route.id == shutdown {
+		w.Head(200, nil, 0)
+		err := w.Flush()
+		p.cfg.Shutdown()
+		return err
 	}
-	lease, d := r.Visitor.Begin(r.Head, w.spends())
-	if d != nil {
-		return p.Deny(a, d)
-	}
-	bill := p.newExchange(r, a, w, lease)
-	defer bill.settle()
-	switch {
-	case w.response != nil && !p.owners.owns(bill.response, bill.uid()):
-		return p.Refuse(a, ResponseNotFound, "")
-	case w.bodyless() && r.Head.Length != 0:
-		return p.RefuseSyntax(a, errHasBody)
-	case w.id == cancel || w.id == remove:
-		p.owners.interfere(bill.response)
-	}
-	return p.forward(ctx, r, a, w, bill)
+	return x.forward(ctx)
 }
 
-var errHasBody = &http1.Error{Status: 400, Reason: "a GET or DELETE has no body here"}
-
-// left notes that the client is gone: there is nobody to tell.
-func left(a ResponseWriter) error {
-	a.Entry().Code = string(ClientLeft)
-	return ErrAbort
+// Refuse responds with e to a request that is not served.
+func (p *Relay) Refuse(r *Request, w ResponseWriter, e *apierror.Error) error {
+	r.Outcome.Code = e.Code
+	p.log(r.Session, e)
+	return respond(w, e)
 }
 
-// forward sends the request on and relays the answer.
-func (p *Relay) forward(ctx context.Context, r *Request, a ResponseWriter, w routeMatch, bill *exchange) error {
-	out := &outgoing{fields: takeFields(), answer: a}
-	defer out.giveFields()
-	out.Request = upstream.Request{Method: w.method(), Target: w.target, Length: r.Head.Length, Sent: out.headSent}
-	r.Body = bill.tap(p.cfg.Dump.Begin(bill.dumpUser(), r.Head.Method, r.Head.Target, r.Head.Fields), bill.watch(r.Body), r.Head.Length)
-	*out.fields = bill.askPlain(requestFields(*out.fields, r.Head.Fields))
-	out.Fields = *out.fields
-	buf, err := readStart(&out.Request, r)
-	defer func() { buf.giveBack() }()
-	if err != nil {
-		return p.bodyFailed(a, err, bill)
+func (p *Relay) log(s *policy.Session, e *apierror.Error) { p.cfg.Log(caller(s), e) }
+
+// routeNotAllowed returns an error whose message names the open routes.
+func (p *Relay) routeNotAllowed(detail string) *apierror.Error {
+	e := apierror.New(apierror.RouteNotAllowed, detail)
+	e.Message = p.cfg.Routes.sentence
+	return e
+}
+
+// forward sends the request on and relays the response.
+func (x *exchange) forward(ctx context.Context) error {
+	if err := x.prepare(); err != nil {
+		return x.bodyFailed(err)
 	}
 	if ctx.Err() != nil { // nothing has been sent, and nothing will be
-		return left(a)
+		return x.clientGone()
 	}
-	bill.entry.Upstream = true
-	ctx, bill.outliving = p.outlive(ctx, a, bill)
-	defer bill.outliving.end()
-	res, err := p.cfg.Upstream.Do(ctx, &out.Request)
+	up := x.outlive(ctx)
+	res, err := x.send(up)
 	if err != nil {
-		return p.failed(a, err, bill)
+		return x.failed(err)
 	}
 	defer res.Close()
-	if res.Sent() { // the stream may last for long
-		buf.giveBack()
-		buf = nil
+	switch status := res.Head.Status; {
+	case status == 101 && x.handshake != nil:
+		return x.tunnel(ctx, res)
+	case status >= 300 && status < 400 && status != 304:
+		return x.refuse(redirected(status))
 	}
-	return p.answer(res, a, bill)
+	return x.pass(res)
 }
 
-// answer relays what the upstream says, unless it sends elsewhere.
-func (p *Relay) answer(res *upstream.Response, a ResponseWriter, bill *exchange) error {
-	if status := res.Head.Status; status >= 300 && status < 400 && status != 304 {
-		return p.Refuse(a, UpstreamRedirect, fmt.Sprintf("status %d", status))
-	}
-	return p.relay(res, a, bill)
-}
-
-// relay passes the answer on. It flushes whenever the upstream makes it wait,
-// so that nothing is ever held back: not the head, not an event. The last piece
-// leaves together with the body's end, which the engine adds.
-func (p *Relay) relay(res *upstream.Response, a ResponseWriter, bill *exchange) error {
-	bill.begin(&res.Head)
-	fields := takeFields()
-	*fields = answerFields(*fields, res.Head.Fields)
-	a.Head(res.Head.Status, *fields, res.Head.Length)
-	giveFields(fields)
-	res.Head.Fields = nil // or they would keep its buffer for as long as the stream lasts
-	bill.entry.Reused = res.Reused
+// pass passes the response on. It flushes whenever the upstream makes it wait, so
+// that nothing is ever held back: not the head, not an event. The last piece
+// leaves together with the body's end, which the server adds.
+func (x *exchange) pass(res *upstream.Response) error {
+	x.passHead(res)
 	for {
 		piece, err := res.Buffered()
 		if len(piece) == 0 && err == nil {
-			if a.Flush() != nil {
-				return p.clientLeft(res, a, bill)
+			if x.w.Flush() != nil {
+				return x.readOn(res)
 			}
 			piece, err = res.Next()
 		}
-		bill.write(piece)
+		x.piece(piece)
 		if err == io.EOF {
-			bill.whole = true
-			bill.settle() // before the client can have all of it, and send the next request
+			x.account.whole = true
+			x.end() // before the client can have all of it, and send the next request
 		}
-		if len(piece) > 0 && a.Write(piece) != nil {
-			return p.clientLeft(res, a, bill)
+		if len(piece) > 0 && x.w.Write(piece) != nil {
+			return x.readOn(res)
 		}
 		switch {
-		case err == io.EOF: // and nothing that wraps it: a cut must not look like an end
+		case err == io.EOF: // and nothing that wraps it: a truncated body must not look like an end
 			return nil
 		case err != nil:
-			return p.cut(a, err)
+			return x.abort(err)
 		}
 	}
+}
+
+// passHead shows the response's head to the observers, and passes it on.
+func (x *exchange) passHead(res *upstream.Response) {
+	x.inspect(&res.Head)
+	fields := takeFields()
+	*fields = responseFields(*fields, res.Head.Fields)
+	x.w.Head(res.Head.Status, *fields, res.Head.Length)
+	giveFields(fields)
+	res.Head.Fields = nil // or they would keep its buffer for as long as the stream lasts
+}
+
+// maxRequestID is how much of an x-request-id is kept, in bytes.
+const maxRequestID = 128
+
+var eventStream = []byte("text/event-stream")
+
+// inspect copies what the record needs of the head.
+func (x *exchange) inspect(h *http1.Response) {
+	id, kind := value(h, "x-request-id"), value(h, "content-type")
+	x.requestID = string(id[:min(len(id), maxRequestID)])
+	x.streamed = len(kind) >= len(eventStream) && bytes.EqualFold(kind[:len(eventStream)], eventStream)
+	x.head(h)
 }

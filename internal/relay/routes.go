@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 )
 
 type routeID int
@@ -151,7 +152,7 @@ type routeMatch struct {
 	id routeID
 	// target is the upstream's; nil stands for the usual one.
 	target []byte
-	// response is the id that the target names; it points into the head.
+	// response is the id that the target names, within target; nil if it names none.
 	response []byte
 }
 
@@ -219,13 +220,20 @@ func (o *RouteSet) matchBelow(method string, tail []byte) routeMatch {
 	}
 	switch {
 	case method == "GET" && !hasVerb && (!hasQuery || validQuery(query)):
-		return routeMatch{id: retrieve, target: o.below(rest, query), response: id}
+		return o.matchID(retrieve, rest, query, len(id))
 	case method == "DELETE" && !hasVerb && !hasQuery:
-		return routeMatch{id: remove, target: o.below(rest, nil), response: id}
+		return o.matchID(remove, rest, nil, len(id))
 	case method == "POST" && string(verb) == "cancel" && !hasQuery:
-		return routeMatch{id: cancel, target: o.below(rest, nil), response: id}
+		return o.matchID(cancel, rest, nil, len(id))
 	}
 	return routeMatch{}
+}
+
+// matchID is a route below the upstream's path whose rest begins with an id of n
+// bytes. Nothing of it points into the request's head.
+func (o *RouteSet) matchID(id routeID, rest, query []byte, n int) routeMatch {
+	target, start := o.below(rest, query), len(o.base)+len("/")
+	return routeMatch{id: id, target: target, response: target[start : start+n]}
 }
 
 // below is the target of what lies below the upstream's path: its own query
@@ -257,13 +265,17 @@ func (w routeMatch) method() string {
 	}
 }
 
-// spends reports whether the route's requests can cost tokens.
-func (w routeMatch) spends() bool {
+// use returns what the route's requests are for.
+func (w routeMatch) use() policy.Use {
 	switch w.id {
+	case none:
+		return policy.Nothing
+	case shutdown:
+		return policy.Shutdown
 	case inputTokens, models, retrieve, cancel, remove:
-		return false
+		return policy.Free
 	}
-	return true
+	return policy.Spend
 }
 
 // bodyless tells whether the route's requests have no body.

@@ -267,8 +267,11 @@ func TestRefusalNamesWhatIsOpen(t *testing.T) {
 		{"messages", "/v1/messages", "exactly POST /v1/messages. Set the client's base URL to http://HOST:PORT and"},
 	} {
 		a := &answer{}
-		p := New(Config{Open: open(t, c.path, strings.Fields(c.names)...)})
-		if err := p.Refuse(a, RouteNotAllowed, ""); err != nil || !strings.Contains(string(a.body), c.want) {
+		p, err := New(Config{Upstream: unreached{}, Routes: open(t, c.path, strings.Fields(c.names)...)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Refuse(&Request{}, a, p.routeNotAllowed("")); err != nil || !strings.Contains(string(a.body), c.want) {
 			t.Errorf("%q: %s", c.names, a.body)
 		}
 	}

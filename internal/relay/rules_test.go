@@ -1,7 +1,7 @@
 package relay
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -9,8 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
@@ -49,7 +50,7 @@ func TestFieldsThatPass(t *testing.T) {
 	}
 	a := head(t, "GET /", "Set-Cookie: x", "Alt-Svc: x", "Strict-Transport-Security: x", "Proxy-Authenticate: x", "Authorization: x", "api-key: x", "X-API-Key: x", "Connection: X-Hop", "X-Hop: x",
 		"Retry-After: 2", "X-Request-Id: r", "Server: s", "X-Ratelimit-Remaining-Tokens: 5", "Www-Authenticate: w")
-	if got, want := names(answerFields(nil, a.Fields)), "Host Retry-After X-Request-Id Server X-Ratelimit-Remaining-Tokens Www-Authenticate"; got != want {
+	if got, want := names(responseFields(nil, a.Fields)), "Host Retry-After X-Request-Id Server X-Ratelimit-Remaining-Tokens Www-Authenticate"; got != want {
 		t.Errorf("to the client pass %q, want %q", got, want)
 	}
 }
@@ -58,8 +59,11 @@ func TestFieldsThatPass(t *testing.T) {
 // something out of it, what a server could take for that field does not pass.
 func TestVariantsOfControlledNames(t *testing.T) {
 	r := head(t, "POST /v1/responses", "Accept_Encoding: gzip", "ACCEPT-ENCODING: gzip", "Accept: x")
-	reading := &exchange{route: responses, owners: newOwners(1)}
-	if got, want := names(reading.askPlain(requestFields(nil, r.Fields))), "Accept accept-encoding"; got != want {
+	lease, _ := policy.AllowAll().Connect(nil).Admit(r, policy.Spend)
+	if a := (&account{lease: lease, route: responses, owners: newOwners(1)}); !a.mustInspect() {
+		t.Error("a response whose owner must be known is not inspected")
+	}
+	if got, want := names(askPlain(requestFields(nil, r.Fields))), "Accept accept-encoding"; got != want {
 		t.Errorf("of a response that is read pass %q, want %q", got, want)
 	}
 	r = head(t, "GET /v1/responses", "Sec_WebSocket_Protocol: openai-insecure-api-key.sk-mine", "Sec-WebSocket-Protocol: realtime")
@@ -131,10 +135,7 @@ type answer struct {
 	fields []http1.Field
 	length int64
 	body   []byte
-	entry  audit.Entry
 }
-
-func (a *answer) HeadSent() {}
 
 func (a *answer) Head(status int, fields []http1.Field, length int64) {
 	a.status, a.fields, a.length = status, fields, length
@@ -142,38 +143,32 @@ func (a *answer) Head(status int, fields []http1.Field, length int64) {
 func (a *answer) Write(p []byte) error { a.body = append(a.body, p...); return nil }
 func (a *answer) Flush() error         { return nil }
 func (a *answer) Leave()               {}
-func (a *answer) Entry() *audit.Entry  { return &a.entry }
 func (a *answer) Hijack([]http1.Field) (UpgradedConn, error) {
 	return nil, errors.New("there is no connection")
 }
 
-func TestEveryRefusalSpeaksForItself(t *testing.T) {
-	p := New(Config{})
-	for code, r := range refusals {
-		a := &answer{}
-		if err := p.Refuse(a, code, "detail"); err != nil {
-			t.Error(err)
+// TestEveryKindHasItsCode: and no kind's cause, which is the operator's, is in the
+// response.
+func TestEveryKindHasItsCode(t *testing.T) {
+	for kind := upstream.Unreachable; kind <= upstream.Internal; kind++ {
+		e := ofUpstream(&upstream.Error{Kind: kind, Cause: errors.New("detail")})
+		switch {
+		case (e == nil) != (kind == upstream.Cancelled):
+			t.Errorf("kind %d has the error %+v", kind, e)
+		case e != nil && (e.Status < 400 || e.Message == "" || strings.Contains(e.Message, "detail") || !strings.Contains(e.Detail, "detail")):
+			t.Errorf("kind %d has the error %+v", kind, e)
 		}
-		var e struct {
-			Error struct {
-				Message, Type, Code string
-				Param               *string
-			}
-		}
-		if err := json.Unmarshal(a.body, &e); err != nil || e.Error.Code != string(code) || e.Error.Message == "" || e.Error.Type == "" || a.status != r.status || a.length != int64(len(a.body)) {
-			t.Errorf("%s: status %d, %s", code, a.status, a.body)
-		}
-		if strings.Contains(string(a.body), "detail") {
-			t.Errorf("%s: the cause, which is the operator's, is in the answer", code)
-		}
+	}
+	if e := ofUpstream(errors.New("detail")); e.Code != apierror.InternalError || strings.Contains(e.Message, "detail") {
+		t.Errorf("an error of an unknown kind is %+v", e)
 	}
 }
 
-func TestEveryKindHasItsCode(t *testing.T) {
-	for kind := upstream.Unreachable; kind <= upstream.Internal; kind++ {
-		if _, ok := refusals[codes[kind]]; ok == (kind == upstream.Cancelled) {
-			t.Errorf("kind %d has the code %q", kind, codes[kind])
-		}
+func TestRespond(t *testing.T) {
+	a := &answer{}
+	e := apierror.New(apierror.UpstreamClosed, "detail")
+	if err := respond(a, e); err != nil || a.status != e.Status || a.length != int64(len(a.body)) || string(a.body) != string(e.Body()) {
+		t.Errorf("status %d, %d bytes of %s: %v", a.status, a.length, a.body, err)
 	}
 }
 
@@ -220,13 +215,44 @@ func TestReadStart(t *testing.T) {
 		{"chunked, broken off", http1.Chunked, &part{[]string{"hello"}, io.ErrUnexpectedEOF}, 5, false, http1.Chunked, io.ErrUnexpectedEOF},
 		{"stalled", 10, &part{[]string{"hello"}, os.ErrDeadlineExceeded}, 5, false, 10, os.ErrDeadlineExceeded},
 	} {
-		h := head(t, "POST /v1/responses")
-		h.Length = c.length
 		out := &upstream.Request{Length: c.length}
-		buf, err := readStart(out, &Request{Head: h, Body: c.body})
+		buf, err := readStart(out, c.body)
 		if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) || len(out.Start) != c.start || (out.Rest != nil) != c.rest || out.Length != c.sent {
 			t.Errorf("%s: %d bytes, rest %v, length %d, %v", c.what, len(out.Start), out.Rest != nil, out.Length, err)
 		}
 		buf.giveBack()
+	}
+}
+
+// unreached is an upstream that no request must reach.
+type unreached struct{}
+
+func (unreached) Do(context.Context, *upstream.Request) (*upstream.Response, error) {
+	panic("a request reached the upstream")
+}
+
+// headBuffer counts how often its head is released.
+type headBuffer struct{ released int }
+
+func (b *headBuffer) ReleaseHead() { b.released++ }
+
+// TestNoSession: what is missing refuses, and the head is released once.
+func TestNoSession(t *testing.T) {
+	if p, err := New(Config{}); p != nil || err == nil {
+		t.Error("a relay without an upstream was made")
+	}
+	p, err := New(Config{Upstream: unreached{}, Shutdown: func() { t.Error("shut down") }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"POST /v1/responses", "GET /shutdown", "POST /other"} {
+		b, a := &headBuffer{}, &answer{}
+		r := &Request{Head: head(t, line), Buffer: b, Body: &part{end: io.EOF}}
+		if err := p.Serve(t.Context(), r, a); err != nil || a.status != 500 || r.Outcome.Code != apierror.InternalError || r.Outcome.Upstream {
+			t.Errorf("%s: status %d, %v, %+v", line, a.status, err, r.Outcome)
+		}
+		if r.Release(); b.released != 1 || r.Head != nil {
+			t.Errorf("%s: the head was released %d times, and is %v", line, b.released, r.Head)
+		}
 	}
 }

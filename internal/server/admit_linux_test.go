@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 )
@@ -152,7 +153,7 @@ func gated(t *testing.T, limits policy.Limits, users ...string) (s *stack, addre
 	}
 	gate := must(policy.New(cfg))
 	t.Cleanup(gate.Close)
-	s = start(t, func(s *setup) { s.front.Gate = gate })
+	s = start(t, func(s *setup) { s.front.Policy = gate })
 	dir := must(os.MkdirTemp("/tmp", "gated"))
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	os.Chmod(dir, 0o755)
@@ -379,11 +380,11 @@ func TestUnknownIsNobody(t *testing.T) {
 	defer client.Close()
 	defer server.Close()
 	for range 3 {
-		if _, d := gate.Connect(server); d == nil || d.Code != policy.UserNotAllowed {
+		if d := gate.Connect(server).Denial(); d == nil || d.Code != apierror.UserNotAllowed {
 			t.Errorf("denial %+v", d)
 		}
 	}
-	s := start(t, func(s *setup) { s.front.Gate = gate })
+	s := start(t, func(s *setup) { s.front.Policy = gate })
 	if got := ask(s.listener.Addr().String()); !strings.HasPrefix(got, "200 ") {
 		t.Errorf("one who is known: %s", got)
 	}

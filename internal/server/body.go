@@ -14,13 +14,14 @@ import (
 // body reads the body of the current request. Read and Interrupt may run at the
 // same time.
 type body struct {
-	c       *conn
-	length  int64 // as in package http1
-	left    int64 // bytes still to come; http1.Chunked: ask decoder
-	decoder http1.Decoder
-	done    atomic.Bool // all of it was read
-	spoiled atomic.Bool // the rest of it cannot be read
-	awaited atomic.Bool // the client waits for 100 Continue
+	c        *conn
+	length   int64 // as in package http1
+	left     int64 // bytes still to come; http1.Chunked: ask decoder
+	decoder  http1.Decoder
+	done     atomic.Bool // all of it was read
+	spoiled  atomic.Bool // the rest of it cannot be read
+	awaited  atomic.Bool // the client waits for 100 Continue
+	received int64       // bytes
 
 	mu          sync.Mutex // of the deadline
 	interrupted bool
@@ -35,7 +36,7 @@ func (b *body) begin(c *conn) {
 	b.interrupted = false
 }
 
-// complete tells that the client's message has been read to its end.
+// complete reports whether the client's message has been read to its end.
 func (b *body) complete() bool { return b.done.Load() }
 
 // Read is upstream.Body's: io.EOF once the client has sent all of the body,
@@ -46,7 +47,7 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		n, err := b.readOnce(p)
-		b.c.entry.BytesIn += int64(n)
+		b.received += int64(n)
 		if err != nil {
 			b.spoiled.Store(true)
 		}
@@ -80,7 +81,7 @@ func (b *body) readOnce(p []byte) (int, error) {
 	n, used, err := b.decoder.Decode(available[:min(len(available), len(p))])
 	copy(p, available[:n])
 	in.used += used
-	b.done.Store(b.decoder.Done())
+	b.end(b.decoder.Done())
 	return n, err
 }
 
@@ -88,7 +89,7 @@ func (b *body) readOnce(p []byte) (int, error) {
 func (b *body) advance(n int, err error) (int, error) {
 	if n > 0 {
 		b.left -= int64(n)
-		b.done.Store(b.left == 0)
+		b.end(b.left == 0)
 		return n, nil
 	}
 	if err == io.EOF {
@@ -97,11 +98,20 @@ func (b *body) advance(n int, err error) (int, error) {
 	return 0, err
 }
 
-// await prepares for a read that may block: it invites the client to send, and
+// end notes whether all was read: then nothing is left for a buffer to hold while
+// the response is awaited, unless the head is still in use.
+func (b *body) end(done bool) {
+	if done && b.c.in != nil && b.c.in.head == released && b.c.unused() == 0 {
+		b.c.releaseInput()
+	}
+	b.done.Store(done)
+}
+
+// await prepares for a read that may block: it lets the client send, and
 // limits the wait.
 func (b *body) await() error {
 	if b.awaited.CompareAndSwap(true, false) {
-		if err := b.c.out.invite(); err != nil {
+		if err := b.c.out.sendContinue(); err != nil {
 			return err
 		}
 	}
@@ -148,15 +158,15 @@ func (b *body) discard() error {
 
 var errTooMuch = errors.New("the refused body is too long")
 
-// refill reads into an input buffer whose content is used up, but whose head
-// may still be pointed to, unless it is headless.
+// refill reads into an input buffer whose content is used up, but whose head may
+// still be in use.
 func (c *conn) refill() error {
 	switch {
-	case c.in.headless:
+	case c.in.head != inBuffer:
 		c.in.buf, c.in.used = c.in.buf[:0], 0
 	case cap(c.in.buf)-len(c.in.buf) < firstBuffer/4:
 		// The head stays where it is, in the old array.
-		c.in.buf, c.in.used, c.in.headless = make([]byte, 0, 4*firstBuffer), 0, true
+		c.in.buf, c.in.used, c.in.head = make([]byte, 0, 4*firstBuffer), 0, inArray
 	}
 	return c.readMore()
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
@@ -38,13 +39,14 @@ type conn struct {
 	gone   sync.Once    // of leave
 	watch  uint64       // the watcher's name for it; 0 if it is not watched
 
-	visitor *policy.Visitor // nil where everybody is admitted
-	denial  *policy.Denial  // of the connection; nil if it may send requests
-	served  bool            // a request
-	in      *input          // nil while nothing is there that was not used
+	session *policy.Session
+	served  bool   // a request
+	in      *input // nil while nothing is there that was not used
+	request relay.Request
 	body    body
 	out     responseWriter
-	entry   audit.Entry // of the current exchange
+	begun   time.Time   // of the current exchange
+	entry   audit.Entry // of the last exchange
 }
 
 const (
@@ -60,9 +62,21 @@ type input struct {
 	buf  []byte
 	used int
 	req  http1.Request
-
-	headless bool // the head of req is not in buf, but in an array before it
+	head headState
 }
+
+// headState is where the head of an input's req is.
+type headState byte
+
+const (
+	inBuffer headState = iota // in buf
+	inArray                   // in an array before buf
+	released                  // nowhere: req must not be read
+)
+
+// poison is called with memory that no one may read any more, before it is used
+// again. It is nil but in tests.
+var poison func(b []byte)
 
 var inputs = sync.Pool{New: func() any { return &input{buf: make([]byte, 0, firstBuffer)} }}
 
@@ -70,8 +84,8 @@ var inputs = sync.Pool{New: func() any { return &input{buf: make([]byte, 0, firs
 func (c *conn) serve() {
 	defer c.close()
 	defer c.leave()
-	if c.denial != nil {
-		c.deny()
+	if denial := c.session.Denial(); denial != nil {
+		c.deny(denial)
 		return
 	}
 	for c.readHead() == nil {
@@ -83,12 +97,12 @@ func (c *conn) serve() {
 
 // deny answers the first request, whatever it is, or a client that sends none.
 // It waits for the method: the response to a HEAD has no body.
-func (c *conn) deny() {
+func (c *conn) deny(denial *apierror.Error) {
 	c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
 	for c.unused() < len("HEAD ") && c.readMore() == nil {
 	}
 	if c.turnBusy() {
-		c.dismiss(func() error { return c.server.cfg.Proxy.Deny(&c.out, c.denial) })
+		c.respondAndClose(denial)
 	}
 }
 
@@ -97,11 +111,11 @@ func (c *conn) turnBusy() bool {
 	return c.state.CompareAndSwap(waiting, busy) || c.state.CompareAndSwap(fresh, busy)
 }
 
-// dismiss gives the last answer, to what is no request.
-func (c *conn) dismiss(answer func() error) {
-	c.out.begin(c, true)
+// respondAndClose gives the last response, to what is no request.
+func (c *conn) respondAndClose(e *apierror.Error) {
 	c.record()
-	err := answer()
+	c.out.begin(c, true)
+	err := c.server.cfg.Relay.Refuse(&c.request, &c.out, e)
 	if err == nil {
 		err = c.out.finish()
 	}
@@ -113,16 +127,23 @@ func (c *conn) dismiss(answer func() error) {
 
 // record begins the record of an exchange.
 func (c *conn) record() {
-	c.entry = audit.Entry{Time: time.Now(), Caller: c.entry.Caller}
+	c.begun, c.request = time.Now(), relay.Request{Body: &c.body, Buffer: c, Session: c.session}
+	c.body.received = 0
 	if o := c.server.observer; o != nil {
 		o.Begin()
 	}
 }
 
-// report hands in the record.
+// report writes the record of an exchange: no other place does.
 func (c *conn) report() {
 	if o := c.server.observer; o != nil {
-		c.entry.Duration = time.Since(c.entry.Time)
+		r, w := &c.request.Outcome, &c.out
+		c.entry = audit.Entry{
+			Time: c.begun, Duration: time.Since(c.begun), FirstByte: w.firstByte, Caller: c.session.Caller().Audit(),
+			Route: r.Route, Status: w.status, Code: string(r.Code), BytesIn: c.body.received, BytesOut: w.sent, Streamed: r.Streamed,
+			Model: r.Model, Tokens: r.Tokens, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens,
+			RequestID: r.RequestID, Upstream: r.Upstream, Reused: r.Reused,
+		}
 		o.End(&c.entry)
 	}
 }
@@ -190,10 +211,32 @@ func (c *conn) recycle() {
 	c.skipBlankLines()
 }
 
+// ReleaseHead is relay.HeadBuffer's. While the client waits for its response the
+// memory of the head, which may be large, serves others.
+func (c *conn) ReleaseHead() {
+	rest := c.in.buf[c.in.used:]
+	switch {
+	case len(rest) == 0 && c.body.complete():
+		c.releaseInput()
+		return
+	case cap(c.in.buf) > firstBuffer && len(rest) <= firstBuffer:
+		small := inputs.Get().(*input)
+		small.buf = append(small.buf, rest...)
+		c.releaseInput()
+		c.in = small
+	case poison != nil && c.in.head == inBuffer:
+		poison(c.in.buf[:c.in.used])
+	}
+	c.in.head = released
+}
+
 // releaseInput gives the buffer back. Nothing may point into it.
 func (c *conn) releaseInput() {
 	if c.in == nil {
 		return
+	}
+	if poison != nil {
+		poison(c.in.buf[:cap(c.in.buf)])
 	}
 	if cap(c.in.buf) == firstBuffer {
 		c.in.buf, c.in.used = c.in.buf[:0], 0
@@ -236,7 +279,8 @@ func (c *conn) begin(end int) error {
 	}
 	c.served = true
 	c.record()
-	c.in.used, c.in.headless = end, false
+	c.in.used, c.in.head = end, inBuffer
+	c.request.Head = &c.in.req
 	c.body.begin(c)
 	c.out.begin(c, c.in.req.Close)
 	return nil
@@ -246,7 +290,7 @@ func (c *conn) begin(end int) error {
 func (c *conn) refuse(err error) error {
 	var e *http1.Error
 	if errors.As(err, &e) && c.turnBusy() {
-		c.dismiss(func() error { return c.server.cfg.Proxy.RefuseSyntax(&c.out, e) })
+		c.respondAndClose(apierror.OfHead(e))
 	}
 	return err
 }
@@ -263,28 +307,28 @@ func (c *conn) giveUp(err error) error {
 // connection must end.
 func (c *conn) exchange() error {
 	err := c.server.guarded(func() error {
-		return c.server.cfg.Proxy.Serve(c.ctx, &relay.Request{Head: &c.in.req, Body: &c.body, Visitor: c.visitor}, &c.out)
+		return c.server.cfg.Relay.Serve(c.ctx, &c.request, &c.out)
 	})
-	if errors.Is(err, errPanic) && !c.out.begun {
-		c.out.last = true
-		err = c.server.cfg.Proxy.Refuse(&c.out, relay.InternalError, "")
+	if errors.Is(err, errPanic) && !c.out.headWritten {
+		c.out.closeAfter = true
+		err = c.server.cfg.Relay.Refuse(&c.request, &c.out, apierror.New(apierror.InternalError, ""))
 	}
 	if err == nil {
 		err = c.out.finish()
 	}
 	if err != nil {
-		c.out.flushPending() // what came before the cut is the client's; the cut counts more than an error here
+		c.out.Flush() // what came before the cut is the client's; the cut counts more than an error here
 		c.reset()
 	}
 	c.report()
 	switch {
-	case c.out.line != nil:
+	case c.out.hijacked != nil:
 		c.linger() // also over a cut: what came before it is the client's
 		err = io.EOF
 	case err != nil:
-	case c.out.last && c.body.complete() && c.unused() == 0:
+	case c.out.closeAfter && c.body.complete() && c.unused() == 0:
 		err = io.EOF
-	case c.out.last:
+	case c.out.closeAfter:
 		c.linger()
 		err = io.EOF
 	case !c.body.complete():
@@ -307,7 +351,7 @@ func (c *conn) linger() {
 // reset makes the closing an error at the client where the answer's framing
 // would let a cut answer look complete: where it ends with the connection.
 func (c *conn) reset() {
-	if tcp, ok := c.nc.(interface{ SetLinger(int) error }); ok && c.out.begun && c.out.framing == untilClose {
+	if tcp, ok := c.nc.(interface{ SetLinger(int) error }); ok && c.out.headWritten && c.out.framing == untilClose {
 		tcp.SetLinger(0) // best effort: closing is all that can be done else
 	}
 }
@@ -324,7 +368,7 @@ func (c *conn) abandon() {
 func (c *conn) leave() {
 	c.gone.Do(func() {
 		c.nc.Close()
-		c.visitor.Leave()
+		c.session.Close()
 	})
 }
 

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
@@ -35,13 +35,13 @@ func gates(cfg policy.Config) func(*testing.T, *setup) {
 		cfg.TCP = true
 		gate := must(policy.New(cfg))
 		t.Cleanup(gate.Close)
-		s.front.Gate = gate
+		s.front.Policy = gate
 	}
 }
 
 // refusal is a request that the proxy refuses.
 type refusal struct {
-	code    relay.Code
+	code    apierror.Code
 	with    func(*testing.T, *setup) // nil: the default
 	before  string                   // a scenario that is posted first, and not read; "" for none
 	request string
@@ -64,49 +64,49 @@ func named(admits string) policy.Users {
 // refusals has every code that a client can be told, more than once where the
 // response is framed in more than one way.
 var refusals = []refusal{
-	{code: relay.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\n\r\n"},
-	{code: relay.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
-	{code: relay.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"},
-	{code: relay.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"},
-	{code: relay.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}"},
-	{code: relay.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n{}"},
-	{code: relay.RouteNotAllowed, request: "POST /v1/models HTTP/1.0\r\n\r\n"},
-	{code: relay.RouteNotAllowed, request: "POST /v1/models HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"},
-	{code: relay.RouteNotAllowed, request: "GET /shutdown HTTP/1.1\r\nHost: h\r\n\r\n"},
-	{code: relay.ResponseNotFound, with: opens("retrieve"), request: "GET /v1/responses/resp_1 HTTP/1.1\r\nHost: h\r\n\r\n"},
-	{code: relay.WebsocketNotSupported, request: websocketRequest + "\r\n"},
-	{code: relay.WebsocketNotMetered, with: metered, request: websocketRequest + "\r\n"},
-	{code: relay.WebsocketMalformed, with: opens("websocket"), request: websocketRequest + "\r\n"},
-	{code: relay.WebsocketMalformed, with: opens("websocket"), request: websocketRequest + "Sec-WebSocket-Version: 12\r\n\r\n"},
-	{code: relay.MalformedRequest, with: opens("models"), request: "GET /v1/models HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
-	{code: relay.MalformedRequest, request: "POST /v1/responses HTTP/1.1\r\n\r\n"},
-	{code: relay.MalformedRequest, request: "POST /v1/responses HTTP/1.1\nHost: h\n\n"},
-	{code: relay.MalformedRequest, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nExpect: x\r\n\r\n"},
-	{code: relay.MalformedRequest, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n"},
-	{code: relay.HeadTooLarge, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nX: " + strings.Repeat("a", 300<<10) + "\r\n\r\n"},
-	{code: relay.HeadTooLarge, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("a:\r\n", 256) + "\r\n"},
-	{code: relay.RequestTimeout, with: hurried, request: "POST /v1/responses HTTP/1.1\r\nHos", partial: true},
-	{code: relay.RequestTimeout, with: hurried, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n{}", partial: true},
-	{code: relay.IncompleteBody, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n", partial: true},
-	{code: relay.UpstreamUnreachable, with: failsWith(upstream.Unreachable), request: simple},
-	{code: relay.UpstreamNotTrusted, with: failsWith(upstream.Untrusted), request: simple},
-	{code: relay.UpstreamTLS, with: failsWith(upstream.TLSFailed), request: simple},
-	{code: relay.UpstreamTimeout, with: failsWith(upstream.Timeout), request: simple},
-	{code: relay.UpstreamClosed, with: failsWith(upstream.Closed), request: simple},
-	{code: relay.UpstreamMalformed, with: failsWith(upstream.Malformed), request: simple},
-	{code: relay.UpstreamRedirect, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nX-Fake: redirect status=307 to=/x\r\n\r\n"},
-	{code: relay.InternalError, with: failsWith(upstream.Internal), request: simple},
-	{code: relay.InternalError, with: func(_ *testing.T, s *setup) { s.upstream = panicking{} }, request: simple},
-	{code: relay.Code(policy.UserNotAllowed), with: gates(policy.Config{Users: named("4711")}), request: simple},
-	{code: relay.Code(policy.HostNotAllowed), with: gates(policy.Config{Origin: policy.NewOrigin(80, nil)}), request: "POST /v1/responses HTTP/1.1\r\nHost: evil.example\r\n\r\n"},
-	{code: relay.Code(policy.BrowserNotAllowed), with: gates(policy.Config{Origin: policy.NewOrigin(80, nil)}), request: "POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n"},
-	{code: relay.Code(policy.BodyTooLarge), with: gates(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
-	{code: relay.Code(policy.BodyTooLarge), with: gates(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"},
-	{code: relay.Code(policy.TooManyConnections), with: gates(policy.Config{Limits: policy.Limits{MaxConnectionsPerUser: 1}}), before: "headthensilent", request: simple},
-	{code: relay.Code(policy.TooManyRequests), with: gates(policy.Config{Limits: policy.Limits{MaxConcurrent: 1}}), before: "headthensilent", request: simple},
-	{code: relay.Code(policy.RateLimited), with: gates(policy.Config{Limits: policy.Limits{Rate: 1e-6, Burst: 1}}), before: "json", request: simple},
-	{code: relay.Code(policy.Expired), with: gates(policy.Config{Limits: policy.Limits{MaxRequests: 1}}), before: "json", request: simple},
-	{code: relay.Code(policy.BudgetExhausted), with: gates(policy.Config{Budget: spent()}), request: simple},
+	{code: apierror.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\n\r\n"},
+	{code: apierror.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
+	{code: apierror.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"},
+	{code: apierror.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"},
+	{code: apierror.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}"},
+	{code: apierror.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n{}"},
+	{code: apierror.RouteNotAllowed, request: "POST /v1/models HTTP/1.0\r\n\r\n"},
+	{code: apierror.RouteNotAllowed, request: "POST /v1/models HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"},
+	{code: apierror.RouteNotAllowed, request: "GET /shutdown HTTP/1.1\r\nHost: h\r\n\r\n"},
+	{code: apierror.ResponseNotFound, with: opens("retrieve"), request: "GET /v1/responses/resp_1 HTTP/1.1\r\nHost: h\r\n\r\n"},
+	{code: apierror.WebsocketNotSupported, request: websocketRequest + "\r\n"},
+	{code: apierror.WebsocketNotMetered, with: metered, request: websocketRequest + "\r\n"},
+	{code: apierror.WebsocketMalformed, with: opens("websocket"), request: websocketRequest + "\r\n"},
+	{code: apierror.WebsocketMalformed, with: opens("websocket"), request: websocketRequest + "Sec-WebSocket-Version: 12\r\n\r\n"},
+	{code: apierror.MalformedRequest, with: opens("models"), request: "GET /v1/models HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
+	{code: apierror.MalformedRequest, request: "POST /v1/responses HTTP/1.1\r\n\r\n"},
+	{code: apierror.MalformedRequest, request: "POST /v1/responses HTTP/1.1\nHost: h\n\n"},
+	{code: apierror.MalformedRequest, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nExpect: x\r\n\r\n"},
+	{code: apierror.MalformedRequest, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n"},
+	{code: apierror.HeadTooLarge, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nX: " + strings.Repeat("a", 300<<10) + "\r\n\r\n"},
+	{code: apierror.HeadTooLarge, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("a:\r\n", 256) + "\r\n"},
+	{code: apierror.RequestTimeout, with: hurried, request: "POST /v1/responses HTTP/1.1\r\nHos", partial: true},
+	{code: apierror.RequestTimeout, with: hurried, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n{}", partial: true},
+	{code: apierror.IncompleteBody, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n", partial: true},
+	{code: apierror.UpstreamUnreachable, with: failsWith(upstream.Unreachable), request: simple},
+	{code: apierror.UpstreamNotTrusted, with: failsWith(upstream.Untrusted), request: simple},
+	{code: apierror.UpstreamTLS, with: failsWith(upstream.TLSFailed), request: simple},
+	{code: apierror.UpstreamTimeout, with: failsWith(upstream.Timeout), request: simple},
+	{code: apierror.UpstreamClosed, with: failsWith(upstream.Closed), request: simple},
+	{code: apierror.UpstreamMalformed, with: failsWith(upstream.Malformed), request: simple},
+	{code: apierror.UpstreamRedirect, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nX-Fake: redirect status=307 to=/x\r\n\r\n"},
+	{code: apierror.InternalError, with: failsWith(upstream.Internal), request: simple},
+	{code: apierror.InternalError, with: func(_ *testing.T, s *setup) { s.upstream = panicking{} }, request: simple},
+	{code: apierror.UserNotAllowed, with: gates(policy.Config{Users: named("4711")}), request: simple},
+	{code: apierror.HostNotAllowed, with: gates(policy.Config{Origin: policy.NewOrigin(80, nil)}), request: "POST /v1/responses HTTP/1.1\r\nHost: evil.example\r\n\r\n"},
+	{code: apierror.BrowserNotAllowed, with: gates(policy.Config{Origin: policy.NewOrigin(80, nil)}), request: "POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n"},
+	{code: apierror.BodyTooLarge, with: gates(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
+	{code: apierror.BodyTooLarge, with: gates(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"},
+	{code: apierror.TooManyConnections, with: gates(policy.Config{Limits: policy.Limits{MaxConnectionsPerUser: 1}}), before: "headthensilent", request: simple},
+	{code: apierror.TooManyRequests, with: gates(policy.Config{Limits: policy.Limits{MaxConcurrent: 1}}), before: "headthensilent", request: simple},
+	{code: apierror.RateLimited, with: gates(policy.Config{Limits: policy.Limits{Rate: 1e-6, Burst: 1}}), before: "json", request: simple},
+	{code: apierror.Expired, with: gates(policy.Config{Limits: policy.Limits{MaxRequests: 1}}), before: "json", request: simple},
+	{code: apierror.BudgetExhausted, with: gates(policy.Config{Budget: spent()}), request: simple},
 }
 
 func metered(t *testing.T, s *setup) {
@@ -123,8 +123,8 @@ func hurried(_ *testing.T, s *setup) {
 // announces it. Nothing else does: a client that reads by RFC 9112 would take it
 // for the next response.
 func TestRefusalsAreFramed(t *testing.T) {
-	missing := map[relay.Code]bool{}
-	relay.Codes(func(code relay.Code, _ int) { missing[code] = true })
+	missing := map[apierror.Code]bool{}
+	apierror.Codes(func(code apierror.Code, _ int) { missing[code] = true })
 	for _, r := range refusals {
 		delete(missing, r.code)
 		own, rest, _ := strings.Cut(r.request, " ")
@@ -137,7 +137,7 @@ func TestRefusalsAreFramed(t *testing.T) {
 			s.post(r.before, `{}`)
 		}
 		for _, method := range []string{own, "POST", "GET", "HEAD"} {
-			behind, want := unmistakable, relay.Code("")
+			behind, want := unmistakable, apierror.Code("")
 			if r.partial {
 				behind = ""
 			}
@@ -156,13 +156,13 @@ func TestRefusalsAreFramed(t *testing.T) {
 const unmistakable = "GET /next HTTP/9.9\r\n\r\n"
 
 // refusedThenNext sends request and behind, and reads the responses to both.
-func (s *stack) refusedThenNext(method, request, behind string, want relay.Code) {
+func (s *stack) refusedThenNext(method, request, behind string, want apierror.Code) {
 	s.t.Helper()
 	p := s.dial()
 	io.WriteString(p, request+behind) // the proxy may have hung up before the end
 	res := p.refused(method, request, want)
 	if !res.Close && behind != "" {
-		if res = p.refused("GET", behind, relay.MalformedRequest); res.StatusCode != 505 || !res.Close {
+		if res = p.refused("GET", behind, apierror.MalformedRequest); res.StatusCode != 505 || !res.Close {
 			s.t.Errorf("%.80q: behind it comes a response with the status %d", request, res.StatusCode)
 		}
 	}
@@ -170,7 +170,7 @@ func (s *stack) refusedThenNext(method, request, behind string, want relay.Code)
 }
 
 // refused reads the response to a request that must be refused.
-func (p *peer) refused(method, request string, want relay.Code) *http.Response {
+func (p *peer) refused(method, request string, want apierror.Code) *http.Response {
 	p.t.Helper()
 	res, err := http.ReadResponse(p.in, &http.Request{Method: method})
 	for err == nil && res.StatusCode == 100 {
@@ -182,9 +182,9 @@ func (p *peer) refused(method, request string, want relay.Code) *http.Response {
 	case res.StatusCode < 400 || res.ContentLength <= 0:
 		p.t.Errorf("%.80q: status %d with %d bytes of body; want a refusal", request, res.StatusCode, res.ContentLength)
 	}
-	var got relay.Code
+	var got apierror.Code
 	if method != "HEAD" {
-		got = relay.Code(code(p.t, res))
+		got = apierror.Code(code(p.t, res))
 		io.Copy(io.Discard, res.Body)
 	}
 	if want != "" && got != want {

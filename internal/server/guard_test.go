@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 )
@@ -27,7 +28,7 @@ func (bomb) Read([]byte) (int, error) { panic("a value with a secret: " + canary
 // process, and not the drain, which waits for all connections.
 func TestPanicOutsideOfARequest(t *testing.T) {
 	s := &stack{t: t}
-	s.engine = must(server.New(server.Config{Proxy: relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf}), Log: s.log}))
+	s.engine = must(server.New(server.Config{Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: policy.AllowAll(), Log: s.log}))
 	s.listener = must(listen.TCP(0))
 	go s.engine.Serve(treacherous{s.listener})
 	for range 2 {

@@ -40,7 +40,7 @@ func limited(t *testing.T, cfg policy.Config) *stack {
 	t.Helper()
 	gate := must(policy.New(cfg))
 	t.Cleanup(gate.Close)
-	return start(t, func(s *setup) { s.front.Gate = gate })
+	return start(t, func(s *setup) { s.front.Policy = gate })
 }
 
 func TestConcurrentRequests(t *testing.T) {
@@ -152,7 +152,7 @@ func TestRefusalsOfTheUpstreamCostNothing(t *testing.T) {
 func TestBrowsers(t *testing.T) {
 	s := start(t, func(s *setup) {
 		s.shutdown = true
-		s.front.Gate = must(policy.New(policy.Config{Origin: policy.NewOrigin(8080, nil)}))
+		s.front.Policy = must(policy.New(policy.Config{Origin: policy.NewOrigin(8080, nil)}))
 	})
 	send := func(want int, head string) {
 		t.Helper()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
@@ -291,7 +292,7 @@ func (panicking) Do(context.Context, *upstream.Request) (*upstream.Response, err
 // TestPanic costs the request in which it happens, and prints nothing of it.
 func TestPanic(t *testing.T) {
 	s := &stack{t: t}
-	s.engine = must(server.New(server.Config{Proxy: relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf}), Log: s.log}))
+	s.engine = must(server.New(server.Config{Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: policy.AllowAll(), Log: s.log}))
 	s.listener = must(listen.TCP(0))
 	go s.engine.Serve(s.listener)
 	defer func() {

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
@@ -29,65 +28,49 @@ var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize); return &b 
 // until Flush, which is called whenever there is nothing more to write, so that
 // head, event and end leave in as few writes as they can.
 type responseWriter struct {
-	c       *conn
-	pending *[]byte // not written yet; nil if nothing is
-	framing framing
-	minor   int   // the client's version
-	head    bool  // the request is a HEAD: no body is sent
-	last    bool  // the connection ends with this answer
-	line    *line // what the connection was switched to; nil if it was not
-	vec     [3][]byte
+	c          *conn
+	pending    *[]byte // not written yet; nil if nothing is
+	framing    framing
+	minor      int           // the client's version
+	head       bool          // the request is a HEAD: no body is sent
+	closeAfter bool          // the connection ends with this response
+	hijacked   *upgradedConn // what the connection has become; nil if it serves HTTP
+	status     int           // 0 before the head
+	sent       int64         // bytes of the body
+	firstByte  time.Duration // from the request's begin until the first byte was handed to the kernel; 0 if none was
+	vec        [3][]byte
 
-	mu    sync.Mutex // between an invitation and the head
-	begun bool
+	mu          sync.Mutex // between 100 Continue and the head
+	headWritten bool
 }
 
 // begin prepares the response to the request that c.in starts with, which need
 // not be complete or well-formed. last reports whether the response ends the
 // connection.
 func (a *responseWriter) begin(c *conn, last bool) {
-	a.c, a.begun, a.last, a.line = c, false, last, nil
-	a.minor, a.head = 1, false
+	a.c, a.headWritten, a.closeAfter, a.hijacked = c, false, last, nil
+	a.minor, a.head, a.status, a.sent, a.firstByte = 1, false, 0, 0, 0
 	if c.in != nil {
 		a.minor, a.head = c.in.req.Minor, bytes.HasPrefix(c.in.buf, []byte("HEAD "))
 	}
 }
 
-// invite sends 100 Continue, unless the answer has already begun.
-func (a *responseWriter) invite() error {
+// sendContinue sends 100 Continue, unless the response has begun already.
+func (a *responseWriter) sendContinue() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.begun {
+	if a.headWritten {
 		return nil
 	}
 	_, err := a.c.nc.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 	return err
 }
 
-// HeadSent is relay.ResponseWriter's. While the client waits for its answer the buffer
-// of the head, which may be large, serves others.
-func (a *responseWriter) HeadSent() {
-	c := a.c
-	rest := c.in.buf[c.in.used:]
-	switch {
-	case len(rest) == 0 && c.body.complete():
-		c.releaseInput()
-	case cap(c.in.buf) > firstBuffer && len(rest) <= firstBuffer:
-		small := inputs.Get().(*input)
-		small.buf = append(small.buf, rest...)
-		c.in = small
-		fallthrough
-	default:
-		c.in.headless = true
-	}
-}
-
 // Head is relay.ResponseWriter's.
 func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.begun = true
-	a.c.entry.Status = status
+	a.headWritten, a.status = true, status
 	switch {
 	case length >= 0:
 		a.framing = byLength
@@ -96,7 +79,7 @@ func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
 	default:
 		a.framing = untilClose
 	}
-	a.last = a.last || a.framing == untilClose || !a.c.body.worthReading() || a.c.server.draining.Load()
+	a.closeAfter = a.closeAfter || a.framing == untilClose || !a.c.body.worthReading() || a.c.server.draining.Load()
 	b := a.buffer()
 	*b = append(strconv.AppendInt(append(*b, "HTTP/1.1 "...), int64(status), 10), ' ')
 	*b = append(append(*b, http.StatusText(status)...), "\r\n"...)
@@ -126,7 +109,7 @@ func (a *responseWriter) appendFraming(b []byte, status int, length int64) []byt
 	case a.framing == byLength && status != 204 && status != 304:
 		b = append(strconv.AppendInt(append(b, "Content-Length: "...), length, 10), "\r\n"...)
 	}
-	if a.last {
+	if a.closeAfter {
 		b = append(b, "Connection: close\r\n"...)
 	}
 	return append(b, "\r\n"...)
@@ -146,7 +129,7 @@ func (a *responseWriter) Write(p []byte) error {
 	if a.head {
 		return nil
 	}
-	a.c.entry.BytesOut += int64(len(p))
+	a.sent += int64(len(p))
 	if a.framing == byChunks {
 		b := a.buffer()
 		*b = append(strconv.AppendInt(*b, int64(len(p)), 16), "\r\n"...)
@@ -163,7 +146,7 @@ func (a *responseWriter) Write(p []byte) error {
 
 // writeLarge sends p with what is pending, without copying it.
 func (a *responseWriter) writeLarge(p []byte) error {
-	defer a.left()
+	defer a.noteFirstByte()
 	if a.pending == nil {
 		_, err := a.c.nc.Write(p)
 		return err
@@ -180,21 +163,13 @@ func (a *responseWriter) writeLarge(p []byte) error {
 	return err
 }
 
-// Flush is relay.ResponseWriter's. While the answer waits for more, the connection's
-// buffers serve others.
+// Flush is relay.ResponseWriter's.
 func (a *responseWriter) Flush() error {
-	if a.c.body.complete() && a.c.unused() == 0 && a.begun {
-		a.c.releaseInput()
-	}
-	return a.flushPending()
-}
-
-func (a *responseWriter) flushPending() error {
 	if a.pending == nil {
 		return nil
 	}
 	_, err := a.c.nc.Write(*a.pending)
-	a.left()
+	a.noteFirstByte()
 	a.releasePending()
 	return err
 }
@@ -202,15 +177,12 @@ func (a *responseWriter) flushPending() error {
 // Leave is relay.ResponseWriter's.
 func (a *responseWriter) Leave() { a.c.leave() }
 
-// left notes when the first byte of the answer has been handed to the kernel.
-func (a *responseWriter) left() {
-	if e := &a.c.entry; e.FirstByte == 0 {
-		e.FirstByte = time.Since(e.Time)
+// noteFirstByte is called when bytes have been handed to the kernel.
+func (a *responseWriter) noteFirstByte() {
+	if a.firstByte == 0 {
+		a.firstByte = time.Since(a.c.begun)
 	}
 }
-
-// Entry is relay.ResponseWriter's.
-func (a *responseWriter) Entry() *audit.Entry { return &a.c.entry }
 
 func (a *responseWriter) releasePending() {
 	b := a.pending

@@ -239,7 +239,7 @@ func TestRoutesAndBudgets(t *testing.T) {
 	money := newPurse(t, 1<<40)
 	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Book}))
 	t.Cleanup(gate.Close)
-	s := start(t, allowing("compact", "input-tokens", "models", "retrieve"), func(s *setup) { s.front.Gate = gate })
+	s := start(t, allowing("compact", "input-tokens", "models", "retrieve"), func(s *setup) { s.front.Policy = gate })
 	costs := func(want int64, what string, do func()) {
 		t.Helper()
 		before := money.total()

@@ -31,11 +31,10 @@ const (
 
 // Config says how to serve.
 type Config struct {
-	// Proxy answers the requests. Required.
-	Proxy *relay.Relay
-	// Gate admits connections; nil admits all, and nobody is asked who they
-	// are.
-	Gate *policy.Policy
+	// Relay responds to the requests. Required.
+	Relay *relay.Relay
+	// Policy admits connections and requests. Required.
+	Policy *policy.Policy
 	// MaxConnections is how many may be open; one more is reset, so that there
 	// are descriptors for the requests of these. Zero means no limit.
 	MaxConnections int
@@ -69,9 +68,12 @@ type Server struct {
 	stopping chan struct{} // closed when draining begins
 }
 
-// New returns an engine. It fails only where the kernel has no room for what
-// watches the clients.
+// New returns a server. It fails if a part is missing, or where the kernel has no
+// room for what watches the clients.
 func New(cfg Config) (*Server, error) {
+	if cfg.Relay == nil || cfg.Policy == nil {
+		return nil, errors.New("BUG: a server without a relay or a policy")
+	}
 	setDefault(&cfg.HeadTimeout, 30*time.Second)
 	setDefault(&cfg.BodyTimeout, 60*time.Second)
 	setDefault(&cfg.IdleTimeout, 5*time.Minute)
@@ -133,21 +135,18 @@ func (s *Server) admit(nc net.Conn) {
 		s.reset(nc)
 		return
 	}
-	var visitor *policy.Visitor
-	var denial *policy.Denial
+	var session *policy.Session
 	err := s.guarded(func() error {
-		if s.cfg.Gate != nil {
-			visitor, denial = s.cfg.Gate.Connect(nc)
-		}
+		session = s.cfg.Policy.Connect(nc)
 		return nil
 	})
 	switch {
 	case err != nil:
 		nc.Close()
-	case denial != nil && denial.Silent:
+	case session.Silent():
 		s.reset(nc)
 	default:
-		s.start(nc, visitor, denial)
+		s.start(nc, session)
 	}
 }
 
@@ -176,12 +175,9 @@ func (s *Server) reset(nc net.Conn) {
 }
 
 // start serves nc in a goroutine of its own.
-func (s *Server) start(nc net.Conn, visitor *policy.Visitor, denial *policy.Denial) {
+func (s *Server) start(nc net.Conn, session *policy.Session) {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &conn{nc: nc, server: s, ctx: ctx, cancel: cancel, visitor: visitor, denial: denial}
-	if visitor != nil {
-		c.entry.Caller = visitor.Caller().Audit()
-	}
+	c := &conn{nc: nc, server: s, ctx: ctx, cancel: cancel, session: session}
 	s.add(c)
 	s.watcher.add(c)
 	// Guarded as a whole, besides each request in exchange: reading a head must
@@ -274,7 +270,7 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 // cut ends all connections, and returns ctx's error if one had a request.
 func (s *Server) cut(ctx context.Context) error {
 	requests := 0
-	s.cfg.Proxy.Cut()
+	s.cfg.Relay.Cut()
 	for _, c := range s.all() {
 		if c.state.Load() == busy {
 			requests++

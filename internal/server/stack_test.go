@@ -16,11 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
@@ -85,14 +87,17 @@ func start(t testing.TB, options ...func(*setup)) *stack {
 
 func (s *stack) serve(cfg setup) {
 	open := must(relay.NewRouteSet(cfg.routes, s.client.Path(), s.client.Room()))
-	pc := relay.Config{Upstream: s.client, Open: open, ReadUsage: cfg.usage, ReadOn: cfg.readOn, Dump: cfg.dump, Log: s.logOf}
+	pc := relay.Config{Upstream: s.client, Routes: open, ReadUsage: cfg.usage, ReadOn: cfg.readOn, Dump: cfg.dump, Log: s.logOf}
 	if cfg.upstream != nil {
 		pc.Upstream = cfg.upstream
 	}
 	if cfg.shutdown {
 		pc.Shutdown = func() { s.stopped <- struct{}{} }
 	}
-	cfg.front.Proxy, cfg.front.Log = relay.New(pc), s.log
+	cfg.front.Relay, cfg.front.Log = must(relay.New(pc)), s.log
+	if cfg.front.Policy == nil {
+		cfg.front.Policy = policy.AllowAll()
+	}
 	s.engine = must(server.New(cfg.front))
 	if cfg.observer != nil {
 		s.engine.Observe(cfg.observer)
@@ -117,8 +122,8 @@ func (s *stack) log(line string) {
 	s.lines = append(s.lines, line)
 }
 
-// logOf logs a line about a client.
-func (s *stack) logOf(_ *audit.Entry, line string) { s.log(line) }
+// logOf logs an error of a client.
+func (s *stack) logOf(_ audit.Caller, e *apierror.Error) { s.log(e.Log()) }
 
 func (s *stack) logged() []string {
 	s.mu.Lock()

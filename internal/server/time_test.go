@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -36,7 +37,11 @@ func (p pipes) Close() error { close(p.closed); return nil }
 func bubble(t *testing.T, test func(t *testing.T, e *Server, dial func() net.Conn)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		e, err := New(Config{Proxy: relay.New(relay.Config{Upstream: hanging{}})})
+		r, err := relay.New(relay.Config{Upstream: hanging{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := New(Config{Relay: r, Policy: policy.AllowAll()})
 		if err != nil {
 			t.Fatal(err)
 		}

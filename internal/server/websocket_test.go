@@ -292,7 +292,7 @@ func TestWebsocketIsClosedByDefault(t *testing.T) {
 	t.Cleanup(gate.Close)
 	for want, s := range map[string]*stack{
 		"websocket_not_supported": start(t, allowing("retrieve", "models")),
-		"websocket_not_metered":   start(t, allowing("websocket"), func(s *setup) { s.front.Gate = gate }),
+		"websocket_not_metered":   start(t, allowing("websocket"), func(s *setup) { s.front.Policy = gate }),
 	} {
 		p := s.dial()
 		p.send(shake())
@@ -531,7 +531,7 @@ func TestLimitsOfWebsockets(t *testing.T) {
 	gated := func(limits policy.Limits, expired func()) *stack {
 		gate := must(policy.New(policy.Config{TCP: true, Limits: limits, Expired: expired}))
 		t.Cleanup(gate.Close)
-		return start(t, allowing("websocket"), func(s *setup) { s.front.Gate = gate })
+		return start(t, allowing("websocket"), func(s *setup) { s.front.Policy = gate })
 	}
 	s := gated(policy.Limits{MaxConcurrent: 1}, nil)
 	w := s.upgrade("")

@@ -16,7 +16,7 @@ import (
 // hold 100,000.
 const maxOffers = 64
 
-// Handshake is a client's opening handshake. It points into the request's head.
+// Handshake is a client's opening handshake. Nothing of it points into the request's head.
 type Handshake struct {
 	key                   []byte
 	extensions, protocols [][]byte // offered
@@ -47,10 +47,17 @@ func Parse(head *http1.Request) (*Handshake, *http1.Error) {
 	case len(keys) != 1 || !validKey(keys[0]):
 		reason = "it needs one header Sec-WebSocket-Key, with 16 bytes of base64"
 	default:
-		h.key = keys[0]
+		h.key, h.extensions, h.protocols = bytes.Clone(keys[0]), clone(h.extensions), clone(h.protocols)
 		return h, nil
 	}
 	return nil, &http1.Error{Status: status, Reason: reason}
+}
+
+func clone(list [][]byte) [][]byte {
+	for i := range list {
+		list[i] = bytes.Clone(list[i])
+	}
+	return list
 }
 
 // Check returns an error if a response of status 101 does not complete the handshake (RFC 6455, section 4.1). The error

@@ -1,0 +1,182 @@
+// Package apierror lists the errors with which the proxy itself responds, in the
+// shape of OpenAI's. docs/errors.md documents them.
+package apierror
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+// Code is the "code" of an error. The list is closed.
+type Code string
+
+// The codes.
+const (
+	RouteNotAllowed       Code = "route_not_allowed"
+	ResponseNotFound      Code = "response_not_found"
+	WebsocketNotSupported Code = "websocket_not_supported"
+	WebsocketNotMetered   Code = "websocket_not_metered"
+	WebsocketMalformed    Code = "websocket_malformed"
+	MalformedRequest      Code = "malformed_request"
+	HeadTooLarge          Code = "head_too_large"
+	RequestTimeout        Code = "request_timeout"
+	IncompleteBody        Code = "incomplete_body"
+	UserNotAllowed        Code = "user_not_allowed"
+	HostNotAllowed        Code = "host_not_allowed"
+	BrowserNotAllowed     Code = "browser_not_allowed"
+	BodyTooLarge          Code = "body_too_large"
+	TooManyRequests       Code = "too_many_requests"
+	TooManyConnections    Code = "too_many_connections"
+	RateLimited           Code = "rate_limited"
+	BudgetExhausted       Code = "budget_exhausted"
+	Expired               Code = "expired"
+	UpstreamUnreachable   Code = "upstream_unreachable"
+	UpstreamNotTrusted    Code = "upstream_not_trusted"
+	UpstreamTLS           Code = "upstream_tls_failed"
+	UpstreamTimeout       Code = "upstream_timeout"
+	UpstreamClosed        Code = "upstream_closed"
+	UpstreamMalformed     Code = "upstream_malformed"
+	UpstreamRedirect      Code = "upstream_redirect"
+	InternalError         Code = "internal_error"
+
+	// ClientLeft stands in records only: no response can be sent.
+	ClientLeft Code = "client_left"
+)
+
+const (
+	invalid = "invalid_request_error"
+	server  = "server_error"
+	limited = "rate_limit_error"
+)
+
+// table has every code that a client can receive. The messages are fixed: the
+// causes of upstream errors are for the operator's log alone. Where there is no
+// message, or an http1.Error has a reason or a status of its own, the Error
+// brings it.
+var table = map[Code]struct {
+	status        int
+	kind, message string
+}{
+	RouteNotAllowed:       {403, invalid, ""},
+	ResponseNotFound:      {404, invalid, "There is no response with this id that you have made through this proxy since it was started."},
+	WebsocketNotSupported: {426, invalid, "This proxy does not speak WebSocket. Send POST /v1/responses instead; Codex does so by itself."},
+	WebsocketNotMetered:   {426, invalid, "This proxy counts tokens, which it cannot do over WebSocket. Send POST /v1/responses instead; Codex does so by itself."},
+	WebsocketMalformed:    {400, invalid, "The WebSocket handshake is malformed"},
+	MalformedRequest:      {400, invalid, "The request is not well-formed HTTP/1.1"},
+	HeadTooLarge:          {431, invalid, "The request's head is too large"},
+	RequestTimeout:        {408, invalid, "The request did not arrive in time"},
+	IncompleteBody:        {400, invalid, "The request's body is incomplete or malformed. Nothing was sent to the upstream as complete; send it again."},
+	UserNotAllowed:        {403, invalid, ""},
+	HostNotAllowed:        {403, invalid, ""},
+	BrowserNotAllowed:     {403, invalid, ""},
+	BodyTooLarge:          {413, invalid, ""},
+	TooManyRequests:       {429, limited, ""},
+	TooManyConnections:    {429, limited, ""},
+	RateLimited:           {429, limited, ""},
+	BudgetExhausted:       {429, limited, ""},
+	Expired:               {403, invalid, ""},
+	UpstreamUnreachable:   {502, server, "The proxy cannot reach the upstream. Try again; the proxy's log on standard error says why."},
+	UpstreamNotTrusted:    {502, server, "What listens at the upstream's address must not be sent the API key. The proxy's log on standard error says why."},
+	UpstreamTLS:           {502, server, "The proxy cannot make a secure connection to the upstream. The proxy's log on standard error says why."},
+	UpstreamTimeout:       {504, server, "The upstream did not accept a connection in time. Try again."},
+	UpstreamClosed:        {502, server, "The upstream closed the connection without an answer. The request may have been processed; try again."},
+	UpstreamMalformed:     {502, server, "The upstream's answer is not well-formed HTTP/1.1. The proxy's log on standard error says more."},
+	UpstreamRedirect:      {502, server, "The upstream answered with a redirect, which the proxy neither follows nor passes on. Check --upstream-url."},
+	InternalError:         {500, server, "The proxy failed. Try again; if it goes on, look at the proxy's log on standard error."},
+}
+
+// Codes calls each for every code that a client can receive, with its status.
+func Codes(each func(code Code, status int)) {
+	for code, e := range table {
+		each(code, e.status)
+	}
+}
+
+// Error is an error with which the proxy responds to a request.
+type Error struct {
+	Code    Code
+	Status  int
+	Message string // for the client
+	// RetryAfter is after how many seconds to try again; 0 means not at all.
+	RetryAfter int
+	// Detail is for the operator's log only; "" if there is nothing to add.
+	Detail string
+}
+
+// New returns the error of a code that has a message. detail is its Detail.
+func New(code Code, detail string) *Error {
+	return &Error{Code: code, Status: table[code].status, Message: table[code].message, Detail: detail}
+}
+
+// Newf returns an error whose message, which is logged as well, is formatted.
+func Newf(code Code, retryAfter int, format string, args ...any) *Error {
+	e := New(code, fmt.Sprintf(format, args...))
+	e.Message, e.RetryAfter = e.Detail, retryAfter
+	return e
+}
+
+// OfHead returns the error of a head that package http1 refused.
+func OfHead(refused *http1.Error) *Error {
+	switch refused.Status {
+	case 408:
+		return malformed(RequestTimeout, refused)
+	case 431:
+		return malformed(HeadTooLarge, refused)
+	}
+	return malformed(MalformedRequest, refused)
+}
+
+// OfHandshake returns the error of a WebSocket handshake.
+func OfHandshake(refused *http1.Error) *Error { return malformed(WebsocketMalformed, refused) }
+
+// malformed returns an error that repeats the reason, which describes only what
+// the client did.
+func malformed(code Code, refused *http1.Error) *Error {
+	e := New(code, refused.Reason)
+	e.Status, e.Message = refused.Status, strings.TrimSuffix(e.Message, ".")+": "+refused.Reason+"."
+	return e
+}
+
+// Log returns the line for the operator's log.
+func (e *Error) Log() string {
+	if e.Detail == "" {
+		return string(e.Code)
+	}
+	return string(e.Code) + ": " + e.Detail
+}
+
+// Fields returns the header fields of the response, but for date and framing.
+func (e *Error) Fields() []http1.Field {
+	fields := []http1.Field{field("Content-Type", "application/json")}
+	switch {
+	case e.RetryAfter > 0:
+		return append(fields, field("Retry-After", strconv.Itoa(e.RetryAfter)))
+	case e.Status == 429: // or OpenAI's clients would try again at once
+		return append(fields, field("X-Should-Retry", "false"))
+	case e.Status != 426:
+		return fields
+	case e.Code == WebsocketMalformed: // RFC 6455, section 4.4
+		return append(fields, field("Upgrade", "websocket"), field("Connection", "Upgrade"), field("Sec-WebSocket-Version", "13"))
+	}
+	return append(fields, field("Upgrade", "HTTP/1.1"), field("Connection", "Upgrade")) // RFC 9110, section 15.5.22
+}
+
+func field(name, value string) http1.Field {
+	return http1.Field{Name: []byte(name), Value: []byte(value)}
+}
+
+// Body renders the error in the shape of OpenAI's.
+func (e *Error) Body() []byte {
+	type detail struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    Code    `json:"code"`
+	}
+	b, _ := json.Marshal(map[string]detail{"error": {Message: e.Message, Type: table[e.Code].kind, Code: e.Code}}) // cannot fail: strings only
+	return append(b, '\n')
+}

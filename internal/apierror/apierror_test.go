@@ -1,0 +1,70 @@
+package apierror
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+)
+
+// TestEveryError: each code responds in OpenAI's shape, and never with its
+// detail, which is the operator's.
+func TestEveryError(t *testing.T) {
+	for code, entry := range table {
+		e := New(code, "detail")
+		if entry.message == "" {
+			e.Message = "a message of its own"
+		}
+		var got struct {
+			Error struct {
+				Message, Type, Code string
+				Param               *string
+			}
+		}
+		body := e.Body()
+		if err := json.Unmarshal(body, &got); err != nil || got.Error.Code != string(code) || got.Error.Message == "" || got.Error.Type == "" || e.Status < 400 {
+			t.Errorf("%s: status %d, %s", code, e.Status, body)
+		}
+		if strings.Contains(string(body), "detail") || e.Log() != string(code)+": detail" {
+			t.Errorf("%s: the log has %q, the client %s", code, e.Log(), body)
+		}
+		if fields := names(e.Fields()); !strings.HasPrefix(fields, "Content-Type") || strings.Contains(fields, "X-Should-Retry") != (e.Status == 429) {
+			t.Errorf("%s has the fields %s", code, fields)
+		}
+	}
+	if _, sent := table[ClientLeft]; sent {
+		t.Error("client_left is for records only")
+	}
+}
+
+func names(fields []http1.Field) string {
+	var all []string
+	for _, f := range fields {
+		all = append(all, string(f.Name))
+	}
+	return strings.Join(all, " ")
+}
+
+func TestFields(t *testing.T) {
+	for want, e := range map[string]*Error{
+		"Content-Type Retry-After":                              Newf(TooManyRequests, 1, "later"),
+		"Content-Type X-Should-Retry":                           Newf(BudgetExhausted, 0, "never"),
+		"Content-Type Upgrade Connection":                       New(WebsocketNotMetered, ""),
+		"Content-Type Upgrade Connection Sec-WebSocket-Version": OfHandshake(&http1.Error{Status: 426, Reason: "r"}),
+		"Content-Type":                                          OfHandshake(&http1.Error{Status: 400, Reason: "r"}),
+	} {
+		if got := names(e.Fields()); got != want {
+			t.Errorf("%s has the fields %s, want %s", e.Code, got, want)
+		}
+	}
+}
+
+func TestErrorsOfHeads(t *testing.T) {
+	for status, want := range map[int]Code{400: MalformedRequest, 408: RequestTimeout, 417: MalformedRequest, 431: HeadTooLarge, 505: MalformedRequest} {
+		e := OfHead(&http1.Error{Status: status, Reason: "the reason"})
+		if e.Code != want || e.Status != status || !strings.HasSuffix(e.Message, ": the reason.") || e.Log() != string(want)+": the reason" {
+			t.Errorf("status %d: %+v, want %s", status, e, want)
+		}
+	}
+}
