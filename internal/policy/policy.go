@@ -22,10 +22,10 @@ type Caller struct {
 	Known bool
 	// Groups are known over unix sockets only.
 	Groups []uint32
-	// TCP tells that a browser could be behind it.
+	// TCP reports that a browser could be behind it.
 	TCP bool
 	// PID and Command are those of the process that connected over a unix
-	// socket, if the gate is to Identify; 0 and "" if they are not known.
+	// socket, if the policy is to Identify; 0 and "" if they are not known.
 	PID     int
 	Command string
 }
@@ -37,18 +37,19 @@ func (who Caller) Audit() audit.Caller {
 
 // Config says whom to admit. The zero value admits every user; see [AllowAll].
 type Config struct {
-	// TCP tells that connections come over TCP, too or only.
+	// TCP reports that connections come over TCP, too or only.
 	TCP bool
-	// Identify asks who calls even where that decides nothing, so that it can
-	// be told. Then who cannot be told may call all the same.
+	// Identify determines the user even where that decides nothing, for records.
+	// Unidentified users may call all the same then.
 	Identify bool
-	// Owners has it matter who calls even where everybody may: what somebody
-	// makes is nobody else's.
+	// Owners requires that the user is known even where every user may call:
+	// a response belongs to the user who made it.
 	Owners bool
-	// Users may call; if it is empty, everybody may.
+	// Users may call; if it is empty, every user of the host may, as with the
+	// original, and a start line says so.
 	Users Users
 	// ShutdownUsers may call GET /shutdown, besides passing Users; if it is
-	// empty, whoever may call may stop.
+	// empty, all who may call may stop.
 	ShutdownUsers Users
 	// Origin holds for callers over TCP; nil lets everything pass.
 	Origin *Origin
@@ -109,8 +110,8 @@ func (p *Policy) Close() {
 	}
 }
 
-// Unknown is how many connections were refused because the kernel did not say
-// whose they were.
+// Unknown returns how many connections were refused because the kernel did not
+// identify their users.
 func (p *Policy) Unknown() int64 { return p.unknown.Load() }
 
 // Open reports whether another request may be admitted: whether the service has
