@@ -83,7 +83,8 @@ func (s *service) exchange(roots *x509.CertPool) error {
 	}
 	s.components.add(component{
 		needs: func(p *sandbox.Policy) {
-			p.Ports, p.Read = append(p.Ports, s.key.Ports()...), append(p.Read, s.key.Directories()...)
+			ports, dirs := s.key.Needs()
+			p.Ports, p.Read = append(p.Ports, ports...), append(p.Read, dirs...)
 		},
 		start: s.opts.identity.readable,
 	})

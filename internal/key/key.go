@@ -109,20 +109,12 @@ func (k *Key) Renew() {
 	}
 }
 
-// Ports returns the TCP ports that exchanges connect to.
-func (k *Key) Ports() []uint16 {
+// Needs returns the TCP ports that exchanges connect to, and the directories whose files they read.
+func (k *Key) Needs() (ports []uint16, directories []string) {
 	if k.exchanger == nil {
-		return nil
+		return nil, nil
 	}
-	return k.exchanger.Ports()
-}
-
-// Directories returns those whose files exchanges read.
-func (k *Key) Directories() []string {
-	if k.exchanger == nil {
-		return nil
-	}
-	return k.exchanger.Directories()
+	return k.exchanger.Ports(), k.exchanger.Directories()
 }
 
 // Client returns a client that sends requests with the key. cfg.Key is not used.

@@ -166,7 +166,7 @@ func TestFailedExchange(t *testing.T) {
 	if got, err := request(t, k); err == nil {
 		t.Errorf("sent %q", got)
 	}
-	if len(k.Ports()) != 1 || len(k.Directories()) == 0 {
-		t.Errorf("ports %v, directories %v", k.Ports(), k.Directories())
+	if ports, dirs := k.Needs(); len(ports) != 1 || len(dirs) == 0 {
+		t.Errorf("ports %v, directories %v", ports, dirs)
 	}
 }

@@ -2,8 +2,6 @@ package secret
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"os"
 )
 
@@ -16,6 +14,7 @@ const (
 
 // Slot is a piece of secret memory in which one message that holds the key is put together. It prints as [redacted].
 type Slot struct {
+	unprintable
 	buf  secretBytes
 	home chan *Slot
 }
@@ -50,16 +49,16 @@ func (s *Slot) Bytes() []byte { return s.buf.slice() }
 // Release wipes the first used bytes, which must be all that was written to, and the vector registers, and gives the
 // slot back.
 func (s *Slot) Release(used int) {
-	wipe(s.buf.slice()[:max(used, len(zeros))])
+	Wipe(s.buf.slice()[:max(used, len(zeros))])
 	s.home <- s
 }
 
-// Format prints [redacted] whatever the verb.
-func (s Slot) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
-
 // Buffer is secret memory for what is only passing through, such as a message that holds a token. It prints as
 // [redacted].
-type Buffer struct{ r *region }
+type Buffer struct {
+	unprintable
+	r *region
+}
 
 // NewBuffer maps at least size bytes, which are zero.
 func NewBuffer(policy Policy, size int) (*Buffer, error) {
@@ -67,20 +66,14 @@ func NewBuffer(policy Policy, size int) (*Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Buffer{r}, nil
+	return &Buffer{r: r}, nil
 }
 
 // Bytes returns all of the memory. The caller must see to it that there is one user at a time.
 func (b *Buffer) Bytes() []byte { return b.r.slice() }
 
 // Wipe overwrites all of it, and the vector registers.
-func (b *Buffer) Wipe() { wipe(b.r.slice()) }
+func (b *Buffer) Wipe() { Wipe(b.r.slice()) }
 
 // Memory returns what the buffer is made of, and if that is not MemfdSecret, why.
 func (b *Buffer) Memory() (Kind, error) { return b.r.kind, b.r.why }
-
-// Format prints [redacted] whatever the verb.
-func (b Buffer) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
-
-// Wipe overwrites b, and the vector registers, through which what b held may have come.
-func Wipe(b []byte) { wipe(b) }

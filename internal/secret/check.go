@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 const (
@@ -85,7 +86,7 @@ func (r rules) read(room []byte, read func([]byte) (int, error)) ([]byte, error)
 
 // finish makes room[:end] a whole line, and wipes what is behind it.
 func finish(room []byte, end int) []byte {
-	wipe(room[end:])
+	Wipe(room[end:])
 	end += copy(room[end:], suffix)
 	return room[:end:end]
 }
@@ -127,20 +128,11 @@ func (r rules) check(key []byte) error {
 		return ErrEmpty
 	case len(key) > r.max:
 		return ErrTooLong
-	case r.token && !every(key, visible), !r.token && !every(key, ofKey) && !(r.header == Bearer && isJWT(key)):
+	case r.token && slices.ContainsFunc(key, invisible), !r.token && slices.ContainsFunc(key, notOfKey) && !(r.header == Bearer && isJWT(key)):
 		return ErrBadBytes
 	default:
 		return nil
 	}
-}
-
-func every(key []byte, allowed func(byte) bool) bool {
-	for _, c := range key {
-		if !allowed(c) {
-			return false
-		}
-	}
-	return true
 }
 
 // ofKey is the alphabet of API keys, and of base64url (RFC 4648, section 5).
@@ -148,7 +140,9 @@ func ofKey(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
 }
 
-func visible(c byte) bool { return c > ' ' && c < 0x7f }
+func notOfKey(c byte) bool { return !ofKey(c) }
+
+func invisible(c byte) bool { return c <= ' ' || c >= 0x7f }
 
 // isJWT reports whether key has the shape of a signed token: three parts with periods between them (RFC 7515, section
 // 7.1).

@@ -2,9 +2,6 @@ package secret
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -38,6 +35,7 @@ type Config struct {
 // Key is one API key in secret memory, as the whole header line in which it goes out. It prints as [redacted]. Its
 // methods may be used concurrently.
 type Key struct {
+	unprintable
 	r       *region
 	slots   chan *Slot
 	rules   rules
@@ -78,7 +76,7 @@ func (g *generation) borrow() bool {
 // release wipes a retired generation if it is the last borrower's.
 func (g *generation) release() {
 	if g.refs.Add(-1) == 0 {
-		wipe(g.room.slice())
+		Wipe(g.room.slice())
 		close(g.wiped)
 	}
 }
@@ -93,7 +91,7 @@ func Read(fd int, cfg Config) (*Key, error) {
 	}
 	line, err := k.rules.read(k.rooms[0].slice(), func(b []byte) (int, error) { return readFD(fd, b) })
 	if err != nil {
-		wipe(k.r.slice())
+		Wipe(k.r.slice())
 		return nil, errors.Join(k.rules.onStdin(err), unmapGuarded(k.r.slice()))
 	}
 	k.current.Store(newGeneration(k.rooms[0], line))
@@ -186,15 +184,6 @@ func (g *generation) isWiped() bool {
 
 // Memory returns what the key lies in, and if that is not MemfdSecret, why.
 func (k *Key) Memory() (Kind, error) { return k.r.kind, k.r.why }
-
-// Format prints [redacted] whatever the verb.
-func (k *Key) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
-
-// MarshalText keeps the key out of encoding/json and its kin.
-func (k *Key) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// LogValue keeps the key out of log/slog.
-func (k *Key) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // mapKey maps the memory for a key and for as many slots as can be had.
 func mapKey(cfg Config) (*Key, error) {

@@ -5,6 +5,7 @@ package secret
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime"
 	"unsafe"
 )
@@ -47,16 +48,28 @@ type region struct {
 // (a value that was copied, a field that is not exported, a verb that does not fit), an unsafe.Pointer prints as an
 // address, and a slice as what it holds.
 type secretBytes struct {
+	unprintable
 	start unsafe.Pointer
 	n     int
 }
 
-func hide(b []byte) secretBytes { return secretBytes{unsafe.Pointer(unsafe.SliceData(b)), len(b)} }
+func hide(b []byte) secretBytes {
+	return secretBytes{start: unsafe.Pointer(unsafe.SliceData(b)), n: len(b)}
+}
 
 func (s secretBytes) slice() []byte { return unsafe.Slice((*byte)(s.start), s.n) }
 
+// unprintable is embedded in what neither fmt nor encoding/json, log/slog and their kin may print.
+type unprintable struct{}
+
 // Format prints [redacted] whatever the verb.
-func (s secretBytes) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+func (unprintable) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+
+// MarshalText is for encoding/json and its kin.
+func (unprintable) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// LogValue is for log/slog.
+func (unprintable) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // newRegion maps memory of the best kind that policy and system allow, of the first of sizes (in bytes, descending) for
 // which the limit on locked memory has room. The memory is zero.
@@ -92,8 +105,8 @@ var (
 	span = len(zeros)
 )
 
-// wipe overwrites b, and what an earlier copy left in registers.
-func wipe(b []byte) {
+// Wipe overwrites b, and what an earlier copy left in the vector registers.
+func Wipe(b []byte) {
 	clear(b)
 	runtime.KeepAlive(&b)
 	Scrub()

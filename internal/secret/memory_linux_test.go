@@ -228,10 +228,10 @@ func TestWipe(t *testing.T) {
 		for i := range b {
 			b[i] = 0xaa
 		}
-		wipe(b[1 : n+1])
+		Wipe(b[1 : n+1])
 		if b[0] != 0xaa || b[n+1] != 0xaa || firstNonZero(b[1:n+1]) >= 0 {
 			t.Errorf("%d bytes: %x", n, b)
 		}
 	}
-	wipe(nil)
+	Wipe(nil)
 }

@@ -5,7 +5,6 @@ import (
 	"io"
 )
 
-// errNoSpare is a mistake in this program.
 var errNoSpare = errors.New("bug: a key without a spare page cannot be replaced")
 
 // Replace reads one line with another key from the file descriptor fd, straight into the spare page, and lends that
@@ -74,7 +73,7 @@ func (k *Key) replace(build func(room []byte) (line []byte, err error)) error {
 	spare, installed := k.rooms[1], false
 	defer func() { // on a panic as well
 		if !installed {
-			wipe(spare.slice())
+			Wipe(spare.slice())
 		}
 	}()
 	line, err := build(spare.slice())

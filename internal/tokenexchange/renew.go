@@ -143,19 +143,15 @@ func (x *Exchanger) install(token []byte, l lifetime) error {
 
 // expire wipes the token that was installed as that one, unless it has been replaced.
 func (x *Exchanger) expire(which int) {
-	if x.forget(which) {
+	x.mu.Lock()
+	current := x.installed == which && x.expiry != nil
+	if current {
+		x.cfg.Key.Forget()
+	}
+	x.mu.Unlock()
+	if current {
 		x.cfg.Report("the access token has expired; requests cannot be served until it is renewed")
 	}
-}
-
-func (x *Exchanger) forget(which int) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.installed != which || x.expiry == nil {
-		return false
-	}
-	x.cfg.Key.Forget()
-	return true
 }
 
 func (x *Exchanger) stopExpiry() {

@@ -123,7 +123,7 @@ func (c *Client) doPlain(ctx context.Context, r *Request) (*Response, error) {
 		return nil, err
 	}
 	res := &Response{c: cn, client: c, request: r}
-	res.watch(ctx)
+	res.unwatch = context.AfterFunc(ctx, cn.close)
 	buf := heads.Get().(*[]byte)
 	defer heads.Put(buf)
 	*buf = append((*buf)[:0], c.prefix...)

@@ -97,17 +97,12 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 		if reused && cn.taken.Load() == before && r.Rest == nil && ctx.Err() == nil && isKind(err, Closed) {
 			continue
 		}
-		return nil, onConn(cancelled(ctx, err), reused)
+		var e *Error
+		if err = cancelled(ctx, err); errors.As(err, &e) {
+			e.Reused = reused
+		}
+		return nil, err
 	}
-}
-
-// onConn notes in an error on which kind of connection it came up.
-func onConn(err error, reused bool) error {
-	var e *Error
-	if errors.As(err, &e) {
-		e.Reused = reused
-	}
-	return err
 }
 
 // connectionFor takes a pooled connection or makes a new one.
@@ -117,11 +112,6 @@ func (c *Client) connectionFor(ctx context.Context, r *Request) (cn *conn, reuse
 			return cn, true, nil
 		}
 	}
-	return c.fresh(ctx)
-}
-
-// fresh makes a new connection; it has not been used.
-func (c *Client) fresh(ctx context.Context) (cn *conn, reused bool, err error) {
 	cn, err = c.dialer.dial(ctx)
 	c.stats.dialed(ctx, err)
 	return cn, false, err
@@ -131,7 +121,7 @@ func (c *Client) fresh(ctx context.Context) (cn *conn, reused bool, err error) {
 // panic.
 func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response, error) {
 	res := &Response{c: cn, client: c, request: r}
-	res.watch(ctx)
+	res.unwatch = context.AfterFunc(ctx, cn.close)
 	answered := false
 	defer func() {
 		if !answered {
@@ -150,7 +140,10 @@ func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response,
 	case err != nil && cn.taken.Load() == before:
 		return nil, fail(Closed, "sending the request: %w", err)
 	case err == nil:
-		r.headSent()
+		r.Fields = nil
+		if r.Sent != nil {
+			r.Sent()
+		}
 		if len(left) > 0 || r.Rest != nil {
 			res.copyBody(w, left)
 		}

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"net"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -16,20 +15,12 @@ type socket struct {
 	*net.TCPConn
 	raw   syscall.RawConn
 	taken atomic.Int64
-	once  sync.Once
 }
 
 func (s *socket) Write(p []byte) (int, error) {
 	n, err := s.TCPConn.Write(p)
 	s.taken.Add(int64(n))
 	return n, err
-}
-
-// Close ends the connection at once, whatever is being read or written, and without an alert of TLS, which might wait
-// to be sent.
-func (s *socket) Close() error {
-	s.once.Do(func() { s.TCPConn.Close() })
-	return nil
 }
 
 // conn is a connection for one request after another.
@@ -48,10 +39,9 @@ func newConn(tcp *net.TCPConn) *conn {
 	return c
 }
 
-// secure lets everything from now on go through layer.
-func (c *conn) secure(layer tlsrecord.Layer) { c.layer, c.in.layer = layer, layer }
-
-func (c *conn) close() { c.socket.Close() }
+// close ends the connection at once, whatever is being read or written, and without an alert of TLS, which might wait
+// to be sent. It may be called twice.
+func (c *conn) close() { c.Close() }
 
 // send writes bytes that are not secret.
 func (c *conn) send(p []byte) (n int, err error) {

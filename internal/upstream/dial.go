@@ -113,20 +113,16 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 		c.close()
 		return nil, err
 	}
-	c.secure(layer)
+	c.layer, c.in.layer = layer, layer
 	return c, nil
 }
 
 // reach connects to the target, or to the forward proxy. The connection may carry the key once it is secure, or at once
 // if it is to stay plain.
 func (d *dialer) reach(ctx context.Context) (*net.TCPConn, error) {
-	addr := d.target.Addr
-	if d.proxy != nil {
-		addr = proxyAddr(d.proxy)
-	}
 	var failed error
-	for _, a := range addresses(addr) {
-		c, err := d.reachOne(ctx, a)
+	for _, addr := range addresses(d.addr()) {
+		c, err := d.reachOne(ctx, addr)
 		if err == nil {
 			return c, nil
 		}
@@ -226,19 +222,19 @@ func (o oneByte) Read(p []byte) (int, error) { return o.Reader.Read(p[:1]) }
 
 // port is the only TCP port that is connected to: the target's, or the proxy's.
 func (d *dialer) port() uint16 {
-	addr := d.target.Addr
-	if d.proxy != nil {
-		addr = proxyAddr(d.proxy)
-	}
-	_, text, _ := net.SplitHostPort(addr)
+	_, text, _ := net.SplitHostPort(d.addr())
 	port, _ := strconv.ParseUint(text, 10, 16) // ParseTarget has seen to it; a proxy's name of a port is 0, and refused
 	return uint16(port)
 }
 
-func proxyAddr(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = "80"
+// addr is where connections go: the target's host:port, or the proxy's.
+func (d *dialer) addr() string {
+	switch {
+	case d.proxy == nil:
+		return d.target.Addr
+	case d.proxy.Port() == "":
+		return net.JoinHostPort(d.proxy.Hostname(), "80")
+	default:
+		return net.JoinHostPort(d.proxy.Hostname(), d.proxy.Port())
 	}
-	return net.JoinHostPort(u.Hostname(), port)
 }

@@ -12,24 +12,15 @@ type Kind int
 
 // The kinds of failure.
 const (
-	// Unreachable: no connection could be made.
-	Unreachable Kind = iota + 1
-	// TLSFailed: the connection could not be secured.
-	TLSFailed
-	// Untrusted: the other end of the connection must not be sent the key.
-	Untrusted
-	// Timeout: connecting or securing the connection took too long.
-	Timeout
-	// Closed: the upstream, or the network, ended the connection.
-	Closed
-	// Malformed: the answer breaks HTTP/1.1.
-	Malformed
-	// BodyFailed: the client did not deliver the body that it announced.
-	BodyFailed
-	// Cancelled: the caller's context ended.
-	Cancelled
-	// Internal: this process could not send the request, for want of a key or of memory.
-	Internal
+	Unreachable Kind = iota + 1 // no connection could be made
+	TLSFailed                   // the connection could not be secured
+	Untrusted                   // the other end of the connection must not be sent the key
+	Timeout                     // connecting or securing the connection took too long
+	Closed                      // the upstream, or the network, ended the connection
+	Malformed                   // the response breaks HTTP/1.1
+	BodyFailed                  // the client did not deliver the body that it announced
+	Cancelled                   // the caller's context ended
+	Internal                    // this process could not send the request, for want of a key or of memory
 )
 
 // Error is every error of this package but those of its set-up.

@@ -182,14 +182,6 @@ func (w *writer) sendAll(p []byte) error {
 	return err
 }
 
-// headSent lets go of the head.
-func (r *Request) headSent() {
-	r.Fields = nil
-	if r.Sent != nil {
-		r.Sent()
-	}
-}
-
 // errBody marks an error of the client's in a body's copying.
 var errBody = errors.New("the request body did not arrive")
 

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -96,21 +95,18 @@ func (r *Response) blame(err error, where string) error {
 func (r *Response) Close() {
 	watched := r.unwatch()
 	keep := watched && r.body.Done() && r.reuse
-	if r.copier != nil && !r.stopCopier() {
-		keep = false
+	if r.copier != nil {
+		// The next request would wait in the kernel behind a body that the upstream may never read, if it responded
+		// early. What was written in one go with the head fits the buffers of a connection that is idle.
+		keep = r.stopCopier() && keep && r.c.acknowledged()
 	}
-	if keep && r.written() && r.in().drained() {
+	if keep && r.in().drained() {
 		r.client.pool.put(r.c)
 		return
 	}
 	r.c.close()
 	r.in().shrink()
 }
-
-// written reports whether the next request would not have to wait in the kernel behind this one's body, which the
-// upstream may never read: it may have responded early. Bodies that were written in one go with the head fit the
-// buffers of a connection that is idle, and cost no system call here.
-func (r *Response) written() bool { return r.copier == nil || r.c.acknowledged() }
 
 func (r *Response) in() *reader { return &r.c.in }
 
@@ -175,9 +171,4 @@ func guard(f func() error) (err error) {
 		}
 	}()
 	return f()
-}
-
-// watch closes the connection when ctx ends.
-func (r *Response) watch(ctx context.Context) {
-	r.unwatch = context.AfterFunc(ctx, r.c.close)
 }

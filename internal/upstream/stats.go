@@ -2,8 +2,7 @@ package upstream
 
 import (
 	"context"
-	"errors"
-	"sync/atomic"
+	"sync"
 )
 
 // Stats are sums since the client was made: of connections that were begun, by what came of them.
@@ -16,25 +15,30 @@ type Stats struct {
 
 // Stats returns the sums of this moment.
 func (c *Client) Stats() Stats {
-	s := &c.stats
-	return Stats{s.connected.Load(), s.unreachable.Load(), s.tlsFailed.Load(), s.timeouts.Load(), s.givenUp.Load()}
+	c.stats.mu.Lock()
+	defer c.stats.mu.Unlock()
+	return c.stats.sums
 }
 
-type counts struct{ connected, unreachable, tlsFailed, timeouts, givenUp atomic.Int64 }
+type counts struct {
+	mu   sync.Mutex
+	sums Stats
+}
 
 // dialed counts a connection by what came of it.
 func (c *counts) dialed(ctx context.Context, err error) {
-	var e *Error
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch {
 	case err == nil:
-		c.connected.Add(1)
+		c.sums.Connected++
 	case ctx.Err() != nil:
-		c.givenUp.Add(1)
-	case errors.As(err, &e) && e.Kind == TLSFailed:
-		c.tlsFailed.Add(1)
-	case errors.As(err, &e) && e.Kind == Timeout:
-		c.timeouts.Add(1)
+		c.sums.GivenUp++
+	case isKind(err, TLSFailed):
+		c.sums.TLSFailed++
+	case isKind(err, Timeout):
+		c.sums.Timeouts++
 	default:
-		c.unreachable.Add(1)
+		c.sums.Unreachable++
 	}
 }

@@ -1,8 +1,6 @@
 package upstream
 
-import (
-	"errors"
-)
+import "errors"
 
 // Stream is a connection whose protocol was switched: bytes in both directions, by other rules than HTTP's. One
 // goroutine may read while another writes.

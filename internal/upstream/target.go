@@ -98,13 +98,11 @@ func hostName(name string) (string, error) {
 }
 
 func hostHeader(name, port string, tls bool) string {
+	host := net.JoinHostPort(name, port)
 	if tls && port == "443" || !tls && port == "80" {
-		if strings.Contains(name, ":") {
-			return "[" + name + "]"
-		}
-		return name
+		return strings.TrimSuffix(host, ":"+port)
 	}
-	return net.JoinHostPort(name, port)
+	return host
 }
 
 // loopback reports whether name is a loopback address, or localhost, which [dialer] never resolves.
