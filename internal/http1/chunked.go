@@ -25,21 +25,21 @@ const (
 	ended
 )
 
-// Decoder takes the chunked coding off a body that comes in pieces of any
+// decoder takes the chunked coding off a body that comes in pieces of any
 // size. The zero value is ready. Trailers are checked and dropped.
-type Decoder struct {
+type decoder struct {
 	state chunkState
 	seen  int   // digits, bytes of the size line, or of the trailer
 	left  int64 // size being read, then data bytes still to come
 }
 
 // Done reports whether the body's end has been decoded.
-func (d *Decoder) Done() bool { return d.state == ended }
+func (d *decoder) Done() bool { return d.state == ended }
 
 // Decode moves the data in p to p's beginning and returns their number n, and
 // how many bytes of p belong to the body: fewer than len(p) only when it has
 // ended. Its errors are of type *Error; after one the body is unusable.
-func (d *Decoder) Decode(p []byte) (n, used int, err error) {
+func (d *decoder) Decode(p []byte) (n, used int, err error) {
 	for used < len(p) && d.state != ended {
 		if d.state != data {
 			if err := d.step(p[used]); err != nil {
@@ -61,7 +61,7 @@ func (d *Decoder) Decode(p []byte) (n, used int, err error) {
 }
 
 // step takes one byte that is not data.
-func (d *Decoder) step(c byte) error {
+func (d *decoder) step(c byte) error {
 	switch d.state {
 	case sizeDigits, sizeBlank, sizeExtension, sizeLF:
 		return d.stepSize(c)
@@ -75,7 +75,7 @@ func (d *Decoder) step(c byte) error {
 	}
 }
 
-func (d *Decoder) expect(c, want byte, next chunkState) error {
+func (d *decoder) expect(c, want byte, next chunkState) error {
 	if c != want {
 		return bad("a chunk or trailer does not end with CR LF")
 	}
@@ -83,7 +83,7 @@ func (d *Decoder) expect(c, want byte, next chunkState) error {
 	return nil
 }
 
-func (d *Decoder) stepSize(c byte) error {
+func (d *decoder) stepSize(c byte) error {
 	if d.seen++; d.seen > maxChunkLine {
 		return bad("the line with a chunk's size is too long")
 	}
@@ -128,7 +128,7 @@ func hexDigit(c byte) int {
 	}
 }
 
-func (d *Decoder) stepTrailer(c byte) error {
+func (d *decoder) stepTrailer(c byte) error {
 	if d.seen++; d.seen > maxTrailerBytes {
 		return bad("the trailer is too long")
 	}

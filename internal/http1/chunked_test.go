@@ -69,7 +69,7 @@ func TestDecoderPolicy(t *testing.T) {
 		{"cut in a trailer", "0\r\nA: b\r\n", unfinished},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			var d Decoder
+			var d decoder
 			p := []byte(c.in)
 			n, used, err := d.Decode(p)
 			got := string(p[:n])
@@ -95,7 +95,7 @@ func TestDecoderPolicy(t *testing.T) {
 // What follows the body belongs to the next message.
 func TestDecoderStopsAtTheEnd(t *testing.T) {
 	const body, next = "3\r\nabc\r\n0\r\nA: b\r\n\r\n", "POST / HTTP/1.1\r\n"
-	var d Decoder
+	var d decoder
 	p := []byte(body + next)
 	n, used, err := d.Decode(p)
 	if err != nil || used != len(body) || string(p[:n]) != "abc" || string(p[used:]) != next {
@@ -109,7 +109,7 @@ func TestDecoderStopsAtTheEnd(t *testing.T) {
 // The limits hold however slowly the bytes come.
 func TestDecoderLimitsByteByByte(t *testing.T) {
 	for _, in := range []string{"3;" + strings.Repeat("x", 2*maxChunkLine), "0\r\n" + strings.Repeat("A: b\r\n", maxTrailerBytes)} {
-		var d Decoder
+		var d decoder
 		var err error
 		at := 0
 		for ; at < len(in) && err == nil; at++ {
@@ -128,7 +128,7 @@ func BenchmarkDecode(b *testing.B) {
 	p := make([]byte, len(body))
 	b.ReportAllocs()
 	b.SetBytes(int64(len(body)))
-	var d Decoder
+	var d decoder
 	for b.Loop() {
 		copy(p, body)
 		if _, used, err := d.Decode(p); err != nil || used != len(p) {

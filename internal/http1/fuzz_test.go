@@ -193,7 +193,7 @@ func checkResponse(t *testing.T, r *Response, theirs *http.Response) {
 	checkFields(t, r.Fields, theirs.Header, r.Length, "Connection")
 }
 
-// outcome is all that can be seen of one pass through a Decoder.
+// outcome is all that can be seen of one pass through a decoder.
 type outcome struct {
 	data   string
 	used   int
@@ -201,10 +201,10 @@ type outcome struct {
 	failed bool
 }
 
-// run feeds body to a Decoder in pieces whose lengths are in cuts, over and
+// run feeds body to a decoder in pieces whose lengths are in cuts, over and
 // over; no cuts means in one piece. What lies behind used must stay as it was.
 func run(t *testing.T, body, cuts []byte) (o outcome) {
-	var d Decoder
+	var d decoder
 	p := bytes.Clone(body)
 	for i := 0; o.used < len(p) && !d.Done() && !o.failed; i++ {
 		piece := p[o.used:]

@@ -41,7 +41,7 @@ func ReadHead(in Input, limit int) ([]byte, error) {
 // ends. Trailers are checked and dropped.
 type Body struct {
 	left   int64 // bytes to come, or Chunked, or UntilClose
-	chunks Decoder
+	chunks decoder
 	done   bool
 }
 
@@ -74,7 +74,7 @@ func (b *Body) Buffered(in Input) ([]byte, error) {
 	if b.done {
 		return nil, io.EOF
 	}
-	piece, used, err := b.take(in.Buffered())
+	piece, used, err := b.Take(in.Buffered())
 	in.Consume(used)
 	if err == nil && b.done {
 		err = io.EOF
@@ -82,9 +82,12 @@ func (b *Body) Buffered(in Input) ([]byte, error) {
 	return piece, err
 }
 
-// take moves the data at the beginning of p to p's beginning, and returns it and
-// how many bytes of p belong to the body.
-func (b *Body) take(p []byte) (data []byte, used int, err error) {
+// Left returns how many bytes are to come, if that is known.
+func (b *Body) Left() (n int64, known bool) { return b.left, b.left >= 0 }
+
+// Take moves the data at the beginning of p, which has been received, to p's
+// beginning, and returns it and how many bytes of p belong to the body.
+func (b *Body) Take(p []byte) (data []byte, used int, err error) {
 	switch b.left {
 	case UntilClose:
 		return p, len(p), nil

@@ -16,8 +16,7 @@ import (
 type body struct {
 	c        *conn
 	length   int64 // as in package http1
-	left     int64 // bytes still to come; http1.Chunked: ask decoder
-	decoder  http1.Decoder
+	reader   http1.Body
 	done     atomic.Bool // all of it was read
 	spoiled  atomic.Bool // the rest of it cannot be read
 	awaited  atomic.Bool // the client waits for 100 Continue
@@ -29,10 +28,11 @@ type body struct {
 
 // begin prepares for the request in c.in.
 func (b *body) begin(c *conn) {
-	b.c, b.length, b.left, b.decoder = c, c.in.req.Length, c.in.req.Length, http1.Decoder{}
-	b.done.Store(b.left == 0)
+	b.c, b.length = c, c.in.req.Length
+	b.reader.Begin(b.length)
+	b.done.Store(b.reader.Done())
 	b.spoiled.Store(false)
-	b.awaited.Store(c.in.req.Continue && c.in.req.Minor == 1 && b.left != 0)
+	b.awaited.Store(c.in.req.Continue && c.in.req.Minor == 1 && !b.complete())
 	b.interrupted = false
 }
 
@@ -63,48 +63,33 @@ func (b *body) readOnce(p []byte) (int, error) {
 		if err := b.await(); err != nil {
 			return 0, err
 		}
-		if b.left != http1.Chunked { // straight to where it is wanted
-			n, err := b.c.nc.Read(p[:min(int64(len(p)), b.left)])
-			return b.advance(n, err)
+		if left, known := b.reader.Left(); known { // straight to where it is wanted
+			n, err := b.c.nc.Read(p[:min(int64(len(p)), left)])
+			b.reader.Take(p[:n]) // all of which is data
+			return b.account(n, err)
 		}
 		if err := b.c.refill(); err != nil {
-			return b.advance(0, err)
+			return b.account(0, err)
 		}
 	}
 	in := b.c.in
 	available := in.buf[in.used:]
-	if b.left != http1.Chunked {
-		n := copy(p, available[:min(int64(len(available)), b.left)])
-		in.used += n
-		return b.advance(n, nil)
-	}
-	n, used, err := b.decoder.Decode(available[:min(len(available), len(p))])
-	copy(p, available[:n])
+	piece, used, err := b.reader.Take(available[:min(len(available), len(p))])
 	in.used += used
-	b.end(b.decoder.Done())
-	return n, err
+	return b.account(copy(p, piece), err)
 }
 
-// advance counts n bytes of a body of known length.
-func (b *body) advance(n int, err error) (int, error) {
-	if n > 0 {
-		b.left -= int64(n)
-		b.end(b.left == 0)
-		return n, nil
-	}
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return 0, err
-}
-
-// end notes whether all was read: then nothing is left for a buffer to hold while
-// the response is awaited, unless the head is still in use.
-func (b *body) end(done bool) {
-	if done && b.c.in != nil && b.c.in.head == released && b.c.unused() == 0 {
+// account returns n, or an error if nothing came. Once all has been read nothing is left for a buffer to hold while the
+// response is awaited, unless the head is still in use.
+func (b *body) account(n int, err error) (int, error) {
+	if b.reader.Done() && b.c.in != nil && b.c.in.head == released && b.c.unused() == 0 {
 		b.c.releaseInput()
 	}
-	b.done.Store(done)
+	b.done.Store(b.reader.Done())
+	if n > 0 {
+		return n, nil
+	}
+	return 0, b.reader.End(err)
 }
 
 // await prepares for a read that may block: it lets the client send, and

@@ -42,6 +42,7 @@ type conn struct {
 	session *policy.Session
 	served  bool   // a request
 	in      *input // nil while nothing is there that was not used
+	head    headInput
 	request relay.Request
 	body    body
 	out     responseWriter
@@ -152,44 +153,50 @@ func (c *conn) report() {
 // a head is answered here.
 func (c *conn) readHead() error {
 	c.recycle()
-	patience := c.server.cfg.IdleTimeout
+	timeout := c.server.cfg.IdleTimeout
 	if !c.served {
-		patience = c.server.cfg.HeadTimeout
+		timeout = c.server.cfg.HeadTimeout
 	}
-	c.nc.SetReadDeadline(time.Now().Add(patience))
-	for seen, limited := 0, false; ; {
-		end, err := c.findHead(seen)
-		switch {
-		case err != nil:
-			return c.refuse(err)
-		case end > 0:
-			return c.begin(end)
-		}
-		if seen = c.unused(); seen > 0 && !limited {
-			limited = true
-			c.nc.SetReadDeadline(time.Now().Add(c.server.cfg.HeadTimeout))
-		}
-		if err := c.readMore(); err != nil {
-			return c.giveUp(err)
-		}
-		if seen == 0 {
-			c.skipBlankLines()
-		}
+	c.nc.SetReadDeadline(time.Now().Add(timeout))
+	c.head = headInput{conn: c} // a field, so that it is not allocated for each
+	head, err := http1.ReadHead(&c.head, maxHead)
+	if err != nil {
+		return c.giveUp(err)
 	}
+	if err := c.in.req.Parse(head); err != nil {
+		c.in.used = 0 // what follows a malformed head is as unread as the head
+		return c.refuse(err)
+	}
+	return c.begin()
 }
 
-// findHead returns the length of the head that is there, parsed, or 0.
-func (c *conn) findHead(seen int) (end int, err error) {
-	if c.in == nil {
-		return 0, nil
+// headInput is the buffer of c while a head is read. From its first byte on the
+// head has HeadTimeout to arrive.
+type headInput struct {
+	*conn
+	limited bool
+}
+
+func (h *headInput) Buffered() []byte {
+	if h.in == nil {
+		return nil
 	}
-	if end, err = http1.HeadEnd(c.in.buf, seen); end > 0 {
-		return end, c.in.req.Parse(c.in.buf[:end])
+	return h.in.buf[h.in.used:]
+}
+
+func (h *headInput) Consume(n int) { h.in.used += n }
+
+func (h *headInput) Fill() error {
+	first := h.unused() == 0
+	if !first && !h.limited {
+		h.limited = true
+		h.nc.SetReadDeadline(time.Now().Add(h.server.cfg.HeadTimeout))
 	}
-	if err == nil && len(c.in.buf) >= maxHead {
-		err = &http1.Error{Status: 431, Reason: "it is larger than 256 KiB"}
+	err := h.readMore()
+	if err == nil && first {
+		h.skipBlankLines()
 	}
-	return 0, err
+	return err
 }
 
 // unused is how many bytes were read and not used.
@@ -272,14 +279,14 @@ func (c *conn) readMore() error {
 	return err
 }
 
-// begin turns busy with the request whose head is the buffer's first end bytes.
-func (c *conn) begin(end int) error {
+// begin turns busy with the request whose head has been read.
+func (c *conn) begin() error {
 	if !c.turnBusy() {
 		return io.EOF // a drain was faster
 	}
 	c.served = true
 	c.record()
-	c.in.used, c.in.head = end, inBuffer
+	c.in.head = inBuffer
 	c.request.Head = &c.in.req
 	c.body.begin(c)
 	c.out.begin(c, c.in.req.Close)
@@ -295,12 +302,12 @@ func (c *conn) refuse(err error) error {
 	return err
 }
 
-// giveUp ends a connection on which no head came.
+// giveUp ends a connection on which no head came, or a malformed one.
 func (c *conn) giveUp(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) && c.unused() > 0 {
-		return c.refuse(&http1.Error{Status: 408, Reason: "the head did not arrive in time"})
+		err = &http1.Error{Status: 408, Reason: "the head did not arrive in time"}
 	}
-	return err
+	return c.refuse(err) // only an *http1.Error gets a response
 }
 
 // exchange has the proxy answer the request. An error means that the
