@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -378,6 +379,7 @@ func TestKeyLog(t *testing.T) {
 	if got, text := v.scanKeyLog(); got != rootCan || !strings.Contains(text, " lines: ") {
 		t.Errorf("%s: %s, with %d bytes of a line", got, text, len(line))
 	}
+	runtime.KeepAlive(line) // or its memory may be used again during the scan
 }
 
 // TestNaive: what is there to be found is found.
