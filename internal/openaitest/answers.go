@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -118,7 +119,23 @@ type message struct {
 	model          string
 	created        int64
 	asked          int64 // length of the request's body
-	text           []byte
+
+	mu    sync.Mutex // a stored response may be asked for while its stream is written
+	whole []byte     // what text returns
+}
+
+// text returns what the response says so far.
+func (m *message) text() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return string(m.whole)
+}
+
+// add appends to the text.
+func (m *message) add(text []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.whole = append(m.whole, text...)
 }
 
 func (x *exchange) newMessage() *message {
@@ -156,12 +173,12 @@ func (m *message) output(status, part string) string {
 }
 
 func (m *message) part() string {
-	return fmt.Sprintf(`{"type":"output_text","annotations":[],"logprobs":[],"text":%s}`, quote(string(m.text)))
+	return fmt.Sprintf(`{"type":"output_text","annotations":[],"logprobs":[],"text":%s}`, quote(m.text()))
 }
 
 // usage takes four bytes for a token, so that tests can tell what to expect.
 func (m *message) usage() string {
-	in, out := m.asked/4, int64(len(m.text)/4)
+	in, out := m.asked/4, int64(len(m.text())/4)
 	return fmt.Sprintf(`{"input_tokens":%d,"input_tokens_details":{"cached_tokens":0},"output_tokens":%d,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":%d}`, in, out, in+out)
 }
 

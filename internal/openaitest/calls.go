@@ -67,7 +67,7 @@ func (x *exchange) playCall() ending {
 	switch x.call {
 	case compact:
 		m := x.newMessage()
-		m.text = filler(40)
+		m.add(filler(40))
 		x.reply(200, fmt.Appendf(nil, `{"id":"%s","object":"response.compaction","created_at":%d,"output":[],"usage":%s}`, m.response, m.created, m.usage()), jsonType)
 	case inputTokens:
 		x.reply(200, fmt.Appendf(nil, `{"object":"response.input_tokens","input_tokens":%d}`, x.r.BodyLen/4), jsonType)

@@ -28,7 +28,7 @@ func playAuto(x *exchange) ending {
 
 func (x *exchange) json(size int, fields ...string) {
 	m := x.newMessage()
-	m.text = filler(size)
+	m.add(filler(size))
 	x.c.s.keep(m)
 	x.reply(200, m.object("completed"), append(fields, jsonType)...)
 }
@@ -48,7 +48,7 @@ func playJSON(x *exchange) ending {
 
 func playBackground(x *exchange) ending {
 	m := x.newMessage()
-	m.text = filler(x.sc.num("s", 40))
+	m.add(filler(x.sc.num("s", 40)))
 	x.c.s.keep(m)
 	x.reply(200, m.object("queued"), jsonType)
 	return keep
@@ -203,7 +203,7 @@ func playStatus(x *exchange) ending {
 
 func playGzip(x *exchange) ending {
 	m := x.newMessage()
-	m.text = filler(x.sc.num("s", 40))
+	m.add(filler(x.sc.num("s", 40)))
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
 	z.Write(m.object("completed"))
@@ -227,7 +227,7 @@ func playCloseDelimited(x *exchange) ending {
 
 func playHTTP10(x *exchange) ending {
 	m := x.newMessage()
-	m.text = filler(40)
+	m.add(filler(40))
 	body := m.object("completed")
 	x.headAs("HTTP/1.0", 200, jsonType, contentLength(len(body)))
 	x.writeBytes(body)

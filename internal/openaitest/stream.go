@@ -61,7 +61,7 @@ func (st *stream) opening() []func() {
 func (st *stream) ending() []func() {
 	return []func(){
 		func() {
-			st.send("response.output_text.done", fmt.Sprintf(place+`,"text":%s,"logprobs":[]`, st.item, quote(string(st.text))))
+			st.send("response.output_text.done", fmt.Sprintf(place+`,"text":%s,"logprobs":[]`, st.item, quote(st.text())))
 		},
 		func() { st.send("response.content_part.done", fmt.Sprintf(place+`,"part":%s`, st.item, st.part())) },
 		func() {
@@ -80,7 +80,7 @@ const deltaOverhead = 232
 func (st *stream) delta(size int) {
 	pad := size - deltaOverhead - (len(fmt.Sprint(st.seq)) - 1)
 	text := filler(max(pad, 4))
-	st.text = append(st.text, text...)
+	st.add(text)
 	st.send("response.output_text.delta", fmt.Sprintf(place+`,"delta":"%s","logprobs":[],"t":%d`, st.item, text, time.Now().UnixNano()))
 }
 
