@@ -1,13 +1,18 @@
 // Package budget adds up how many tokens every user has spent, and keeps the sums in a small file.
 //
-// The callers never wait for the disk: they change numbers in memory, and one goroutine writes the file after them.
+// The callers never wait for the disk: they change numbers in memory, and a timer writes the file after them.
 package budget
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"math"
+	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 )
 
 // pause is the least time between two writes, and so what a change waits for at most before it is written: a crash
@@ -36,22 +41,20 @@ type Config struct {
 
 // Book keeps the sums. Its methods may be called from any goroutine.
 type Book struct {
-	limit  int64
-	report func(error)
-	pause  time.Duration
+	cfg   Config
+	pause time.Duration
+	file  *safefile.Store // nil: memory only
 
 	mu       sync.Mutex
 	spent    map[uint32]int64
 	reserved map[uint32]int64 // for requests that run; the file has nothing of it
-	dirty    bool             // spent has changed since it was last copied for the file
+	dirty    bool             // spent has changed since it was last copied for the file, and write will be called
+	copied   time.Time        // when that was
 
-	store    *store        // nil: memory only
-	changed  chan struct{} // holds one token while dirty is news
-	stop     chan struct{}
-	stopped  chan struct{} // closed by the writer
-	close    sync.Once
+	writing  sync.Mutex // the file is being written; guards the rest
+	reported map[string]bool
+	closed   bool
 	closeErr error
-	reported map[string]bool // owned by the writer
 }
 
 // Open reads the sums from c.File. What is there but is not to be trusted or understood is an error; it is never taken
@@ -62,67 +65,69 @@ func open(c Config, pause time.Duration) (*Book, error) {
 	if c.Limit < 1 {
 		return nil, errors.New("the limit of tokens must be at least 1")
 	}
-	b := &Book{
-		limit:    c.Limit,
-		report:   c.Report,
-		pause:    pause,
-		spent:    map[uint32]int64{},
-		reserved: map[uint32]int64{},
-		changed:  make(chan struct{}, 1),
-		stop:     make(chan struct{}),
-		stopped:  make(chan struct{}),
-		reported: map[string]bool{},
-	}
+	b := &Book{cfg: c, pause: pause, spent: map[uint32]int64{}, reserved: map[uint32]int64{}, reported: map[string]bool{}}
 	if c.File == "" {
-		close(b.stopped)
 		return b, nil
 	}
-	if err := b.load(c.File, c.Also); err != nil {
+	if err := b.load(c.File); err != nil {
 		return nil, err
 	}
-	go b.write()
 	return b, nil
 }
 
-// load opens the store and writes back what it has read: what cannot be written is better known at the start.
-func (b *Book) load(file string, also []uint32) error {
-	s, err := openStore(file, also)
+// load opens the file, makes sure that no other process uses it, and writes back what it has read: what cannot be
+// written is better known at the start.
+func (b *Book) load(path string) error {
+	if name := filepath.Base(path); name == "." || name == ".." || path[len(path)-1] == filepath.Separator {
+		return fmt.Errorf("the budget file %q is a directory; name a file", path)
+	}
+	file, err := safefile.OpenStore(path, b.cfg.Also...)
+	switch {
+	case errors.Is(err, safefile.ErrLocked):
+		return fmt.Errorf("the budget file %s is in use by another process; stop that, or name another file", path)
+	case err != nil:
+		return fmt.Errorf("cannot lock the budget file %s: %w; its directory must be there, and be readable and writable", path, err)
+	}
+	b.file = file
+	if err = b.read(); err == nil {
+		err = b.save(true)
+	}
 	if err != nil {
-		return err
+		file.Close()
 	}
-	if b.spent, err = s.load(); err == nil {
-		err = s.save(format(b.spent))
+	return err
+}
+
+// read reads the file. A file that is not there is an empty book.
+func (b *Book) read() error {
+	text, err := b.file.Read()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("cannot read the budget file: %w", err)
 	}
-	if err != nil {
-		s.close()
-		return err
+	if b.spent, err = parse(text); err != nil {
+		return fmt.Errorf("the budget file %s is malformed: %w; fix it, or remove it to start from nothing", b.cfg.File, err)
 	}
-	b.store = s
 	return nil
 }
 
 // CheckWritable writes the file as it is, and returns why it cannot be written. A process that has changed its user
 // must call it before it serves: later there is nothing to do but to report it.
 func (b *Book) CheckWritable() error {
-	if b.store == nil {
-		return nil
-	}
-	b.mu.Lock()
-	text := format(b.spent)
-	b.mu.Unlock()
-	return b.store.save(text)
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	return b.save(true)
 }
 
 // maxDeposit is the largest deposit, in tokens: about what the largest context window of a model on offer holds, which
 // is what one response can cost unless tools make the model read it several times.
 const maxDeposit = 1_000_000
 
-// deposit is what is reserved for a request out of a budget of limit tokens. At least four requests of a user can run
-// at a time, whatever the limit.
-func deposit(limit int64) int64 { return min(max(limit/4, 1), maxDeposit) }
-
-// Deposit is what each request has reserved while it runs, and is charged if nothing says what it cost, in tokens.
-func (b *Book) Deposit() int64 { return deposit(b.limit) }
+// Deposit is what each request has reserved while it runs, and is charged if nothing says what it cost, in tokens. At
+// least four requests of a user can run at a time, whatever the limit.
+func (b *Book) Deposit() int64 { return min(max(b.cfg.Limit/4, 1), maxDeposit) }
 
 // State is what Reserve decides.
 type State int
@@ -144,12 +149,12 @@ func (b *Book) Reserve(uid uint32) (spent int64, state State) {
 	defer b.mu.Unlock()
 	spent = b.spent[uid]
 	switch {
-	case spent >= b.limit:
+	case spent >= b.cfg.Limit:
 		return spent, Spent
-	case plus(spent, b.reserved[uid]) >= b.limit:
+	case plus(spent, b.reserved[uid]) >= b.cfg.Limit:
 		return spent, Reserved
 	}
-	b.reserved[uid] = plus(b.reserved[uid], deposit(b.limit))
+	b.reserved[uid] = plus(b.reserved[uid], b.Deposit())
 	return spent, OK
 }
 
@@ -157,7 +162,7 @@ func (b *Book) Reserve(uid uint32) (spent int64, state State) {
 func (b *Book) Settle(uid uint32, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.reserved[uid] -= deposit(b.limit); b.reserved[uid] <= 0 {
+	if b.reserved[uid] -= b.Deposit(); b.reserved[uid] <= 0 {
 		delete(b.reserved, uid)
 	}
 	b.add(uid, max(tokens, 0))
@@ -195,83 +200,67 @@ func plus(a, b int64) int64 {
 	return a + b
 }
 
-// write is the goroutine that writes the file after every change, but not more often than once in a pause. After a
-// failure it tries again, change or not.
+// markDirty has the file written: at once, or when pause has passed since the last time. It needs b.mu.
+func (b *Book) markDirty() {
+	if b.file != nil && !b.dirty {
+		time.AfterFunc(b.pause-time.Since(b.copied), b.write)
+	}
+	b.dirty = true
+}
+
+// write writes what has changed. After a failure it is called again, change or not.
 func (b *Book) write() {
-	defer close(b.stopped)
-	for {
-		select {
-		case <-b.changed:
-		case <-b.stop:
-			return
-		}
-		b.reportOnce(b.save())
-		select {
-		case <-time.After(b.pause):
-		case <-b.stop:
-			return
-		}
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	if !b.closed {
+		b.reportOnce(b.save(false))
 	}
 }
 
-// save writes the sums if they have changed.
-func (b *Book) save() error {
-	text := b.take()
-	if text == nil {
+// save writes the sums if they have changed, or must be written. It needs b.writing.
+func (b *Book) save(must bool) error {
+	b.mu.Lock()
+	changed := b.dirty
+	if b.file == nil || !changed && !must {
+		b.mu.Unlock()
 		return nil
 	}
-	err := b.store.save(text)
-	if err != nil {
+	text := format(b.spent)
+	if changed {
+		b.dirty, b.copied = false, time.Now()
+	}
+	b.mu.Unlock()
+	err := b.file.Write(text)
+	if err == nil {
+		return nil
+	}
+	if changed {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.markDirty()
 	}
-	return err
-}
-
-// take returns the sums to write, or nil if the file has them.
-func (b *Book) take() []byte {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.dirty {
-		return nil
-	}
-	b.dirty = false
-	return format(b.spent)
-}
-
-// markDirty has the writer write. It needs b.mu.
-func (b *Book) markDirty() {
-	b.dirty = true
-	select {
-	case b.changed <- struct{}{}:
-	default: // the writer has a token already
-	}
+	return fmt.Errorf("cannot write the budget file %s: %w", b.cfg.File, err)
 }
 
 // reportOnce reports a failure unless it has been reported. Its text is its kind: it names a step, the file and the
 // system's error, and nothing that varies.
 func (b *Book) reportOnce(err error) {
-	if err == nil {
+	switch {
+	case err == nil:
 		clear(b.reported)
-		return
+	case b.cfg.Report != nil && !b.reported[err.Error()]:
+		b.reported[err.Error()] = true
+		b.cfg.Report(err)
 	}
-	if b.reported[err.Error()] || b.report == nil {
-		return
-	}
-	b.reported[err.Error()] = true
-	b.report(err)
 }
 
-// Close writes what is left and lets go of the file. It waits for a write that is under way. Further calls return the
-// same.
+// Close writes what is left and closes the file. It waits for a write that is under way. Further calls return the same.
 func (b *Book) Close() error {
-	b.close.Do(func() {
-		close(b.stop)
-		<-b.stopped
-		if b.store != nil {
-			b.closeErr = errors.Join(b.save(), b.store.close())
-		}
-	})
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	if !b.closed && b.file != nil {
+		b.closeErr = errors.Join(b.save(false), b.file.Close())
+	}
+	b.closed = true
 	return b.closeErr
 }

@@ -1,11 +1,9 @@
 package budget
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -18,34 +16,28 @@ const (
 
 // format returns a book's file.
 func format(spent map[uint32]int64) []byte {
-	b := append([]byte(header), '\n')
+	b := []byte(header + "\n")
 	for _, uid := range slices.Sorted(maps.Keys(spent)) {
-		b = strconv.AppendUint(b, uint64(uid), 10)
-		b = append(b, ' ')
-		b = strconv.AppendInt(b, spent[uid], 10)
-		b = append(b, '\n')
+		b = fmt.Appendf(b, "%d %d\n", uid, spent[uid])
 	}
-	return append(append(b, footer...), '\n')
+	return append(b, footer+"\n"...)
 }
 
 // parse reads a file as format writes it, and nothing else. Its errors name the line.
 func parse(file []byte) (map[uint32]int64, error) {
-	line, rest, _ := bytes.Cut(file, []byte("\n"))
-	if string(line) != header {
+	spent, last := map[uint32]int64{}, int64(-1)
+	lines := strings.Split(string(file), "\n") // the last of which has no line feed
+	if lines[0] != header {
 		return nil, fmt.Errorf("line 1 is not %q", header)
 	}
-	spent := map[uint32]int64{}
-	last := int64(-1)
-	for number := 2; ; number++ {
-		var whole bool
-		if line, rest, whole = bytes.Cut(rest, []byte("\n")); !whole {
-			return nil, fmt.Errorf("line %d: the file is cut", number)
-		}
-		if string(line) == footer {
-			break
-		}
-		uid, tokens, ok := parseLine(string(line))
+	for number := 2; number < len(lines); number++ {
+		line := lines[number-1]
+		uid, tokens, ok := parseLine(line)
 		switch {
+		case line == footer && number == len(lines)-1 && lines[number] == "":
+			return spent, nil
+		case line == footer:
+			return nil, fmt.Errorf("there is something behind the line %q", footer)
 		case !ok:
 			return nil, fmt.Errorf("line %d is not a uid, a space and a number of tokens", number)
 		case int64(uid) <= last:
@@ -53,17 +45,11 @@ func parse(file []byte) (map[uint32]int64, error) {
 		}
 		spent[uid], last = tokens, int64(uid)
 	}
-	if len(rest) > 0 {
-		return nil, fmt.Errorf("there is something behind the line %q", footer)
-	}
-	return spent, nil
+	return nil, fmt.Errorf("line %d: the file is cut", max(len(lines), 2))
 }
 
 // parseLine reads numbers in their shortest form only, without a sign.
 func parseLine(line string) (uid uint32, tokens int64, ok bool) {
-	first, second, _ := strings.Cut(line, " ")
-	u, errUID := strconv.ParseUint(first, 10, 32)
-	t, errTokens := strconv.ParseInt(second, 10, 64)
-	ok = errUID == nil && errTokens == nil && t >= 0 && line == fmt.Sprintf("%d %d", u, t)
-	return uint32(u), t, ok
+	_, err := fmt.Sscanf(line, "%d %d", &uid, &tokens)
+	return uid, tokens, err == nil && tokens >= 0 && line == fmt.Sprintf("%d %d", uid, tokens)
 }
