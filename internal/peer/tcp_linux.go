@@ -12,18 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TCP asks the kernel who owns TCP sockets (sock_diag(7), inet_diag): one
-// datagram for each connection, and no walk through /proc/net/tcp. It
-// keeps its netlink socket open, so that it works inside a sandbox. Its methods
-// may be called concurrently.
+// TCP asks the kernel who owns TCP sockets (sock_diag(7), inet_diag): one datagram for each connection, and no walk
+// through /proc/net/tcp. It keeps its netlink socket open, so that it works inside a sandbox. Its methods may be called
+// concurrently.
 type TCP struct {
 	mu  sync.Mutex
 	fd  int
 	seq uint32
 }
 
-// Structures of linux/inet_diag.h, in the kernel's byte order but for ports
-// and addresses, which are in network byte order.
+// Structures of linux/inet_diag.h, in the kernel's byte order but for ports and addresses, which are in network byte
+// order.
 type (
 	socketID struct {
 		SourcePort, DestPort [2]byte
@@ -32,25 +31,15 @@ type (
 		Cookie               [2]uint32
 	}
 	diagRequest struct {
-		Header   unix.NlMsghdr
-		Family   uint8
-		Protocol uint8
-		Ext      uint8
-		Pad      uint8
-		States   uint32
-		ID       socketID
+		Header                     unix.NlMsghdr
+		Family, Protocol, Ext, Pad uint8
+		States                     uint32
+		ID                         socketID
 	}
 	diagMessage struct {
-		Family  uint8
-		State   uint8
-		Timer   uint8
-		Retrans uint8
-		ID      socketID
-		Expires uint32
-		RQueue  uint32
-		WQueue  uint32
-		UID     uint32
-		Inode   uint32
+		Family, State, Timer, Retrans       uint8
+		ID                                  socketID
+		Expires, RQueue, WQueue, UID, Inode uint32
 	}
 	diagResponse struct {
 		Header unix.NlMsghdr
@@ -86,21 +75,17 @@ func (t *TCP) Close() {
 	t.fd = -1
 }
 
-// Owner returns the uid that owns the socket at the other end of c, which may
-// have been accepted or dialled here. It does not block.
+// Owner returns the uid that owns the socket at the other end of c, which may have been accepted or dialled here. It
+// does not block.
 //
-// The error is not nil unless that socket is on this host, established, has
-// exactly the two ends of c, and is held by a process: the kernel reports sockets
-// that are closing, or not yet accepted, as root's. See [ErrUnknown] and
-// [ErrNotHeld]. A socket is owned by the user that created it, or accepted it,
-// whichever process uses it.
+// The error is not nil unless that socket is on this host, established, has exactly the two ends of c, and is held by a
+// process: the kernel reports sockets that are closing, or not yet accepted, as root's. See [ErrUnknown] and
+// [ErrNotHeld]. A socket is owned by the user that created it, or accepted it, whichever process uses it.
 //
-// The two ends alone do not identify a connection. After a reset another user's
-// connection may have the same two, while c is still to be accepted and has the
-// first one's request to be read; and c may be from another network namespace,
-// passed by systemd. So our own end is looked up too, after the other one: if it
-// is established then, and is c's own socket, nobody else can have had these
-// ends since c was made.
+// The two ends alone do not identify a connection. After a reset another user's connection may have the same two, while
+// c is still to be accepted and has the first one's request to be read; and c may be from another network namespace,
+// passed by systemd. So our own end is looked up too, after the other one: if it is established then, and is c's own
+// socket, nobody else can have had these ends since c was made.
 func (t *TCP) Owner(c *net.TCPConn) (uid uint32, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -134,8 +119,7 @@ func (t *TCP) owner(fd int, remote, local netip.AddrPort) (uint32, error) {
 	return theirs.UID, nil
 }
 
-// lookUp returns what the kernel has about both ends of a connection: the zero
-// diagMessage if it has no such socket.
+// lookUp returns what the kernel has about both ends of a connection: the zero diagMessage if it has no such socket.
 func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagMessage, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -146,16 +130,13 @@ func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagMessage, er
 	if err := t.send(&requests); err != nil {
 		return theirs, ours, err
 	}
-	if theirs, err = t.receive(t.seq); err != nil {
-		return theirs, ours, err
-	}
-	ours, err = t.receive(t.seq + 1)
-	return theirs, ours, err
+	theirs, err = t.receive(t.seq)
+	ours, err2 := t.receive(t.seq + 1)
+	return theirs, ours, errors.Join(err, err2)
 }
 
-// isEstablished reports whether m is about an established socket whose own end
-// is source and whose other end is dest. The kernel falls back to listening
-// sockets when it finds no other. An IPv6 socket may have mapped IPv4 addresses.
+// isEstablished reports whether m is about an established socket whose own end is source and whose other end is dest.
+// The kernel falls back to listening sockets when it finds no other. An IPv6 socket may have mapped IPv4 addresses.
 func (m *diagMessage) isEstablished(source, dest netip.AddrPort) bool {
 	return m.State == established &&
 		m.end(m.ID.Source, m.ID.SourcePort) == source && m.end(m.ID.Dest, m.ID.DestPort) == dest
@@ -184,8 +165,7 @@ func newRequest(seq uint32, source, dest netip.AddrPort) diagRequest {
 	return q
 }
 
-// send sends requests in one datagram. The kernel answers them in their order,
-// and before send returns.
+// send sends requests in one datagram. The kernel answers them in their order, and before send returns.
 func (t *TCP) send(requests *[2]diagRequest) error {
 	datagram := unsafe.Slice((*byte)(unsafe.Pointer(requests)), unsafe.Sizeof(*requests))
 	for {
@@ -196,9 +176,8 @@ func (t *TCP) send(requests *[2]diagRequest) error {
 	}
 }
 
-// receive reads the response to request seq: the zero diagMessage if it is an
-// error, which means that there is no such socket. Responses to earlier requests
-// are skipped.
+// receive reads the response to request seq: the zero diagMessage if it is an error, which means that there is no such
+// socket. Responses to earlier requests are skipped.
 func (t *TCP) receive(seq uint32) (diagMessage, error) {
 	for {
 		var r diagResponse
@@ -216,4 +195,14 @@ func (t *TCP) receive(seq uint32) (diagMessage, error) {
 			return r.diagMessage, nil
 		}
 	}
+}
+
+// addrPort returns the zero AddrPort for anything but a TCP address.
+func addrPort(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }

@@ -8,8 +8,7 @@ import (
 	"net"
 )
 
-// TCP is not supported here: no system call reports the owner of the other end
-// of a TCP connection without a race.
+// TCP is not supported here: no system call reports the owner of the other end of a TCP connection without a race.
 type TCP struct{}
 
 // OpenTCP returns an error that wraps [errors.ErrUnsupported].

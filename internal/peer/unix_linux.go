@@ -17,8 +17,8 @@ func ofUnix(fd int) (Credentials, error) {
 	return Credentials{cred.Uid, cred.Gid, groups, cred.Pid}, err
 }
 
-// peerGroups begins with room for n groups; the kernel returns the number of
-// groups if that is too little. They cannot change once the peer has connected.
+// peerGroups begins with room for n groups; the kernel returns the number of groups if that is too little. They cannot
+// change once the peer has connected.
 func peerGroups(fd, n int) ([]uint32, error) {
 	for {
 		groups := make([]uint32, n)
