@@ -13,8 +13,7 @@ type Field struct {
 	Raw   []byte // a part of the document: the text of a string without escapes, or a number
 }
 
-// Unsigned returns the number if it has no sign, fraction and exponent and at
-// most 18 digits; 0 and true if it was not found.
+// Unsigned returns the number if it has no sign, fraction and exponent and at most 18 digits; 0 and true if it was not found.
 func (f *Field) Unsigned() (n uint64, ok bool) {
 	if len(f.Raw) > 18 {
 		return 0, false
@@ -28,10 +27,9 @@ func (f *Field) Unsigned() (n uint64, ok bool) {
 	return n, true
 }
 
-// Fields finds the wanted members of doc, which must be one JSON object, and
-// copies none of it. It is strict where two readers could differ: a wanted member
-// may occur once only, and neither a wanted string nor any name of the object may
-// have an escape. What is wanted may be missing.
+// Fields finds the wanted members of doc, which must be one JSON object, and copies none of it. It is strict where two readers
+// could differ: a wanted member may occur once only, and neither a wanted string nor any name of the object may have an
+// escape. What is wanted may be missing.
 func Fields(doc []byte, wanted ...*Field) error {
 	list := make([]Member, len(wanted))
 	for i, m := range wanted {

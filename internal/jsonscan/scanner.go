@@ -1,7 +1,6 @@
 package jsonscan
 
 import (
-	"bytes"
 	"encoding/binary"
 	"math/bits"
 	"strings"
@@ -11,20 +10,18 @@ import (
 
 // scanner splits a document into tokens. The zero value is at its beginning.
 type scanner struct {
-	nested  int64   // objects and arrays that are open in the one that is skipped
+	nested  int64   // objects and arrays that are open in the one that is skipped, with that one
 	objects uint32  // which of the open ones are objects; the outermost is bit 0
 	code    uint16  // of the escape's character
 	high    uint16  // half of a surrogate pair whose other half comes next
 	decoded [6]byte // one character, or two of at most three bytes
 	state   state
-	depth   uint8   // objects and arrays that are open and not skipped
-	numeral numeral // in a number
-	literal Kind    // that is being read
-	matched uint8   // bytes of it
-	escape  uint8   // afterBackslash, or the number of missing digits; in a skipped string 1 behind a backslash
-	escaped bool    // the last name or string has had an escape
-	skip    bool    // the next value if it is a string: no token of it is returned
-	inPlace bool    // the characters of escapes are left out
+	depth   uint8 // objects and arrays that are open and not skipped
+	literal Kind  // that is being read
+	matched uint8 // bytes of it
+	escape  uint8 // afterBackslash, or the number of missing digits
+	escaped bool  // the last name or string has had an escape
+	inPlace bool  // the characters of escapes are left out
 }
 
 type state uint8
@@ -39,43 +36,46 @@ const (
 	wantComma
 	inName
 	inString
-	inNumber
 	inLiteral
-	inSkipped // an object or array
-	inSkippedString
+	inSkipped       // an object or array
+	inSkippedString // in that
 	done
 	invalid
+
+	// In a number, behind what the state is called:
+	beforeNumber
+	minus
+	zero
+	integer
+	point
+	fraction
+	exponent
+	sign
+	power
 )
 
 const afterBackslash = 5
 
-// next reads the first token in p and returns the rest of p. The text of a name,
-// string or number may come in several parts, some of them empty: all but the
-// last are of kind Part. A number ends with the byte behind it, which is not read
-// yet.
+// next reads the first token in p and returns the rest of p. The text of a name, string or number may come in several
+// parts, some of them empty: all but the last are of kind Part. A number ends with the byte behind it, which is not read yet.
 func (s *scanner) next(p []byte) (kind Kind, text, rest []byte) {
-	for len(p) > 0 {
-		switch s.state {
-		case inName, inString:
-			return s.readText(p)
-		case inNumber:
-			return s.readNumber(p)
-		case inSkipped:
+	for len(p) > 0 && kind == None {
+		switch {
+		case s.state == inName || s.state == inString:
+			kind, text, p = s.readText(p)
+		case s.state >= beforeNumber:
+			kind, text, p = s.readNumber(p)
+		case s.state == inSkipped:
 			p = s.readSkipped(p)
-		case inSkippedString:
+		case s.state == inSkippedString:
 			p = s.readSkippedString(p)
-		case invalid:
-			return Invalid, nil, nil
 		default:
-			if kind = s.readByte(p[0]); s.state != inNumber {
+			if kind = s.readByte(p[0]); s.state != beforeNumber { // readNumber reads all of a number
 				p = p[1:]
-			}
-			if kind != None {
-				return kind, nil, p
 			}
 		}
 	}
-	return None, nil, nil
+	return kind, text, p
 }
 
 func (s *scanner) fail() Kind {
@@ -83,117 +83,77 @@ func (s *scanner) fail() Kind {
 	return Invalid
 }
 
-// readByte reads a byte outside of names, strings and numbers. Of a number it
-// does not even read the first one.
+// readByte reads a byte outside of names, strings and numbers.
 func (s *scanner) readByte(c byte) Kind {
-	if c <= ' ' && (c == ' ' || c == '\n' || c == '\r' || c == '\t') && s.state != inLiteral {
-		return None
-	}
-	switch s.state {
-	case inLiteral:
+	switch {
+	case s.state == invalid:
+		return Invalid
+	case s.state == inLiteral:
 		return s.readLiteral(c)
-	case wantDocument:
-		if c == '{' {
-			return s.open(c)
-		}
-	case wantFirstName, wantName:
-		if c == '"' {
-			s.escaped = false
-			s.state = inName
-			return None
-		}
-		if c == '}' && s.state == wantFirstName {
-			return s.close(c)
-		}
-	case wantColon:
-		if c == ':' {
-			s.state = wantValue
-			return None
-		}
-	case wantFirstElement, wantValue:
-		if c == ']' && s.state == wantFirstElement {
-			return s.close(c)
-		}
-		return s.startValue(c)
-	case wantComma:
-		if c != ',' {
-			return s.close(c)
-		}
+	case c == ' ' || c == '\n' || c == '\r' || c == '\t':
+	case c == '"' && (s.state == wantFirstName || s.state == wantName):
+		s.state, s.escaped = inName, false
+	case c == ':' && s.state == wantColon:
+		s.state = wantValue
+	case c == ',' && s.state == wantComma:
 		s.state = wantValue
 		if s.inObject() {
 			s.state = wantName
 		}
-		return None
-	}
-	return s.fail()
-}
-
-func (s *scanner) startValue(c byte) Kind {
-	skip := s.skip
-	s.skip = false
-	switch {
-	case c == '"' && skip:
-		s.state = inSkippedString
-	case c == '"':
-		s.escaped = false
-		s.state = inString
-	case c == '{' || c == '[':
-		return s.open(c)
-	case c == '-' || '0' <= c && c <= '9':
-		s.numeral = beforeNumber
-		s.state = inNumber
+	case c == '}' && (s.state == wantFirstName || s.state == wantComma && s.inObject()):
+		return s.close(endObject)
+	case c == ']' && (s.state == wantFirstElement || s.state == wantComma && !s.inObject()):
+		return s.close(endArray)
+	case s.state == wantValue, s.state == wantFirstElement, s.state == wantDocument && c == '{':
+		return s.startValue(c)
 	default:
-		return s.startLiteral(c)
+		return s.fail()
 	}
 	return None
 }
 
-func (s *scanner) open(c byte) Kind {
+func (s *scanner) startValue(c byte) Kind {
+	switch {
+	case c == '"':
+		s.state, s.escaped = inString, false
+	case c == '{':
+		return s.open(Object, 1, wantFirstName)
+	case c == '[':
+		return s.open(Array, 0, wantFirstElement)
+	case c == '-' || '0' <= c && c <= '9':
+		s.state = beforeNumber
+	default:
+		i := strings.IndexByte("tfn", c)
+		if i < 0 {
+			return s.fail()
+		}
+		s.state, s.literal, s.matched = inLiteral, True+Kind(i), 1
+	}
+	return None
+}
+
+func (s *scanner) open(kind Kind, bit uint32, next state) Kind {
 	if s.depth == MaxDepth {
 		return s.fail()
 	}
+	s.objects = s.objects&^(1<<s.depth) | bit<<s.depth
 	s.depth++
-	if c == '[' {
-		s.objects &^= 1 << (s.depth - 1)
-		s.state = wantFirstElement
-		return Array
-	}
-	s.objects |= 1 << (s.depth - 1)
-	s.state = wantFirstName
-	return Object
+	s.state = next
+	return kind
 }
 
 func (s *scanner) inObject() bool { return s.objects>>(s.depth-1)&1 > 0 }
 
-// close reads the end of the innermost object or array.
-func (s *scanner) close(c byte) Kind {
-	kind, want := endArray, byte(']')
-	if s.inObject() {
-		kind, want = endObject, '}'
-	}
-	if c != want {
-		return s.fail()
-	}
-	s.depth--
+// close ends the innermost object or array.
+func (s *scanner) close(kind Kind) Kind {
 	s.state = wantComma
-	if s.depth == 0 {
+	if s.depth--; s.depth == 0 {
 		s.state = done
 	}
 	return kind
 }
 
 var literals = [...]string{True: "true", False: "false", Null: "null"}
-
-func (s *scanner) startLiteral(c byte) Kind {
-	for kind := True; kind <= Null; kind++ {
-		if literals[kind][0] == c {
-			s.literal, s.matched = kind, 1
-			s.state = inLiteral
-			return None
-		}
-	}
-	return s.fail()
-}
 
 func (s *scanner) readLiteral(c byte) Kind {
 	word := literals[s.literal]
@@ -207,28 +167,16 @@ func (s *scanner) readLiteral(c byte) Kind {
 	return s.literal
 }
 
-// readText reads a name or string up to its end or past one escape.
+// readText reads a name or string up to its end, or up to or past one escape.
 func (s *scanner) readText(p []byte) (kind Kind, text, rest []byte) {
+	if s.escape > 0 {
+		return s.readEscape(p)
+	}
 	n := 0
-	if s.escape == 0 && s.high == 0 {
+	if s.high == 0 {
 		n = plainLength(p)
-		if n < len(p) && p[n] == '"' {
-			if s.state == inString {
-				s.state = wantComma
-				return String, p[:n], p[n+1:]
-			}
-			s.state = wantColon
-			rest = p[n+1:]
-			if len(rest) > 0 && rest[0] == ':' { // as is usual
-				s.state = wantValue
-				rest = rest[1:]
-			}
-			return name, p[:n], rest
-		}
 	}
 	switch {
-	case s.escape > 0:
-		return s.readEscape(p)
 	case n == len(p):
 		return Part, p, nil
 	case p[n] == '\\':
@@ -237,13 +185,18 @@ func (s *scanner) readText(p []byte) (kind Kind, text, rest []byte) {
 	case s.high != 0:
 		s.high = 0
 		return Part, append(s.decoded[:0], "\ufffd"...), p
+	case p[n] != '"':
+		return s.fail(), nil, nil
+	case s.state == inName:
+		s.state = wantColon
+		return name, p[:n], p[n+1:]
 	}
-	return s.fail(), nil, nil
+	s.state = wantComma
+	return String, p[:n], p[n+1:]
 }
 
-// plainLength returns the number of bytes in front of the first quote, backslash
-// or control character. It takes eight at a time: a byte of x that is less than
-// n <= 0x80 sets the highest bit of (x-n)&^x. A borrow sets others behind it only.
+// plainLength returns the number of bytes in front of the first quote, backslash or control character. It takes eight at a
+// time: a byte of x that is less than n <= 0x80 sets the highest bit of (x-n)&^x. A borrow sets others behind it only.
 func plainLength(p []byte) int {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
 	rest := p
@@ -263,38 +216,31 @@ func plainLength(p []byte) int {
 	return len(p)
 }
 
-// readEscape reads what is behind a backslash and returns its character.
+// readEscape reads one byte of what is behind a backslash, and returns the character with the last.
 func (s *scanner) readEscape(p []byte) (kind Kind, text, rest []byte) {
-	const letters, meaning, digits = `"\/bfnrt`, "\"\\/\b\f\n\r\t", "0123456789abcdefABCDEF"
-	for i, c := range p {
-		letter, digit := strings.IndexByte(letters, c), strings.IndexByte(digits, c)
-		switch {
-		case s.escape == afterBackslash && c == 'u':
-			s.escape, s.code = 4, 0
-		case s.escape == afterBackslash && letter >= 0:
-			s.escape, s.code = 0, uint16(meaning[letter])
-		case s.escape < afterBackslash && digit >= 0:
-			if digit > 15 {
-				digit -= 6 // a capital letter
-			}
-			s.escape, s.code = s.escape-1, s.code<<4|uint16(digit)
-		default:
-			return s.fail(), nil, nil
-		}
-		if s.escape > 0 {
-			continue
-		}
-		if !s.inPlace {
-			text = s.decode(rune(s.code))
-		}
-		return Part, text, p[i+1:]
+	const letters, meaning, digits = `"\/bfnrt`, "\"\\/\b\f\n\r\t", "0123456789abcdef0123456789ABCDEF"
+	letter, digit := strings.IndexByte(letters, p[0]), strings.IndexByte(digits, p[0])%16
+	switch {
+	case s.escape == afterBackslash && p[0] == 'u':
+		s.escape, s.code = 4, 0
+	case s.escape == afterBackslash && letter >= 0:
+		s.escape, s.code = 0, uint16(meaning[letter])
+	case s.escape < afterBackslash && digit >= 0:
+		s.escape, s.code = s.escape-1, s.code<<4|uint16(digit)
+	default:
+		return s.fail(), nil, nil
 	}
-	return None, nil, nil
+	if s.escape > 0 {
+		return None, nil, p[1:]
+	}
+	if !s.inPlace {
+		text = s.decode(rune(s.code))
+	}
+	return Part, text, p[1:]
 }
 
-// decode returns the character of an escape, which is complete unless it is the
-// first half of a surrogate pair. In front of it comes U+FFFD for a first half
-// that has no second one.
+// decode returns the character of an escape, which is complete unless it is the first half of a surrogate pair. In front
+// of it comes U+FFFD for a first half that has no second one.
 func (s *scanner) decode(r rune) []byte {
 	text := s.decoded[:0]
 	if s.high != 0 {
@@ -312,25 +258,24 @@ func (s *scanner) decode(r rune) []byte {
 	return utf8.AppendRune(text, r)
 }
 
-// numeral is a position in a number.
-type numeral uint8
+func (s *scanner) readNumber(p []byte) (kind Kind, text, rest []byte) {
+	for i, c := range p {
+		next := s.state.behind(c)
+		switch {
+		case next != invalid:
+			s.state = next
+		case s.state == zero || s.state == integer || s.state == fraction || s.state == power:
+			s.state = wantComma
+			return Number, p[:i], p[i:]
+		default:
+			return s.fail(), nil, nil
+		}
+	}
+	return Part, p, nil
+}
 
-const (
-	outside numeral = iota
-	beforeNumber
-	minus
-	zero
-	integer
-	point
-	fraction
-	exponent
-	sign
-	power
-)
-
-// next returns the position behind c, or outside if the number does not go on
-// with c.
-func (n numeral) next(c byte) numeral {
+// behind returns the state behind c in a number, or invalid if the number does not go on with c.
+func (n state) behind(c byte) state {
 	digit := '0' <= c && c <= '9'
 	switch {
 	case n == beforeNumber && c == '-':
@@ -350,29 +295,11 @@ func (n numeral) next(c byte) numeral {
 	case n >= exponent && digit:
 		return power
 	}
-	return outside
+	return invalid
 }
 
-func (s *scanner) readNumber(p []byte) (kind Kind, text, rest []byte) {
-	for i, c := range p {
-		next := s.numeral.next(c)
-		if next != outside {
-			s.numeral = next
-			continue
-		}
-		switch s.numeral {
-		case zero, integer, fraction, power:
-			s.state = wantComma
-			return Number, p[:i], p[i:]
-		}
-		return s.fail(), nil, nil
-	}
-	return Part, p, nil
-}
-
-// skipNested passes over the rest of the object or array that was just opened,
-// its end included, and returns no token of it. It counts brackets outside of
-// strings and checks nothing.
+// skipNested passes over the rest of the object or array that was just opened, its end included, and returns no token of
+// it. It counts brackets outside of strings and checks nothing.
 func (s *scanner) skipNested() {
 	s.depth--
 	s.nested = 1
@@ -397,35 +324,23 @@ func (s *scanner) readSkipped(p []byte) (rest []byte) {
 	return nil
 }
 
-// readSkippedString passes over a string up to the first quote that no backslash
-// escapes. Each run of backslashes is looked at once.
+// readSkippedString passes over a string up to the first quote that no backslash escapes.
 func (s *scanner) readSkippedString(p []byte) (rest []byte) {
-	for at := 0; ; at++ {
-		n := bytes.IndexByte(p[at:], '"')
-		if n < 0 {
-			s.escape = s.escapedAt(p, len(p))
-			return nil
+	for len(p) > 0 {
+		n := 0
+		if s.escape == 0 {
+			n = min(plainLength(p), len(p)-1)
 		}
-		if at += n; s.escapedAt(p, at) > 0 {
-			continue
-		}
-		s.escape = 0
-		s.state = wantComma
-		if s.nested > 0 {
+		escaped, c := s.escape > 0, p[n]
+		s.escape, p = 0, p[n+1:]
+		switch {
+		case escaped:
+		case c == '\\':
+			s.escape = afterBackslash
+		case c == '"':
 			s.state = inSkipped
+			return p
 		}
-		return p[at+1:]
 	}
-}
-
-// escapedAt returns 1 if a backslash escapes the byte behind p[:at], and else 0.
-func (s *scanner) escapedAt(p []byte, at int) uint8 {
-	n := 0
-	for n < at && p[at-n-1] == '\\' {
-		n++
-	}
-	if n == at {
-		n += int(s.escape) // which is for p[0]
-	}
-	return uint8(n & 1)
+	return nil
 }
