@@ -125,35 +125,6 @@ func TestEveryPackageHasARing(t *testing.T) {
 	}
 }
 
-// serversOfHTTP are the linked packages that use net/http's server.
-var serversOfHTTP = []string{"internal/metrics"}
-
-// TestNoOtherServer: clients are served by package server, and not by
-// net/http.
-func TestNoOtherServer(t *testing.T) {
-	found := map[string]bool{}
-	eachSource(t, func(pkg, file string, f *ast.File) {
-		if strings.HasSuffix(file, "_test.go") || ringOf(pkg) == "" {
-			return
-		}
-		for _, name := range selected(f, "http") {
-			if slices.Contains([]string{"Server", "Serve", "ServeTLS", "ListenAndServe", "ListenAndServeTLS"}, name) {
-				found[pkg] = true
-			}
-		}
-	})
-	for pkg := range found {
-		if !slices.Contains(serversOfHTTP, pkg) {
-			t.Errorf("%s uses net/http's server", pkg)
-		}
-	}
-	for _, pkg := range serversOfHTTP {
-		if !found[pkg] {
-			t.Errorf("%s does not use net/http's server any more: take it off the list", pkg)
-		}
-	}
-}
-
 // eachSource parses every Go file of the module.
 func eachSource(t *testing.T, each func(pkg, file string, f *ast.File)) {
 	t.Helper()

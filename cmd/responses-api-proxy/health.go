@@ -37,18 +37,18 @@ func health(args []string) int {
 	return 0
 }
 
-// probes answers /healthz and /readyz.
-func (s *service) probes() metrics.Health {
-	serving := func() error {
-		if s.draining.Load() {
-			return errors.New("stopping")
-		}
-		return nil
+// healthy returns why the service is ending; nil if it is not.
+func (s *service) healthy() error {
+	if s.draining.Load() {
+		return errors.New("stopping")
 	}
-	return metrics.Health{Healthy: serving, Ready: func() error {
-		if !s.gate.Open() {
-			return errors.New("no more requests: a limit has been reached")
-		}
-		return serving()
-	}}
+	return nil
+}
+
+// ready returns why a new request would not be taken; nil if it would.
+func (s *service) ready() error {
+	if !s.gate.Open() {
+		return errors.New("no more requests: a limit has been reached")
+	}
+	return s.healthy()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 )
 
 // observers are told of each exchange, one after the other.
@@ -78,7 +79,12 @@ func (s *service) observe() error {
 	var all observers
 	if s.metricsListener != nil {
 		m := metrics.New(s.metricsConfig())
-		s.serving = append(s.serving, func() error { return metrics.Serve(s.metricsListener, m.Handler(s.probes())) })
+		pages := []server.Page{
+			{Path: "/metrics", ContentType: metrics.ContentType, Body: m.Text},
+			{Path: "/healthz", Check: s.healthy},
+			{Path: "/readyz", Check: s.ready},
+		}
+		s.serving = append(s.serving, func() error { return server.ServePages(s.metricsListener, s.errs.line, pages...) })
 		all = append(all, m)
 	}
 	if s.audit != nil {

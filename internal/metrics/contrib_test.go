@@ -186,12 +186,15 @@ func TestPromtoolMetrics(t *testing.T) {
 	m := New(example())
 	m.Begin()
 	m.End(success())
-	at := start(t, "127.0.0.1:0", m.Handler(well), nil)
+	at := start(t, "127.0.0.1:0", m, well)
 	answer, err := http.Get("http://" + at + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
+	if got := answer.Header.Get("Content-Type"); got != "text/plain; version=0.0.4; charset=utf-8" {
+		t.Error(got)
+	}
 	body, err := io.ReadAll(answer.Body)
 	if err != nil {
 		t.Fatal(err)

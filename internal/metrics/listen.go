@@ -71,11 +71,13 @@ func parse(addr string) (address, error) {
 	if strings.EqualFold(host, "localhost") {
 		host = "127.0.0.1"
 	}
-	if !loopback(host) {
+	ip, err := netip.ParseAddr(host)
+	if ip = ip.Unmap(); err != nil || !ip.IsLoopback() || ip.Zone() != "" {
 		return address{}, errWorld
 	}
-	if netip.MustParseAddr(host).Unmap().Is4() {
-		return address{"tcp4", net.JoinHostPort(netip.MustParseAddr(host).Unmap().String(), port)}, nil
+	network := "tcp6"
+	if ip.Is4() {
+		network = "tcp4"
 	}
-	return address{"tcp6", net.JoinHostPort(host, port)}, nil
+	return address{network, net.JoinHostPort(ip.String(), port)}, nil
 }

@@ -1,5 +1,5 @@
-// Package metrics counts what the proxy does and serves it on this host: as text
-// for Prometheus, and as one word on whether the proxy is healthy.
+// Package metrics counts what the proxy does, as text for Prometheus. It makes
+// the listener on which this and the probes are served, and sends the probes.
 //
 // The text is written here rather than by prometheus/client_golang, which would
 // bring protobuf and six more modules into the process that holds the key. No

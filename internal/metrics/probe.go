@@ -1,16 +1,16 @@
 package metrics
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
 // probeTime is how long the whole of a probe may take.
@@ -35,14 +35,14 @@ func probe(addr, path string, limit time.Duration) error {
 		return fmt.Errorf("%s%s has not answered in %v; see what the proxy is doing, or what else listens there", addr, path, limit)
 	case err != nil:
 		return fmt.Errorf("cannot ask %s: %w; see whether the proxy runs with --metrics %s", addr, err, addr)
-	case status != http.StatusOK:
+	case status != 200:
 		return fmt.Errorf("%s%s answers %d: %s", addr, path, status, reason)
 	}
 	return nil
 }
 
-// get returns the status and the first line of the response. It goes to no proxy
-// and follows no redirect.
+// get returns the status and the beginning of the response's first line. It goes
+// to no proxy and follows no redirect.
 func (a address) get(path string, deadline time.Time) (status int, reason string, err error) {
 	dialer := net.Dialer{Deadline: deadline}
 	conn, err := dialer.Dial(a.network, a.name)
@@ -54,13 +54,26 @@ func (a address) get(path string, deadline time.Time) (status int, reason string
 	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path); err != nil {
 		return 0, "", err
 	}
-	response, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 16<<10)), nil)
+	text, err := io.ReadAll(io.LimitReader(conn, 16<<10))
 	if err != nil {
 		return 0, "", err
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, 512))
-	line, _, _ := bytes.Cut(body, []byte("\n"))
-	return response.StatusCode, printable(string(line)), err
+	end, err := http1.HeadEnd(text, 0)
+	if err != nil {
+		return 0, "", err
+	}
+	if end == 0 {
+		return 0, "", errors.New("the response is not complete")
+	}
+	var response http1.Response
+	if err := response.Parse(text[:end]); err != nil {
+		return 0, "", err
+	}
+	var body http1.Body
+	body.Begin(response.Length)
+	content, _, err := body.Take(text[end:])
+	line, _, _ := bytes.Cut(content[:min(len(content), 512)], []byte("\n"))
+	return response.Status, printable(string(line)), err
 }
 
 // printable keeps a foreign listener from steering the terminal.

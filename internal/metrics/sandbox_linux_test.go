@@ -13,6 +13,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 )
 
 // TestMain: the sandbox cannot be undone in the process that runs the tests.
@@ -45,7 +46,9 @@ func serveSandboxed(dir string) {
 	must(err)
 	served := make(chan error, len(listeners))
 	for _, l := range listeners {
-		go func() { served <- Serve(l, m.Handler(well)) }()
+		go func() {
+			served <- server.ServePages(l, func(line string) { must(errors.New(line)) }, pages(m, well)...)
+		}()
 	}
 	json.NewEncoder(os.Stdout).Encode(greeting{listeners[0].Addr().String(), "unix:" + dir + "/m", report.String()})
 	io.Copy(io.Discard, os.Stdin)

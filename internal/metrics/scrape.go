@@ -1,11 +1,19 @@
 package metrics
 
-import (
-	"runtime/metrics"
-)
+import "runtime/metrics"
 
 // prefix begins the name of everything that only this program has.
 const prefix = "responses_api_proxy_"
+
+// ContentType is Text's.
+const ContentType = "text/plain; version=0.0.4; charset=utf-8"
+
+// Text returns all numbers for Prometheus.
+func (m *Metrics) Text() []byte {
+	p := page{text: make([]byte, 0, 16<<10)}
+	m.write(&p)
+	return p.text
+}
 
 // write writes everything. What is counted meanwhile may be in one number
 // already and not yet in another.

@@ -57,9 +57,12 @@ func (o *Origin) check(head *http1.Request, stopping bool) *apierror.Error {
 // port.
 func (o *Origin) isLoopback(host string) bool {
 	name, ok := strings.CutSuffix(host, ":"+o.port)
-	if !ok && o.port != "80" {
-		return false
-	}
+	return (ok || o.port == "80") && IsLoopback(name)
+}
+
+// IsLoopback reports whether name, the host part of a URL in lower case, is
+// localhost or a loopback address.
+func IsLoopback(name string) bool {
 	addr, err := netip.ParseAddrPort(name + ":1")
 	return name == "localhost" || err == nil && addr.Addr().IsLoopback() && addr.Addr().Zone() == ""
 }

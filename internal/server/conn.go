@@ -313,7 +313,7 @@ func (c *conn) giveUp(err error) error {
 // exchange has the proxy answer the request. An error means that the
 // connection must end.
 func (c *conn) exchange() error {
-	err := c.server.guarded(func() error {
+	err := guarded(c.server.cfg.Log, func() error {
 		return c.server.cfg.Relay.Serve(c.ctx, &c.request, &c.out)
 	})
 	if errors.Is(err, errPanic) && !c.out.headWritten {
@@ -344,15 +344,19 @@ func (c *conn) exchange() error {
 	return err
 }
 
-// linger lets the client read the answer before the connection is reset over
-// what it has sent and nobody will read (RFC 9112, section 9.6).
+// linger is linger for the connection's last response.
 func (c *conn) linger() {
-	if half, ok := c.nc.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
-		return
-	}
 	c.releaseInput()
-	c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
-	io.CopyN(io.Discard, c.nc, maxUnread) // whatever comes, the connection ends
+	linger(c.nc)
+}
+
+// linger lets the client read the response before the connection is reset over
+// what it has sent and nobody will read (RFC 9112, section 9.6).
+func linger(nc net.Conn) {
+	if half, ok := nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		nc.SetReadDeadline(time.Now().Add(lingerTimeout))
+		io.CopyN(io.Discard, nc, maxUnread) // whatever comes, the connection ends
+	}
 }
 
 // reset makes the closing an error at the client where the answer's framing

@@ -19,8 +19,7 @@ func (a *responseWriter) Hijack(fields []http1.Field) (relay.UpgradedConn, error
 	a.hijacked = &upgradedConn{a.c}
 	a.status = 101
 	b := a.buffer()
-	*b = append(*b, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"...)
-	*b = append(appendFields(*b, fields), "\r\n"...)
+	*b = append(appendHead(*b, a.status, fields), "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"...)
 	a.c.nc.SetReadDeadline(time.Time{})
 	return a.hijacked, a.Flush()
 }

@@ -3,13 +3,15 @@ package server
 import (
 	"bytes"
 	"net"
-	"net/http"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
+
+// timeFormat is HTTP's, for a time in UTC (RFC 9110, section 5.6.7).
+const timeFormat = "Mon, 02 Jan 2006 15:04:05 GMT"
 
 // framing is how the client learns where the answer's body ends.
 type framing byte
@@ -81,23 +83,24 @@ func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
 	}
 	a.closeAfter = a.closeAfter || a.framing == untilClose || !a.c.body.worthReading() || a.c.server.draining.Load()
 	b := a.buffer()
-	*b = append(strconv.AppendInt(append(*b, "HTTP/1.1 "...), int64(status), 10), ' ')
-	*b = append(append(*b, http.StatusText(status)...), "\r\n"...)
-	*b = appendFields(*b, fields)
+	*b = appendHead(*b, status, fields)
 	*b = a.appendFraming(*b, status, length)
 	if a.head {
 		a.framing = byLength // the end of a body would be taken for the next response
 	}
 }
 
-func appendFields(b []byte, fields []http1.Field) []byte {
+// appendHead appends a head up to its fields' end, but for those of the framing.
+func appendHead(b []byte, status int, fields []http1.Field) []byte {
+	b = append(strconv.AppendInt(append(b, "HTTP/1.1 "...), int64(status), 10), ' ')
+	b = append(append(b, http1.StatusText(status)...), "\r\n"...)
 	dated := false
 	for _, f := range fields {
 		dated = dated || http1.Is(f.Name, "date")
 		b = append(append(append(append(b, f.Name...), ": "...), f.Value...), "\r\n"...)
 	}
 	if !dated { // RFC 9110, section 6.6.1
-		b = append(time.Now().UTC().AppendFormat(append(b, "Date: "...), http.TimeFormat), "\r\n"...)
+		b = append(time.Now().UTC().AppendFormat(append(b, "Date: "...), timeFormat), "\r\n"...)
 	}
 	return b
 }

@@ -100,30 +100,41 @@ func setDefault(d *time.Duration, value time.Duration) {
 	}
 }
 
-// Serve accepts connections on l until Drain closes it, and returns nil then.
-// Running out of file descriptors, or any other trouble of a moment, does not
-// end it: it tries again after a pause of at most a second.
+// Serve accepts connections on l until Drain closes it, and returns nil then; any
+// other end is an error.
 func (s *Server) Serve(l net.Listener) error {
-	const shortest, longest = 5 * time.Millisecond, time.Second
-	pause := shortest
 	s.count(+1)
 	defer s.count(-1)
+	err := acceptAll(l, func(line string) {
+		s.failures.Add(1)
+		s.cfg.Log(line)
+	}, s.admit)
+	if errors.Is(err, net.ErrClosed) && s.draining.Load() {
+		return nil
+	}
+	return err
+}
+
+// acceptAll has each connection on l admitted until l is closed, and returns why
+// it ended. Running out of file descriptors, or any other trouble of a moment,
+// does not end it: it reports a line to failed, and tries again after a pause of
+// at most a second.
+func acceptAll(l net.Listener, failed func(line string), admit func(net.Conn)) error {
+	const shortest, longest = 5 * time.Millisecond, time.Second
+	pause := shortest
 	for {
 		nc, err := l.Accept()
-		switch {
-		case err == nil:
+		if err == nil {
 			pause = shortest
-			s.admit(nc)
-		case errors.Is(err, net.ErrClosed) && s.draining.Load():
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return err
-		default:
-			s.failures.Add(1)
-			s.cfg.Log("cannot accept a connection, trying again in " + pause.String() + ": " + err.Error())
-			time.Sleep(pause)
-			pause = min(2*pause, longest)
+			admit(nc)
+			continue
 		}
+		if _, kernel := errors.AsType[*net.OpError](err); !kernel || errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		failed("cannot accept a connection, trying again in " + pause.String() + ": " + err.Error())
+		time.Sleep(pause)
+		pause = min(2*pause, longest)
 	}
 }
 
@@ -136,7 +147,7 @@ func (s *Server) admit(nc net.Conn) {
 		return
 	}
 	var session *policy.Session
-	err := s.guarded(func() error {
+	err := guarded(s.cfg.Log, func() error {
 		session = s.cfg.Policy.Connect(nc)
 		return nil
 	})
@@ -182,7 +193,7 @@ func (s *Server) start(nc net.Conn, session *policy.Session) {
 	s.watcher.add(c)
 	// Guarded as a whole, besides each request in exchange: reading a head must
 	// not be able to end the process either.
-	go s.guarded(func() error {
+	go guarded(s.cfg.Log, func() error {
 		c.serve()
 		return nil
 	})
@@ -317,11 +328,11 @@ func (s *Server) all() (conns []*conn) {
 
 // guarded turns a panic into an error, and logs where it came from, but none
 // of the values: they may be a request's.
-func (s *Server) guarded(f func() error) (err error) {
+func guarded(log func(line string), f func() error) (err error) {
 	defer func() {
 		if recover() != nil {
 			err = errPanic
-			s.cfg.Log("internal_error: panic at " + panicSite())
+			log("internal_error: panic at " + panicSite())
 		}
 	}()
 	return f()

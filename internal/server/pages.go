@@ -1,0 +1,212 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+)
+
+// Page is a document about the proxy, for clients on this host. Its functions may
+// be called from any goroutine, and must not block.
+type Page struct {
+	// Path is matched exactly. The request's query is ignored.
+	Path string
+	// Check returns why the response is 503, with the error as its text; nil never
+	// fails.
+	Check func() error
+	// ContentType and Body are the document; without them it is the text "ok".
+	ContentType string
+	Body        func() []byte
+}
+
+const (
+	maxPageConns = 16
+	maxPageHead  = 8 << 10 // in bytes
+	plainText    = "text/plain; charset=utf-8"
+)
+
+// pageServer serves pages. Each connection serves one request.
+type pageServer struct {
+	pages                     []Page
+	log                       func(line string)
+	headTimeout, writeTimeout time.Duration
+
+	mu   sync.Mutex
+	open []net.Conn // the oldest first
+}
+
+// ServePages responds to GET requests for pages until l is closed. It then closes
+// their connections, whatever is under way, and returns nil; any other end is an
+// error. log takes a line about what no client can be told, and must not block.
+//
+// A connection lasts 16 seconds at most, and at most 16 are open: one more closes
+// the oldest, because a client that behaves is served in milliseconds. So a client
+// that is slow to send or to read keeps no other out.
+func ServePages(l net.Listener, log func(line string), pages ...Page) error {
+	return newPageServer(log, pages).serve(l)
+}
+
+func newPageServer(log func(string), pages []Page) *pageServer {
+	return &pageServer{pages: pages, log: log, headTimeout: 5 * time.Second, writeTimeout: 10 * time.Second}
+}
+
+func (s *pageServer) serve(l net.Listener) error {
+	err := acceptAll(l, s.log, s.admit)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, nc := range s.open {
+		nc.Close()
+	}
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *pageServer) admit(nc net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.open) == maxPageConns {
+		s.open[0].Close()
+		s.open = slices.Delete(s.open, 0, 1)
+	}
+	s.open = append(s.open, nc)
+	go guarded(s.log, func() error {
+		defer s.remove(nc)
+		return s.exchange(nc)
+	})
+}
+
+func (s *pageServer) remove(nc net.Conn) {
+	nc.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = slices.DeleteFunc(s.open, func(other net.Conn) bool { return other == nc })
+}
+
+// exchange serves one request. A body is not read.
+func (s *pageServer) exchange(nc net.Conn) error {
+	nc.SetReadDeadline(time.Now().Add(s.headTimeout))
+	var req http1.Request
+	head, err := http1.ReadHead(&pageHead{nc, make([]byte, 0, maxPageHead)}, maxPageHead)
+	if err == nil {
+		err = req.Parse(head)
+	}
+	var res pageResponse
+	if malformed, ok := errors.AsType[*http1.Error](err); ok {
+		res = textResponse(malformed.Status, malformed.Reason)
+	} else if err != nil {
+		return err
+	} else {
+		res = s.respond(&req, nc.LocalAddr().Network() == "unix")
+	}
+	nc.SetWriteDeadline(time.Now().Add(s.writeTimeout))
+	if _, err := nc.Write(res.message(string(req.Method))); err != nil {
+		return err
+	}
+	linger(nc)
+	return nil
+}
+
+// pageHead is the http1.Input of a connection's only head.
+type pageHead struct {
+	nc  net.Conn
+	buf []byte
+}
+
+func (h *pageHead) Buffered() []byte { return h.buf }
+func (h *pageHead) Consume(int)      {}
+
+func (h *pageHead) Fill() error {
+	n, err := h.nc.Read(h.buf[len(h.buf):cap(h.buf)])
+	h.buf = h.buf[:len(h.buf)+n]
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+type pageResponse struct {
+	status      int
+	contentType string
+	body        []byte
+}
+
+func textResponse(status int, line string) pageResponse {
+	return pageResponse{status, plainText, []byte(line + "\n")}
+}
+
+// respond refuses other hosts first: web pages must not read anything here, and
+// DNS rebinding leads them here under a name of their own.
+func (s *pageServer) respond(r *http1.Request, unix bool) pageResponse {
+	u, err := url.ParseRequestURI(string(r.Target))
+	if err != nil {
+		return textResponse(400, "the request target is not a URL")
+	}
+	i := slices.IndexFunc(s.pages, func(p Page) bool { return p.Path == u.Path })
+	switch {
+	case !hostAllowed(r, u, unix):
+		return textResponse(403, "the Host header must be localhost or a loopback address")
+	case i < 0:
+		return textResponse(404, "the pages here are "+s.paths())
+	case string(r.Method) != "GET":
+		return textResponse(405, "only GET is answered")
+	}
+	return s.pages[i].respond()
+}
+
+func (s *pageServer) paths() string {
+	var all []string
+	for _, p := range s.pages {
+		all = append(all, p.Path)
+	}
+	return strings.Join(all, ", ")
+}
+
+func (p *Page) respond() pageResponse {
+	if p.Check != nil {
+		if err := p.Check(); err != nil {
+			return textResponse(503, err.Error())
+		}
+	}
+	if p.Body == nil {
+		return textResponse(200, "ok")
+	}
+	return pageResponse{200, p.ContentType, p.Body()}
+}
+
+// hostAllowed takes any port: a client may come through a container's or a
+// tunnel's. HTTP over a unix socket has no name that fits: it may be empty there.
+func hostAllowed(r *http1.Request, u *url.URL, unix bool) bool {
+	host := u.Host // of a target in absolute form, which counts (RFC 9112, section 3.2.2)
+	for _, f := range r.Fields {
+		if u.Host == "" && http1.Is(f.Name, "host") {
+			host = string(f.Value)
+		}
+	}
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		return policy.IsLoopback(strings.ToLower(host[:i]))
+	}
+	return host == "" && unix || policy.IsLoopback(strings.ToLower(host))
+}
+
+// message returns the response as it is sent.
+func (r *pageResponse) message(method string) []byte {
+	b := appendHead(nil, r.status, nil)
+	if r.status == 405 {
+		b = append(b, "Allow: GET\r\n"...)
+	}
+	b = fmt.Appendf(b, "Content-Type: %s\r\nContent-Length: %d\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n", r.contentType, len(r.body))
+	if method == "HEAD" {
+		return b
+	}
+	return append(b, r.body...)
+}
