@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"sync/atomic"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
@@ -8,131 +9,121 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/usage"
 )
 
-// account determines what an exchange costs, in tokens, and whose its response
-// is. At the end it releases the lease.
+// account is what an exchange costs, in tokens, and whose its response is.
 type account struct {
-	lease     *policy.Lease
-	uid       uint32 // whose the responses are
-	route     routeID
-	wantUsage bool         // for the record
 	received  atomic.Int64 // bytes of the request's body
 	meter     *usage.Meter // nil where tokens do not matter
 	whole     bool         // the response was read to its end
 	cancelled bool         // the exchange ended before there was a response, and not by the upstream
 	reported  bool         // what the response reports is for this record
-
-	owners   *owners     // nil where no response can be requested again
-	response responseKey // that the exchange is about
-	known    bool        // response is
-}
-
-func (a *account) begin(x *exchange) {
-	a.lease, a.uid, a.route = x.lease, x.Session.Caller().UID, x.route.id
-	a.owners, a.wantUsage = x.relay.owners, x.relay.cfg.ReadUsage
-	if x.route.response != nil {
-		a.response, a.known = keyOfResponse(x.route.response), true
-	}
-}
-
-// hasUsage reports whether responses on this route carry usage or a response ID.
-func (a *account) hasUsage() bool {
-	switch a.route {
-	case responses, compact, messages, retrieve, cancel:
-		return true
-	}
-	return false
+	ended     bool         // the lease is released
+	response  responseKey  // that the exchange is about
+	known     bool         // response is
 }
 
 // mustInspect reports whether something depends on what the response contains.
-func (a *account) mustInspect() bool {
-	return a.hasUsage() && (a.lease.Metered() || a.owners != nil && a.route == responses)
+func (x *exchange) mustInspect() bool {
+	return x.route.is(hasUsage) && (x.lease.Metered() || x.recordsOwner())
 }
 
-// head looks at the response's head. Refusals by the upstream cost nothing.
-func (a *account) head(h *http1.Response) {
+func (x *exchange) recordsOwner() bool { return x.relay.owners != nil && x.route.is(hasID) }
+
+// maxRequestID is how much of an x-request-id is kept, in bytes.
+const maxRequestID = 128
+
+var eventStream = []byte("text/event-stream")
+
+// observeHead keeps what record, account and dump need of the response's head.
+// Refusals by the upstream cost nothing.
+func (x *exchange) observeHead(h *http1.Response) {
+	id, kind := value(h, "x-request-id"), value(h, "content-type")
+	x.Outcome.RequestID = string(id[:min(len(id), maxRequestID)])
+	x.Outcome.Streamed = len(kind) >= len(eventStream) && bytes.EqualFold(kind[:len(eventStream)], eventStream)
+	x.dump.Answer(h.Status, h.Fields)
 	if h.Status/100 != 2 {
 		return
 	}
-	if a.mustInspect() || a.wantUsage && a.hasUsage() {
-		a.meter = usage.New(value(h, "content-type"), value(h, "content-encoding"))
+	if x.mustInspect() || x.relay.cfg.ReadUsage && x.route.is(hasUsage) {
+		x.account.meter = usage.New(kind, value(h, "content-encoding"))
 	}
-	if a.route == remove {
-		a.owners.forget(a.response)
+	if x.route.method == "DELETE" {
+		x.relay.owners.forget(x.account.response)
 	}
 }
 
-func (a *account) piece(p []byte) {
-	if a.meter == nil {
+// observePiece sees a piece of the response. Whose it is must be known before the
+// client can have its ID.
+func (x *exchange) observePiece(p []byte) {
+	a := &x.account
+	if a.meter != nil {
+		a.meter.Write(p)
+		if !a.known && x.recordsOwner() && validID(a.meter.ID()) {
+			a.response, a.known = keyOfResponse(a.meter.ID()), true
+			x.relay.owners.add(a.response, x.lease.Caller().UID)
+		}
+	}
+	x.dump.Body(p)
+}
+
+// observeEnd releases the lease with what the exchange cost, once. It may come
+// before the last piece is written.
+func (x *exchange) observeEnd() {
+	if x.lease == nil || x.account.ended {
 		return
 	}
-	a.meter.Write(p)
-	if a.owners != nil && !a.known && a.route == responses {
-		a.recordOwner()
-	}
+	x.account.ended = true
+	x.lease.Release(x.cost())
+	x.dump.End()
 }
 
-// recordOwner records whose the response is, before the client can have its ID.
-func (a *account) recordOwner() {
-	if id := a.meter.ID(); validID(id) {
-		a.response, a.known = keyOfResponse(id), true
-		a.owners.add(a.response, a.uid)
-	}
-}
-
-// end releases the lease with what the exchange cost.
-func (a *account) end() {
-	var tokens int64
+// cost returns what the exchange is charged, in tokens.
+func (x *exchange) cost() (tokens int64) {
+	a, owners := &x.account, x.relay.owners
 	switch {
 	case a.meter == nil && a.cancelled: // the upstream may have seen the request, and respond to no one
-		tokens = a.lease.Deposit()
+		return x.lease.Deposit()
 	case a.meter == nil:
-	case a.route == retrieve || a.route == cancel:
-		tokens = a.lateCost()
-	default:
-		var exact bool
-		if tokens, exact = a.cost(); a.known {
-			a.owners.charge(a.response, tokens, exact)
+		return 0
+	case x.route.use == policy.Free: // what an earlier one has cost, the first time that it is reported; what was estimated then counts already
+		if n, exact := a.meter.Tokens(); exact {
+			tokens, a.reported = owners.charge(a.response, n, true)
 		}
-		a.reported = true
+		return tokens
 	}
-	a.lease.Release(tokens)
+	tokens, exact := x.responseCost()
+	if a.reported = true; a.known {
+		owners.charge(a.response, tokens, exact)
+	}
+	return tokens
 }
 
-// report writes what the response reports about itself to o.
-func (a *account) report(o *Outcome) {
-	if a.meter == nil {
-		return
-	}
-	o.Model = string(a.meter.Model())
-	if a.reported {
-		o.InputTokens, o.OutputTokens, o.Tokens = a.meter.Usage()
-	}
-}
-
-// cost returns what the response is charged, in tokens, and whether that is what
-// it reports. Otherwise it is the deposit, since what a request refers to costs tokens too, and no
-// less than the estimate of request and response by bytes. That estimate is enough
-// for a stream that the upstream has brought to an end without reporting what it
-// cost, as it does when it fails.
-func (a *account) cost() (tokens int64, exact bool) {
+// responseCost returns what the response is charged, in tokens, and whether that
+// is what it reports. Otherwise it is the deposit, since what a request refers to
+// costs tokens too, and no less than the estimate of request and response by
+// bytes. That estimate is enough for a stream that the upstream has brought to an
+// end without reporting what it cost, as it does when it fails.
+func (x *exchange) responseCost() (tokens int64, exact bool) {
+	a := &x.account
 	if tokens, exact = a.meter.Tokens(); exact {
 		return tokens, true
 	}
 	tokens = max(tokens, tokens+usage.Estimate(a.received.Load())) // the largest number stays that
-	if a.whole && a.meter.Stream() && (a.owners == nil || !a.known || a.owners.untouched(a.response)) {
+	if a.whole && a.meter.Stream() && (!a.known || x.relay.owners.untouched(a.response)) {
 		return tokens, false
 	}
-	return max(tokens, a.lease.Deposit()), false
+	return max(tokens, x.lease.Deposit()), false
 }
 
-// lateCost counts what a response has cost that was not ready when it was made,
-// the first time that it is reported; what was estimated then counts already.
-func (a *account) lateCost() (more int64) {
-	tokens, exact := a.meter.Tokens()
-	if exact {
-		more, a.reported = a.owners.charge(a.response, tokens, true)
+// report completes the outcome with what the response reports about itself.
+func (x *exchange) report() {
+	m, o := x.account.meter, &x.Outcome
+	if m == nil {
+		return
 	}
-	return more
+	o.Model = string(m.Model())
+	if x.account.reported {
+		o.InputTokens, o.OutputTokens, o.Tokens = m.Usage()
+	}
 }
 
 // value returns the value of the last field with a name; nil if there is none.

@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
@@ -16,9 +17,8 @@ const maxMemory = 1 << 20
 // receivedBody counts a request's body, limits it, and shows it to the dump.
 type receivedBody struct {
 	upstream.Body
-	x     *exchange
-	limit int64 // in bytes; 0 means none
-	left  int64 // http1.Chunked if the length is unknown
+	x    *exchange
+	left int64 // http1.Chunked if the length is unknown
 }
 
 var errTooLarge = errors.New("the body is too large")
@@ -26,7 +26,8 @@ var errTooLarge = errors.New("the body is too large")
 // Read fails before it hands on a byte too many.
 func (b *receivedBody) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
-	if received := b.x.account.received.Add(int64(n)); b.limit > 0 && received > b.limit {
+	limit := b.x.lease.MaxBody()
+	if received := b.x.account.received.Add(int64(n)); limit > 0 && received > limit {
 		b.x.tooLarge.Store(true)
 		return 0, errTooLarge
 	}
@@ -43,7 +44,7 @@ func (b *receivedBody) Read(p []byte) (int, error) {
 // readStart reads a body of up to maxMemory bytes into out.Start, and leaves
 // what is longer in out.Rest. The buffer, which may be nil, belongs to the
 // caller, also on errors.
-func readStart(out *upstream.Request, body upstream.Body) (*buffer, error) {
+func readStart(out *upstream.Request, body upstream.Body) (buf *buffer, err error) {
 	size, chunked := out.Length, out.Length == http1.Chunked
 	switch {
 	case size == 0:
@@ -54,8 +55,12 @@ func readStart(out *upstream.Request, body upstream.Body) (*buffer, error) {
 	case chunked:
 		size = maxMemory
 	}
-	buf := takeBuffer(int(size))
-	n, err := readFull(body, buf.bytes[:size])
+	buf = takeBuffer(int(size))
+	var n, m int
+	for int64(n) < size && err == nil { // not io.ReadFull, which hides whether the client has sent all of it
+		m, err = body.Read(buf.bytes[n:size])
+		n += m
+	}
 	out.Start = buf.bytes[:n]
 	switch {
 	case err != nil && err != io.EOF:
@@ -70,44 +75,29 @@ func readStart(out *upstream.Request, body upstream.Body) (*buffer, error) {
 	return buf, nil
 }
 
-// readFull reads until p is full or an error comes, and returns the error of
-// the body itself: io.EOF only if the client has sent all of it.
-func readFull(body io.Reader, p []byte) (n int, err error) {
-	for n < len(p) && err == nil {
-		var m int
-		m, err = body.Read(p[n:])
-		n += m
-	}
-	return n, err
-}
-
-// buffer is a pooled one, of one of a few sizes: most bodies are tens of
+// buffer is from a pool of buffers of one of a few sizes: most bodies are tens of
 // kilobytes, and 1 MiB for each would be waste.
 type buffer struct {
 	bytes []byte
-	home  *sync.Pool
+	pool  *sync.Pool
 }
 
-var bufferSizes = [...]int{16 << 10, 128 << 10, maxMemory}
+var (
+	bufferSizes = [...]int{16 << 10, 128 << 10, maxMemory}
+	bufferPools [len(bufferSizes)]sync.Pool
+)
 
-var bufferPools [len(bufferSizes)]sync.Pool
-
-// takeBuffer returns a buffer of at least size bytes, at most maxMemory.
+// takeBuffer returns a buffer of at least size bytes. size is at most maxMemory.
 func takeBuffer(size int) *buffer {
-	for i, n := range bufferSizes {
-		if size > n {
-			continue
-		}
-		if b, ok := bufferPools[i].Get().(*buffer); ok {
-			return b
-		}
-		return &buffer{bytes: make([]byte, n), home: &bufferPools[i]}
+	i, _ := slices.BinarySearch(bufferSizes[:], size)
+	if b, ok := bufferPools[i].Get().(*buffer); ok {
+		return b
 	}
-	return &buffer{bytes: make([]byte, size)} // cannot happen: readStart's sizes end with the last
+	return &buffer{make([]byte, bufferSizes[i]), &bufferPools[i]}
 }
 
 func (b *buffer) giveBack() {
-	if b != nil && b.home != nil {
-		b.home.Put(b)
+	if b != nil {
+		b.pool.Put(b)
 	}
 }

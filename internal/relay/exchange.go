@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"sync/atomic"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
@@ -32,68 +32,19 @@ type exchange struct {
 	buffer    *buffer          // of out.Start; nil if there is none
 	body      receivedBody
 	tooLarge  atomic.Bool
-	outliving *outliving // nil if the exchange ends with its client
-
-	account   account
+	outliving *outliving     // nil if the exchange ends with its client
 	dump      *dump.Exchange // nil where nothing is dumped
-	observers []observer
-	list      [2]observer // the array of observers
-	ended     bool        // observers have been told
-
-	// For the outcome:
-	code      apierror.Code
-	requestID string
-	streamed  bool
-	sent      bool
-	reused    bool
+	account   account
 }
 
-// observer sees a response as it passes.
-type observer interface {
-	head(h *http1.Response)
-	piece(p []byte)
-	end()
-}
-
-func (x *exchange) head(h *http1.Response) {
-	for _, o := range x.observers {
-		o.head(h)
-	}
-}
-
-func (x *exchange) piece(p []byte) {
-	for _, o := range x.observers {
-		o.piece(p)
-	}
-}
-
-// end feeds the end, once. It may come before the last piece is written.
-func (x *exchange) end() {
-	if x.ended {
-		return
-	}
-	x.ended = true
-	for _, o := range x.observers {
-		o.end()
-	}
-}
-
-// dumped is the dump as an observer.
-type dumped struct{ *dump.Exchange }
-
-func (d dumped) head(h *http1.Response) { d.Answer(h.Status, h.Fields) }
-func (d dumped) piece(p []byte)         { d.Body(p) }
-func (d dumped) end()                   { d.End() }
-
-// finish releases what the exchange holds, and writes its outcome. It must be
+// finish releases what the exchange holds, and completes its outcome. It must be
 // called once, also after a panic.
 func (x *exchange) finish() {
 	x.outliving.end()
 	x.headSent()
 	x.releaseBuffer()
-	x.end()
-	x.Outcome = Outcome{Route: x.route.id.String(), Code: x.code, Streamed: x.streamed, RequestID: x.requestID, Upstream: x.sent, Reused: x.reused}
-	x.account.report(&x.Outcome)
+	x.observeEnd()
+	x.report()
 }
 
 // headSent releases what the head took: the response may be long in coming.
@@ -114,7 +65,8 @@ func (x *exchange) releaseBuffer() {
 // upstream.
 func (x *exchange) admit() *apierror.Error {
 	x.route = x.relay.cfg.Routes.find(x.Head)
-	refusal, use := x.checkRoute(), x.route.use()
+	x.Outcome.Route = x.route.name
+	refusal, use := x.checkRoute(), x.route.use
 	if refusal != nil && use != policy.Shutdown {
 		use = policy.Nothing
 	}
@@ -128,21 +80,19 @@ func (x *exchange) admit() *apierror.Error {
 		return apierror.New(apierror.InternalError, "a request without a lease")
 	}
 	x.lease = lease
-	x.account.begin(x)
-	x.observers = append(x.list[:0], &x.account)
 	return x.checkResponse()
 }
 
 // checkRoute returns why the route refuses every such request.
 func (x *exchange) checkRoute() *apierror.Error {
 	switch {
-	case x.route.id == none:
+	case x.route.use == policy.Nothing:
 		return x.relay.routeNotAllowed("")
-	case x.route.id == shutdown && x.relay.cfg.Shutdown == nil:
+	case x.route.use == policy.Shutdown && x.relay.cfg.Shutdown == nil:
 		return x.relay.routeNotAllowed("GET /shutdown needs --http-shutdown")
-	case x.route.id != websocketRoute:
+	case !x.route.is(upgrades):
 		return nil
-	case !x.relay.cfg.Routes.open[websocketRoute]:
+	case !x.relay.cfg.Routes.opens(x.route.route):
 		return apierror.New(apierror.WebsocketNotSupported, "")
 	case x.Session.Metered():
 		return apierror.New(apierror.WebsocketNotMetered, "")
@@ -155,36 +105,61 @@ func (x *exchange) checkRoute() *apierror.Error {
 }
 
 // checkResponse returns why the request must not be made of the response that it
-// is about.
+// names.
 func (x *exchange) checkResponse() *apierror.Error {
-	switch a := &x.account; {
-	case x.route.response != nil && !a.owners.owns(a.response, a.uid):
+	a, owners := &x.account, x.relay.owners
+	if x.route.id != nil {
+		a.response, a.known = keyOfResponse(x.route.id), true
+	}
+	switch {
+	case a.known && !owners.owns(a.response, x.lease.Caller().UID):
 		return apierror.New(apierror.ResponseNotFound, "")
-	case x.route.bodyless() && x.Head.Length != 0:
+	case !x.route.is(hasBody) && x.Head.Length != 0:
 		return apierror.OfHead(&http1.Error{Status: 400, Reason: "a GET or DELETE has no body here"})
-	case x.route.id == cancel || x.route.id == remove:
-		a.owners.interfere(a.response)
+	case x.route.is(canEnd):
+		owners.interfere(a.response)
 	}
 	return nil
 }
 
+// forward sends the request on and relays the response.
+func (x *exchange) forward(ctx context.Context) error {
+	if err := x.prepare(); err != nil {
+		return x.bodyFailed(err)
+	}
+	if ctx.Err() != nil { // nothing has been sent, and nothing will be
+		return x.clientGone()
+	}
+	res, err := x.send(x.outlive(ctx))
+	if err != nil {
+		return x.failed(err)
+	}
+	defer res.Close()
+	switch status := res.Head.Status; {
+	case status == 101 && x.handshake != nil:
+		return x.tunnel(ctx, res)
+	case status >= 300 && status < 400 && status != 304:
+		return x.refuse(apierror.New(apierror.UpstreamRedirect, fmt.Sprintf("status %d", status)))
+	}
+	return x.pass(res)
+}
+
 // prepare makes the request that goes upstream, and reads the body's start.
-func (x *exchange) prepare() error {
+func (x *exchange) prepare() (err error) {
 	x.fields = takeFields()
 	*x.fields = requestFields(*x.fields, x.Head.Fields)
 	switch {
 	case x.handshake != nil:
 		*x.fields = withoutTokens(*x.fields)
-	case x.account.mustInspect():
+	case x.mustInspect():
 		*x.fields = askPlain(*x.fields)
 	}
 	x.out = upstream.Request{
-		Method: x.route.method(), Target: x.route.target, Upgrade: x.handshake != nil,
+		Method: x.route.method, Target: x.route.target, Upgrade: x.handshake != nil,
 		Fields: *x.fields, Length: x.Head.Length, Sent: x.headSent,
 	}
 	x.beginDump()
-	x.body = receivedBody{Body: x.Body, x: x, left: x.Head.Length, limit: x.lease.MaxBody()}
-	var err error
+	x.body = receivedBody{Body: x.Body, x: x, left: x.Head.Length}
 	x.buffer, err = readStart(&x.out, &x.body)
 	return err
 }
@@ -194,13 +169,10 @@ func (x *exchange) beginDump() {
 		return
 	}
 	user := uint32(math.MaxUint32) // no user's uid
-	if c := x.Session.Caller(); c.Known {
+	if c := x.lease.Caller(); c.Known {
 		user = c.UID
 	}
-	if x.dump = x.relay.cfg.Dump.Begin(user, x.Head.Method, x.Head.Target, x.Head.Fields); x.dump == nil {
-		return
-	}
-	x.observers = append(x.observers, dumped{x.dump})
+	x.dump = x.relay.cfg.Dump.Begin(user, x.Head.Method, x.Head.Target, x.Head.Fields)
 	if x.Head.Length == 0 {
 		x.dump.RequestEnd(true)
 	}
@@ -208,14 +180,14 @@ func (x *exchange) beginDump() {
 
 // send sends the request.
 func (x *exchange) send(ctx context.Context) (*upstream.Response, error) {
-	x.sent = true
+	x.Outcome.Upstream = true
 	res, err := x.relay.cfg.Upstream.Do(ctx, &x.out)
 	if err != nil {
 		var e *upstream.Error
-		x.reused = errors.As(err, &e) && e.Reused
+		x.Outcome.Reused = errors.As(err, &e) && e.Reused
 		return nil, err
 	}
-	x.reused = res.Reused
+	x.Outcome.Reused = res.Reused
 	if res.Head.Status == 401 && x.relay.cfg.OnUnauthorized != nil {
 		x.relay.cfg.OnUnauthorized()
 	}
@@ -225,20 +197,50 @@ func (x *exchange) send(ctx context.Context) (*upstream.Response, error) {
 	return res, nil
 }
 
-// log notes why the exchange fails, for its record and for the operator.
-func (x *exchange) log(e *apierror.Error) {
-	x.code = e.Code
-	x.relay.log(x.Session, e)
+// pass passes the response on. It flushes whenever the upstream makes it wait, so
+// that nothing is ever held back: not the head, not an event. The last piece
+// leaves together with the body's end, which the server adds.
+func (x *exchange) pass(res *upstream.Response) error {
+	x.passHead(res)
+	for {
+		piece, err := res.Buffered()
+		if len(piece) == 0 && err == nil {
+			if x.w.Flush() != nil {
+				return x.readOn(res)
+			}
+			piece, err = res.Next()
+		}
+		x.observePiece(piece)
+		if err == io.EOF {
+			x.account.whole = true
+			x.observeEnd() // before the client can have all of it, and send the next request
+		}
+		if len(piece) > 0 && x.w.Write(piece) != nil {
+			return x.readOn(res)
+		}
+		switch {
+		case err == io.EOF: // and nothing that wraps it: a truncated body must not look like an end
+			return nil
+		case err != nil:
+			return x.abort(err)
+		}
+	}
 }
 
-func (x *exchange) refuse(e *apierror.Error) error {
-	x.log(e)
-	return respond(x.w, e)
+func (x *exchange) passHead(res *upstream.Response) {
+	x.observeHead(&res.Head)
+	fields := takeFields()
+	*fields = responseFields(*fields, res.Head.Fields)
+	x.w.Head(res.Head.Status, *fields, res.Head.Length)
+	giveFields(fields)
+	res.Head.Fields = nil // or they would keep its buffer for as long as the stream lasts
 }
+
+func (x *exchange) refuse(e *apierror.Error) error { return x.relay.Refuse(x.Request, x.w, e) }
 
 // clientGone records that the client disconnected; no response can be sent.
 func (x *exchange) clientGone() error {
-	x.code = apierror.ClientLeft
+	x.Outcome.Code = apierror.ClientLeft
 	return ErrAbort
 }
 
@@ -271,7 +273,7 @@ func (x *exchange) abort(err error) error {
 	if e == nil {
 		return x.clientGone()
 	}
-	x.log(e)
+	x.relay.record(x.Request, e)
 	return ErrAbort
 }
 
@@ -298,24 +300,4 @@ func ofUpstream(err error) *apierror.Error {
 		return nil
 	}
 	return apierror.New(codes[e.Kind], e.Error())
-}
-
-// redirected is the error of an upstream that sends elsewhere.
-func redirected(status int) *apierror.Error {
-	return apierror.New(apierror.UpstreamRedirect, fmt.Sprintf("status %d", status))
-}
-
-// respond writes e as the response.
-func respond(w ResponseWriter, e *apierror.Error) error {
-	body := e.Body()
-	w.Head(e.Status, e.Fields(), int64(len(body)))
-	return w.Write(body)
-}
-
-// caller returns the session's user as recorded; a missing session has none.
-func caller(s *policy.Session) audit.Caller {
-	if s == nil {
-		return audit.Caller{}
-	}
-	return s.Caller().Audit()
 }

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
@@ -65,13 +66,40 @@ var (
 
 // askPlain asks for a response that can be inspected.
 func askPlain(fields []http1.Field) []http1.Field {
+	fields = slices.DeleteFunc(fields, func(f http1.Field) bool { return isVariant(f.Name, "accept-encoding") })
+	return append(fields, http1.Field{Name: acceptEncoding, Value: identity})
+}
+
+// tokenPrefix begins what a browser's client sends as a subprotocol in place of
+// an Authorization field, which it cannot set.
+var tokenPrefix = []byte("openai-insecure-api-key")
+
+// withoutTokens drops credentials among the subprotocols: the only one that the
+// upstream sees is ours.
+func withoutTokens(fields []http1.Field) []http1.Field {
 	kept := fields[:0]
 	for _, f := range fields {
-		if !isVariant(f.Name, "accept-encoding") {
-			kept = append(kept, f)
+		if isVariant(f.Name, "sec-websocket-protocol") {
+			if f.Value = withoutToken(f.Value); len(f.Value) == 0 {
+				continue
+			}
 		}
+		kept = append(kept, f)
 	}
-	return append(kept, http1.Field{Name: acceptEncoding, Value: identity})
+	return kept
+}
+
+func withoutToken(list []byte) (kept []byte) {
+	http1.Tokens(list, func(protocol []byte) {
+		switch {
+		case len(protocol) >= len(tokenPrefix) && bytes.EqualFold(protocol[:len(tokenPrefix)], tokenPrefix):
+		case kept == nil:
+			kept = append([]byte{}, protocol...)
+		default:
+			kept = append(append(kept, ", "...), protocol...)
+		}
+	})
+	return kept
 }
 
 // passing appends to dst what neither drop nor the Connection field names.

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
@@ -62,21 +61,17 @@ func (r *readers) remove(uid uint32) {
 	}
 }
 
-// outliving is an exchange under a budget, which does not end when its client
-// leaves: the client gives up what it holds, and the response is read on. A nil
-// outliving is an exchange that ends with its client.
+// outliving is the part of an exchange under a budget that does not end when its
+// client leaves: the client gives up what it holds, and the response is read on.
+// A nil outliving is of an exchange that ends with its client.
 type outliving struct {
-	readers *readers
-	lease   *policy.Lease
-	client  ResponseWriter
+	x       *exchange
 	abort   context.CancelFunc // ends the upstream's side
 	unwatch func() bool
 
-	mu      sync.Mutex
-	over    bool // the exchange is
-	gone    bool // the client is
-	counted bool // by readers
-	timer   *time.Timer
+	mu    sync.Mutex
+	left  bool        // the client has, or the exchange is over
+	timer *time.Timer // ends a response that is read on, and counted; nil if none is
 }
 
 // outlive returns the context of the upstream's side of an exchange. It is ctx,
@@ -86,7 +81,7 @@ func (x *exchange) outlive(ctx context.Context) context.Context {
 		return ctx
 	}
 	up, abort := context.WithCancel(x.relay.running)
-	x.outliving = &outliving{readers: x.relay.readers, lease: x.lease, client: x.w, abort: abort}
+	x.outliving = &outliving{x: x, abort: abort}
 	x.outliving.unwatch = context.AfterFunc(ctx, x.outliving.leave)
 	return up
 }
@@ -94,22 +89,19 @@ func (x *exchange) outlive(ctx context.Context) context.Context {
 // leave gives up what the client holds. Either the response is read on from
 // here, within limits, or it is aborted. Further calls do nothing.
 func (o *outliving) leave() {
-	if o == nil {
-		return
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.over || o.gone {
+	if o.left {
 		return
 	}
-	o.gone = true
-	if o.counted = o.readers.add(o.lease.Caller().UID); o.counted {
-		o.timer = time.AfterFunc(o.readers.limits.Time, o.abort)
+	o.left = true
+	if r := o.x.relay.readers; r.add(o.x.lease.Caller().UID) {
+		o.timer = time.AfterFunc(r.limits.Time, o.abort)
 	} else {
 		o.abort()
 	}
-	o.client.Leave()
-	o.lease.Detach()
+	o.x.w.Leave()
+	o.x.lease.Detach()
 }
 
 // end ends the exchange.
@@ -120,13 +112,11 @@ func (o *outliving) end() {
 	o.unwatch()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.over = true
+	o.left = true
 	o.abort()
 	if o.timer != nil {
 		o.timer.Stop()
-	}
-	if o.counted {
-		o.readers.remove(o.lease.Caller().UID)
+		o.x.relay.readers.remove(o.x.lease.Caller().UID)
 	}
 }
 
@@ -139,7 +129,7 @@ func (x *exchange) readOn(res *upstream.Response) error {
 	x.outliving.leave()
 	for read := int64(0); read <= x.relay.readers.limits.Bytes; {
 		piece, err := res.Next()
-		x.piece(piece)
+		x.observePiece(piece)
 		read += int64(len(piece))
 		if err != nil {
 			x.account.whole = err == io.EOF

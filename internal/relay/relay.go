@@ -3,10 +3,9 @@
 package relay
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
+	"slices"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
@@ -127,11 +126,11 @@ func New(cfg Config) (*Relay, error) {
 		cfg.Log = func(audit.Caller, *apierror.Error) {}
 	}
 	if cfg.Routes == nil {
-		cfg.Routes, _ = NewRouteSet(nil, responsesPath, 0) // cannot fail: nothing is opened
+		cfg.Routes, _ = NewRouteSet(nil, responsesAPI.path, 0) // cannot fail: nothing is opened
 	}
 	p := &Relay{cfg: cfg, readers: newReaders(cfg.ReadOn)}
 	p.running, p.stop = context.WithCancel(context.Background())
-	if cfg.Routes.open[retrieve] {
+	if slices.Contains(cfg.Routes.names, "retrieve") {
 		p.owners = newOwners(maxOwned)
 	}
 	return p, nil
@@ -152,7 +151,7 @@ func (p *Relay) Serve(ctx context.Context, r *Request, w ResponseWriter) error {
 	if e := x.admit(); e != nil {
 		return x.refuse(e)
 	}
-	if x.route.id == shutdown {
+	if x.route.use == policy.Shutdown {
 		w.Head(200, nil, 0)
 		err := w.Flush()
 		p.cfg.Shutdown()
@@ -163,92 +162,25 @@ func (p *Relay) Serve(ctx context.Context, r *Request, w ResponseWriter) error {
 
 // Refuse responds with e to a request that is not served.
 func (p *Relay) Refuse(r *Request, w ResponseWriter, e *apierror.Error) error {
-	r.Outcome.Code = e.Code
-	p.log(r.Session, e)
-	return respond(w, e)
+	p.record(r, e)
+	body := e.Body()
+	w.Head(e.Status, e.Fields(), int64(len(body)))
+	return w.Write(body)
 }
 
-func (p *Relay) log(s *policy.Session, e *apierror.Error) { p.cfg.Log(caller(s), e) }
+// record notes why a request fails, for its record and for the operator.
+func (p *Relay) record(r *Request, e *apierror.Error) {
+	r.Outcome.Code = e.Code
+	var who audit.Caller // a missing session has none
+	if r.Session != nil {
+		who = r.Session.Caller().Audit()
+	}
+	p.cfg.Log(who, e)
+}
 
 // routeNotAllowed returns an error whose message names the open routes.
 func (p *Relay) routeNotAllowed(detail string) *apierror.Error {
 	e := apierror.New(apierror.RouteNotAllowed, detail)
 	e.Message = p.cfg.Routes.sentence
 	return e
-}
-
-// forward sends the request on and relays the response.
-func (x *exchange) forward(ctx context.Context) error {
-	if err := x.prepare(); err != nil {
-		return x.bodyFailed(err)
-	}
-	if ctx.Err() != nil { // nothing has been sent, and nothing will be
-		return x.clientGone()
-	}
-	up := x.outlive(ctx)
-	res, err := x.send(up)
-	if err != nil {
-		return x.failed(err)
-	}
-	defer res.Close()
-	switch status := res.Head.Status; {
-	case status == 101 && x.handshake != nil:
-		return x.tunnel(ctx, res)
-	case status >= 300 && status < 400 && status != 304:
-		return x.refuse(redirected(status))
-	}
-	return x.pass(res)
-}
-
-// pass passes the response on. It flushes whenever the upstream makes it wait, so
-// that nothing is ever held back: not the head, not an event. The last piece
-// leaves together with the body's end, which the server adds.
-func (x *exchange) pass(res *upstream.Response) error {
-	x.passHead(res)
-	for {
-		piece, err := res.Buffered()
-		if len(piece) == 0 && err == nil {
-			if x.w.Flush() != nil {
-				return x.readOn(res)
-			}
-			piece, err = res.Next()
-		}
-		x.piece(piece)
-		if err == io.EOF {
-			x.account.whole = true
-			x.end() // before the client can have all of it, and send the next request
-		}
-		if len(piece) > 0 && x.w.Write(piece) != nil {
-			return x.readOn(res)
-		}
-		switch {
-		case err == io.EOF: // and nothing that wraps it: a truncated body must not look like an end
-			return nil
-		case err != nil:
-			return x.abort(err)
-		}
-	}
-}
-
-// passHead shows the response's head to the observers, and passes it on.
-func (x *exchange) passHead(res *upstream.Response) {
-	x.inspect(&res.Head)
-	fields := takeFields()
-	*fields = responseFields(*fields, res.Head.Fields)
-	x.w.Head(res.Head.Status, *fields, res.Head.Length)
-	giveFields(fields)
-	res.Head.Fields = nil // or they would keep its buffer for as long as the stream lasts
-}
-
-// maxRequestID is how much of an x-request-id is kept, in bytes.
-const maxRequestID = 128
-
-var eventStream = []byte("text/event-stream")
-
-// inspect copies what the record needs of the head.
-func (x *exchange) inspect(h *http1.Response) {
-	id, kind := value(h, "x-request-id"), value(h, "content-type")
-	x.requestID = string(id[:min(len(id), maxRequestID)])
-	x.streamed = len(kind) >= len(eventStream) && bytes.EqualFold(kind[:len(eventStream)], eventStream)
-	x.head(h)
 }

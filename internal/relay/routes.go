@@ -2,8 +2,10 @@ package relay
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -11,74 +13,99 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 )
 
-type routeID int
+// route is a kind of request that may pass.
+type route struct {
+	name   string // in records
+	flag   string // the value of --allow-route that opens it; "" is open unless another API is
+	method string
+	path   string     // as the client writes it; ID stands for a response's
+	query  parameters // that may follow; nil allows no query at all
+	use    policy.Use
+	traits traits
+	shown  string // in messages; "" is method and path
+}
+
+// traits are what the requests and responses of a route have in common.
+type traits byte
 
 const (
-	none routeID = iota
-	responses
-	shutdown
-	websocketRoute
-	compact
-	inputTokens
-	models
-	retrieve
-	cancel
-	remove
-	messages
+	hasBody  traits = 1 << iota // a request may have one, of --max-body bytes at most
+	hasUsage                    // a response reports what it cost, or what an earlier one did
+	hasID                       // a response has an ID by which its user may name it later
+	canEnd                      // a request may end the response that it names before its time
+	upgrades                    // a request is a WebSocket's handshake
 )
 
-var routeNames = [...]string{
-	none: "", responses: "responses", shutdown: "shutdown", websocketRoute: "websocket", compact: "compact", inputTokens: "input-tokens",
-	models: "models", retrieve: "retrieve", cancel: "cancel", remove: "delete", messages: "messages",
+// routes is the closed list of what may pass. The most frequent comes first.
+var routes = [...]route{
+	{name: "responses", method: "POST", path: "/v1/responses", use: policy.Spend, traits: hasBody | hasUsage | hasID},
+	{name: "shutdown", method: "GET", path: "/shutdown", use: policy.Shutdown, traits: hasBody},
+	{name: "compact", flag: "compact", method: "POST", path: "/v1/responses/compact", use: policy.Spend, traits: hasBody | hasUsage},
+	{name: "input-tokens", flag: "input-tokens", method: "POST", path: "/v1/responses/input_tokens", use: policy.Free, traits: hasBody},
+	{name: "models", flag: "models", method: "GET", path: "/v1/models", use: policy.Free, shown: "GET /v1/models (no query)"},
+	{name: "retrieve", flag: "retrieve", method: "GET", path: "/v1/responses/ID", query: retrieveQuery, use: policy.Free, traits: hasUsage, shown: getAndDelete},
+	{name: "delete", flag: "retrieve", method: "DELETE", path: "/v1/responses/ID", use: policy.Free, traits: canEnd, shown: getAndDelete},
+	{name: "cancel", flag: "retrieve", method: "POST", path: "/v1/responses/ID/cancel", use: policy.Free, traits: hasBody | hasUsage | canEnd},
+	{name: "websocket", flag: "websocket", method: "GET", path: "/v1/responses", use: policy.Spend, traits: upgrades, shown: "GET /v1/responses as a WebSocket"},
+	{name: "messages", flag: "messages", method: "POST", path: "/v1/messages", use: policy.Spend, traits: hasBody | hasUsage},
 }
 
-// String is the route's name in records; "" is no route.
-func (id routeID) String() string { return routeNames[id] }
+const getAndDelete = "GET and DELETE /v1/responses/ID"
 
-// Routes are the names of all routes.
-func Routes() []string { return routeNames[responses:] }
-
-// optional are the routes that an operator can open, by the name of
-// --allow-route, and how they are written. The list is closed.
-var optional = map[string]struct {
-	id    routeID
-	lines []string
-}{
-	"compact":      {compact, []string{"POST /v1/responses/compact"}},
-	"input-tokens": {inputTokens, []string{"POST /v1/responses/input_tokens"}},
-	"models":       {models, []string{"GET /v1/models (no query)"}},
-	"retrieve":     {retrieve, []string{"GET and DELETE /v1/responses/ID", "POST /v1/responses/ID/cancel"}},
-	"websocket":    {websocketRoute, []string{"GET /v1/responses as a WebSocket"}},
-	"messages":     {messages, []string{"POST /v1/messages"}},
+var retrieveQuery = parameters{
+	"include[]":           upTo(64, alphanumeric+"_."), // a path of names, such as message.input_image.image_url
+	"include_obfuscation": oneOf("true", "false"),
+	"starting_after":      upTo(18, digits),
+	"stream":              oneOf("true", "false"),
 }
 
-// optionalNames is their order in messages.
-var optionalNames = []string{"compact", "input-tokens", "models", "retrieve", "websocket", "messages"}
+func (r *route) is(t traits) bool { return r.traits&t != 0 }
 
-// RouteSet is a set of routes, with the place of each at the upstream. Nil is
-// the default: POST /v1/responses, and nothing else.
-type RouteSet struct {
-	open     [len(routeNames)]bool
-	base     []byte // the upstream's path, without its query
-	query    []byte // of the upstream's path, with its '?'; nil if it has none
-	models   []byte // the target of GET /v1/models
-	sentence string // what is open
+// api is what the upstream offers: clients call path, below base, and so on.
+type api struct{ path, base, name, example string }
+
+var (
+	responsesAPI = api{"/v1/responses", "http://HOST:PORT/v1", "Responses API", "https://api.openai.com/v1/responses"}
+	messagesAPI  = api{"/v1/messages", "http://HOST:PORT", "Messages API", "https://api.anthropic.com/v1/messages"}
+)
+
+// Routes returns the names of all routes.
+func Routes() (names []string) {
+	for _, r := range routes {
+		names = append(names, r.name)
+	}
+	return names
 }
 
-// CheckRoute tells what is wrong with a name of --allow-route.
+// CheckRoute returns what is wrong with a value of --allow-route.
 func CheckRoute(name string) error {
-	if _, ok := optional[name]; !ok {
-		return fmt.Errorf("there is no such route; choose one of %s", strings.Join(optionalNames, ", "))
+	var names []string
+	for _, r := range routes {
+		if r.flag != "" && !slices.Contains(names, r.flag) {
+			names = append(names, r.flag)
+		}
+	}
+	if !slices.Contains(names, name) {
+		return fmt.Errorf("there is no such route; choose one of %s", strings.Join(names, ", "))
 	}
 	return nil
 }
 
-// CheckRoutes tells what is wrong with names together.
+// CheckRoutes returns what is wrong with values of --allow-route together.
 func CheckRoutes(names []string) error {
 	if len(names) > 1 && slices.Contains(names, "messages") {
 		return errors.New("--allow-route messages is for an upstream with another API, and excludes every other route; leave out one or the other")
 	}
 	return nil
+}
+
+// RouteSet is a set of routes, with the place of each at the upstream.
+type RouteSet struct {
+	names    []string // of --allow-route
+	api      *api
+	parent   []byte // what the upstream has in place of /v1
+	query    []byte // of the upstream's path, with its '?'; nil if it has none
+	sentence string // says what is open
 }
 
 // NewRouteSet returns the set of the routes that names opens besides the default.
@@ -90,156 +117,102 @@ func NewRouteSet(names []string, path string, room int) (*RouteSet, error) {
 		return nil, err
 	}
 	base, query, hasQuery := strings.Cut(path, "?")
-	o := &RouteSet{base: []byte(base)}
+	o := &RouteSet{names: names, api: &responsesAPI}
+	switch {
+	case slices.Contains(names, "messages"):
+		o.api = &messagesAPI
+	case len(names) == 0 && strings.HasSuffix(base, messagesAPI.path):
+		return nil, errors.New("--upstream-url leads to /v1/messages, where POST /v1/responses makes no sense; add --allow-route messages")
+	}
+	suffix := strings.TrimPrefix(o.api.path, "/v1")
+	parent, found := strings.CutSuffix(base, suffix)
+	o.parent = []byte(parent)
 	if hasQuery {
 		o.query = []byte("?" + query)
 	}
-	if len(names) == 0 && strings.HasSuffix(base, "/v1/messages") {
-		return nil, errors.New("--upstream-url leads to /v1/messages, where POST /v1/responses makes no sense; add --allow-route messages")
-	}
 	for _, name := range names {
-		if err := CheckRoute(name); err != nil {
+		switch err := CheckRoute(name); {
+		case err != nil:
 			return nil, err
-		}
-		if err := o.allow(name, room); err != nil {
-			return nil, fmt.Errorf("--allow-route %s: %w", name, err)
+		case !found:
+			return nil, fmt.Errorf("--allow-route %s: the path of --upstream-url must end in %s, such as %s", name, suffix, o.api.example)
+		case room < maxBelow && slices.ContainsFunc(routes[:], func(r route) bool { return r.flag == name && r.query != nil }):
+			return nil, fmt.Errorf("--allow-route %s: --upstream-url is too long: no response's id and query would fit", name)
 		}
 	}
-	o.open[responses] = !o.open[messages]
 	o.sentence = o.describe()
 	return o, nil
 }
 
-// allow opens one route if the upstream's path says where it is there.
-func (o *RouteSet) allow(name string, room int) error {
-	id := optional[name].id
-	parent, below := bytes.CutSuffix(o.base, []byte("/responses"))
-	switch {
-	case id == messages && !bytes.HasSuffix(o.base, []byte("/messages")):
-		return errors.New("the path of --upstream-url must end in /messages, such as https://api.anthropic.com/v1/messages")
-	case id != messages && !below:
-		return errors.New("the path of --upstream-url must end in /responses, or there is no telling where this route is")
-	case id == retrieve && room < maxBelow:
-		return errors.New("--upstream-url is too long: no response's id and query would fit")
-	}
-	o.models = slices.Concat(parent, []byte("/models"), o.query)
-	o.open[id] = true
-	if id == retrieve {
-		o.open[cancel], o.open[remove] = true, true
-	}
-	return nil
-}
-
 // describe names what is open.
 func (o *RouteSet) describe() string {
-	var lines []string
-	if o.open[responses] {
-		lines = []string{"POST /v1/responses"}
-	}
-	for _, name := range optionalNames {
-		if o.open[optional[name].id] {
-			lines = append(lines, optional[name].lines...)
+	var shown []string
+	for i := range routes {
+		if r := &routes[i]; o.opens(r) && r.use != policy.Shutdown {
+			shown = append(shown, cmp.Or(r.shown, r.method+" "+r.path))
 		}
 	}
-	if o.open[messages] {
-		return "This proxy forwards exactly " + lines[0] + ". Set the client's base URL to http://HOST:PORT and use the Messages API."
+	list := strings.Join(slices.Compact(shown), ", ")
+	return fmt.Sprintf("This proxy forwards exactly %s. Set the client's base URL to %s and use the %s.", list, o.api.base, o.api.name)
+}
+
+// opens reports whether requests of the route may pass.
+func (o *RouteSet) opens(r *route) bool {
+	if r.flag == "" {
+		return o.api == &responsesAPI
 	}
-	return "This proxy forwards exactly " + strings.Join(lines, ", ") + ". Set the client's base URL to http://HOST:PORT/v1 and use the Responses API."
+	return slices.Contains(o.names, r.flag)
 }
 
-// routeMatch is where a request goes.
+// routeMatch is the route of a request.
 type routeMatch struct {
-	id routeID
-	// target is the upstream's; nil stands for the usual one.
-	target []byte
-	// response is the id that the target names, within target; nil if it names none.
-	response []byte
+	*route
+	target []byte // the upstream's; nil stands for the usual one
+	id     []byte // of the response that the request names, within its head; nil if it names none
 }
 
-// find compares method and target byte by byte: no other spelling of the same
+var noRoute = routeMatch{route: &route{}}
+
+// find compares method and path byte by byte: no other spelling of the same
 // path is the same route. What is not open is no route, but for the two that
 // have refusals of their own.
 func (o *RouteSet) find(h *http1.Request) routeMatch {
-	w := o.match(h)
-	if w.id == shutdown || w.id == websocketRoute && o.open[responses] || o.open[w.id] {
-		return w
-	}
-	return routeMatch{}
-}
-
-const (
-	responsesPath = "/v1/responses"
-	belowPath     = "/v1/responses/"
-)
-
-func (o *RouteSet) match(h *http1.Request) routeMatch {
-	post, get := string(h.Method) == "POST", string(h.Method) == "GET"
-	switch string(h.Target) {
-	case responsesPath:
+	path, query, hasQuery := bytes.Cut(h.Target, []byte("?"))
+	for i := range routes {
+		r := &routes[i]
+		if string(h.Method) != r.method || hasQuery && !r.query.allow(query) || r.is(upgrades) && !asksForWebSocket(h) {
+			continue
+		}
+		id, ok := r.match(path)
 		switch {
-		case post:
-			return routeMatch{id: responses}
-		case get && upgrades(h):
-			return routeMatch{id: websocketRoute, target: slices.Concat(o.base, o.query)}
+		case !ok:
+		case r.use == policy.Shutdown:
+			return routeMatch{route: r}
+		case o.opens(r) || r.is(upgrades) && o.api == &responsesAPI:
+			return routeMatch{r, o.target(r, path, query), id}
 		}
-		return routeMatch{}
-	case "/shutdown":
-		if get {
-			return routeMatch{id: shutdown}
-		}
-		return routeMatch{}
-	case "/v1/messages":
-		if post {
-			return routeMatch{id: messages}
-		}
-		return routeMatch{}
-	case "/v1/models":
-		if get {
-			return routeMatch{id: models, target: o.models}
-		}
-		return routeMatch{}
 	}
-	if tail, ok := bytes.CutPrefix(h.Target, []byte(belowPath)); ok {
-		return o.matchBelow(string(h.Method), tail)
-	}
-	return routeMatch{}
+	return noRoute
 }
 
-// matchBelow reads what follows /v1/responses/.
-func (o *RouteSet) matchBelow(method string, tail []byte) routeMatch {
-	switch {
-	case method == "POST" && string(tail) == "compact":
-		return routeMatch{id: compact, target: o.below(tail, nil)}
-	case method == "POST" && string(tail) == "input_tokens":
-		return routeMatch{id: inputTokens, target: o.below(tail, nil)}
+// match reports whether path has the route's form, and the response's id in it.
+func (r *route) match(path []byte) (id []byte, ok bool) {
+	before, after, named := strings.Cut(r.path, "ID")
+	if !named {
+		return nil, string(path) == r.path
 	}
-	rest, query, hasQuery := bytes.Cut(tail, []byte("?"))
-	id, verb, hasVerb := bytes.Cut(rest, []byte("/"))
-	if !validID(id) {
-		return routeMatch{}
-	}
-	switch {
-	case method == "GET" && !hasVerb && (!hasQuery || validQuery(query)):
-		return o.matchID(retrieve, rest, query, len(id))
-	case method == "DELETE" && !hasVerb && !hasQuery:
-		return o.matchID(remove, rest, nil, len(id))
-	case method == "POST" && string(verb) == "cancel" && !hasQuery:
-		return o.matchID(cancel, rest, nil, len(id))
-	}
-	return routeMatch{}
+	id, below := bytes.CutPrefix(path, []byte(before))
+	id, ended := bytes.CutSuffix(id, []byte(after))
+	return id, below && ended && validID(id)
 }
 
-// matchID is a route below the upstream's path whose rest begins with an id of n
-// bytes. Nothing of it points into the request's head.
-func (o *RouteSet) matchID(id routeID, rest, query []byte, n int) routeMatch {
-	target, start := o.below(rest, query), len(o.base)+len("/")
-	return routeMatch{id: id, target: target, response: target[start : start+n]}
-}
-
-// below is the target of what lies below the upstream's path: its own query
-// comes first, the client's after it.
-func (o *RouteSet) below(tail, query []byte) []byte {
-	target := slices.Concat(o.base, []byte("/"), tail, o.query)
+// target returns where a request goes: the upstream's own query comes before the
+// client's.
+func (o *RouteSet) target(r *route, path, query []byte) []byte {
+	if r.method == "POST" && r.path == o.api.path && len(query) == 0 {
+		return nil
+	}
+	target := slices.Concat(o.parent, path[len("/v1"):], o.query)
 	switch {
 	case len(query) == 0:
 		return target
@@ -251,41 +224,70 @@ func (o *RouteSet) below(tail, query []byte) []byte {
 	return append(target, query...)
 }
 
-// method is how the upstream is asked. "" stands for the usual way.
-func (w routeMatch) method() string {
-	switch {
-	case w.target == nil:
-		return ""
-	case w.id == models || w.id == retrieve || w.id == websocketRoute:
-		return "GET"
-	case w.id == remove:
-		return "DELETE"
-	default:
-		return "POST"
+func asksForWebSocket(h *http1.Request) bool {
+	return slices.ContainsFunc(h.Fields, func(f http1.Field) bool {
+		return http1.Is(f.Name, "upgrade") && bytes.EqualFold(f.Value, []byte("websocket"))
+	})
+}
+
+const (
+	digits       = "0123456789"
+	alphanumeric = digits + "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+	idPrefix = "resp_"
+	maxIDLen = len(idPrefix) + 128
+	maxQuery = 1024
+	// maxBelow is how much longer than the upstream's path a target below it
+	// can be: slash, id, "/cancel" or query, and what DELETE is longer than POST.
+	maxBelow = 1 + maxIDLen + 1 + maxQuery + len("DELETE") - len("POST")
+)
+
+// validID reports whether id has the form of a response's.
+func validID(id []byte) bool {
+	rest, ok := bytes.CutPrefix(id, []byte(idPrefix))
+	return ok && idForm(rest)
+}
+
+var idForm = upTo(128, alphanumeric+"-_")
+
+// form reports whether a text has a certain form. The empty text has none.
+type form func(text []byte) bool
+
+// upTo is the form of 1 to max bytes, each of them one of chars.
+func upTo(max int, chars string) form {
+	return func(text []byte) bool {
+		return 0 < len(text) && len(text) <= max && len(bytes.TrimLeft(text, chars)) == 0
 	}
 }
 
-// use returns what the route's requests are for.
-func (w routeMatch) use() policy.Use {
-	switch w.id {
-	case none:
-		return policy.Nothing
-	case shutdown:
-		return policy.Shutdown
-	case inputTokens, models, retrieve, cancel, remove:
-		return policy.Free
-	}
-	return policy.Spend
+func oneOf(words ...string) form {
+	return func(text []byte) bool { return slices.Contains(words, string(text)) }
 }
 
-// bodyless tells whether the route's requests have no body.
-func (w routeMatch) bodyless() bool { return w.method() == "GET" || w.method() == "DELETE" }
+// parameters are those of a query, with the forms of their values. Each may stand
+// there once, but for those whose names end in []: they may be repeated, with the
+// brackets or without. Brackets may be percent-encoded, as the SDKs do; nothing
+// else may.
+type parameters map[string]form
 
-func upgrades(h *http1.Request) bool {
-	for _, f := range h.Fields {
-		if http1.Is(f.Name, "upgrade") && bytes.EqualFold(f.Value, []byte("websocket")) {
-			return true
+var brackets = regexp.MustCompile(`(\[\]|%5[Bb]%5[Dd])?\z`)
+
+func (p parameters) allow(query []byte) bool {
+	if len(query) > maxQuery {
+		return false
+	}
+	seen := map[string]bool{}
+	for pair := range bytes.SplitSeq(query, []byte("&")) {
+		before, value, _ := bytes.Cut(pair, []byte("="))
+		name := string(before)
+		valid, list := p[brackets.ReplaceAllString(name, "[]")]
+		if !list {
+			valid = p[name]
 		}
+		if valid == nil || !valid(value) || seen[name] && !list {
+			return false
+		}
+		seen[name] = true
 	}
-	return false
+	return true
 }

@@ -38,9 +38,9 @@ func (p targets) check(t *testing.T, o *RouteSet, fields ...string) {
 	t.Helper()
 	for line, want := range p {
 		w := o.find(head(t, line, fields...))
-		got := w.id.String()
+		got := w.name
 		if w.target != nil {
-			got += " " + w.method() + " " + string(w.target)
+			got += " " + w.method + " " + string(w.target)
 		}
 		if got != want {
 			t.Errorf("%s is %q, want %q", line, got, want)
@@ -94,12 +94,12 @@ func TestEachRouteOpensItselfAlone(t *testing.T) {
 		o := open(t, path, name)
 		for other, all := range lines {
 			for _, line := range all {
-				if got := o.find(head(t, line)).id != none; got != (name == other) {
+				if got := o.find(head(t, line)).route != noRoute.route; got != (name == other) {
 					t.Errorf("--allow-route %s: %s is open: %t", name, line, got)
 				}
 			}
 		}
-		if got := o.find(head(t, "POST /v1/responses")).id == responses; got != (name != "messages") {
+		if got := o.find(head(t, "POST /v1/responses")).name == "responses"; got != (name != "messages") {
 			t.Errorf("--allow-route %s: POST /v1/responses is open: %t", name, got)
 		}
 	}
@@ -278,13 +278,20 @@ func TestRefusalNamesWhatIsOpen(t *testing.T) {
 }
 
 func TestEveryRouteHasAName(t *testing.T) {
-	for name, r := range optional {
-		if r.id.String() != name || !slices.Contains(optionalNames, name) || CheckRoute(name) != nil {
-			t.Errorf("%s is called %s", name, r.id)
-		}
+	flags := map[string]string{}
+	for _, r := range routes {
+		flags[r.name] = r.flag
 	}
-	if len(optional) != len(optionalNames) {
-		t.Error("a route is missing in messages")
+	for _, r := range routes {
+		if r.flag == "" {
+			continue
+		}
+		if flags[r.flag] != r.flag || CheckRoute(r.flag) != nil {
+			t.Errorf("%s is called otherwise, or cannot be opened", r.flag)
+		}
+		if err := CheckRoute("?"); err == nil || !strings.Contains(err.Error(), r.flag) {
+			t.Errorf("%s is missing in %v", r.flag, err)
+		}
 	}
 	for i, name := range Routes() {
 		if name == "" || slices.Index(Routes(), name) != i {
@@ -294,15 +301,15 @@ func TestEveryRouteHasAName(t *testing.T) {
 }
 
 // grammar says the same as match, in another language.
-var grammar = func() map[routeID]*regexp.Regexp {
+var grammar = func() map[string]*regexp.Regexp {
 	const id = `resp_[A-Za-z0-9_-]{1,128}`
 	const param = `(include(\[\]|%5[Bb]%5[Dd])?=[A-Za-z0-9_.]{1,64}|(stream|include_obfuscation)=(true|false)|starting_after=[0-9]{1,18})`
-	rules := map[routeID]string{
-		responses: `POST /v1/responses`, shutdown: `GET /shutdown`, websocketRoute: `GET /v1/responses`, compact: `POST /v1/responses/compact`,
-		inputTokens: `POST /v1/responses/input_tokens`, models: `GET /v1/models`, retrieve: `GET /v1/responses/` + id + `(\?` + param + `(&` + param + `)*)?`,
-		cancel: `POST /v1/responses/` + id + `/cancel`, remove: `DELETE /v1/responses/` + id, messages: `POST /v1/messages`,
+	rules := map[string]string{
+		"responses": `POST /v1/responses`, "shutdown": `GET /shutdown`, "websocket": `GET /v1/responses`, "compact": `POST /v1/responses/compact`,
+		"input-tokens": `POST /v1/responses/input_tokens`, "models": `GET /v1/models`, "retrieve": `GET /v1/responses/` + id + `(\?` + param + `(&` + param + `)*)?`,
+		"cancel": `POST /v1/responses/` + id + `/cancel`, "delete": `DELETE /v1/responses/` + id, "messages": `POST /v1/messages`,
 	}
-	compiled := map[routeID]*regexp.Regexp{}
+	compiled := map[string]*regexp.Regexp{}
 	for r, text := range rules {
 		compiled[r] = regexp.MustCompile(`\A` + text + `\z`)
 	}
@@ -349,12 +356,12 @@ func FuzzRoutes(f *testing.F) {
 		o := open(t, path, "compact", "input-tokens", "models", "retrieve", "websocket")
 		w := o.find(&r)
 		for id, rule := range grammar {
-			if id == websocketRoute || id == messages {
+			if id == "websocket" || id == "messages" {
 				continue // a field decides; another API
 			}
-			is := rule.MatchString(line) && (id != retrieve || onceEach(target))
-			if is != (w.id == id) && len(target) < 900 {
-				t.Fatalf("%q is %q; the grammar says %s: %t", line, w.id, id, is)
+			is := rule.MatchString(line) && (id != "retrieve" || onceEach(target))
+			if is != (w.name == id) && len(target) < 900 {
+				t.Fatalf("%q is %q; the grammar says %s: %t", line, w.name, id, is)
 			}
 		}
 		if w.target != nil {
@@ -368,17 +375,17 @@ func checkTarget(t *testing.T, path, local string, w routeMatch) {
 	got, gotQuery, _ := strings.Cut(string(w.target), "?")
 	localPath, localQuery, _ := strings.Cut(local, "?")
 	switch {
-	case w.id == models && got != strings.TrimSuffix(base, "responses")+"models",
-		w.id != models && got != base+strings.TrimPrefix(localPath, "/v1/responses"):
+	case w.name == "models" && got != strings.TrimSuffix(base, "responses")+"models",
+		w.name != "models" && got != base+strings.TrimPrefix(localPath, "/v1/responses"):
 		t.Fatalf("%q goes to %q", local, w.target)
 	case gotQuery != strings.Trim(query+"&"+localQuery, "&"):
 		t.Fatalf("%q goes to %q, with another query", local, w.target)
-	case len(w.method())+len(w.target) > len("POST")+len(path)+maxBelow:
+	case len(w.method)+len(w.target) > len("POST")+len(path)+maxBelow:
 		t.Fatalf("%q is longer than Open promised", w.target)
 	case bytes.ContainsAny(w.target, " \r\n#"):
 		t.Fatalf("%q is no target", w.target)
-	case w.response != nil && !bytes.Contains(w.target, w.response):
-		t.Fatalf("%q is asked for in %q", w.response, w.target)
+	case w.id != nil && !bytes.Contains(w.target, w.id):
+		t.Fatalf("%q is asked for in %q", w.id, w.target)
 	}
 }
 
@@ -390,7 +397,7 @@ func FuzzQuery(f *testing.F) {
 	}
 	all := regexp.MustCompile(`\A(include(\[\]|%5[Bb]%5[Dd])?=[A-Za-z0-9_.]{1,64}|(stream|include_obfuscation)=(true|false)|starting_after=[0-9]{1,18})(&|\z)`)
 	f.Fuzz(func(t *testing.T, query string) {
-		if !validQuery([]byte(query)) {
+		if !retrieveQuery.allow([]byte(query)) {
 			return
 		}
 		if len(query) > maxQuery || strings.HasSuffix(query, "&") || !onceEach("?"+query) {

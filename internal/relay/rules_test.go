@@ -60,7 +60,7 @@ func TestFieldsThatPass(t *testing.T) {
 func TestVariantsOfControlledNames(t *testing.T) {
 	r := head(t, "POST /v1/responses", "Accept_Encoding: gzip", "ACCEPT-ENCODING: gzip", "Accept: x")
 	lease, _ := policy.AllowAll().Connect(nil).Admit(r, policy.Spend)
-	if a := (&account{lease: lease, route: responses, owners: newOwners(1)}); !a.mustInspect() {
+	if x := (&exchange{lease: lease, route: routeMatch{route: &routes[0]}, relay: &Relay{owners: newOwners(1)}}); !x.mustInspect() {
 		t.Error("a response whose owner must be known is not inspected")
 	}
 	if got, want := names(askPlain(requestFields(nil, r.Fields))), "Accept accept-encoding"; got != want {
@@ -166,8 +166,12 @@ func TestEveryKindHasItsCode(t *testing.T) {
 
 func TestRespond(t *testing.T) {
 	a := &answer{}
+	p, err := New(Config{Upstream: unreached{}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	e := apierror.New(apierror.UpstreamClosed, "detail")
-	if err := respond(a, e); err != nil || a.status != e.Status || a.length != int64(len(a.body)) || string(a.body) != string(e.Body()) {
+	if err := p.Refuse(&Request{}, a, e); err != nil || a.status != e.Status || a.length != int64(len(a.body)) || string(a.body) != string(e.Body()) {
 		t.Errorf("status %d, %d bytes of %s: %v", a.status, a.length, a.body, err)
 	}
 }
