@@ -566,7 +566,7 @@ func TestHungDisk(t *testing.T) {
 func TestReportsAreRare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told := make(chan string, 9)
-		d := &Dir{losses: losses{report: func(err error) { told <- time.Now().Format("05 ") + err.Error() }}}
+		d := &Dir{report: func(err error) { told <- time.Now().Format("05 ") + err.Error() }}
 		lose := func(sequence int64) {
 			m := &message{id: id{1, sequence, false}}
 			d.recordLoss(m, &os.PathError{Op: "open", Path: "secret-folder", Err: errors.New("no room")})
@@ -586,8 +586,8 @@ func TestReportsAreRare(t *testing.T) {
 		synctest.Wait()
 		lose(2000)
 		lose(2001)
-		d.losses.flush() // as Close does
-		d.losses.flush() // there is nothing more
+		d.reportLoss() // as Close does
+		d.reportLoss() // there is nothing more
 		want := []string{
 			"00 cannot dump 000001-1-request.json: no room; 1 lost so far",
 			"10 cannot dump 002000-1-request.json: no room; 1002 lost so far",
@@ -795,8 +795,7 @@ func BenchmarkPiece(b *testing.B) {
 				e.Request(p)
 				for d.queue.used > 64<<10 {
 					next := <-d.pieces
-					next.isText = true
-					d.release(next.message, next.data)
+					d.release(next, len(next.data))
 				}
 			}
 			if d.Lost() > 0 {

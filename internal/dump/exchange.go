@@ -1,10 +1,10 @@
 package dump
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"runtime"
-	"sync/atomic"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
@@ -14,9 +14,9 @@ var (
 	errBusy = errors.New("the disk is slower than the traffic, or too many exchanges are under way; it is left out")
 )
 
-// Exchange is the dump of one request and its response. Its methods never wait for the disk and keep nothing that they
-// are given. They may be called concurrently, and in any order: what comes too early or too late is dropped. Those of a
-// nil Exchange do nothing.
+// Exchange is the dump of one request and its response. Its methods never wait for the disk and keep nothing that they are given.
+// They may be called concurrently, and in any order: what comes too early or too late is dropped. Those of a nil Exchange do
+// nothing.
 type Exchange struct{ request, response message }
 
 // Request adds a piece of the request's body.
@@ -60,26 +60,25 @@ type message struct {
 	dir  *Dir
 	id   id
 	user uint32
-	lost atomic.Bool // it was counted off
 
 	// Guarded by dir.mu.
-	begun, ended bool
-	short        bool  // what is dumped of the body is not all of it
-	queued       int64 // what it has of dir.queue
+	used   bool  // it was begun or ended, and cannot begin
+	open   bool  // between its beginning and its end
+	short  bool  // what is dumped of the body is not all of it
+	lost   bool  // it was counted off
+	queued int64 // what it has of dir.queue
 
 	// The writer's.
-	head   []byte   // what comes before the body
-	body   []byte   // as far as it is there and not written
-	held   int64    // of queued
 	file   *os.File // nil until something is written
+	body   []byte   // as far as it is there and not written
 	isText bool     // the body is a string, whose beginning is written
 	failed bool
 	size   int64 // of the file
 	taken  int64 // of the quota
 }
 
-// piece is what the writer gets: the head of a message first, then its body piece by piece, and a piece without data at
-// its end.
+// piece is what the writer gets: all in front of the body of a message first, then its body piece by piece, and a piece without
+// data at its end.
 type piece struct {
 	*message
 	data []byte
@@ -89,77 +88,67 @@ type piece struct {
 func (m *message) begin(head []byte) bool {
 	d := m.dir
 	d.mu.Lock()
-	if m.begun || m.ended || d.closed {
-		d.mu.Unlock()
+	defer d.mu.Unlock()
+	if m.used || d.closed {
 		return false
 	}
-	m.begun = true
+	m.used = true
 	ok := d.open.take(m.user, 1)
-	if ok && !d.put(m, head) {
+	if ok && !m.put(head) {
 		d.open.release(m.user, 1)
 		ok = false
 	}
-	if m.ended = !ok; ok {
-		d.unfinished[m] = struct{}{}
-	}
-	d.mu.Unlock()
 	if !ok {
 		d.recordLoss(m, errBusy)
+		return false
 	}
-	return ok
+	m.open = true
+	d.unfinished[m] = struct{}{}
+	return true
 }
 
 // add dumps a piece of the body. After one that was lost there are no others.
 func (m *message) add(p []byte) {
-	d := m.dir
-	d.mu.Lock()
-	if !m.begun || m.ended || m.short || len(p) == 0 {
-		d.mu.Unlock()
-		return
+	m.dir.mu.Lock()
+	if m.open && !m.short && len(p) > 0 && !m.put(p) {
+		m.short = true
+		m.dir.recordLoss(m, errSlow)
 	}
-	m.short = !d.put(m, p)
-	lost, long := m.short, m.queued > yieldAt
-	d.mu.Unlock()
+	long := m.queued > yieldAt
+	m.dir.mu.Unlock()
 	if long {
 		runtime.Gosched() // or a body from a fast local client leaves the writer no processor
-	}
-	if lost {
-		d.recordLoss(m, errSlow)
 	}
 }
 
 func (m *message) end(short bool) {
 	m.dir.mu.Lock()
 	defer m.dir.mu.Unlock()
-	m.dir.end(m, short)
+	m.endLocked(short)
 }
 
-// end needs d.mu.
-func (d *Dir) end(m *message, short bool) {
-	if m.begun && !m.ended {
+// endLocked needs dir.mu.
+func (m *message) endLocked(short bool) {
+	if m.open {
 		m.short = m.short || short
-		d.pieces <- piece{m, nil} // there is always room
+		m.dir.pieces <- piece{m, nil}
 	}
-	m.ended = true
+	m.used, m.open = true, false
 }
 
-// put queues a copy of p, or reports that there is no room. It needs d.mu.
-func (d *Dir) put(m *message, p []byte) bool {
+// put queues a copy of p, or reports that there is no room. It needs dir.mu.
+func (m *message) put(p []byte) bool {
 	n := int64(len(p) + pieceCost)
-	if m.queued+n > maxOfOne || !d.queue.take(m.user, n) {
+	if m.queued+n > maxOfOne || !m.dir.queue.take(m.user, n) {
 		return false
 	}
 	m.queued += n
-	var data []byte
-	if last := len(d.spare) - 1; last >= 0 {
-		data, d.spare = d.spare[last], d.spare[:last]
-	}
-	d.pieces <- piece{m, append(data, p...)} // there is always room
+	m.dir.pieces <- piece{m, bytes.Clone(p)}
 	return true
 }
 
-// share divides a number of things among users. Each may take as many as it leaves to the others, so that no user keeps
-// another out: one alone gets half, the next one a quarter.
+// share divides a number of things among users. Each may take as many as it leaves to the others, so that no user keeps another
+// out: one alone gets half, the next one a quarter.
 type share struct {
 	max, used int64
 	users     map[uint32]int64

@@ -23,29 +23,24 @@ type field struct {
 }
 
 func requestHead(method, target []byte, fields []http1.Field) []byte {
-	return head{Method: text(method), URL: text(target), Headers: shown(fields, bytes.Clone)}.render()
+	return head{Method: text(method), URL: text(target)}.render(fields, bytes.Clone)
 }
 
 func responseHead(status int, fields []http1.Field) []byte {
-	return head{Status: status, Headers: shown(fields, bytes.ToLower)}.render()
+	return head{Status: status}.render(fields, bytes.ToLower)
 }
 
 // render returns everything that comes before the value of body.
-func (h head) render() []byte {
-	return append(bytes.TrimSuffix(encode(h, "  "), []byte("\n}")), ",\n  \"body\": "...)
-}
-
-// shown returns the fields as they may be shown.
-func shown(fields []http1.Field, name func([]byte) []byte) []field {
-	all := make([]field, 0, len(fields))
+func (h head) render(fields []http1.Field, name func([]byte) []byte) []byte {
+	h.Headers = []field{} // not null
 	for _, f := range fields {
 		value := "[REDACTED]"
 		if !redact(f) {
 			value = text(f.Value)
 		}
-		all = append(all, field{text(name(f.Name)), value})
+		h.Headers = append(h.Headers, field{text(name(f.Name)), value})
 	}
-	return all
+	return append(bytes.TrimSuffix(encode(h, "  "), []byte("\n}")), ",\n  \"body\": "...)
 }
 
 // text returns b with U+FFFD for each byte that is not UTF-8.
@@ -82,16 +77,14 @@ func quote(b []byte) []byte {
 //     key, keys or token, or contains auth, except in author, authors, authored and authority;
 //  3. if the value begins with Bearer or Basic, whatever the name.
 //
-// So x-ratelimit-remaining-tokens, a count, is kept. Idempotency-Key is not: a rule without exceptions is one that can be
-// relied upon.
+// So x-ratelimit-remaining-tokens, a count, is kept. Idempotency-Key is not: a rule without exceptions is one that can be relied
+// upon.
 func redact(f http1.Field) bool {
 	name := bytes.ToLower(f.Name)
-	for _, word := range anywhere {
-		if bytes.Contains(name, []byte(word)) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(bytes.FieldsFunc(name, isSeparator), redactPart) || hasScheme(f.Value, "bearer") || hasScheme(f.Value, "basic")
+	scheme, _, more := bytes.Cut(f.Value, []byte(" "))
+	return slices.ContainsFunc(anywhere, func(word string) bool { return bytes.Contains(name, []byte(word)) }) ||
+		slices.ContainsFunc(bytes.FieldsFunc(name, isSeparator), redactPart) ||
+		more && (http1.Is(scheme, "bearer") || http1.Is(scheme, "basic"))
 }
 
 var anywhere = []string{"cookie", "secret", "password", "passwd", "passphrase", "credential", "bearer", "jwt"}
@@ -105,8 +98,4 @@ func redactPart(part []byte) bool {
 	}
 	return bytes.HasSuffix(part, []byte("key")) || bytes.HasSuffix(part, []byte("keys")) ||
 		bytes.HasSuffix(part, []byte("token")) || bytes.Contains(part, []byte("auth"))
-}
-
-func hasScheme(value []byte, scheme string) bool {
-	return len(value) > len(scheme) && value[len(scheme)] == ' ' && http1.Is(value[:len(scheme)], scheme)
 }

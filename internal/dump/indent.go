@@ -3,6 +3,7 @@ package dump
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -12,10 +13,9 @@ const (
 )
 
 // mayBeJSON reports whether JSON can begin with c.
-func mayBeJSON(c byte) bool { return bytes.IndexByte([]byte("{[\"-0123456789tfn \t\r\n"), c) >= 0 }
+func mayBeJSON(c byte) bool { return strings.IndexByte("{[\"-0123456789tfn \t\r\n", c) >= 0 }
 
-// indent returns body as it stands in a dump, and whether it can: it must be JSON (RFC 8259) in UTF-8, and within the
-// limits.
+// indent returns body as it stands in a dump, and whether it can: it must be JSON (RFC 8259) in UTF-8, and within the limits.
 func indent(body []byte) (text []byte, ok bool) {
 	if !utf8.Valid(body) || !json.Valid(body) {
 		return nil, false
@@ -26,24 +26,25 @@ func indent(body []byte) (text []byte, ok bool) {
 		return nil, false
 	}
 	b := bytes.NewBuffer(make([]byte, 0, size))
-	if err := json.Indent(b, body, "  ", "  "); err != nil {
-		return nil, false // a bug: it is valid
-	}
-	return b.Bytes(), true
+	err := json.Indent(b, body, "  ", "  ")
+	return b.Bytes(), err == nil
 }
 
 // measure returns how deep valid JSON is nested, and at most how long it becomes.
 func measure(text []byte) (depth, size int) {
-	open, inString := 0, false
-	for i := 0; i < len(text); i++ {
+	open, inString, escaped := 0, false, false
+	for _, c := range text {
 		size++
-		switch c := text[i]; {
+		switch {
+		case escaped:
+			escaped = false
 		case inString && c == '\\':
-			i++
-			size++
+			escaped = true
 		case c == '"':
 			inString = !inString
 		case inString:
+		case c == ':':
+			size++
 		case c == '{' || c == '[':
 			open++
 			depth = max(depth, open)
@@ -53,8 +54,6 @@ func measure(text []byte) (depth, size int) {
 			size += newline + 2*open
 		case c == ',':
 			size += newline + 2*open
-		case c == ':':
-			size++
 		}
 	}
 	return depth, size

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 
@@ -39,11 +40,10 @@ func parseID(name string) (i id, ok bool) {
 
 // isLeftover reports whether a name is that of an unfinished dump; .raw is an earlier version's.
 func isLeftover(name string) bool {
-	rest, hidden := strings.CutPrefix(name, ".")
-	whole, part := strings.CutSuffix(rest, ".part")
-	whole, raw := strings.CutSuffix(whole, ".raw")
+	end := path.Ext(name)
+	whole, hidden := strings.CutPrefix(strings.TrimSuffix(name, end), ".")
 	_, ours := parseID(whole)
-	return hidden && part != raw && ours
+	return hidden && ours && (end == ".part" || end == ".raw")
 }
 
 var errFull = errors.New("it needs more room than the directory's limit leaves")
@@ -54,115 +54,116 @@ const earlier = -1
 // quota keeps what the dumps take within the limit.
 type quota struct {
 	files      *safefile.Dir
-	unfinished share           // of the limit
-	finished   []stored        // the oldest first
-	sizes      map[int64]int64 // of what each user has of these
-	used       int64           // of the limit, by all
+	unfinished share               // of the limit
+	finished   map[int64]*finished // by user
+	used       int64               // of the limit, by all
+}
+
+// finished are the finished dumps of one user, the oldest first, and what they take.
+type finished struct {
+	dumps []stored
+	size  int64
 }
 
 // stored is a finished dump, and what it takes.
 type stored struct {
 	id
-	user, size int64
+	size int64
 }
 
 // blocks returns what a file of so many bytes takes.
 func blocks(size int64) int64 { return (size + 4095) &^ 4095 }
 
 // load finds the dumps of earlier runs, and removes unfinished ones.
-func (s *quota) load() error {
-	entries, err := s.files.List()
+func (q *quota) load() error {
+	entries, err := q.files.List()
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if err := s.loadOne(e); err != nil {
+		if err := q.loadOne(e); err != nil && !errors.Is(err, fs.ErrNotExist) { // another program may have removed it
 			return err
 		}
 	}
-	slices.SortFunc(s.finished, func(a, b stored) int {
-		return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.sequence, b.sequence))
-	})
-	return s.makeRoom()
+	if f := q.finished[earlier]; f != nil {
+		slices.SortFunc(f.dumps, func(a, b stored) int { return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.sequence, b.sequence)) })
+	}
+	return q.makeRoom()
 }
 
-func (s *quota) loadOne(e fs.DirEntry) error {
+func (q *quota) loadOne(e fs.DirEntry) error {
 	name, ours := parseID(e.Name())
 	switch {
 	case !e.Type().IsRegular():
-		return nil
 	case isLeftover(e.Name()):
-		return gone(s.files.Remove(e.Name()))
-	case !ours:
-		return nil
+		return q.files.Remove(e.Name())
+	case ours:
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		q.add(earlier, stored{name, blocks(info.Size())})
 	}
-	info, err := e.Info()
-	if err == nil {
-		s.add(stored{name, earlier, blocks(info.Size())})
-	}
-	return gone(err)
+	return nil
 }
 
-// gone forgives that a file was removed by another program.
-func gone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+func (q *quota) add(user int64, s stored) {
+	if q.finished[user] == nil {
+		q.finished[user] = &finished{}
 	}
-	return err
-}
-
-func (s *quota) add(f stored) {
-	s.finished = append(s.finished, f)
-	s.sizes[f.user] += f.size
-	s.used += f.size
+	f := q.finished[user]
+	f.dumps = append(f.dumps, s)
+	f.size += s.size
+	q.used += s.size
 }
 
 // take takes n bytes for an unfinished dump, and removes finished ones for it. After an error none are taken.
-func (s *quota) take(user uint32, n int64) error {
-	if !s.unfinished.take(user, n) {
+func (q *quota) take(user uint32, n int64) error {
+	if !q.unfinished.take(user, n) {
 		return errFull
 	}
-	s.used += n
-	err := s.makeRoom()
+	q.used += n
+	err := q.makeRoom()
 	if err != nil {
-		s.release(user, n)
+		q.release(user, n)
 	}
 	return err
 }
 
 // release gives n bytes back.
-func (s *quota) release(user uint32, n int64) {
-	s.unfinished.release(user, n)
-	s.used -= n
+func (q *quota) release(user uint32, n int64) {
+	q.unfinished.release(user, n)
+	q.used -= n
 }
 
-// makeRoom removes finished dumps until the rest is within the limit. There is always one to remove, since unfinished
-// ones take less than the limit.
-func (s *quota) makeRoom() error {
-	for s.used > s.unfinished.max {
-		user := s.largest()
-		i := slices.IndexFunc(s.finished, func(f stored) bool { return f.user == user })
-		f := s.finished[i]
-		if err := gone(s.files.Remove(f.String())); err != nil {
-			return fmt.Errorf("cannot remove the oldest dump %s: %w", f, err)
+// makeRoom removes finished dumps until the rest is within the limit: the oldest of earlier runs, then the oldest of the user who
+// has the most. There is always one to remove, since unfinished ones take less than the limit.
+func (q *quota) makeRoom() error {
+	for q.used > q.unfinished.max {
+		user := q.largest()
+		f := q.finished[user]
+		oldest := f.dumps[0]
+		if err := q.files.Remove(oldest.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot remove the oldest dump %s: %w", oldest, err)
 		}
-		s.finished = slices.Delete(s.finished, i, i+1)
-		s.used -= f.size
-		if s.sizes[user] -= f.size; s.sizes[user] == 0 {
-			delete(s.sizes, user)
+		q.used -= oldest.size
+		f.size -= oldest.size
+		if f.dumps = f.dumps[1:]; len(f.dumps) == 0 {
+			delete(q.finished, user)
 		}
 	}
 	return nil
 }
 
-// largest returns the user who has most, or earlier, which goes first.
-func (s *quota) largest() (user int64) {
-	if s.sizes[earlier] > 0 {
-		return earlier
-	}
-	for u, size := range s.sizes {
-		if size > s.sizes[user] {
-			user = u
+// largest returns the user who has the most, or earlier.
+func (q *quota) largest() (user int64) {
+	size := int64(-1)
+	for u, f := range q.finished {
+		if u == earlier {
+			return earlier
+		}
+		if f.size > size {
+			user, size = u, f.size
 		}
 	}
 	return user

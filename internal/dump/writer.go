@@ -10,92 +10,76 @@ import (
 func (d *Dir) write() {
 	defer close(d.idle)
 	for p := range d.pieces {
-		m := p.message
-		if !m.failed {
-			if err := m.take(p.data); err != nil {
-				m.fail(err)
-			}
+		before := len(p.body) + len(p.data)
+		if err := p.take(p.data); err != nil {
+			p.fail(err)
 		}
-		d.release(m, p.data)
+		d.release(p, before-len(p.body))
 	}
 }
 
-// release takes a piece out of the queue: what of its message is held stays there, in bytes.
-func (d *Dir) release(m *message, p []byte) {
-	n, last := int64(pieceCost), p == nil
-	if m.held += int64(len(p)); last || m.isText || m.failed {
-		n, m.held = n+m.held, 0
-	}
+// release takes a piece out of the queue, and n bytes: what is held of the body stays there.
+func (d *Dir) release(p piece, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if last {
-		n -= pieceCost
-		d.open.release(m.user, 1)
-		delete(d.unfinished, m)
+	if p.data != nil {
+		n += pieceCost
+	} else {
+		d.open.release(p.user, 1)
+		delete(d.unfinished, p.message)
 	}
-	d.queue.release(m.user, n)
-	m.queued -= n
-	if cap(p) > 0 && cap(p) <= maxSpare && len(d.spare) < maxSpares {
-		d.spare = append(d.spare, p[:0])
-	}
+	d.queue.release(p.user, int64(n))
+	p.queued -= int64(n)
 }
 
 // take takes the next piece. A body is held for as long as it may become JSON, and else written at once.
 func (m *message) take(p []byte) error {
 	switch {
+	case m.failed:
+		return nil
 	case p == nil:
 		return m.finish()
-	case m.head == nil:
-		m.head = bytes.Clone(p)
-		return nil
-	case m.isText:
-		return m.writeText(p, false)
+	case m.file == nil:
+		return m.write(p)
 	}
 	m.body = append(m.body, p...)
-	if len(m.body) <= maxJSON && mayBeJSON(m.body[0]) {
+	if !m.isText && len(m.body) <= maxJSON && mayBeJSON(m.body[0]) {
 		return nil
 	}
-	return m.toText(false)
+	return m.writeText(false)
 }
 
-// toText writes what is held of the body as the beginning of a string.
-func (m *message) toText(last bool) error {
-	p := m.body
-	m.isText, m.body = true, nil
-	if err := m.write(append(m.head, '"')); err != nil {
-		return err
-	}
-	return m.writeText(p, last)
-}
-
-// writeText writes a piece of a string: in steps, to bound what it is quoted into. The beginning of a character is
-// held.
-func (m *message) writeText(p []byte, last bool) error {
-	if len(m.body) > 0 {
-		p = append(m.body, p...)
-	}
-	end := len(p)
-	if !last {
-		end = wholeRunes(p)
-	}
-	m.body = bytes.Clone(p[end:])
+// writeText writes what is held of the body as the beginning of a string, or as its next part: in steps, to bound what it is
+// quoted into. The beginning of a character is held, unless it is the last.
+func (m *message) writeText(last bool) error {
 	const step = 32 << 10
-	for p = p[:end]; len(p) > 0; {
+	if !m.isText {
+		m.isText = true
+		if err := m.write([]byte{'"'}); err != nil {
+			return err
+		}
+	}
+	p := m.body
+	for len(p) > 0 {
 		n := len(p)
-		if n > step {
-			n = wholeRunes(p[:step])
+		if n > step || !last {
+			n = wholeRunes(p[:min(n, step)])
+		}
+		if n == 0 {
+			break
 		}
 		if err := m.write(quote(p[:n])); err != nil {
 			return err
 		}
 		p = p[n:]
 	}
+	m.body = bytes.Clone(p)
 	return nil
 }
 
 // wholeRunes returns the length of p without the incomplete character at its end.
 func wholeRunes(p []byte) int {
-	for n := len(p) - 1; n >= max(0, len(p)-utf8.UTFMax); n-- {
+	for n := max(0, len(p)-utf8.UTFMax); n < len(p); n++ {
 		if utf8.RuneStart(p[n]) && !utf8.FullRune(p[n:]) {
 			return n
 		}
@@ -123,30 +107,28 @@ func (m *message) write(p []byte) (err error) {
 
 // finish writes the end of the body and of the file, and gives that its name.
 func (m *message) finish() error {
-	end := []byte{'"'}
-	if m.isText {
-		if err := m.writeText(nil, true); err != nil {
+	end, isJSON := []byte(nil), false
+	if !m.isText {
+		end, isJSON = indent(m.body)
+	}
+	if !isJSON {
+		if err := m.writeText(true); err != nil {
 			return err
 		}
-	} else if text, ok := indent(m.body); ok {
-		end = append(m.head, text...)
-	} else if err := m.toText(true); err != nil {
-		return err
+		end = []byte{'"'}
 	}
-	m.dir.mu.Lock()
-	if m.short {
+	if m.short { // which nothing changes any more
 		end = append(end, ",\n  \"truncated\": true"...)
 	}
-	m.dir.mu.Unlock()
+	m.body = nil
 	err := m.write(append(end, "\n}\n"...))
 	if err = errors.Join(err, m.file.Close()); err == nil {
 		err = m.dir.files.Rename(m.id.part(), m.id.String())
 	}
 	if err == nil {
 		m.dir.quota.release(m.user, m.taken)
-		m.dir.quota.add(stored{m.id, int64(m.user), m.taken})
+		m.dir.quota.add(int64(m.user), stored{m.id, m.taken})
 	}
-	m.body = nil
 	return err
 }
 
@@ -158,5 +140,7 @@ func (m *message) fail(err error) {
 		m.dir.files.Remove(m.id.part())
 	}
 	m.dir.quota.release(m.user, m.taken)
+	m.dir.mu.Lock()
+	defer m.dir.mu.Unlock()
 	m.dir.recordLoss(m, err)
 }
