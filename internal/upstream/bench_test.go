@@ -126,7 +126,7 @@ func (c *Client) doPlain(ctx context.Context, r *Request) (*Response, error) {
 	res.unwatch = context.AfterFunc(ctx, cn.close)
 	buf := heads.Get().(*[]byte)
 	defer heads.Put(buf)
-	*buf = append((*buf)[:0], c.prefix...)
+	*buf = c.appendLine((*buf)[:0], r)
 	*buf = append(*buf, "authorization: Bearer "+canary+"\r\n"...)
 	*buf = append(r.appendFields(*buf), r.Start...)
 	if _, err = cn.send(*buf); err == nil {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
@@ -26,53 +27,60 @@ type Config struct {
 	Users []uint32
 }
 
-// Client sends requests to the target. Its methods may be used concurrently.
+// Client sends requests to its Endpoint, the target. Its methods may be used concurrently.
 type Client struct {
-	dialer *dialer
-	key    *secret.Key
-	prefix []byte // request line and Host of a POST to the target
-	host   []byte // what follows the target of any other request
-	pool   pool
-	stats  counts
+	*Endpoint
+	key  *secret.Key
+	line []byte // request line and Host of a POST to the target
+	host []byte // what follows the target of any other request
+	pool pool
+
+	mu    sync.Mutex // of stats
+	stats Stats
+}
+
+// Stats are sums since the client was made: of connections that were begun, by what came of them.
+type Stats struct {
+	// Connected could carry requests; the others never did.
+	Connected, Unreachable, TLSFailed, Timeouts int64
+	// GivenUp were still being made when their request ended.
+	GivenUp int64
 }
 
 // New prepares a client and reads all files that it needs. It connects to nothing.
 func New(cfg Config) (*Client, error) {
-	d, err := newDialer(cfg.Target, cfg.LegacyTLS, cfg.Roots, cfg.Users)
+	e, err := newEndpoint(cfg)
 	if err != nil {
 		return nil, err
 	}
 	host := " HTTP/1.1\r\nhost: " + cfg.Target.Host + "\r\n"
-	c := &Client{dialer: d, key: cfg.Key, prefix: []byte("POST " + cfg.Target.Path + host), host: []byte(host)}
-	if room := maxSecretRecord - cfg.Key.MaxLen(); len(c.prefix) > room {
-		d.guard.close()
-		return nil, fmt.Errorf("--upstream-url is too long: there is room for about %d characters", room)
+	c := &Client{Endpoint: e, key: cfg.Key, line: []byte("POST " + cfg.Target.Path + host), host: []byte(host)}
+	if c.Room() < 0 {
+		e.Close()
+		return nil, fmt.Errorf("--upstream-url is too long: there is room for about %d characters", len(c.line)+c.Room())
 	}
 	return c, nil
 }
 
 // Path is the target's: where a Request without a Target of its own goes.
-func (c *Client) Path() string { return c.dialer.target.Path }
+func (c *Client) Path() string { return c.target.Path }
 
 // Room is how many bytes longer than the Client's own a request's method and target may be together: request line and
 // credential share one record.
-func (c *Client) Room() int { return maxSecretRecord - c.key.MaxLen() - len(c.prefix) }
+func (c *Client) Room() int { return maxSecretRecord - c.key.MaxLen() - len(c.line) }
 
-// Port is the only TCP port that the client connects to: the target's, or the forward proxy's.
-func (c *Client) Port() uint16 { return c.dialer.port() }
-
-// Unguarded reports whether plain http to this host may bring the key to any user who takes the upstream's port: the
-// system does not report who it is.
-func (c *Client) Unguarded() bool {
-	g := c.dialer.guard
-	return g != nil && g.blind()
+// Stats returns the sums of this moment.
+func (c *Client) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stats
 }
 
 // Close closes the connections that wait for another request. Over plain http to this host no other connection can be
 // made then.
 func (c *Client) Close() {
 	c.pool.close()
-	c.dialer.guard.close()
+	c.Endpoint.Close()
 }
 
 // Do sends r and returns the answer once its head is there; the upstream may take as long as it likes. When ctx ends,
@@ -112,9 +120,27 @@ func (c *Client) connectionFor(ctx context.Context, r *Request) (cn *conn, reuse
 			return cn, true, nil
 		}
 	}
-	cn, err = c.dialer.dial(ctx)
-	c.stats.dialed(ctx, err)
+	cn, err = c.dial(ctx)
+	c.count(ctx, err)
 	return cn, false, err
+}
+
+// count counts a connection that was begun, by what came of it.
+func (c *Client) count(ctx context.Context, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil:
+		c.stats.Connected++
+	case ctx.Err() != nil:
+		c.stats.GivenUp++
+	case isKind(err, TLSFailed):
+		c.stats.TLSFailed++
+	case isKind(err, Timeout):
+		c.stats.Timeouts++
+	default:
+		c.stats.Unreachable++
+	}
 }
 
 // exchange sends r on cn and reads the head of the answer. cn belongs to the answer, or is closed on an error, and on a
@@ -129,14 +155,12 @@ func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response,
 		}
 	}()
 	before := cn.taken.Load()
-	w := &writer{conn: cn, key: c.key, prefix: c.begin(r)}
-	if len(w.prefix) > maxSecretRecord-c.key.MaxLen() {
-		return nil, fail(Internal, "bug: the request line is too long for the credential's record")
-	}
-	left, err := w.start(ctx, r)
+	left, err := c.sendHead(ctx, cn, r)
 	switch {
 	case errors.Is(err, secret.ErrWiped):
 		return nil, &Error{Kind: Internal, Cause: err}
+	case isKind(err, Internal):
+		return nil, err
 	case err != nil && cn.taken.Load() == before:
 		return nil, fail(Closed, "sending the request: %w", err)
 	case err == nil:
@@ -145,7 +169,7 @@ func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response,
 			r.Sent()
 		}
 		if len(left) > 0 || r.Rest != nil {
-			res.copyBody(w, left)
+			res.copyBody(left)
 		}
 	}
 	// After a failed write there may still be an answer, such as 413.
@@ -157,17 +181,4 @@ func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response,
 	}
 	answered = true
 	return res, nil
-}
-
-func isKind(err error, kind Kind) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Kind == kind
-}
-
-// cancelled lets the caller's own end take precedence over what came of it.
-func cancelled(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return fail(Cancelled, "the request was cancelled: %w", context.Cause(ctx))
-	}
-	return err
 }

@@ -1,14 +1,13 @@
 package upstream
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"strconv"
@@ -28,35 +27,61 @@ const (
 	maxConnectHead   = 16 << 10 // of a proxy's answer to CONNECT, in bytes
 )
 
-// dialer makes connections to one target.
-type dialer struct {
+// Endpoint is a host to connect to, by TLS unless its URL has the scheme http.
+type Endpoint struct {
 	target *Target
+	addr   string // host:port of the target, or of the proxy
 	net    net.Dialer
 	tls    *tls.Config // nil for plain http
 	proxy  *url.URL    // nil: straight to the target
 	guard  *plainGuard // of plain http; nil with TLS
 }
 
-// newDialer reads the proxy environment, and the root certificates unless they are given: nothing is read from files
-// later, except for DNS. The users are [Config]'s.
-func newDialer(target *Target, legacyTLS bool, roots *x509.CertPool, users []uint32) (*dialer, error) {
-	d := &dialer{target: target}
-	d.net.Timeout = connectTimeout
-	d.net.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3}
-	d.net.Control = setUserTimeout
+// NewEndpoint reads the proxy environment, and the root certificates unless they are given: nothing is read from files
+// later, except for DNS. Roots are as in Config. It connects to nothing.
+func NewEndpoint(target *Target, roots *x509.CertPool) (*Endpoint, error) {
+	return newEndpoint(Config{Target: target, Roots: roots})
+}
+
+func newEndpoint(cfg Config) (*Endpoint, error) {
+	e := &Endpoint{target: cfg.Target, addr: cfg.Target.Addr, net: net.Dialer{
+		Timeout:         connectTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3},
+		Control:         setUserTimeout,
+	}}
 	var err error
-	if !target.TLS { // never through a proxy: it would see the key
-		d.guard, err = newGuard(target, users)
-		return d, err
+	if !cfg.Target.TLS { // never through a proxy: it would see the key
+		e.guard, err = newGuard(cfg.Target, cfg.Users)
+		return e, err
 	}
-	if roots == nil {
-		if roots, err = loadRoots(); err != nil {
+	if cfg.Roots == nil {
+		if cfg.Roots, err = loadRoots(); err != nil {
 			return nil, err
 		}
 	}
-	d.tls = tlsConfig(target.Name, legacyTLS, roots)
-	d.proxy, err = proxyFromEnvironment(target)
-	return d, err
+	e.tls = tlsConfig(cfg.Target.Name, cfg.LegacyTLS, cfg.Roots)
+	if e.proxy, err = proxyFromEnvironment(cfg.Target); e.proxy != nil {
+		e.addr = net.JoinHostPort(e.proxy.Hostname(), cmp.Or(e.proxy.Port(), "80"))
+	}
+	return e, err
+}
+
+// Port is the only TCP port that is connected to: the target's, or the forward proxy's.
+func (e *Endpoint) Port() uint16 {
+	_, text, _ := net.SplitHostPort(e.addr)
+	port, _ := strconv.ParseUint(text, 10, 16) // ParseTarget has seen to it; a proxy's name of a port is 0, and refused
+	return uint16(port)
+}
+
+// Unguarded reports whether plain http to this host may bring the key to any user who takes the upstream's port: the
+// system does not report who it is.
+func (e *Endpoint) Unguarded() bool { return e.guard != nil && e.guard.blind }
+
+// Close releases what plain http to this host needs: no connection can be made by it then.
+func (e *Endpoint) Close() {
+	if e != nil && e.guard != nil {
+		e.guard.close()
+	}
 }
 
 // tlsConfig pins exactly one version, and the suites of 1.2 that do not copy what they seal.
@@ -99,30 +124,29 @@ func proxyFromEnvironment(target *Target) (*url.URL, error) {
 }
 
 // dial makes a connection that is ready for a request.
-func (d *dialer) dial(ctx context.Context) (*conn, error) {
-	tcp, err := d.reach(ctx)
+func (e *Endpoint) dial(ctx context.Context) (*conn, error) {
+	tcp, err := e.reach(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(tcp)
-	if d.tls == nil {
-		return c, nil
+	c := &conn{TCPConn: tcp}
+	c.raw, _ = tcp.SyscallConn() // fails only for a nil connection
+	c.in.src = tcp
+	if e.tls != nil {
+		if err := e.secure(ctx, c); err != nil {
+			c.close()
+			return nil, err
+		}
 	}
-	layer, err := d.handshake(ctx, &c.socket)
-	if err != nil {
-		c.close()
-		return nil, err
-	}
-	c.layer, c.in.layer = layer, layer
 	return c, nil
 }
 
 // reach connects to the target, or to the forward proxy. The connection may carry the key once it is secure, or at once
 // if it is to stay plain.
-func (d *dialer) reach(ctx context.Context) (*net.TCPConn, error) {
+func (e *Endpoint) reach(ctx context.Context) (*net.TCPConn, error) {
 	var failed error
-	for _, addr := range addresses(d.addr()) {
-		c, err := d.reachOne(ctx, addr)
+	for _, addr := range addresses(e.addr) {
+		c, err := e.reachOne(ctx, addr)
 		if err == nil {
 			return c, nil
 		}
@@ -133,18 +157,17 @@ func (d *dialer) reach(ctx context.Context) (*net.TCPConn, error) {
 	return nil, failed
 }
 
-func (d *dialer) reachOne(ctx context.Context, addr string) (*net.TCPConn, error) {
-	raw, err := d.net.DialContext(ctx, "tcp", addr)
+func (e *Endpoint) reachOne(ctx context.Context, addr string) (*net.TCPConn, error) {
+	raw, err := e.net.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, dialError(Unreachable, "cannot connect", err)
 	}
 	c := raw.(*net.TCPConn)
-	if d.guard == nil {
-		return c, nil
-	}
-	if err := d.guard.check(ctx, c); err != nil {
-		c.Close()
-		return nil, err
+	if e.tls == nil {
+		if err := e.guard.check(ctx, c); err != nil {
+			c.Close()
+			return nil, err
+		}
 	}
 	return c, nil
 }
@@ -161,46 +184,38 @@ func addresses(addr string) []string {
 	return []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}
 }
 
-// handshake opens the tunnel and the TLS session, within handshakeTimeout.
-func (d *dialer) handshake(ctx context.Context, s *socket) (tlsrecord.Layer, error) {
-	if err := s.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return nil, fail(Unreachable, "cannot connect: %w", err)
-	}
-	defer context.AfterFunc(ctx, func() { s.Close() })()
-	if d.proxy != nil {
-		if err := d.connect(s); err != nil {
-			return nil, dialError(Unreachable, "the proxy named by HTTPS_PROXY", err)
+// secure opens the tunnel and the TLS session, within handshakeTimeout.
+func (e *Endpoint) secure(ctx context.Context, c *conn) error {
+	c.SetDeadline(time.Now().Add(handshakeTimeout)) // fails only if everything does that follows
+	defer context.AfterFunc(ctx, c.close)()
+	if e.proxy != nil {
+		if err := e.connect(c); err != nil {
+			return dialError(Unreachable, "the proxy named by HTTPS_PROXY", err)
 		}
 	}
-	layer, err := tlsrecord.Handshake(ctx, s, d.tls)
+	layer, err := tlsrecord.Handshake(ctx, c, e.tls)
 	if err != nil {
-		return nil, dialError(TLSFailed, "TLS handshake", err)
+		return dialError(TLSFailed, "TLS handshake", err)
 	}
-	if err := s.SetDeadline(time.Time{}); err != nil {
-		return nil, fail(Unreachable, "cannot connect: %w", err)
+	c.layer, c.in.layer = layer, layer
+	if err := c.SetDeadline(time.Time{}); err != nil {
+		return fail(Unreachable, "cannot connect: %w", err)
 	}
-	return layer, nil
+	return nil
 }
 
 // connect asks the forward proxy for a tunnel (RFC 9110, section 9.3.6). The API key takes no part in it.
-func (d *dialer) connect(tcp net.Conn) error {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n", d.target.Addr, d.target.Addr)
-	if u := d.proxy.User; u != nil {
+func (e *Endpoint) connect(c *conn) error {
+	request := fmt.Appendf(nil, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n", e.target.Addr)
+	if u := e.proxy.User; u != nil {
 		password, _ := u.Password()
-		fmt.Fprintf(&b, "Proxy-Authorization: Basic %s\r\n", base64.StdEncoding.EncodeToString([]byte(u.Username()+":"+password)))
+		credentials := base64.StdEncoding.EncodeToString([]byte(u.Username() + ":" + password))
+		request = fmt.Appendf(request, "Proxy-Authorization: Basic %s\r\n", credentials)
 	}
-	b.WriteString("\r\n")
-	if _, err := tcp.Write(b.Bytes()); err != nil {
+	if _, err := c.Write(append(request, "\r\n"...)); err != nil {
 		return err
 	}
-	return readConnectResponse(tcp)
-}
-
-func readConnectResponse(c net.Conn) error {
-	in := reader{src: oneByte{c}}
-	defer in.shrink()
-	head, err := http1.ReadHead(&in, maxConnectHead)
+	head, err := http1.ReadHead(&c.in, maxConnectHead)
 	var response http1.Response
 	if err == nil {
 		err = response.Parse(head)
@@ -210,31 +225,9 @@ func readConnectResponse(c net.Conn) error {
 		return fmt.Errorf("no valid response to CONNECT: %w", err)
 	case response.Status/100 != 2:
 		return fmt.Errorf("CONNECT was answered with status %d", response.Status)
-	default:
-		return nil
+	case !c.in.empty(): // a TLS server does not speak first
+		return errors.New("there are bytes behind the response to CONNECT")
 	}
-}
-
-// oneByte keeps a reader from taking anything that belongs to the tunnel.
-type oneByte struct{ io.Reader }
-
-func (o oneByte) Read(p []byte) (int, error) { return o.Reader.Read(p[:1]) }
-
-// port is the only TCP port that is connected to: the target's, or the proxy's.
-func (d *dialer) port() uint16 {
-	_, text, _ := net.SplitHostPort(d.addr())
-	port, _ := strconv.ParseUint(text, 10, 16) // ParseTarget has seen to it; a proxy's name of a port is 0, and refused
-	return uint16(port)
-}
-
-// addr is where connections go: the target's host:port, or the proxy's.
-func (d *dialer) addr() string {
-	switch {
-	case d.proxy == nil:
-		return d.target.Addr
-	case d.proxy.Port() == "":
-		return net.JoinHostPort(d.proxy.Hostname(), "80")
-	default:
-		return net.JoinHostPort(d.proxy.Hostname(), d.proxy.Port())
-	}
+	c.in.shrink()
+	return nil
 }

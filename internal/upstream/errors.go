@@ -1,10 +1,10 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 )
 
 // Kind classifies what went wrong on the way to the upstream and back.
@@ -45,8 +45,21 @@ func fail(kind Kind, format string, args ...any) *Error {
 // dialError distinguishes a time-out from the other failures of a phase.
 func dialError(kind Kind, phase string, err error) *Error {
 	var ne net.Error
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &ne) && ne.Timeout() {
+	if errors.As(err, &ne) && ne.Timeout() {
 		kind = Timeout
 	}
 	return fail(kind, "%s: %w", phase, err)
+}
+
+func isKind(err error, kind Kind) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == kind
+}
+
+// cancelled lets the caller's own end take precedence over what came of it.
+func cancelled(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fail(Cancelled, "the request was cancelled: %w", context.Cause(ctx))
+	}
+	return err
 }

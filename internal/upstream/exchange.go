@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"io"
 	"time"
@@ -23,28 +22,6 @@ var ErrOversized = errors.New("the response is too large")
 
 var errMalformed = errors.New("the response is malformed")
 
-// Endpoint is a host for a SecretExchange.
-type Endpoint struct{ dialer *dialer }
-
-// NewEndpoint reads all files that it needs, and the proxy environment. Roots are as in Config. It connects to nothing.
-func NewEndpoint(target *Target, roots *x509.CertPool) (*Endpoint, error) {
-	d, err := newDialer(target, false, roots, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &Endpoint{d}, nil
-}
-
-// Close releases what plain http to this host needs. No exchange with the endpoint is possible then.
-func (e *Endpoint) Close() {
-	if e != nil {
-		e.dialer.guard.close()
-	}
-}
-
-// Port is the only TCP port that is connected to: the endpoint's, or the forward proxy's.
-func (e *Endpoint) Port() uint16 { return e.dialer.port() }
-
 // SecretExchange sends requests that are secret and receives their responses, one at a time. Neither ever lies in
 // ordinary memory.
 type SecretExchange struct{ memory *secret.Buffer }
@@ -61,10 +38,9 @@ func NewSecretExchange(policy secret.Policy) (*SecretExchange, error) {
 // Memory returns what the exchange's memory is made of, and if that is not secret.MemfdSecret, why.
 func (e *SecretExchange) Memory() (secret.Kind, error) { return e.memory.Memory() }
 
-// Do connects to the endpoint, by TLS 1.3 unless its URL has the scheme http, sends request, which is a whole HTTP/1.1
-// message that asks for the connection to be closed, and reads the response. Request and room should be secret memory;
-// the caller wipes them. Do returns the status and, if that is 2xx, the body, which is a part of room. Redirects are
-// not followed.
+// Do connects to the endpoint, sends request, which is a whole HTTP/1.1 message that asks for the connection to be
+// closed, and reads the response. Request and room should be secret memory; the caller wipes them. Do returns the
+// status and, if that is 2xx, the body, which is a part of room. Redirects are not followed.
 //
 // It gives up after 30 seconds, or when ctx ends. Errors are of type *Error and hold nothing of either message; one for
 // a response that does not fit is ErrOversized.
@@ -72,37 +48,23 @@ func (e *SecretExchange) Do(ctx context.Context, to *Endpoint, request, room []b
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
 	defer e.memory.Wipe()
-	c, err := to.dialer.dial(ctx)
+	c, err := to.dial(ctx)
 	if err != nil {
 		return 0, nil, ended(ctx, err)
 	}
 	defer c.close()
 	defer context.AfterFunc(ctx, c.close)()
-	if err := e.send(c, request); err != nil {
-		return 0, nil, ended(ctx, fail(Closed, "sending the request: %w", err))
-	}
-	c.in.buf, c.in.fixed = e.memory.Bytes(), true
-	status, body, err = receive(&Response{c: c, request: &Request{}}, room)
-	if err != nil {
-		return 0, nil, ended(ctx, err)
-	}
-	return status, body, nil
-}
-
-// send puts message into records in secret memory.
-func (e *SecretExchange) send(c *conn, message []byte) error {
-	if c.layer == nil {
-		_, err := c.send(message)
-		return err
-	}
-	for buf := e.memory.Bytes(); len(message) > 0; {
-		n := copy(buf[tlsrecord.HeaderSize:][:tlsrecord.MaxPlaintext], message)
-		if err := c.layer.WriteInPlace(buf, n); err != nil {
-			return err
+	buf := e.memory.Bytes()
+	for len(request) > 0 {
+		n := copy(buf[tlsrecord.HeaderSize:][:tlsrecord.MaxPlaintext], request)
+		if err := c.sendInPlace(buf, n); err != nil {
+			return 0, nil, ended(ctx, fail(Closed, "sending the request: %w", err))
 		}
-		message = message[n:]
+		request = request[n:]
 	}
-	return nil
+	c.in.buf, c.in.fixed = buf, true
+	status, body, err = receive(&Response{c: c, request: &Request{}}, room)
+	return status, body, ended(ctx, err)
 }
 
 // receive reads a whole response, and its body into room.
@@ -130,9 +92,11 @@ func receive(r *Response, room []byte) (status int, body []byte, err error) {
 	return r.Head.Status, room[:n], nil
 }
 
-// ended lets the end of ctx take precedence over what came of it, and takes from err what may quote the response.
+// ended lets the end of ctx take precedence over a failure, and takes from err what may quote the response.
 func ended(ctx context.Context, err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fail(Timeout, "there was no response in time")
 	case ctx.Err() != nil:

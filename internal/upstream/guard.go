@@ -37,6 +37,7 @@ const (
 type plainGuard struct {
 	peers    *peer.TCP // nil if the system does not report who is at the other end
 	err      error     // why peers is nil
+	blind    bool      // no version of this system reports it; false on Linux, where a sandbox may refuse the question
 	uids     []uint32
 	insecure bool // other hosts may be sent the key in clear
 }
@@ -48,21 +49,16 @@ func newGuard(target *Target, users []uint32) (*plainGuard, error) {
 	g := &plainGuard{uids: append(slices.Clone(users), 0, uint32(os.Getuid())), insecure: target.Insecure}
 	g.uids = slices.DeleteFunc(g.uids, peer.IsOverflow)
 	g.peers, g.err = peer.OpenTCP()
-	if g.err != nil && !g.blind() && loopback(target.Name) {
+	g.blind = runtime.GOOS != "linux" && errors.Is(g.err, errors.ErrUnsupported)
+	if g.err != nil && !g.blind && loopback(target.Name) {
 		return nil, fmt.Errorf("--upstream-url: cannot determine which user the upstream belongs to: %w; use https", g.err)
 	}
 	return g, nil
 }
 
-// blind reports whether no version of this system reports who is at the other end of a connection. On Linux, where a
-// sandbox may refuse the question, it is false.
-func (g *plainGuard) blind() bool {
-	return runtime.GOOS != "linux" && errors.Is(g.err, errors.ErrUnsupported)
-}
-
 // close closes the netlink socket, if there is one. Every later check of a connection on this host fails.
 func (g *plainGuard) close() {
-	if g != nil && g.err == nil {
+	if g.err == nil {
 		g.peers.Close()
 	}
 }
@@ -76,7 +72,7 @@ func (g *plainGuard) check(ctx context.Context, c *net.TCPConn) error {
 	case !remote.IP.IsLoopback():
 		return fail(Untrusted, "%s is not an address of this host: plain http would send the key in clear; "+
 			"use https, or add --insecure-upstream", remote.IP)
-	case g.blind():
+	case g.blind:
 		return nil
 	case g.err != nil:
 		return fail(Untrusted, "cannot determine which user %s belongs to: %w; use https", remote, g.err)

@@ -127,7 +127,7 @@ func TestConnectRefused(t *testing.T) {
 func TestProxyEnvironment(t *testing.T) {
 	straight := func(why, url string) {
 		t.Helper()
-		d, err := newDialer(must(ParseTarget(url, true)), false, x509.NewCertPool(), nil)
+		d, err := NewEndpoint(must(ParseTarget(url, true)), x509.NewCertPool())
 		if err != nil || d.proxy != nil {
 			t.Errorf("%s: proxy %v, %v", why, d.proxy, err)
 		}
@@ -142,7 +142,7 @@ func TestProxyEnvironment(t *testing.T) {
 	t.Setenv("NO_PROXY", "")
 	for _, bad := range []string{"socks5://127.0.0.1:1", "https://127.0.0.1:1", "http://[bad"} {
 		t.Setenv("HTTPS_PROXY", bad)
-		if _, err := newDialer(must(ParseTarget("https://upstream.test/x", false)), false, x509.NewCertPool(), nil); err == nil || !strings.Contains(err.Error(), "HTTPS_PROXY") {
+		if _, err := NewEndpoint(must(ParseTarget("https://upstream.test/x", false)), x509.NewCertPool()); err == nil || !strings.Contains(err.Error(), "HTTPS_PROXY") {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}

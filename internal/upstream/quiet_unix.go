@@ -10,9 +10,9 @@ import (
 
 // quiet reports whether nothing has arrived on an idle connection: neither its end nor bytes that were not asked for.
 // It does not block.
-func (s *socket) quiet() bool {
+func (c *conn) quiet() bool {
 	var quiet bool
-	err := s.raw.Control(func(fd uintptr) {
+	err := c.raw.Control(func(fd uintptr) {
 		var p [1]byte
 		_, _, err := unix.Recvfrom(int(fd), p[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		quiet = errors.Is(err, unix.EAGAIN)

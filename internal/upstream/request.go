@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"strconv"
 	"sync"
 
@@ -52,6 +51,10 @@ const (
 	syncBody = 64 << 10
 	// copySize is the buffer of a body that is passed on while it arrives.
 	copySize = 32 << 10
+	// chunkSpace is for a chunk's size and CR LF, in front of its data.
+	chunkSpace = 10
+	// maxSecretRecord is how much of a request fits one record in a slot, in bytes.
+	maxSecretRecord = secret.SlotSize - tlsrecord.Overhead
 )
 
 var (
@@ -59,23 +62,15 @@ var (
 	copies = sync.Pool{New: func() any { b := make([]byte, copySize); return &b }}
 )
 
-// writer puts requests on one connection.
-type writer struct {
-	*conn
-	key    *secret.Key
-	prefix []byte // request line and Host field
-}
-
-// begin renders what comes before the credential: request line and Host.
-func (c *Client) begin(r *Request) []byte {
+// appendLine renders what comes before the credential: request line and Host.
+func (c *Client) appendLine(b []byte, r *Request) []byte {
 	if r.Target == nil {
-		return c.prefix
+		return append(b, c.line...)
 	}
-	b := make([]byte, 0, len(r.Method)+len(r.Target)+len(c.host)+1)
 	return append(append(append(append(b, r.Method...), ' '), r.Target...), c.host...)
 }
 
-// appendFields renders everything of the head that is not secret.
+// appendFields renders the head behind the credential.
 func (r *Request) appendFields(b []byte) []byte {
 	for _, f := range r.Fields {
 		b = append(append(append(append(b, f.Name...), ": "...), f.Value...), "\r\n"...)
@@ -101,148 +96,101 @@ func appendChunkSize(b []byte, n int) []byte {
 	return append(strconv.AppendInt(b, int64(n), 16), "\r\n"...)
 }
 
-// start writes the head, and as much of Start as belongs in one go with it. It returns what is left of Start.
-func (w *writer) start(ctx context.Context, r *Request) ([]byte, error) {
+// sendHead sends the head, and as much of Start as belongs in one go with it. It returns what is left of Start.
+func (c *Client) sendHead(ctx context.Context, cn *conn, r *Request) ([]byte, error) {
 	buf := heads.Get().(*[]byte)
 	defer func() {
 		if cap(*buf) <= maxPooled {
 			heads.Put(buf)
 		}
 	}()
-	*buf = r.appendFields((*buf)[:0])
+	*buf = c.appendLine((*buf)[:0], r)
+	n := len(*buf)
+	if n > maxSecretRecord-c.key.MaxLen() {
+		return nil, fail(Internal, "bug: the request line is too long for the credential's record")
+	}
+	*buf = r.appendFields(*buf)
 	now := r.Start[:min(len(r.Start), syncBody)]
-	var err error
-	if w.layer == nil {
-		err = w.startPlain(*buf, now)
-	} else {
-		err = w.startTLS(ctx, *buf, now)
+	rest := [2][]byte{(*buf)[n:], now}
+	err := c.sendSecret(ctx, cn, (*buf)[:n], rest[:])
+	for _, p := range rest {
+		if err == nil {
+			_, err = cn.send(p)
+		}
 	}
 	return r.Start[len(now):], err
 }
 
-// startPlain sends from the key's own page: writev(2) copies it in the kernel, no user code moves it.
-func (w *writer) startPlain(head, body []byte) error {
-	return w.key.Line(func(line []byte) error {
-		defer clear(w.vec[:])
-		w.vec = [4][]byte{w.prefix, line, head, body}
-		bufs := net.Buffers(w.vec[:])
-		n, err := bufs.WriteTo(w.TCPConn)
-		w.taken.Add(n)
-		return err
+// sendSecret sends line, the credential, and as much of rest as fits one record with them, and cuts that off rest. All
+// of it is put together in a slot, and sent from there: over TLS it is sealed there before, so that neither record nor
+// plaintext is ever in ordinary memory. The slot is given back when the kernel has the bytes, on a panic as well, and
+// the key with it: to replace the key is to wait for that.
+func (c *Client) sendSecret(ctx context.Context, cn *conn, line []byte, rest [][]byte) error {
+	return c.key.Line(func(credential []byte) error {
+		slot, err := c.key.Slot(ctx)
+		if err != nil {
+			return err
+		}
+		used := 0
+		defer func() { slot.Release(used + tlsrecord.Overhead) }()
+		room := slot.Bytes()[tlsrecord.HeaderSize:][:maxSecretRecord]
+		used += copy(room, line)
+		used += copy(room[used:], credential)
+		for i, p := range rest {
+			n := copy(room[used:], p)
+			used, rest[i] = used+n, p[n:]
+		}
+		return cn.sendInPlace(slot.Bytes(), used)
 	})
-}
-
-// maxSecretRecord is how much of a request fits one record in a slot, in bytes.
-const maxSecretRecord = secret.SlotSize - tlsrecord.Overhead
-
-// startTLS sends the record with the credential from secret memory. The rest follows from ordinary memory.
-func (w *writer) startTLS(ctx context.Context, head, body []byte) error {
-	slot, err := w.key.Slot(ctx)
-	if err != nil {
-		return err
-	}
-	headUsed, bodyUsed, err := w.sendSecret(slot, head, body)
-	if err != nil {
-		return err
-	}
-	if err := w.sendAll(head[headUsed:]); err != nil {
-		return err
-	}
-	return w.sendAll(body[bodyUsed:])
-}
-
-// sendSecret sends one record: the fixed beginning, the credential, and as much of head and body as fits. The record is
-// put together in the slot and, with TLS 1.3, sealed there: neither it nor its plaintext is ever in ordinary memory.
-// The slot is given back when the kernel has the record, on a panic as well.
-func (w *writer) sendSecret(slot *secret.Slot, head, body []byte) (headUsed, bodyUsed int, err error) {
-	used := 0
-	defer func() { slot.Release(used + tlsrecord.Overhead) }()
-	room := slot.Bytes()[tlsrecord.HeaderSize:][:maxSecretRecord]
-	err = w.key.Line(func(line []byte) error {
-		used = copy(room, w.prefix)
-		used += copy(room[used:], line)
-		return nil
-	})
-	if err != nil {
-		return 0, 0, err
-	}
-	headUsed = copy(room[used:], head)
-	used += headUsed
-	bodyUsed = copy(room[used:], body)
-	used += bodyUsed
-	return headUsed, bodyUsed, w.layer.WriteInPlace(slot.Bytes(), used)
-}
-
-// sendAll writes bytes that are not secret.
-func (w *writer) sendAll(p []byte) error {
-	if len(p) == 0 {
-		return nil
-	}
-	_, err := w.send(p)
-	return err
 }
 
 // errBody marks an error of the client's in a body's copying.
 var errBody = errors.New("the request body did not arrive")
 
-// finish writes the rest of the body: what start has left, then what arrives.
-func (w *writer) finish(r *Request, left []byte) error {
-	if err := w.sendAll(left); err != nil {
+// sendRest sends the rest of the body: what sendHead has left, then what arrives, a chunk for each read if it is
+// chunked. The last chunk is only sent if the client has sent its own.
+func (c *conn) sendRest(r *Request, left []byte) error {
+	if _, err := c.send(left); err != nil || r.Rest == nil {
 		return err
-	}
-	if r.Rest == nil {
-		return nil
 	}
 	chunked := r.Length == http1.Chunked
 	if chunked && len(r.Start) > 0 {
-		if err := w.sendAll([]byte("\r\n")); err != nil {
+		if _, err := c.send([]byte("\r\n")); err != nil {
 			return err
 		}
 	}
 	buf := copies.Get().(*[]byte)
 	defer copies.Put(buf)
-	if chunked {
-		return w.copyChunked(r.Rest, *buf)
-	}
-	return w.copyExactly(r.Rest, *buf, r.Length-int64(len(r.Start)))
-}
-
-// copyExactly passes n bytes of body on.
-func (w *writer) copyExactly(body Body, buf []byte, n int64) error {
-	for n > 0 {
-		m, err := body.Read(buf[:min(int64(len(buf)), n)])
-		if m > 0 {
-			if err := w.sendAll(buf[:m]); err != nil {
-				return err
-			}
+	missing := r.Length - int64(len(r.Start))
+	for chunked || missing > 0 {
+		data := (*buf)[chunkSpace : copySize-len("\r\n")]
+		if !chunked {
+			data = data[:min(int64(len(data)), missing)]
 		}
-		if n -= int64(m); n > 0 && err != nil {
+		n, err := r.Rest.Read(data)
+		data, missing = data[:n], missing-int64(n)
+		if chunked && n > 0 {
+			data = frameChunk(*buf, n)
+		}
+		if _, err := c.send(data); err != nil {
+			return err
+		}
+		switch {
+		case chunked && err == io.EOF:
+			_, err := c.send([]byte("0\r\n\r\n"))
+			return err
+		case err != nil && (chunked || missing > 0):
 			return errors.Join(errBody, err)
 		}
 	}
 	return nil
 }
 
-// copyChunked passes body on, a chunk for each read. The last chunk is only written if the client has sent its own.
-func (w *writer) copyChunked(body Body, buf []byte) error {
-	const room = 10 // for a chunk's size and CR LF before the data, and CR LF behind
-	for {
-		n, err := body.Read(buf[room : len(buf)-2])
-		if n > 0 {
-			var size [room]byte
-			line := appendChunkSize(size[:0], n)
-			from := room - len(line)
-			copy(buf[from:], line)
-			copy(buf[room+n:], "\r\n")
-			if err := w.sendAll(buf[from : room+n+2]); err != nil {
-				return err
-			}
-		}
-		switch {
-		case err == io.EOF:
-			return w.sendAll([]byte("0\r\n\r\n"))
-		case err != nil:
-			return errors.Join(errBody, err)
-		}
-	}
+// frameChunk makes a chunk of the n bytes at buf[chunkSpace:], in place.
+func frameChunk(buf []byte, n int) []byte {
+	var size [chunkSpace]byte
+	line := appendChunkSize(size[:0], n)
+	begin, end := chunkSpace-len(line), chunkSpace+n
+	copy(buf[begin:], line)
+	return buf[begin : end+copy(buf[end:], "\r\n")]
 }

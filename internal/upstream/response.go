@@ -22,8 +22,8 @@ type Response struct {
 	body    http1.Body
 	reuse   bool          // the connection may serve again
 	unwatch func() bool   // of the context; false once it has closed the connection
-	copier  chan error    // gets the body copier's result; nil if there is none
-	failed  chan struct{} // closed when the client did not deliver its body
+	copied  chan struct{} // closed when the copier of the request's body has ended; nil if there is none
+	copyErr error         // of the copier, once copied is closed
 }
 
 // Next returns the next piece of the body as soon as there is one. It blocks without a time limit. The piece is valid
@@ -47,16 +47,20 @@ func (r *Response) Buffered() ([]byte, error) {
 }
 
 // Sent reports whether all of the request's body has been written, so that its buffers are free.
-func (r *Response) Sent() bool {
-	if r.copier == nil {
-		return true
+func (r *Response) Sent() bool { return r.sendErr() == nil }
+
+var errSending = errors.New("the request body is being sent")
+
+// sendErr returns how the copier of the request's body has ended, or errSending.
+func (r *Response) sendErr() error {
+	if r.copied == nil {
+		return nil
 	}
 	select {
-	case err := <-r.copier:
-		r.copier <- err // for Close
-		return err == nil
+	case <-r.copied:
+		return r.copyErr
 	default:
-		return false
+		return errSending
 	}
 }
 
@@ -75,16 +79,11 @@ func (r *Response) blame(err error, where string) error {
 		return err
 	case errors.As(err, &malformed):
 		return fail(Malformed, "the response is malformed: %w", err)
-	}
-	select {
-	case <-r.failed:
+	case errors.Is(r.sendErr(), errBody):
 		return &Error{Kind: BodyFailed, Cause: errBody}
-	default:
-	}
-	if r.unwatch != nil && !r.unwatch() {
+	case r.unwatch != nil && !r.unwatch():
 		return fail(Cancelled, "the request was cancelled")
-	}
-	if err == io.EOF { // io.EOF, wrapped or not, must only ever mean a whole body
+	case err == io.EOF: // io.EOF, wrapped or not, must only ever mean a whole body
 		err = io.ErrUnexpectedEOF
 	}
 	return fail(Closed, "%s: %w", where, err)
@@ -95,7 +94,7 @@ func (r *Response) blame(err error, where string) error {
 func (r *Response) Close() {
 	watched := r.unwatch()
 	keep := watched && r.body.Done() && r.reuse
-	if r.copier != nil {
+	if r.copied != nil {
 		// The next request would wait in the kernel behind a body that the upstream may never read, if it responded
 		// early. What was written in one go with the head fits the buffers of a connection that is idle.
 		keep = r.stopCopier() && keep && r.c.acknowledged()
@@ -120,14 +119,19 @@ func (r *Response) stopCopier() bool {
 			r.request.Rest.Interrupt()
 		}
 	}
-	return <-r.copier == nil && r.c.SetWriteDeadline(time.Time{}) == nil
+	<-r.copied
+	return r.copyErr == nil && r.c.SetWriteDeadline(time.Time{}) == nil
 }
 
 // readHead reads up to the final answer's head; interim ones are dropped (RFC 9110, section 15.2).
 func (r *Response) readHead() error {
 	for {
-		if err := r.readOneHead(); err != nil {
-			return err
+		head, err := http1.ReadHead(r.in(), maxHead)
+		if err == nil {
+			err = r.Head.Parse(head)
+		}
+		if err != nil {
+			return r.blame(err, inHead)
 		}
 		switch status := r.Head.Status; {
 		case status == 101 && !r.request.Upgrade:
@@ -140,31 +144,20 @@ func (r *Response) readHead() error {
 	}
 }
 
-func (r *Response) readOneHead() error {
-	head, err := http1.ReadHead(r.in(), maxHead)
-	if err == nil {
-		err = r.Head.Parse(head)
-	}
-	return r.blame(err, inHead)
-}
-
 // copyBody sends the rest of the body while the answer is being read for.
-func (r *Response) copyBody(w *writer, left []byte) {
-	r.copier = make(chan error, 1)
-	r.failed = make(chan struct{})
+func (r *Response) copyBody(left []byte) {
+	r.copied = make(chan struct{})
 	go func() {
-		err := guard(func() error { return w.finish(r.request, left) })
-		if errors.Is(err, errBody) {
-			// What was sent must never be taken for a whole request.
-			close(r.failed)
+		r.copyErr = recovered(func() error { return r.c.sendRest(r.request, left) })
+		close(r.copied)
+		if errors.Is(r.copyErr, errBody) { // what was sent must never be taken for a whole request
 			r.c.close()
 		}
-		r.copier <- err
 	}()
 }
 
-// guard turns a panic in a goroutine of our own into an error: nothing that one client sends may end the process.
-func guard(f func() error) (err error) {
+// recovered turns a panic in a goroutine of our own into an error: nothing that one client sends may end the process.
+func recovered(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: panic", errBody)
@@ -172,3 +165,50 @@ func guard(f func() error) (err error) {
 	}()
 	return f()
 }
+
+// Stream is a connection whose protocol was switched: bytes in both directions, by other rules than HTTP's. One
+// goroutine may read while another writes.
+type Stream struct{ c *conn }
+
+var errNotSwitched = errors.New("bug: the upstream has not switched protocols")
+
+// Switch takes the connection of an answer with status 101. From then on the request's context has no power over it;
+// Interrupt has, and the Response's Close, which must still be called.
+func (r *Response) Switch() (*Stream, error) {
+	if r.Head.Status != 101 {
+		return nil, &Error{Kind: Internal, Cause: errNotSwitched}
+	}
+	if !r.unwatch() {
+		return nil, fail(Cancelled, "the request was cancelled")
+	}
+	return &Stream{r.c}, nil
+}
+
+// Read is io.Reader's. It blocks without a time limit; io.EOF means that the upstream has ended its side in good order.
+func (s *Stream) Read(p []byte) (int, error) {
+	in := &s.c.in
+	if len(in.Buffered()) == 0 {
+		if err := in.Fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, in.Buffered())
+	in.Consume(n)
+	return n, nil
+}
+
+// Write is io.Writer's. It blocks for as long as the upstream does not read.
+func (s *Stream) Write(p []byte) (int, error) { return s.c.send(p) }
+
+// CloseWrite ends our side of the connection in good order.
+func (s *Stream) CloseWrite() error {
+	if s.c.layer != nil {
+		if err := s.c.layer.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	return s.c.TCPConn.CloseWrite()
+}
+
+// Interrupt ends the connection at once, also under a Read or Write.
+func (s *Stream) Interrupt() { s.c.close() }

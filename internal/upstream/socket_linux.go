@@ -25,11 +25,11 @@ func setUserTimeout(_, _ string, raw syscall.RawConn) error {
 
 // acknowledged reports whether the peer's kernel has acknowledged every byte that was written. It reads the size of the
 // write queue with SO_MEMINFO (Linux 4.12), since the sandbox refuses ioctl and so SIOCOUTQ.
-func (s *socket) acknowledged() bool {
+func (c *conn) acknowledged() bool {
 	var info [unix.SK_MEMINFO_VARS]uint32
 	size := uint32(unsafe.Sizeof(info))
 	var errno syscall.Errno
-	err := s.raw.Control(func(fd uintptr) {
+	err := c.raw.Control(func(fd uintptr) {
 		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	})

@@ -8,4 +8,4 @@ import "syscall"
 func setUserTimeout(_, _ string, _ syscall.RawConn) error { return nil }
 
 // acknowledged is false where no system call is used that could report it.
-func (s *socket) acknowledged() bool { return false }
+func (c *conn) acknowledged() bool { return false }

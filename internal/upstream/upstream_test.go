@@ -182,13 +182,13 @@ func TestPoolForgetsTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.pool.sweep()
-	if c.pool.pop() != nil {
+	if len(c.pool.conns) != 0 {
 		t.Error("a connection that the upstream has closed is kept")
 	}
 	do(t, c, post("json", "{}"))
 	c.pool.conns[0].idle = time.Now().Add(-idleLimit)
 	c.pool.sweep()
-	if c.pool.pop() != nil {
+	if len(c.pool.conns) != 0 {
 		t.Error("a connection that was idle for too long is kept")
 	}
 	if err := up.AwaitOpen(within(t, soon), 0); err != nil {
@@ -271,7 +271,7 @@ func TestLegacyTLS(t *testing.T) {
 	if r.TLS.Version != tls12 {
 		t.Errorf("version %x", r.TLS.Version)
 	}
-	if d := legacy.dialer.tls; d.MaxVersion != tls12 || modern.dialer.tls.MinVersion != tls13 {
+	if d := legacy.tls; d.MaxVersion != tls12 || modern.tls.MinVersion != tls13 {
 		t.Error("a range of versions is offered")
 	}
 }
