@@ -43,15 +43,16 @@ type lifetime struct {
 // once exchanges tokens and puts the new one into the key's place.
 func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
 	defer x.memory.Wipe()
-	request, answer := x.memory.Bytes()[:requestSize], x.memory.Bytes()[requestSize:]
-	subject, err := x.subject(ctx, request, answer)
+	memory := x.memory.Bytes()
+	records, request, answer := memory[:upstream.ExchangeMemory], memory[upstream.ExchangeMemory:][:requestSize], memory[upstream.ExchangeMemory+requestSize:]
+	subject, err := x.subject(ctx, records, request, answer)
 	if err != nil {
 		return lifetime{}, err
 	}
 	m := x.parts.exchangeRequest(request, subject)
 	secret.Wipe(answer)
 	begun := time.Now()
-	status, body, err := x.sender.Do(ctx, x.tokens, m, answer)
+	status, body, err := x.tokens.Exchange(ctx, records, m, answer)
 	switch {
 	case errors.Is(err, upstream.ErrOversized):
 		return lifetime{}, errAnswerXL
@@ -68,7 +69,7 @@ func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
 }
 
 // subject brings the identity into secret memory and returns it, which is a part of answer.
-func (x *Exchanger) subject(ctx context.Context, request, answer []byte) ([]byte, error) {
+func (x *Exchanger) subject(ctx context.Context, records, request, answer []byte) ([]byte, error) {
 	if x.identity == nil {
 		return readTokenFile(x.cfg.TokenFile, answer)
 	}
@@ -78,7 +79,7 @@ func (x *Exchanger) subject(ctx context.Context, request, answer []byte) ([]byte
 		return nil, err
 	}
 	m.add("\r\n")
-	status, body, err := x.sender.Do(ctx, x.identity, m.bytes(), answer)
+	status, body, err := x.identity.Exchange(ctx, records, m.bytes(), answer)
 	switch {
 	case errors.Is(err, upstream.ErrOversized):
 		return nil, errIdentityXL

@@ -71,7 +71,6 @@ type Config struct {
 // Exchanger keeps an access token fresh.
 type Exchanger struct {
 	cfg      Config
-	sender   *upstream.SecretExchange
 	memory   *secret.Buffer
 	identity *upstream.Endpoint // nil with TokenFile
 	tokens   *upstream.Endpoint
@@ -106,10 +105,7 @@ func New(cfg Config) (*Exchanger, error) {
 		return nil, err
 	}
 	var err error
-	if x.memory, err = secret.NewBuffer(cfg.Policy, requestSize+answerSize); err != nil {
-		return nil, err
-	}
-	x.sender, err = upstream.NewSecretExchange(cfg.Policy)
+	x.memory, err = secret.NewBuffer(cfg.Policy, upstream.ExchangeMemory+requestSize+answerSize)
 	return x, err
 }
 
@@ -139,10 +135,7 @@ func (x *Exchanger) Directories() []string {
 
 // Memory returns what the memory of the exchanges is made of, and if not all of it is secret.MemfdSecret, why.
 func (x *Exchanger) Memory() (secret.Kind, error) {
-	if kind, why := x.memory.Memory(); kind != secret.MemfdSecret {
-		return kind, why
-	}
-	return x.sender.Memory()
+	return x.memory.Memory()
 }
 
 func (c *Config) check() error {

@@ -13,56 +13,40 @@ import (
 // exchangeTimeout bounds one secret exchange, from the connection's beginning to the response's end.
 const exchangeTimeout = 30 * time.Second
 
-// exchangeMemory is the secret memory of an exchange, in bytes: for the longest record, behind a head of which a part
-// has arrived.
-const exchangeMemory = 8<<10 + tlsrecord.MaxRecord
+// ExchangeMemory is the secret memory that an exchange needs, in bytes: for the longest record, behind a head of which a
+// part has arrived.
+const ExchangeMemory = 8<<10 + tlsrecord.MaxRecord
 
 // ErrOversized is the error of a response that is larger than the memory for it.
 var ErrOversized = errors.New("the response is too large")
 
 var errMalformed = errors.New("the response is malformed")
 
-// SecretExchange sends requests that are secret and receives their responses, one at a time. Neither ever lies in
-// ordinary memory.
-type SecretExchange struct{ memory *secret.Buffer }
-
-// NewSecretExchange maps the exchange's own secret memory, about 28 KiB.
-func NewSecretExchange(policy secret.Policy) (*SecretExchange, error) {
-	b, err := secret.NewBuffer(policy, exchangeMemory)
-	if err != nil {
-		return nil, err
-	}
-	return &SecretExchange{b}, nil
-}
-
-// Memory returns what the exchange's memory is made of, and if that is not secret.MemfdSecret, why.
-func (e *SecretExchange) Memory() (secret.Kind, error) { return e.memory.Memory() }
-
-// Do connects to the endpoint, sends request, which is a whole HTTP/1.1 message that asks for the connection to be
-// closed, and reads the response. Request and room should be secret memory; the caller wipes them. Do returns the
+// Exchange connects to the endpoint, sends request, which is a whole HTTP/1.1 message that asks for the connection to be
+// closed, and reads the response. All three buffers should be secret memory, so that neither message ever lies in
+// ordinary memory: memory has ExchangeMemory bytes and is wiped; the caller wipes request and room. Exchange returns the
 // status and, if that is 2xx, the body, which is a part of room. Redirects are not followed.
 //
 // It gives up after 30 seconds, or when ctx ends. Errors are of type *Error and hold nothing of either message; one for
 // a response that does not fit is ErrOversized.
-func (e *SecretExchange) Do(ctx context.Context, to *Endpoint, request, room []byte) (status int, body []byte, err error) {
+func (e *Endpoint) Exchange(ctx context.Context, memory, request, room []byte) (status int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
-	defer e.memory.Wipe()
-	c, err := to.dial(ctx)
+	defer secret.Wipe(memory)
+	c, err := e.dial(ctx)
 	if err != nil {
 		return 0, nil, ended(ctx, err)
 	}
 	defer c.close()
 	defer context.AfterFunc(ctx, c.close)()
-	buf := e.memory.Bytes()
 	for len(request) > 0 {
-		n := copy(buf[tlsrecord.HeaderSize:][:tlsrecord.MaxPlaintext], request)
-		if err := c.sendInPlace(buf, n); err != nil {
+		n := copy(memory[tlsrecord.HeaderSize:][:tlsrecord.MaxPlaintext], request)
+		if err := c.sendInPlace(memory, n); err != nil {
 			return 0, nil, ended(ctx, fail(Closed, "sending the request: %w", err))
 		}
 		request = request[n:]
 	}
-	c.in.buf, c.in.fixed = buf, true
+	c.in.buf, c.in.fixed = memory, true
 	status, body, err = receive(&Response{c: c, request: &Request{}}, room)
 	return status, body, ended(ctx, err)
 }

@@ -73,17 +73,17 @@ func (h *host) endpoint(t testing.TB, secure bool) *Endpoint {
 	return must(NewEndpoint(must(ParseTarget(scheme+"://"+h.addr+"/x", false)), h.roots))
 }
 
-func newExchange(t testing.TB) *SecretExchange {
+func newMemory(t testing.TB) *secret.Buffer {
 	t.Helper()
-	return must(NewSecretExchange(secret.Auto))
+	return must(secret.NewBuffer(secret.Auto, ExchangeMemory))
 }
 
 const roomSize = 24 << 10
 
-func exchange(t testing.TB, c *SecretExchange, to *Endpoint, request string) (int, string, error) {
+func exchange(t testing.TB, memory *secret.Buffer, to *Endpoint, request string) (int, string, error) {
 	t.Helper()
-	status, body, err := c.Do(within(t, soon), to, []byte(request), make([]byte, roomSize))
-	if i := bytes.IndexFunc(c.memory.Bytes(), func(r rune) bool { return r != 0 }); i >= 0 {
+	status, body, err := to.Exchange(within(t, soon), memory.Bytes(), []byte(request), make([]byte, roomSize))
+	if i := bytes.IndexFunc(memory.Bytes(), func(r rune) bool { return r != 0 }); i >= 0 {
 		t.Errorf("byte %d of the memory is left", i)
 	}
 	return status, string(body), err
@@ -127,7 +127,7 @@ var answers = []struct {
 }
 
 func TestExchangeReadsAnswers(t *testing.T) {
-	c := newExchange(t)
+	c := newMemory(t)
 	for _, secure := range []bool{true, false} {
 		for _, a := range answers {
 			t.Run(fmt.Sprintf("tls %t: %s", secure, a.what), func(t *testing.T) {
@@ -162,14 +162,14 @@ func TestExchangeReadsTinyRecords(t *testing.T) {
 			io.WriteString(c, raw[i:i+1])
 		}
 	})
-	status, body, err := exchange(t, newExchange(t), h.endpoint(t, true), "END")
+	status, body, err := exchange(t, newMemory(t), h.endpoint(t, true), "END")
 	if status != 200 || body != "the body" || err != nil {
 		t.Errorf("%d, %q, %v", status, body, err)
 	}
 }
 
 func TestExchangeSendsLargeRequests(t *testing.T) {
-	c := newExchange(t)
+	c := newMemory(t)
 	for _, size := range []int{1, tlsrecord.MaxPlaintext - 4, tlsrecord.MaxPlaintext - 3, tlsrecord.MaxPlaintext - 2, 2 * tlsrecord.MaxPlaintext, 50_000} {
 		h := startHost(t, &tls.Config{}, says(sized("ok")))
 		request := strings.Repeat("r", size) + "END"
@@ -188,13 +188,13 @@ func TestExchangeWantsASignedEnd(t *testing.T) {
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nthe beginning of the body")
 		c.(*tls.Conn).NetConn().Close()
 	})
-	if _, body, err := exchange(t, newExchange(t), h.endpoint(t, true), "END"); !isKind(err, Closed) || body != "" {
+	if _, body, err := exchange(t, newMemory(t), h.endpoint(t, true), "END"); !isKind(err, Closed) || body != "" {
 		t.Errorf("%q, %v", body, err)
 	}
 }
 
 func TestExchangeRefusesBadTLS(t *testing.T) {
-	c := newExchange(t)
+	c := newMemory(t)
 	old := startHost(t, &tls.Config{MaxVersion: tls.VersionTLS12}, says(sized("x")))
 	if _, _, err := exchange(t, c, old.endpoint(t, true), "END"); !isKind(err, TLSFailed) {
 		t.Errorf("TLS 1.2: %v", err)
@@ -232,13 +232,13 @@ func TestExchangeGivesUp(t *testing.T) {
 			cancel()
 			io.Copy(io.Discard, c) // until the client has gone
 		})
-		_, _, err := newExchange(t).Do(ctx, h.endpoint(t, cfg != nil), []byte("END"), make([]byte, roomSize))
+		_, _, err := h.endpoint(t, cfg != nil).Exchange(ctx, newMemory(t).Bytes(), []byte("END"), make([]byte, roomSize))
 		if !isKind(err, Cancelled) {
 			t.Errorf("cancelled: %v", err)
 		}
 		ctx, cancel = context.WithTimeout(t.Context(), 0)
 		defer cancel()
-		_, _, err = newExchange(t).Do(ctx, h.endpoint(t, cfg != nil), []byte("END"), make([]byte, roomSize))
+		_, _, err = h.endpoint(t, cfg != nil).Exchange(ctx, newMemory(t).Bytes(), []byte("END"), make([]byte, roomSize))
 		if !isKind(err, Timeout) {
 			t.Errorf("too late: %v", err)
 		}
@@ -246,7 +246,7 @@ func TestExchangeGivesUp(t *testing.T) {
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
 	nobody := &host{addr: l.Addr().String(), roots: x509.NewCertPool()}
 	l.Close()
-	if _, _, err := exchange(t, newExchange(t), nobody.endpoint(t, true), "END"); !isKind(err, Unreachable) {
+	if _, _, err := exchange(t, newMemory(t), nobody.endpoint(t, true), "END"); !isKind(err, Unreachable) {
 		t.Errorf("nobody listens: %v", err)
 	}
 }
@@ -260,7 +260,7 @@ func TestExchangeGoesThroughTheProxy(t *testing.T) {
 		t.Errorf("port %d, want the proxy's, %d", got, want)
 	}
 	request := "POST /v1/responses HTTP/1.1\r\nhost: oidc.test\r\nauthorization: Bearer " + canary + "\r\nconnection: close\r\nx-fake: json\r\ncontent-length: 2\r\n\r\n{}"
-	status, body, err := exchange(t, newExchange(t), to, request)
+	status, body, err := exchange(t, newMemory(t), to, request)
 	if status != 200 || !strings.HasPrefix(body, "{") || err != nil {
 		t.Errorf("%d, %.40q, %v", status, body, err)
 	}

@@ -14,7 +14,7 @@ const (
 	maxHead    = 128 << 10 // of a response, in bytes
 )
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // reader holds what was read and not yet used: plaintext in buf[r:w], and behind it, in buf[x:y], what the record layer
 // has not yet opened. Records are opened where they lie. The buffer is small until a read fills it, and small again
@@ -22,17 +22,22 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return 
 type reader struct {
 	src        io.Reader
 	layer      tlsrecord.Layer // nil for plain http
-	buf        []byte
+	buf        []byte          // small, one of buffers, or larger
 	r, w, x, y int
-	pooled     *[]byte
 	fixed      bool // buf is secret memory: neither replaced nor given back
 	small      [smallSize]byte
 }
 
 func (b *reader) empty() bool { return b.r == b.w && b.x == b.y }
 
-// Buffered and Consume are http1.Input's, for the plaintext.
-func (b *reader) Buffered() []byte { return b.buf[b.r:b.w] }
+// Buffered is http1.Input's: the plaintext, and if there is none, that of the next record that was read whole. An error
+// of that is Fill's.
+func (b *reader) Buffered() []byte {
+	if b.r == b.w {
+		b.open()
+	}
+	return b.buf[b.r:b.w]
+}
 
 // Consume drops n bytes of plaintext.
 func (b *reader) Consume(n int) { b.r += n }
@@ -66,7 +71,7 @@ func (b *reader) Fill() error {
 }
 
 // open adds the next record that holds any to the plaintext, if that was read whole. It does not block. If not, it
-// returns how long the record is, or 0 if that is not known.
+// returns how long the record is, or 0 if that is not known. A record with an error stays, for the error to come again.
 func (b *reader) open() (size int, err error) {
 	if b.layer == nil {
 		b.w, b.x = b.y, b.y
@@ -77,94 +82,75 @@ func (b *reader) open() (size int, err error) {
 		if size == 0 || size > b.y-b.x || err != nil {
 			return size, err
 		}
-		record := b.buf[b.x : b.x+size]
-		data, err := b.layer.Open(record)
-		at := b.x + tlsrecord.HeaderSize
-		b.x += size
-		switch {
-		case len(data) > 0 && b.r == b.w:
-			b.r, b.w = at, at+len(data)
-			return 0, nil
-		case len(data) > 0:
-			b.w += copy(b.buf[b.w:], data)
-			return 0, nil
-		case err != nil:
+		data, err := b.layer.Open(b.buf[b.x : b.x+size])
+		if err != nil {
 			return 0, err
+		}
+		if b.r == b.w {
+			b.r = b.x + tlsrecord.HeaderSize
+			b.w = b.r + len(data)
+		} else {
+			b.w += copy(b.buf[b.w:], data)
+		}
+		if b.x += size; len(data) > 0 {
+			return 0, nil
 		}
 	}
 }
 
 // drained reports whether nothing that was read is left: no plaintext, no record, no part of one. Tickets and key
 // updates it takes in on the way.
-func (b *reader) drained() bool {
-	if b.r != b.w {
-		return false
-	}
-	_, err := b.open()
-	return err == nil && b.empty()
-}
+func (b *reader) drained() bool { return len(b.Buffered()) == 0 && b.empty() }
 
 // makeRoom makes room for another byte, and for the whole of a record of size bytes, of which the beginning may be
-// there.
+// there. An empty buffer follows the size of what was last read.
 func (b *reader) makeRoom(size int) error {
+	size = max(size, b.y-b.x+1)
 	if b.empty() {
-		b.resize()
+		switch {
+		case b.fixed:
+		case b.y == len(b.buf) && b.y < bufferSize:
+			size = max(size, b.y+1)
+		case b.y <= smallSize && len(b.buf) > smallSize:
+			b.shrink()
+		}
 		b.r, b.w, b.x, b.y = 0, 0, 0, 0
 	}
-	size = max(size, b.y-b.x+1)
 	if b.x+size <= len(b.buf) {
 		return nil
 	}
-	to := b.buf
-	if need := b.w - b.r + size; need > len(b.buf) {
-		if b.fixed {
-			return ErrOversized
-		}
-		to = b.larger(need)
+	old, need := b.buf, b.w-b.r+size
+	switch {
+	case need <= len(old):
+	case b.fixed:
+		return ErrOversized
+	case need <= smallSize:
+		b.buf = b.small[:]
+	case need <= bufferSize:
+		b.buf = buffers.Get().(*[bufferSize]byte)[:]
+	default:
+		b.buf = make([]byte, max(need, 2*len(old)))
 	}
-	n := copy(to, b.buf[b.r:b.w])
-	m := copy(to[n:], b.buf[b.x:b.y])
-	b.buf, b.r, b.w, b.x, b.y = to, 0, n, n, n+m
+	n := copy(b.buf, old[b.r:b.w])
+	m := copy(b.buf[n:], old[b.x:b.y])
+	b.r, b.w, b.x, b.y = 0, n, n, n+m
+	if len(old) < len(b.buf) {
+		giveBack(old)
+	}
 	return nil
 }
 
-// resize lets an empty buffer follow the size of what was last read.
-func (b *reader) resize() {
-	switch {
-	case b.fixed:
-	case b.y == len(b.buf) && len(b.buf) < bufferSize:
-		b.buf = b.larger(len(b.buf) + 1)
-	case b.y <= smallSize && len(b.buf) > smallSize:
-		b.shrink()
-	}
-}
-
-// larger returns a buffer of n bytes or more, and more than there are.
-func (b *reader) larger(n int) []byte {
-	switch {
-	case n <= smallSize:
-		return b.small[:]
-	case n <= bufferSize && b.pooled == nil:
-		b.pooled = buffers.Get().(*[]byte)
-		return *b.pooled
-	default:
-		return make([]byte, max(n, 2*len(b.buf)))
-	}
-}
-
-// shrink empties the reader and gives a larger buffer back. What was in it is overwritten: an upstream that echoes the
-// key must not leave copies in buffers that wait for others.
+// shrink empties the reader and gives a larger buffer back.
 func (b *reader) shrink() {
-	clear(b.buf)
-	if len(b.buf) > smallSize {
-		clear(b.small[:])
-	}
-	if b.pooled != nil {
-		if len(b.buf) != bufferSize { // buf has outgrown it
-			clear(*b.pooled)
-		}
-		buffers.Put(b.pooled)
-		b.pooled = nil
-	}
+	giveBack(b.buf)
 	b.buf, b.r, b.w, b.x, b.y = b.small[:], 0, 0, 0, 0
+}
+
+// giveBack overwrites what is in buf: an upstream that echoes the key must not leave copies in buffers that wait for
+// others.
+func giveBack(buf []byte) {
+	clear(buf)
+	if len(buf) == bufferSize {
+		buffers.Put((*[bufferSize]byte)(buf))
+	}
 }

@@ -87,7 +87,7 @@ func FuzzReader(f *testing.F) {
 		}
 		b := &reader{src: &pieces{wire, bytes.Clone(reads)}, layer: frames{}}
 		if fixed {
-			b.buf, b.fixed = make([]byte, exchangeMemory), true
+			b.buf, b.fixed = make([]byte, ExchangeMemory), true
 		}
 		var got []byte
 		var err error
@@ -127,13 +127,13 @@ func TestReaderIsSmallWhenIdle(t *testing.T) {
 		if err := b.Fill(); err != nil || !bytes.Equal(b.buf[b.r:b.w], want) {
 			t.Fatalf("%d bytes, %v; want %d", b.w-b.r, err, len(want))
 		}
-		if b.pooled != nil {
-			pooled = *b.pooled
+		if len(b.buf) == bufferSize {
+			pooled = b.buf
 		}
 		b.r = b.w
 	}
 	b.Fill() // the end
-	if len(b.buf) != smallSize || b.pooled != nil || pooled == nil {
+	if len(b.buf) != smallSize || &b.buf[0] != &b.small[0] || pooled == nil {
 		t.Errorf("a buffer of %d bytes while idle", len(b.buf))
 	}
 	b.shrink()
@@ -145,8 +145,9 @@ func TestReaderIsSmallWhenIdle(t *testing.T) {
 // TestFixedReader: what does not fit secret memory is refused; nothing goes to
 // other memory.
 func TestFixedReader(t *testing.T) {
-	b := &reader{src: &pieces{rest: frame(make([]byte, 2000))}, layer: frames{}, buf: make([]byte, 1500), fixed: true}
-	if err := b.Fill(); !errors.Is(err, ErrOversized) || len(b.buf) != 1500 || b.pooled != nil {
+	memory := make([]byte, 1500)
+	b := &reader{src: &pieces{rest: frame(make([]byte, 2000))}, layer: frames{}, buf: memory, fixed: true}
+	if err := b.Fill(); !errors.Is(err, ErrOversized) || len(b.buf) != 1500 || &b.buf[0] != &memory[0] {
 		t.Errorf("%v, a buffer of %d bytes", err, len(b.buf))
 	}
 }

@@ -30,19 +30,14 @@ type Response struct {
 // until the next call. The last piece may come together with io.EOF; any other error, of type *Error, means that the
 // body is incomplete.
 func (r *Response) Next() ([]byte, error) {
-	piece, err := r.body.Next(r.in())
+	piece, err := r.body.Next(&r.c.in)
 	return piece, r.blame(err, inBody)
 }
 
-// Buffered is Next for what is there already: it does not block, and returns nothing and no error where Next would.
+// Buffered is Next for what is there already: it does not block, and returns nothing and no error where Next would, or
+// would fail.
 func (r *Response) Buffered() ([]byte, error) {
-	in := r.in()
-	if in.r == in.w && !r.body.Done() {
-		if _, err := in.open(); err != nil && in.r == in.w {
-			return nil, r.blame(r.body.End(err), inBody)
-		}
-	}
-	piece, err := r.body.Buffered(in)
+	piece, err := r.body.Buffered(&r.c.in)
 	return piece, r.blame(err, inBody)
 }
 
@@ -99,15 +94,13 @@ func (r *Response) Close() {
 		// early. What was written in one go with the head fits the buffers of a connection that is idle.
 		keep = r.stopCopier() && keep && r.c.acknowledged()
 	}
-	if keep && r.in().drained() {
+	if keep && r.c.in.drained() {
 		r.client.pool.put(r.c)
 		return
 	}
 	r.c.close()
-	r.in().shrink()
+	r.c.in.shrink()
 }
-
-func (r *Response) in() *reader { return &r.c.in }
 
 // stopCopier ends the copier and reports whether it has sent all of the body. The upstream may respond before the
 // copier's goroutine runs again after its last write: a write that the kernel has taken whole succeeds whatever the
@@ -126,7 +119,7 @@ func (r *Response) stopCopier() bool {
 // readHead reads up to the final answer's head; interim ones are dropped (RFC 9110, section 15.2).
 func (r *Response) readHead() error {
 	for {
-		head, err := http1.ReadHead(r.in(), maxHead)
+		head, err := http1.ReadHead(&r.c.in, maxHead)
 		if err == nil {
 			err = r.Head.Parse(head)
 		}
