@@ -8,6 +8,24 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/jsonscan"
 )
 
+// role is what a document is good for.
+type role uint8
+
+const (
+	ignored role = iota
+	opens        // it gives the ID
+	closes       // it gives everything
+	unknown      // an event without a type so far
+)
+
+// events are the types of a stream's events that matter.
+var events = map[string]role{
+	"response.created":    opens,
+	"response.completed":  closes,
+	"response.incomplete": closes,
+	"response.failed":     closes,
+}
+
 // Identifiers of the members that are read.
 const (
 	typeID uint8 = iota + 1
@@ -18,6 +36,8 @@ const (
 	totalID
 )
 
+// The paths of the members that are read, in a response and in an event. Of repeated members the larger number counts, so that
+// nothing lowers the sum, the first type, the first ID and the last model.
 var (
 	responseMembers = jsonscan.Member{Members: []jsonscan.Member{
 		{Name: "id", ID: idID, Parts: true},
@@ -40,9 +60,7 @@ const (
 	maxID    = 160 // bytes of the longest ID that is kept; OpenAI's have about 55
 )
 
-// document reads one response, or one event of a stream. Of repeated members the
-// larger number counts, so that nothing lowers the sum, the first type, the first
-// ID and the last model.
+// document reads one response, or one event of a stream.
 type document struct {
 	progress
 	find  jsonscan.Finder
@@ -52,9 +70,7 @@ type document struct {
 
 // progress is what a document has yielded so far.
 type progress struct {
-	closing  bool // it is a response, or an event that ends one
-	created  bool // it is an event that begins one
-	ignored  bool // nothing more in it matters
+	role     role
 	inexact  bool // a number on the path is not plain
 	seen     [3]bool
 	modelLen uint8 // 0 while there is none
@@ -62,68 +78,56 @@ type progress struct {
 	counts   [3]int64
 }
 
-func (d *document) start(root *jsonscan.Member) {
-	d.progress = progress{closing: root == &responseMembers}
-	d.find.Start(root)
+// begin prepares for the next document. It drops an ID that turned out not to be the response's.
+func (m *Meter) begin() {
+	if !m.idFixed {
+		m.idLen = 0
+	}
+	if m.kind == single {
+		m.doc.progress = progress{role: closes}
+		m.doc.find.Start(&responseMembers)
+		return
+	}
+	m.doc.progress = progress{role: unknown}
+	m.doc.find.Start(&eventMembers)
 }
 
 // feed reads the next bytes of the current document.
 func (m *Meter) feed(p []byte) {
 	d := &m.doc
-	for len(p) > 0 && !d.ignored {
+	for len(p) > 0 && d.role != ignored {
 		var member uint8
 		var kind jsonscan.Kind
 		var text []byte
-		switch member, kind, text, p = d.find.Next(p); member {
-		case 0:
-		case typeID:
-			d.readType(kind, text)
-			m.settleID()
-		case idID:
-			m.readID(kind, text)
-			m.settleID()
-		case modelID:
+		switch member, kind, text, p = d.find.Next(p); {
+		case member == 0:
+		case member == typeID && kind == jsonscan.String:
+			d.role = events[string(text)]
+		case member == typeID:
+			d.role = ignored
+		case member == idID && m.idLen == 0:
+			if n := d.keep(m.id[:], kind, text); n <= maxID { // a part of an ID could be another one
+				m.idLen = uint8(n)
+			}
+		case member == modelID:
 			d.readModel(kind, text)
-		default:
+		case member >= inputID:
 			d.readCount(member-inputID, kind, text)
 		}
+		m.fixID()
 	}
 }
 
-func (d *document) readType(kind jsonscan.Kind, text []byte) {
-	if kind != jsonscan.String {
-		text = nil
-	}
-	switch string(text) {
-	case "response.completed", "response.incomplete", "response.failed":
-		d.closing = true
-	case "response.created":
-		d.created = true
-	default:
-		d.ignored = true
+// fixID accepts an ID once the role of its document is known as well. Nothing else matters in an event that begins a response.
+func (m *Meter) fixID() {
+	named := m.doc.role == opens || m.doc.role == closes
+	m.idFixed = m.idFixed || m.idLen > 0 && named
+	if m.idFixed && m.doc.role == opens {
+		m.doc.role = ignored
 	}
 }
 
-// readID reads the response's ID. One that is too long or has an escape is none:
-// a part of an ID could be another one.
-func (m *Meter) readID(kind jsonscan.Kind, part []byte) {
-	if m.id.whole {
-		return
-	}
-	if n := m.doc.keep(m.id.buf[:], kind, part); 0 < n && n <= maxID {
-		m.id.n, m.id.whole = uint8(n), true
-	}
-}
-
-// settleID accepts an ID once the type of its event is known as well. Nothing
-// else matters in an event that begins a response.
-func (m *Meter) settleID() {
-	m.id.fixed = m.id.fixed || m.id.whole && (m.doc.closing || m.doc.created)
-	m.doc.ignored = m.doc.ignored || m.id.fixed && m.doc.created
-}
-
-// readModel reads the name of the model, cut to whole runes. One with an escape
-// is none: the upstream has no such names.
+// readModel reads the name of the model, cut to whole runes. One with an escape is none: the upstream has no such names.
 func (d *document) readModel(kind jsonscan.Kind, part []byte) {
 	n := d.keep(d.model[:], kind, part)
 	if n > maxModel {
@@ -134,20 +138,16 @@ func (d *document) readModel(kind jsonscan.Kind, part []byte) {
 
 // wholeRunes returns the length of p without a rune at its end that was cut.
 func wholeRunes(p []byte) int {
-	for i := 1; i < utf8.UTFMax && i <= len(p); i++ {
-		if last := p[len(p)-i:]; utf8.RuneStart(last[0]) {
-			if !utf8.FullRune(last) {
-				return len(p) - i
-			}
-			break
+	for n := max(0, len(p)-utf8.UTFMax); n < len(p); n++ {
+		if utf8.RuneStart(p[n]) && !utf8.FullRune(p[n:]) {
+			return n
 		}
 	}
 	return len(p)
 }
 
-// keep puts the parts of a string into room and returns its length with the last
-// one: len(room)+1 for one that is cut, 0 for one with an escape before that, and
-// for other values.
+// keep puts the parts of a string into room and returns its length with the last one: len(room)+1 for one that is cut, 0 for one
+// with an escape before that, and for other values.
 func (d *document) keep(room []byte, kind jsonscan.Kind, part []byte) int {
 	n := int(d.partial)
 	if 0 <= n && n <= len(room) {
@@ -159,15 +159,15 @@ func (d *document) keep(room []byte, kind jsonscan.Kind, part []byte) int {
 			n = -1
 		}
 	}
-	if kind == jsonscan.Part {
+	d.partial = 0
+	switch kind {
+	case jsonscan.Part:
 		d.partial = int16(n)
 		return 0
+	case jsonscan.String:
+		return max(n, 0)
 	}
-	d.partial = 0
-	if kind != jsonscan.String {
-		return 0
-	}
-	return max(n, 0)
+	return 0
 }
 
 // readCount reads a number of tokens.
@@ -182,9 +182,8 @@ func (d *document) readCount(which uint8, kind jsonscan.Kind, text []byte) {
 	d.inexact = d.inexact || !exact
 }
 
-// parseCount returns a number, rounded up, and whether it is exact: an integer
-// without sign, fraction and exponent that fits. The largest that fits stands for
-// all beyond it, and 0 for those below it.
+// parseCount returns a number, rounded up, and whether it is exact: an integer without sign, fraction and exponent that fits. The
+// largest that fits stands for all beyond it, and 0 for those below it.
 func parseCount(text []byte) (n int64, exact bool) {
 	if n, err := strconv.ParseUint(string(text), 10, 63); err == nil {
 		return int64(n), true
@@ -196,12 +195,20 @@ func parseCount(text []byte) (n int64, exact bool) {
 	return max(int64(f), 0), false
 }
 
-// tokens returns the tokens that the document names, and whether they are exact.
-// A total that is larger than its parts, or stands alone, counts.
-func (d *document) tokens() (n int64, exact bool) {
-	n = max(plus(d.counts[0], d.counts[1]), d.counts[2])
-	return n, !d.inexact && d.find.Done() && (d.seen[2] || d.hasParts())
+// add takes the usage out of a document that is over. Only closing ones count. Several of them in one stream add up: to count one
+// response twice is safe, to miss a second one is not.
+func (m *Meter) add() {
+	d := &m.doc
+	if d.role != closes {
+		return
+	}
+	hasParts := d.seen[0] && d.seen[1]
+	m.found = true
+	m.inexact = m.inexact || d.inexact || !d.find.Done() || !hasParts && !d.seen[2]
+	m.partless = m.partless || !hasParts
+	m.sum = plus(m.sum, max(plus(d.counts[0], d.counts[1]), d.counts[2])) // a total that is larger than its parts, or alone
+	m.input, m.output = plus(m.input, d.counts[0]), plus(m.output, d.counts[1])
+	if d.modelLen > 0 {
+		m.model, m.modelLen = d.model, d.modelLen
+	}
 }
-
-// hasParts reports whether the document names both input and output tokens.
-func (d *document) hasParts() bool { return d.seen[0] && d.seen[1] }

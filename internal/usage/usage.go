@@ -1,13 +1,9 @@
-// Package usage reads how many tokens an answer of OpenAI's Responses API has
-// cost, of which model, and which id it has, while the answer passes: it holds
-// nothing back and keeps no text but those two names.
+// Package usage reads how many tokens a response of OpenAI's Responses API has cost, of which model, and which ID it has, while
+// the response passes: it holds nothing back and keeps no text but those two names.
 //
-// What the model says, and what a client makes the upstream repeat, reaches a
-// body only inside JSON strings or below other keys. So the package follows the
-// JSON closely enough to know where it stands, and believes what stands at five
-// paths only: id, model, usage.input_tokens, output_tokens and total_tokens of
-// the answer, or of the response in a stream's closing event; of its first
-// event, response.created, the id alone.
+// What the model says, and what a client makes the upstream repeat, reaches a body only inside JSON strings or below other names.
+// So the package follows the JSON closely enough to distinguish these, and believes only the members in its table of paths, in the
+// types of events in its table of events.
 package usage
 
 import (
@@ -15,8 +11,7 @@ import (
 	"math"
 )
 
-// Meter reads the body of one response. [New] makes one. It is for one goroutine
-// at a time and of fixed size.
+// Meter reads the body of one response. [New] makes one. It is for one goroutine at a time and of fixed size.
 type Meter struct {
 	kind  kind
 	mark  uint8 // bytes of a byte order mark so far; len(byteOrderMark) once that is settled
@@ -33,15 +28,10 @@ type Meter struct {
 	modelLen      uint8
 	model         [maxModel]byte // of the last one that named it
 
-	id ident
-}
-
-// ident is the response's ID.
-type ident struct {
-	buf   [maxID]byte
-	n     uint8
-	whole bool // it has been read to its end
-	fixed bool // it is the response's, for good
+	// The response's ID:
+	idFixed bool  // it is the response's, for good
+	idLen   uint8 // 0 while it is not complete
+	id      [maxID]byte
 }
 
 type kind uint8
@@ -54,9 +44,8 @@ const (
 
 const byteOrderMark = "\ufeff"
 
-// New chooses by Content-Type how a body is read. One of another type than JSON
-// and event streams, or with any coding but identity, is not looked into: its
-// bytes are counted.
+// New chooses by Content-Type how a body is read. One of another type than JSON and event streams, or with any coding but
+// identity, is not looked into: its bytes are counted.
 func New(contentType, contentEncoding []byte) *Meter {
 	m := &Meter{kind: kindOf(contentType, contentEncoding)}
 	m.doc.find.Room, m.doc.find.Trusted = m.doc.room[:], true
@@ -65,12 +54,11 @@ func New(contentType, contentEncoding []byte) *Meter {
 }
 
 func kindOf(contentType, contentEncoding []byte) kind {
-	if e := bytes.TrimSpace(contentEncoding); len(e) > 0 && !bytes.EqualFold(e, []byte("identity")) {
-		return opaque
-	}
 	media, _, _ := bytes.Cut(contentType, []byte(";"))
-	media = bytes.TrimSpace(media)
+	media, coding := bytes.TrimSpace(media), bytes.TrimSpace(contentEncoding)
 	switch {
+	case len(coding) > 0 && !bytes.EqualFold(coding, []byte("identity")):
+		return opaque
 	case bytes.EqualFold(media, []byte("text/event-stream")):
 		return stream
 	case bytes.EqualFold(media, []byte("application/json")):
@@ -79,79 +67,35 @@ func kindOf(contentType, contentEncoding []byte) kind {
 	return opaque
 }
 
-// begin prepares for the next document. It drops an ID that turned out not to be
-// the response's.
-func (m *Meter) begin() {
-	if !m.id.fixed {
-		m.id.n, m.id.whole = 0, false
-	}
-	if m.kind == single {
-		m.doc.start(&responseMembers)
-		return
-	}
-	m.doc.start(&eventMembers)
-}
-
-// Write reads the next piece of the body, of any size. It keeps no reference to
-// p and never fails.
+// Write reads the next piece of the body, of any size. It keeps no reference to p and never fails.
 func (m *Meter) Write(p []byte) {
 	m.bytes += int64(len(p))
-	if m.kind == opaque {
-		return
-	}
-	if m.mark < uint8(len(byteOrderMark)) {
-		p = m.skipMark(p)
-	}
-	m.read(p)
-}
-
-// skipMark drops a byte order mark at the body's beginning.
-func (m *Meter) skipMark(p []byte) []byte {
-	for len(p) > 0 && m.mark < uint8(len(byteOrderMark)) {
+	for len(p) > 0 && int(m.mark) < len(byteOrderMark) {
 		if p[0] != byteOrderMark[m.mark] {
 			m.read([]byte(byteOrderMark[:m.mark])) // it only began like one
 			m.mark = uint8(len(byteOrderMark))
-			return p
+			break
 		}
 		m.mark++
 		p = p[1:]
 	}
-	return p
+	m.read(p)
 }
 
 func (m *Meter) read(p []byte) {
-	if m.kind == single {
+	switch m.kind {
+	case single:
 		m.feed(p)
-		return
-	}
-	m.readLines(p)
-}
-
-// add takes the usage out of a document that is over. Only closing events
-// count. Several of them in one stream add up: to count one response twice is
-// safe, to miss a second one is not.
-func (m *Meter) add() {
-	if !m.doc.closing {
-		return
-	}
-	n, exact := m.doc.tokens()
-	m.found = true
-	m.inexact = m.inexact || !exact
-	m.partless = m.partless || !m.doc.hasParts()
-	m.sum = plus(m.sum, n)
-	m.input, m.output = plus(m.input, m.doc.counts[0]), plus(m.output, m.doc.counts[1])
-	if m.doc.modelLen > 0 {
-		m.model, m.modelLen = m.doc.model, m.doc.modelLen
+	case stream:
+		m.readLines(p)
 	}
 }
 
-// Tokens returns the input and output tokens of what has been seen so far. They
-// are exact if every closing event (there must be one), or the JSON answer, was
-// whole and gave plain numbers. Otherwise n is what was read, but not less than
-// the [Estimate] of the answer's bytes; what the request cost is not known here.
+// Tokens returns the input and output tokens of what has been seen so far. They are exact if every closing event (there must be
+// one), or the JSON response, was whole and gave plain numbers. Otherwise n is what was read, but not less than the [Estimate] of
+// the response's bytes; what the request cost is not known here.
 //
-// An event without its closing empty line counts if its document is whole,
-// since the tokens are spent all the same.
+// An event without its closing empty line counts if its document is whole, since the tokens are spent all the same.
 func (m *Meter) Tokens() (n int64, exact bool) {
 	all := m.settled()
 	if all.found && !all.inexact {
@@ -163,27 +107,22 @@ func (m *Meter) Tokens() (n int64, exact bool) {
 // settled returns what the meter would be if the body ended here.
 func (m *Meter) settled() Meter {
 	all := *m
-	if all.kind != opaque {
-		all.add()
-	}
+	all.add()
 	return all
 }
 
-// Usage returns the input and output tokens that the response names. Several
-// closing events add up. They are exact if [Meter.Tokens] are and each event
-// named both. Otherwise they are what was read, and nothing is estimated.
+// Usage returns the input and output tokens that the response names. Several closing events add up. They are exact if
+// [Meter.Tokens] are and each event named both. Otherwise they are what was read, and nothing is estimated.
 func (m *Meter) Usage() (input, output int64, exact bool) {
 	all := m.settled()
 	return all.input, all.output, all.found && !all.inexact && !all.partless
 }
 
-// Model returns the model that the response names, cut to 64 bytes at a rune's
-// boundary, and nil while there is none or for one with an escape. It need not
-// be UTF-8, and is valid until the next Write. The last closing event that names
-// one counts.
+// Model returns the model that the response names, cut to 64 bytes at a rune's boundary, and nil while there is none or for one
+// with an escape. It need not be UTF-8, and is valid until the next Write. The last closing event that names one counts.
 func (m *Meter) Model() []byte {
 	switch {
-	case m.doc.closing && m.doc.modelLen > 0:
+	case m.doc.role == closes && m.doc.modelLen > 0:
 		return m.doc.model[:m.doc.modelLen]
 	case m.modelLen > 0:
 		return m.model[:m.modelLen]
@@ -191,22 +130,20 @@ func (m *Meter) Model() []byte {
 	return nil
 }
 
-// ID returns the ID that the response gives itself, in a stream in the first
-// event that begins or ends a response and has one. It is nil while there is
-// none, and for one that is longer than 160 bytes or has an escape. It has any
-// form, is known with the byte behind it, and never changes then.
+// ID returns the ID that the response gives itself, in a stream in the first event that begins or ends a response and has one. It
+// is nil while there is none, and for one that is longer than 160 bytes or has an escape. It has any form, is known with the byte
+// behind it, and never changes then.
 func (m *Meter) ID() []byte {
-	if !m.id.fixed {
+	if !m.idFixed {
 		return nil
 	}
-	return m.id.buf[:m.id.n]
+	return m.id[:m.idLen]
 }
 
 // Stream reports whether the body is read as a stream of events.
 func (m *Meter) Stream() bool { return m.kind == stream }
 
-// Estimate returns how many tokens a number of bytes stands for where no usage
-// is given: one for every four bytes, rounded up.
+// Estimate returns how many tokens a number of bytes stands for where no usage is given: one for every four bytes, rounded up.
 func Estimate(bytes int64) int64 {
 	n := max(bytes, 0)
 	return n/4 + min(n%4, 1)
