@@ -43,6 +43,9 @@ func NoEcho(fd int) (restore func(), tty bool, err error) { return secret.NoEcho
 type Config struct {
 	Policy Policy
 	Header Header
+	// File, if not empty, names the regular file that Open and Replace get a descriptor of, in errors; Replace then reads
+	// what a key needs and not to the line's end.
+	File string
 	// Replaceable maps memory for another key, which Replace needs.
 	Replaceable bool
 	// Exchange, if not nil, makes the key an access token, which is got by Key.Exchange. Header must be Bearer then.
@@ -68,12 +71,12 @@ func Open(fd int, cfg Config) (k *Key, err error) {
 	k = &Key{cfg: cfg}
 	switch {
 	case cfg.Exchange == nil:
-		k.secret, err = secret.Read(fd, secret.Config{Policy: cfg.Policy, Header: cfg.Header, Spare: cfg.Replaceable})
+		k.secret, err = secret.Read(fd, secret.Config{Policy: cfg.Policy, Header: cfg.Header, File: cfg.File, Spare: cfg.Replaceable})
 	case cfg.HasInput():
-		k.source, err = secret.Read(fd, secret.Config{Policy: cfg.Policy, Room: secret.MaxToken, NoSlots: true})
+		k.source, err = secret.Read(fd, secret.Config{Policy: cfg.Policy, Token: true, NoSlots: true})
 	}
 	if err == nil && cfg.Exchange != nil {
-		k.secret, err = secret.New(secret.Config{Policy: cfg.Policy, Room: secret.MaxRoom})
+		k.secret, err = secret.New(secret.Config{Policy: cfg.Policy, Token: true})
 	}
 	if err != nil {
 		k.Wipe()

@@ -7,107 +7,119 @@ import (
 	"slices"
 )
 
+const suffix = "\r\n"
+
+// The longest keys, in bytes.
 const (
-	suffix = "\r\n"
-
-	// bufferSize is the original's: "Bearer " and the key share 1,024 bytes.
-	bufferSize = 1024
-
-	// MaxKey is the longest key that Read accepts, in bytes.
-	MaxKey = bufferSize - len("Bearer ") - 1
-
-	// MaxRoom is the largest Config.Room of a key that goes out in a slot: what is left of it, 1,000 bytes with the
-	// shortest header, is for the request line, the host and the record's own bytes.
-	MaxRoom = 7168
-
-	// MaxToken is the largest Config.Room of a key without slots, and the longest token that the original accepts.
+	// MaxKey is for an API key. The original has 1,024 bytes for "Bearer ", the key and its end.
+	MaxKey = 1024 - len("Bearer ") - 1
+	// MaxSlotToken is for a token that goes out in a slot: what is left of it, 1,000 bytes with the shortest header, is
+	// for the request line, the host and the record's own bytes.
+	MaxSlotToken = 7168
+	// MaxToken is for a token without slots, and the longest that the original accepts.
 	MaxToken = 16384
 )
 
-// The errors that say something about the key itself.
+// The errors of a key's form. What Read, Replace and Set return says as well where the key came from and what to do.
 var (
-	ErrEmpty    = errors.New("no API key on standard input; pipe it in: printenv OPENAI_API_KEY | env -u OPENAI_API_KEY responses-api-proxy")
-	ErrTooLong  = fmt.Errorf("the API key on standard input is longer than %d characters; pipe in the key alone", MaxKey)
-	ErrBadBytes = errors.New("the API key on standard input has characters other than ASCII letters, digits, '-' and '_'; pipe in the bare key, without quotes, blanks or 'Bearer'")
+	ErrEmpty    = errors.New("the key is empty")
+	ErrTooLong  = errors.New("the key is too long")
+	ErrBadBytes = errors.New("the key has characters that it cannot have")
 )
 
-// keyError is one of the errors above in the words of another source.
+// mistakes are the common ways to give a good key so that it is refused, as what to leave out. The first that was made
+// counts. A key that is passed to made is not empty.
+var mistakes = []struct {
+	leaveOut string
+	made     func(key []byte) bool
+}{
+	{"the byte-order mark before it", func(k []byte) bool { return bytes.HasPrefix(k, []byte("\ufeff")) }},
+	{"'Bearer' before it", func(k []byte) bool { return len(k) >= 7 && bytes.EqualFold(k[:7], []byte("Bearer ")) }},
+	{"the name and '=' before it", func(k []byte) bool {
+		name, _, found := bytes.Cut(bytes.TrimPrefix(k, []byte("export ")), []byte("="))
+		return found && isKey(name) && !bytes.Contains(name, []byte("-"))
+	}},
+	{"the quotes around it", func(k []byte) bool { return bytes.ContainsAny(k[:1], "\"'`") }},
+	{"the blank at its end", func(k []byte) bool { return bytes.ContainsAny(k[len(k)-1:], " \t") }},
+}
+
+// mistake returns what to leave out of key.
+func mistake(key []byte) string {
+	for _, m := range mistakes {
+		if m.made(key) {
+			return m.leaveOut
+		}
+	}
+	return "quotes, blanks or 'Bearer'"
+}
+
+// source is where a key comes from, in the words of its errors.
+type source struct {
+	name   string
+	none   string // the error of an empty key
+	put    string // how a better one gets there
+	result string // what the error leads to
+}
+
+// another is the source of a key that is to take another's place.
+var another = source{"the new key", "the new key is empty", "write", "; the old one stays in use"}
+
+// given returns the source of Read's key.
+func (c Config) given() source {
+	switch {
+	case c.File != "":
+		return source{"the API key in " + c.File, "no API key in " + c.File + "; write it there", "write", ""}
+	case c.Token:
+		return source{"the token on standard input", "no token on standard input; pipe it in", "pipe in", ""}
+	}
+	return source{"the API key on standard input", "no API key on standard input; pipe it in: " +
+		"printenv OPENAI_API_KEY | env -u OPENAI_API_KEY responses-api-proxy", "pipe in", ""}
+}
+
+// keyError is one of the errors of a key's form in the words of a source.
 type keyError struct {
 	error
-	kind error
+	form error
 }
 
-func (e keyError) Unwrap() error { return e.kind }
+func (e keyError) Unwrap() error { return e.form }
 
-// rules are what a key may be.
-type rules struct {
-	header Header
-	max    int // the longest key, in bytes
-	token  bool
-}
-
-func (c Config) rules() (rules, error) {
-	limit := MaxRoom
-	if c.NoSlots {
-		limit = MaxToken
+// explain returns err, if it is one of the form of key, in the words of its source. It quotes nothing of the key.
+func (c Config) explain(err error, key []byte, from source) error {
+	noun, allowed := "key", "ASCII letters, digits, '-' and '_'"
+	if c.Token {
+		noun, allowed = "token", "visible ASCII"
 	}
-	switch {
-	case c.Room < 0 || c.Room > limit:
-		return rules{}, fmt.Errorf("bug: a key with room for %d bytes; the limit is %d", c.Room, limit)
-	case int(c.Header) >= len(headers):
-		return rules{}, fmt.Errorf("bug: header %d is unknown", c.Header)
-	case c.Room == 0:
-		return rules{header: c.Header, max: MaxKey}, nil
+	text := from.none
+	switch err {
+	case ErrEmpty:
+	case ErrTooLong:
+		text = fmt.Sprintf("%s is longer than %d characters; %s the %s alone", from.name, c.maxLen(), from.put, noun)
+	case ErrBadBytes:
+		text = fmt.Sprintf("%s has characters other than %s; %s the bare %s, without %s", from.name, allowed, from.put, noun, mistake(key))
 	default:
-		return rules{header: c.Header, max: c.Room, token: true}, nil
+		return err
+	}
+	return keyError{errors.New(text + from.result), err}
+}
+
+// maxLen returns the length of the longest key, in bytes.
+func (c Config) maxLen() int {
+	switch {
+	case !c.Token:
+		return MaxKey
+	case c.NoSlots:
+		return MaxToken
+	default:
+		return MaxSlotToken
 	}
 }
 
-// lineSize is the length of the line of a key of n bytes.
-func (r rules) lineSize(n int) int { return len(r.header.prefix()) + n + len(suffix) }
-
-// space is what a key needs of memory, and one byte more, which shows a key that is too long.
-func (r rules) space() int { return roundUp(r.lineSize(r.max)+1, keySpace) }
-
-// read reads a key behind the header's prefix in room, and returns the finished line.
-func (r rules) read(room []byte, read func([]byte) (int, error)) ([]byte, error) {
-	start := copy(room, r.header.prefix())
-	input := room[start : start+r.max+1]
-	n, err := fill(input, read)
-	if err != nil {
-		return nil, err
-	}
-	length, err := r.validate(input, n)
-	if err != nil {
-		return nil, err
-	}
-	return finish(room, start+length), nil
-}
-
-// finish makes room[:end] a whole line, and wipes what is behind it.
-func finish(room []byte, end int) []byte {
-	Wipe(room[end:])
-	end += copy(room[end:], suffix)
-	return room[:end:end]
-}
-
-// fill reads until p holds a line feed, is full, or the input ends.
-func fill(p []byte, read func([]byte) (int, error)) (n int, err error) {
-	for n < len(p) {
-		m, err := read(p[n:])
-		if err != nil {
-			return n, err
-		}
-		if m == 0 || bytes.IndexByte(p[n:n+m], '\n') >= 0 {
-			return n + m, nil
-		}
-		n += m
-	}
-	return n, nil
-}
+// maxLine returns the length of the line of the longest key, in bytes.
+func (c Config) maxLine() int { return len(c.Header.prefix()) + c.maxLen() + len(suffix) }
 
 // validate finds the key at the beginning of the n bytes read into input, in constant space, and returns its length.
-func (r rules) validate(input []byte, n int) (int, error) {
+func (c Config) validate(input []byte, n int) (int, error) {
 	length := bytes.IndexByte(input[:n], '\n')
 	if length < 0 {
 		if n == len(input) {
@@ -118,112 +130,70 @@ func (r rules) validate(input []byte, n int) (int, error) {
 	for length > 0 && input[length-1] == '\r' {
 		length--
 	}
-	return length, r.check(input[:length])
+	return length, c.check(input[:length])
 }
 
 // check returns an error unless key, all of it, may be a key.
-func (r rules) check(key []byte) error {
+func (c Config) check(key []byte) error {
 	switch {
 	case len(key) == 0:
 		return ErrEmpty
-	case len(key) > r.max:
+	case len(key) > c.maxLen():
 		return ErrTooLong
-	case r.token && slices.ContainsFunc(key, invisible), !r.token && slices.ContainsFunc(key, notOfKey) && !(r.header == Bearer && isJWT(key)):
+	case c.Token && slices.ContainsFunc(key, invisible), !c.Token && !isKey(key) && !(c.Header == Bearer && isJWT(key)):
 		return ErrBadBytes
 	default:
 		return nil
 	}
 }
 
-// ofKey is the alphabet of API keys, and of base64url (RFC 4648, section 5).
-func ofKey(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
-}
-
-func notOfKey(c byte) bool { return !ofKey(c) }
-
 func invisible(c byte) bool { return c <= ' ' || c >= 0x7f }
+
+// isKey reports whether b is in the alphabet of API keys, and of base64url (RFC 4648, section 5).
+func isKey(b []byte) bool {
+	return len(b) > 0 && !slices.ContainsFunc(b, func(c byte) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
+	})
+}
 
 // isJWT reports whether key has the shape of a signed token: three parts with periods between them (RFC 7515, section
 // 7.1).
 func isJWT(key []byte) bool {
-	parts, length := 1, 0
-	for _, c := range key {
-		switch {
-		case c == '.' && length > 0:
-			parts, length = parts+1, 0
-		case ofKey(c):
-			length++
-		default:
+	parts := 0
+	for part := range bytes.SplitSeq(key, []byte(".")) {
+		if parts++; !isKey(part) {
 			return false
 		}
 	}
-	return parts == 3 && length > 0
-}
-
-// onStdin describes an error of Read. Those of an API key need no other words.
-func (r rules) onStdin(err error) error {
-	switch {
-	case err != ErrEmpty && err != ErrTooLong && err != ErrBadBytes:
-		return fmt.Errorf("reading the API key from standard input: %w", err)
-	case !r.token:
-		return err
-	default:
-		return r.describe(err, "the token on standard input", "pipe in the token alone, without quotes, blanks or 'Bearer'")
-	}
-}
-
-// onReplace describes an error of Replace or Set.
-func (r rules) onReplace(err error) error {
-	return r.describe(err, "the new key", "the old one stays in use")
-}
-
-// describe returns err as an error of what, with a hint.
-func (r rules) describe(err error, what, hint string) error {
-	text := ""
-	switch err {
-	case ErrEmpty:
-		text = "is empty"
-	case ErrTooLong:
-		text = fmt.Sprintf("is longer than %d characters", r.max)
-	case ErrBadBytes:
-		text = "has characters that cannot be part of it"
-	default:
-		return err
-	}
-	return keyError{fmt.Errorf("%s %s; %s", what, text, hint), err}
+	return parts == 3
 }
 
 // Header is the field in which a key goes to the upstream.
 type Header uint8
 
-// The fields of --auth-header.
+// The fields of --auth-header: "authorization: Bearer KEY" (RFC 6750, section 2.1), "api-key: KEY" and "x-api-key: KEY".
 const (
-	// Bearer is "authorization: Bearer KEY" (RFC 6750, section 2.1).
 	Bearer Header = iota
-	// APIKey is "api-key: KEY".
 	APIKey
-	// XAPIKey is "x-api-key: KEY".
 	XAPIKey
 )
 
-var headers = [...]struct{ name, prefix string }{
-	Bearer:  {"bearer", "authorization: Bearer "},
-	APIKey:  {"api-key", "api-key: "},
-	XAPIKey: {"x-api-key", "x-api-key: "},
-}
+var headers = []string{Bearer: "bearer", APIKey: "api-key", XAPIKey: "x-api-key"}
 
-// ParseHeader is the header of that name: bearer, api-key or x-api-key.
+// ParseHeader returns the header of that name: bearer, api-key or x-api-key.
 func ParseHeader(name string) (Header, error) {
-	for h, known := range headers {
-		if name == known.name {
-			return Header(h), nil
-		}
+	if h := slices.Index(headers, name); h >= 0 {
+		return Header(h), nil
 	}
 	return 0, fmt.Errorf("%q is not a kind of header; choose bearer, api-key or x-api-key", name)
 }
 
-// String is the name that ParseHeader takes.
-func (h Header) String() string { return headers[h].name }
+// String returns the name that ParseHeader takes.
+func (h Header) String() string { return headers[h] }
 
-func (h Header) prefix() string { return headers[h].prefix }
+func (h Header) prefix() string {
+	if h == Bearer {
+		return "authorization: Bearer "
+	}
+	return headers[h] + ": "
+}

@@ -38,11 +38,11 @@ var shapes = []struct {
 func TestShapes(t *testing.T) {
 	for _, s := range shapes {
 		for cfg, want := range map[Config]bool{
-			{}:                              s.bearer,
-			{Header: APIKey}:                s.apiKey,
-			{Header: XAPIKey}:               s.apiKey,
-			{Room: 100}:                     s.asToken,
-			{Room: MaxToken, NoSlots: true}: s.asToken,
+			{}:                           s.bearer,
+			{Header: APIKey}:             s.apiKey,
+			{Header: XAPIKey}:            s.apiKey,
+			{Token: true}:                s.asToken,
+			{Token: true, NoSlots: true}: s.asToken,
 		} {
 			k, err := Read(pipeOf(t, s.key+"\n"), cfg)
 			if (err == nil) != want {
@@ -58,22 +58,24 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-func TestRoom(t *testing.T) {
-	for _, cfg := range []Config{{Room: -1}, {Room: MaxRoom + 1}, {Room: MaxToken + 1, NoSlots: true}, {Header: 3}} {
-		if k, err := New(cfg); err == nil || k != nil {
-			t.Errorf("%+v was accepted", cfg)
-		}
+// longestToken is the length of the longest token, by Config.NoSlots.
+var longestToken = map[bool]int{false: MaxSlotToken, true: MaxToken}
+
+func TestLongestToken(t *testing.T) {
+	if k, err := New(Config{Header: 3}); err == nil || k != nil {
+		t.Error("an unknown header was accepted")
 	}
-	for _, cfg := range []Config{{Room: 1}, {Room: MaxRoom}, {Room: MaxToken, NoSlots: true}, {Room: 4096, Spare: true}} {
-		k, err := Read(pipeOf(t, keyOf(cfg.Room)), cfg)
+	for _, cfg := range []Config{{Token: true}, {Token: true, NoSlots: true}, {Token: true, Spare: true}} {
+		longest := longestToken[cfg.NoSlots]
+		k, err := Read(pipeOf(t, keyOf(longest)), cfg)
 		if err != nil {
 			t.Fatalf("%+v: %v", cfg, err)
 		}
 		unmapLater(t, memoryOf(k))
-		if k.Len() != len(prefix)+cfg.Room+2 || k.MaxLen() != k.Len() {
+		if k.Len() != len(prefix)+longest+2 || k.MaxLen() != k.Len() {
 			t.Errorf("%+v: Len %d, MaxLen %d", cfg, k.Len(), k.MaxLen())
 		}
-		for in, want := range map[string]error{keyOf(cfg.Room + 1): ErrTooLong, "": ErrEmpty, "\xff": ErrBadBytes} {
+		for in, want := range map[string]error{keyOf(longest + 1): ErrTooLong, "": ErrEmpty, "\xff": ErrBadBytes} {
 			_, err := Read(pipeOf(t, in), cfg)
 			if !errors.Is(err, want) || strings.Contains(err.Error(), "API key") {
 				t.Errorf("%+v, %d bytes: %v", cfg, len(in), err)
@@ -82,9 +84,38 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// The largest slot-borne token leaves what MaxRoom promises.
+// TestMistakes: a good key that is given in a wrong way is refused with what to
+// leave out, and with nothing of the key.
+func TestMistakes(t *testing.T) {
+	for in, want := range map[string]string{
+		"\ufeff" + key16:                 "; pipe in the bare key, without the byte-order mark before it",
+		"Bearer " + key16:                "; pipe in the bare key, without 'Bearer' before it",
+		"bearer " + key16 + " ":          "; pipe in the bare key, without 'Bearer' before it",
+		"OPENAI_API_KEY=" + key16:        "; pipe in the bare key, without the name and '=' before it",
+		"export OPENAI_API_KEY=" + key16: "; pipe in the bare key, without the name and '=' before it",
+		`"` + key16 + `"`:                "; pipe in the bare key, without the quotes around it",
+		"'" + key16 + "'\n":              "; pipe in the bare key, without the quotes around it",
+		key16 + " \r\n":                  "; pipe in the bare key, without the blank at its end",
+		key16 + "\t":                     "; pipe in the bare key, without the blank at its end",
+		" " + key16:                      "; pipe in the bare key, without quotes, blanks or 'Bearer'",
+		key16 + "=":                      "; pipe in the bare key, without quotes, blanks or 'Bearer'",
+		key16 + "\x00":                   "; pipe in the bare key, without quotes, blanks or 'Bearer'",
+	} {
+		want = "the API key on standard input has characters other than ASCII letters, digits, '-' and '_'" + want
+		if _, err := Read(pipeOf(t, in), Config{}); !errors.Is(err, ErrBadBytes) || err.Error() != want {
+			t.Errorf("%q: %v; want %s", in, err, want)
+		}
+	}
+	_, err := Read(pipeOf(t, "Bearer a/b"), Config{Token: true})
+	want := "the token on standard input has characters other than visible ASCII; pipe in the bare token, without 'Bearer' before it"
+	if !errors.Is(err, ErrBadBytes) || err.Error() != want {
+		t.Errorf("%v; want %s", err, want)
+	}
+}
+
+// The largest slot-borne token leaves what MaxSlotToken promises.
 func TestRoomForTheRequestLine(t *testing.T) {
-	k, err := New(Config{Room: MaxRoom})
+	k, err := New(Config{Token: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,8 +133,8 @@ var (
 // mayBeKey says in the plainest way what check must find.
 func mayBeKey(key string, cfg Config) bool {
 	switch {
-	case cfg.Room > 0:
-		return len(key) <= cfg.Room && wholeToken.MatchString(key)
+	case cfg.Token:
+		return len(key) <= longestToken[cfg.NoSlots] && wholeToken.MatchString(key)
 	case len(key) > MaxKey:
 		return false
 	default:
@@ -115,19 +146,15 @@ func mayBeKey(key string, cfg Config) bool {
 // says so, and validate changes nothing.
 func FuzzValidate(f *testing.F) {
 	for _, s := range shapes {
-		f.Add([]byte(s.key), uint8(0), uint16(0))
-		f.Add([]byte(s.key+"\r\nrest"), uint8(1), uint16(9))
+		f.Add([]byte(s.key), uint8(0), uint8(0))
+		f.Add([]byte(s.key+"\r\nrest"), uint8(1), uint8(3))
 	}
-	f.Fuzz(func(t *testing.T, in []byte, header uint8, room uint16) {
-		cfg := Config{Header: Header(header % 3), Room: int(room) % MaxRoom}
-		rules, err := cfg.rules()
-		if err != nil {
-			t.Fatal(err)
-		}
-		input := make([]byte, rules.max+1)
+	f.Fuzz(func(t *testing.T, in []byte, header, token uint8) {
+		cfg := Config{Header: Header(header % 3), Token: token&1 != 0, NoSlots: token&2 != 0}
+		input := make([]byte, cfg.maxLen()+1)
 		n := copy(input, in)
 		before := bytes.Clone(input)
-		length, err := rules.validate(input, n)
+		length, err := cfg.validate(input, n)
 		line, _, ended := strings.Cut(string(input[:n]), "\n")
 		want := (ended || n < len(input)) && mayBeKey(strings.TrimRight(line, "\r"), cfg)
 		if (err == nil) != want {

@@ -3,44 +3,31 @@ package secret
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-)
 
-// childVar names the job for which the test binary was started again: limits,
-// filters and a panic cannot be undone in the process that runs the tests.
-const childVar = "SECRET_TEST_CHILD"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+)
 
 const nobody = 65534
 
-var jobs = map[string]func(){
-	"read":   jobRead,
-	"panic":  jobPanic,
-	"rotate": jobRotate,
-}
-
 func TestMain(m *testing.M) {
-	if job, ok := jobs[os.Getenv(childVar)]; ok {
-		job()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
+	proctest.Main(m, map[string]proctest.Job{"read": jobRead, "panic": jobPanic, "rotate": jobRotate})
 }
 
-// jobRead reads a key from standard input in the circumstances that the
-// environment names, tells what came of it, and stays until its parent has
-// looked at its memory.
-func jobRead() {
+// input is the descriptor from which a child reads keys.
+const input = 3
+
+// jobRead reads a key in the circumstances that the environment names, tells
+// what came of it, and stays until its parent has looked at its memory.
+func jobRead([]string) error {
 	if s := os.Getenv("MEMLOCK"); s != "" {
 		limitMemlock(s)
 	}
@@ -50,18 +37,19 @@ func jobRead() {
 	if os.Getenv("DROP") != "" {
 		must(syscall.Setresuid(nobody, nobody, nobody))
 	}
-	k, err := Read(0, Config{Policy: Policy(os.Getenv("POLICY"))})
+	k, err := Read(input, Config{Policy: Policy(os.Getenv("POLICY"))})
 	if err != nil {
 		fmt.Println("error:", strings.ReplaceAll(err.Error(), "\n", " "))
 	} else {
 		kind, why := k.Memory()
 		fmt.Printf("%s, %d slots, len %d, why: %v, flags: %s\n", kind, cap(k.slots), k.Len(), why, vmFlags(memoryOf(k)))
 	}
-	time.Sleep(time.Hour) // the parent ends this process
+	proctest.UntilInputEnds()
+	return nil
 }
 
-func jobPanic() {
-	k, err := Read(0, Config{})
+func jobPanic([]string) error {
+	k, err := Read(input, Config{})
 	must(err)
 	s, err := k.Slot(context.Background())
 	must(err)
@@ -122,53 +110,35 @@ func vmFlags(b []byte) string {
 	return "none"
 }
 
-// child is a copy of the test binary that does one job.
-type child struct {
-	cmd    *exec.Cmd
-	stderr strings.Builder
-	stdout *bufio.Reader
-}
-
-// startChild gives a child its standard input and its environment.
-func startChild(t *testing.T, job, stdin string, env ...string) *child {
+// startChild starts a child for a job, with keys to read and an environment.
+func startChild(t *testing.T, job, keys string, env ...string) (c *proctest.Child, stderr *strings.Builder) {
 	t.Helper()
-	c := &child{cmd: exec.Command("/proc/self/exe")}
-	c.cmd.Env = append(env, childVar+"="+job, "GORACE=atexit_sleep_ms=0")
-	c.cmd.Stdin = strings.NewReader(stdin)
-	c.cmd.Stderr = &c.stderr
-	stdout, err := c.cmd.StdoutPipe()
+	stderr = &strings.Builder{}
+	cmd := proctest.Command(job)
+	cmd.Env = append(cmd.Env, env...)
+	cmd.Stderr = stderr
+	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.stdout = bufio.NewReader(stdout)
-	if err := c.cmd.Start(); err != nil {
+	cmd.ExtraFiles = []*os.File{r} // input
+	c, err = proctest.Start(t, cmd)
+	r.Close()
+	go func() {
+		io.WriteString(w, keys)
+		w.Close()
+	}()
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		c.cmd.Process.Kill()
-		c.cmd.Wait()
-	})
-	return c
+	return c, stderr
 }
 
-// line is the child's next line of output.
-func (c *child) line(t *testing.T) string {
+// childLine starts a child and returns its first line of output.
+func childLine(t *testing.T, job, keys string, env ...string) string {
 	t.Helper()
-	s, err := c.stdout.ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// cannot ends a test that needs what this machine lacks: quietly on a
-// developer's machine, loudly where nobody would notice.
-func cannot(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this must be tested in CI, but cannot be:", why)
-	}
-	t.Skip(why)
+	c, _ := startChild(t, job, keys, env...)
+	return c.Line()
 }
 
 // needSecretMemory ends a test where the kernel has no memfd_secret(2).
@@ -176,7 +146,7 @@ func needSecretMemory(t testing.TB) {
 	t.Helper()
 	fd, err := unix.MemfdSecret(0)
 	if err != nil {
-		cannot(t, "memfd_secret: "+err.Error())
+		proctest.Cannot(t, "memfd_secret: "+err.Error())
 	}
 	unix.Close(fd)
 }

@@ -5,7 +5,7 @@ package secret
 import (
 	"fmt"
 	"io"
-	"log/slog"
+	"os"
 	"runtime"
 	"unsafe"
 )
@@ -37,12 +37,23 @@ const (
 // redacted is what every type of this package prints.
 const redacted = "[redacted]"
 
-// region is one mapping between two inaccessible pages.
-type region struct {
+// Buffer is one mapping of secret memory, on Linux between two inaccessible pages, such as one for a message that holds
+// a token. Its Bytes are all of the memory; the caller must see to it that there is one user at a time. It prints as
+// [redacted].
+type Buffer struct {
 	secretBytes
 	kind Kind
 	why  error // why kind is not MemfdSecret
 }
+
+// NewBuffer maps at least size bytes, which are zero.
+func NewBuffer(policy Policy, size int) (*Buffer, error) { return newBuffer(policy, size) }
+
+// Wipe overwrites all of it, and the vector registers.
+func (b *Buffer) Wipe() { Wipe(b.Bytes()) }
+
+// Memory returns what the buffer is made of, and if that is not MemfdSecret, why.
+func (b *Buffer) Memory() (Kind, error) { return b.kind, b.why }
 
 // secretBytes is a slice that reflection, and so fmt and its kin, cannot look into: where a Format method is not called
 // (a value that was copied, a field that is not exported, a verb that does not fit), an unsafe.Pointer prints as an
@@ -57,7 +68,8 @@ func hide(b []byte) secretBytes {
 	return secretBytes{start: unsafe.Pointer(unsafe.SliceData(b)), n: len(b)}
 }
 
-func (s secretBytes) slice() []byte { return unsafe.Slice((*byte)(s.start), s.n) }
+// Bytes returns the slice.
+func (s secretBytes) Bytes() []byte { return unsafe.Slice((*byte)(s.start), s.n) }
 
 // unprintable is embedded in what neither fmt nor encoding/json, log/slog and their kin may print.
 type unprintable struct{}
@@ -65,18 +77,15 @@ type unprintable struct{}
 // Format prints [redacted] whatever the verb.
 func (unprintable) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
-// MarshalText is for encoding/json and its kin.
+// MarshalText is for encoding/json, log/slog and their kin.
 func (unprintable) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// LogValue is for log/slog.
-func (unprintable) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// newRegion maps memory of the best kind that policy and system allow, of the first of sizes (in bytes, descending) for
+// newBuffer maps memory of the best kind that policy and system allow, of the first of sizes (in bytes, descending) for
 // which the limit on locked memory has room. The memory is zero.
-func newRegion(policy Policy, sizes ...int) (*region, error) {
+func newBuffer(policy Policy, sizes ...int) (*Buffer, error) {
 	b, why := mapFirst(mapSecret, sizes)
 	if why == nil {
-		return &region{secretBytes: hide(b), kind: MemfdSecret}, nil
+		return &Buffer{hide(b), MemfdSecret, nil}, nil
 	}
 	if policy == Require {
 		return nil, fmt.Errorf("no secret memory: %w; --secret-memory=auto would accept memory that root can read", why)
@@ -85,18 +94,20 @@ func newRegion(policy Policy, sizes ...int) (*region, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no memory that is safe for a key: %w; %w", why, err)
 	}
-	return &region{secretBytes: hide(b), kind: Locked, why: why}, nil
+	return &Buffer{hide(b), Locked, why}, nil
 }
 
-// mapFirst returns the first size that can be had, or the last error.
+// mapFirst returns the first size that can be had, in whole pages, or the last error.
 func mapFirst(mapper func(int) ([]byte, error), sizes []int) (b []byte, err error) {
 	for _, size := range sizes {
-		if b, err = mapper(size); err == nil {
+		if b, err = mapper(roundUp(size, os.Getpagesize())); err == nil {
 			return b, nil
 		}
 	}
 	return nil, err
 }
+
+func roundUp(n, unit int) int { return (n + unit - 1) / unit * unit }
 
 var (
 	zeros [256]byte

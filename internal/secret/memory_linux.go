@@ -30,12 +30,9 @@ func mapSecret(size int) ([]byte, error) {
 	if err := unix.Ftruncate(fd, int64(size)); err != nil {
 		return nil, fmt.Errorf("memfd_secret: ftruncate: %w", err)
 	}
-	b, err := mapGuarded(fd, size, unix.MAP_SHARED)
+	b, err := mapGuarded(fd, size, unix.MAP_SHARED, proveUnreadable)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_secret: %w", err)
-	}
-	if err := proveUnreadable(b); err != nil {
-		return nil, errors.Join(err, unmapGuarded(b))
 	}
 	return b, nil
 }
@@ -52,22 +49,15 @@ func proveUnreadable(b []byte) error {
 	case errors.Is(err, unix.EFAULT), errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOSYS):
 		return nil
 	case err == nil:
-		return errors.New("memfd_secret memory can be read by process_vm_readv")
+		return errors.New("process_vm_readv can read the memory")
 	default:
-		return fmt.Errorf("process_vm_readv on memfd_secret memory: %w", err)
+		return fmt.Errorf("process_vm_readv: %w", err)
 	}
 }
 
 // mapLocked maps size bytes of anonymous memory that is not swapped, not dumped and not there in a child.
 func mapLocked(size int) ([]byte, error) {
-	b, err := mapGuarded(-1, size, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		return nil, err
-	}
-	if err := lock(b); err != nil {
-		return nil, errors.Join(err, unmapGuarded(b))
-	}
-	return b, nil
+	return mapGuarded(-1, size, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, lock)
 }
 
 func lock(b []byte) error {
@@ -83,18 +73,23 @@ func lock(b []byte) error {
 }
 
 // mapGuarded maps size bytes, a multiple of the page size, with an inaccessible page on each side, so that a read that
-// runs out of bounds faults instead of finding a neighbour.
-func mapGuarded(fd, size, flags int) ([]byte, error) {
+// runs out of bounds faults instead of finding a neighbour, and protects them.
+func mapGuarded(fd, size, flags int, protect func([]byte) error) ([]byte, error) {
 	page := os.Getpagesize()
 	base, err := unix.MmapPtr(-1, 0, nil, uintptr(size+2*page), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("mmap of the guard pages: %w", err)
 	}
-	p, err := unix.MmapPtr(fd, 0, unsafe.Add(base, page), uintptr(size), unix.PROT_READ|unix.PROT_WRITE, flags|unix.MAP_FIXED)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mmap: %w", err), unix.MunmapPtr(base, uintptr(size+2*page)))
+	b := unsafe.Slice((*byte)(unsafe.Add(base, page)), size)
+	if _, err = unix.MmapPtr(fd, 0, unsafe.Pointer(&b[0]), uintptr(size), unix.PROT_READ|unix.PROT_WRITE, flags|unix.MAP_FIXED); err != nil {
+		err = fmt.Errorf("mmap: %w", err)
+	} else {
+		err = protect(b)
 	}
-	return unsafe.Slice((*byte)(p), size), nil
+	if err != nil {
+		return nil, errors.Join(err, unmapGuarded(b))
+	}
+	return b, nil
 }
 
 func unmapGuarded(b []byte) error {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
@@ -125,8 +126,7 @@ func TestNoLockedMemoryAllowed(t *testing.T) {
 		Auto:    "ulimit -l",
 		Require: "--secret-memory=auto",
 	} {
-		c := startChild(t, "read", key16, "MEMLOCK=0", "POLICY="+string(policy), unprivileged())
-		got := c.line(t)
+		got := childLine(t, "read", key16, "MEMLOCK=0", "POLICY="+string(policy), unprivileged())
 		if !strings.HasPrefix(got, "error: ") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q; want an error that says %s", policy, got, want)
 		}
@@ -142,7 +142,7 @@ func TestLittleLockedMemoryAllowed(t *testing.T) {
 		"8388608": "memfd_secret, 4 slots, len 40, why: <nil>",
 		"8192":    "error: ",
 	} {
-		got := startChild(t, "read", key16, "MEMLOCK="+limit, "POLICY=require", unprivileged()).line(t)
+		got := childLine(t, "read", key16, "MEMLOCK="+limit, "POLICY=require", unprivileged())
 		if !strings.HasPrefix(got, want) {
 			t.Errorf("limit %s: %q, want %s", limit, got, want)
 		}
@@ -150,8 +150,7 @@ func TestLittleLockedMemoryAllowed(t *testing.T) {
 }
 
 func TestKernelWithoutSecretMemory(t *testing.T) {
-	c := startChild(t, "read", key16, "NO_MEMFD_SECRET=1", "POLICY=auto")
-	got := c.line(t)
+	got := childLine(t, "read", key16, "NO_MEMFD_SECRET=1", "POLICY=auto")
 	if !strings.HasPrefix(got, "locked, 4 slots, len 40, why: memfd_secret: function not implemented") {
 		t.Errorf("auto: %q", got)
 	}
@@ -160,11 +159,11 @@ func TestKernelWithoutSecretMemory(t *testing.T) {
 			t.Errorf("the memory has not the flag%s: %s", flag, got)
 		}
 	}
-	got = startChild(t, "read", key16, "NO_MEMFD_SECRET=1", "POLICY=require").line(t)
+	got = childLine(t, "read", key16, "NO_MEMFD_SECRET=1", "POLICY=require")
 	if !strings.HasPrefix(got, "error: no secret memory: ") || !strings.Contains(got, "--secret-memory=auto") {
 		t.Errorf("require: %q", got)
 	}
-	got = startChild(t, "read", key16, "NO_MEMFD_SECRET=1", "POLICY=auto", "MEMLOCK=0", unprivileged()).line(t)
+	got = childLine(t, "read", key16, "NO_MEMFD_SECRET=1", "POLICY=auto", "MEMLOCK=0", unprivileged())
 	if !strings.HasPrefix(got, "error: ") || !strings.Contains(got, "ulimit -l") || !strings.Contains(got, "memfd_secret") {
 		t.Errorf("no locked memory either: %q", got)
 	}
@@ -188,13 +187,13 @@ func TestCopiesInMemory(t *testing.T) {
 				needSecretMemory(t)
 			}
 			key := randomKey()
-			child := startChild(t, "read", key+c.after, "POLICY="+c.policy, "NO_MEMFD_SECRET="+c.without)
-			if got := child.line(t); !strings.HasPrefix(got, c.want) {
+			child, _ := startChild(t, "read", key+c.after, "POLICY="+c.policy, "NO_MEMFD_SECRET="+c.without)
+			if got := child.Line(); !strings.HasPrefix(got, c.want) {
 				t.Fatalf("%q, want %s", got, c.want)
 			}
-			report, err := memscan.Process(child.cmd.Process.Pid, []byte(key))
+			report, err := memscan.Process(child.Cmd.Process.Pid, []byte(key))
 			if err != nil {
-				cannot(t, "memscan: "+err.Error())
+				proctest.Cannot(t, "memscan: "+err.Error())
 			}
 			if report.Full != c.copies || report.Fragments != 0 || report.Bytes == 0 {
 				t.Errorf("%+v, want %d copies and no fragments", report, c.copies)

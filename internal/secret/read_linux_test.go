@@ -117,7 +117,7 @@ func checkRead(t *testing.T, k *Key, err error, key string, want error) {
 }
 
 // memoryOf is the whole region of k.
-func memoryOf(k *Key) []byte { return k.r.slice() }
+func memoryOf(k *Key) []byte { return k.memory.Bytes() }
 
 func lineOf(t *testing.T, k *Key) (line string) {
 	t.Helper()

@@ -37,7 +37,7 @@ func spellings(key string) []string {
 func values(t *testing.T, k *Key, s *Slot) map[string]any {
 	t.Helper()
 	all := map[string]any{}
-	for name, v := range map[string]any{"Key": k, "Slot": s, "region": k.r} {
+	for name, v := range map[string]any{"Key": k, "Slot": s, "Buffer": k.memory} {
 		pointer := reflect.ValueOf(v)
 		pointers := reflect.MakeSlice(reflect.SliceOf(pointer.Type()), 1, 1)
 		pointers.Index(0).Set(pointer)
@@ -152,14 +152,14 @@ func TestPrintsRedacted(t *testing.T) {
 func TestPanicPrintsNoKey(t *testing.T) {
 	key := randomKey()
 	for _, level := range []string{"none", "single", "all", "system"} {
-		c := startChild(t, "panic", key, "GOTRACEBACK="+level)
-		if got := c.line(t); got != "" {
+		c, stderr := startChild(t, "panic", key, "GOTRACEBACK="+level)
+		if got := c.Line(); !strings.HasPrefix(got, "no line from the child") {
 			t.Fatalf("the child says %q", got)
 		}
-		if err := c.cmd.Wait(); err == nil {
+		if c.End(); c.Cmd.ProcessState.Success() {
 			t.Fatal("the child did not panic")
 		}
-		got := c.stderr.String()
+		got := stderr.String()
 		if strings.Count(got, "panic: ") < 3 {
 			t.Errorf("not three panics: %s", got)
 		}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // twinKey is a key whose second half is its first in small letters: whoever
@@ -120,22 +121,23 @@ func TestReplaceUnderBorrowers(t *testing.T) {
 	if got := lineOf(t, k); got != prefix+last+suffix {
 		t.Errorf("the last key is not there: %q", got)
 	}
-	if i := firstNonZero(k.rooms[1].slice()); i >= 0 {
+	if i := firstNonZero(k.rooms[1].Bytes()); i >= 0 {
 		t.Errorf("byte %d of the spare page is not zero", i)
 	}
 }
 
 // jobRotate is TestReplaceUnderBorrowers where its parent can scan.
-func jobRotate() {
+func jobRotate([]string) error {
 	if os.Getenv("NO_MEMFD_SECRET") != "" {
 		must(deny(unix.SYS_MEMFD_SECRET, unix.ENOSYS))
 	}
 	k, err := New(Config{Policy: Policy(os.Getenv("POLICY"))})
 	must(err)
-	replaced, seen, torn, err := rotate(k, 0)
+	replaced, seen, torn, err := rotate(k, input)
 	kind, _ := k.Memory()
 	fmt.Printf("%s: %d replaced, some seen %t, %d torn, %v\n", kind, replaced, seen > 0, torn, err)
-	time.Sleep(time.Hour) // the parent ends this process
+	proctest.UntilInputEnds()
+	return nil
 }
 
 // After 1,000 replacements under load none of four of the old keys is anywhere, and the
@@ -152,14 +154,14 @@ func TestReplacedKeysAreGone(t *testing.T) {
 		for i := range keys {
 			keys[i] = twinKey()
 		}
-		child := startChild(t, "rotate", strings.Join(keys, "\n")+"\n", "POLICY="+c.policy, "NO_MEMFD_SECRET="+c.without)
-		if got, want := child.line(t), c.kind+": 1000 replaced, some seen true, 0 torn, <nil>\n"; got != want {
-			t.Fatalf("%q, want %q; %s", got, want, &child.stderr)
+		child, stderr := startChild(t, "rotate", strings.Join(keys, "\n")+"\n", "POLICY="+c.policy, "NO_MEMFD_SECRET="+c.without)
+		if got, want := child.Line(), c.kind+": 1000 replaced, some seen true, 0 torn, <nil>"; got != want {
+			t.Fatalf("%q, want %q; %s", got, want, stderr)
 		}
 		for i, copies := range map[int]int{0: 0, 1: 0, 500: 0, 998: 0, 999: c.copies} {
-			report, err := memscan.Process(child.cmd.Process.Pid, []byte(keys[i]))
+			report, err := memscan.Process(child.Cmd.Process.Pid, []byte(keys[i]))
 			if err != nil {
-				cannot(t, "memscan: "+err.Error())
+				proctest.Cannot(t, "memscan: "+err.Error())
 			}
 			if report.Full != copies || report.Fragments != 0 {
 				t.Errorf("%s, key %d: %+v, want %d copies", c.kind, i, report, copies)
@@ -184,7 +186,7 @@ func TestReplaceKeepsTheOldKeyOnErrors(t *testing.T) {
 		if got := lineOf(t, k); got != prefix+key16+suffix {
 			t.Errorf("%s: the line is %q", what, got)
 		}
-		if i := firstNonZero(k.rooms[1].slice()); i >= 0 {
+		if i := firstNonZero(k.rooms[1].Bytes()); i >= 0 {
 			t.Errorf("%s: byte %d of the spare page is not zero", what, i)
 		}
 	}
@@ -216,10 +218,10 @@ func TestSetSurvivesAPanic(t *testing.T) {
 }
 
 func TestSetGivesExactlyTheRoom(t *testing.T) {
-	for _, cfg := range []Config{{}, {Room: 5000}, {Header: XAPIKey}} {
-		want := cfg.Room
-		if want == 0 {
-			want = MaxKey
+	for _, cfg := range []Config{{}, {Token: true}, {Header: XAPIKey}} {
+		want := MaxKey
+		if cfg.Token {
+			want = MaxSlotToken
 		}
 		k := spareKey(t, cfg)
 		err := k.Set(func(room []byte) (int, error) {
@@ -264,6 +266,56 @@ func TestReplaceTakesOneLine(t *testing.T) {
 	}
 }
 
+// TestKeyFile: a key comes from a regular file and is replaced from one, by as
+// few bytes as show that it is too long; and errors name the file.
+func TestKeyFile(t *testing.T) {
+	path := t.TempDir() + "/key"
+	file := func(text string) int {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return openFD(t, path, unix.O_RDONLY)
+	}
+	cfg := Config{File: "--key-file", Spare: true}
+	k, err := Read(file("first\nmore"), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unmapLater(t, memoryOf(k))
+	const quoted = "characters other than ASCII letters, digits, '-' and '_'; write the bare key, without the quotes around it"
+	for _, c := range []struct {
+		in, fresh, replaced string
+		form                error
+	}{
+		{"", "no API key in --key-file; write it there", "EOF", ErrEmpty},
+		{"\n", "no API key in --key-file; write it there", "the new key is empty; the old one stays in use", ErrEmpty},
+		{keyOf(5000), "the API key in --key-file is longer than 1016 characters; write the key alone",
+			"the new key is longer than 1016 characters; write the key alone; the old one stays in use", ErrTooLong},
+		{"'quoted'", "the API key in --key-file has " + quoted, "the new key has " + quoted + "; the old one stays in use", ErrBadBytes},
+	} {
+		if k, err := Read(file(c.in), cfg); k != nil || !errors.Is(err, c.form) || err.Error() != c.fresh {
+			t.Errorf("Read of %.20q: %v; want %s", c.in, err, c.fresh)
+		}
+		fd := file(c.in)
+		if err := k.Replace(fd); err == nil || err.Error() != c.replaced {
+			t.Errorf("Replace with %.20q: %v; want %s", c.in, err, c.replaced)
+		}
+		if at, err := unix.Seek(fd, 0, unix.SEEK_CUR); at > int64(MaxKey+1) || err != nil {
+			t.Errorf("%.20q: %d bytes were read, %v", c.in, at, err)
+		}
+		if got := lineOf(t, k); got != prefix+"first"+suffix || firstNonZero(k.rooms[1].Bytes()) >= 0 {
+			t.Errorf("%.20q: the line is %q, or something is left", c.in, got)
+		}
+	}
+	if err := k.Replace(file(keyOf(MaxKey) + "\nmore")); err != nil || lineOf(t, k) != prefix+keyOf(MaxKey)+suffix {
+		t.Errorf("%q, %v", lineOf(t, k), err)
+	}
+	_, err = Read(openFD(t, t.TempDir(), unix.O_RDONLY), cfg)
+	if !errors.Is(err, unix.EISDIR) || err.Error() != "reading the API key from --key-file: is a directory" {
+		t.Error(err)
+	}
+}
+
 // A Replace waits for whoever still has the old key, and no one waits for it:
 // neither a new borrower nor Len.
 func TestReplaceWaitsForTheLastBorrower(t *testing.T) {
@@ -295,7 +347,7 @@ func TestReplaceWaitsForTheLastBorrower(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if i := firstNonZero(k.rooms[1].slice()); i >= 0 {
+	if i := firstNonZero(k.rooms[1].Bytes()); i >= 0 {
 		t.Errorf("byte %d of the old key is left", i)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // terminal opens a new pseudo-terminal: the side of the person who types, and
@@ -15,19 +17,19 @@ func terminal(t *testing.T) (person, program int) {
 	t.Helper()
 	person, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		cannot(t, "no pseudo-terminal: "+err.Error())
+		proctest.Cannot(t, "no pseudo-terminal: "+err.Error())
 	}
 	t.Cleanup(func() { unix.Close(person) })
 	if err := unix.IoctlSetPointerInt(person, unix.TIOCSPTLCK, 0); err != nil {
-		cannot(t, "no pseudo-terminal: "+err.Error())
+		proctest.Cannot(t, "no pseudo-terminal: "+err.Error())
 	}
 	n, err := unix.IoctlGetInt(person, unix.TIOCGPTN)
 	if err != nil {
-		cannot(t, "no pseudo-terminal: "+err.Error())
+		proctest.Cannot(t, "no pseudo-terminal: "+err.Error())
 	}
 	program, err = unix.Open(fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		cannot(t, "no pseudo-terminal: "+err.Error())
+		proctest.Cannot(t, "no pseudo-terminal: "+err.Error())
 	}
 	t.Cleanup(func() { unix.Close(program) })
 	return person, program

@@ -31,7 +31,7 @@ var (
 	errKind       = errors.New("OpenAI returned an unsupported workload identity token type")
 	errExpired    = errors.New("OpenAI returned an expired workload identity token")
 	errLifetime   = errors.New("OpenAI returned an invalid token lifetime")
-	errRoom       = fmt.Errorf("OpenAI returned an access token of more than %d characters", secret.MaxRoom)
+	errRoom       = fmt.Errorf("OpenAI returned an access token of more than %d characters", secret.MaxSlotToken)
 )
 
 // lifetime is for how long an access token serves, and from when.

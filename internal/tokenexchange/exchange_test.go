@@ -84,7 +84,7 @@ var badGrants = []struct {
 	{200, with("secret-token", "secret token"), "OpenAI workload identity returned an invalid token response"},
 	{200, with("secret-token", `secret\u002dtoken`), "OpenAI workload identity returned an invalid token response"},
 	{200, with("access_token\"", `access_token":"twice","access_token"`), "OpenAI workload identity returned an invalid token response"},
-	{200, with("secret-token", strings.Repeat("x", secret.MaxRoom+1)), "OpenAI returned an access token of more than 7168 characters"},
+	{200, with("secret-token", strings.Repeat("x", secret.MaxSlotToken+1)), "OpenAI returned an access token of more than 7168 characters"},
 	{200, with("secret-token", strings.Repeat("x", 20_000)), "OpenAI returned an access token of more than 7168 characters"},
 	{200, with("secret-token", strings.Repeat("x", 40_000)), "OpenAI workload identity returned an oversized token response"},
 	{200, with(`"expires_in":3600`, `"expires_in":0`), "OpenAI returned an expired workload identity token"},
@@ -150,7 +150,7 @@ func TestAccepted(t *testing.T) {
 	for _, body := range []string{
 		goodGrant, with("Bearer", "bEARER"), without("expires_at"),
 		with(`"expires_in":3600`, ` "expires_in" : 3600, "new": {"access_token":"no"}`),
-		with("secret-token", strings.Repeat("x", secret.MaxRoom)), with("secret-token", "a/+=~.-_!"),
+		with("secret-token", strings.Repeat("x", secret.MaxSlotToken)), with("secret-token", "a/+=~.-_!"),
 	} {
 		s.answers = func(p string, _ int, w http.ResponseWriter) bool {
 			if p == "/oauth/token" {

@@ -187,7 +187,7 @@ func (s *issuer) config(t testing.TB) Config {
 
 func emptyKey(t testing.TB) *secret.Key {
 	t.Helper()
-	key := must(secret.New(secret.Config{Room: secret.MaxRoom}))
+	key := must(secret.New(secret.Config{Token: true}))
 	t.Cleanup(key.Wipe)
 	return key
 }
@@ -201,7 +201,7 @@ func sourceOf(t testing.TB, text string) *secret.Key {
 	}
 	f := must(os.Open(path))
 	defer f.Close()
-	key := must(secret.Read(int(f.Fd()), secret.Config{Room: secret.MaxToken, NoSlots: true}))
+	key := must(secret.Read(int(f.Fd()), secret.Config{Token: true, NoSlots: true}))
 	t.Cleanup(key.Wipe)
 	return key
 }

@@ -33,11 +33,11 @@ func child([]string) error {
 	if _, err := sandbox.Protect(); err != nil {
 		return err
 	}
-	source, err := secret.Read(0, secret.Config{Policy: secret.Require, Room: secret.MaxToken, NoSlots: true})
+	source, err := secret.Read(0, secret.Config{Policy: secret.Require, Token: true, NoSlots: true})
 	if err != nil {
 		return err
 	}
-	key, err := secret.New(secret.Config{Policy: secret.Require, Room: secret.MaxRoom})
+	key, err := secret.New(secret.Config{Policy: secret.Require, Token: true})
 	if err != nil {
 		return err
 	}

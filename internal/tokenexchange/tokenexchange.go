@@ -46,7 +46,7 @@ type Config struct {
 	// AllowHosts are hosts besides GitHub's that RequestURL may name, such as those of GitHub Enterprise. Each of them
 	// is trusted with Source.
 	AllowHosts []string
-	// Source is GitHub's ACTIONS_ID_TOKEN_REQUEST_TOKEN, as secret.Read brings it with Room: secret.MaxToken. Either it
+	// Source is GitHub's ACTIONS_ID_TOKEN_REQUEST_TOKEN, as secret.Read brings it with Token and NoSlots. Either it
 	// or TokenFile is required.
 	Source *secret.Key
 	// TokenFile is the path of a file that holds an identity, such as a token that Kubernetes renews. It is read at
@@ -55,7 +55,7 @@ type Config struct {
 
 	// TokenURL is where the identity goes; empty means DefaultTokenURL. https, or http to a loopback address.
 	TokenURL string
-	// Key gets each access token by Set. Required, from secret.New with Room: secret.MaxRoom, which is the longest
+	// Key gets each access token by Set. Required, from secret.New with Token: true, which is the longest
 	// access token.
 	Key *secret.Key
 
