@@ -1,13 +1,15 @@
-// Package metrics counts what the proxy does, as text for Prometheus. It makes
-// the listener on which this and the probes are served, and sends the probes.
+// Package metrics counts what the proxy does, as text for Prometheus. It makes the listener on which this and the
+// probes are served, and sends the probes.
 //
-// The text is written here rather than by prometheus/client_golang, which would
-// bring protobuf and six more modules into the process that holds the key. No
-// label is chosen by a client: a value outside of a set that was closed at start
-// counts as "other".
+// The text is written here rather than by prometheus/client_golang, which would bring protobuf and six more modules
+// into the process that holds the key. No label is chosen by a client: a value outside of a set that was closed at
+// start counts as "other".
 package metrics
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,16 +20,12 @@ import (
 type Config struct {
 	// Version, Revision and GoVersion are of the program; "" is shown as such.
 	Version, Revision, GoVersion string
-
 	// Protections are those of the start line.
 	Protections []Protection
-
-	// Routes and Codes are the closed sets of audit.Entry's Route and Code. Each
-	// has a series from the start. A request with another counts as "other",
-	// one with no route as "none".
+	// Routes and Codes are the closed sets of audit.Entry's Route and Code. Each has a series from the start. A request
+	// with another counts as "other", one with no route as "none".
 	Routes, Codes []string
-
-	Counts Counts
+	Counts        Counts
 }
 
 // Protection is one line of defence.
@@ -38,9 +36,8 @@ type Protection struct {
 	Missing bool
 }
 
-// Counts are the numbers that other packages count. A function that is nil has no
-// series. It is called by every scrape, from any goroutine, and must not block.
-// All numbers but Connections never fall.
+// Counts are the numbers that other packages count. A function that is nil has no series. It is called by every scrape,
+// from any goroutine, and must not block. All numbers but Connections never fall.
 type Counts struct {
 	Connections              func() int64 // of clients that are open
 	AcceptFailures           func() int64 // connections that could not be accepted
@@ -56,14 +53,12 @@ type Dials struct{ Connected, Unreachable, TLSFailed, Timeouts, GivenUp int64 }
 
 // Metrics holds the counts. Its methods may be called from any goroutine.
 type Metrics struct {
-	cfg    Config
-	began  time.Time
-	routes set
-	codes  set
+	cfg   Config
+	began time.Time
 
 	inFlight            atomic.Int64
-	requests            [][len(classes)]atomic.Uint64 // by route and class
-	refusals            []atomic.Uint64               // by code
+	requests            set[[len(classes)]atomic.Uint64] // by route and class
+	refusals            set[atomic.Uint64]               // by code
 	firstByte, duration histogram
 	bytesIn, bytesOut   atomic.Uint64
 	input, output       atomic.Uint64 // tokens
@@ -72,27 +67,26 @@ type Metrics struct {
 
 // New takes the present as the start of the process.
 func New(cfg Config) *Metrics {
-	m := &Metrics{cfg: cfg, began: time.Now(), routes: newSet(append([]string{"none"}, cfg.Routes...)), codes: newSet(cfg.Codes)}
-	m.routes.place[""] = m.routes.place["none"]
-	m.requests = make([][len(classes)]atomic.Uint64, len(m.routes.names))
-	m.refusals = make([]atomic.Uint64, len(m.codes.names))
-	return m
+	return &Metrics{
+		cfg: cfg, began: time.Now(),
+		requests: newSet[[len(classes)]atomic.Uint64](append([]string{none}, cfg.Routes...)),
+		refusals: newSet[atomic.Uint64](cfg.Codes),
+	}
 }
 
 // Begin counts a request as in flight. Exactly one call of End must follow.
 func (m *Metrics) Begin() { m.inFlight.Add(1) }
 
-// maxTokens is more than any response can have cost. The number is the upstream's,
-// and a few wrong ones must not make the sum overflow.
+// maxTokens is more than any response can have cost. The number is the upstream's, and a few wrong ones must not make
+// the sum overflow.
 const maxTokens = 1 << 40
 
-// End counts the request or refusal for which Begin was called. It does not keep
-// e, and neither blocks nor allocates.
+// End counts the request or refusal for which Begin was called. It does not keep e, and neither blocks nor allocates.
 func (m *Metrics) End(e *audit.Entry) {
 	m.inFlight.Add(-1)
-	m.requests[m.routes.place[e.Route]][classOf(e.Status)].Add(1)
+	m.requests.of(cmp.Or(e.Route, none))[classOf(e.Status)].Add(1)
 	if e.Code != "" {
-		m.refusals[m.codes.place[e.Code]].Add(1)
+		m.refusals.of(e.Code).Add(1)
 	}
 	add(&m.bytesIn, e.BytesIn)
 	add(&m.bytesOut, e.BytesOut)
@@ -105,8 +99,8 @@ func (m *Metrics) End(e *audit.Entry) {
 	}
 }
 
-// endUpstream counts what went to the upstream. Only that is timed: what the
-// proxy refuses itself takes microseconds and would hide the time of the rest.
+// endUpstream counts what went to the upstream. Only that is timed: what the proxy refuses itself takes microseconds
+// and would hide the time of the rest.
 func (m *Metrics) endUpstream(e *audit.Entry) {
 	if e.Reused {
 		m.reused.Add(1)
@@ -119,8 +113,7 @@ func (m *Metrics) endUpstream(e *audit.Entry) {
 	}
 }
 
-// add skips what would make a counter fall, and what would not change it: all
-// goroutines share its memory.
+// add skips what would make a counter fall, and what would not change it: all goroutines share its memory.
 func add(counter *atomic.Uint64, n int64) {
 	if n > 0 {
 		counter.Add(uint64(n))
@@ -128,7 +121,7 @@ func add(counter *atomic.Uint64, n int64) {
 }
 
 // classes are the statuses' classes. There is no 1xx: those are no responses.
-var classes = [...]string{"none", "2xx", "3xx", "4xx", "5xx", other}
+var classes = [...]string{none, "2xx", "3xx", "4xx", "5xx", other}
 
 // classOf returns the place in classes of a status.
 func classOf(status int) int {
@@ -141,22 +134,25 @@ func classOf(status int) int {
 	return len(classes) - 1
 }
 
-// set is a closed set of names. The place of every other name is 0, that of
-// "other".
-type set struct {
-	names []string
-	place map[string]int
-}
+const none, other = "none", "other"
 
-const other = "other"
+// set has the counters of a closed set of names, of which one is other.
+type set[T any] map[string]*T
 
-func newSet(names []string) set {
-	s := set{[]string{other}, map[string]int{other: 0}}
+func newSet[T any](names []string) set[T] {
+	s := set[T]{other: new(T)}
 	for _, name := range names {
-		if _, twice := s.place[name]; !twice {
-			s.place[name] = len(s.names)
-			s.names = append(s.names, name)
-		}
+		s[name] = new(T)
 	}
 	return s
 }
+
+// of returns the counter of name, and other's if name is not of the set.
+func (s set[T]) of(name string) *T {
+	if counter, ok := s[name]; ok {
+		return counter
+	}
+	return s[other]
+}
+
+func (s set[T]) names() []string { return slices.Sorted(maps.Keys(s)) }

@@ -106,12 +106,12 @@ func TestInSandbox(t *testing.T) {
 
 func scrapeOf(t *testing.T, addr string) *scrape {
 	t.Helper()
-	at, err := parse(addr)
+	network, name, err := parse(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, at.network, at.name)
+		return new(net.Dialer).DialContext(ctx, network, name)
 	}, DisableKeepAlives: true}
 	answer, err := (&http.Client{Transport: transport, Timeout: long}).Get("http://localhost/metrics")
 	if err != nil {

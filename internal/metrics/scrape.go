@@ -1,6 +1,11 @@
 package metrics
 
-import "runtime/metrics"
+import (
+	"fmt"
+	"runtime/metrics"
+	"strconv"
+	"strings"
+)
 
 // prefix begins the name of everything that only this program has.
 const prefix = "responses_api_proxy_"
@@ -8,20 +13,14 @@ const prefix = "responses_api_proxy_"
 // ContentType is Text's.
 const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 
-// Text returns all numbers for Prometheus.
+// Text returns all numbers for Prometheus. What is counted meanwhile may be in one number already and not yet in another.
 func (m *Metrics) Text() []byte {
-	p := page{text: make([]byte, 0, 16<<10)}
-	m.write(&p)
-	return p.text
-}
-
-// write writes everything. What is counted meanwhile may be in one number
-// already and not yet in another.
-func (m *Metrics) write(p *page) {
+	p := &page{text: make([]byte, 0, 16<<10)}
 	m.writeFixed(p)
 	m.writeRequests(p)
 	m.writeCounts(p)
 	m.writeProcess(p)
+	return p.text
 }
 
 func (m *Metrics) writeFixed(p *page) {
@@ -36,45 +35,35 @@ func (m *Metrics) writeFixed(p *page) {
 	}
 	p.family(prefix+"protection_missing", "gauge", "1 if the protection, or a part of it, is not in force.")
 	for _, x := range m.cfg.Protections {
-		missing := 0.0
-		if x.Missing {
-			missing = 1
-		}
-		p.sample("", missing, "name", x.Name)
+		p.sample("", map[bool]float64{true: 1}[x.Missing], "name", x.Name)
 	}
 }
 
 func (m *Metrics) writeRequests(p *page) {
-	p.family(prefix+"requests_in_flight", "gauge", "Requests that have begun and not ended.")
-	p.sample("", float64(m.inFlight.Load()))
+	p.single(prefix+"requests_in_flight", "gauge", "Requests that have begun and not ended.", float64(m.inFlight.Load()))
 	p.family(prefix+"requests_total", "counter", "Requests that have ended, refusals included, by route and by class of the response's status (none: there was no response).")
-	for r := range m.requests {
-		for c := range classes {
-			p.sample("", float64(m.requests[r][c].Load()), "route", m.routes.names[r], "class", classes[c])
+	for _, route := range m.requests.names() {
+		for i, class := range classes {
+			p.sample("", float64(m.requests[route][i].Load()), "route", route, "class", class)
 		}
 	}
 	p.family(prefix+"refusals_total", "counter", "Requests that were refused, failed or broke off, by the code of docs/errors.md.")
-	for i := range m.refusals {
-		p.sample("", float64(m.refusals[i].Load()), "code", m.codes.names[i])
+	for _, code := range m.refusals.names() {
+		p.sample("", float64(m.refusals[code].Load()), "code", code)
 	}
-	p.family(prefix+"request_body_bytes_total", "counter", "Bytes of bodies read from clients.")
-	p.sample("", float64(m.bytesIn.Load()))
-	p.family(prefix+"response_body_bytes_total", "counter", "Bytes of bodies written to clients.")
-	p.sample("", float64(m.bytesOut.Load()))
+	p.single(prefix+"request_body_bytes_total", "counter", "Bytes of bodies read from clients.", float64(m.bytesIn.Load()))
+	p.single(prefix+"response_body_bytes_total", "counter", "Bytes of bodies written to clients.", float64(m.bytesOut.Load()))
 	p.family(prefix+"upstream_requests_total", "counter", "Requests for the upstream, by whether they needed a new connection (which may have failed) or used one that had served before.")
 	p.sample("", float64(m.fresh.Load()), "connection", "new")
 	p.sample("", float64(m.reused.Load()), "connection", "reused")
-	p.family(prefix+"time_to_first_byte_seconds", "histogram", "From a request's head to the first byte of its response, of requests for the upstream.")
-	m.firstByte.write(p)
-	p.family(prefix+"request_duration_seconds", "histogram", "From a request's head to the last byte of its response, of requests for the upstream.")
-	m.duration.write(p)
+	m.firstByte.write(p, prefix+"time_to_first_byte_seconds", "From a request's head to the first byte of its response, of requests for the upstream.")
+	m.duration.write(p, prefix+"request_duration_seconds", "From a request's head to the last byte of its response, of requests for the upstream.")
 	p.family(prefix+"tokens_total", "counter", "Tokens, where the response gives their number.")
 	p.sample("", float64(m.input.Load()), "direction", "input")
 	p.sample("", float64(m.output.Load()), "direction", "output")
 }
 
-// writeCounts writes what other packages count, under the names that contrib's
-// dashboard and alerts expect.
+// writeCounts writes what other packages count, under the names that contrib's dashboard and alerts expect.
 func (m *Metrics) writeCounts(p *page) {
 	c := &m.cfg.Counts
 	for _, f := range [...]struct {
@@ -91,8 +80,7 @@ func (m *Metrics) writeCounts(p *page) {
 		{"audit_write_failures_total", "counter", "Attempts to write to --audit that failed; one a second while lines wait.", c.AuditFailures},
 	} {
 		if f.read != nil {
-			p.family(prefix+f.name, f.kind, f.help)
-			p.sample("", float64(f.read()))
+			p.single(prefix+f.name, f.kind, f.help, float64(f.read()))
 		}
 	}
 	if c.Dials == nil {
@@ -107,8 +95,7 @@ func (m *Metrics) writeCounts(p *page) {
 	p.sample("", float64(d.GivenUp), "result", "given_up")
 }
 
-// numbers are those of Go's runtime that cost little and help an operator, under
-// the names that Prometheus's dashboards use.
+// numbers are Go's own that cost little and help an operator, under the names that Prometheus's dashboards use.
 var numbers = [...]struct{ source, name, kind, help string }{
 	{"/sched/goroutines:goroutines", "go_goroutines", "gauge", "Goroutines that exist."},
 	{"/memory/classes/heap/objects:bytes", "go_memstats_heap_alloc_bytes", "gauge", "Bytes of the heap that objects take, dead ones included until they are swept."},
@@ -116,24 +103,61 @@ var numbers = [...]struct{ source, name, kind, help string }{
 	{"/gc/cycles/total:gc-cycles", "go_gc_cycles_total", "counter", "Garbage collections."},
 }
 
-// writeProcess writes what a process can read of itself in the sandbox: nothing
-// from /proc, so neither its resident memory nor its descriptors.
+// writeProcess writes what a process can read of itself in the sandbox: nothing from /proc, so neither its resident
+// memory nor its descriptors.
 func (m *Metrics) writeProcess(p *page) {
-	p.family("process_start_time_seconds", "gauge", "When the process started, since 1970.")
-	p.sample("", float64(m.began.UnixMilli())/1e3)
-	if used, ok := cpuTime(); ok {
-		p.family("process_cpu_seconds_total", "counter", "Time that the process has spent on all processors.")
-		p.sample("", used.Seconds())
+	p.single("process_start_time_seconds", "gauge", "When the process started, since 1970.", float64(m.began.UnixMilli())/1e3)
+	if used := cpuTime(); used > 0 {
+		p.single("process_cpu_seconds_total", "counter", "Time that the process has spent on all processors.", used.Seconds())
 	}
-	var samples [len(numbers)]metrics.Sample
-	for i := range numbers {
-		samples[i].Name = numbers[i].source
-	}
-	metrics.Read(samples[:])
-	for i, n := range numbers {
-		if samples[i].Value.Kind() == metrics.KindUint64 { // KindBad: this version of Go does not have it
-			p.family(n.name, n.kind, n.help)
-			p.sample("", float64(samples[i].Value.Uint64()))
+	for _, n := range numbers {
+		read := []metrics.Sample{{Name: n.source}}
+		metrics.Read(read)
+		if read[0].Value.Kind() == metrics.KindUint64 { // KindBad: this version of Go does not have it
+			p.single(n.name, n.kind, n.help, float64(read[0].Value.Uint64()))
 		}
 	}
 }
+
+// page is the body of a response to a scrape, in the text format 0.0.4:
+// https://prometheus.io/docs/instrumenting/exposition_formats/
+type page struct {
+	text []byte
+	name string // of the family
+}
+
+// escapeHelp keeps a text on its line, and escapeLabel between its quotation marks as well.
+var (
+	escapeHelp  = strings.NewReplacer("\\", `\\`, "\n", `\n`)
+	escapeLabel = strings.NewReplacer("\\", `\\`, "\n", `\n`, `"`, `\"`)
+)
+
+// valid replaces what is not UTF-8, which Prometheus does not take.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// family begins a family; its samples must follow. kind is "counter", "gauge" or "histogram".
+func (p *page) family(name, kind, help string) {
+	p.name = name
+	p.text = fmt.Appendf(p.text, "# HELP %s %s\n# TYPE %s %s\n", name, escapeHelp.Replace(valid(help)), name, kind)
+}
+
+// single writes a family of one sample.
+func (p *page) single(name, kind, help string, n float64) {
+	p.family(name, kind, help)
+	p.sample("", n)
+}
+
+// sample writes a sample of the family. suffix is for those of a histogram, and labels are pairs of name and value.
+func (p *page) sample(suffix string, n float64, labels ...string) {
+	p.text = append(p.text, p.name+suffix...)
+	for i := 0; i < len(labels); i += 2 {
+		p.text = fmt.Appendf(p.text, `%c%s="%s"`, "{,"[min(i, 1)], labels[i], escapeLabel.Replace(valid(labels[i+1])))
+	}
+	if len(labels) > 0 {
+		p.text = append(p.text, '}')
+	}
+	p.text = append(p.text, " "+float(n)+"\n"...)
+}
+
+// float writes a number as Prometheus reads it, +Inf and NaN included.
+func float(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }

@@ -138,11 +138,10 @@ func (s *scrape) histograms() error {
 // read scrapes m and checks what must always hold.
 func read(t testing.TB, m *Metrics) *scrape {
 	t.Helper()
-	var p page
-	m.write(&p)
-	s, err := parseText(string(p.text))
+	text := m.Text()
+	s, err := parseText(string(text))
 	if err != nil {
-		t.Fatalf("%v in\n%s", err, p.text)
+		t.Fatalf("%v in\n%s", err, text)
 	}
 	if err := s.histograms(); err != nil {
 		t.Fatal(err)

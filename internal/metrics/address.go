@@ -1,0 +1,140 @@
+package metrics
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+)
+
+// Listen makes the socket at addr: "127.0.0.1:9464", "[::1]:9464", "localhost:9464" (which is 127.0.0.1, whatever a
+// resolver says), or "unix:PATH". Port 0 lets the kernel choose.
+//
+// Every other address is refused: the numbers tell how much the key is used, and who may read them across a network is
+// for a proxy in front of this to decide. Over TCP every user of this host may read them. A unix socket is made as
+// [listen.Unix] makes it, with mode 0660 and our group: a dead one of ours is replaced, and one that lives is an error.
+func Listen(addr string) (net.Listener, error) {
+	network, name, err := parse(addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on --metrics %s: %w", addr, err)
+	}
+	if network == "unix" {
+		l, err := listen.Unix(listen.UnixConfig{Path: name, Groups: []uint32{uint32(os.Getegid())}})
+		if err != nil {
+			return nil, fmt.Errorf("--metrics: %w", err)
+		}
+		return l, nil
+	}
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // as in package listen: Landlock overlooks it
+	l, err := lc.Listen(context.Background(), network, name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on --metrics %s: %w; choose another port, or 0 for a free one", addr, err)
+	}
+	return l, nil
+}
+
+const want = "use 127.0.0.1:PORT, [::1]:PORT or unix:PATH"
+
+// parse reads an address of this host's own, and returns it as package net wants it.
+func parse(addr string) (network, name string, err error) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if path == "" {
+			return "", "", errors.New("the path is empty; name a file for the socket, as in unix:/run/responses-api-proxy/metrics.sock")
+		}
+		return "unix", path, nil
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if _, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil {
+		return "", "", errors.New("it is no address with a port; " + want)
+	}
+	if strings.EqualFold(host, "localhost") {
+		host = "127.0.0.1"
+	}
+	ip, err := netip.ParseAddr(host)
+	if ip = ip.Unmap(); err != nil || !ip.IsLoopback() || ip.Zone() != "" {
+		return "", "", errors.New("it is no loopback address, and whoever can reach it could read the numbers; " + want)
+	}
+	return "tcp", net.JoinHostPort(ip.String(), port), nil
+}
+
+// Probe sends GET path, such as "/healthz", to an address that [Listen] takes. It returns nil if the response is 200,
+// and otherwise an error with the status and the reason. It blocks for 5 seconds at most.
+func Probe(addr, path string) error { return probe(addr, path, 5*time.Second) }
+
+func probe(addr, path string, limit time.Duration) error {
+	network, name, err := parse(addr)
+	if err != nil {
+		return fmt.Errorf("cannot ask %s: %w", addr, err)
+	}
+	status, reason, err := get(network, name, path, time.Now().Add(limit))
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err // without the address once more
+	}
+	switch timeout, ok := errors.AsType[net.Error](err); {
+	case ok && timeout.Timeout():
+		return fmt.Errorf("%s%s has not answered in %v; see what the proxy is doing, or what else listens there", addr, path, limit)
+	case err != nil:
+		return fmt.Errorf("cannot ask %s: %w; see whether the proxy runs with --metrics %s", addr, err, addr)
+	case status != 200:
+		return fmt.Errorf("%s%s answers %d: %s", addr, path, status, reason)
+	}
+	return nil
+}
+
+// get returns the status and the beginning of the response's first line. It goes to no proxy and follows no redirect.
+func get(network, name, path string, deadline time.Time) (status int, reason string, err error) {
+	dialer := net.Dialer{Deadline: deadline}
+	conn, err := dialer.Dial(network, name)
+	if err != nil {
+		return 0, "", err
+	}
+	defer conn.Close()
+	conn.SetDeadline(deadline)
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path); err != nil {
+		return 0, "", err
+	}
+	text, err := io.ReadAll(io.LimitReader(conn, 16<<10))
+	if err != nil {
+		return 0, "", err
+	}
+	return parseResponse(text)
+}
+
+func parseResponse(text []byte) (status int, reason string, err error) {
+	end, err := http1.HeadEnd(text, 0)
+	if err == nil && end == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	var response http1.Response
+	if err == nil {
+		err = response.Parse(text[:end])
+	}
+	if err != nil {
+		return 0, "", err
+	}
+	var body http1.Body
+	body.Begin(response.Length)
+	content, _, err := body.Take(text[end:])
+	line, _, _ := bytes.Cut(content[:min(len(content), 512)], []byte("\n"))
+	return response.Status, strings.Map(printable, string(line)), err
+}
+
+// printable keeps a foreign listener from steering the terminal.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return '?'
+}
