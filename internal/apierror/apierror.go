@@ -3,6 +3,7 @@
 package apierror
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -14,37 +15,39 @@ import (
 // Code is the "code" of an error. The list is closed.
 type Code string
 
-// The codes.
-const (
-	RouteNotAllowed       Code = "route_not_allowed"
-	ResponseNotFound      Code = "response_not_found"
-	WebsocketNotSupported Code = "websocket_not_supported"
-	WebsocketNotMetered   Code = "websocket_not_metered"
-	WebsocketMalformed    Code = "websocket_malformed"
-	MalformedRequest      Code = "malformed_request"
-	HeadTooLarge          Code = "head_too_large"
-	RequestTimeout        Code = "request_timeout"
-	IncompleteBody        Code = "incomplete_body"
-	UserNotAllowed        Code = "user_not_allowed"
-	HostNotAllowed        Code = "host_not_allowed"
-	BrowserNotAllowed     Code = "browser_not_allowed"
-	BodyTooLarge          Code = "body_too_large"
-	TooManyRequests       Code = "too_many_requests"
-	TooManyConnections    Code = "too_many_connections"
-	RateLimited           Code = "rate_limited"
-	BudgetExhausted       Code = "budget_exhausted"
-	Expired               Code = "expired"
-	UpstreamUnreachable   Code = "upstream_unreachable"
-	UpstreamNotTrusted    Code = "upstream_not_trusted"
-	UpstreamTLS           Code = "upstream_tls_failed"
-	UpstreamTimeout       Code = "upstream_timeout"
-	UpstreamClosed        Code = "upstream_closed"
-	UpstreamMalformed     Code = "upstream_malformed"
-	UpstreamRedirect      Code = "upstream_redirect"
-	InternalError         Code = "internal_error"
+// ClientLeft stands in records only: no response can be sent.
+const ClientLeft Code = "client_left"
 
-	// ClientLeft stands in records only: no response can be sent.
-	ClientLeft Code = "client_left"
+// The codes that a client can receive. The messages are fixed: the causes of
+// upstream errors are for the operator's log alone. Where there is no message, or
+// an http1.Error has a reason or a status of its own, the Error brings it.
+var (
+	RouteNotAllowed       = add("route_not_allowed", 403, invalid, "")
+	ResponseNotFound      = add("response_not_found", 404, invalid, "There is no response with this id that you have made through this proxy since it was started.")
+	WebsocketNotSupported = add("websocket_not_supported", 426, invalid, "This proxy does not speak WebSocket. Send POST /v1/responses instead; Codex does so by itself.")
+	WebsocketNotMetered   = add("websocket_not_metered", 426, invalid, "This proxy counts tokens, which it cannot do over WebSocket. Send POST /v1/responses instead; Codex does so by itself.")
+	WebsocketMalformed    = add("websocket_malformed", 400, invalid, "The WebSocket handshake is malformed")
+	MalformedRequest      = add("malformed_request", 400, invalid, "The request is not well-formed HTTP/1.1")
+	HeadTooLarge          = add("head_too_large", 431, invalid, "The request's head is too large")
+	RequestTimeout        = add("request_timeout", 408, invalid, "The request did not arrive in time")
+	IncompleteBody        = add("incomplete_body", 400, invalid, "The request's body is incomplete or malformed. Nothing was sent to the upstream as complete; send it again.")
+	UserNotAllowed        = add("user_not_allowed", 403, invalid, "")
+	HostNotAllowed        = add("host_not_allowed", 403, invalid, "")
+	BrowserNotAllowed     = add("browser_not_allowed", 403, invalid, "")
+	BodyTooLarge          = add("body_too_large", 413, invalid, "")
+	TooManyRequests       = add("too_many_requests", 429, limited, "")
+	TooManyConnections    = add("too_many_connections", 429, limited, "")
+	RateLimited           = add("rate_limited", 429, limited, "")
+	BudgetExhausted       = add("budget_exhausted", 429, limited, "")
+	Expired               = add("expired", 403, invalid, "")
+	UpstreamUnreachable   = add("upstream_unreachable", 502, server, "The proxy cannot reach the upstream. Try again; the proxy's log on standard error says why.")
+	UpstreamNotTrusted    = add("upstream_not_trusted", 502, server, "What listens at the upstream's address must not be sent the API key. The proxy's log on standard error says why.")
+	UpstreamTLS           = add("upstream_tls_failed", 502, server, "The proxy cannot make a secure connection to the upstream. The proxy's log on standard error says why.")
+	UpstreamTimeout       = add("upstream_timeout", 504, server, "The upstream did not accept a connection in time. Try again.")
+	UpstreamClosed        = add("upstream_closed", 502, server, "The upstream closed the connection without an answer. The request may have been processed; try again.")
+	UpstreamMalformed     = add("upstream_malformed", 502, server, "The upstream's answer is not well-formed HTTP/1.1. The proxy's log on standard error says more.")
+	UpstreamRedirect      = add("upstream_redirect", 502, server, "The upstream answered with a redirect, which the proxy neither follows nor passes on. Check --upstream-url.")
+	InternalError         = add("internal_error", 500, server, "The proxy failed. Try again; if it goes on, look at the proxy's log on standard error.")
 )
 
 const (
@@ -53,40 +56,17 @@ const (
 	limited = "rate_limit_error"
 )
 
-// table has every code that a client can receive. The messages are fixed: the
-// causes of upstream errors are for the operator's log alone. Where there is no
-// message, or an http1.Error has a reason or a status of its own, the Error
-// brings it.
-var table = map[Code]struct {
+// table has the codes above.
+var table = map[Code]entry{}
+
+type entry struct {
 	status        int
 	kind, message string
-}{
-	RouteNotAllowed:       {403, invalid, ""},
-	ResponseNotFound:      {404, invalid, "There is no response with this id that you have made through this proxy since it was started."},
-	WebsocketNotSupported: {426, invalid, "This proxy does not speak WebSocket. Send POST /v1/responses instead; Codex does so by itself."},
-	WebsocketNotMetered:   {426, invalid, "This proxy counts tokens, which it cannot do over WebSocket. Send POST /v1/responses instead; Codex does so by itself."},
-	WebsocketMalformed:    {400, invalid, "The WebSocket handshake is malformed"},
-	MalformedRequest:      {400, invalid, "The request is not well-formed HTTP/1.1"},
-	HeadTooLarge:          {431, invalid, "The request's head is too large"},
-	RequestTimeout:        {408, invalid, "The request did not arrive in time"},
-	IncompleteBody:        {400, invalid, "The request's body is incomplete or malformed. Nothing was sent to the upstream as complete; send it again."},
-	UserNotAllowed:        {403, invalid, ""},
-	HostNotAllowed:        {403, invalid, ""},
-	BrowserNotAllowed:     {403, invalid, ""},
-	BodyTooLarge:          {413, invalid, ""},
-	TooManyRequests:       {429, limited, ""},
-	TooManyConnections:    {429, limited, ""},
-	RateLimited:           {429, limited, ""},
-	BudgetExhausted:       {429, limited, ""},
-	Expired:               {403, invalid, ""},
-	UpstreamUnreachable:   {502, server, "The proxy cannot reach the upstream. Try again; the proxy's log on standard error says why."},
-	UpstreamNotTrusted:    {502, server, "What listens at the upstream's address must not be sent the API key. The proxy's log on standard error says why."},
-	UpstreamTLS:           {502, server, "The proxy cannot make a secure connection to the upstream. The proxy's log on standard error says why."},
-	UpstreamTimeout:       {504, server, "The upstream did not accept a connection in time. Try again."},
-	UpstreamClosed:        {502, server, "The upstream closed the connection without an answer. The request may have been processed; try again."},
-	UpstreamMalformed:     {502, server, "The upstream's answer is not well-formed HTTP/1.1. The proxy's log on standard error says more."},
-	UpstreamRedirect:      {502, server, "The upstream answered with a redirect, which the proxy neither follows nor passes on. Check --upstream-url."},
-	InternalError:         {500, server, "The proxy failed. Try again; if it goes on, look at the proxy's log on standard error."},
+}
+
+func add(code Code, status int, kind, message string) Code {
+	table[code] = entry{status, kind, message}
+	return code
 }
 
 // Codes calls each for every code that a client can receive, with its status.
@@ -121,13 +101,8 @@ func Newf(code Code, retryAfter int, format string, args ...any) *Error {
 
 // OfHead returns the error of a head that package http1 refused.
 func OfHead(refused *http1.Error) *Error {
-	switch refused.Status {
-	case 408:
-		return malformed(RequestTimeout, refused)
-	case 431:
-		return malformed(HeadTooLarge, refused)
-	}
-	return malformed(MalformedRequest, refused)
+	codes := map[int]Code{408: RequestTimeout, 431: HeadTooLarge}
+	return malformed(cmp.Or(codes[refused.Status], MalformedRequest), refused)
 }
 
 // OfHandshake returns the error of a WebSocket handshake.
