@@ -37,8 +37,8 @@ var eventStream = []byte("text/event-stream")
 // Refusals by the upstream cost nothing.
 func (x *exchange) observeHead(h *http1.Response) {
 	id, kind := value(h, "x-request-id"), value(h, "content-type")
-	x.Outcome.RequestID = string(id[:min(len(id), maxRequestID)])
-	x.Outcome.Streamed = len(kind) >= len(eventStream) && bytes.EqualFold(kind[:len(eventStream)], eventStream)
+	x.Entry.RequestID = string(id[:min(len(id), maxRequestID)])
+	x.Entry.Streamed = len(kind) >= len(eventStream) && bytes.EqualFold(kind[:len(eventStream)], eventStream)
 	x.dump.Answer(h.Status, h.Fields)
 	if h.Status/100 != 2 {
 		return
@@ -114,15 +114,15 @@ func (x *exchange) responseCost() (tokens int64, exact bool) {
 	return max(tokens, x.lease.Deposit()), false
 }
 
-// report completes the outcome with what the response reports about itself.
+// report completes the record with what the response reports about itself.
 func (x *exchange) report() {
-	m, o := x.account.meter, &x.Outcome
+	m, e := x.account.meter, &x.Entry
 	if m == nil {
 		return
 	}
-	o.Model = string(m.Model())
+	e.Model = string(m.Model())
 	if x.account.reported {
-		o.InputTokens, o.OutputTokens, o.Tokens = m.Usage()
+		e.InputTokens, e.OutputTokens, e.Tokens = m.Usage()
 	}
 }
 

@@ -17,8 +17,7 @@ const maxMemory = 1 << 20
 // receivedBody counts a request's body, limits it, and shows it to the dump.
 type receivedBody struct {
 	upstream.Body
-	x    *exchange
-	left int64 // http1.Chunked if the length is unknown
+	x *exchange
 }
 
 var errTooLarge = errors.New("the body is too large")
@@ -26,16 +25,13 @@ var errTooLarge = errors.New("the body is too large")
 // Read fails before it hands on a byte too many.
 func (b *receivedBody) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
-	limit := b.x.lease.MaxBody()
-	if received := b.x.account.received.Add(int64(n)); limit > 0 && received > limit {
+	received, limit := b.x.account.received.Add(int64(n)), b.x.lease.MaxBody()
+	if limit > 0 && received > limit {
 		b.x.tooLarge.Store(true)
 		return 0, errTooLarge
 	}
 	b.x.dump.Request(p[:n])
-	if b.left != http1.Chunked {
-		b.left -= int64(n)
-	}
-	if err == io.EOF || b.left == 0 && n > 0 {
+	if err == io.EOF || received == b.x.out.Length {
 		b.x.dump.RequestEnd(true)
 	}
 	return n, err

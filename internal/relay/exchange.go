@@ -37,7 +37,7 @@ type exchange struct {
 	account   account
 }
 
-// finish releases what the exchange holds, and completes its outcome. It must be
+// finish releases what the exchange holds, and completes its record. It must be
 // called once, also after a panic.
 func (x *exchange) finish() {
 	x.outliving.end()
@@ -65,7 +65,7 @@ func (x *exchange) releaseBuffer() {
 // upstream.
 func (x *exchange) admit() *apierror.Error {
 	x.route = x.relay.cfg.Routes.find(x.Head)
-	x.Outcome.Route = x.route.name
+	x.Entry.Route = x.route.name
 	refusal, use := x.checkRoute(), x.route.use
 	if refusal != nil && use != policy.Shutdown {
 		use = policy.Nothing
@@ -125,7 +125,7 @@ func (x *exchange) checkResponse() *apierror.Error {
 // forward sends the request on and relays the response.
 func (x *exchange) forward(ctx context.Context) error {
 	if err := x.prepare(); err != nil {
-		return x.bodyFailed(err)
+		return x.failed(err)
 	}
 	if ctx.Err() != nil { // nothing has been sent, and nothing will be
 		return x.clientGone()
@@ -159,7 +159,7 @@ func (x *exchange) prepare() (err error) {
 		Fields: *x.fields, Length: x.Head.Length, Sent: x.headSent,
 	}
 	x.beginDump()
-	x.body = receivedBody{Body: x.Body, x: x, left: x.Head.Length}
+	x.body = receivedBody{x.Body, x}
 	x.buffer, err = readStart(&x.out, &x.body)
 	return err
 }
@@ -180,14 +180,14 @@ func (x *exchange) beginDump() {
 
 // send sends the request.
 func (x *exchange) send(ctx context.Context) (*upstream.Response, error) {
-	x.Outcome.Upstream = true
+	x.Entry.Upstream = true
 	res, err := x.relay.cfg.Upstream.Do(ctx, &x.out)
 	if err != nil {
 		var e *upstream.Error
-		x.Outcome.Reused = errors.As(err, &e) && e.Reused
+		x.Entry.Reused = errors.As(err, &e) && e.Reused
 		return nil, err
 	}
-	x.Outcome.Reused = res.Reused
+	x.Entry.Reused = res.Reused
 	if res.Head.Status == 401 && x.relay.cfg.OnUnauthorized != nil {
 		x.relay.cfg.OnUnauthorized()
 	}
@@ -222,7 +222,7 @@ func (x *exchange) pass(res *upstream.Response) error {
 		case err == io.EOF: // and nothing that wraps it: a truncated body must not look like an end
 			return nil
 		case err != nil:
-			return x.abort(err)
+			return x.abort(ofUpstream(err))
 		}
 	}
 }
@@ -240,36 +240,33 @@ func (x *exchange) refuse(e *apierror.Error) error { return x.relay.Refuse(x.Req
 
 // clientGone records that the client disconnected; no response can be sent.
 func (x *exchange) clientGone() error {
-	x.Outcome.Code = apierror.ClientLeft
+	x.Entry.Code = string(apierror.ClientLeft)
 	return ErrAbort
 }
 
-// bodyFailed responds to a client whose body did not come as announced.
-func (x *exchange) bodyFailed(err error) error {
+// failed responds for a body that did not come as announced, or an upstream that
+// could not be reached, or did not respond.
+func (x *exchange) failed(err error) error {
+	e := ofUpstream(err)
 	switch {
 	case x.tooLarge.Load():
-		return x.refuse(x.lease.TooLarge())
+		e = x.lease.TooLarge()
+	case x.Entry.Upstream:
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return x.refuse(apierror.New(apierror.RequestTimeout, "the body stalled"))
+		e = apierror.New(apierror.RequestTimeout, "the body stalled")
+	default:
+		e = apierror.New(apierror.IncompleteBody, "")
 	}
-	return x.refuse(apierror.New(apierror.IncompleteBody, ""))
-}
-
-// failed responds for an upstream that could not be reached, or did not respond.
-func (x *exchange) failed(err error) error {
-	if x.tooLarge.Load() {
-		return x.refuse(x.lease.TooLarge())
-	}
-	if e := ofUpstream(err); e != nil {
+	if e != nil {
 		return x.refuse(e)
 	}
 	x.account.cancelled = true
 	return x.clientGone()
 }
 
-// abort ends a response in the middle.
-func (x *exchange) abort(err error) error {
-	e := ofUpstream(err)
+// abort ends a response in the middle, because of e, or because the client has
+// left if e is nil.
+func (x *exchange) abort(e *apierror.Error) error {
 	if e == nil {
 		return x.clientGone()
 	}

@@ -40,25 +40,18 @@ func newReaders(l ReadOn) *readers {
 	}}
 }
 
-// add counts one more, or reports that there are too many.
-func (r *readers) add(uid uint32) bool {
+// add counts n more of a user's, 1 or -1, or reports that there are too many.
+func (r *readers) add(uid uint32, n int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.total >= r.limits.Total || r.users[uid] >= r.limits.PerUser {
+	if n > 0 && (r.total >= r.limits.Total || r.users[uid] >= r.limits.PerUser) {
 		return false
 	}
-	r.total++
-	r.users[uid]++
-	return true
-}
-
-func (r *readers) remove(uid uint32) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.total--
-	if r.users[uid]--; r.users[uid] == 0 {
+	r.total += n
+	if r.users[uid] += n; r.users[uid] == 0 {
 		delete(r.users, uid)
 	}
+	return true
 }
 
 // outliving is the part of an exchange under a budget that does not end when its
@@ -69,8 +62,7 @@ type outliving struct {
 	abort   context.CancelFunc // ends the upstream's side
 	unwatch func() bool
 
-	mu    sync.Mutex
-	left  bool        // the client has, or the exchange is over
+	once  sync.Once   // for leave or end, whichever comes first
 	timer *time.Timer // ends a response that is read on, and counted; nil if none is
 }
 
@@ -89,34 +81,28 @@ func (x *exchange) outlive(ctx context.Context) context.Context {
 // leave gives up what the client holds. Either the response is read on from
 // here, within limits, or it is aborted. Further calls do nothing.
 func (o *outliving) leave() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.left {
-		return
-	}
-	o.left = true
-	if r := o.x.relay.readers; r.add(o.x.lease.Caller().UID) {
-		o.timer = time.AfterFunc(r.limits.Time, o.abort)
-	} else {
-		o.abort()
-	}
-	o.x.w.Leave()
-	o.x.lease.Detach()
+	o.once.Do(func() {
+		if r := o.x.relay.readers; r.add(o.x.lease.Caller().UID, 1) {
+			o.timer = time.AfterFunc(r.limits.Time, o.abort)
+		} else {
+			o.abort()
+		}
+		o.x.w.Leave()
+		o.x.lease.Detach()
+	})
 }
 
-// end ends the exchange.
+// end ends the exchange. It waits for leave where that has begun.
 func (o *outliving) end() {
 	if o == nil {
 		return
 	}
 	o.unwatch()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.left = true
+	o.once.Do(func() {})
 	o.abort()
 	if o.timer != nil {
 		o.timer.Stop()
-		o.x.relay.readers.remove(o.x.lease.Caller().UID)
+		o.x.relay.readers.add(o.x.lease.Caller().UID, -1)
 	}
 }
 

@@ -28,8 +28,8 @@ type Request struct {
 	Body upstream.Body
 	// Session is the connection's. Without one the request is refused.
 	Session *policy.Session
-	// Outcome is set once Serve has returned, or panicked.
-	Outcome Outcome
+	// Entry has what the relay knows for the record once Serve has returned, or panicked.
+	Entry audit.Entry
 }
 
 // HeadBuffer has the bytes of a head.
@@ -45,19 +45,6 @@ func (r *Request) Release() {
 		r.Head = nil
 		r.Buffer.ReleaseHead()
 	}
-}
-
-// Outcome is what came of a request, for its record: the fields of the same names
-// of audit.Entry.
-type Outcome struct {
-	Route                     string
-	Code                      apierror.Code
-	Streamed                  bool
-	Model                     string
-	Tokens                    bool
-	InputTokens, OutputTokens int64
-	RequestID                 string
-	Upstream, Reused          bool
 }
 
 // ResponseWriter writes the response to one request.
@@ -170,7 +157,7 @@ func (p *Relay) Refuse(r *Request, w ResponseWriter, e *apierror.Error) error {
 
 // record notes why a request fails, for its record and for the operator.
 func (p *Relay) record(r *Request, e *apierror.Error) {
-	r.Outcome.Code = e.Code
+	r.Entry.Code = string(e.Code)
 	var who audit.Caller // a missing session has none
 	if r.Session != nil {
 		who = r.Session.Caller().Audit()

@@ -252,8 +252,8 @@ func TestNoSession(t *testing.T) {
 	for _, line := range []string{"POST /v1/responses", "GET /shutdown", "POST /other"} {
 		b, a := &headBuffer{}, &answer{}
 		r := &Request{Head: head(t, line), Buffer: b, Body: &part{end: io.EOF}}
-		if err := p.Serve(t.Context(), r, a); err != nil || a.status != 500 || r.Outcome.Code != apierror.InternalError || r.Outcome.Upstream {
-			t.Errorf("%s: status %d, %v, %+v", line, a.status, err, r.Outcome)
+		if err := p.Serve(t.Context(), r, a); err != nil || a.status != 500 || r.Entry.Code != string(apierror.InternalError) || r.Entry.Upstream {
+			t.Errorf("%s: status %d, %v, %+v", line, a.status, err, r.Entry)
 		}
 		if r.Release(); b.released != 1 || r.Head != nil {
 			t.Errorf("%s: the head was released %d times, and is %v", line, b.released, r.Head)

@@ -31,26 +31,23 @@ func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) error {
 	x.observeHead(&res.Head)
 	stream, err := res.Switch()
 	if err != nil {
-		return x.abort(err)
+		return x.abort(ofUpstream(err))
 	}
 	conn, err := x.w.Hijack(responseFields(nil, res.Head.Fields))
 	if err != nil {
 		return x.clientGone()
 	}
-	end := websocket.Run(websocket.Config{
+	switch websocket.Run(websocket.Config{
 		Client: conn, Upstream: stream, Stop: conn.Draining(), Deadline: x.lease.Expires(), Idle: tunnelIdle, ClientLeft: ctx.Done(),
-	})
-	switch end {
+	}) {
 	case websocket.ClientLeft:
 		return x.clientGone()
 	case websocket.UpstreamLeft:
-		x.relay.record(x.Request, apierror.New(apierror.UpstreamClosed, "the upstream ended a WebSocket without a close frame"))
+		return x.abort(apierror.New(apierror.UpstreamClosed, "the upstream ended a WebSocket without a close frame"))
 	case websocket.UpstreamMalformed:
-		x.relay.record(x.Request, apierror.New(apierror.UpstreamMalformed, "the upstream sent what is no WebSocket frame"))
+		return x.abort(apierror.New(apierror.UpstreamMalformed, "the upstream sent what is no WebSocket frame"))
 	case websocket.ClientMalformed:
-		x.relay.record(x.Request, apierror.New(apierror.WebsocketMalformed, "the client sent what is no WebSocket frame"))
-	default:
-		return nil
+		return x.abort(apierror.New(apierror.WebsocketMalformed, "the client sent what is no WebSocket frame"))
 	}
-	return ErrAbort
+	return nil
 }

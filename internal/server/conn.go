@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
@@ -46,8 +45,7 @@ type conn struct {
 	request relay.Request
 	body    body
 	out     responseWriter
-	begun   time.Time   // of the current exchange
-	entry   audit.Entry // of the last exchange
+	begun   time.Time // of the current exchange
 }
 
 const (
@@ -138,14 +136,10 @@ func (c *conn) record() {
 // report writes the record of an exchange: no other place does.
 func (c *conn) report() {
 	if o := c.server.observer; o != nil {
-		r, w := &c.request.Outcome, &c.out
-		c.entry = audit.Entry{
-			Time: c.begun, Duration: time.Since(c.begun), FirstByte: w.firstByte, Caller: c.session.Caller().Audit(),
-			Route: r.Route, Status: w.status, Code: string(r.Code), BytesIn: c.body.received, BytesOut: w.sent, Streamed: r.Streamed,
-			Model: r.Model, Tokens: r.Tokens, InputTokens: r.InputTokens, OutputTokens: r.OutputTokens,
-			RequestID: r.RequestID, Upstream: r.Upstream, Reused: r.Reused,
-		}
-		o.End(&c.entry)
+		e, w := &c.request.Entry, &c.out
+		e.Time, e.Duration, e.FirstByte, e.Caller = c.begun, time.Since(c.begun), w.firstByte, c.session.Caller().Audit()
+		e.Status, e.BytesIn, e.BytesOut = w.status, c.body.received, w.sent
+		o.End(e)
 	}
 }
 
