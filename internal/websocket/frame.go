@@ -14,8 +14,7 @@ const (
 
 var errFrame = errors.New("malformed WebSocket frame")
 
-// frameTracker finds where frames end. It reads their headers alone (RFC 6455, section 5.2). The zero value stands at a
-// boundary.
+// frameTracker finds where frames end. It reads their headers alone (RFC 6455, section 5.2). The zero value stands at a boundary.
 type frameTracker struct {
 	header    [maxHeader]byte
 	have      int    // bytes of the header
@@ -26,62 +25,61 @@ type frameTracker struct {
 // boundary reports whether no frame is under way.
 func (f *frameTracker) boundary() bool { return f.have == 0 }
 
-// next consumes the bytes of p that belong to the frame under way, or to the next one: at least one. closing reports
-// whether with them a close frame has ended.
+// next consumes the bytes of p that belong to the frame under way, or to the next one: at least one. closing reports whether with
+// them a close frame has ended.
 func (f *frameTracker) next(p []byte) (n int, closing bool, err error) {
-	for !f.inPayload && n < len(p) {
+	for !f.inPayload {
+		if n == len(p) {
+			return n, false, nil
+		}
 		f.header[f.have] = p[n]
 		f.have++
 		n++
-		if f.have >= 2 && f.have == f.headerSize() {
-			if err := f.startPayload(); err != nil {
-				return 0, false, err
-			}
+		if f.inPayload, err = f.parse(); err != nil {
+			return 0, false, err
 		}
 	}
-	if !f.inPayload {
-		return n, false, nil
+	m := min(f.left, uint64(len(p)-n))
+	f.left -= m
+	if f.left == 0 {
+		f.have, f.inPayload = 0, false
+		closing = f.header[0]&0x0f == opClose
 	}
-	m := int(min(f.left, uint64(len(p)-n)))
-	f.left -= uint64(m)
-	if f.left > 0 {
-		return n + m, false, nil
-	}
-	f.have, f.inPayload = 0, false
-	return n + m, f.header[0]&0x0f == opClose, nil
+	return n + int(m), closing, nil
 }
 
-// headerSize returns the size of the header, given its first two bytes.
-func (f *frameTracker) headerSize() int {
-	n := 2
-	switch f.header[1] & 0x7f {
+// parse reports whether the header is whole, and reads the payload's length then. Only what makes it impossible to go on is
+// refused: the rest is for the peers to check.
+func (f *frameTracker) parse() (whole bool, err error) {
+	if f.have < 2 {
+		return false, nil
+	}
+	length, size := f.header[1]&0x7f, 2
+	switch length {
 	case 126:
-		n += 2
+		size += 2
 	case 127:
-		n += 8
+		size += 8
 	}
-	if f.header[1]&0x80 != 0 {
-		n += 4
+	if masked := f.header[1]&0x80 != 0; masked {
+		size += 4
 	}
-	return n
-}
-
-// startPayload reads the length from a whole header. Only what makes it impossible to go on is refused: the rest is for
-// the peers to check.
-func (f *frameTracker) startPayload() error {
-	f.inPayload, f.left = true, uint64(f.header[1]&0x7f)
 	switch {
-	case f.header[0]&0x08 != 0 && (f.left > 125 || f.header[0]&0x80 == 0):
-		return errFrame // control frames are short, and in one piece (section 5.5)
-	case f.left == 126:
+	case f.have < size:
+		return false, nil
+	case f.header[0]&0x08 != 0 && (length > 125 || f.header[0]&0x80 == 0):
+		return false, errFrame // control frames are short, and in one piece (section 5.5)
+	case length == 126:
 		f.left = uint64(binary.BigEndian.Uint16(f.header[2:]))
-	case f.left == 127:
+	case length == 127:
 		f.left = binary.BigEndian.Uint64(f.header[2:])
+	default:
+		f.left = uint64(length)
 	}
 	if f.left>>63 != 0 {
-		return errFrame
+		return false, errFrame
 	}
-	return nil
+	return true, nil
 }
 
 // closeFrame returns a close frame with status 1001. It must be masked if it goes to a server.

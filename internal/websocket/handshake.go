@@ -1,5 +1,5 @@
-// Package websocket is as much of RFC 6455 as a proxy needs that does not read messages: the handshake, where frames
-// end, and how a connection ends.
+// Package websocket is as much of RFC 6455 as a proxy needs that does not read messages: the handshake, where frames end, and how
+// a connection ends.
 package websocket
 
 import (
@@ -12,8 +12,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// maxOffers is how many extensions, protocols, or connection options are read. Clients offer one or two; a head would
-// hold 100,000.
+// maxOffers is how many extensions, protocols, or connection options are read. Clients offer one or two; a head would hold
+// 100,000.
 const maxOffers = 64
 
 // Handshake is a client's opening handshake. Nothing of it points into the request's head.
@@ -22,8 +22,8 @@ type Handshake struct {
 	extensions, protocols [][]byte // offered
 }
 
-// Parse checks a GET's head by RFC 6455, section 4.2.1. The error is for the client; its status is 426 for an
-// unsupported version, and 400 for everything else.
+// Parse checks a GET's head by RFC 6455, section 4.2.1. The error is for the client; its status is 426 for an unsupported
+// version, and 400 for everything else.
 func Parse(head *http1.Request) (*Handshake, *http1.Error) {
 	keys, versions := values(head.Fields, "sec-websocket-key"), values(head.Fields, "sec-websocket-version")
 	h := &Handshake{
@@ -47,21 +47,14 @@ func Parse(head *http1.Request) (*Handshake, *http1.Error) {
 	case len(keys) != 1 || !validKey(keys[0]):
 		reason = "it needs one header Sec-WebSocket-Key, with 16 bytes of base64"
 	default:
-		h.key, h.extensions, h.protocols = bytes.Clone(keys[0]), clone(h.extensions), clone(h.protocols)
+		h.key = keys[0]
 		return h, nil
 	}
 	return nil, &http1.Error{Status: status, Reason: reason}
 }
 
-func clone(list [][]byte) [][]byte {
-	for i := range list {
-		list[i] = bytes.Clone(list[i])
-	}
-	return list
-}
-
-// Check returns an error if a response of status 101 does not complete the handshake (RFC 6455, section 4.1). The error
-// is for the operator and repeats nothing of the response.
+// Check returns an error if a response of status 101 does not complete the handshake (RFC 6455, section 4.1). The error is for
+// the operator and repeats nothing of the response.
 func (h *Handshake) Check(head *http1.Response) error {
 	accepts, chosen := values(head.Fields, "sec-websocket-accept"), values(head.Fields, "sec-websocket-protocol")
 	extensions := members(head.Fields, "sec-websocket-extensions")
@@ -76,11 +69,11 @@ func (h *Handshake) Check(head *http1.Response) error {
 	return nil
 }
 
-// values returns the values of all fields of that name.
+// values returns copies of the values of all fields of that name.
 func values(fields []http1.Field, name string) (all [][]byte) {
 	for _, f := range fields {
 		if http1.Is(f.Name, name) {
-			all = append(all, f.Value)
+			all = append(all, bytes.Clone(f.Value))
 		}
 	}
 	return all
@@ -110,12 +103,9 @@ func hasUpgradeOption(fields []http1.Field) bool {
 
 // offered reports whether all that was chosen is among the offers. Parameters of extensions do not matter.
 func offered(offers, chosen [][]byte) bool {
-	for _, c := range chosen {
-		if !slices.ContainsFunc(offers, func(o []byte) bool { return bytes.Equal(withoutParameters(o), withoutParameters(c)) }) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(chosen, func(c []byte) bool {
+		return !slices.ContainsFunc(offers, func(o []byte) bool { return bytes.Equal(withoutParameters(o), withoutParameters(c)) })
+	})
 }
 
 func withoutParameters(extension []byte) []byte {
@@ -124,12 +114,8 @@ func withoutParameters(extension []byte) []byte {
 }
 
 func validKey(key []byte) bool {
-	var nonce [18]byte
-	if len(key) != base64.StdEncoding.EncodedLen(16) {
-		return false
-	}
-	n, err := base64.StdEncoding.Strict().Decode(nonce[:], key)
-	return err == nil && n == 16
+	nonce, err := base64.StdEncoding.Strict().DecodeString(string(key))
+	return err == nil && len(nonce) == 16 && len(key) == base64.StdEncoding.EncodedLen(16)
 }
 
 // accept returns the proof that the server has understood the key.

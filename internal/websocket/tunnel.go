@@ -3,6 +3,7 @@ package websocket
 import (
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,8 +18,8 @@ const (
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
-// Side is one of the two connections. Read may run at the same time as everything else, Write and CloseWrite at the
-// same time as Interrupt.
+// Side is one of the two connections. Read may run at the same time as everything else, Write and CloseWrite at the same time as
+// Interrupt.
 type Side interface {
 	io.Reader
 	io.Writer
@@ -31,8 +32,8 @@ type Side interface {
 // Config is what to tunnel, and for how long.
 type Config struct {
 	Client, Upstream Side
-	// Stop, when closed, ends the tunnel in good order: both peers get a close frame with status 1001 as soon as the
-	// frame that they are getting is whole.
+	// Stop, when closed, ends the tunnel in good order: both peers get a close frame with status 1001 as soon as the frame that
+	// they are getting is whole.
 	Stop <-chan struct{}
 	// Deadline does the same; zero means none.
 	Deadline time.Time
@@ -54,135 +55,105 @@ const (
 	UpstreamMalformed                // the upstream's bytes are not frames
 )
 
-// event is what has happened in one direction. There are few of each, so that a channel takes all of them.
-type event struct {
-	kind int
-	end  End // of ended and endedAfterClose
+// tunnel is what both directions share.
+type tunnel struct {
+	up, down       *direction
+	running        sync.WaitGroup
+	received, sent atomic.Int32 // close frames
+	late, over     sync.Once
+	done           chan struct{} // closed when the tunnel must end
+	end            End           // and how
 }
 
-const (
-	closeReceived   = iota // from the peer that is read from
-	closeSent              // by us, to the peer that is written to
-	writeFailed            // the peer that is written to is leaving
-	ended                  // the tunnel ends
-	endedAfterClose        // the same, and in good order if it was stopped
-
-	maxEvents = 2 * 4 // of both directions: each of the first three once, and one of the last two
-)
-
-// direction is one of the two.
-type direction struct {
-	from, to  Side
-	masked    bool // our close frame to to
-	left      End  // if from ends without a close frame
-	malformed End  // if from's bytes are not frames
-	events    chan<- event
-	idle      *time.Timer // to be restarted with every byte; nil if there is none
-	idleTime  time.Duration
-
-	mu       sync.Mutex
-	frames   frameTracker
-	stopping bool // a close frame is to be added at the next boundary
-	done     bool // nothing more may be written: a close frame was, or a write failed
-	closed   bool // from has sent a close frame
-}
-
-// Run copies both ways until the tunnel ends, and returns when nothing of it runs any more. It interrupts both sides;
-// closing them is the caller's. Each direction is held up by its reader, and takes a buffer of fixed size.
+// Run copies both ways until the tunnel ends, and returns when nothing of it runs any more. It interrupts both sides; closing
+// them is the caller's. Each direction is held up by its reader, and takes a buffer of fixed size.
 func Run(cfg Config) End {
-	events := make(chan event, maxEvents)
-	up := &direction{from: cfg.Client, to: cfg.Upstream, masked: true, left: ClientLeft, malformed: ClientMalformed, events: events}
-	down := &direction{from: cfg.Upstream, to: cfg.Client, left: UpstreamLeft, malformed: UpstreamMalformed, events: events}
-	t := &tunnel{}
+	expired, passed := make(chan struct{}, 1), func() {}
+	expire := func() {
+		select {
+		case expired <- struct{}{}:
+		default:
+		}
+	}
+	if !cfg.Deadline.IsZero() {
+		defer time.AfterFunc(time.Until(cfg.Deadline), expire).Stop()
+	}
 	if cfg.Idle > 0 {
-		timer := time.NewTimer(cfg.Idle)
-		defer timer.Stop()
-		t.idle = timer.C
-		up.idle, down.idle, up.idleTime, down.idleTime = timer, timer, cfg.Idle, cfg.Idle
+		idle := time.AfterFunc(cfg.Idle, expire)
+		defer idle.Stop()
+		passed = func() { idle.Reset(cfg.Idle) }
 	}
-	t.stop = func() { // does not wait for a peer that does not read
-		t.running.Go(up.stop)
-		t.running.Go(down.stop)
-	}
-	t.running.Go(up.copy)
-	t.running.Go(down.copy)
-	end := t.supervise(cfg, events)
+	t := &tunnel{done: make(chan struct{})}
+	t.up = &direction{tunnel: t, from: cfg.Client, to: cfg.Upstream, masked: true, left: ClientLeft, malformed: ClientMalformed, passed: passed}
+	t.down = &direction{tunnel: t, from: cfg.Upstream, to: cfg.Client, left: UpstreamLeft, malformed: UpstreamMalformed, passed: passed}
+	t.running.Go(t.up.copy)
+	t.running.Go(t.down.copy)
+	t.supervise(cfg, expired)
 	cfg.Client.Interrupt()
 	cfg.Upstream.Interrupt()
 	t.running.Wait()
-	return end
-}
-
-// tunnel is what only the goroutine of Run uses.
-type tunnel struct {
-	running        sync.WaitGroup
-	stop           func()
-	idle, late     <-chan time.Time
-	received, sent int // close frames
+	return t.end
 }
 
 // supervise returns when the tunnel must end.
-func (t *tunnel) supervise(cfg Config, events <-chan event) (end End) {
-	var deadline <-chan time.Time
-	if !cfg.Deadline.IsZero() {
-		deadline = time.After(time.Until(cfg.Deadline))
-	}
-	for end == 0 {
+func (t *tunnel) supervise(cfg Config, expired <-chan struct{}) {
+	for {
 		select {
 		case <-cfg.Stop:
 			t.stop()
 			cfg.Stop = nil
-		case <-deadline:
+		case <-expired:
 			t.stop()
-			t.hurry(replyTimeout) // whatever frame is under way
-		case <-t.idle:
-			t.stop()
-			t.hurry(replyTimeout) // whatever frame is under way
+			t.finishWithin(replyTimeout) // whatever frame is under way
 		case <-cfg.ClientLeft:
-			t.hurry(leaveTimeout)
+			t.finishWithin(leaveTimeout)
 			cfg.ClientLeft = nil
-		case <-t.late:
-			end = ClientLeft
-			if t.received+t.sent > 0 {
-				end = Closed
+		case <-t.done:
+			return
+		}
+	}
+}
+
+// stop does not wait for a peer that does not read.
+func (t *tunnel) stop() {
+	t.running.Go(t.up.stop)
+	t.running.Go(t.down.stop)
+}
+
+// finish ends the tunnel, unless it has ended.
+func (t *tunnel) finish(end End) {
+	t.over.Do(func() {
+		t.end = end
+		close(t.done)
+	})
+}
+
+// finishWithin ends the tunnel after d, unless it has been called before.
+func (t *tunnel) finishWithin(d time.Duration) {
+	t.late.Do(func() {
+		time.AfterFunc(d, func() {
+			if t.received.Load()+t.sent.Load() > 0 {
+				t.finish(Closed)
 			}
-		case e := <-events:
-			end = t.handle(e)
-		}
-	}
-	return end
+			t.finish(ClientLeft)
+		})
+	})
 }
 
-// hurry ends the tunnel after d, unless something else does before.
-func (t *tunnel) hurry(d time.Duration) {
-	if t.late == nil {
-		t.late = time.After(d)
-	}
-}
+// direction is one of the two.
+type direction struct {
+	*tunnel
+	from, to  Side
+	masked    bool   // our close frame to to
+	left      End    // if from ends without a close frame
+	malformed End    // if from's bytes are not frames
+	passed    func() // is called whenever bytes have come
 
-// handle returns how the tunnel ends by an event, or 0 if it does not.
-func (t *tunnel) handle(e event) End {
-	switch e.kind {
-	case closeReceived:
-		if t.received++; t.received == 2 {
-			return Closed
-		}
-		t.hurry(replyTimeout)
-	case closeSent:
-		if t.sent++; t.sent == 2 {
-			t.hurry(replyTimeout)
-		}
-	case writeFailed: // the other direction will notice, if it has time
-		t.hurry(leaveTimeout)
-	case endedAfterClose:
-		if t.sent > 0 {
-			return Closed
-		}
-		return e.end
-	case ended:
-		return e.end
-	}
-	return 0
+	mu       sync.Mutex
+	frames   frameTracker
+	stopping bool // a close frame is to be added at the next boundary
+	silent   bool // nothing more may be written: a close frame was, or a write failed
+	closed   bool // from has sent a close frame
 }
 
 // copy passes on what comes until one of the two sides ends.
@@ -193,11 +164,9 @@ func (d *direction) copy() {
 	for {
 		n, err := d.from.Read(*buf)
 		if n > 0 {
-			if d.idle != nil {
-				d.idle.Reset(d.idleTime)
-			}
+			d.passed()
 			if d.pass((*buf)[:n]) != nil {
-				d.events <- event{ended, d.malformed}
+				d.finish(d.malformed)
 				return
 			}
 		}
@@ -208,18 +177,17 @@ func (d *direction) copy() {
 	}
 }
 
-// readEnd passes on that from has ended its side. Without a close frame before it, that is no half-close: the peer has
-// left.
+// readEnd passes on that from has ended its side. Without a close frame before it, that is no half-close: the peer has left.
 func (d *direction) readEnd() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
 	case d.closed:
 		d.to.CloseWrite() // best effort: to may have ended as well
-	case d.done:
-		d.events <- event{endedAfterClose, d.left}
+	case d.silent && d.sent.Load() > 0:
+		d.finish(Closed) // in good order: it was stopped
 	default:
-		d.events <- event{ended, d.left}
+		d.finish(d.left)
 	}
 }
 
@@ -240,8 +208,11 @@ func (d *direction) pass(p []byte) error {
 		if closing && !d.closed {
 			d.closed = true
 			d.write(p[:at])
-			d.done = true // what follows it is dropped
-			d.events <- event{kind: closeReceived}
+			d.silent = true // what follows it is dropped
+			if d.received.Add(1) == 2 {
+				d.finish(Closed)
+			}
+			d.finishWithin(replyTimeout)
 		}
 	}
 	d.write(p)
@@ -251,21 +222,23 @@ func (d *direction) pass(p []byte) error {
 
 // write sends p, unless nothing more may be written. It needs d.mu.
 func (d *direction) write(p []byte) {
-	if d.done || len(p) == 0 {
+	if d.silent || len(p) == 0 {
 		return
 	}
 	if _, err := d.to.Write(p); err != nil {
-		d.done = true
-		d.events <- event{kind: writeFailed}
+		d.silent = true
+		d.finishWithin(leaveTimeout) // the other direction will notice, if it has time
 	}
 }
 
 // sendClose adds a close frame if that is due here and now. It needs d.mu.
 func (d *direction) sendClose() {
-	if d.stopping && !d.done && d.frames.boundary() {
+	if d.stopping && !d.silent && d.frames.boundary() {
 		d.write(closeFrame(d.masked))
-		d.done = true
-		d.events <- event{kind: closeSent}
+		d.silent = true
+		if d.sent.Add(1) == 2 {
+			d.finishWithin(replyTimeout)
+		}
 	}
 }
 

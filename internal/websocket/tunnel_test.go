@@ -252,7 +252,7 @@ func FuzzStop(f *testing.F) {
 			whole = 0
 		}
 		got := &gather{}
-		w := &direction{events: make(chan event, maxEvents), to: got}
+		w := &direction{tunnel: &tunnel{done: make(chan struct{})}, to: got}
 		for p := sent[:at]; len(p) > 0; {
 			n := min(len(p), int(piece)+1)
 			w.pass(p[:n])
