@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
 )
 
 // tellSystemd says that the service is ready, and then, if systemd watches it,
@@ -14,7 +16,7 @@ func (s *service) tellSystemd() (stop func()) {
 	for _, l := range s.listeners {
 		where = append(where, l.Addr().String())
 	}
-	if err := s.notifier.Ready("serving on " + strings.Join(where, " and ")); err != nil {
+	if err := s.notifier.Notify(systemd.Ready, "serving on "+strings.Join(where, " and ")); err != nil {
 		s.errs.line("systemd does not know that this is ready, and may end it: " + err.Error())
 	}
 	interval := s.notifier.Watchdog()
@@ -26,8 +28,7 @@ func (s *service) tellSystemd() (stop func()) {
 		for {
 			select {
 			case <-ticker.C:
-				s.notifier.Status(fmt.Sprintf("serving on %s; %d connections", strings.Join(where, " and "), s.engine.Connections()))
-				s.notifier.Alive()
+				s.notifier.Notify(systemd.Alive, fmt.Sprintf("serving on %s; %d connections", strings.Join(where, " and "), s.engine.Connections()))
 			case <-done:
 				return
 			}

@@ -307,7 +307,7 @@ func (s *service) serve() int {
 		return s.errs.fatal(fmt.Errorf("cannot go on serving: %w", err))
 	}
 	s.draining.Store(true)
-	s.notifier.Stopping("waiting for running requests")
+	s.notifier.Notify(systemd.Stopping, "waiting for running requests")
 	ctx, cancel := context.WithTimeout(context.Background(), s.opts.drainTimeout)
 	defer cancel()
 	go func() {

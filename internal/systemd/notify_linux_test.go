@@ -29,18 +29,17 @@ func notifyingService([]string) error {
 			fmt.Println("still there:", name)
 		}
 	}
-	err = errors.Join(n.Ready("serving\non 127.0.0.1:8080"), n.Ready(""), n.Status("idle\nMAINPID=1"), n.Status(""),
-		n.Alive(), n.Stopping("draining"), n.Stopping(""), n.Close())
+	err = errors.Join(n.Notify(Ready, "serving\non 127.0.0.1:8080"), n.Notify(Ready, ""), n.Notify(Alive, "idle\nMAINPID=1"),
+		n.Notify(Alive, ""), n.Notify(Stopping, "draining"), n.Notify(Stopping, ""), n.Close())
 	fmt.Println(n == nil, n.Watchdog(), err)
-	fmt.Println(n.Alive())
+	fmt.Println(n.Notify(Alive, ""))
 	return nil
 }
 
 var messages = []string{
 	"READY=1\nSTATUS=serving on 127.0.0.1:8080",
 	"READY=1",
-	"STATUS=idle MAINPID=1",
-	"STATUS=",
+	"WATCHDOG=1\nSTATUS=idle MAINPID=1",
 	"WATCHDOG=1",
 	"STOPPING=1\nSTATUS=draining",
 	"STOPPING=1",
@@ -190,7 +189,7 @@ func connected(t *testing.T) (*Notifier, *net.UnixConn) {
 func fill(t *testing.T, n *Notifier) (sent int) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); sent++ {
-		if err := n.Alive(); errors.Is(err, unix.EAGAIN) {
+		if err := n.Notify(Alive, ""); errors.Is(err, unix.EAGAIN) {
 			return sent
 		} else if err != nil {
 			t.Fatal(err)
@@ -207,10 +206,10 @@ func TestNotifierDoesNotBlock(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		for range 1000 {
-			n.Status("x")
-			n.Stopping("x")
+			n.Notify(Alive, "x")
+			n.Notify(Stopping, "x")
 		}
-		done <- n.Ready("") // waits for a while
+		done <- n.Notify(Ready, "") // waits for a while
 	}()
 	select {
 	case err := <-done:
@@ -227,7 +226,7 @@ func TestNotifierDoesNotBlock(t *testing.T) {
 	}
 	nothingMore(t, l)
 	// The deadline is gone.
-	if err := errors.Join(n.Alive(), n.Status("y")); err != nil {
+	if err := errors.Join(n.Notify(Alive, ""), n.Notify(Alive, "y")); err != nil {
 		t.Error(err)
 	}
 }
@@ -238,7 +237,7 @@ func TestReadyWaitsForRoom(t *testing.T) {
 	// Whether Ready finds the queue full or not: it must arrive.
 	for sent := fill(t, n); ; {
 		done := make(chan error, 1)
-		go func() { done <- n.Ready("") }()
+		go func() { done <- n.Notify(Ready, "") }()
 		for range sent {
 			receive(t, l)
 		}
@@ -260,10 +259,10 @@ func TestReadyWaitsForRoom(t *testing.T) {
 func TestReceiverGone(t *testing.T) {
 	n, l := connected(t)
 	l.Close()
-	if err := n.Alive(); !errors.Is(err, unix.ECONNREFUSED) {
+	if err := n.Notify(Alive, ""); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Error(err)
 	}
-	if err := n.Ready(""); !errors.Is(err, unix.ENOTCONN) { // the kernel has let go of it
+	if err := n.Notify(Ready, ""); !errors.Is(err, unix.ENOTCONN) { // the kernel has let go of it
 		t.Error(err)
 	}
 }

@@ -3,8 +3,6 @@ package systemd
 import (
 	"errors"
 	"fmt"
-	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,48 +13,44 @@ import (
 
 const self = 4711
 
-func env(fds string, names ...string) listenEnv {
-	return listenEnv{pid: strconv.Itoa(self), fds: fds, names: strings.Join(names, ":"), named: len(names) > 0}
-}
-
-// A kernel stands in for the real one: it notes which descriptors are touched.
-type kernel struct {
-	checked, taken []int
-	bad            int // check refuses this descriptor
-}
-
-func (k *kernel) check(d descriptor) error {
-	k.checked = append(k.checked, d.fd)
-	if d.fd == k.bad {
-		return errors.New("bad")
+func env(fds string, names ...string) map[string]string {
+	e := map[string]string{"LISTEN_PID": strconv.Itoa(self), "LISTEN_FDS": fds}
+	if len(names) > 0 {
+		e["LISTEN_FDNAMES"] = strings.Join(names, ":")
 	}
-	return nil
+	return e
 }
 
-type fakeListener struct{ net.Listener }
-
-func (k *kernel) take(d descriptor) (net.Listener, error) {
-	k.taken = append(k.taken, d.fd)
-	return fakeListener{}, nil
+// envOf is one with a process of its own; unset leaves a variable out.
+func envOf(pid, fds, names string) map[string]string {
+	e := map[string]string{}
+	for name, value := range map[string]string{"LISTEN_PID": pid, "LISTEN_FDS": fds, "LISTEN_FDNAMES": names} {
+		if value != unset {
+			e[name] = value
+		}
+	}
+	return e
 }
+
+const unset = "(unset)"
 
 func TestListenEnv(t *testing.T) {
 	for _, c := range []struct {
 		what string
-		env  listenEnv
+		env  map[string]string
 		want string // names that are served, or the error
 	}{
-		{"no systemd", listenEnv{}, ""},
+		{"no systemd", nil, ""},
 		{"one", env("1", "responses"), "responses"},
 		{"several", env("3", "responses", "responses", "metrics"), "responses responses metrics"},
 		{"none", env("0"), ""},
-		{"no number", listenEnv{pid: "4711"}, ""},
-		{"no process", listenEnv{fds: "1", names: "responses", named: true}, ""},
-		{"another process", listenEnv{pid: "4712", fds: "1", names: "responses", named: true}, ""},
-		{"process zero", listenEnv{pid: "0", fds: "1"}, ""},
-		{"negative process", listenEnv{pid: "-4711", fds: "1"}, ""},
-		{"odd process", listenEnv{pid: " 4711", fds: "1"}, ""},
-		{"another's nonsense", listenEnv{pid: "1", fds: "nonsense"}, ""},
+		{"no number", envOf("4711", unset, unset), ""},
+		{"no process", envOf(unset, "1", "responses"), ""},
+		{"another process", envOf("4712", "1", "responses"), ""},
+		{"process zero", envOf("0", "1", unset), ""},
+		{"negative process", envOf("-4711", "1", unset), ""},
+		{"odd process", envOf(" 4711", "1", unset), ""},
+		{"another's nonsense", envOf("1", "nonsense", unset), ""},
 
 		{"negative", env("-1", "responses"), `LISTEN_FDS="-1" is not a number`},
 		{"huge", env("99999999999999999999"), "is not a number"},
@@ -76,36 +70,20 @@ func TestListenEnv(t *testing.T) {
 		{"second metrics", env("3", "metrics", "responses", "metrics"), `socket "metrics" from systemd (descriptor 5) is the second`},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			var k kernel
-			sockets, err := c.env.sockets(self, k.check, k.take)
+			got, err := socketNames(c.env, self)
 			if err != nil {
 				if c.want == "" || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("error %q, want %q", err, c.want)
 				}
-				if len(sockets)+len(k.taken) > 0 {
-					t.Errorf("an error, and %v were taken", k.taken)
+				if got != nil {
+					t.Errorf("an error, and %v", got)
 				}
 				return
-			}
-			var got []string
-			for _, s := range sockets {
-				got = append(got, s.Name)
 			}
 			if strings.Join(got, " ") != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
-	}
-}
-
-// Where one descriptor is not what it should be, the others may be anything.
-func TestNothingIsTakenBeforeAllIsChecked(t *testing.T) {
-	k := kernel{bad: 5}
-	if sockets, err := env("3", "responses", "responses", "metrics").sockets(self, k.check, k.take); err == nil || sockets != nil {
-		t.Errorf("%v, %v", sockets, err)
-	}
-	if len(k.taken) > 0 {
-		t.Errorf("%v were taken", k.taken)
 	}
 }
 
@@ -115,47 +93,40 @@ func FuzzListenEnv(f *testing.F) {
 	f.Add("4711", "-1", "", false)
 	f.Add("4711", "99999999999999999999", "x", true)
 	f.Add("1", "2147483647", ":::", true)
-	f.Fuzz(func(t *testing.T, pid, fds, names string, named bool) {
-		var k kernel
-		e := listenEnv{pid: pid, fds: fds, names: names, named: named}
-		sockets, err := e.sockets(self, k.check, k.take)
-		for i, fd := range k.checked {
-			if fd != firstFD+i || i >= maxSockets {
-				t.Fatalf("descriptors %v were touched", k.checked)
-			}
+	f.Fuzz(func(t *testing.T, pid, fds, joined string, named bool) {
+		if !named {
+			joined = unset
 		}
-		switch {
-		case err != nil:
-			if len(sockets) > 0 || len(k.taken) > 0 {
-				t.Fatalf("%v, and %v were taken", err, k.taken)
+		names, err := socketNames(envOf(pid, fds, joined), self)
+		if err != nil {
+			if names != nil {
+				t.Fatalf("%v, and %v", err, names)
 			}
 			if text := err.Error(); len(text) > 1000 || strings.ContainsFunc(text, unicode.IsControl) {
 				t.Fatalf("an unfit message: %q", text)
 			}
-		case len(sockets) == 0:
-			if len(k.checked) > 0 {
-				t.Fatalf("no sockets, but %v were touched", k.checked)
-			}
-		default:
-			checkFuzzed(t, e, k, sockets)
+			return
+		}
+		if len(names) > 0 {
+			checkFuzzed(t, pid, fds, names)
 		}
 	})
 }
 
 // checkFuzzed: who gets sockets gets as many as were announced.
-func checkFuzzed(t *testing.T, e listenEnv, k kernel, sockets []Socket) {
-	if e.pid != strconv.Itoa(self) || !slices.Equal(k.checked, k.taken) || len(sockets) != len(k.taken) {
-		t.Fatalf("%+v: %d sockets, checked %v, taken %v", e, len(sockets), k.checked, k.taken)
+func checkFuzzed(t *testing.T, pid, fds string, names []string) {
+	if pid != strconv.Itoa(self) || len(names) > maxSockets {
+		t.Fatalf("process %q: %q", pid, names)
 	}
-	if n, err := strconv.Atoi(e.fds); err != nil || n != len(sockets) {
-		t.Fatalf("LISTEN_FDS=%q: %d sockets", e.fds, len(sockets))
+	if n, err := strconv.Atoi(fds); err != nil || n != len(names) {
+		t.Fatalf("LISTEN_FDS=%q: %d sockets", fds, len(names))
 	}
 	metrics := 0
-	for _, s := range sockets {
-		if s.Listener == nil || s.Name != Responses && s.Name != Metrics {
-			t.Fatalf("%+v", s)
+	for _, name := range names {
+		if name != Responses && name != Metrics {
+			t.Fatalf("%q", name)
 		}
-		if s.Name == Metrics {
+		if name == Metrics {
 			metrics++
 		}
 	}
@@ -187,7 +158,7 @@ func TestWatchdogEnv(t *testing.T) {
 		{"18446744073709551615", "", bad},
 		{"99999999999999999999", "", bad},
 	} {
-		got, err := notifyEnv{usec: c.usec, pid: c.pid}.timeout(self)
+		got, err := watchdogTime(map[string]string{"WATCHDOG_USEC": c.usec, "WATCHDOG_PID": c.pid}, self)
 		if c.want == bad {
 			if err == nil || !strings.Contains(err.Error(), "WATCHDOG_USEC") {
 				t.Errorf("%+v: %v, %v", c, got, err)
@@ -202,7 +173,7 @@ func FuzzWatchdogEnv(f *testing.F) {
 	f.Add("30000000", "4711")
 	f.Add("-1", "")
 	f.Fuzz(func(t *testing.T, usec, pid string) {
-		got, err := notifyEnv{usec: usec, pid: pid}.timeout(self)
+		got, err := watchdogTime(map[string]string{"WATCHDOG_USEC": usec, "WATCHDOG_PID": pid}, self)
 		if got < 0 || err != nil && got != 0 {
 			t.Fatalf("%v, %v", got, err)
 		}
@@ -243,7 +214,7 @@ func FuzzOneLine(f *testing.F) {
 
 func TestNilNotifier(t *testing.T) {
 	var n *Notifier
-	err := errors.Join(n.Ready("x"), n.Status("x"), n.Stopping("x"), n.Alive(), n.Close())
+	err := errors.Join(n.Notify(Ready, "x"), n.Notify(Stopping, "x"), n.Notify(Alive, ""), n.Close())
 	if err != nil || n.Watchdog() != 0 {
 		t.Error(err, n.Watchdog())
 	}
@@ -259,6 +230,6 @@ func TestNoNotifySocket(t *testing.T) {
 
 func ExampleNotifier() {
 	n, err := NewNotifier()
-	fmt.Println(n == nil, err, n.Ready("serving")) // nobody listens, and nobody need ask
+	fmt.Println(n == nil, err, n.Notify(Ready, "serving")) // nobody listens, and nobody need ask
 	// Output: true <nil> <nil>
 }
