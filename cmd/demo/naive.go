@@ -49,7 +49,11 @@ func naive(args []string, proxy newProxy) error {
 		return err
 	}
 	go http.Serve(ln, proxy(target, strings.TrimSpace(key)))
-	if err := listen.WriteInfo(args[1], ln.Addr().(*net.TCPAddr).Port, os.Getpid()); err != nil {
+	info, err := listen.PrepareInfo(args[1])
+	if err != nil {
+		return err
+	}
+	if err := info.Write(listen.Port(ln), os.Getpid()); err != nil {
 		return err
 	}
 	io.Copy(io.Discard, stdin)

@@ -23,7 +23,7 @@ const nobody = 65534
 // maxLinks is how many links Linux follows, and so do we.
 const maxLinks = 40
 
-// line is what WriteInfo must write for writeInfo's port and pid.
+// line is what Write must write for write's port and pid.
 const line = "{\"port\":41535,\"pid\":22540}\n"
 
 // TestMain: some jobs are done as another user, with another umask, or in a
@@ -32,18 +32,18 @@ func TestMain(m *testing.M) {
 	proctest.Main(m, map[string]proctest.Job{"info": jobInfo, "socket": jobSocket})
 }
 
-// jobInfo calls WriteInfo on a path with a umask, and prints its error.
+// jobInfo calls writeInfo on a path with a umask, and prints its error.
 func jobInfo(args []string) error {
 	mask, err := strconv.ParseUint(args[1], 8, 32)
 	if err != nil {
 		return err
 	}
 	unix.Umask(int(mask))
-	fmt.Println(WriteInfo(args[0], 41535, 22540))
+	fmt.Println(write(args[0]))
 	return nil
 }
 
-// inChild calls WriteInfo as uid with a umask and returns the error's text.
+// inChild calls writeInfo as uid with a umask and returns the error's text.
 func inChild(t *testing.T, uid int, umask, path string) string {
 	t.Helper()
 	cmd := proctest.Command("info", path, umask)
@@ -109,7 +109,7 @@ func content(t *testing.T, path string) string {
 	return string(got)
 }
 
-func write(path string) error { return WriteInfo(path, 41535, 22540) }
+func write(path string) error { return writeInfo(path, 41535, 22540) }
 
 func mustWrite(t *testing.T, path string) {
 	t.Helper()
@@ -434,7 +434,7 @@ func within(t *testing.T, call func() error) error {
 	case err := <-done:
 		return err
 	case <-time.After(30 * time.Second):
-		t.Fatal("WriteInfo blocks")
+		t.Fatal("writeInfo blocks")
 		return nil
 	}
 }

@@ -19,7 +19,7 @@ func TestInfoIsRemoved(t *testing.T) {
 	}{
 		{"as it was written", func(*testing.T, string) {}, "-"},
 		{"gone already", func(t *testing.T, path string) { try(t, os.Remove(path)) }, "-"},
-		{"written by another proxy", func(t *testing.T, path string) { try(t, WriteInfo(path, 1, 2)) }, `{"port":1,"pid":2}` + "\n"},
+		{"written by another proxy", func(t *testing.T, path string) { try(t, writeInfo(path, 1, 2)) }, `{"port":1,"pid":2}` + "\n"},
 		{"another file in its place", func(t *testing.T, path string) {
 			try(t, os.Remove(path))
 			try(t, os.WriteFile(path, []byte(`{"port":7,"pid":8}`+"\n"), 0o600))
@@ -45,7 +45,19 @@ func TestInfoIsRemoved(t *testing.T) {
 			}
 		})
 	}
-	(*Info)(nil).Remove() // where none was asked for
+}
+
+// writeInfo writes the file and leaves it there.
+func writeInfo(path string, port, pid int) error {
+	i, err := PrepareInfo(path)
+	if err != nil {
+		return err
+	}
+	defer i.file.Close()
+	if i.read != nil {
+		defer i.read.Close()
+	}
+	return i.Write(port, pid)
 }
 
 func try(t *testing.T, err error) {

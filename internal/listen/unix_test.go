@@ -80,7 +80,7 @@ func reaches(t *testing.T, path string, s *UnixSocket) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	s.l.SetDeadline(time.Now().Add(30 * time.Second))
+	s.SetDeadline(time.Now().Add(30 * time.Second))
 	got, err := s.Accept()
 	if err != nil {
 		t.Fatalf("the client came out elsewhere: %v", err)
@@ -203,7 +203,7 @@ func TestUnixServes(t *testing.T) {
 	if _, ok := c.(*net.UnixConn); !ok {
 		t.Errorf("Accept returns a %T", c)
 	}
-	for name, sc := range map[string]syscall.Conn{"listener": s.l, "connection": c.(*net.UnixConn)} {
+	for name, sc := range map[string]syscall.Conn{"listener": s, "connection": c.(*net.UnixConn)} {
 		closesOnExec(t, name, sc)
 	}
 	if err := s.Close(); err != nil {
@@ -230,12 +230,12 @@ func closesOnExec(t *testing.T, name string, sc syscall.Conn) {
 
 func TestUnixClosesFolder(t *testing.T) {
 	s := mustUnix(t, UnixConfig{Path: sockDir(t) + "/s"})
-	flags, err := unix.FcntlInt(uintptr(s.own.dir.FD()), unix.F_GETFD, 0)
+	flags, err := unix.FcntlInt(uintptr(s.dir.FD()), unix.F_GETFD, 0)
 	if err != nil || flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("descriptor flags %#x, %v", flags, err)
 	}
 	s.Close()
-	if s.own != nil {
+	if s.dir != nil {
 		t.Error("the folder is still held")
 	}
 }
@@ -409,7 +409,7 @@ func TestUnixClosesOnlyItsOwn(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := lstat(t, path)
-			if err := errors.Join(s.Remove(), s.Close()); err != nil {
+			if err := s.Close(); err != nil {
 				t.Error(err)
 			}
 			if !os.SameFile(before, lstat(t, path)) {
@@ -449,14 +449,11 @@ func TestUnixCloseOfRemovedPath(t *testing.T) {
 }
 
 // Once closed it removes nothing: its inode's number may be another file's.
-func TestUnixRemoveAfterClose(t *testing.T) {
+func TestUnixCloseAfterClose(t *testing.T) {
 	path := sockDir(t) + "/s"
 	s := mustUnix(t, UnixConfig{Path: path})
 	s.Close()
 	next := mustUnix(t, UnixConfig{Path: path})
-	if err := s.Remove(); err != nil {
-		t.Error(err)
-	}
 	if err := s.Close(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("second Close: %v", err)
 	}
@@ -471,7 +468,7 @@ func TestUnixRemoveKeepsListening(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := errors.Join(s.Remove(), s.Remove()); err != nil {
+	if err := errors.Join(s.remove(), s.remove()); err != nil {
 		t.Fatal(err)
 	}
 	holds(t, dir)
@@ -646,13 +643,13 @@ func TestUnixStartsWhileAnotherEnds(t *testing.T) {
 	holds(t, dir)
 }
 
-func testEntry(t *testing.T, path string) *entry {
+func testEntry(t *testing.T, path string) *UnixSocket {
 	t.Helper()
-	e, err := openEntry(path)
+	e, err := find(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(e.close)
+	t.Cleanup(func() { e.dir.Close() })
 	return e
 }
 
