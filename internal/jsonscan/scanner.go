@@ -37,8 +37,7 @@ const (
 	inName
 	inString
 	inLiteral
-	inSkipped       // an object or array
-	inSkippedString // in that
+	inSkipped // an object or array
 	done
 	invalid
 
@@ -67,8 +66,6 @@ func (s *scanner) next(p []byte) (kind Kind, text, rest []byte) {
 			kind, text, p = s.readNumber(p)
 		case s.state == inSkipped:
 			p = s.readSkipped(p)
-		case s.state == inSkippedString:
-			p = s.readSkippedString(p)
 		default:
 			if kind = s.readByte(p[0]); s.state != beforeNumber { // readNumber reads all of a number
 				p = p[1:]
@@ -185,8 +182,13 @@ func (s *scanner) readText(p []byte) (kind Kind, text, rest []byte) {
 	case s.high != 0:
 		s.high = 0
 		return Part, append(s.decoded[:0], "\ufffd"...), p
-	case p[n] != '"':
+	case p[n] != '"' && s.nested == 0:
 		return s.fail(), nil, nil
+	case p[n] != '"':
+		return None, nil, p[n+1:]
+	case s.nested > 0:
+		s.state = inSkipped
+		return None, nil, p[n+1:]
 	case s.state == inName:
 		s.state = wantColon
 		return name, p[:n], p[n+1:]
@@ -221,6 +223,9 @@ func (s *scanner) readEscape(p []byte) (kind Kind, text, rest []byte) {
 	const letters, meaning, digits = `"\/bfnrt`, "\"\\/\b\f\n\r\t", "0123456789abcdef0123456789ABCDEF"
 	letter, digit := strings.IndexByte(letters, p[0]), strings.IndexByte(digits, p[0])%16
 	switch {
+	case s.nested > 0: // it is only the byte behind the backslash that matters
+		s.escape = 0
+		return None, nil, p[1:]
 	case s.escape == afterBackslash && p[0] == 'u':
 		s.escape, s.code = 4, 0
 	case s.escape == afterBackslash && letter >= 0:
@@ -310,7 +315,7 @@ func (s *scanner) readSkipped(p []byte) (rest []byte) {
 	for i, c := range p {
 		switch c {
 		case '"':
-			s.state = inSkippedString
+			s.state = inString
 			return p[i+1:]
 		case '{', '[':
 			s.nested++
@@ -319,27 +324,6 @@ func (s *scanner) readSkipped(p []byte) (rest []byte) {
 				s.state = wantComma
 				return p[i+1:]
 			}
-		}
-	}
-	return nil
-}
-
-// readSkippedString passes over a string up to the first quote that no backslash escapes.
-func (s *scanner) readSkippedString(p []byte) (rest []byte) {
-	for len(p) > 0 {
-		n := 0
-		if s.escape == 0 {
-			n = min(plainLength(p), len(p)-1)
-		}
-		escaped, c := s.escape > 0, p[n]
-		s.escape, p = 0, p[n+1:]
-		switch {
-		case escaped:
-		case c == '\\':
-			s.escape = afterBackslash
-		case c == '"':
-			s.state = inSkipped
-			return p
 		}
 	}
 	return nil
