@@ -73,8 +73,7 @@ type message struct {
 	body   []byte   // as far as it is there and not written
 	isText bool     // the body is a string, whose beginning is written
 	failed bool
-	size   int64 // of the file
-	taken  int64 // of the quota
+	size   int64 // of the file, whose blocks it has of the quota
 }
 
 // piece is what the writer gets: all in front of the body of a message first, then its body piece by piece, and a piece without

@@ -94,13 +94,13 @@ func (m *message) write(p []byte) (err error) {
 			return err
 		}
 	}
-	if need := blocks(m.size+int64(len(p))) - m.taken; need > 0 {
+	size := m.size + int64(len(p))
+	if need := blocks(size) - blocks(m.size); need > 0 {
 		if err := m.dir.quota.take(m.user, need); err != nil {
 			return err
 		}
-		m.taken += need
 	}
-	m.size += int64(len(p))
+	m.size = size
 	_, err = m.file.Write(p)
 	return err
 }
@@ -126,8 +126,8 @@ func (m *message) finish() error {
 		err = m.dir.files.Rename(m.id.part(), m.id.String())
 	}
 	if err == nil {
-		m.dir.quota.release(m.user, m.taken)
-		m.dir.quota.add(int64(m.user), stored{m.id, m.taken})
+		m.dir.quota.release(m.user, blocks(m.size))
+		m.dir.quota.add(int64(m.user), stored{m.id, blocks(m.size)})
 	}
 	return err
 }
@@ -139,7 +139,7 @@ func (m *message) fail(err error) {
 		m.file.Close() // again, perhaps
 		m.dir.files.Remove(m.id.part())
 	}
-	m.dir.quota.release(m.user, m.taken)
+	m.dir.quota.release(m.user, blocks(m.size))
 	m.dir.mu.Lock()
 	defer m.dir.mu.Unlock()
 	m.dir.recordLoss(m, err)
