@@ -44,7 +44,7 @@ var rings = map[string]ring{
 		except:  map[string][]string{"internal/upstream": relayed},
 	},
 	"program": {
-		packages: []string{"cmd/responses-api-proxy"},
+		packages: []string{"cmd/responses-api-proxy", "internal/cli"},
 		imports:  []string{"wire", "host", "serving"},
 		except:   map[string][]string{"internal/key": nil, "internal/upstream": nil},
 	},

@@ -15,6 +15,6 @@ printf -v date '%(%Y-%m-%d)T' "$epoch"
 # The converter runs here, whatever system a release is being built for. It
 # leaves hyphens bare, which groff may break lines at and show as other signs
 # than those of a command line.
-page=$(sed "s/@DATE@/$date/" "$root/docs/responses-api-proxy.1.md" |
+page=$(sed "/^<!-- /d; s/@DATE@/$date/" "$root/docs/responses-api-proxy.1.md" |
 	GOOS='' GOARCH='' go run "$converter" | sed '/^\./!s/\\\{0,1\}-/\\-/g')
 printf '%s\n' "$page" >"$1"

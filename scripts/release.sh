@@ -60,6 +60,14 @@ third_party() { # binary
 	cat "$(go env GOROOT)/LICENSE"
 }
 
+# completions writes what the program prints for each shell.
+completions() { # binary that runs here
+	mkdir "$tmp/completions"
+	"$1" completion bash >"$tmp/completions/$name.bash"
+	"$1" completion zsh >"$tmp/completions/_$name"
+	"$1" completion fish >"$tmp/completions/$name.fish"
+}
+
 # settle_files gives every file below a folder the commit's time, and rights that
 # do not depend on whose checkout it came from. The programs are at its top.
 settle_files() { # folder
@@ -93,11 +101,11 @@ stage() { # binary, folder
 	local from
 	install -D -m 755 "$1" "$2/$name"
 	install -m 755 "$1-verify" "$2/$name-verify"
-	for from in contrib/systemd contrib/sysusers.d contrib/tmpfiles.d contrib/default contrib/logrotate.d contrib/completions; do
+	for from in contrib/systemd contrib/sysusers.d contrib/tmpfiles.d contrib/default contrib/logrotate.d; do
 		mkdir -p "$2/$from"
 		cp -r "$from/." "$2/$from"
 	done
-	cp -r scripts/package "$2"
+	cp -r scripts/package "$tmp/completions" "$2"
 	install -m 644 docs/*.md README.md SECURITY.md LICENSE "$2"
 	gzip -n -9 <"$tmp/$name.1" >"$2/$name.1.gz"
 	gzip -n -9 <CHANGELOG.md >"$2/CHANGELOG.md.gz"
@@ -148,7 +156,7 @@ release() { # OS/ARCH
 	documents "$tmp/$folder/$name$suffix" "$tmp/$folder"
 	if [ "$GOOS" != windows ]; then
 		install -m 644 "$tmp/$name.1" "$tmp/$folder"
-		cp -r contrib/completions "$tmp/$folder/completions"
+		cp -r "$tmp/completions" "$tmp/$folder"
 	fi
 	archive "$tmp" "$folder"
 	[ "$GOOS" != linux ] || packages "$tmp/$folder/$name"
@@ -185,6 +193,7 @@ main() {
 	export NFPM_VERSION
 	printf 'release: %s, packages %s, %s\n' "$version" "$NFPM_VERSION" "$(go env GOVERSION)"
 	scripts/man.sh "$tmp/$name.1"
+	completions "$tmp/probe"
 	for target in ${only:-$targets}; do
 		release "$target"
 	done

@@ -1,30 +1,110 @@
 package main
 
 import (
+	"flag"
 	"os"
-	"regexp"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
 )
 
-// TestReadmeHasTheFlags: README's table names exactly the flags of the usage
-// text, which another test holds to the program.
-func TestReadmeHasTheFlags(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	documented := names(regexp.MustCompile("(?m)^\\| `(--[a-z-]+)"), string(readme))
-	real := names(regexp.MustCompile(`(?m)^  (--[a-z-]+)`), usage)
-	if !slices.Equal(documented, real) {
-		t.Errorf("README.md has %q, the program %q", documented, real)
+var update = flag.Bool("update", false, "write the lists of flags in README.md and the man page anew")
+
+// TestDocuments: the lists of flags in README.md and the manual page are what
+// the tables of flags give.
+func TestDocuments(t *testing.T) {
+	const readme, man = "../../README.md", "../../docs/responses-api-proxy.1.md"
+	flags := flagTable(&options{})
+	for _, list := range []struct{ path, name, want string }{
+		{readme, "common", cli.Table(flags)},
+		{man, "serve", cli.Markdown(topics, flags)},
+		{man, "verify", cli.Markdown([]cli.Topic{{Name: "verify"}}, cli.Verify(nil))},
+		{man, "health", cli.Markdown([]cli.Topic{{Name: "health"}}, cli.Health)},
+	} {
+		text, err := os.ReadFile(list.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, rest, begins := strings.Cut(string(text), "<!-- begin "+list.name+" -->\n")
+		got, after, ends := strings.Cut(rest, "<!-- end "+list.name+" -->\n")
+		switch {
+		case !begins || !ends:
+			t.Errorf("%s has no place for the flags of %s", list.path, list.name)
+		case *update:
+			text := before + "<!-- begin " + list.name + " -->\n" + list.want + "<!-- end " + list.name + " -->\n" + after
+			if err := os.WriteFile(list.path, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		case got != list.want:
+			t.Errorf("%s: the flags of %s are not those of the table: go test ./cmd/responses-api-proxy -run TestDocuments -update", list.path, list.name)
+		}
 	}
 }
 
-func names(pattern *regexp.Regexp, text string) (found []string) {
-	for _, m := range pattern.FindAllStringSubmatch(text, -1) {
-		found = append(found, m[1])
+// TestFlagTable: each entry has what the texts are made of.
+func TestFlagTable(t *testing.T) {
+	var original []string
+	for _, f := range flagTable(&options{}) {
+		if f.Original {
+			original = append(original, f.Name)
+		}
+		if f.Set == nil {
+			t.Errorf("%s sets nothing", &f)
+		}
+		if f.Topic == "" {
+			continue
+		}
+		if !slices.ContainsFunc(topics, func(topic cli.Topic) bool { return topic.Name == f.Topic }) {
+			t.Errorf("%s has the topic %q, which is not in the help", &f, f.Topic)
+		}
+		if f.Summary == "" || strings.HasSuffix(f.Summary, ".") || strings.ContainsAny(f.Summary, "[]\\`|") {
+			t.Errorf("%s: a shell, a table or a reader stumbles over %q", &f, f.Summary)
+		}
+		if f.Text != "" && (!strings.HasSuffix(f.Text, ".") || strings.Count(f.Text, "`")%2 != 0) {
+			t.Errorf("%s: %q is not sentences", &f, f.Text)
+		}
 	}
-	slices.Sort(found)
-	return found
+	want := []string{"port", "server-info", "http-shutdown", "upstream-url", "dump-dir",
+		"github-oidc", "oidc-audience", "identity-provider-id", "service-account-id", "github-oidc-request-url"}
+	if !slices.Equal(original, want) {
+		t.Errorf("flags of the original: %q, want %q", original, want)
+	}
+}
+
+// TestHelpHasEveryFlag: help all has each flag once, and no line is too long
+// for a terminal.
+func TestHelpHasEveryFlag(t *testing.T) {
+	flags := flagTable(&options{})
+	all := cli.Help(topics, flags, "all")
+	for _, f := range flags {
+		want := 1
+		if f.Topic == "" {
+			want = 0
+		}
+		if n := strings.Count(all, "\n  "+strings.TrimSpace(f.String()+" "+f.Value)+"\n") + strings.Count(all, "\n  "+strings.TrimSpace(f.String()+" "+f.Value)+"  "); n != want {
+			t.Errorf("help all has %s %d times, want %d", &f, n, want)
+		}
+	}
+	for line := range strings.Lines(all + usage()) {
+		if len(line) > 81 {
+			t.Errorf("longer than 80 columns: %s", line)
+		}
+	}
+	for _, topic := range topics {
+		if text := cli.Help(topics, flags, topic.Name); text == "" || !strings.Contains(all, text) || !strings.Contains(usage(), "\n  "+topic.Name+" ") {
+			t.Errorf("the topic %s has no help, or is not listed", topic.Name)
+		}
+	}
+}
+
+func TestUsageEndsWithAnExample(t *testing.T) {
+	_, example, ok := strings.Cut(usage(), "\nExample:\n")
+	if !ok || strings.Contains(example, "\n\n") {
+		t.Errorf("the usage text does not end with its example")
+	}
+	if strings.Contains(example, "sk-") {
+		t.Errorf("the example shows a key on a command line")
+	}
 }

@@ -9,7 +9,7 @@ func TestHints(t *testing.T) {
 	for line, want := range map[string]string{
 		"--prot":          "is --port meant?",
 		"--PORT":          "is --port meant?",
-		"-h8":             "not defined: -h8",
+		"-h8":             "not defined: --h8",
 		"--server_info":   "is --server-info meant?",
 		"--allow-usr":     "is --allow-user meant?",
 		"--max-token":     "is --max-tokens-per-user meant?",
@@ -45,12 +45,26 @@ func TestKeyAmongArgumentsIsNotShown(t *testing.T) {
 	}
 }
 
-func FuzzNearest(f *testing.F) {
-	f.Add("prot", "port")
-	f.Fuzz(func(t *testing.T, a, b string) {
-		d := distance(a, b)
-		if d != distance(b, a) || d > max(len(a), len(b)) || (d == 0) != (a == b) {
-			t.Errorf("distance(%q, %q) = %d, the other way %d", a, b, d, distance(b, a))
+// TestKeyAsValueIsNotShown: nor as the value of a flag, whether that exists or
+// not.
+func TestKeyAsValueIsNotShown(t *testing.T) {
+	const key = "sk-proj-0123456789abcdef0123"
+	for _, line := range []string{"--api-key " + key, "--api-key=" + key, "--port " + key, "--port=" + key, "-" + key, "--strict " + key, "--http-shutdown=" + key} {
+		_, err := parseFlags(strings.Fields(line))
+		if err == nil || strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), "revoke it") {
+			t.Errorf("%q: %v", strings.ReplaceAll(line, key, "KEY"), err)
 		}
-	})
+	}
+}
+
+// TestFlagsOfCodex: those that stand before its subcommands are accepted as often
+// as they come, and their values kept nowhere.
+func TestFlagsOfCodex(t *testing.T) {
+	o, err := parseFlags(strings.Fields("-c a=1 --port 0 -c b=2 --enable x --enable y"))
+	if err != nil || o.ignored() != "-c, --enable" {
+		t.Errorf("ignored %q, %v", o.ignored(), err)
+	}
+	if o, err := parseFlags([]string{"--port", "0"}); err != nil || o.ignored() != "" {
+		t.Errorf("ignored %q, %v", o.ignored(), err)
+	}
 }

@@ -14,10 +14,8 @@ import (
 
 // identity is what the flags say of workload identity.
 type identity struct {
-	github     bool
-	config     key.Exchange
-	given      []string // flags that mean nothing without it
-	needGithub []string // and those of GitHub's
+	github bool
+	config key.Exchange
 }
 
 // wanted reports whether the key is got in exchange for an identity.
@@ -25,11 +23,17 @@ func (i *identity) wanted() bool { return i.github || i.config.TokenFile != "" }
 
 // check refuses flags that contradict each other or are missing.
 func (i *identity) check(o *options) error {
+	for _, name := range []string{"identity-provider-id", "service-account-id"} {
+		if o.given[name] && !i.wanted() {
+			return errors.New("--" + name + " needs --github-oidc or --oidc-token-file")
+		}
+	}
+	for _, name := range []string{"oidc-audience", "github-oidc-request-url", "oidc-allow-host"} {
+		if o.given[name] && !i.github {
+			return errors.New("--" + name + " needs --github-oidc")
+		}
+	}
 	switch {
-	case !i.wanted() && len(i.given) > 0:
-		return errors.New("--" + i.given[0] + " needs --github-oidc or --oidc-token-file")
-	case !i.github && len(i.needGithub) > 0:
-		return errors.New("--" + i.needGithub[0] + " needs --github-oidc")
 	case !i.wanted():
 		return nil
 	case i.github && i.config.TokenFile != "":

@@ -43,7 +43,7 @@ func (s *service) openLog() error {
 // arguments and registers, and nothing else can keep these back: GOTRACEBACK
 // does not hold for SIGTRAP, SIGILL and faults inside the runtime.
 func (o *options) hideFaults() error {
-	if o.noSandbox {
+	if o.unconfined() {
 		return nil // for debugging
 	}
 	if err := detach(2); err != nil {

@@ -40,11 +40,8 @@ func main() { os.Exit(run(os.Args[1:])) }
 // run is main in the order in which things must happen. Whatever it holds is
 // released, and the key wiped, before it returns.
 func run(args []string) int {
-	switch {
-	case len(args) > 0 && args[0] == "verify":
-		return verify(args[1:])
-	case len(args) > 0 && args[0] == "health":
-		return health(args[1:])
+	if code, ok := subcommand(args); ok {
+		return code
 	}
 	// First of all: until this returns, other processes of the same user may be
 	// able to attach.

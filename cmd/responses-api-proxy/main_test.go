@@ -2,17 +2,12 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"os"
-	"regexp"
 	"runtime"
-	"slices"
-	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -68,31 +63,4 @@ func demand(name string, has func() error) (bool, error) {
 		return false, fmt.Errorf("CI=true demands %s: %w", name, err)
 	}
 	return err == nil, nil
-}
-
-var flagInUsage = regexp.MustCompile(`(?m)^  --([a-z-]+)`)
-
-// help is no flag of the set: package flag knows it by itself.
-func TestUsageNamesExactlyTheFlagsThereAre(t *testing.T) {
-	defined := []string{"help"}
-	newFlagSet(&options{}).VisitAll(func(f *flag.Flag) { defined = append(defined, f.Name) })
-	slices.Sort(defined)
-	var named []string
-	for _, match := range flagInUsage.FindAllStringSubmatch(usage, -1) {
-		named = append(named, match[1])
-	}
-	slices.Sort(named)
-	if diff := cmp.Diff(defined, named); diff != "" {
-		t.Errorf("flags defined (-) and named by --help (+):\n%s", diff)
-	}
-}
-
-func TestUsageEndsWithAnExample(t *testing.T) {
-	_, example, ok := strings.Cut(usage, "\nExample:\n")
-	if !ok || strings.Contains(example, "\n\n") {
-		t.Errorf("the usage text does not end with its example")
-	}
-	if strings.Contains(example, "sk-") {
-		t.Errorf("the example shows a key on a command line")
-	}
 }

@@ -72,7 +72,7 @@ func (s *service) open() error {
 	}
 	// Everything is open that needs a file, a port or a privilege. From here on the process can only serve; then clients
 	// may know of it.
-	needs := sandbox.Policy{User: s.opts.runAs, Off: s.opts.noSandbox, Strict: s.opts.strict}
+	needs := sandbox.Policy{User: s.opts.runAs, Off: s.opts.unconfined(), Strict: s.opts.strict}
 	s.components.need(&needs)
 	enforced, err := sandbox.Enforce(needs)
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *service) upstreamConfig() (upstream.Config, error) {
 	if target.TLS && !users.Empty() {
 		return upstream.Config{}, errors.New("--upstream-user is for a plain http --upstream-url; over https the certificate decides")
 	}
-	return upstream.Config{Target: target, LegacyTLS: s.opts.legacyTLS, Users: users.UIDs()}, nil
+	return upstream.Config{Target: target, LegacyTLS: s.opts.upstreamTLS == "1.2", Users: users.UIDs()}, nil
 }
 
 func (s *service) openClient(cfg upstream.Config) (err error) {
@@ -275,11 +275,14 @@ func (s *service) announce() {
 		s.errs.line("every user of this host may call; --allow-user limits that")
 	}
 	s.errs.line(s.protectionsLine())
-	if s.opts.noSandbox {
+	if s.opts.unconfined() {
 		s.errs.line("warning: the jail is off: whoever takes this process over can do what its user can")
 	}
 	if kind, why := s.key.Memory(); why != nil {
 		s.errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, why))
+	}
+	if names := s.opts.ignored(); names != "" {
+		s.errs.line("warning: ignored: " + names + ", which set nothing of this proxy")
 	}
 	for _, text := range s.warnings {
 		s.errs.line("warning: " + text)

@@ -70,7 +70,7 @@ func (s *service) take(socket systemd.Socket) error {
 	case socket.Name == systemd.Metrics:
 		s.metricsListener = socket.Listener
 		return nil
-	case s.opts.portGiven || s.opts.socket != "":
+	case s.opts.given["port"] || s.opts.socket != "":
 		return errors.New("systemd passes the sockets to listen on; leave --port and --socket out")
 	case tcp && s.tcp:
 		return errors.New("systemd passes two TCP sockets for requests, and clients are told one port; keep one")

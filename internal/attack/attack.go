@@ -12,7 +12,6 @@ package attack
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -20,39 +19,21 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 )
 
 // Usage is printed by --help.
-const Usage = `Usage: responses-api-proxy verify --server-info FILE | --port N | --socket PATH
+var Usage = `Usage: responses-api-proxy verify --server-info FILE | --port N | --socket PATH
                                   [flags]
        responses-api-proxy verify --stand-in [--proxy PROGRAM] [flags]
 
-Tries what a thief would try at a running proxy, and prints what came of it.
+Tries what an attacker would try at a running proxy, and prints what came of it.
 Any user may run it; root can try more. It sends nothing that costs tokens.
 
 Flags:
-  --server-info FILE  take port and pid from the proxy's --server-info
-  --port N            the proxy's port of 127.0.0.1
-  --socket PATH       the proxy's unix socket; the kernel tells its pid
-  --pid N             the proxy's process; without it that part is left out
-  --stand-in          start a proxy, with a key that is made up, in front of a
-                      stand-in for OpenAI: that can also redirect, echo the
-                      key and break off, and everything is tried at no cost
-  --proxy PROGRAM     the program to start, with arguments, split at spaces
-                      (default: responses-api-proxy beside this one)
-  --allow-route NAME  a route that the proxy was to open: no fault then; may be
-                      repeated
-  --key-stdin         read the key from standard input, one line, and look for
-                      it; otherwise only for what has the shape of a key
-  --spend             also send one well-formed request, for a model that does
-                      not exist, to see that it arrives
-  --disruptive        also try to stop and to crash the proxy, to see whether
-                      it leaves a core file: afterwards it is gone
-  --json              print one JSON document in place of the table
-  --help              print this text
-
+` + cli.List(cli.Verify(nil)) + `
 Marks: ✓ safe, ✗ broken, – skipped, · for information, ! what root can do.
 Exit codes: 0 nothing was stolen or spent, 1 something was, or could have been,
 2 the command line is wrong, the proxy cannot be found or started, or a signal
@@ -95,7 +76,7 @@ type errFlags struct{ error }
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	code, err := run(args, stdin, stdout)
 	switch {
-	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, cli.ErrHelp):
 		io.WriteString(stdout, Usage)
 		return 0
 	case err != nil:
@@ -185,30 +166,31 @@ func attempts(t *target) (list []attempt) {
 
 func parseFlags(args []string) (*options, error) {
 	o := &options{}
-	fs := flag.NewFlagSet("verify", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	fs.StringVar(&o.serverInfo, "server-info", "", "")
-	fs.StringVar(&o.socket, "socket", "", "")
-	fs.Func("port", "", number(&o.port, 65535))
-	fs.Func("pid", "", number(&o.pid, 1<<30))
-	fs.BoolVar(&o.standIn, "stand-in", false, "")
-	fs.StringVar(&o.proxy, "proxy", "", "")
-	fs.Func("allow-route", "", func(name string) error {
-		o.open = append(o.open, name)
-		return relay.CheckRoute(name)
-	})
-	fs.BoolVar(&o.keyStdin, "key-stdin", false, "")
-	fs.BoolVar(&o.spend, "spend", false, "")
-	fs.BoolVar(&o.disruptive, "disruptive", false, "")
-	fs.BoolVar(&o.json, "json", false, "")
-	fs.BoolVar(&o.asking, childCommand[2:], false, "")
-	fs.BoolVar(&o.racing, childRaceCommand[2:], false, "")
-	switch err := fs.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
+	flags := append(cli.Verify(map[string]func(string) error{
+		"server-info": cli.Any(&o.serverInfo),
+		"socket":      cli.Any(&o.socket),
+		"port":        number(&o.port, 65535),
+		"pid":         number(&o.pid, 1<<30),
+		"stand-in":    cli.Bool(&o.standIn),
+		"proxy":       cli.Any(&o.proxy),
+		"allow-route": func(name string) error {
+			o.open = append(o.open, name)
+			return relay.CheckRoute(name)
+		},
+		"key-stdin":  cli.Bool(&o.keyStdin),
+		"spend":      cli.Bool(&o.spend),
+		"disruptive": cli.Bool(&o.disruptive),
+		"json":       cli.Bool(&o.json),
+		"help":       cli.RequestHelp,
+	}), cli.Flag{Name: "h", Set: cli.RequestHelp},
+		cli.Flag{Name: childCommand[2:], Set: cli.Bool(&o.asking)},
+		cli.Flag{Name: childRaceCommand[2:], Set: cli.Bool(&o.racing)})
+	switch _, rest, err := cli.Parse(flags, args); {
+	case errors.Is(err, cli.ErrHelp):
 		return nil, err
 	case err != nil:
 		return nil, errFlags{err}
-	case fs.NArg() > 0:
+	case len(rest) > 0:
 		return nil, errFlags{errors.New("unexpected argument; all that verify takes is flags")}
 	}
 	if err := o.settle(); err != nil {

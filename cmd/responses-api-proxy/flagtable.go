@@ -1,0 +1,149 @@
+package main
+
+import (
+	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
+)
+
+// topics are the groups of flags in help and manual page.
+var topics = []cli.Topic{
+	{Name: "serving", Title: "Listening and stopping",
+		Text: "Under systemd the sockets of its socket units take the place of `--port` and `--socket`."},
+	{Name: "upstream", Title: "Upstream"},
+	{Name: "callers", Title: "Access control",
+		Text: "Without `--allow-user` and `--allow-group` every user of this host may call. Requests of web pages are refused in any case."},
+	{Name: "limits", Title: "Limits",
+		Text: "0 means no limit, which is the default except for `--max-body`. DURATION is a number with a unit, such as 90s, 10m or 2h; " +
+			"SIZE is a number of bytes, or of KiB, MiB or GiB."},
+	{Name: "protection", Title: "Protection of the process",
+		Text: "By default all that the kernel offers is used; the line `protections:` in the log says what is in force."},
+	{Name: "logging", Title: "Logging and metrics"},
+	{Name: "identity", Title: "Workload identity, in place of a key"},
+	{Name: "other", Title: "Other"},
+}
+
+// flagTable returns all flags of the proxy, which set o. Every text that names
+// them is made from this table.
+func flagTable(o *options) []cli.Flag {
+	id, l := &o.identity, &o.limits
+	ignore := func(string) error { return nil } // the value may be secret
+	return []cli.Flag{
+		{Name: "port", Value: "N", Topic: "serving", Common: true, Original: true, Set: o.setPort,
+			Summary: "port of 127.0.0.1 to listen on", Default: "a free one; none with --socket alone"},
+		{Name: "socket", Value: "PATH", Topic: "serving", Common: true, Set: cli.String(&o.socket, "a path"),
+			Summary: "listen on a unix stream socket, too or instead",
+			Text:    "Its directory, and every one above it, must belong to root or to the proxy's user and must not be writable by others."},
+		{Name: "server-info", Value: "FILE", Topic: "serving", Common: true, Original: true, Set: cli.String(&o.serverInfo, "a file name"),
+			Summary: "write {\"port\":N,\"pid\":N} to FILE once listening"},
+		{Name: "http-shutdown", Topic: "serving", Common: true, Original: true, Set: cli.Bool(&o.httpShutdown),
+			Summary: "let GET /shutdown stop the proxy"},
+		{Name: "drain-timeout", Value: "DURATION", Topic: "serving", Set: cli.Duration(&o.drainTimeout, "10s or 2m"),
+			Summary: "how long running requests may go on after a stop", Default: "10s"},
+
+		{Name: "upstream-url", Value: "URL", Topic: "upstream", Common: true, Original: true, Set: cli.Any(&o.upstreamURL),
+			Summary: "where requests go, with path and query", Default: "https://api.openai.com/v1/responses"},
+		{Name: "allow-route", Value: "compact|input-tokens|models|retrieve|websocket|messages", Topic: "upstream", Repeat: true, Set: o.addRoute,
+			Summary: "allow another route besides POST /v1/responses",
+			Text: "These are `POST /v1/responses/compact`, `POST /v1/responses/input_tokens` and `GET /v1/models`; `GET` and `DELETE /v1/responses/ID` " +
+				"and `POST /v1/responses/ID/cancel` for what the same user has made through this proxy; WebSocket; or, alone and in place of " +
+				"`POST /v1/responses`, Anthropic's `POST /v1/messages`."},
+		{Name: "insecure-upstream", Topic: "upstream", Set: cli.Bool(&o.insecureUpstream),
+			Summary: "allow plain http to an upstream on another host", Text: "The key crosses the network unencrypted."},
+		{Name: "upstream-user", Value: "USER|self", Topic: "upstream", Repeat: true, Set: o.upstreamUsers.AddUser,
+			Summary: "user, by name or number, who may be the upstream on this host over plain http, besides root and the user who starts the proxy",
+			Text: "The kernel reports which user has accepted each new connection. To a process of any other user not a byte is sent; " +
+				"the request ends in 502, and the log names the uid."},
+		{Name: "upstream-tls", Value: "1.3|1.2", Topic: "upstream", Set: cli.Choice(&o.upstreamTLS, "1.3", "1.2"),
+			Summary: "TLS version towards the upstream", Default: "1.3"},
+		{Name: "ca-file", Value: "FILE", Topic: "upstream", Set: cli.String(&o.caFile, "a file name"),
+			Summary: "trust the CA certificates in FILE, in PEM, and no others", Default: "those of the system"},
+		{Name: "auth-header", Value: "bearer|api-key|x-api-key", Topic: "upstream", Set: o.setAuthHeader,
+			Summary: "header field in which the key is sent", Default: "bearer", Text: "`bearer` is `Authorization: Bearer`."},
+		{Name: "key-fd", Value: "N", Topic: "upstream", Set: o.setKeyFD,
+			Summary: "on SIGHUP, read a new key from file descriptor N", Text: "It is one line, and must be written there first."},
+
+		{Name: "allow-user", Value: "USER|self", Topic: "callers", Common: true, Repeat: true, Set: o.users.AddUser,
+			Summary: "user who may call, by name or number; self is the user who runs the proxy", Default: "every user", Text: "The kernel reports who calls."},
+		{Name: "allow-group", Value: "GROUP", Topic: "callers", Repeat: true, Set: o.users.AddGroup,
+			Summary: "group whose members may call, by name or number", Text: "Over TCP its members are those at start."},
+		{Name: "shutdown-user", Value: "USER|self", Topic: "callers", Repeat: true, Set: o.shutdownUsers.AddUser,
+			Summary: "user among them who may GET /shutdown, by name or number", Default: "all who may call"},
+		{Name: "allow-host", Value: "NAME", Topic: "callers", Repeat: true, Set: cli.Strings(&o.hosts, "a host name"),
+			Summary: "another name by which clients may call this host",
+			Text:    "`GET /shutdown` still takes a loopback address or `localhost` only: by another name a web page could send it."},
+
+		{Name: "max-body", Value: "SIZE", Topic: "limits", Set: cli.Size(&l.MaxBody),
+			Summary: "largest body of a request, such as 64MiB", Default: "512MiB"},
+		{Name: "max-concurrent", Value: "N", Topic: "limits", Set: cli.Count(&l.MaxConcurrent),
+			Summary: "requests that run at the same time"},
+		{Name: "max-concurrent-per-user", Value: "N", Topic: "limits", Set: cli.Count(&l.MaxConcurrentPerUser),
+			Summary: "requests of each user that run at the same time"},
+		{Name: "max-connections-per-user", Value: "N", Topic: "limits", Set: cli.Count(&l.MaxConnectionsPerUser),
+			Summary: "open connections of each user"},
+		{Name: "rate", Value: "N", Topic: "limits", Set: o.setRate,
+			Summary: "requests a second of each user", Text: "That is the average; a burst may be twice as many."},
+		{Name: "max-requests", Value: "N", Topic: "limits", Set: cli.Count(&l.MaxRequests),
+			Summary: "end after that many requests"},
+		{Name: "expire-after", Value: "DURATION", Topic: "limits", Set: cli.Duration(&l.ExpireAfter, "6h or 30m"),
+			Summary: "end after that time"},
+		{Name: "max-tokens-per-user", Value: "N", Topic: "limits", Common: true, Set: cli.Count(&o.maxTokens),
+			Summary: "input and output tokens of each user", Default: "no limit",
+			Text: "What already runs is never cut. Each running request reserves a deposit of a quarter of N, at most 1000000; a response that does not " +
+				"say what it cost is charged that. A client that leaves pays for the whole response."},
+		{Name: "budget-file", Value: "FILE", Topic: "limits", Set: cli.String(&o.budgetFile, "a file name"),
+			Summary: "keep the usage totals there, across restarts", Text: "The user of `--user` must be able to write to its directory."},
+
+		{Name: "user", Value: "USER", Topic: "protection", Common: true, Set: o.setUser,
+			Summary: "when started as root, become that user for good"},
+		{Name: "strict", Topic: "protection", Common: true, Set: cli.Bool(&o.strict),
+			Summary: "do not start unless every protection is in force",
+			Text: "That includes `start-window=closed`: the program's file must not be readable by the user who starts it (root's, mode 0711), " +
+				"unless root starts it."},
+		{Name: "secret-memory", Value: "auto|require", Topic: "protection", Set: cli.Choice(&o.secretMemory, key.Auto, key.Require),
+			Summary: "where the kernel has no secret memory, use locked memory or do not start", Default: "auto",
+			Text: "`auto` is locked memory, which root can read."},
+		{Name: "jail", Value: "auto|off", Topic: "protection", Set: cli.Choice(&o.jail, "auto", "off"),
+			Summary: "off leaves Landlock and seccomp out, for debugging", Default: "auto"},
+
+		{Name: "audit", Value: "FILE|-", Topic: "logging", Common: true, Set: cli.String(&o.audit, "a file name, or - for standard output,"),
+			Summary: "one line of JSON for each request and refusal; - is standard output",
+			Text: "It says who, how long, how much, and of what was said only the model, the tokens and the request id. Of many refusals of one user " +
+				"within a second only the number is written. SIGHUP opens FILE again."},
+		{Name: "metrics", Value: "ADDR|unix:PATH", Topic: "logging", Set: cli.String(&o.metrics, "a loopback address with a port, or unix:PATH,"),
+			Summary: "serve /metrics for Prometheus, /healthz and /readyz on a loopback address with a port or a unix socket"},
+		{Name: "log-file", Value: "FILE", Topic: "logging", Set: cli.String(&o.logFile, "a file name"),
+			Summary: "write log messages to FILE in place of standard error, which is closed after start-up", Text: "SIGHUP opens FILE again."},
+		{Name: "dump-dir", Value: "DIR", Topic: "logging", Original: true, Set: cli.String(&o.dumpDir, "a directory's name"),
+			Summary: "write each request and its response to a file in DIR, without credentials, for debugging",
+			Text:    "These hold what clients and the model say: guard the directory."},
+		{Name: "dump-max", Value: "SIZE", Topic: "logging", Set: cli.Size(&o.dumpMax),
+			Summary: "how much DIR may hold; the oldest files are removed first", Default: "1GiB"},
+
+		{Name: "github-oidc", Topic: "identity", Original: true, Set: cli.Bool(&id.github),
+			Summary: "read GitHub's request token in place of a key from standard input",
+			Text: "It is `ACTIONS_ID_TOKEN_REQUEST_TOKEN`. The identity that GitHub issues for it is exchanged for a key before the proxy listens, and " +
+				"again before that expires."},
+		{Name: "oidc-audience", Value: "NAME", Topic: "identity", Original: true, Set: cli.Any(&id.config.Audience),
+			Summary: "OIDC audience to request of GitHub"},
+		{Name: "identity-provider-id", Value: "ID", Topic: "identity", Original: true, Set: cli.Any(&id.config.IdentityProviderID),
+			Summary: "OpenAI identity provider ID"},
+		{Name: "service-account-id", Value: "ID", Topic: "identity", Original: true, Set: cli.Any(&id.config.ServiceAccountID),
+			Summary: "OpenAI service account ID"},
+		{Name: "github-oidc-request-url", Value: "URL", Topic: "identity", Original: true, Set: cli.Any(&id.config.RequestURL),
+			Summary: "URL at which GitHub is asked", Text: "It is `ACTIONS_ID_TOKEN_REQUEST_URL`."},
+		{Name: "oidc-allow-host", Value: "NAME", Topic: "identity", Repeat: true, Set: cli.Strings(&id.config.AllowHosts, "a host name"),
+			Summary: "another host besides those of GitHub that the URL may name", Text: "It receives the request token."},
+		{Name: "oidc-token-file", Value: "FILE", Topic: "identity", Set: cli.String(&id.config.TokenFile, "a file name"),
+			Summary: "exchange the identity in FILE instead, which is read each time",
+			Text:    "Something else renews it, such as Kubernetes. Nothing comes on standard input."},
+
+		{Name: "version", Topic: "other", Common: true, Set: func(string) error { o.print = version(); return nil },
+			Summary: "print the version"},
+		{Name: "help", Topic: "other", Common: true, Set: cli.RequestHelp,
+			Summary: "print the flags that most users need"},
+		{Name: "h", Set: cli.RequestHelp},
+		{Name: "c", Value: "KEY=VALUE", Repeat: true, Set: ignore},
+		{Name: "enable", Value: "FEATURE", Repeat: true, Set: ignore},
+		{Name: "disable", Value: "FEATURE", Repeat: true, Set: ignore},
+	}
+}

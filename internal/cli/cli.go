@@ -1,0 +1,107 @@
+// Package cli describes a command line by a table of flags. The parser, the help
+// texts, the tables of flags in the documents and the completions of shells are
+// all made from that table.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// A Flag is one entry of the table of a command. All texts are standard English
+// without markup, except that code in Text stands in backquotes.
+type Flag struct {
+	Name     string // without dashes; a name of one letter is written with one dash
+	Value    string // placeholder or words, such as FILE|-; "" for a flag without a value
+	Default  string // as people read it; "" if Summary says enough
+	Summary  string // one clause, in lower case, without a period
+	Text     string // sentences that follow Summary where there is room
+	Topic    string // of the help; "" leaves the flag out of all texts
+	Common   bool   // listed by --help
+	Original bool   // defined by codex responses-api-proxy too
+	Repeat   bool   // may be given more than once
+
+	Set func(value string) error // "true" for a flag without a value
+}
+
+// String returns the name with its dashes.
+func (f *Flag) String() string { return dashed(f.Name) }
+
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
+}
+
+// ErrHelp is returned by Parse as it is when a flag's Set returns it.
+var ErrHelp = errors.New("help requested")
+
+// Parse sets the flags that args begin with, and returns their names and the
+// remaining words. It accepts one dash or two, and a value in the next word or
+// behind "=".
+func Parse(flags []Flag, args []string) (given map[string]bool, rest []string, err error) {
+	given = map[string]bool{}
+	for len(args) > 0 && args[0] != "--" && len(args[0]) > 1 && args[0][0] == '-' {
+		name, value, hasValue := strings.Cut(strings.TrimPrefix(args[0][1:], "-"), "=")
+		args = args[1:]
+		f := lookup(flags, name)
+		switch {
+		case f == nil:
+			return nil, nil, undefined(flags, name)
+		case given[name] && !f.Repeat:
+			return nil, nil, fmt.Errorf("flag %s: the flag is given more than once", f)
+		case f.Value == "" && hasValue && value != "true":
+			return nil, nil, fmt.Errorf("flag %s: this flag takes no value", f)
+		case f.Value == "":
+			value = "true"
+		case !hasValue && len(args) == 0:
+			return nil, nil, fmt.Errorf("flag needs an argument: %s", f)
+		case !hasValue:
+			value, args = args[0], args[1:]
+		}
+		given[name] = true
+		switch err := f.Set(value); {
+		case err == ErrHelp:
+			return nil, nil, err
+		case err != nil:
+			return nil, nil, fmt.Errorf("invalid value %q for flag %s: %w", value, f, err)
+		}
+	}
+	if len(args) > 0 && args[0] == "--" {
+		args = args[1:]
+	}
+	return given, args, nil
+}
+
+func lookup(flags []Flag, name string) *Flag {
+	for i := range flags {
+		if flags[i].Name == name {
+			return &flags[i]
+		}
+	}
+	return nil
+}
+
+// undefined returns the error for a flag that is not in the table, with the one
+// that may have been meant.
+func undefined(flags []Flag, name string) error {
+	switch {
+	case name == "" || name[0] == '-':
+		return fmt.Errorf("bad flag syntax: --%.64s", name)
+	case len(name) > 64:
+		return fmt.Errorf("flag provided but not defined: one of %d characters", len(name))
+	}
+	var names []string
+	for i := range flags {
+		if flags[i].Topic != "" {
+			names = append(names, flags[i].Name)
+		}
+	}
+	err := fmt.Errorf("flag provided but not defined: %s", dashed(name))
+	if near := Nearest(name, names); near != "" {
+		return fmt.Errorf("%w; is %s meant?", err, dashed(near))
+	}
+	return err
+}

@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// table returns flags that note what they are set to.
+func table(set *[]string) []Flag {
+	note := func(name string) func(string) error {
+		return func(s string) error {
+			*set = append(*set, name+"="+s)
+			return when(s == "wrong", "it is wrong")
+		}
+	}
+	return []Flag{
+		{Name: "file", Value: "FILE", Topic: "t", Set: note("file")},
+		{Name: "many", Value: "a|b", Topic: "t", Repeat: true, Set: note("many")},
+		{Name: "on", Topic: "t", Set: note("on")},
+		{Name: "help", Topic: "t", Set: RequestHelp},
+		{Name: "c", Value: "X", Set: note("c")},
+		{Name: "hidden", Set: note("hidden")},
+	}
+}
+
+func TestParse(t *testing.T) {
+	for line, want := range map[string]string{
+		"--file x rest --on":       "file=x; rest --on",
+		"-file=x -- --on":          "file=x; --on",
+		"--file=a=b --on":          "file=a=b on=true; ",
+		"--file --on":              "file=--on; ",
+		"--file=":                  "file=; ",
+		"--on=true":                "on=true; ",
+		"--many a --many=b -c -":   "many=a many=b c=-; ",
+		"- --on":                   "; - --on",
+		"--on=false":               "flag --on: this flag takes no value",
+		"--on=":                    "flag --on: this flag takes no value",
+		"--file":                   "flag needs an argument: --file",
+		"--file x --file=x":        "flag --file: the flag is given more than once",
+		"--on --on":                "flag --on: the flag is given more than once",
+		"--file wrong":             `invalid value "wrong" for flag --file: it is wrong`,
+		"-c wrong":                 `invalid value "wrong" for flag -c: it is wrong`,
+		"-fil":                     "flag provided but not defined: --fil; is --file meant?",
+		"--hiden":                  "flag provided but not defined: --hiden",
+		"-d":                       "flag provided but not defined: -d",
+		"---on":                    "bad flag syntax: ---on",
+		"--=x":                     "bad flag syntax: --",
+		"--" + longName + "=x":     "flag provided but not defined: one of 65 characters",
+		"--file x --help --nosuch": "help requested",
+	} {
+		var set []string
+		given, rest, err := Parse(table(&set), strings.Fields(line))
+		got := strings.Join(set, " ") + "; " + strings.Join(rest, " ")
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+		for name := range given {
+			if !slices.ContainsFunc(set, func(s string) bool { return strings.HasPrefix(s, name+"=") }) {
+				t.Errorf("%q: %s is given but not set", line, name)
+			}
+		}
+	}
+}
+
+var longName = strings.Repeat("x", 65)
+
+// TestTexts: what has no topic is in no text, and each text has what it is for.
+func TestTexts(t *testing.T) {
+	flags := []Flag{
+		{Name: "file", Value: "FILE|-", Topic: "t", Common: true, Default: "none", Summary: "write there", Text: "See `this`."},
+		{Name: "user", Value: "USER", Topic: "u", Repeat: true, Summary: "it's a user"},
+		{Name: "hidden", Summary: "not for users"},
+	}
+	topics := []Topic{{Name: "t", Title: "Files", Text: "Of `files`."}, {Name: "u", Title: "Users"}}
+	for name, c := range map[string]struct{ got, want string }{
+		"common":   {Common(flags), "  --file FILE|-         write there (default: none)\n"},
+		"table":    {Table(flags), "| flag | meaning | default |\n|---|---|---|\n| `--file FILE\\|-` | write there | none |\n"},
+		"topic":    {Help(topics, flags, "t"), "Files:\n  Of files.\n\n  --file FILE|-         Write there (default: none). See this.\n"},
+		"no topic": {Help(topics, flags, "v"), ""},
+		"all":      {Help(topics, flags, "all"), Help(topics, flags, "t") + "\n" + Help(topics, flags, "u")},
+		"list":     {List(flags[1:]), "  --user USER           It's a user. May be repeated.\n"},
+		"manual": {Markdown(topics, flags), "### Files\n\nOf `files`.\n\n**--file** *FILE*|**-**\n: Write there (default: none). See `this`.\n\n" +
+			"### Users\n\n**--user** *USER*\n: It's a user. May be repeated.\n\n"},
+		"lines": {Lines(flags), "--file FILE|- write there\n*--user USER it's a user"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %q, want %q", name, c.got, c.want)
+		}
+	}
+	for shell, want := range map[string]string{"bash": `it'\''s`, "zsh": `it'\''s`, "fish": `it\'s`} {
+		if text := Completion(shell, map[string]string{"serve": Lines(flags)}); !strings.Contains(text, want) {
+			t.Errorf("%s: the quotation is broken", shell)
+		}
+	}
+	if Completion("csh", nil) != "" {
+		t.Error("there is a completion for csh")
+	}
+}
+
+func TestSize(t *testing.T) {
+	for text, want := range map[string]int64{"0": 0, "10": 10, "2KiB": 2048, "3MiB": 3 << 20, "4GiB": 4 << 30} {
+		var n int64
+		if err := Size(&n)(text); err != nil || n != want {
+			t.Errorf("%q: %d, %v", text, n, err)
+		}
+	}
+	for _, text := range []string{"", "-1", "1k", "KiB", "1.5MiB", "9223372036854775807GiB", "4611686018427387905"} {
+		var n int64
+		if Size(&n)(text) == nil {
+			t.Errorf("%q: %d", text, n)
+		}
+	}
+}
+
+func FuzzNearest(f *testing.F) {
+	f.Add("prot", "port")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		d := distance(a, b)
+		if d != distance(b, a) || d > max(len(a), len(b)) || (d == 0) != (a == b) {
+			t.Errorf("distance(%q, %q) = %d, the other way %d", a, b, d, distance(b, a))
+		}
+	})
+}

@@ -1,0 +1,53 @@
+#compdef responses-api-proxy codex-responses-api-proxy responses-api-proxy-verify
+#
+# zsh completion for responses-api-proxy, made by responses-api-proxy completion zsh.
+#
+# One line for each flag: its name, behind * if it may be repeated, its value or
+# a dot, and what it means.
+
+local serve='@serve@'
+local verify='@verify@'
+local health='@health@'
+local flags=$serve
+local -a specs
+
+if [[ $service == *-verify ]]; then
+	flags=$verify
+elif (( CURRENT == 2 )); then
+	specs=('1:command:(@commands@)')
+else
+	case $words[2] in
+	verify | health)
+		flags=${(P)words[2]}
+		words=("${(@)words[2,-1]}")
+		(( CURRENT-- ))
+		;;
+	help) flags='' specs=('*:topic:(@topics@)') ;;
+	completion) flags='' specs=('*:shell:(bash zsh fish)') ;;
+	esac
+fi
+
+local name value text kind
+while read -r name value text; do
+	local -a actions=() choices=()
+	for kind in ${(s:|:)value}; do
+		case $kind in
+		FILE | PATH | PROGRAM) actions+=(_files) ;;
+		DIR) actions+=('_files -/') ;;
+		USER) actions+=(_users) ;;
+		GROUP) actions+=(_groups) ;;
+		PID) actions+=(_pids) ;;
+		*[A-Z]*) ;; # cannot be listed
+		*) choices+=($kind) ;;
+		esac
+	done
+	(( $#choices )) && actions+=("compadd -- $choices")
+	local action=' '
+	(( $#actions )) && action="{ ${(j:; :)actions} }"
+	case $value in
+	'') ;;
+	.) specs+=("$name""[$text]") ;;
+	*) specs+=("$name=[$text]:${value//:/\\:}:$action") ;;
+	esac
+done <<<$flags
+_arguments -S $specs

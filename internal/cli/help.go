@@ -1,0 +1,155 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// A Topic is a group of flags in the help.
+type Topic struct{ Name, Title, Text string }
+
+const width = 80 // columns of the help
+
+// full returns everything that is known of a flag in sentences.
+func (f *Flag) full() string {
+	text := strings.ToUpper(f.Summary[:1]) + f.brief()[1:] + "."
+	if f.Repeat {
+		text += " May be repeated."
+	}
+	if f.Text != "" {
+		text += " " + f.Text
+	}
+	return text
+}
+
+// brief returns what fits in a table of flags.
+func (f *Flag) brief() string {
+	if f.Default == "" {
+		return f.Summary
+	}
+	return f.Summary + " (default: " + f.Default + ")"
+}
+
+// Common lists the flags that most users need, with one clause each.
+func Common(flags []Flag) string {
+	return columns(flags, func(f *Flag) bool { return f.Common }, (*Flag).brief)
+}
+
+// List lists all flags, with everything that is known of them.
+func List(flags []Flag) string {
+	return columns(flags, func(f *Flag) bool { return f.Topic != "" }, (*Flag).full)
+}
+
+// Help returns the help on a topic, or on every topic if name is "all"; "" if
+// there is no such topic.
+func Help(topics []Topic, flags []Flag, name string) string {
+	var b strings.Builder
+	for _, t := range topics {
+		if t.Name != name && name != "all" {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteString("\n")
+		}
+		b.WriteString(t.Title + ":\n")
+		if t.Text != "" {
+			b.WriteString(wrap(t.Text, 2) + "\n")
+		}
+		b.WriteString(columns(flags, func(f *Flag) bool { return f.Topic == t.Name }, (*Flag).full))
+	}
+	return b.String()
+}
+
+// columns lists the flags that are wanted, in their order.
+func columns(flags []Flag, wanted func(*Flag) bool, text func(*Flag) string) string {
+	const column = 24
+	var b strings.Builder
+	for i := range flags {
+		f := &flags[i]
+		if !wanted(f) {
+			continue
+		}
+		head := strings.TrimSpace("  " + f.String() + " " + f.Value)
+		body := wrap(text(f), column)
+		if len(head) > column-4 {
+			fmt.Fprintf(&b, "  %s\n%s", head, body)
+			continue
+		}
+		fmt.Fprintf(&b, "  %-*s%s", column-2, head, strings.TrimLeft(body, " "))
+	}
+	return b.String()
+}
+
+// wrap returns text without backquotes in lines of at most width columns, each
+// behind indent spaces.
+func wrap(text string, indent int) string {
+	var b strings.Builder
+	used := width
+	for word := range strings.FieldsSeq(strings.ReplaceAll(text, "`", "")) {
+		switch {
+		case used+1+len(word) <= width:
+			b.WriteString(" ")
+			used++
+		default:
+			if b.Len() > 0 {
+				b.WriteString("\n")
+			}
+			b.WriteString(strings.Repeat(" ", indent))
+			used = indent
+		}
+		b.WriteString(word)
+		used += len(word)
+	}
+	return b.String() + "\n"
+}
+
+// Markdown returns the flags as the manual page has them. With topics they stand
+// below headings.
+func Markdown(topics []Topic, flags []Flag) string {
+	var b strings.Builder
+	for _, t := range topics {
+		if t.Title != "" {
+			fmt.Fprintf(&b, "### %s\n\n", t.Title)
+		}
+		if t.Text != "" {
+			fmt.Fprintf(&b, "%s\n\n", t.Text)
+		}
+		for i := range flags {
+			if f := &flags[i]; f.Topic == t.Name {
+				fmt.Fprintf(&b, "%s\n: %s\n\n", f.heading(), f.full())
+			}
+		}
+	}
+	return b.String()
+}
+
+// heading returns a flag and its value in the typography of manual pages: words
+// are bold, placeholders in italics.
+func (f *Flag) heading() string {
+	if f.Value == "" {
+		return "**" + f.String() + "**"
+	}
+	parts := strings.Split(f.Value, "|")
+	for i, part := range parts {
+		mark := "**"
+		if strings.ContainsFunc(part, unicode.IsUpper) {
+			mark = "*"
+		}
+		parts[i] = mark + part + mark
+	}
+	return "**" + f.String() + "** " + strings.Join(parts, "|")
+}
+
+// Table returns the common flags as a table in Markdown.
+func Table(flags []Flag) string {
+	var b strings.Builder
+	b.WriteString("| flag | meaning | default |\n|---|---|---|\n")
+	for i := range flags {
+		if f := &flags[i]; f.Common {
+			name := strings.ReplaceAll(strings.TrimSpace(f.String()+" "+f.Value), "|", `\|`)
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, f.Summary, f.Default)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,33 @@
+package cli
+
+// Verify returns the flags of the attack suite, whose Set functions are by name.
+// It is not in package attack because the proxy prints completions for them, and
+// must not link that.
+func Verify(set map[string]func(string) error) []Flag {
+	flags := []Flag{
+		{Name: "server-info", Value: "FILE", Summary: "take port and pid from the proxy's --server-info"},
+		{Name: "port", Value: "N", Summary: "the proxy's port of 127.0.0.1"},
+		{Name: "socket", Value: "PATH", Summary: "the proxy's unix socket", Text: "The kernel reports its pid."},
+		{Name: "pid", Value: "PID", Summary: "the proxy's process", Text: "Without it that part is skipped."},
+		{Name: "stand-in", Summary: "start a proxy with a made-up key and a fake upstream",
+			Text: "That upstream can also redirect, echo the key and break off, and everything is tried at no cost."},
+		{Name: "proxy", Value: "PROGRAM", Summary: "the program that --stand-in starts, with arguments, split at spaces",
+			Default: "responses-api-proxy beside this one"},
+		{Name: "allow-route", Value: "NAME", Repeat: true, Summary: "a route that was meant to be open: no fault then"},
+		{Name: "key-stdin", Summary: "read the key to look for from standard input, one line", Text: "Without it only what has the shape of a key is found."},
+		{Name: "spend", Summary: "also send one well-formed request", Text: "It is for a model that does not exist, to see that it arrives."},
+		{Name: "disruptive", Summary: "also try to stop and to crash the proxy", Text: "Afterwards it is gone."},
+		{Name: "json", Summary: "print one JSON document in place of the table"},
+		{Name: "help", Summary: "print this text"},
+	}
+	for i := range flags {
+		flags[i].Topic, flags[i].Set = "verify", set[flags[i].Name]
+	}
+	return flags
+}
+
+// Health are the flags of the subcommand health.
+var Health = []Flag{
+	{Name: "ready", Topic: "health", Summary: "ask whether it accepts new requests"},
+	{Name: "help", Topic: "health", Summary: "print how it is called"},
+}
