@@ -76,7 +76,7 @@ func TestDecoderPolicy(t *testing.T) {
 			switch {
 			case err != nil:
 				got = refused
-			case !d.Done():
+			case d.state != ended:
 				got = unfinished
 			}
 			if got != c.want {

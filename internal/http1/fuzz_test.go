@@ -206,7 +206,7 @@ type outcome struct {
 func run(t *testing.T, body, cuts []byte) (o outcome) {
 	var d decoder
 	p := bytes.Clone(body)
-	for i := 0; o.used < len(p) && !d.Done() && !o.failed; i++ {
+	for i := 0; o.used < len(p) && d.state != ended && !o.failed; i++ {
 		piece := p[o.used:]
 		if len(cuts) > 0 {
 			piece = piece[:min(len(piece), int(cuts[i%len(cuts)])+1)]
@@ -214,8 +214,8 @@ func run(t *testing.T, body, cuts []byte) (o outcome) {
 		n, used, err := d.Decode(piece)
 		o.data += string(piece[:n])
 		o.failed = err != nil
-		if n > used || used > len(piece) || used < len(piece) && !d.Done() && err == nil {
-			t.Fatalf("n %d, used %d of %d, done %t, %v", n, used, len(piece), d.Done(), err)
+		if n > used || used > len(piece) || used < len(piece) && d.state != ended && err == nil {
+			t.Fatalf("n %d, used %d of %d, done %t, %v", n, used, len(piece), d.state == ended, err)
 		}
 		if err != nil && status(err) != 400 {
 			t.Fatalf("%v is not an *Error with status 400", err)
@@ -225,7 +225,7 @@ func run(t *testing.T, body, cuts []byte) (o outcome) {
 	if !bytes.Equal(p[o.used:], body[o.used:]) {
 		t.Fatal("bytes behind the body were changed")
 	}
-	o.done = d.Done()
+	o.done = d.state == ended
 	return o
 }
 

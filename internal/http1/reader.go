@@ -4,19 +4,16 @@ import "io"
 
 // Input is a buffer of received bytes, filled by its owner.
 type Input interface {
-	// Buffered returns what has been received and not consumed. It is valid until
-	// the next Fill.
+	// Buffered returns what has been received and not consumed. It is valid until the next Fill.
 	Buffered() []byte
 	// Consume drops the first n bytes of Buffered.
 	Consume(n int)
-	// Fill receives one more byte at least, and may block. io.EOF means that the
-	// peer has ended its side in good order.
+	// Fill receives one more byte at least, and may block. io.EOF means that the peer has ended its side in good order.
 	Fill() error
 }
 
-// ReadHead reads a head of at most about limit bytes, its blank line included,
-// and consumes it. The head is valid until the next Fill. An error is an *Error if
-// the head is refused, and Fill's otherwise.
+// ReadHead reads a head of at most about limit bytes, its blank line included, and consumes it. The head is valid until
+// the next Fill. An error is an *Error if the head is refused, and Fill's otherwise.
 func ReadHead(in Input, limit int) ([]byte, error) {
 	for seen := 0; ; {
 		p := in.Buffered()
@@ -28,7 +25,7 @@ func ReadHead(in Input, limit int) ([]byte, error) {
 			in.Consume(end)
 			return p[:end], nil
 		case len(p) >= limit:
-			return nil, tooLarge("it is larger than %d KiB", limit>>10)
+			return nil, refuse(431, "it is larger than %d KiB", limit>>10)
 		}
 		seen = len(p)
 		if err := in.Fill(); err != nil {
@@ -37,8 +34,7 @@ func ReadHead(in Input, limit int) ([]byte, error) {
 	}
 }
 
-// Body reads one body by its length, by its chunks, or until the connection
-// ends. Trailers are checked and dropped.
+// Body reads one body by its length, by its chunks, or until the connection ends. Trailers are checked and dropped.
 type Body struct {
 	left   int64 // bytes to come, or Chunked, or UntilClose
 	chunks decoder
@@ -51,11 +47,9 @@ func (b *Body) Begin(length int64) { *b = Body{left: length, done: length == 0} 
 // Done reports whether the body has been read whole.
 func (b *Body) Done() bool { return b.done }
 
-// Next returns the next piece of the body, which lies in in's buffer and may be
-// changed until the next Fill. It blocks as Fill does. The last piece may come
-// with io.EOF. Any other error means that the body is incomplete: an *Error if it
-// is malformed, io.ErrUnexpectedEOF if the connection ended too early, and else
-// Fill's.
+// Next returns the next piece of the body, which lies in in's buffer and may be changed until the next Fill. It blocks
+// as Fill does. The last piece may come with io.EOF. Any other error means that the body is incomplete: an *Error if it
+// is malformed, io.ErrUnexpectedEOF if the connection ended too early, and else Fill's.
 func (b *Body) Next(in Input) ([]byte, error) {
 	for {
 		piece, err := b.Buffered(in)
@@ -68,8 +62,8 @@ func (b *Body) Next(in Input) ([]byte, error) {
 	}
 }
 
-// Buffered is Next for what has been received already: it does not block, and
-// returns nothing and no error where Next would block.
+// Buffered is Next for what has been received already: it does not block, and returns nothing and no error where Next
+// would block.
 func (b *Body) Buffered(in Input) ([]byte, error) {
 	if b.done {
 		return nil, io.EOF
@@ -85,8 +79,8 @@ func (b *Body) Buffered(in Input) ([]byte, error) {
 // Left returns how many bytes are to come, if that is known.
 func (b *Body) Left() (n int64, known bool) { return b.left, b.left >= 0 }
 
-// Take moves the data at the beginning of p, which has been received, to p's
-// beginning, and returns it and how many bytes of p belong to the body.
+// Take moves the data at the beginning of p, which has been received, to p's beginning, and returns it and how many
+// bytes of p belong to the body.
 func (b *Body) Take(p []byte) (data []byte, used int, err error) {
 	switch b.left {
 	case UntilClose:
@@ -96,7 +90,7 @@ func (b *Body) Take(p []byte) (data []byte, used int, err error) {
 		if err != nil {
 			return nil, used, err
 		}
-		b.done = b.chunks.Done()
+		b.done = b.chunks.state == ended
 		return p[:n], used, nil
 	default:
 		n := int(min(b.left, int64(len(p))))
@@ -106,8 +100,8 @@ func (b *Body) Take(p []byte) (data []byte, used int, err error) {
 	}
 }
 
-// End returns what an error of the Input, such as Fill's, means for the body:
-// io.EOF is the end of one that has no other, and else io.ErrUnexpectedEOF.
+// End returns what an error of the Input, such as Fill's, means for the body: io.EOF is the end of one that has no
+// other, and else io.ErrUnexpectedEOF.
 func (b *Body) End(err error) error {
 	switch {
 	case err != io.EOF:

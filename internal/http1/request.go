@@ -7,53 +7,40 @@ type Request struct {
 	message
 	// Method and Target are the exact bytes of the request line.
 	Method, Target []byte
-	// Continue tells that the sender waits for 100 Continue before its body.
+	// Continue reports whether the sender waits for 100 Continue before its body.
 	Continue bool
 }
 
-// Parse reads a whole head, as HeadEnd delimits it, into r; r's fields keep
-// pointing into head. Its errors are all of type *Error.
+// Parse reads a whole head, as HeadEnd delimits it, into r; r's fields keep pointing into head. Its errors are all of
+// type *Error.
 func (r *Request) Parse(head []byte) error {
-	line, rest := nextLine(head)
+	line, fields := nextLine(head)
 	if err := r.parseLine(line); err != nil {
 		return err
 	}
-	if err := r.parseFields(rest); err != nil {
-		return err
-	}
-	if err := r.frame(0); err != nil {
+	if err := r.parse(fields, 0); err != nil {
 		return err
 	}
 	return r.checkHostAndExpect()
 }
 
 func (r *Request) parseLine(line []byte) error {
-	first, last := bytes.IndexByte(line, ' '), bytes.LastIndexByte(line, ' ')
-	if first < 0 || first == last {
+	method, rest, _ := bytes.Cut(line, []byte{' '})
+	last := bytes.LastIndexByte(rest, ' ')
+	if !IsToken(method) || last <= 0 || !bytes.HasPrefix(rest[last+1:], []byte("HTTP/")) {
 		return bad("the request line is not 'METHOD target HTTP/1.1'")
 	}
-	r.Method, r.Target = line[:first], line[first+1:last]
-	if !IsToken(r.Method) || len(r.Target) == 0 {
-		return bad("the request line is not 'METHOD target HTTP/1.1'")
+	r.Method, r.Target = method, rest[:last]
+	if !targetChars.haveAll(r.Target) {
+		return bad("the request target has a character that must be percent-encoded")
 	}
-	for _, c := range r.Target {
-		if c <= ' ' || c >= 0x7f {
-			return bad("the request target has a character that must be percent-encoded")
-		}
-	}
-	return r.parseVersion(line[last+1:])
-}
-
-func (r *Request) parseVersion(version []byte) error {
-	switch {
-	case string(version) == "HTTP/1.1":
+	switch string(rest[last+1:]) {
+	case "HTTP/1.1":
 		r.Minor = 1
-	case string(version) == "HTTP/1.0":
+	case "HTTP/1.0":
 		r.Minor = 0
-	case bytes.HasPrefix(version, []byte("HTTP/")):
-		return &Error{Status: 505, Reason: "only HTTP/1.1 and HTTP/1.0 are spoken here"}
 	default:
-		return bad("the request line is not 'METHOD target HTTP/1.1'")
+		return refuse(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
 	}
 	return nil
 }
@@ -65,12 +52,12 @@ func (r *Request) checkHostAndExpect() error {
 		switch {
 		case Is(f.Name, "host"):
 			hosts++
-			if !validHost(f.Value) {
+			if !hostChars.haveAll(f.Value) {
 				return bad("the Host header is not a host")
 			}
 		case Is(f.Name, "expect"):
 			if !Is(f.Value, "100-continue") {
-				return &Error{Status: 417, Reason: "the only expectation that can be met is 100-continue"}
+				return refuse(417, "the only expectation that can be met is 100-continue")
 			}
 			r.Continue = true
 		}
@@ -79,14 +66,4 @@ func (r *Request) checkHostAndExpect() error {
 		return bad("there must be exactly one Host header (RFC 9112, section 3.2)")
 	}
 	return nil
-}
-
-// validHost tells whether every character may stand in a host and port.
-func validHost(value []byte) bool {
-	for _, c := range value {
-		if !tokenChar[c] && bytes.IndexByte([]byte("()*+,;=:[]@%"), c) < 0 || c == '#' || c == '^' || c == '`' || c == '|' {
-			return false
-		}
-	}
-	return true
 }

@@ -1,6 +1,9 @@
 package http1
 
-import "bytes"
+import (
+	"bytes"
+	"strconv"
+)
 
 // Response is the head of an answer.
 type Response struct {
@@ -9,17 +12,14 @@ type Response struct {
 	Status int
 }
 
-// Parse reads a whole head, as HeadEnd delimits it, of an answer to a POST into
-// r; r's fields keep pointing into head. Its errors are all of type *Error.
+// Parse reads a whole head, as HeadEnd delimits it, of an answer to a POST into r; r's fields keep pointing into head.
+// Its errors are all of type *Error.
 func (r *Response) Parse(head []byte) error {
-	line, rest := nextLine(head)
+	line, fields := nextLine(head)
 	if err := r.parseLine(line); err != nil {
 		return err
 	}
-	if err := r.parseFields(rest); err != nil {
-		return err
-	}
-	if err := r.frame(UntilClose); err != nil {
+	if err := r.parse(fields, UntilClose); err != nil {
 		return err
 	}
 	if r.Status < 200 || r.Status == 204 || r.Status == 304 {
@@ -39,20 +39,13 @@ func (r *Response) parseLine(line []byte) error {
 	if r.Minor = int(line[7] - '0'); r.Minor > 1 || line[7] < '0' {
 		return bad("the answer's version is not HTTP/1.1 or HTTP/1.0")
 	}
-	for _, c := range line[len(form)-3:] {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return bad("the status line has a control character")
-		}
+	if !valueChars.haveAll(line[len(form)-3:]) {
+		return bad("the status line has a control character")
 	}
-	r.Status = 0
-	for _, c := range line[9:12] {
-		if c < '0' || c > '9' {
-			return bad("the status code is not a number")
-		}
-		r.Status = r.Status*10 + int(c-'0')
+	status, err := strconv.ParseUint(string(line[9:12]), 10, 16)
+	if err != nil || status < 100 {
+		return bad("the status code is not a number from 100 to 999")
 	}
-	if r.Status < 100 {
-		return bad("the status code is below 100")
-	}
+	r.Status = int(status)
 	return nil
 }
