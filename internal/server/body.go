@@ -11,8 +11,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// body reads the body of the current request. Read and Interrupt may run at the
-// same time.
+// body reads the body of the current request. Read and Interrupt may run at the same time.
 type body struct {
 	c        *conn
 	length   int64 // as in package http1
@@ -39,8 +38,8 @@ func (b *body) begin(c *conn) {
 // complete reports whether the client's message has been read to its end.
 func (b *body) complete() bool { return b.done.Load() }
 
-// Read is upstream.Body's: io.EOF once the client has sent all of the body,
-// io.ErrUnexpectedEOF if it left before, os.ErrDeadlineExceeded if it stalled.
+// Read is upstream.Body's: io.EOF once the client has sent all of the body, io.ErrUnexpectedEOF if it left before,
+// os.ErrDeadlineExceeded if it stalled.
 func (b *body) Read(p []byte) (int, error) {
 	for {
 		if b.complete() {
@@ -59,30 +58,32 @@ func (b *body) Read(p []byte) (int, error) {
 
 // readOnce may return nothing when what came was framing only.
 func (b *body) readOnce(p []byte) (int, error) {
-	if b.c.unused() == 0 {
-		if err := b.await(); err != nil {
-			return 0, err
-		}
-		if left, known := b.reader.Left(); known { // straight to where it is wanted
-			n, err := b.c.nc.Read(p[:min(int64(len(p)), left)])
-			b.reader.Take(p[:n]) // all of which is data
-			return b.account(n, err)
-		}
-		if err := b.c.refill(); err != nil {
-			return b.account(0, err)
-		}
+	if b.c.unused() > 0 {
+		in := b.c.in
+		available := in.buf[in.used:]
+		piece, used, err := b.reader.Take(available[:min(len(available), len(p))])
+		in.used += used
+		return b.account(copy(p, piece), err)
 	}
-	in := b.c.in
-	available := in.buf[in.used:]
-	piece, used, err := b.reader.Take(available[:min(len(available), len(p))])
-	in.used += used
-	return b.account(copy(p, piece), err)
+	if err := b.await(); err != nil {
+		return 0, err
+	}
+	if left, known := b.reader.Left(); known {
+		p = p[:min(int64(len(p)), left)]
+	}
+	n, err := b.c.nc.Read(p) // straight to where it is wanted
+	if n == 0 {
+		return b.account(0, err)
+	}
+	data, used, err := b.reader.Take(p[:n])
+	b.c.unread(p[used:n])
+	return b.account(len(data), err)
 }
 
 // account returns n, or an error if nothing came. Once all has been read nothing is left for a buffer to hold while the
 // response is awaited, unless the head is still in use.
 func (b *body) account(n int, err error) (int, error) {
-	if b.reader.Done() && b.c.in != nil && b.c.in.head == released && b.c.unused() == 0 {
+	if b.reader.Done() && b.c.in != nil && b.c.request.Head == nil && b.c.unused() == 0 {
 		b.c.releaseInput()
 	}
 	b.done.Store(b.reader.Done())
@@ -92,8 +93,7 @@ func (b *body) account(n int, err error) (int, error) {
 	return 0, b.reader.End(err)
 }
 
-// await prepares for a read that may block: it lets the client send, and
-// limits the wait.
+// await prepares for a read that may block: it lets the client send, and limits the wait.
 func (b *body) await() error {
 	if b.awaited.CompareAndSwap(true, false) {
 		if err := b.c.out.sendContinue(); err != nil {
@@ -117,16 +117,17 @@ func (b *body) Interrupt() {
 	b.c.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
-// worthReading tells whether a refused request's body is short enough to be
-// read, so that the connection can serve on. One that the client has not begun
-// to send may never come.
+// worthReading tells whether a refused request's body is short enough to be read, so that the connection can serve on.
+// One that the client has not begun to send may never come.
 func (b *body) worthReading() bool {
 	return b.complete() || !b.spoiled.Load() && !b.awaited.Load() && b.length <= maxUnread
 }
 
-// discard reads the rest of the body. An error means that the connection cannot
-// be used again.
+// discard reads the rest of the body. An error means that the connection cannot be used again.
 func (b *body) discard() error {
+	if b.complete() {
+		return nil // without the buffer below, which is allocated
+	}
 	var p [4 << 10]byte
 	for total := 0; total <= maxUnread; {
 		n, err := b.Read(p[:])
@@ -138,20 +139,5 @@ func (b *body) discard() error {
 		}
 		total += n
 	}
-	return errTooMuch
-}
-
-var errTooMuch = errors.New("the refused body is too long")
-
-// refill reads into an input buffer whose content is used up, but whose head may
-// still be in use.
-func (c *conn) refill() error {
-	switch {
-	case c.in.head != inBuffer:
-		c.in.buf, c.in.used = c.in.buf[:0], 0
-	case cap(c.in.buf)-len(c.in.buf) < firstBuffer/4:
-		// The head stays where it is, in the old array.
-		c.in.buf, c.in.used, c.in.head = make([]byte, 0, 4*firstBuffer), 0, inArray
-	}
-	return c.readMore()
+	return errors.New("the refused body is too long")
 }

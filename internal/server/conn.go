@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -25,23 +26,21 @@ const (
 	lingerTimeout = time.Second
 )
 
-// conn is a client's connection. All but nc, ctx, state and the closing belong
-// to the goroutine of serve, and to the one that copies the body upwards while
-// serve waits for it.
+// conn is a client's connection. All but nc, ctx, state and the closing belong to the goroutine of serve, and to the
+// one that copies the body upwards while serve waits for it.
 type conn struct {
 	nc     net.Conn
 	server *Server
 	ctx    context.Context // ends when the client leaves
 	cancel context.CancelFunc
 	state  atomic.Int32 // fresh, waiting, busy or dropped
-	once   sync.Once    // of close
 	gone   sync.Once    // of leave
 	watch  uint64       // the watcher's name for it; 0 if it is not watched
 
 	session *policy.Session
 	served  bool   // a request
 	in      *input // nil while nothing is there that was not used
-	head    headInput
+	limited bool   // HeadTimeout runs for the head that is being read
 	request relay.Request
 	body    body
 	out     responseWriter
@@ -55,26 +54,15 @@ const (
 	dropped               // by a drain
 )
 
-// input is what was read from the client: buf[used:] is not used yet. It comes
-// from a pool, and goes back there while a connection idles or streams.
+// input is what was read from the client: buf[used:] is not used yet. It comes from a pool, and goes back there while a
+// connection idles or streams.
 type input struct {
 	buf  []byte
 	used int
-	req  http1.Request
-	head headState
+	req  http1.Request // its head may lie in an array that buf has outgrown
 }
 
-// headState is where the head of an input's req is.
-type headState byte
-
-const (
-	inBuffer headState = iota // in buf
-	inArray                   // in an array before buf
-	released                  // nowhere: req must not be read
-)
-
-// poison is called with memory that no one may read any more, before it is used
-// again. It is nil but in tests.
+// poison is called with memory that no one may read any more, before it is used again. It is nil but in tests.
 var poison func(b []byte)
 
 var inputs = sync.Pool{New: func() any { return &input{buf: make([]byte, 0, firstBuffer)} }}
@@ -82,20 +70,16 @@ var inputs = sync.Pool{New: func() any { return &input{buf: make([]byte, 0, firs
 // serve answers request after request until one of them ends the connection.
 func (c *conn) serve() {
 	defer c.close()
-	defer c.leave()
 	if denial := c.session.Denial(); denial != nil {
 		c.deny(denial)
 		return
 	}
-	for c.readHead() == nil {
-		if c.exchange() != nil || !c.server.resume(c) {
-			return
-		}
+	for c.readHead() == nil && c.exchange() == nil && c.server.resume(c) {
 	}
 }
 
-// deny answers the first request, whatever it is, or a client that sends none.
-// It waits for the method: the response to a HEAD has no body.
+// deny answers the first request, whatever it is, or a client that sends none. It waits for the method: the response to
+// a HEAD has no body.
 func (c *conn) deny(denial *apierror.Error) {
 	c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
 	for c.unused() < len("HEAD ") && c.readMore() == nil {
@@ -113,7 +97,7 @@ func (c *conn) turnBusy() bool {
 // respondAndClose gives the last response, to what is no request.
 func (c *conn) respondAndClose(e *apierror.Error) {
 	c.record()
-	c.out.begin(c, true)
+	c.out.begin(c, 1, bytes.HasPrefix(c.Buffered(), []byte("HEAD ")), true)
 	err := c.server.cfg.Relay.Refuse(&c.request, &c.out, e)
 	if err == nil {
 		err = c.out.finish()
@@ -143,8 +127,7 @@ func (c *conn) report() {
 	}
 }
 
-// readHead reads until a whole head is there and turns busy. What is wrong with
-// a head is answered here.
+// readHead reads until a whole head is there and turns busy. It responds itself to what is wrong with a head.
 func (c *conn) readHead() error {
 	c.recycle()
 	timeout := c.server.cfg.IdleTimeout
@@ -152,54 +135,51 @@ func (c *conn) readHead() error {
 		timeout = c.server.cfg.HeadTimeout
 	}
 	c.nc.SetReadDeadline(time.Now().Add(timeout))
-	c.head = headInput{conn: c} // a field, so that it is not allocated for each
-	head, err := http1.ReadHead(&c.head, maxHead)
-	if err != nil {
-		return c.giveUp(err)
+	c.limited = false
+	head, err := http1.ReadHead(c, maxHead)
+	for err == nil && len(head) == len("\r\n") { // a blank line: some clients send one behind a body (RFC 9112, section 2.2)
+		head, err = http1.ReadHead(c, maxHead)
 	}
-	if err := c.in.req.Parse(head); err != nil {
-		c.in.used = 0 // what follows a malformed head is as unread as the head
-		return c.refuse(err)
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.unused() > 0 {
+		err = &http1.Error{Status: 408, Reason: "the head did not arrive in time"}
 	}
-	return c.begin()
-}
-
-// headInput is the buffer of c while a head is read. From its first byte on the
-// head has HeadTimeout to arrive.
-type headInput struct {
-	*conn
-	limited bool
-}
-
-func (h *headInput) Buffered() []byte {
-	if h.in == nil {
-		return nil
+	if err == nil {
+		if err = c.in.req.Parse(head); err != nil {
+			c.in.used -= len(head) // a malformed head is unread
+		}
 	}
-	return h.in.buf[h.in.used:]
-}
-
-func (h *headInput) Consume(n int) { h.in.used += n }
-
-func (h *headInput) Fill() error {
-	first := h.unused() == 0
-	if !first && !h.limited {
-		h.limited = true
-		h.nc.SetReadDeadline(time.Now().Add(h.server.cfg.HeadTimeout))
+	if malformed, ok := errors.AsType[*http1.Error](err); ok && c.turnBusy() {
+		c.respondAndClose(apierror.OfHead(malformed))
 	}
-	err := h.readMore()
-	if err == nil && first {
-		h.skipBlankLines()
+	if err == nil && !c.turnBusy() {
+		err = io.EOF // a drain was faster
 	}
 	return err
 }
 
-// unused is how many bytes were read and not used.
-func (c *conn) unused() int {
+// Buffered and Consume are http1.Input's.
+func (c *conn) Buffered() []byte {
 	if c.in == nil {
-		return 0
+		return nil
 	}
-	return len(c.in.buf) - c.in.used
+	return c.in.buf[c.in.used:]
 }
+
+// Consume drops n bytes.
+func (c *conn) Consume(n int) { c.in.used += n }
+
+// Fill is http1.Input's, for a head. From its first byte on the head has HeadTimeout to arrive.
+func (c *conn) Fill() error {
+	if c.unused() > 0 && !c.limited {
+		c.limited = true
+		c.nc.SetReadDeadline(time.Now().Add(c.server.cfg.HeadTimeout))
+	}
+	c.recycle()
+	return c.readMore()
+}
+
+// unused is how many bytes were read and not used.
+func (c *conn) unused() int { return len(c.Buffered()) }
 
 // recycle drops the message before, and keeps what came behind it.
 func (c *conn) recycle() {
@@ -209,11 +189,10 @@ func (c *conn) recycle() {
 	}
 	c.in.buf = c.in.buf[:copy(c.in.buf, c.in.buf[c.in.used:])]
 	c.in.used = 0
-	c.skipBlankLines()
 }
 
-// ReleaseHead is relay.HeadBuffer's. While the client waits for its response the
-// memory of the head, which may be large, serves others.
+// ReleaseHead is relay.HeadBuffer's. While the client waits for its response the memory of the head, which may be
+// large, serves others.
 func (c *conn) ReleaseHead() {
 	rest := c.in.buf[c.in.used:]
 	switch {
@@ -225,10 +204,9 @@ func (c *conn) ReleaseHead() {
 		small.buf = append(small.buf, rest...)
 		c.releaseInput()
 		c.in = small
-	case poison != nil && c.in.head == inBuffer:
+	case poison != nil:
 		poison(c.in.buf[:c.in.used])
 	}
-	c.in.head = released
 }
 
 // releaseInput gives the buffer back. Nothing may point into it.
@@ -246,21 +224,24 @@ func (c *conn) releaseInput() {
 	c.in = nil
 }
 
-// skipBlankLines drops line ends in front of a request line (RFC 9112, section
-// 2.2): some clients send one behind a body.
-func (c *conn) skipBlankLines() {
-	b := c.in.buf
-	for len(b) > 1 && b[0] == '\r' && b[1] == '\n' {
-		b = b[2:]
+// unread puts back what was read behind a body.
+func (c *conn) unread(rest []byte) {
+	if len(rest) > 0 {
+		c.takeInput()
+		c.in.buf = append(c.in.buf, rest...)
 	}
-	c.in.buf = c.in.buf[:copy(c.in.buf, b)]
+}
+
+// takeInput makes sure that there is a buffer.
+func (c *conn) takeInput() {
+	if c.in == nil {
+		c.in = inputs.Get().(*input)
+	}
 }
 
 // readMore appends to the buffer what one read gives.
 func (c *conn) readMore() error {
-	if c.in == nil {
-		c.in = inputs.Get().(*input)
-	}
+	c.takeInput()
 	b := c.in.buf
 	if len(b) == cap(b) {
 		b = append(make([]byte, 0, 4*cap(b)), b...) // in few steps: each leaves garbage behind
@@ -273,69 +254,47 @@ func (c *conn) readMore() error {
 	return err
 }
 
-// begin turns busy with the request whose head has been read.
-func (c *conn) begin() error {
-	if !c.turnBusy() {
-		return io.EOF // a drain was faster
-	}
+// begin prepares for the request whose head has been read.
+func (c *conn) begin() {
 	c.served = true
 	c.record()
-	c.in.head = inBuffer
 	c.request.Head = &c.in.req
 	c.body.begin(c)
-	c.out.begin(c, c.in.req.Close)
-	return nil
+	c.out.begin(c, c.in.req.Minor, string(c.in.req.Method) == "HEAD", c.in.req.Close)
 }
 
-// refuse answers a head that is none, and ends the connection.
-func (c *conn) refuse(err error) error {
-	var e *http1.Error
-	if errors.As(err, &e) && c.turnBusy() {
-		c.respondAndClose(apierror.OfHead(e))
-	}
-	return err
-}
-
-// giveUp ends a connection on which no head came, or a malformed one.
-func (c *conn) giveUp(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) && c.unused() > 0 {
-		err = &http1.Error{Status: 408, Reason: "the head did not arrive in time"}
-	}
-	return c.refuse(err) // only an *http1.Error gets a response
-}
-
-// exchange has the proxy answer the request. An error means that the
-// connection must end.
+// exchange has the relay respond to the request. An error means that the connection must end.
 func (c *conn) exchange() error {
-	err := guarded(c.server.cfg.Log, func() error {
-		return c.server.cfg.Relay.Serve(c.ctx, &c.request, &c.out)
-	})
-	if errors.Is(err, errPanic) && !c.out.headWritten {
-		c.out.closeAfter = true
-		err = c.server.cfg.Relay.Refuse(&c.request, &c.out, apierror.New(apierror.InternalError, ""))
+	c.begin()
+	var err error
+	if guarded(c.server.cfg.Log, func() { err = c.server.cfg.Relay.Serve(c.ctx, &c.request, &c.out) }) {
+		err = relay.ErrAbort
+		if !c.out.headWritten {
+			c.out.closeAfter = true
+			err = c.server.cfg.Relay.Refuse(&c.request, &c.out, apierror.New(apierror.InternalError, ""))
+		}
 	}
 	if err == nil {
 		err = c.out.finish()
 	}
 	if err != nil {
 		c.out.Flush() // what came before the cut is the client's; the cut counts more than an error here
-		c.reset()
+		if c.out.headWritten && c.out.framing == untilClose {
+			resetOnClose(c.nc) // a response that ends with the connection would look complete
+		}
 	}
 	c.report()
 	switch {
-	case c.out.hijacked != nil:
-		c.linger() // also over a cut: what came before it is the client's
-		err = io.EOF
+	case c.out.hijacked != nil: // also over a cut: what came before it is the client's
 	case err != nil:
-	case c.out.closeAfter && c.body.complete() && c.unused() == 0:
-		err = io.EOF
-	case c.out.closeAfter:
-		c.linger()
-		err = io.EOF
-	case !c.body.complete():
-		err = c.body.discard()
+		return err
+	case !c.out.closeAfter:
+		return c.body.discard()
+	case c.body.complete() && c.unused() == 0:
+		return io.EOF
 	}
-	return err
+	c.linger()
+	return io.EOF
 }
 
 // linger is linger for the connection's last response.
@@ -344,8 +303,8 @@ func (c *conn) linger() {
 	linger(c.nc)
 }
 
-// linger lets the client read the response before the connection is reset over
-// what it has sent and nobody will read (RFC 9112, section 9.6).
+// linger lets the client read the response before the connection is reset over what it has sent and nobody will read
+// (RFC 9112, section 9.6).
 func linger(nc net.Conn) {
 	if half, ok := nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		nc.SetReadDeadline(time.Now().Add(lingerTimeout))
@@ -353,23 +312,21 @@ func linger(nc net.Conn) {
 	}
 }
 
-// reset makes the closing an error at the client where the answer's framing
-// would let a cut answer look complete: where it ends with the connection.
-func (c *conn) reset() {
-	if tcp, ok := c.nc.(interface{ SetLinger(int) error }); ok && c.out.headWritten && c.out.framing == untilClose {
-		tcp.SetLinger(0) // best effort: closing is all that can be done else
+// resetOnClose makes the closing of nc an error at the client. Nothing of the connection is left in the kernel then. It
+// is best effort: closing is all that can be done else.
+func resetOnClose(nc net.Conn) {
+	if tcp, ok := nc.(interface{ SetLinger(int) error }); ok {
+		tcp.SetLinger(0)
 	}
 }
 
-// abandon cuts the connection from outside: it closes the socket, which ends
-// whatever serve waits for.
+// abandon cuts the connection from outside: it closes the socket, which ends whatever serve waits for.
 func (c *conn) abandon() {
 	c.cancel()
 	c.nc.Close()
 }
 
-// leave gives up the connection's socket, and its place among its user's. The
-// request may go on without its client.
+// leave gives up the connection's socket, and its place among its user's. The request may go on without its client.
 func (c *conn) leave() {
 	c.gone.Do(func() {
 		c.nc.Close()
@@ -379,10 +336,8 @@ func (c *conn) leave() {
 
 // close ends the connection for good.
 func (c *conn) close() {
-	c.once.Do(func() {
-		c.cancel()
-		c.server.remove(c)
-		c.nc.Close()
-		c.releaseInput()
-	})
+	c.leave()
+	c.cancel()
+	c.server.remove(c)
+	c.releaseInput()
 }

@@ -7,8 +7,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 )
 
-// upgradedConn is a connection that was switched to another protocol. One
-// goroutine may read while another writes.
+// upgradedConn is a connection that was switched to another protocol. One goroutine may read while another writes.
 type upgradedConn struct{ c *conn }
 
 // Hijack is relay.ResponseWriter's.
@@ -54,9 +53,8 @@ func (l *upgradedConn) CloseWrite() error {
 	return nil // it will be closed soon enough
 }
 
-// Interrupt is websocket.Side's. The connection itself stays open, to be closed
-// in good order.
+// Interrupt is websocket.Side's. The connection itself stays open, to be closed in good order.
 func (l *upgradedConn) Interrupt() { l.c.nc.SetDeadline(time.Unix(1, 0)) }
 
 // Stopping is relay.UpgradedConn's.
-func (l *upgradedConn) Draining() <-chan struct{} { return l.c.server.stopping }
+func (l *upgradedConn) Draining() <-chan struct{} { return l.c.server.draining.Done() }

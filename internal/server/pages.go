@@ -14,13 +14,12 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 )
 
-// Page is a document about the proxy, for clients on this host. Its functions may
-// be called from any goroutine, and must not block.
+// Page is a document about the proxy, for clients on this host. Its functions may be called from any goroutine, and
+// must not block.
 type Page struct {
 	// Path is matched exactly. The request's query is ignored.
 	Path string
-	// Check returns why the response is 503, with the error as its text; nil never
-	// fails.
+	// Check returns why the response is 503, with the error as its text; nil never fails.
 	Check func() error
 	// ContentType and Body are the document; without them it is the text "ok".
 	ContentType string
@@ -43,13 +42,12 @@ type pageServer struct {
 	open []net.Conn // the oldest first
 }
 
-// ServePages responds to GET requests for pages until l is closed. It then closes
-// their connections, whatever is under way, and returns nil; any other end is an
-// error. log takes a line about what no client can be told, and must not block.
+// ServePages responds to GET requests for pages until l is closed. It then closes their connections, whatever is under
+// way, and returns nil; any other end is an error. log takes a line about what no client can be told, and must not
+// block.
 //
-// A connection lasts 16 seconds at most, and at most 16 are open: one more closes
-// the oldest, because a client that behaves is served in milliseconds. So a client
-// that is slow to send or to read keeps no other out.
+// A connection lasts 16 seconds at most, and at most 16 are open: one more closes the oldest, because a client that
+// behaves is served in milliseconds. So a client that is slow to send or to read keeps no other out.
 func ServePages(l net.Listener, log func(line string), pages ...Page) error {
 	return newPageServer(log, pages).serve(l)
 }
@@ -79,9 +77,9 @@ func (s *pageServer) admit(nc net.Conn) {
 		s.open = slices.Delete(s.open, 0, 1)
 	}
 	s.open = append(s.open, nc)
-	go guarded(s.log, func() error {
+	go guarded(s.log, func() {
 		defer s.remove(nc)
-		return s.exchange(nc)
+		s.exchange(nc)
 	})
 }
 
@@ -93,7 +91,7 @@ func (s *pageServer) remove(nc net.Conn) {
 }
 
 // exchange serves one request. A body is not read.
-func (s *pageServer) exchange(nc net.Conn) error {
+func (s *pageServer) exchange(nc net.Conn) {
 	nc.SetReadDeadline(time.Now().Add(s.headTimeout))
 	var req http1.Request
 	head, err := http1.ReadHead(&pageHead{nc, make([]byte, 0, maxPageHead)}, maxPageHead)
@@ -104,16 +102,14 @@ func (s *pageServer) exchange(nc net.Conn) error {
 	if malformed, ok := errors.AsType[*http1.Error](err); ok {
 		res = textResponse(malformed.Status, malformed.Reason)
 	} else if err != nil {
-		return err
+		return
 	} else {
 		res = s.respond(&req, nc.LocalAddr().Network() == "unix")
 	}
 	nc.SetWriteDeadline(time.Now().Add(s.writeTimeout))
-	if _, err := nc.Write(res.message(string(req.Method))); err != nil {
-		return err
+	if _, err := nc.Write(res.message(string(req.Method))); err == nil {
+		linger(nc)
 	}
-	linger(nc)
-	return nil
 }
 
 // pageHead is the http1.Input of a connection's only head.
@@ -144,34 +140,30 @@ func textResponse(status int, line string) pageResponse {
 	return pageResponse{status, plainText, []byte(line + "\n")}
 }
 
-// respond refuses other hosts first: web pages must not read anything here, and
-// DNS rebinding leads them here under a name of their own.
+// respond refuses other hosts first: web pages must not read anything here, and DNS rebinding leads them here under a
+// name of their own.
 func (s *pageServer) respond(r *http1.Request, unix bool) pageResponse {
 	u, err := url.ParseRequestURI(string(r.Target))
 	if err != nil {
 		return textResponse(400, "the request target is not a URL")
 	}
-	i := slices.IndexFunc(s.pages, func(p Page) bool { return p.Path == u.Path })
-	switch {
-	case !hostAllowed(r, u, unix):
+	if !hostAllowed(r, u, unix) {
 		return textResponse(403, "the Host header must be localhost or a loopback address")
-	case i < 0:
-		return textResponse(404, "the pages here are "+s.paths())
-	case string(r.Method) != "GET":
+	}
+	var paths []string
+	for _, p := range s.pages {
+		if p.Path == u.Path {
+			return p.respond(string(r.Method))
+		}
+		paths = append(paths, p.Path)
+	}
+	return textResponse(404, "the pages here are "+strings.Join(paths, ", "))
+}
+
+func (p *Page) respond(method string) pageResponse {
+	if method != "GET" {
 		return textResponse(405, "only GET is answered")
 	}
-	return s.pages[i].respond()
-}
-
-func (s *pageServer) paths() string {
-	var all []string
-	for _, p := range s.pages {
-		all = append(all, p.Path)
-	}
-	return strings.Join(all, ", ")
-}
-
-func (p *Page) respond() pageResponse {
 	if p.Check != nil {
 		if err := p.Check(); err != nil {
 			return textResponse(503, err.Error())
@@ -183,8 +175,8 @@ func (p *Page) respond() pageResponse {
 	return pageResponse{200, p.ContentType, p.Body()}
 }
 
-// hostAllowed takes any port: a client may come through a container's or a
-// tunnel's. HTTP over a unix socket has no name that fits: it may be empty there.
+// hostAllowed takes any port: a client may come through a container's or a tunnel's. HTTP over a unix socket has no
+// name that fits: it may be empty there.
 func hostAllowed(r *http1.Request, u *url.URL, unix bool) bool {
 	host := u.Host // of a target in absolute form, which counts (RFC 9112, section 3.2.2)
 	for _, f := range r.Fields {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"net"
 	"strconv"
 	"sync"
@@ -26,9 +25,8 @@ const outSize = 4 << 10 // of what is gathered for one write, in bytes
 
 var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize); return &b }}
 
-// responseWriter writes the response to the current request. Small pieces are gathered
-// until Flush, which is called whenever there is nothing more to write, so that
-// head, event and end leave in as few writes as they can.
+// responseWriter writes the response to the current request. Small pieces are gathered until Flush, which is called
+// whenever there is nothing more to write, so that head, event and end leave in as few writes as they can.
 type responseWriter struct {
 	c          *conn
 	pending    *[]byte // not written yet; nil if nothing is
@@ -46,15 +44,11 @@ type responseWriter struct {
 	headWritten bool
 }
 
-// begin prepares the response to the request that c.in starts with, which need
-// not be complete or well-formed. last reports whether the response ends the
-// connection.
-func (a *responseWriter) begin(c *conn, last bool) {
+// begin prepares the response to a request of an HTTP/1.minor client. head reports whether it is a HEAD, and last whether
+// the response ends the connection.
+func (a *responseWriter) begin(c *conn, minor int, head, last bool) {
 	a.c, a.headWritten, a.closeAfter, a.hijacked = c, false, last, nil
-	a.minor, a.head, a.status, a.sent, a.firstByte = 1, false, 0, 0, 0
-	if c.in != nil {
-		a.minor, a.head = c.in.req.Minor, bytes.HasPrefix(c.in.buf, []byte("HEAD "))
-	}
+	a.minor, a.head, a.status, a.sent, a.firstByte = minor, head, 0, 0, 0
 }
 
 // sendContinue sends 100 Continue, unless the response has begun already.
@@ -81,7 +75,7 @@ func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
 	default:
 		a.framing = untilClose
 	}
-	a.closeAfter = a.closeAfter || a.framing == untilClose || !a.c.body.worthReading() || a.c.server.draining.Load()
+	a.closeAfter = a.closeAfter || a.framing == untilClose || !a.c.body.worthReading() || a.c.server.isDraining()
 	b := a.buffer()
 	*b = appendHead(*b, status, fields)
 	*b = a.appendFraming(*b, status, length)
@@ -126,8 +120,8 @@ func (a *responseWriter) buffer() *[]byte {
 	return a.pending
 }
 
-// Write is relay.ResponseWriter's. p must not be empty: an empty chunk would end the
-// body. The response to a HEAD has none (RFC 9110, section 9.3.2).
+// Write is relay.ResponseWriter's. p must not be empty: an empty chunk would end the body. The response to a HEAD has
+// none (RFC 9110, section 9.3.2).
 func (a *responseWriter) Write(p []byte) error {
 	if a.head {
 		return nil

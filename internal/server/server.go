@@ -1,9 +1,9 @@
-// Package front serves HTTP/1.1 to clients: it reads heads with the strict
-// parser of package http1, hands each request to package relay, and writes the
-// answer as it comes. One goroutine serves one connection.
+// Package front serves HTTP/1.1 to clients: it reads heads with the strict parser of package http1, hands each request
+// to package relay, and writes the answer as it comes. One goroutine serves one connection.
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -22,8 +22,8 @@ import (
 const (
 	// cutPatience is how long requests that were cut may take to end.
 	cutPatience = 2 * time.Second
-	// freshPatience is how long a drain waits for the request of a client that
-	// has just connected: it cannot have known.
+	// freshPatience is how long a drain waits for the request of a client that has just connected: it cannot have
+	// known.
 	freshPatience = 500 * time.Millisecond
 	// fullEvery is how often the log is told that all connections are taken.
 	fullEvery = time.Minute
@@ -35,19 +35,17 @@ type Config struct {
 	Relay *relay.Relay
 	// Policy admits connections and requests. Required.
 	Policy *policy.Policy
-	// MaxConnections is how many may be open; one more is reset, so that there
-	// are descriptors for the requests of these. Zero means no limit.
+	// MaxConnections is how many may be open; one more is reset, so that there are descriptors for the requests of
+	// these. Zero means no limit.
 	MaxConnections int
-	// HeadTimeout limits the time from a connection's begin, or a later head's
-	// first byte, to the head's end. Zero means 30 seconds.
+	// HeadTimeout limits the time from a connection's begin, or a later head's first byte, to the head's end. Zero
+	// means 30 seconds.
 	HeadTimeout time.Duration
 	// BodyTimeout limits how long a body may stall. Zero means 60 seconds.
 	BodyTimeout time.Duration
-	// IdleTimeout limits how long a connection may wait for its next request.
-	// Zero means 5 minutes.
+	// IdleTimeout limits how long a connection may wait for its next request. Zero means 5 minutes.
 	IdleTimeout time.Duration
-	// Log takes a line about what no client can be told; nil drops it. It must
-	// not block.
+	// Log takes a line about what no client can be told; nil drops it. It must not block.
 	Log func(line string)
 }
 
@@ -59,24 +57,24 @@ type Server struct {
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
-	draining atomic.Bool   // changed with mu held
 	serving  int           // calls of Serve
 	failures atomic.Int64  // to accept
 	resets   atomic.Int64  // of connections that were too many
 	noted    time.Time     // when the log was last told of MaxConnections
+	emptied  sync.Once     // of empty
 	empty    chan struct{} // closed when draining and nothing is left
-	stopping chan struct{} // closed when draining begins
+	draining context.Context
+	drain    func() // ends draining; called with mu held
 }
 
-// New returns a server. It fails if a part is missing, or where the kernel has no
-// room for what watches the clients.
+// New returns a server. It fails if a part is missing, or where the kernel has no room for what watches the clients.
 func New(cfg Config) (*Server, error) {
 	if cfg.Relay == nil || cfg.Policy == nil {
 		return nil, errors.New("BUG: a server without a relay or a policy")
 	}
-	setDefault(&cfg.HeadTimeout, 30*time.Second)
-	setDefault(&cfg.BodyTimeout, 60*time.Second)
-	setDefault(&cfg.IdleTimeout, 5*time.Minute)
+	cfg.HeadTimeout = cmp.Or(cfg.HeadTimeout, 30*time.Second)
+	cfg.BodyTimeout = cmp.Or(cfg.BodyTimeout, 60*time.Second)
+	cfg.IdleTimeout = cmp.Or(cfg.IdleTimeout, 5*time.Minute)
 	if cfg.Log == nil {
 		cfg.Log = func(string) {}
 	}
@@ -84,24 +82,18 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{cfg: cfg, watcher: w, conns: map[*conn]struct{}{}, empty: make(chan struct{}), stopping: make(chan struct{})}, nil
+	s := &Server{cfg: cfg, watcher: w, conns: map[*conn]struct{}{}, empty: make(chan struct{})}
+	s.draining, s.drain = context.WithCancel(context.Background())
+	return s, nil
 }
 
 // Close gives back what New has opened. Drain does that, too.
 func (s *Server) Close() { s.watcher.close() }
 
-// Observe has o told of each exchange. It must be called before Serve, if at
-// all.
+// Observe has o told of each exchange. It must be called before Serve, if at all.
 func (s *Server) Observe(o audit.Observer) { s.observer = o }
 
-func setDefault(d *time.Duration, value time.Duration) {
-	if *d == 0 {
-		*d = value
-	}
-}
-
-// Serve accepts connections on l until Drain closes it, and returns nil then; any
-// other end is an error.
+// Serve accepts connections on l until Drain closes it, and returns nil then; any other end is an error.
 func (s *Server) Serve(l net.Listener) error {
 	s.count(+1)
 	defer s.count(-1)
@@ -109,16 +101,15 @@ func (s *Server) Serve(l net.Listener) error {
 		s.failures.Add(1)
 		s.cfg.Log(line)
 	}, s.admit)
-	if errors.Is(err, net.ErrClosed) && s.draining.Load() {
+	if errors.Is(err, net.ErrClosed) && s.isDraining() {
 		return nil
 	}
 	return err
 }
 
-// acceptAll has each connection on l admitted until l is closed, and returns why
-// it ended. Running out of file descriptors, or any other trouble of a moment,
-// does not end it: it reports a line to failed, and tries again after a pause of
-// at most a second.
+// acceptAll has each connection on l admitted until l is closed, and returns why it ended. Running out of file
+// descriptors, or any other trouble of a moment, does not end it: it reports a line to failed, and tries again after a
+// pause of at most a second.
 func acceptAll(l net.Listener, failed func(line string), admit func(net.Conn)) error {
 	const shortest, longest = 5 * time.Millisecond, time.Second
 	pause := shortest
@@ -138,21 +129,16 @@ func acceptAll(l net.Listener, failed func(line string), admit func(net.Conn)) e
 	}
 }
 
-// admit serves nc, or resets it. It finds out who calls before the next
-// connection is accepted: those of a user who connects faster than that wait in
-// the kernel's queue, and take no descriptors.
+// admit serves nc, or resets it. It finds out who calls before the next connection is accepted: those of a user who
+// connects faster than that wait in the kernel's queue, and take no descriptors.
 func (s *Server) admit(nc net.Conn) {
 	if s.full() {
 		s.reset(nc)
 		return
 	}
 	var session *policy.Session
-	err := guarded(s.cfg.Log, func() error {
-		session = s.cfg.Policy.Connect(nc)
-		return nil
-	})
-	switch {
-	case err != nil:
+	switch panicked := guarded(s.cfg.Log, func() { session = s.cfg.Policy.Connect(nc) }); {
+	case panicked:
 		nc.Close()
 	case session.Silent():
 		s.reset(nc)
@@ -179,9 +165,7 @@ func (s *Server) full() bool {
 // reset ends a connection so that nothing of it is left, here and in the kernel.
 func (s *Server) reset(nc net.Conn) {
 	s.resets.Add(1)
-	if tcp, ok := nc.(interface{ SetLinger(int) error }); ok {
-		tcp.SetLinger(0)
-	}
+	resetOnClose(nc)
 	nc.Close()
 }
 
@@ -189,22 +173,12 @@ func (s *Server) reset(nc net.Conn) {
 func (s *Server) start(nc net.Conn, session *policy.Session) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &conn{nc: nc, server: s, ctx: ctx, cancel: cancel, session: session}
-	s.add(c)
-	s.watcher.add(c)
-	// Guarded as a whole, besides each request in exchange: reading a head must
-	// not be able to end the process either.
-	go guarded(s.cfg.Log, func() error {
-		c.serve()
-		return nil
-	})
-}
-
-// add counts c. Also during a drain: then it was accepted in the last moment,
-// and nobody else will serve it.
-func (s *Server) add(c *conn) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.conns[c] = struct{}{}
+	s.conns[c] = struct{}{} // also during a drain: it was accepted in the last moment, and nobody else will serve it
+	s.mu.Unlock()
+	s.watcher.add(c)
+	// Guarded as a whole, besides each request in exchange: reading a head must not be able to end the process either.
+	go guarded(s.cfg.Log, c.serve)
 }
 
 // count counts calls of Serve, each of which may still accept a connection.
@@ -218,8 +192,7 @@ func (s *Server) count(n int) {
 // AcceptFailures is how often a connection could not be accepted.
 func (s *Server) AcceptFailures() int64 { return s.failures.Load() }
 
-// Resets is how many connections were reset because they were too many, of one
-// user or of all.
+// Resets is how many connections were reset because they were too many, of one user or of all.
 func (s *Server) Resets() int64 { return s.resets.Load() }
 
 // Connections is how many clients are connected.
@@ -237,32 +210,30 @@ func (s *Server) remove(c *conn) {
 	s.signalEmpty()
 }
 
-// signalEmpty tells Drain if it has nothing more to wait for. It needs e.mu.
+// signalEmpty tells Drain if it has nothing more to wait for. It needs s.mu.
 func (s *Server) signalEmpty() {
-	if !s.draining.Load() || s.serving > 0 || len(s.conns) > 0 {
-		return
-	}
-	select {
-	case <-s.empty:
-	default:
-		close(s.empty)
+	if s.isDraining() && s.serving == 0 && len(s.conns) == 0 {
+		s.emptied.Do(func() { close(s.empty) })
 	}
 }
+
+func (s *Server) isDraining() bool { return s.draining.Err() != nil }
 
 // resume lets c wait for its next request.
 func (s *Server) resume(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.draining.Load() && c.state.CompareAndSwap(busy, waiting)
+	return !s.isDraining() && c.state.CompareAndSwap(busy, waiting)
 }
 
-// Drain stops accepting on listeners, which must be all that are served, closes
-// the connections that idle between requests, and waits for the requests that
-// run; clients that have just connected may still send one. When ctx ends, all
-// are cut, and Drain returns ctx's error once they have let go of everything, or
-// soon after.
+// Drain stops accepting on listeners, which must be all that are served, closes the connections that idle between
+// requests, and waits for the requests that run; clients that have just connected may still send one. When ctx ends,
+// all are cut, and Drain returns ctx's error once they have let go of everything, or soon after.
 func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
-	s.beginDrain()
+	s.mu.Lock()
+	s.drain()
+	s.signalEmpty()
+	s.mu.Unlock()
 	for _, l := range listeners {
 		l.Close()
 	}
@@ -282,12 +253,12 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 func (s *Server) cut(ctx context.Context) error {
 	requests := 0
 	s.cfg.Relay.Cut()
-	for _, c := range s.all() {
+	s.each(func(c *conn) {
 		if c.state.Load() == busy {
 			requests++
 		}
 		c.abandon()
-	}
+	})
 	select {
 	case <-s.empty:
 	case <-time.After(cutPatience): // something is stuck that must not be able to hold the process
@@ -298,60 +269,42 @@ func (s *Server) cut(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (s *Server) beginDrain() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.draining.Swap(true) {
-		close(s.stopping)
-	}
-	s.signalEmpty()
-}
-
-// drop closes the connections that are in state, which is one without a
-// request.
+// drop closes the connections that are in state, which is one without a request.
 func (s *Server) drop(state int32) {
-	for _, c := range s.all() {
+	s.each(func(c *conn) {
 		if c.state.CompareAndSwap(state, dropped) {
 			c.abandon()
 		}
-	}
+	})
 }
 
-func (s *Server) all() (conns []*conn) {
+func (s *Server) each(f func(*conn)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		conns = append(conns, c)
+		f(c)
 	}
-	return conns
 }
 
-// guarded turns a panic into an error, and logs where it came from, but none
-// of the values: they may be a request's.
-func guarded(log func(line string), f func() error) (err error) {
+// guarded reports whether f panicked, and logs where, but none of the values: they may be a request's.
+func guarded(log func(line string), f func()) (panicked bool) {
 	defer func() {
 		if recover() != nil {
-			err = errPanic
+			panicked = true
 			log("internal_error: panic at " + panicSite())
 		}
 	}()
-	return f()
+	f()
+	return false
 }
 
-var errPanic = errors.New("panic")
-
-// panicSite names the function that panicked, with its line.
+// panicSite names the function that panicked, with its line. It must be called by the deferred function.
 func panicSite() string {
 	var pcs [32]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
-	for inPanic := false; ; {
-		f, more := frames.Next()
-		inRuntime := strings.HasPrefix(f.Function, "runtime.")
-		switch {
-		case !more || inPanic && !inRuntime:
-			return f.Function + ":" + strconv.Itoa(f.Line)
-		case inRuntime:
-			inPanic = true
-		}
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	f, more := frames.Next()
+	for more && strings.HasPrefix(f.Function, "runtime.") {
+		f, more = frames.Next()
 	}
+	return f.Function + ":" + strconv.Itoa(f.Line)
 }

@@ -120,17 +120,15 @@ func TestTrickle(t *testing.T) {
 // TestNoLimitOnThinking: the upstream may take hours before it answers.
 func TestNoLimitOnThinking(t *testing.T) {
 	bubble(t, func(t *testing.T, e *Server, dial func() net.Conn) {
-		conn := dial()
-		io.WriteString(conn, "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}")
-		conn.SetReadDeadline(time.Now().Add(24 * time.Hour))
+		client := dial()
+		io.WriteString(client, "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}")
+		client.SetReadDeadline(time.Now().Add(24 * time.Hour))
 		var p [1]byte
-		if _, err := conn.Read(p[:]); !isTimeout(err) {
+		if _, err := client.Read(p[:]); !isTimeout(err) {
 			t.Errorf("the connection did not last a day: %v", err)
 		}
-		conn.Close()
-		for _, c := range e.all() {
-			c.abandon() // a pipe is not watched
-		}
+		client.Close()
+		e.each(func(c *conn) { c.abandon() }) // a pipe is not watched
 	})
 }
 

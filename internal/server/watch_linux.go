@@ -9,9 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watcher notices that clients leave while nobody reads from them: one epoll
-// instance for all connections, asked for nothing but hang-ups, which costs a
-// connection one system call and a request none.
+// watcher notices that clients leave while nobody reads from them: one epoll instance for all connections, asked for
+// nothing but hang-ups, which costs a connection one system call and a request none.
 type watcher struct {
 	fd    int // of epoll, which owns it
 	epoll *os.File
@@ -41,9 +40,8 @@ func newWatcher() (*watcher, error) {
 	return w, nil
 }
 
-// add watches c from now on, if it is a socket. A client that half-closes its
-// side counts as one that leaves, as with other servers: the kernel cannot tell
-// the two apart.
+// add watches c from now on, if it is a socket. A client that half-closes its side counts as one that leaves, as with
+// other servers: the kernel cannot tell the two apart.
 func (w *watcher) add(c *conn) {
 	socket, ok := c.nc.(syscall.Conn)
 	if !ok {
