@@ -1,13 +1,14 @@
 package tokenexchange
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/jsonscan"
@@ -23,15 +24,13 @@ const accessTokenType = "urn:ietf:params:oauth:token-type:access_token"
 // The errors of an exchange other than a status. No caller branches on them; they are here so that none of them can
 // hold anything of a token.
 var (
-	errSubject    = errors.New("workload identity source returned an invalid subject token")
-	errIdentity   = errors.New("GitHub OIDC returned an invalid token response")
-	errIdentityXL = errors.New("GitHub OIDC returned an oversized token response")
-	errAnswer     = errors.New("OpenAI workload identity returned an invalid token response")
-	errAnswerXL   = errors.New("OpenAI workload identity returned an oversized token response")
-	errKind       = errors.New("OpenAI returned an unsupported workload identity token type")
-	errExpired    = errors.New("OpenAI returned an expired workload identity token")
-	errLifetime   = errors.New("OpenAI returned an invalid token lifetime")
-	errRoom       = fmt.Errorf("OpenAI returned an access token of more than %d characters", secret.MaxSlotToken)
+	errSubject  = errors.New("workload identity source returned an invalid subject token")
+	errIdentity = errors.New("GitHub OIDC returned an invalid token response")
+	errAnswer   = errors.New("OpenAI workload identity returned an invalid token response")
+	errKind     = errors.New("OpenAI returned an unsupported workload identity token type")
+	errExpired  = errors.New("OpenAI returned an expired workload identity token")
+	errLifetime = errors.New("OpenAI returned an invalid token lifetime")
+	errLength   = fmt.Errorf("OpenAI returned an access token of more than %d characters", secret.MaxSlotToken)
 )
 
 // lifetime is for how long an access token serves, and from when.
@@ -43,23 +42,19 @@ type lifetime struct {
 // once exchanges tokens and puts the new one into the key's place.
 func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
 	defer x.memory.Wipe()
-	memory := x.memory.Bytes()
-	records, request, answer := memory[:upstream.ExchangeMemory], memory[upstream.ExchangeMemory:][:requestSize], memory[upstream.ExchangeMemory+requestSize:]
+	records, rest := x.memory.Bytes()[:upstream.ExchangeMemory], x.memory.Bytes()[upstream.ExchangeMemory:]
+	request, answer := rest[:requestSize], rest[requestSize:]
 	subject, err := x.subject(ctx, records, request, answer)
 	if err != nil {
 		return lifetime{}, err
 	}
-	m := x.parts.exchangeRequest(request, subject)
+	length := strconv.Itoa(len(x.bodyStart) + len(subject) + len(x.bodyEnd))
+	m := join(request, x.tokens.head, []byte(length+"\r\n\r\n"), x.bodyStart, subject, x.bodyEnd)
 	secret.Wipe(answer)
 	begun := time.Now()
-	status, body, err := x.tokens.Exchange(ctx, records, m, answer)
-	switch {
-	case errors.Is(err, upstream.ErrOversized):
-		return lifetime{}, errAnswerXL
-	case err != nil:
-		return lifetime{}, fmt.Errorf("OpenAI workload identity token request failed: %w", err)
-	case status/100 != 2:
-		return lifetime{}, fmt.Errorf("OpenAI workload identity token request rejected (HTTP %d)", status)
+	body, err := x.tokens.ask(ctx, records, m, answer)
+	if err != nil {
+		return lifetime{}, err
 	}
 	token, l, err := parseGrant(body, begun)
 	if err != nil {
@@ -70,23 +65,20 @@ func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
 
 // subject brings the identity into secret memory and returns it, which is a part of answer.
 func (x *Exchanger) subject(ctx context.Context, records, request, answer []byte) ([]byte, error) {
-	if x.identity == nil {
+	if x.cfg.TokenFile != "" {
 		return readTokenFile(x.cfg.TokenFile, answer)
 	}
-	m := message{room: request}
-	m.add(x.parts.identityHead)
-	if err := x.cfg.Source.Line(func(line []byte) error { m.addBytes(line); return nil }); err != nil {
+	var m []byte
+	err := x.cfg.Source.Line(func(line []byte) error {
+		m = join(request, x.identity.head, line, []byte("\r\n"))
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
-	m.add("\r\n")
-	status, body, err := x.identity.Exchange(ctx, records, m.bytes(), answer)
-	switch {
-	case errors.Is(err, upstream.ErrOversized):
-		return nil, errIdentityXL
-	case err != nil:
-		return nil, fmt.Errorf("GitHub OIDC token request failed: %w", err)
-	case status/100 != 2:
-		return nil, fmt.Errorf("GitHub OIDC token request rejected (HTTP %d)", status)
+	body, err := x.identity.ask(ctx, records, m, answer)
+	if err != nil {
+		return nil, err
 	}
 	value := jsonscan.Field{Name: "value", Kind: jsonscan.String}
 	if jsonscan.Fields(body, &value) != nil || !value.Found {
@@ -95,17 +87,42 @@ func (x *Exchanger) subject(ctx context.Context, records, request, answer []byte
 	return value.Raw, checkSubject(value.Raw)
 }
 
-// checkSubject wants a token that needs no escapes in JSON.
+// join puts a message together in room, for which Exchanger.address has seen that it is large enough. What follows waits
+// for the network: the token must not wait in a thread's registers.
+func join(room []byte, parts ...[]byte) []byte {
+	n := 0
+	for _, p := range parts {
+		n += copy(room[n:], p)
+	}
+	secret.Scrub()
+	return room[:n]
+}
+
+// ask sends a request and returns the body of the response, which is a part of room.
+func (p *provider) ask(ctx context.Context, records, request, room []byte) ([]byte, error) {
+	status, body, err := p.endpoint.Exchange(ctx, records, request, room)
+	switch {
+	case errors.Is(err, upstream.ErrOversized):
+		return nil, fmt.Errorf("%s returned an oversized token response", p.name)
+	case err != nil:
+		return nil, fmt.Errorf("%s token request failed: %w", p.name, err)
+	case status/100 != 2:
+		return nil, fmt.Errorf("%s token request rejected (HTTP %d)", p.name, status)
+	}
+	return body, nil
+}
+
+// checkSubject returns an error unless token may be an identity.
 func checkSubject(token []byte) error {
-	if len(token) == 0 || len(token) > secret.MaxToken {
+	if len(token) > secret.MaxToken || !isToken(token) {
 		return errSubject
 	}
-	for _, c := range token {
-		if c <= ' ' || c >= 0x7f || c == '"' || c == '\\' {
-			return errSubject
-		}
-	}
 	return nil
+}
+
+// isToken reports whether b is a token that needs no escapes in JSON.
+func isToken(b []byte) bool {
+	return len(b) > 0 && !slices.ContainsFunc(b, func(c byte) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '\\' })
 }
 
 // readTokenFile reads the file straight into room and returns the token, which may have line ends behind it.
@@ -126,37 +143,8 @@ func readTokenFile(path string, room []byte) ([]byte, error) {
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
 	}
-	for n > 0 && (room[n-1] == '\n' || room[n-1] == '\r') {
-		n--
-	}
-	return room[:n], checkSubject(room[:n])
-}
-
-// exchangeRequest puts the second request together in room.
-func (p *parts) exchangeRequest(room, subject []byte) []byte {
-	m := message{room: room}
-	m.add(p.exchangeHead)
-	m.add(strconv.Itoa(len(p.exchangeOpen) + len(subject) + len(p.bodyRest)))
-	m.add("\r\n\r\n" + p.exchangeOpen)
-	m.addBytes(subject)
-	m.add(p.bodyRest)
-	return m.bytes()
-}
-
-// message is put together in room, for which Exchanger.address has seen that it is large enough.
-type message struct {
-	room []byte
-	n    int
-}
-
-func (m *message) add(s string)  { m.n += copy(m.room[m.n:], s) }
-func (m *message) bytes() []byte { return m.room[:m.n] }
-
-// addBytes adds a token. The exchange waits for the network right after it: the token must not wait in a thread's
-// registers.
-func (m *message) addBytes(p []byte) {
-	m.n += copy(m.room[m.n:], p)
-	secret.Scrub()
+	token := bytes.TrimRight(room[:n], "\r\n")
+	return token, checkSubject(token)
 }
 
 // parseGrant takes the access token, which is a part of body, and how long it serves: from before it was asked for, so
@@ -167,14 +155,14 @@ func parseGrant(body []byte, begun time.Time) ([]byte, lifetime, error) {
 	kind := jsonscan.Field{Name: "token_type", Kind: jsonscan.String}
 	in := jsonscan.Field{Name: "expires_in", Kind: jsonscan.Number}
 	at := jsonscan.Field{Name: "expires_at", Kind: jsonscan.Number}
-	if jsonscan.Fields(body, &token, &issued, &kind, &in, &at) != nil || !token.Found || !issued.Found || !kind.Found || !in.Found {
+	err := jsonscan.Fields(body, &token, &issued, &kind, &in, &at)
+	switch {
+	case err != nil, !isToken(token.Raw), !issued.Found, !kind.Found, !in.Found:
 		return nil, lifetime{}, errAnswer
-	}
-	if len(token.Raw) == 0 || checkSubject(token.Raw[:min(len(token.Raw), secret.MaxToken)]) != nil {
-		return nil, lifetime{}, errAnswer
-	}
-	if string(issued.Raw) != accessTokenType || len(kind.Raw) != len("bearer") || !strings.EqualFold(string(kind.Raw), "bearer") {
+	case string(issued.Raw) != accessTokenType, !bytes.EqualFold(kind.Raw, []byte("bearer")):
 		return nil, lifetime{}, errKind
+	case len(token.Raw) > secret.MaxSlotToken:
+		return nil, lifetime{}, errLength
 	}
 	l, err := parseLifetime(in, at, begun)
 	return token.Raw, l, err

@@ -2,12 +2,9 @@ package tokenexchange
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
-
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
 const (
@@ -25,15 +22,18 @@ const (
 func (x *Exchanger) Start(ctx context.Context) error {
 	first, err := x.exchange(ctx)
 	if err != nil {
-		x.stopExpiry()
 		return err
 	}
-	ctx, x.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	x.done = make(chan struct{})
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
 	go func() {
-		defer close(x.done)
+		defer close(done)
 		x.run(ctx, first)
 	}()
+	x.stop = func() {
+		cancel()
+		<-done
+	}
 	return nil
 }
 
@@ -49,48 +49,42 @@ func (x *Exchanger) Renew() {
 // Close ends the renewal and waits for an exchange that is under way to break off. The access token stays in its place,
 // whose owner wipes it.
 func (x *Exchanger) Close() {
-	if x.cancel != nil { // started
-		x.cancel()
-		<-x.done
-		x.stopExpiry()
+	if x.stop != nil {
+		x.stop()
 	}
-	x.tokens.Close()
-	x.identity.Close() // nil if there is none
+	x.stopExpiry()
+	x.tokens.endpoint.Close()
+	x.identity.endpoint.Close() // nil if there is none
 }
 
 // run renews the token of which serves is the lifetime, and its successors. It alone exchanges, so that there is never
 // more than one exchange.
 func (x *Exchanger) run(ctx context.Context, serves lifetime) {
-	failures := 0
-	wait := serves.untilRenewal()
+	failures, wait := 0, serves.untilRenewal()
 	for x.wait(ctx, wait) {
 		next, err := x.exchange(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err == nil:
-			if failures > 0 {
-				x.cfg.Report("the access token has been renewed")
-			}
-			failures, wait = 0, next.untilRenewal()
-		default:
+		case err != nil:
 			wait = retryAfter(failures)
 			failures++
 			x.cfg.Report(fmt.Sprintf("cannot renew the access token: %v; the next try is in %v", err, wait.Round(time.Second)))
+			continue
+		case failures > 0:
+			x.cfg.Report("the access token has been renewed")
 		}
+		failures, wait = 0, next.untilRenewal()
 	}
 }
 
 // wait waits until the next exchange is due. It is false when ctx has ended.
 func (x *Exchanger) wait(ctx context.Context, d time.Duration) bool {
-	begun := time.Now()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	for {
+	for begun, due := time.Now(), time.After(d); ; {
 		select {
 		case <-ctx.Done():
 			return false
-		case <-timer.C:
+		case <-due:
 			return true
 		case <-x.hint:
 			if time.Since(begun) >= hintPause {
@@ -113,43 +107,32 @@ func retryAfter(failures int) time.Duration {
 	return d - jitter(d/5)
 }
 
-// jitter is a time from 0 up to d.
+// jitter returns a time from 0 up to d.
 func jitter(d time.Duration) time.Duration { return rand.N(d + 1) }
 
 // install puts token into the key's place until it expires.
 func (x *Exchanger) install(token []byte, l lifetime) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	err := x.cfg.Key.Set(func(room []byte) (int, error) {
-		if len(token) > len(room) {
-			return 0, errRoom
-		}
-		return copy(room, token), nil
-	})
-	switch {
-	case errors.Is(err, secret.ErrBadBytes):
-		return errAnswer
-	case err != nil:
+	if err := x.cfg.Key.Set(func(room []byte) (int, error) { return copy(room, token), nil }); err != nil {
 		return err
 	}
 	if x.expiry != nil {
 		x.expiry.Stop()
 	}
-	x.installed++
-	which := x.installed
-	x.expiry = time.AfterFunc(time.Until(l.expires), func() { x.expire(which) })
+	x.expires, x.expiry = l.expires, time.AfterFunc(time.Until(l.expires), x.expire)
 	return nil
 }
 
-// expire wipes the token that was installed as that one, unless it has been replaced.
-func (x *Exchanger) expire(which int) {
+// expire wipes the access token, unless it has been replaced by one that serves longer.
+func (x *Exchanger) expire() {
 	x.mu.Lock()
-	current := x.installed == which && x.expiry != nil
-	if current {
+	expired := !x.expires.IsZero() && !time.Now().Before(x.expires)
+	if expired {
 		x.cfg.Key.Forget()
 	}
 	x.mu.Unlock()
-	if current {
+	if expired {
 		x.cfg.Report("the access token has expired; requests cannot be served until it is renewed")
 	}
 }
@@ -157,8 +140,8 @@ func (x *Exchanger) expire(which int) {
 func (x *Exchanger) stopExpiry() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.expires = time.Time{}
 	if x.expiry != nil {
 		x.expiry.Stop()
-		x.expiry = nil
 	}
 }

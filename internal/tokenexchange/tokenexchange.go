@@ -6,6 +6,7 @@
 package tokenexchange
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -72,27 +73,32 @@ type Config struct {
 type Exchanger struct {
 	cfg      Config
 	memory   *secret.Buffer
-	identity *upstream.Endpoint // nil with TokenFile
-	tokens   *upstream.Endpoint
-	parts    parts
+	identity provider // zero with TokenFile
+	tokens   provider
+	// bodyStart and bodyEnd are what is before and behind the identity in a request to tokens.
+	bodyStart, bodyEnd []byte
 	// exchange is the whole of one exchange; tests of the schedule put another in its place.
 	exchange func(context.Context) (lifetime, error)
 
-	hint   chan struct{}
-	cancel context.CancelFunc
-	done   chan struct{}
+	hint chan struct{}
+	stop func() // ends the renewal; nil before Start
 
-	mu        sync.Mutex // over what follows, and while Key changes
-	installed int        // how many access tokens
-	expiry    *time.Timer
+	mu      sync.Mutex // over what follows, and while Key changes
+	expires time.Time  // when the access token does; zero if that is of no interest any more
+	expiry  *time.Timer
+}
+
+// provider is a host that gives tokens.
+type provider struct {
+	name     string // in errors
+	endpoint *upstream.Endpoint
+	head     []byte // of a request, as much of it as is the same in each
 }
 
 // New checks the configuration, reads all files but TokenFile, and maps all memory. It connects to nothing. Its errors
 // are meant for the operator.
 func New(cfg Config) (*Exchanger, error) {
-	if cfg.TokenURL == "" {
-		cfg.TokenURL = DefaultTokenURL
-	}
+	cfg.TokenURL = cmp.Or(cfg.TokenURL, DefaultTokenURL)
 	if cfg.Report == nil {
 		cfg.Report = func(string) {}
 	}
@@ -111,9 +117,9 @@ func New(cfg Config) (*Exchanger, error) {
 
 // Ports are the TCP ports that the exchanges connect to.
 func (x *Exchanger) Ports() []uint16 {
-	ports := []uint16{x.tokens.Port()}
-	if x.identity != nil {
-		ports = append(ports, x.identity.Port())
+	ports := []uint16{x.tokens.endpoint.Port()}
+	if x.identity.endpoint != nil {
+		ports = append(ports, x.identity.endpoint.Port())
 	}
 	slices.Sort(ports)
 	return slices.Compact(ports)
@@ -133,25 +139,22 @@ func (x *Exchanger) Directories() []string {
 	return slices.Compact(directories)
 }
 
-// Memory returns what the memory of the exchanges is made of, and if not all of it is secret.MemfdSecret, why.
-func (x *Exchanger) Memory() (secret.Kind, error) {
-	return x.memory.Memory()
-}
+// Memory returns what the memory of the exchanges is made of, and if that is not secret.MemfdSecret, why.
+func (x *Exchanger) Memory() (secret.Kind, error) { return x.memory.Memory() }
 
 func (c *Config) check() error {
 	if c.Key == nil || (c.Source == nil) == (c.TokenFile == "") {
 		return errors.New("bug: an exchange needs a key and one source")
 	}
-	needed := []struct{ flag, value string }{
-		{"--oidc-audience", c.Audience},
-		{"--identity-provider-id", c.IdentityProviderID},
-		{"--service-account-id", c.ServiceAccountID},
-	}
-	if c.TokenFile != "" { // which says for whom it is
-		needed = needed[1:]
-	}
-	for _, n := range needed {
-		if strings.TrimSpace(n.value) == "" {
+	for _, n := range []struct {
+		flag, value string
+		needed      bool
+	}{
+		{"--oidc-audience", c.Audience, c.TokenFile == ""}, // an identity in a file says for whom it is
+		{"--identity-provider-id", c.IdentityProviderID, true},
+		{"--service-account-id", c.ServiceAccountID, true},
+	} {
+		if n.needed && strings.TrimSpace(n.value) == "" {
 			return fmt.Errorf("workload identity requires a nonempty %s", n.flag)
 		}
 	}
@@ -160,27 +163,44 @@ func (c *Config) check() error {
 
 // address finds out where everything goes, and renders what is not secret.
 func (x *Exchanger) address() error {
-	target, err := upstream.ParseTarget(x.cfg.TokenURL, false)
+	c := &x.cfg
+	target, err := upstream.ParseTarget(c.TokenURL, false)
 	if err != nil {
 		return errors.New("the token URL must be HTTPS without user info or fragment")
 	}
-	if x.tokens, err = upstream.NewEndpoint(target, x.cfg.Roots); err != nil {
+	x.tokens, err = c.provider("OpenAI workload identity", "POST", target, target.Path, "content-type: application/json\r\ncontent-length: ")
+	if err != nil {
 		return err
 	}
-	x.parts.exchange(target, x.cfg.IdentityProviderID, x.cfg.ServiceAccountID)
-	if x.cfg.Source != nil {
-		if target, err = x.cfg.parseRequestURL(); err != nil {
+	x.bodyStart = []byte(`{"grant_type":"urn:ietf:params:oauth:grant-type:token-exchange",` +
+		`"subject_token_type":"urn:ietf:params:oauth:token-type:jwt","subject_token":"`)
+	x.bodyEnd = []byte(`","identity_provider_id":` + quote(c.IdentityProviderID) + `,"service_account_id":` + quote(c.ServiceAccountID) + "}")
+	if c.Source != nil {
+		if target, err = c.parseRequestURL(); err != nil {
 			return err
 		}
-		if x.identity, err = upstream.NewEndpoint(target, x.cfg.Roots); err != nil {
+		separator := "?"
+		if strings.Contains(target.Path, "?") {
+			separator = "&"
+		}
+		path := target.Path + separator + "audience=" + url.QueryEscape(c.Audience)
+		if x.identity, err = c.provider("GitHub OIDC", "GET", target, path, ""); err != nil {
 			return err
 		}
-		x.parts.identity(target, x.cfg.Audience)
 	}
-	if room := requestSize - secret.MaxToken; x.parts.longest() > room {
+	const length = 64 // of a content's length and the credential's field, at most
+	longest := length + max(len(x.identity.head), len(x.tokens.head)+len(x.bodyStart)+len(x.bodyEnd))
+	if room := requestSize - secret.MaxToken; longest > room {
 		return fmt.Errorf("the URLs and names of the workload identity are too long: there is room for about %d characters", room)
 	}
 	return nil
+}
+
+// provider returns a provider, to which requests begin with this method, path and fields.
+func (c *Config) provider(name, method string, t *upstream.Target, path, fields string) (provider, error) {
+	endpoint, err := upstream.NewEndpoint(t, c.Roots)
+	head := method + " " + path + " HTTP/1.1\r\nhost: " + t.Host + "\r\naccept: */*\r\nconnection: close\r\n" + fields
+	return provider{name, endpoint, []byte(head)}, err
 }
 
 // parseRequestURL refuses every host that has not been named as one that may have GitHub's token.
@@ -198,37 +218,10 @@ func (c *Config) parseRequestURL() (*upstream.Target, error) {
 	}
 	named := func(host string) bool { return strings.EqualFold(host, target.Name) }
 	if !strings.HasSuffix(strings.ToLower(target.Name), githubHosts) && !slices.ContainsFunc(c.AllowHosts, named) {
-		return nil, fmt.Errorf("GitHub OIDC request URL names %s, which is not a host of GitHub's; if it may have the request token, add --oidc-allow-host %s", target.Name, target.Name)
+		return nil, fmt.Errorf("GitHub OIDC request URL names %[1]s, which is not a host of GitHub's; "+
+			"if it may have the request token, add --oidc-allow-host %[1]s", target.Name)
 	}
 	return target, nil
-}
-
-// parts is what is not secret in both requests.
-type parts struct {
-	identityHead           string // up to the credential
-	exchangeHead           string // up to the content's length
-	exchangeOpen, bodyRest string // of its body, before and behind the token
-}
-
-const common = "accept: */*\r\nconnection: close\r\n"
-
-func (p *parts) identity(t *upstream.Target, audience string) {
-	separator := "?"
-	if strings.Contains(t.Path, "?") {
-		separator = "&"
-	}
-	p.identityHead = "GET " + t.Path + separator + "audience=" + url.QueryEscape(audience) + " HTTP/1.1\r\nhost: " + t.Host + "\r\n" + common
-}
-
-func (p *parts) exchange(t *upstream.Target, provider, account string) {
-	p.exchangeHead = "POST " + t.Path + " HTTP/1.1\r\nhost: " + t.Host + "\r\n" + common + "content-type: application/json\r\ncontent-length: "
-	p.exchangeOpen = `{"grant_type":"urn:ietf:params:oauth:grant-type:token-exchange","subject_token_type":"urn:ietf:params:oauth:token-type:jwt","subject_token":"`
-	p.bodyRest = `","identity_provider_id":` + quote(provider) + `,"service_account_id":` + quote(account) + "}"
-}
-
-// longest is the longer request without its token, with room for its length and the credential's field.
-func (p *parts) longest() int {
-	return 64 + max(len(p.identityHead), len(p.exchangeHead)+len(p.exchangeOpen)+len(p.bodyRest))
 }
 
 func quote(s string) string {
