@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"reflect"
 )
 
@@ -79,14 +80,9 @@ func (c *recordConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// dryError is the error of a recordConn that has nothing more to give for the moment.
-type dryError struct{}
-
-func (dryError) Error() string   { return errTaken.Error() }
-func (dryError) Timeout() bool   { return true }
-func (dryError) Temporary() bool { return true } // or crypto/tls would never read again
-
-var errDry error = dryError{}
+// errDry is the error of a recordConn that has nothing more to give for the moment. It is a temporary one, after which
+// crypto/tls reads again.
+var errDry = os.ErrDeadlineExceeded
 
 // legacy is the Layer of TLS 1.2: crypto/tls, which gets to read one record at a time. It seals straight out of the
 // memory that it is given.

@@ -31,15 +31,12 @@ const (
 	MaxRecord = HeaderSize + MaxPlaintext + 256
 )
 
-// Content types (RFC 8446, section 5.1).
+// Content types (RFC 8446, section 5.1), and the messages and alerts that may follow the handshake (sections 4.6 and 6).
 const (
 	typeAlert           = 21
 	typeHandshake       = 22
 	typeApplicationData = 23
-)
 
-// Handshake messages and alerts that may follow the handshake (RFC 8446, sections 4.6 and 6).
-const (
 	newSessionTicket = 4
 	keyUpdate        = 24
 
@@ -148,62 +145,44 @@ func (s *session) open(record []byte) ([]byte, error) {
 	if s.idle++; s.idle > maxIdleRecords {
 		return nil, errIdle
 	}
-	switch contentType {
-	case typeApplicationData:
-		return nil, nil
-	case typeHandshake:
-		return nil, s.handshake(text)
-	case typeAlert:
-		return nil, alert(text)
-	}
-	return nil, errUnexpected
-}
-
-// alert returns the error that an alert stands for.
-func alert(text []byte) error {
 	switch {
-	case len(text) != 2:
-		return errUnexpected
+	case contentType == typeApplicationData:
+		return nil, nil
+	case contentType == typeHandshake:
+		return nil, s.handshake(text)
+	case contentType != typeAlert || len(text) != 2:
+		return nil, errUnexpected
 	case text[1] == closeNotify:
-		return io.EOF
+		return nil, io.EOF
 	case text[1] == userCanceled: // Java sends it before close_notify; crypto/tls ignores it as well
-		return nil
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("the peer has ended the TLS session: %w", tls.AlertError(text[1]))
 	}
-	return fmt.Errorf("the peer has ended the TLS session: %w", tls.AlertError(text[1]))
 }
 
 // handshake receives the messages of a handshake record: tickets, which are skipped, and a key update, behind which the
 // record must end (RFC 8446, section 5.1). Messages that span records are refused: no ticket is asked for, and a key
-// update has 5 bytes.
+// update has 5 bytes. An update changes the keys of the records that we receive. Where the peer wants ours to change as
+// well, they do before the next record that we send.
 func (s *session) handshake(p []byte) error {
 	const head = 4 // type and length of a message, in bytes
 	for len(p) >= head {
 		size := head + int(binary.BigEndian.Uint32(p)&0xffffff)
 		switch {
-		case size > len(p):
+		case p[0] == keyUpdate && size == head+1 && size == len(p) && p[head] <= 1:
+			if p[head] == 1 {
+				s.updateDue.Store(true)
+			}
+			return s.in.update()
+		case p[0] != newSessionTicket || size > len(p):
 			return errUnexpected
-		case p[0] == keyUpdate && size == head+1 && size == len(p):
-			return s.updateIn(p[head])
-		case p[0] != newSessionTicket:
-			return errUnexpected
-		}
-		if p = p[size:]; len(p) == 0 {
+		case size == len(p):
 			return nil
 		}
+		p = p[size:]
 	}
 	return errUnexpected
-}
-
-// updateIn changes the keys of the records that we receive. Where the peer wants ours to change as well, they do before
-// the next record that we send.
-func (s *session) updateIn(request byte) error {
-	if request > 1 {
-		return errUnexpected
-	}
-	if request == 1 {
-		s.updateDue.Store(true)
-	}
-	return s.in.update()
 }
 
 func (s *session) WriteInPlace(buf []byte, n int) error {
