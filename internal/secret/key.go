@@ -299,7 +299,7 @@ func mapKey(cfg Config) (*Key, error) {
 	if cfg.NoSlots {
 		sizes = []int{keys}
 	}
-	memory, err := newBuffer(cfg.Policy, sizes...)
+	memory, err := NewBuffer(cfg.Policy, sizes...)
 	if err != nil {
 		return nil, err
 	}

@@ -46,8 +46,22 @@ type Buffer struct {
 	why  error // why kind is not MemfdSecret
 }
 
-// NewBuffer maps at least size bytes, which are zero.
-func NewBuffer(policy Policy, size int) (*Buffer, error) { return newBuffer(policy, size) }
+// NewBuffer maps memory of the best kind that policy and system allow, at least the first of sizes (in bytes,
+// descending) for which the limit on locked memory has room. The memory is zero.
+func NewBuffer(policy Policy, sizes ...int) (*Buffer, error) {
+	b, why := mapFirst(mapSecret, sizes)
+	if why == nil {
+		return &Buffer{hide(b), MemfdSecret, nil}, nil
+	}
+	if policy == Require {
+		return nil, fmt.Errorf("no secret memory: %w; --secret-memory=auto would accept memory that root can read", why)
+	}
+	b, err := mapFirst(mapLocked, sizes)
+	if err != nil {
+		return nil, fmt.Errorf("no memory that is safe for a key: %w; %w", why, err)
+	}
+	return &Buffer{hide(b), Locked, why}, nil
+}
 
 // Wipe overwrites all of it, and the vector registers.
 func (b *Buffer) Wipe() { Wipe(b.Bytes()) }
@@ -79,23 +93,6 @@ func (unprintable) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
 // MarshalText is for encoding/json, log/slog and their kin.
 func (unprintable) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// newBuffer maps memory of the best kind that policy and system allow, of the first of sizes (in bytes, descending) for
-// which the limit on locked memory has room. The memory is zero.
-func newBuffer(policy Policy, sizes ...int) (*Buffer, error) {
-	b, why := mapFirst(mapSecret, sizes)
-	if why == nil {
-		return &Buffer{hide(b), MemfdSecret, nil}, nil
-	}
-	if policy == Require {
-		return nil, fmt.Errorf("no secret memory: %w; --secret-memory=auto would accept memory that root can read", why)
-	}
-	b, err := mapFirst(mapLocked, sizes)
-	if err != nil {
-		return nil, fmt.Errorf("no memory that is safe for a key: %w; %w", why, err)
-	}
-	return &Buffer{hide(b), Locked, why}, nil
-}
 
 // mapFirst returns the first size that can be had, in whole pages, or the last error.
 func mapFirst(mapper func(int) ([]byte, error), sizes []int) (b []byte, err error) {
