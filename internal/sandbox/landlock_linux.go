@@ -59,9 +59,8 @@ func handled(abi int, scopeSignals bool) (a unix.LandlockRulesetAttr) {
 // A pathRule allows access to a file, or to all files below a directory. Landlock identifies either by its inode, not
 // by its name.
 type pathRule struct {
-	path   string
-	fd     int // opened with O_PATH
-	access uint64
+	*os.File // opened with O_PATH
+	access   uint64
 }
 
 // What a rule for a directory of Policy allows.
@@ -83,44 +82,39 @@ var resolverDirs = []string{"/run/systemd/resolve", "/run/resolvconf"}
 // openPaths opens all that p names, while this process can still find it. The caller closes what is returned, also with
 // an error, which means that p names a directory that cannot be used.
 func openPaths(p Policy) (rules []pathRule, err error) {
+	open := func(path string, flags int, access uint64) {
+		f, openErr := os.OpenFile(path, unix.O_PATH|flags, 0)
+		if openErr != nil {
+			err = cmp.Or(err, openErr)
+			return
+		}
+		rules = append(rules, pathRule{f, access})
+	}
 	for _, path := range slices.Concat(resolverFiles, p.Read) {
 		target, err := filepath.EvalSymlinks(path)
 		if err != nil {
 			continue // absent or out of reach: then it cannot be read later either
 		}
-		if dir := filepath.Dir(target); slices.ContainsFunc(resolverDirs, func(d string) bool {
-			return dir == d || strings.HasPrefix(dir, d+"/")
-		}) {
+		dir := filepath.Dir(target)
+		if slices.ContainsFunc(resolverDirs, func(d string) bool { return strings.HasPrefix(dir+"/", d+"/") }) {
 			target = dir
 		}
-		if rules, err = openPath(rules, target, 0, readAccess); err != nil {
-			return rules, err
-		}
+		open(target, 0, readAccess)
 	}
 	for _, list := range []struct {
 		dirs   []string
 		access uint64
 	}{{p.Write, writeAccess}, {p.Append, appendAccess}, {p.Remove, removeAccess}} {
 		for _, dir := range list.dirs {
-			if rules, err = openPath(rules, dir, unix.O_DIRECTORY, list.access); err != nil {
-				return rules, err
-			}
+			open(dir, unix.O_DIRECTORY, list.access)
 		}
 	}
-	return rules, nil
-}
-
-func openPath(rules []pathRule, path string, flags int, access uint64) ([]pathRule, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|flags, 0)
-	if err != nil {
-		return rules, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return append(rules, pathRule{path, fd, access}), nil
+	return rules, err
 }
 
 func closePaths(rules []pathRule) {
 	for _, r := range rules {
-		unix.Close(r.fd)
+		r.Close()
 	}
 }
 
@@ -162,23 +156,30 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 		return "", missing, nil
 	}
 	attr := handled(abi, threadsMaySignal())
-	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
-	if errno != 0 {
-		return "", fmt.Errorf("landlock_create_ruleset: %w", errno), nil
+	ruleset, missing := onThisThread("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET,
+		uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
+	if missing != nil {
+		return "", missing, nil
 	}
-	defer unix.Close(int(fd))
+	defer unix.Close(int(ruleset))
 	for _, r := range paths {
-		rule := unix.LandlockPathBeneathAttr{Allowed_access: r.access & attr.Handled_access_fs, Parent_fd: int32(r.fd)}
-		if err := addRule(fd, unix.LANDLOCK_RULE_PATH_BENEATH, unsafe.Pointer(&rule)); err != nil {
-			return "", nil, fmt.Errorf("cannot make a rule for %s: %w", r.path, err)
+		rule := unix.LandlockPathBeneathAttr{Allowed_access: r.access & attr.Handled_access_fs, Parent_fd: int32(r.Fd())}
+		_, err := onThisThread("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, ruleset, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)))
+		if err != nil {
+			return "", nil, fmt.Errorf("cannot make a rule for %s: %w", r.Name(), err)
 		}
 	}
 	for _, r := range portRules(abi, p.Ports) {
-		if err := addRule(fd, landlockRuleNetPort, unsafe.Pointer(&r)); err != nil {
+		_, err := onThisThread("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, ruleset, landlockRuleNetPort, uintptr(unsafe.Pointer(&r)))
+		if err != nil {
 			return "", nil, fmt.Errorf("cannot make a rule for port %d: %w", r.port, err)
 		}
 	}
-	if err := restrictSelf(fd, abi); err != nil {
+	restrict := onAllThreads
+	if abi >= syncABI {
+		restrict = onThisThread // which the kernel does for all of them
+	}
+	if _, err := restrict("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, restrictFlags(abi), 0); err != nil {
 		return "", err, nil
 	}
 	state, missing = tryLandlock(abi)
@@ -187,16 +188,14 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 
 // landlockABI returns the version of the kernel's Landlock, or why there is none.
 func landlockABI() (int, error) {
-	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	switch errno {
-	case 0:
-		return min(int(abi), knownABI), nil
-	case unix.ENOSYS:
+	abi, err := onThisThread("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	switch {
+	case errors.Is(err, unix.ENOSYS):
 		return 0, errors.New("this kernel does not have it")
-	case unix.EOPNOTSUPP:
+	case errors.Is(err, unix.EOPNOTSUPP):
 		return 0, errors.New("turned off at boot; add landlock to lsm=")
 	}
-	return 0, fmt.Errorf("landlock_create_ruleset: %w", errno)
+	return min(int(abi), knownABI), err
 }
 
 // threadsMaySignal reports whether scoped signals reach the threads of their own process: the kernel's erratum 2, which
@@ -204,28 +203,8 @@ func landlockABI() (int, error) {
 // other: without the correction the very call that restricts them would hang. seccomp limits signals in any case.
 func threadsMaySignal() bool {
 	const signalErratum = 1 << (2 - 1)
-	errata, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_ERRATA)
-	return errno == 0 && errata&signalErratum != 0
-}
-
-func addRule(ruleset, kind uintptr, rule unsafe.Pointer) error {
-	_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, ruleset, kind, uintptr(rule), 0, 0, 0)
-	if errno != 0 {
-		return fmt.Errorf("landlock_add_rule: %w", errno)
-	}
-	return nil
-}
-
-// restrictSelf puts a ruleset in force on all threads, irrevocably.
-func restrictSelf(ruleset uintptr, abi int) error {
-	restrict := onAllThreads
-	if abi >= syncABI {
-		restrict = onThisThread // which the kernel does for all of them
-	}
-	if err := restrict(unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, restrictFlags(abi), 0); err != nil {
-		return fmt.Errorf("landlock_restrict_self: %w", err)
-	}
-	return nil
+	errata, err := onThisThread("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_ERRATA)
+	return err == nil && errata&signalErratum != 0
 }
 
 // restrictFlags returns the flags of landlock_restrict_self(2). Refusals are kept out of the kernel's audit log, those
@@ -243,7 +222,9 @@ func restrictFlags(abi int) (flags uintptr) {
 // tryLandlock has every thread try what no rule allows: the kernel does not show whether a thread is restricted. It
 // returns the version that is in force, and what is not.
 func tryLandlock(abi int) (state string, missing error) {
-	if err := tryFile(); err != nil {
+	const directory, cwd = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, ^uintptr(-unix.AT_FDCWD - 1)
+	err := refused("a folder could still be opened", unix.SYS_OPENAT, cwd, uintptr(unsafe.Pointer(&rootPath)), directory)
+	if err != nil {
 		return "", err
 	}
 	state = fmt.Sprintf("abi%d", abi)
@@ -256,52 +237,39 @@ func tryLandlock(abi int) (state string, missing error) {
 	return state, tryPort(unix.SOCK_DGRAM)
 }
 
-// Arguments of the tries. They are variables of the package because their addresses go to the kernel as numbers.
+// Arguments of the tries. They are variables of the package because their addresses go to the kernel as numbers. The
+// port to bind is one that needs no capability and is not 0, to which a UDP socket may be bound.
 var (
 	rootPath = [...]byte{'/', 0}
 	portZero = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte{127, 0, 0, 1}}
 	highPort = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte{127, 0, 0, 1}, Port: 0xffff} // in either byte order
 )
 
-// tryFile opens a directory, on this thread first: the runtime ends the process if results differ between threads, as
-// descriptors would.
-func tryFile() error {
-	const what, flags = "a folder could still be opened", unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
-	fd, err := unix.Open("/", flags, 0)
-	if err == nil {
-		unix.Close(fd)
-	}
-	if err := wantRefusal(what, err); err != nil {
-		return err
-	}
-	cwd := unix.AT_FDCWD
-	return wantRefusal(what, onAllThreads(unix.SYS_OPENAT, uintptr(cwd), uintptr(unsafe.Pointer(&rootPath)), flags))
-}
-
-// tryPort binds and connects a socket of TCP or UDP, without a packet: Landlock is asked before the port is. The port to
-// bind is one that needs no capability and is not 0, to which a UDP socket may be bound.
+// tryPort binds and connects a socket of TCP or UDP, without a packet: Landlock is asked before the port is.
 func tryPort(kind int) error {
 	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil // no such socket, no such hole
 	}
 	defer unix.Close(fd)
-	for _, try := range []func(trap, a1, a2, a3 uintptr) error{onThisThread, onAllThreads} {
-		bound := try(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&highPort)), unix.SizeofSockaddrInet4)
-		connected := try(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&portZero)), unix.SizeofSockaddrInet4)
-		err := cmp.Or(
-			wantRefusal("a port could still be bound", bound),
-			wantRefusal("another port could still be connected to", connected))
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return cmp.Or(
+		refused("a port could still be bound", unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&highPort)), unix.SizeofSockaddrInet4),
+		refused("another port could still be connected to", unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&portZero)), unix.SizeofSockaddrInet4))
 }
 
-func wantRefusal(what string, err error) error {
-	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		return nil
+// refused returns an error unless a system call is refused on every thread. It makes the call on this thread first: the
+// runtime ends the process if results differ between threads, as descriptors would.
+func refused(what string, trap, a1, a2, a3 uintptr) error {
+	got, err := onThisThread("this thread", trap, a1, a2, a3)
+	if err == nil && trap == unix.SYS_OPENAT {
+		unix.Close(int(got))
 	}
-	return fmt.Errorf("it had no effect: %s (%v)", what, err)
+	denied := func() bool { return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) }
+	if denied() {
+		_, err = onAllThreads("all threads", trap, a1, a2, a3)
+	}
+	if !denied() {
+		return fmt.Errorf("it had no effect: %s (%v)", what, err)
+	}
+	return nil
 }

@@ -21,9 +21,9 @@ func protect() (Report, error) {
 	// Go's asynchronous preemption works by SIGURG. Its handler saves the vector registers, which may hold a piece of a
 	// key in the middle of a copy, on a signal stack in the heap. Without it nothing may loop without function calls.
 	signal.Ignore(unix.SIGURG)
-	err = errors.Join(err, noDump(), checkStart(), noCore())
-	endQuietly(unix.SIGSTKFLT, unix.SIGSYS)
-	return Report{{"dumpable", "no", nil}, {"core", "no", nil}, {"start-window", state, window}}, err
+	err = errors.Join(err, noDump(), checkStart())
+	core, noCore := noCore(unix.SIGSTKFLT)
+	return Report{{"dumpable", "no", nil}, core, {"start-window", state, window}}, errors.Join(err, noCore)
 }
 
 // noDump makes /proc/PID/{mem,maps,environ,fd}, ptrace and process_vm_readv refuse every process without CAP_SYS_PTRACE,
@@ -83,7 +83,7 @@ func startWindow() (window, err error) {
 // checkStart returns an error if a thread of this process is traced, if SIGURG is not ignored, or if that cannot be read. A
 // tracer can feign anything: this finds tracers that do not hide, and none outside of this PID namespace.
 func checkStart() error {
-	t := openThreads()
+	t := openThreads("/proc/self/task")
 	defer t.close()
 	all, err := t.read()
 	if err != nil {

@@ -11,6 +11,8 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"os/user"
+	"strconv"
 	"strings"
 )
 
@@ -26,28 +28,22 @@ type Policy struct {
 	// for it (before Linux 7.2).
 	Ports []uint16
 
-	// Read are files that it may read later, or directories with all that is in them; none by default. The resolver's
-	// files are added. Links are followed now. What is absent is ignored. A file is identified by its inode: one that
-	// takes its place later cannot be read.
+	// Read are files that it may read later, or directories with all that is in them. The resolver's files are added.
+	// Links are followed now. What is absent is ignored. A file is identified by its inode: one that takes its place
+	// later cannot be read.
 	Read []string
 
-	// Write are directories in which it may make, read, write, rename and remove files, at any depth; usually none. Each
-	// must be there.
-	Write []string
+	// Directories, each of which must be there, in which it may, at any depth,
+	Write  []string // make, read, write, rename and remove files
+	Append []string // make files and write to them, but neither read, rename nor remove any
+	Remove []string // remove files
 
-	// Append are directories in which it may make files and write to them, but neither read, rename nor remove any;
-	// usually none. Each must be there.
-	Append []string
-
-	// Remove are directories from which it may remove files, at any depth; usually none. Each must be there.
-	Remove []string
-
-	// Truncate are descriptors of files that it may still truncate; none by default. Landlock does not restrict files
-	// that were opened before.
+	// Truncate are descriptors of files that it may still truncate. Landlock does not restrict files that were opened
+	// before.
 	Truncate []int
 
-	// SetFlags are descriptors whose flags it may still change; none by default: it could make a file that is open for
-	// appending one to write anywhere.
+	// SetFlags are descriptors whose flags it may still change. It could make a file that is open for appending one to
+	// write anywhere.
 	SetFlags []int
 
 	// Off leaves Landlock and seccomp out, so that the process can be debugged. Code that gets to run inside it then has
@@ -141,4 +137,45 @@ func Enforce(p Policy) (Report, error) {
 		return r, fmt.Errorf("a protection is missing: %s; without --strict the proxy does with what there is", strings.Join(missing, "; "))
 	}
 	return r, nil
+}
+
+// A User is a user that the process can become.
+type User struct {
+	Name     string
+	UID, GID int
+}
+
+// LookupUser finds a user other than root by name or number. A number that /etc/passwd does not list is taken for the
+// group's as well.
+func LookupUser(name string) (*User, error) {
+	u := &User{Name: name}
+	id, notNumber := parseID(name)
+	find := user.Lookup
+	if notNumber == nil {
+		u.UID, u.GID = id, id
+		name, find = strconv.Itoa(id), user.LookupId
+	}
+	switch found, err := find(name); {
+	case err == nil:
+		uid, err := parseID(found.Uid)
+		gid, err2 := parseID(found.Gid)
+		if err := errors.Join(err, err2); err != nil {
+			return nil, fmt.Errorf("user %q has no proper numbers in /etc/passwd: %w", u.Name, err)
+		}
+		u.Name, u.UID, u.GID = found.Username, uid, gid
+	case notNumber != nil:
+		return nil, fmt.Errorf("there is no user %q; name one of /etc/passwd, or give a number", name)
+	}
+	if u.UID == 0 {
+		return nil, fmt.Errorf("user %s is root; name a user without privileges", name)
+	}
+	return u, nil
+}
+
+func parseID(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err == nil && n == 1<<32-1 {
+		err = strconv.ErrRange // (uid_t) -1 means "leave as it is" (setresuid(2))
+	}
+	return int(n), err
 }

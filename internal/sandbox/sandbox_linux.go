@@ -4,7 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
+	"os/user"
+	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +22,8 @@ func enforce(p Policy) (Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	noPrivs := noNewPrivs()
+	// execve(2) grants no privileges from here on, should it ever be called.
+	_, noPrivs := onAllThreads("prctl(PR_SET_NO_NEW_PRIVS)", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
 	boundingKept, bound := dropBounding()
 	if p.User != nil {
 		who = *p.User
@@ -32,7 +37,7 @@ func enforce(p Policy) (Report, error) {
 	if err := cmp.Or(err, noDump()); err != nil {
 		return nil, err
 	}
-	threads := openThreads() // while /proc can be opened
+	threads := openThreads("/proc/self/task") // while it can be opened
 	defer threads.close()
 
 	version, noLandlock, noSeccomp := "", errOff, errOff
@@ -47,7 +52,7 @@ func enforce(p Policy) (Report, error) {
 		noSeccomp = seccomp(p)
 	}
 	return Report{
-		{"user", who.Name, cmp.Or(who.staysRoot(), attachable(exposed), threads.wantIDs(who.UID, "Uid"), threads.wantIDs(who.GID, "Gid"))},
+		{"user", who.Name, cmp.Or(who.staysExposed(exposed), threads.wantIDs(who.UID, "Uid"), threads.wantIDs(who.GID, "Gid"))},
 		whole("caps", "none", cmp.Or(noCaps, threads.wantNoCaps(boundingKept))),
 		whole("no-new-privs", "on", cmp.Or(noPrivs, threads.want("1", "NoNewPrivs"))),
 		{"landlock", version, noLandlock},
@@ -55,45 +60,91 @@ func enforce(p Policy) (Report, error) {
 	}, nil
 }
 
-// attachable returns an error if the process was dumpable between the change of user and noDump.
-func attachable(exposed int) error {
-	if exposed == suidDumpUser {
+// self returns the user that the process is now. Its name needs /etc/passwd.
+func self() User {
+	u := User{Name: strconv.Itoa(os.Geteuid()), UID: os.Geteuid(), GID: os.Getegid()}
+	if found, err := user.LookupId(u.Name); err == nil {
+		u.Name = found.Username
+	}
+	return u
+}
+
+// staysExposed returns an error for root, which is the owner of most files even without capabilities, and if the process
+// was dumpable between the change of user and noDump.
+func (u User) staysExposed(dumpable int) error {
+	switch {
+	case u.UID == 0:
+		return errors.New("it stays root; name another user with --user")
+	case dumpable == suidDumpUser:
 		return errors.New("processes of that user could attach while the user was changed; set fs.suid_dumpable to 0")
 	}
 	return nil
 }
 
-var errCgo = errors.New("this binary is linked with cgo; build it with CGO_ENABLED=0")
-
-// onAllThreads makes a system call on every thread. They must agree on its result: the runtime ends the process if they
-// do not. It works by signals, and not in a binary with cgo.
-//
-//go:uintptrescapes
-func onAllThreads(trap, a1, a2, a3 uintptr) error {
-	_, _, errno := syscall.AllThreadsSyscall(trap, a1, a2, a3)
-	switch errno {
-	case 0:
-		return nil
-	case syscall.ENOTSUP:
-		return errCgo
+// become changes real, effective and saved ids of all threads, which package syscall sees to, so that none is left to go
+// back to (credentials(7)). The groups are first, while that is allowed. The start does not go on if it fails: a user
+// that was asked for is not optional.
+func (u User) become() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("only root can become another user (--user %s); start the proxy as root, or as that user without --user", u.Name)
 	}
-	return errno
-}
-
-// onThisThread makes a system call.
-//
-//go:uintptrescapes
-func onThisThread(trap, a1, a2, a3 uintptr) error {
-	if _, _, errno := syscall.Syscall(trap, a1, a2, a3); errno != 0 {
-		return errno
+	if groups, err := syscall.Getgroups(); err != nil || len(groups) > 0 {
+		if err := syscall.Setgroups(nil); err != nil {
+			return fmt.Errorf("cannot leave the groups (setgroups): %w; CAP_SETGID may be missing", err)
+		}
+	}
+	if err := syscall.Setresgid(u.GID, u.GID, u.GID); err != nil {
+		return fmt.Errorf("cannot become group %d (setresgid): %w; CAP_SETGID may be missing", u.GID, err)
+	}
+	if err := syscall.Setresuid(u.UID, u.UID, u.UID); err != nil {
+		return fmt.Errorf("cannot become user %s (setresuid): %w; CAP_SETUID may be missing", u.Name, err)
 	}
 	return nil
 }
 
-// noNewPrivs makes execve(2) grant no privileges, should it ever be called (prctl(2), PR_SET_NO_NEW_PRIVS).
-func noNewPrivs() error {
-	if err := onAllThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
-		return fmt.Errorf("prctl(PR_SET_NO_NEW_PRIVS): %w", err)
+// Linux keeps five sets of capabilities for each thread (capabilities(7)). A process that has changed its uid from 0 has
+// lost the permitted and effective ones by that; root, and a process that was given some, has not.
+
+// dropBounding empties the bounding set of capabilities. It keeps the set where CAP_SETPCAP is missing. That is no gap:
+// the set only limits what execve(2) grants, and with no-new-privs that grants nothing (capabilities(7)).
+func dropBounding() (kept bool, _ error) {
+	for capability := range uintptr(64) {
+		in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, capability, 0, 0, 0)
+		if err != nil {
+			return false, nil // beyond the last that the kernel has
+		}
+		if in == 0 {
+			continue
+		}
+		_, err = onAllThreads(fmt.Sprintf("prctl(PR_CAPBSET_DROP, %d)", capability), unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, capability, 0)
+		if sets, _ := capabilities(); errors.Is(err, unix.EPERM) && sets[0].Effective&(1<<unix.CAP_SETPCAP) == 0 {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
 	}
-	return nil
+	return false, nil
+}
+
+// dropCaps clears the other four sets. Where they are empty it makes no call, so that a filter around this process need
+// not allow it; the threads' status is the proof in any case.
+func dropCaps() error {
+	var none [2]unix.CapUserData
+	if sets, err := capabilities(); err == nil && sets == none {
+		return nil // the ambient set, a part of the permitted one, is empty too
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // Pid 0: the calling thread
+	_, ambient := onAllThreads("prctl(PR_CAP_AMBIENT)", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0)
+	_, others := onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0)
+	return cmp.Or(ambient, others)
+}
+
+// capabilities returns the calling thread's sets: the capabilities below 32, and those from 32 on.
+func capabilities() (sets [2]unix.CapUserData, err error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return sets, fmt.Errorf("capget: %w", err)
+	}
+	return sets, nil
 }

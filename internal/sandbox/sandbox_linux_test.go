@@ -630,8 +630,8 @@ func TestRestrictFlags(t *testing.T) {
 
 // What cannot be read back is not taken for granted.
 func TestBlind(t *testing.T) {
-	var none threads
-	if err := none.open(t.TempDir()); err == nil {
+	none := openThreads(t.TempDir())
+	if _, err := none.read(); err == nil {
 		t.Error("a folder without threads will do")
 	}
 	closed, err := os.CreateTemp(t.TempDir(), "status")

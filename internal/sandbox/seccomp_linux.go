@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -151,34 +152,11 @@ const (
 	offsetArgs = 16
 )
 
-// compile returns the rules as a program for the kernel (seccomp(2)). Calls of another architecture or of x32, whose
-// numbers have a bit of their own, and calls that no rule allows, return EPERM: a refusal never ends the service.
-func compile(rules []rule) []unix.SockFilter {
-	p := []unix.SockFilter{
-		load(offsetArch),
-		jump(auditArch, 1, 0),
-		refuse(),
-		load(offsetCall),
-	}
-	for _, r := range rules {
-		p = append(p, r.compile()...)
-	}
-	return append(p, refuse())
-}
-
-// compile returns the part of one rule. Where that does not allow the call, it goes on behind itself with the call's
-// number loaded.
-func (r rule) compile() []unix.SockFilter {
-	if len(r.when) == 0 {
-		return []unix.SockFilter{jump(r.call, 0, 1), accept()}
-	}
-	end := 3*len(r.when) + 1 // the length from the first condition to the reload
-	p := []unix.SockFilter{jump(r.call, 0, uint8(end+1))}
-	for i, c := range r.when {
-		p = append(p, load(offsetArgs+8*uint32(c.arg)), and(c.mask), jump(c.value, 0, uint8(end-3*(i+1))))
-	}
-	return append(p, accept(), load(offsetCall))
-}
+// The instructions of a filter.
+var (
+	accept = unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}
+	refuse = unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
+)
 
 func load(offset uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}
@@ -189,16 +167,28 @@ func and(mask uint32) unix.SockFilter {
 }
 
 // jump skips so many instructions if the loaded word is equal to value, or not.
-func jump(value uint32, equal, not uint8) unix.SockFilter {
-	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jt: equal, Jf: not}
+func jump(value uint32, equal, not int) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jt: uint8(equal), Jf: uint8(not)}
 }
 
-func accept() unix.SockFilter {
-	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}
-}
-
-func refuse() unix.SockFilter {
-	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
+// compile returns the rules as a program for the kernel (seccomp(2)). Calls of another architecture or of x32, whose
+// numbers have a bit of their own, and calls that no rule allows, return EPERM: a refusal never ends the service.
+func compile(rules []rule) []unix.SockFilter {
+	p := []unix.SockFilter{load(offsetArch), jump(auditArch, 1, 0), refuse, load(offsetCall)}
+	for _, r := range rules {
+		if len(r.when) == 0 {
+			p = append(p, jump(r.call, 0, 1), accept)
+			continue
+		}
+		// Where a rule does not allow the call, the next one finds the call's number loaded.
+		reload := 3*len(r.when) + 1 // how far it is from the first condition
+		p = append(p, jump(r.call, 0, reload+1))
+		for i, c := range r.when {
+			p = append(p, load(offsetArgs+8*uint32(c.arg)), and(c.mask), jump(c.value, 0, reload-3*(i+1)))
+		}
+		p = append(p, accept, load(offsetCall))
+	}
+	return append(p, refuse)
 }
 
 // seccomp puts the filter of p in force on all threads at once (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC). It needs
@@ -206,19 +196,15 @@ func refuse() unix.SockFilter {
 func seccomp(p Policy) error {
 	filter := compile(allowedCalls(p))
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	set := func(flags uintptr) (thread uintptr, errno unix.Errno) {
-		thread, _, errno = unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
-		return thread, errno
+	set := func(flags uintptr) (thread uintptr, err error) {
+		return onThisThread("seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
 	}
-	thread, errno := set(unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG)
-	if errno == unix.EINVAL { // LOG came with Linux 4.14
-		thread, errno = set(unix.SECCOMP_FILTER_FLAG_TSYNC)
+	thread, err := set(unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG)
+	if errors.Is(err, unix.EINVAL) { // LOG came with Linux 4.14
+		thread, err = set(unix.SECCOMP_FILTER_FLAG_TSYNC)
 	}
-	if errno != 0 {
-		return fmt.Errorf("seccomp: %w", errno)
-	}
-	if thread != 0 {
+	if err == nil && thread != 0 {
 		return fmt.Errorf("seccomp: thread %d has a filter of its own", thread)
 	}
-	return nil
+	return err
 }

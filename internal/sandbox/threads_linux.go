@@ -4,48 +4,72 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // Credentials, no-new-privs, filters and Landlock's domain belong to a thread, not to the process (credentials(7),
 // seccomp(2)). A thread that was missed would have everything that the others have lost, and share their memory. So each
-// of them is looked at.
+// of them is changed and looked at.
+
+var errCgo = errors.New("this binary is linked with cgo; build it with CGO_ENABLED=0")
+
+// onAllThreads makes a system call on every thread. They must agree on its result: the runtime ends the process if they
+// do not. It works by signals, and not in a binary with cgo.
+//
+//go:uintptrescapes
+func onAllThreads(name string, trap, a1, a2, a3 uintptr) (uintptr, error) {
+	got, _, errno := syscall.AllThreadsSyscall(trap, a1, a2, a3)
+	switch errno {
+	case 0:
+		return got, nil
+	case syscall.ENOTSUP:
+		return 0, fmt.Errorf("%s: %w", name, errCgo)
+	}
+	return 0, fmt.Errorf("%s: %w", name, errno)
+}
+
+// onThisThread makes a system call. Its arguments from the fourth on are 0.
+//
+//go:uintptrescapes
+func onThisThread(name string, trap, a1, a2, a3 uintptr) (uintptr, error) {
+	got, _, errno := syscall.Syscall(trap, a1, a2, a3)
+	if errno != 0 {
+		return 0, fmt.Errorf("%s: %w", name, errno)
+	}
+	return got, nil
+}
 
 // threads are the status files of this process's threads, opened while files can be opened. A thread that starts later
 // inherits from one of these all that is looked at here (clone(2)).
 type threads struct {
 	files   []*os.File
 	filters int   // seccomp filters that each had then; -1 if the kernel does not count them (before Linux 5.9)
-	blind   error // why nothing can be read
+	blind   error // why nothing could be read then
 }
 
-func openThreads() *threads {
+// openThreads opens the status files in dir, which is /proc/self/task.
+func openThreads(dir string) *threads {
 	t := &threads{}
-	t.blind = t.open("/proc/self/task")
-	return t
-}
-
-func (t *threads) open(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if f, err := os.Open(dir + "/" + e.Name() + "/status"); err == nil { // else the thread has ended
+	names, _ := filepath.Glob(dir + "/*/status") // none is an error of read's
+	for _, name := range names {
+		if f, err := os.Open(name); err == nil { // else the thread has ended
 			t.files = append(t.files, f)
 		}
 	}
-	all, err := t.read()
-	if err != nil {
-		return err
+	var all []status
+	if all, t.blind = t.read(); t.blind != nil {
+		return t
 	}
+	var err error
 	if t.filters, err = strconv.Atoi(all[0]["Seccomp_filters"]); err != nil {
 		t.filters = -1
 	}
-	return nil
+	return t
 }
 
 func (t *threads) close() {
@@ -73,7 +97,7 @@ func (t *threads) read() (all []status, err error) {
 		}
 	}
 	if len(all) == 0 {
-		return nil, errors.New("no thread can be looked at")
+		return nil, errors.New("no thread has a status in /proc")
 	}
 	return all, nil
 }
@@ -110,7 +134,7 @@ func (t *threads) want(value string, names ...string) error {
 
 // wantIDs wants all four ids of a kind to be id: real, effective, saved and of the file system.
 func (t *threads) wantIDs(id int, name string) error {
-	return t.want(strings.TrimSpace(strings.Repeat(strconv.Itoa(id)+" ", 4)), name)
+	return t.want(fmt.Sprintf("%d %[1]d %[1]d %[1]d", id), name)
 }
 
 // wantNoCaps wants the sets of capabilities to be empty.
