@@ -130,7 +130,7 @@ const (
 // bound by the kernel when it is connected, for which Landlock requires the right to bind to port 0. That allows no
 // port of the caller's choice.
 //
-// Port 0 is never one to connect to. tryTCP and tryUDP rely on that.
+// Port 0 is never one to connect to. tryPort relies on that.
 func portRules(abi int, ports []uint16) []portRule {
 	const tcp, udp = unix.LANDLOCK_ACCESS_NET_CONNECT_TCP, unix.LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP
 	if abi < netABI {
@@ -162,16 +162,18 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 		return "", missing, nil
 	}
 	defer unix.Close(int(ruleset))
+	add := func(kind uintptr, rule unsafe.Pointer) error {
+		_, err := onThisThread("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, ruleset, kind, uintptr(rule))
+		return err
+	}
 	for _, r := range paths {
 		rule := unix.LandlockPathBeneathAttr{Allowed_access: r.access & attr.Handled_access_fs, Parent_fd: int32(r.Fd())}
-		_, err := onThisThread("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, ruleset, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)))
-		if err != nil {
+		if err := add(unix.LANDLOCK_RULE_PATH_BENEATH, unsafe.Pointer(&rule)); err != nil {
 			return "", nil, fmt.Errorf("cannot make a rule for %s: %w", r.Name(), err)
 		}
 	}
 	for _, r := range portRules(abi, p.Ports) {
-		_, err := onThisThread("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, ruleset, landlockRuleNetPort, uintptr(unsafe.Pointer(&r)))
-		if err != nil {
+		if err := add(landlockRuleNetPort, unsafe.Pointer(&r)); err != nil {
 			return "", nil, fmt.Errorf("cannot make a rule for port %d: %w", r.port, err)
 		}
 	}
@@ -188,7 +190,8 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 
 // landlockABI returns the version of the kernel's Landlock, or why there is none.
 func landlockABI() (int, error) {
-	abi, err := onThisThread("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	abi, err := onThisThread("landlock_create_ruleset",
+		unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	switch {
 	case errors.Is(err, unix.ENOSYS):
 		return 0, errors.New("this kernel does not have it")
@@ -203,7 +206,8 @@ func landlockABI() (int, error) {
 // other: without the correction the very call that restricts them would hang. seccomp limits signals in any case.
 func threadsMaySignal() bool {
 	const signalErratum = 1 << (2 - 1)
-	errata, err := onThisThread("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_ERRATA)
+	errata, err := onThisThread("landlock_create_ruleset",
+		unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_ERRATA)
 	return err == nil && errata&signalErratum != 0
 }
 
@@ -222,8 +226,9 @@ func restrictFlags(abi int) (flags uintptr) {
 // tryLandlock has every thread try what no rule allows: the kernel does not show whether a thread is restricted. It
 // returns the version that is in force, and what is not.
 func tryLandlock(abi int) (state string, missing error) {
-	const directory, cwd = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, ^uintptr(-unix.AT_FDCWD - 1)
-	err := refused("a folder could still be opened", unix.SYS_OPENAT, cwd, uintptr(unsafe.Pointer(&rootPath)), directory)
+	cwd := unix.AT_FDCWD
+	err := refused("a folder could still be opened", unix.SYS_OPENAT, uintptr(cwd), uintptr(unsafe.Pointer(&rootPath)),
+		unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	if err != nil {
 		return "", err
 	}
@@ -253,8 +258,10 @@ func tryPort(kind int) error {
 	}
 	defer unix.Close(fd)
 	return cmp.Or(
-		refused("a port could still be bound", unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&highPort)), unix.SizeofSockaddrInet4),
-		refused("another port could still be connected to", unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&portZero)), unix.SizeofSockaddrInet4))
+		refused("a port could still be bound",
+			unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&highPort)), unix.SizeofSockaddrInet4),
+		refused("another port could still be connected to",
+			unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&portZero)), unix.SizeofSockaddrInet4))
 }
 
 // refused returns an error unless a system call is refused on every thread. It makes the call on this thread first: the

@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/signal"
@@ -25,16 +26,13 @@ func noCore(others ...os.Signal) (Protection, error) {
 			os.Exit(128 + int(sig))
 		}
 	}()
-	none := Protection{"core", "no", nil}
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return none, fmt.Errorf("setrlimit(RLIMIT_CORE, 0): %w", err)
-	}
 	var got unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_CORE, &got); err != nil {
-		return none, fmt.Errorf("getrlimit(RLIMIT_CORE): %w", err)
+	err := cmp.Or(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}), unix.Getrlimit(unix.RLIMIT_CORE, &got))
+	if err == nil && got != (unix.Rlimit{}) {
+		err = fmt.Errorf("it is still %d/%d", got.Cur, got.Max)
 	}
-	if got.Cur != 0 || got.Max != 0 {
-		return none, fmt.Errorf("RLIMIT_CORE is still %d/%d", got.Cur, got.Max)
+	if err != nil {
+		err = fmt.Errorf("RLIMIT_CORE cannot be set to 0: %w", err)
 	}
-	return none, nil
+	return Protection{"core", "no", nil}, err
 }

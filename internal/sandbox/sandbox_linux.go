@@ -33,8 +33,8 @@ func enforce(p Policy) (Report, error) {
 	}
 	noCaps := cmp.Or(dropCaps(), bound)
 	// A change of user has made the process dumpable again, or not, by fs.suid_dumpable (proc_sys_fs(5)).
-	exposed, err := dumpable()
-	if err := cmp.Or(err, noDump()); err != nil {
+	exposed, err := noDump()
+	if err != nil {
 		return nil, err
 	}
 	threads := openThreads("/proc/self/task") // while it can be opened

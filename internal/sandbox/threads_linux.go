@@ -61,11 +61,11 @@ func openThreads(dir string) *threads {
 			t.files = append(t.files, f)
 		}
 	}
-	var all []status
-	if all, t.blind = t.read(); t.blind != nil {
+	all, err := t.read()
+	if err != nil {
+		t.blind = err
 		return t
 	}
-	var err error
 	if t.filters, err = strconv.Atoi(all[0]["Seccomp_filters"]); err != nil {
 		t.filters = -1
 	}
@@ -88,13 +88,13 @@ func (t *threads) read() (all []status, err error) {
 	}
 	for _, f := range t.files {
 		st, err := readStatus(f)
-		switch {
-		case errors.Is(err, unix.ESRCH): // the thread has ended
-		case err != nil:
-			return nil, err
-		default:
-			all = append(all, st)
+		if errors.Is(err, unix.ESRCH) {
+			continue // the thread has ended
 		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, st)
 	}
 	if len(all) == 0 {
 		return nil, errors.New("no thread has a status in /proc")
