@@ -104,7 +104,8 @@ func socketNames(env map[string]string, self int) (names []string, err error) {
 	for i, name := range names {
 		switch {
 		case name != Responses && name != Metrics:
-			return nil, socketError(i, name, errors.New("has no name that is known here; set FileDescriptorName="+Responses+" or FileDescriptorName="+Metrics+" in its unit"))
+			return nil, socketError(i, name, errors.New("has no name that is known here; "+
+				"set FileDescriptorName="+Responses+" or FileDescriptorName="+Metrics+" in its unit"))
 		case name == Metrics && slices.Contains(names[:i], Metrics):
 			return nil, socketError(i, name, errors.New("is the second of that name; pass one, on one address (a socket unit may have several)"))
 		}
