@@ -70,11 +70,14 @@ func TestStandardOutput(t *testing.T) {
 	}
 }
 
+// TestMain lets proctest remove what Static made.
+func TestMain(m *testing.M) { proctest.Main(m, nil) }
+
 // TestRotationInSandbox rotates the file in the sandbox, which allows it and no more.
 func TestRotationInSandbox(t *testing.T) {
 	if os.Getenv(childVar) == "" {
 		dir := t.TempDir()
-		inChild(t, proctest.Static(t, t.TempDir()), dir, nil)
+		inChild(t, proctest.Static(t), dir, nil)
 		checkAll(t, 20, 0, filepath.Join(dir, "audit"), filepath.Join(dir, "audit.1"))
 		return
 	}

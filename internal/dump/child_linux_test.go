@@ -157,9 +157,8 @@ func jobLimit(dir string) error {
 // TestInSandbox: in the sandbox of a program that names the folder in Write, all of
 // this can be done, by the user that root becomes too.
 func TestInSandbox(t *testing.T) {
-	top := t.TempDir()
-	dir := filepath.Join(top, "d")
-	if out := run(t, proctest.CommandOf(proctest.Static(t, top), "sandbox", dir)); out != "" {
+	dir := filepath.Join(t.TempDir(), "d")
+	if out := run(t, proctest.CommandOf(proctest.Static(t), "sandbox", dir)); out != "" {
 		proctest.Cannot(t, out)
 	}
 	left := names(t, dir)

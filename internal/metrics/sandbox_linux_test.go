@@ -61,7 +61,7 @@ func serveSandboxed(dir string) {
 // in the sandbox, the removal of the socket included.
 func TestInSandbox(t *testing.T) {
 	dir := strings.TrimSuffix(strings.TrimPrefix(unixAddr(t), "unix:"), "/m")
-	c := proctest.CommandOf(proctest.Static(t, t.TempDir()), "sandboxed", dir)
+	c := proctest.CommandOf(proctest.Static(t), "sandboxed", dir)
 	c.Env = append(os.Environ(), c.Env...)
 	in, err := c.StdinPipe()
 	if err != nil {

@@ -4,6 +4,7 @@ package proctest
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,7 +32,11 @@ type Job func(args []string) error
 func Main(m *testing.M, jobs map[string]Job) {
 	name, child := os.LookupEnv(jobVar)
 	if !child {
-		os.Exit(m.Run())
+		code := m.Run()
+		if staticDir != "" {
+			os.RemoveAll(staticDir)
+		}
+		os.Exit(code)
 	}
 	job := jobs[name]
 	if job == nil {
@@ -66,7 +71,8 @@ func CommandOf(binary, job string, args ...string) *exec.Cmd {
 // input does.
 type Child struct {
 	Cmd *exec.Cmd
-	End func() // closes the standard input, and waits; may be called again
+	In  io.Writer // the standard input
+	End func()    // closes it, and waits; may be called again
 
 	pipe *os.File
 	out  *bufio.Scanner
@@ -87,7 +93,7 @@ func Start(t testing.TB, cmd *exec.Cmd) (*Child, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	c := &Child{Cmd: cmd, pipe: out.(*os.File), out: bufio.NewScanner(out)}
+	c := &Child{Cmd: cmd, In: in, pipe: out.(*os.File), out: bufio.NewScanner(out)}
 	c.End = sync.OnceFunc(func() {
 		in.Close()
 		cmd.Wait()
@@ -119,15 +125,40 @@ func self() string {
 	return path
 }
 
-// Static builds the test binary of the package under test without cgo, in dir,
-// as the proxy is built: a binary with cgo, which the race detector needs, cannot
-// be sandboxed.
-func Static(t testing.TB, dir string) string {
+// Static returns a copy of this test binary without cgo, as the proxy is built: a
+// binary with cgo, which the race detector needs, cannot be sandboxed. Every user
+// can run it. It is made once; Main removes it.
+func Static(t testing.TB) string {
 	t.Helper()
+	staticMu.Lock()
+	defer staticMu.Unlock()
+	if staticDir != "" {
+		return filepath.Join(staticDir, "static.test")
+	}
+	dir, err := os.MkdirTemp("", "static-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	binary := filepath.Join(dir, "static.test")
-	goCommand(t, "test", "-c", "-o", binary, ".")
+	if linkedWithCgo {
+		goCommand(t, "test", "-c", "-o", binary, ".")
+	} else { // where there is no go command, this is how it is tested
+		text, err := os.ReadFile(self())
+		if err := errors.Join(err, os.WriteFile(binary, text, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	staticDir = dir
 	return binary
 }
+
+var (
+	staticMu  sync.Mutex
+	staticDir string // of Static's binary, once there is one
+)
 
 // goCommand runs the go command with cgo off.
 func goCommand(t testing.TB, args ...string) {

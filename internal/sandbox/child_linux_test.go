@@ -21,16 +21,18 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 const timeout = 30 * time.Second
 
-// childMain is the life of a child.
-func childMain(text string) {
+// jobEnforce is the life of a child.
+func jobEnforce(args []string) error {
 	var o childConfig
-	must(json.Unmarshal([]byte(text), &o))
+	must(json.Unmarshal([]byte(args[0]), &o))
 	for _, d := range o.Deny {
-		must(deny(d[0], d[1]))
+		must(deny(d[0], 0, 0, d[1]))
 	}
 	_, err := Protect()
 	must(err)
@@ -58,9 +60,10 @@ func childMain(text string) {
 		c.Work = append(c.Work, w.work("second")...)
 	}
 	json.NewEncoder(os.Stdout).Encode(c)
-	io.Copy(io.Discard, os.Stdin)
+	proctest.UntilInputEnds()
 	close(busy)
 	done.Wait()
+	return nil
 }
 
 func must(err error) {
@@ -475,12 +478,17 @@ func bare(err error) error {
 	return err
 }
 
-// deny makes a system call return errno, as a container's filter does; an errno
-// of 0 feigns success.
-func deny(call, errno uint32) error {
+// deny makes a system call whose first argument is arg, as far as mask covers it,
+// return errno and do nothing, as a container's filter does; an errno of 0 feigns
+// success.
+func deny(call, mask, arg, errno uint32) error {
+	const firstArg = 16 // offset in struct seccomp_data; the low half, little endian
 	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 4},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: firstArg},
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: mask},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: arg, Jf: 1},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | errno},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}

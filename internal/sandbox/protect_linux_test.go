@@ -1,10 +1,8 @@
 package sandbox
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,42 +15,38 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// jobVar names the job for which the test binary was started again: none of
-// what this package does can be undone in the process that runs the tests.
-const jobVar = "SANDBOX_TEST_JOB"
-
-var jobs = map[string]func(){
-	"serve":  jobServe,
-	"abort":  jobAbort,
-	"attack": jobAttack,
-	"window": jobWindow,
-}
-
 // protectFirst is Protect, unless the environment asks for a control without it or
-// for a kernel that refuses a call.
-func protectFirst() {
-	if os.Getenv("DENY") != "" {
-		mustProtect(denyFromEnv())
+// for a kernel that refuses a call: DENY is "call arg errno".
+func protectFirst() error {
+	if text := os.Getenv("DENY"); text != "" {
+		var call, arg, errno uint32
+		_, err := fmt.Sscan(text, &call, &arg, &errno)
+		err = errors.Join(err, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), deny(call, ^uint32(0), arg, errno))
+		if err != nil {
+			return err
+		}
 	}
 	if os.Getenv("BARE") != "" {
-		return
+		return nil
 	}
 	if os.Getenv("WAIT") != "" {
 		fmt.Println("waits")
 		os.Stdin.Read(make([]byte, 1))
 	}
 	r, err := Protect()
-	mustProtect(err)
 	for _, p := range r {
 		if p.Name == "start-window" {
 			window = p.Missing
 		} else if p.Missing != nil {
-			mustProtect(fmt.Errorf("missing: %v", r.Missing()))
+			err = errors.Join(err, fmt.Errorf("missing: %v", r.Missing()))
 		}
 	}
 	report = r.String()
+	return err
 }
 
 // window and report are what Protect has found.
@@ -62,47 +56,56 @@ var (
 )
 
 // jobServe tells what it is and stays, as something to look at and to attack.
-func jobServe() {
-	protectFirst()
+func jobServe([]string) error {
+	if err := protectFirst(); err != nil {
+		return err
+	}
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	mustProtect(err)
 	var core unix.Rlimit
-	mustProtect(unix.Getrlimit(unix.RLIMIT_CORE, &core))
+	if err := errors.Join(err, unix.Getrlimit(unix.RLIMIT_CORE, &core)); err != nil {
+		return err
+	}
 	fmt.Printf("dumpable %d, core %d/%d, target %x\n", dumpable, core.Cur, core.Max, uintptr(unsafe.Pointer(&target)))
-	io.Copy(io.Discard, os.Stdin) // the parent's end lets it go
+	proctest.UntilInputEnds()
+	return nil
 }
 
 // target is what the attacker is after.
 var target = [8]byte{'t', 'a', 'r', 'g', 'e', 't', '!', '!'}
 
 // jobWindow tells whether others could have attached before protectFirst.
-func jobWindow() {
-	protectFirst()
+func jobWindow([]string) error {
+	err := protectFirst()
 	fmt.Printf("window: %v\n%s\n", window, report)
+	return err
 }
 
 // jobAbort dies of SIGABRT with the default action, core dumps allowed.
-func jobAbort() {
-	mustProtect(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}))
-	protectFirst()
+func jobAbort([]string) error {
+	err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
+	if err := errors.Join(err, protectFirst()); err != nil {
+		return err
+	}
 	var byDefault struct {
 		handler, flags, restorer uintptr
 		mask                     uint64
 	}
 	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGABRT), uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
 	if errno != 0 {
-		mustProtect(errno)
+		return errno
 	}
-	mustProtect(unix.Kill(os.Getpid(), unix.SIGABRT))
+	if err := unix.Kill(os.Getpid(), unix.SIGABRT); err != nil {
+		return err
+	}
 	select {}
 }
 
 // jobAttack tries on the process PID what a debugger would do.
-func jobAttack() {
+func jobAttack([]string) error {
 	var pid int
 	var addr int64
 	if _, err := fmt.Sscanf(os.Getenv("TARGET"), "%d %x", &pid, &addr); err != nil {
-		mustProtect(err)
+		return err
 	}
 	var into [len(target)]byte
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
@@ -122,118 +125,36 @@ func jobAttack() {
 	runtime.LockOSThread()
 	err = unix.PtraceSeize(pid)
 	fmt.Printf("ptrace: %v\n", err)
-}
-
-// mustProtect ends the child with a line for the parent.
-func mustProtect(err error) {
-	if err != nil {
-		fmt.Println("child:", err)
-		os.Exit(3)
-	}
-}
-
-// denyFromEnv makes one system call, if its first argument is arg, do nothing
-// and return errno: DENY is "call arg errno". An errno of 0 feigns success.
-func denyFromEnv() error {
-	var call, arg, errno uint32
-	if _, err := fmt.Sscan(os.Getenv("DENY"), &call, &arg, &errno); err != nil {
-		return err
-	}
-	const firstArg = 16 // offset in struct seccomp_data; the low half, little endian
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the call's number
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 3},
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: firstArg},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: arg, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | errno},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
-	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
-	if e != 0 {
-		return fmt.Errorf("seccomp: %w", e)
-	}
 	return nil
 }
 
-// jobProcess is a copy of the test binary that does one job.
-type jobProcess struct {
-	cmd    *exec.Cmd
-	stdin  io.WriteCloser
-	stderr strings.Builder
-	stdout *bufio.Reader
+// startJob runs a job with nothing but env as its environment; GOTRACEBACK above
+// all is not inherited.
+func startJob(t *testing.T, job string, uid int, env ...string) *proctest.Child {
+	t.Helper()
+	return startFile(t, "/proc/self/exe", "/", job, uid, env...)
 }
 
-func startJob(t *testing.T, job string, uid int, env ...string) *jobProcess {
+func startFile(t *testing.T, file, dir, job string, uid int, env ...string) *proctest.Child {
 	t.Helper()
-	return startJobIn(t, "/", job, uid, env...)
-}
-
-// startJobIn runs a job with nothing but env as its environment; GOTRACEBACK
-// above all is not inherited.
-func startJobIn(t *testing.T, dir, job string, uid int, env ...string) *jobProcess {
-	t.Helper()
-	return startFile(t, "/proc/self/exe", dir, job, uid, env...)
-}
-
-func startFile(t *testing.T, file, dir, job string, uid int, env ...string) *jobProcess {
-	t.Helper()
-	c := &jobProcess{cmd: exec.Command(file)}
-	c.cmd.Env = append(env, jobVar+"="+job, "GORACE=atexit_sleep_ms=0")
-	c.cmd.Dir = dir
-	c.cmd.Stderr = &c.stderr
+	cmd := proctest.CommandOf(file, job)
+	cmd.Env, cmd.Dir = append(cmd.Env, env...), dir
 	if uid != os.Geteuid() {
-		c.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 	}
-	var err error
-	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := c.cmd.StdoutPipe()
+	c, err := proctest.Start(t, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.stdout = bufio.NewReader(stdout)
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c.cmd.Process.Kill()
-		c.cmd.Wait()
-	})
 	return c
-}
-
-// line is the child's next line of output.
-func (c *jobProcess) line(t *testing.T) string {
-	t.Helper()
-	s, err := c.stdout.ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// wait waits for the child's end and returns the rest of its output.
-func (c *jobProcess) wait(t *testing.T) string {
-	t.Helper()
-	out, err := io.ReadAll(c.stdout)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.cmd.Wait()
-	return string(out)
 }
 
 func TestProtect(t *testing.T) {
 	c := startJob(t, "serve", os.Geteuid())
-	if got := c.line(t); !strings.HasPrefix(got, "dumpable 0, core 0/0, ") {
+	if got := c.Line(); !strings.HasPrefix(got, "dumpable 0, core 0/0, ") {
 		t.Errorf("the child says %q", got)
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,10 +169,10 @@ func TestProtect(t *testing.T) {
 // Without Protect nothing of this holds, so that the test above proves something.
 func TestUnprotected(t *testing.T) {
 	c := startJob(t, "serve", os.Geteuid(), "BARE=1")
-	if got := c.line(t); !strings.HasPrefix(got, "dumpable 1, ") {
+	if got := c.Line(); !strings.HasPrefix(got, "dumpable 1, ") {
 		t.Errorf("the child says %q", got)
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,9 +194,7 @@ func signals(t *testing.T, status, name string) (mask uint64) {
 // A process of the same user, which may do all of it to any other process of
 // that user, gets nothing.
 func TestSameUserIsRefused(t *testing.T) {
-	if os.Geteuid() != 0 {
-		cannot(t, "only root can start processes without privilege and without being their parent")
-	}
+	proctest.NeedRoot(t, "start processes without privilege and without being their parent")
 	for _, got := range attack(t) {
 		if !strings.Contains(got, "permission denied") && !strings.Contains(got, "operation not permitted") {
 			t.Errorf("%s", got)
@@ -283,7 +202,7 @@ func TestSameUserIsRefused(t *testing.T) {
 	}
 	for _, got := range attack(t, "BARE=1") {
 		if !strings.HasSuffix(got, ": <nil>") {
-			cannot(t, "the attack fails against an unprotected process as well: "+got)
+			proctest.Cannot(t, "the attack fails against an unprotected process as well: "+got)
 		}
 	}
 }
@@ -292,14 +211,18 @@ func TestSameUserIsRefused(t *testing.T) {
 func attack(t *testing.T, env ...string) []string {
 	t.Helper()
 	targetChild := startJob(t, "serve", nobody, env...)
-	_, addr, ok := strings.Cut(targetChild.line(t), "target ")
+	_, addr, ok := strings.Cut(targetChild.Line(), "target ")
 	if !ok {
 		t.Fatal("the targetChild did not start")
 	}
-	attacker := startJob(t, "attack", nobody, fmt.Sprintf("TARGET=%d %s", targetChild.cmd.Process.Pid, strings.TrimSpace(addr)))
-	lines := strings.Split(strings.TrimSpace(attacker.wait(t)), "\n")
-	if len(lines) != 5 {
-		t.Fatalf("the attacker says %q and %q", lines, &attacker.stderr)
+	attacker := startJob(t, "attack", nobody, fmt.Sprintf("TARGET=%d %s", targetChild.Cmd.Process.Pid, strings.TrimSpace(addr)))
+	var lines []string
+	for _, way := range []string{"mem", "process_vm_readv", "environ", "fd", "ptrace"} {
+		got := attacker.Line()
+		if !strings.HasPrefix(got, way+": ") {
+			t.Fatalf("the attacker says %q and %q", lines, got)
+		}
+		lines = append(lines, got)
 	}
 	return lines
 }
@@ -307,9 +230,7 @@ func attack(t *testing.T, env ...string) []string {
 // TestStartWindow: what others could do before Protect was called is told by
 // who starts the program, and whether its user can read the file.
 func TestStartWindow(t *testing.T) {
-	if os.Geteuid() != 0 {
-		cannot(t, "only root can make a file that another user can run and not read")
-	}
+	proctest.NeedRoot(t, "make a file that another user can run and not read")
 	for _, c := range []struct {
 		what string
 		uid  int
@@ -322,15 +243,15 @@ func TestStartWindow(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			child := startCopy(t, c.mode, "window", c.uid)
-			got := child.line(t)
-			if open := strings.Contains(got, "window: the program's file could be read"); open != c.open || !open && got != "window: <nil>\n" {
+			got := child.Line()
+			if open := strings.Contains(got, "window: the program's file could be read"); open != c.open || !open && got != "window: <nil>" {
 				t.Errorf("%q, want open: %t", got, c.open)
 			}
-			want := "dumpable=no core=no start-window=closed\n"
+			want := "dumpable=no core=no start-window=closed"
 			if c.open {
-				want = "dumpable=no core=no start-window=open(" + errWindow.Error() + ")\n"
+				want = "dumpable=no core=no start-window=open(" + errWindow.Error() + ")"
 			}
-			if got := child.line(t); got != want {
+			if got := child.Line(); got != want {
 				t.Errorf("it reports %q, want %q", got, want)
 			}
 		})
@@ -339,7 +260,7 @@ func TestStartWindow(t *testing.T) {
 
 // startCopy starts a child from a copy of the test binary with another mode, in
 // a directory that every user can search.
-func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *jobProcess {
+func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *proctest.Child {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sandbox-test-")
 	if err != nil {
@@ -361,10 +282,10 @@ func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *jobProcess 
 // does not go on.
 func TestTracerIsRefused(t *testing.T) {
 	c := startJob(t, "serve", os.Geteuid(), "WAIT=1")
-	if got := c.line(t); got != "waits\n" {
+	if got := c.Line(); got != "waits" {
 		t.Fatalf("the child says %q", got)
 	}
-	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", c.cmd.Process.Pid))
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", c.Cmd.Process.Pid))
 	if err != nil || len(threads) < 2 {
 		t.Fatalf("%d threads (%v)", len(threads), err)
 	}
@@ -374,11 +295,11 @@ func TestTracerIsRefused(t *testing.T) {
 	}
 	tracer, err := trace(last)
 	if err != nil {
-		cannot(t, "a child cannot be traced: "+err.Error())
+		proctest.Cannot(t, "a child cannot be traced: "+err.Error())
 	}
-	c.stdin.Write([]byte("\n"))
-	want := fmt.Sprintf("child: cannot protect the process: process or thread %d traces this one, and can read and change it; start it without a debugger\n", tracer)
-	if got := c.line(t); got != want {
+	c.In.Write([]byte("\n"))
+	want := fmt.Sprintf("cannot protect the process: process or thread %d traces this one, and can read and change it; start it without a debugger", tracer)
+	if got := c.Line(); got != want {
 		t.Errorf("the child says %q, want %q", got, want)
 	}
 }
@@ -410,7 +331,7 @@ func TestNoCoreOnAbort(t *testing.T) {
 		t.Errorf("signal %v, core %t", signal, hardened)
 	}
 	if bare, _ := dumped(t, "BARE=1"); !bare {
-		cannot(t, "no process writes a core here")
+		proctest.Cannot(t, "no process writes a core here")
 	}
 }
 
@@ -422,12 +343,12 @@ func dumped(t *testing.T, env ...string) (core bool, signal syscall.Signal) {
 		t.Fatal(err)
 	}
 	if os.Geteuid() != 0 && limit.Max != unix.RLIM_INFINITY {
-		cannot(t, "the limit on core files cannot be raised")
+		proctest.Cannot(t, "the limit on core files cannot be raised")
 	}
 	dir := t.TempDir()
-	c := startJobIn(t, dir, "abort", os.Geteuid(), env...)
-	c.wait(t)
-	status := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	c := startFile(t, "/proc/self/exe", dir, "abort", os.Geteuid(), env...)
+	c.End()
+	status := c.Cmd.ProcessState.Sys().(syscall.WaitStatus)
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -449,8 +370,8 @@ func TestRefusalIsAnError(t *testing.T) {
 	} {
 		t.Run(r.what, func(t *testing.T) {
 			c := startJob(t, "serve", os.Geteuid(), fmt.Sprintf("DENY=%d %d %d", r.call, r.arg, r.errno))
-			got := c.line(t)
-			if !strings.HasPrefix(got, "child: cannot protect the process: ") || !strings.Contains(got, r.want) {
+			got := c.Line()
+			if !strings.HasPrefix(got, "cannot protect the process: ") || !strings.Contains(got, r.want) {
 				t.Errorf("%q, want an error with %q", got, r.want)
 			}
 		})

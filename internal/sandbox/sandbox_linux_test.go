@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -9,83 +8,26 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
-
-// childVar holds a child's configuration: what the sandbox does cannot be undone in
-// the process that runs the tests.
-const childVar = "SANDBOX_TEST_CHILD"
 
 const nobody = 65534
 
+// None of what this package does can be undone in the process that runs the tests.
 func TestMain(m *testing.M) {
-	if job, ok := jobs[os.Getenv(jobVar)]; ok {
-		job()
-		os.Exit(0)
-	}
-	if text := os.Getenv(childVar); text != "" {
-		childMain(text)
-		os.Exit(0)
-	}
-	code := m.Run()
-	if dir, err := static(); err == nil {
-		os.RemoveAll(filepath.Dir(dir))
-	}
-	os.Exit(code)
+	proctest.Main(m, map[string]proctest.Job{
+		"enforce": jobEnforce, "serve": jobServe, "abort": jobAbort, "attack": jobAttack, "window": jobWindow,
+	})
 }
-
-// cannot ends a test that needs what this machine lacks: quietly on a
-// developer's machine, loudly where nobody would notice.
-func cannot(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this must be tested in CI, but cannot be:", why)
-	}
-	t.Skip(why)
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		cannot(t, "only root can become other users")
-	}
-}
-
-// static is a copy of the test binary without cgo, as the proxy is built: the
-// race detector brings cgo in, which keeps system calls from all threads.
-var static = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sandbox-test-")
-	if err != nil {
-		return "", err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return "", err
-	}
-	binary := filepath.Join(dir, "sandbox.test")
-	if !withCgo() {
-		text, err := os.ReadFile("/proc/self/exe")
-		if err != nil {
-			return "", err
-		}
-		return binary, os.WriteFile(binary, text, 0o755)
-	}
-	build := exec.Command("go", "test", "-c", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return binary, nil
-})
 
 func withCgo() bool {
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0)
@@ -124,14 +66,10 @@ type child struct {
 	pid int
 }
 
-// startChild starts a child and hears it out.
+// startChild starts a child and reads its result.
 func startChild(t *testing.T, o childConfig, attr *syscall.SysProcAttr) *child {
 	t.Helper()
-	binary, err := static()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return startChildOf(t, binary, o, attr)
+	return startChildOf(t, proctest.Static(t), o, attr)
 }
 
 func startChildOf(t *testing.T, binary string, o childConfig, attr *syscall.SysProcAttr) *child {
@@ -141,29 +79,21 @@ func startChildOf(t *testing.T, binary string, o childConfig, attr *syscall.SysP
 		t.Fatal(err)
 	}
 	var stderr bytes.Buffer
-	cmd := exec.Command(binary)
-	cmd.Dir, cmd.Env, cmd.Stderr, cmd.SysProcAttr = "/", []string{childVar + "=" + string(text)}, &stderr, attr
-	stdin, err := cmd.StdinPipe()
+	cmd := proctest.CommandOf(binary, "enforce", string(text))
+	cmd.Dir, cmd.Stderr, cmd.SysProcAttr = "/", &stderr, attr
+	c, err := proctest.Start(t, cmd)
 	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		stdin.Close()
-		if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
-			t.Errorf("the child ended with %v: %s", err, &stderr)
+		c.End()
+		if !cmd.ProcessState.Success() || stderr.Len() > 0 {
+			t.Errorf("the child ended with %v: %s", cmd.ProcessState, &stderr)
 		}
 	})
-	line, err := bufio.NewReader(stdout).ReadString('\n')
+	line := c.Line()
 	p := &child{pid: cmd.Process.Pid}
-	if err = errors.Join(err, json.Unmarshal([]byte(line), &p.childResult)); err != nil {
-		cmd.Process.Kill()
+	if err := json.Unmarshal([]byte(line), &p.childResult); err != nil {
 		t.Fatalf("the child says %q: %v", line, err)
 	}
 	return p
@@ -287,10 +217,10 @@ func inNamespace(uid uint32) *syscall.SysProcAttr {
 // Whoever starts it, it is wholly in force on every thread; its work goes on,
 // every attack is refused, and the work goes on after that.
 func TestEnforce(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "become other users")
 	abi, err := landlockABI()
 	if err != nil || abi < netABI {
-		cannot(t, fmt.Sprintf("Landlock's version is %d (%v)", abi, err))
+		proctest.Cannot(t, fmt.Sprintf("Landlock's version is %d (%v)", abi, err))
 	}
 	lock := fmt.Sprintf("landlock=abi%d", abi)
 	t.Log(lock)
@@ -404,7 +334,7 @@ func checkThreads(t *testing.T, pid int, uid uint32, keepBnd bool) {
 // Without a folder to write in there is no writing at all, and a file may only
 // be removed where it was said.
 func TestEnforceWithoutWriting(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "become other users")
 	o := outside(t, nobody)
 	dir := folder(t, nobody)
 	removed := file(t, dir)
@@ -424,7 +354,7 @@ func TestEnforceWithoutWriting(t *testing.T) {
 // Without the sandbox most of the attacks get through, so that the tests above
 // prove something.
 func TestAttacksSucceedOutside(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "become other users")
 	o := outside(t, 0)
 	dir := folder(t, 0)
 	o.Off, o.Attack, o.Work, o.Write = true, true, true, []string{dir}
@@ -454,7 +384,7 @@ func TestAttacksSucceedOutside(t *testing.T) {
 // Each protection that the kernel, or a filter around us, refuses: by default
 // it starts and says so, strictly it refuses and says why.
 func TestMissing(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "become other users")
 	deny := func(call uint32, errno unix.Errno) [][2]uint32 { return [][2]uint32{{call, uint32(errno)}} }
 	for _, c := range []struct {
 		what string
@@ -497,7 +427,7 @@ func TestMissing(t *testing.T) {
 // A process that its user could attach to in the middle of all this is not
 // taken for one that nobody could.
 func TestDumpableMeanwhile(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "become other users")
 	o := outside(t, nobody)
 	o.Dumpable = true
 	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
@@ -524,7 +454,7 @@ func TestCgo(t *testing.T) {
 	if !withCgo() {
 		t.Skip("this test binary is without cgo, as the proxy is")
 	}
-	needRoot(t)
+	proctest.NeedRoot(t, "become other users")
 	o := outside(t, nobody)
 	o.UserName = "nobody"
 	p := startChildOf(t, "/proc/self/exe", o, nil)
@@ -539,7 +469,7 @@ func TestCgo(t *testing.T) {
 
 // What cannot be is an error with a hint.
 func TestMistakes(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "become other users")
 	for _, c := range []struct {
 		what string
 		user string

@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package proctest
+
+const linkedWithCgo = false
