@@ -21,6 +21,7 @@
 package dump
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -132,7 +133,7 @@ func (d *Dir) Begin(user uint32, method, target []byte, fields []http1.Field) *E
 	}
 	now, n := time.Now().UnixMilli(), d.sequence.Add(1)
 	e := &Exchange{message{dir: d, user: user, id: id{now, n, false}}, message{dir: d, user: user, id: id{now, n, true}}}
-	if !e.request.begin(requestHead(method, target, fields)) {
+	if !e.request.begin(head{Method: text(method), URL: text(target)}.render(fields, bytes.Clone)) {
 		return nil
 	}
 	return e

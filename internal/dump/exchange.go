@@ -36,7 +36,7 @@ func (e *Exchange) RequestEnd(complete bool) {
 // Answer begins the response, with the fields as the upstream sent them. If it is not called there is no file of it.
 func (e *Exchange) Answer(status int, fields []http1.Field) {
 	if e != nil {
-		e.response.begin(responseHead(status, fields))
+		e.response.begin(head{Status: status}.render(fields, bytes.ToLower))
 	}
 }
 

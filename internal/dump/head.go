@@ -22,15 +22,7 @@ type field struct {
 	Value string `json:"value"`
 }
 
-func requestHead(method, target []byte, fields []http1.Field) []byte {
-	return head{Method: text(method), URL: text(target)}.render(fields, bytes.Clone)
-}
-
-func responseHead(status int, fields []http1.Field) []byte {
-	return head{Status: status}.render(fields, bytes.ToLower)
-}
-
-// render returns everything that comes before the value of body.
+// render returns everything that comes before the value of body. name returns the name of a field as it is shown.
 func (h head) render(fields []http1.Field, name func([]byte) []byte) []byte {
 	h.Headers = []field{} // not null
 	for _, f := range fields {

@@ -10,6 +10,7 @@ import (
 const (
 	maxDepth  = 128 // of nested JSON; the original's limit, too
 	maxGrowth = 8   // of JSON by its indentation
+	newline   = 3   // the length of a line's end, and of the dump's own indentation
 )
 
 // mayBeJSON reports whether JSON can begin with c.
@@ -58,6 +59,3 @@ func measure(text []byte) (depth, size int) {
 	}
 	return depth, size
 }
-
-// newline is the length of a line's end, and of the dump's own indentation.
-const newline = 3

@@ -77,7 +77,7 @@ func (m *message) writeText(last bool) error {
 	return nil
 }
 
-// wholeRunes returns the length of p without the incomplete character at its end.
+// wholeRunes returns the length of p without the beginning of a character at its end.
 func wholeRunes(p []byte) int {
 	for n := max(0, len(p)-utf8.UTFMax); n < len(p); n++ {
 		if utf8.RuneStart(p[n]) && !utf8.FullRune(p[n:]) {

@@ -62,14 +62,9 @@ const (
 
 // document reads one response, or one event of a stream.
 type document struct {
-	progress
-	find  jsonscan.Finder
-	room  [maxText]byte
-	model [maxModel]byte
-}
-
-// progress is what a document has yielded so far.
-type progress struct {
+	find     jsonscan.Finder
+	room     [maxText]byte
+	model    [maxModel]byte
 	role     role
 	inexact  bool // a number on the path is not plain
 	seen     [3]bool
@@ -83,13 +78,13 @@ func (m *Meter) begin() {
 	if !m.idFixed {
 		m.idLen = 0
 	}
+	d, root := &m.doc, &eventMembers
+	*d = document{role: unknown}
 	if m.kind == single {
-		m.doc.progress = progress{role: closes}
-		m.doc.find.Start(&responseMembers)
-		return
+		d.role, root = closes, &responseMembers
 	}
-	m.doc.progress = progress{role: unknown}
-	m.doc.find.Start(&eventMembers)
+	d.find.Room, d.find.Trusted = d.room[:], true
+	d.find.Start(root)
 }
 
 // feed reads the next bytes of the current document.
@@ -136,7 +131,7 @@ func (d *document) readModel(kind jsonscan.Kind, part []byte) {
 	d.modelLen = uint8(n)
 }
 
-// wholeRunes returns the length of p without a rune at its end that was cut.
+// wholeRunes returns the length of p without the beginning of a character at its end.
 func wholeRunes(p []byte) int {
 	for n := max(0, len(p)-utf8.UTFMax); n < len(p); n++ {
 		if utf8.RuneStart(p[n]) && !utf8.FullRune(p[n:]) {

@@ -48,7 +48,6 @@ const byteOrderMark = "\ufeff"
 // identity, is not looked into: its bytes are counted.
 func New(contentType, contentEncoding []byte) *Meter {
 	m := &Meter{kind: kindOf(contentType, contentEncoding)}
-	m.doc.find.Room, m.doc.find.Trusted = m.doc.room[:], true
 	m.begin()
 	return m
 }
