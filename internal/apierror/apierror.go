@@ -1,5 +1,5 @@
-// Package apierror lists the errors with which the proxy itself responds, in the
-// shape of OpenAI's. docs/errors.md documents them.
+// Package apierror lists the errors with which the proxy itself responds, in the shape of OpenAI's. docs/errors.md
+// documents them.
 package apierror
 
 import (
@@ -18,9 +18,8 @@ type Code string
 // ClientLeft stands in records only: no response can be sent.
 const ClientLeft Code = "client_left"
 
-// The codes that a client can receive. The messages are fixed: the causes of
-// upstream errors are for the operator's log alone. Where there is no message, or
-// an http1.Error has a reason or a status of its own, the Error brings it.
+// The codes that a client can receive. The messages are fixed: the causes of upstream errors are for the operator's
+// log alone. Where there is no message, or an http1.Error has a reason or a status of its own, the Error brings it.
 var (
 	RouteNotAllowed       = add("route_not_allowed", 403, invalid, "")
 	ResponseNotFound      = add("response_not_found", 404, invalid, "There is no response with this id that you have made through this proxy since it was started.")
@@ -108,8 +107,7 @@ func OfHead(refused *http1.Error) *Error {
 // OfHandshake returns the error of a WebSocket handshake.
 func OfHandshake(refused *http1.Error) *Error { return malformed(WebsocketMalformed, refused) }
 
-// malformed returns an error that repeats the reason, which describes only what
-// the client did.
+// malformed returns an error that repeats the reason, which describes only what the client did.
 func malformed(code Code, refused *http1.Error) *Error {
 	e := New(code, refused.Reason)
 	e.Status, e.Message = refused.Status, strings.TrimSuffix(e.Message, ".")+": "+refused.Reason+"."
@@ -118,10 +116,7 @@ func malformed(code Code, refused *http1.Error) *Error {
 
 // Log returns the line for the operator's log.
 func (e *Error) Log() string {
-	if e.Detail == "" {
-		return string(e.Code)
-	}
-	return string(e.Code) + ": " + e.Detail
+	return strings.TrimSuffix(string(e.Code)+": "+e.Detail, ": ")
 }
 
 // Fields returns the header fields of the response, but for date and framing.

@@ -1,7 +1,8 @@
 package relay
 
 import (
-	"bytes"
+	"crypto/sha256"
+	"sync"
 	"sync/atomic"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
@@ -13,12 +14,11 @@ import (
 type account struct {
 	received  atomic.Int64 // bytes of the request's body
 	meter     *usage.Meter // nil where tokens do not matter
+	owned     *owned       // the response that the exchange is about; nil if it is not known
 	whole     bool         // the response was read to its end
 	cancelled bool         // the exchange ended before there was a response, and not by the upstream
 	reported  bool         // what the response reports is for this record
 	ended     bool         // the lease is released
-	response  responseKey  // that the exchange is about
-	known     bool         // response is
 }
 
 // mustInspect reports whether something depends on what the response contains.
@@ -31,99 +31,76 @@ func (x *exchange) recordsOwner() bool { return x.relay.owners != nil && x.route
 // maxRequestID is how much of an x-request-id is kept, in bytes.
 const maxRequestID = 128
 
-var eventStream = []byte("text/event-stream")
-
-// observeHead keeps what record, account and dump need of the response's head.
-// Refusals by the upstream cost nothing.
+// observeHead keeps what record, account and dump need of the response's head. Refusals by the upstream cost nothing.
 func (x *exchange) observeHead(h *http1.Response) {
 	id, kind := value(h, "x-request-id"), value(h, "content-type")
 	x.Entry.RequestID = string(id[:min(len(id), maxRequestID)])
-	x.Entry.Streamed = len(kind) >= len(eventStream) && bytes.EqualFold(kind[:len(eventStream)], eventStream)
+	x.Entry.Streamed = hasPrefix(kind, "text/event-stream")
 	x.dump.Answer(h.Status, h.Fields)
 	if h.Status/100 != 2 {
 		return
 	}
 	if x.mustInspect() || x.relay.cfg.ReadUsage && x.route.is(hasUsage) {
-		x.account.meter = usage.New(kind, value(h, "content-encoding"))
+		x.meter = usage.New(kind, value(h, "content-encoding"))
 	}
 	if x.route.method == "DELETE" {
-		x.relay.owners.forget(x.account.response)
+		x.relay.owners.forget(x.owned.key)
 	}
 }
 
-// observePiece sees a piece of the response. Whose it is must be known before the
-// client can have its ID.
+// observePiece sees a piece of the response. Whose it is must be known before the client can have its ID.
 func (x *exchange) observePiece(p []byte) {
-	a := &x.account
-	if a.meter != nil {
-		a.meter.Write(p)
-		if !a.known && x.recordsOwner() && validID(a.meter.ID()) {
-			a.response, a.known = keyOfResponse(a.meter.ID()), true
-			x.relay.owners.add(a.response, x.lease.Caller().UID)
+	if x.meter != nil {
+		x.meter.Write(p)
+		if x.owned == nil && x.recordsOwner() && validID(x.meter.ID()) {
+			x.owned = x.relay.owners.add(keyOfResponse(x.meter.ID()), x.lease.Caller().UID)
 		}
 	}
 	x.dump.Body(p)
 }
 
-// observeEnd releases the lease with what the exchange cost, once. It may come
-// before the last piece is written.
+// observeEnd releases the lease with what the exchange cost, once. It may come before the last piece is written.
 func (x *exchange) observeEnd() {
-	if x.lease == nil || x.account.ended {
+	if x.lease == nil || x.ended {
 		return
 	}
-	x.account.ended = true
+	x.ended = true
 	x.lease.Release(x.cost())
 	x.dump.End()
 }
 
 // cost returns what the exchange is charged, in tokens.
 func (x *exchange) cost() (tokens int64) {
-	a, owners := &x.account, x.relay.owners
 	switch {
-	case a.meter == nil && a.cancelled: // the upstream may have seen the request, and respond to no one
+	case x.meter == nil && x.cancelled: // the upstream may have seen the request, and respond to no one
 		return x.lease.Deposit()
-	case a.meter == nil:
+	case x.meter == nil:
 		return 0
-	case x.route.use == policy.Free: // what an earlier one has cost, the first time that it is reported; what was estimated then counts already
-		if n, exact := a.meter.Tokens(); exact {
-			tokens, a.reported = owners.charge(a.response, n, true)
+	case x.route.use == policy.Free: // what an earlier exchange cost, when that is first reported, less what it was charged
+		if n, exact := x.meter.Tokens(); exact {
+			tokens, x.reported = x.owned.charge(n, true)
 		}
 		return tokens
 	}
+	x.reported = true
 	tokens, exact := x.responseCost()
-	if a.reported = true; a.known {
-		owners.charge(a.response, tokens, exact)
-	}
+	x.owned.charge(tokens, exact)
 	return tokens
 }
 
-// responseCost returns what the response is charged, in tokens, and whether that
-// is what it reports. Otherwise it is the deposit, since what a request refers to
-// costs tokens too, and no less than the estimate of request and response by
-// bytes. That estimate is enough for a stream that the upstream has brought to an
-// end without reporting what it cost, as it does when it fails.
+// responseCost returns what the response is charged, in tokens, and whether that is what it reports. Otherwise it is
+// the deposit, since what a request refers to costs tokens too, and no less than the estimate of request and response
+// by bytes. That estimate is enough for a stream that the upstream has brought to an end without reporting what it
+// cost, as it does when it fails.
 func (x *exchange) responseCost() (tokens int64, exact bool) {
-	a := &x.account
-	if tokens, exact = a.meter.Tokens(); exact {
+	if tokens, exact = x.meter.Tokens(); exact {
 		return tokens, true
 	}
-	tokens = max(tokens, tokens+usage.Estimate(a.received.Load())) // the largest number stays that
-	if a.whole && a.meter.Stream() && (!a.known || x.relay.owners.untouched(a.response)) {
+	tokens = max(tokens, tokens+usage.Estimate(x.received.Load())) // the largest number stays that
+	if x.whole && x.meter.Stream() && (x.owned == nil || !x.owned.touched.Load()) {
 		return tokens, false
 	}
 	return max(tokens, x.lease.Deposit()), false
-}
-
-// report completes the record with what the response reports about itself.
-func (x *exchange) report() {
-	m, e := x.account.meter, &x.Entry
-	if m == nil {
-		return
-	}
-	e.Model = string(m.Model())
-	if x.account.reported {
-		e.InputTokens, e.OutputTokens, e.Tokens = m.Usage()
-	}
 }
 
 // value returns the value of the last field with a name; nil if there is none.
@@ -134,4 +111,99 @@ func value(h *http1.Response, name string) (v []byte) {
 		}
 	}
 	return v
+}
+
+// maxOwned is how many responses are known; the oldest are forgotten first.
+const maxOwned = 1 << 16
+
+// owners records which user made which response, for the life of the process.
+type owners struct {
+	limit int
+
+	mu   sync.Mutex
+	all  map[responseKey]*owned
+	ring []*owned // in the order in which they came; next is the oldest once it is full
+	next int
+}
+
+// responseKey stands for an id: tables of texts that others choose would be larger, and a hash of this size has no
+// collisions that anybody can find.
+type responseKey [16]byte
+
+func keyOfResponse(id []byte) responseKey {
+	sum := sha256.Sum256(id)
+	return responseKey(sum[:])
+}
+
+// owned is a response and what its user has been charged for it so far.
+type owned struct {
+	key     responseKey
+	uid     uint32
+	touched atomic.Bool // its user has asked to cancel or to delete it
+
+	mu      sync.Mutex
+	charged int64 // in tokens
+	settled bool  // charged is what the response has cost in the end
+}
+
+func newOwners(limit int) *owners {
+	return &owners{limit: limit, all: map[responseKey]*owned{}}
+}
+
+// add records that uid has made the response, unless another user has, and returns what is recorded.
+func (o *owners) add(k responseKey, uid uint32) *owned {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if e := o.all[k]; e != nil {
+		return e
+	}
+	e := &owned{key: k, uid: uid}
+	o.all[k] = e
+	if len(o.ring) < o.limit {
+		o.ring = append(o.ring, e)
+		return e
+	}
+	if old := o.ring[o.next]; o.all[old.key] == old { // or it was forgotten, and perhaps made anew
+		delete(o.all, old.key)
+	}
+	o.ring[o.next] = e
+	o.next = (o.next + 1) % o.limit
+	return e
+}
+
+// find returns the response if uid has made it, or nil.
+func (o *owners) find(k responseKey, uid uint32) *owned {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if e := o.all[k]; e != nil && e.uid == uid {
+		return e
+	}
+	return nil
+}
+
+// forget drops a response that is no more.
+func (o *owners) forget(k responseKey) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.all, k)
+}
+
+// charge records that the response has cost tokens so far, and returns how many of them are new: fewer than 0 if it
+// turns out to have cost less than it was charged for. After a sum that is final nothing is new any more, however
+// often the response is fetched; first reports that none was before.
+func (e *owned) charge(tokens int64, final bool) (more int64, first bool) {
+	if e == nil {
+		return 0, false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.settled {
+		return 0, false
+	}
+	if more = tokens - e.charged; !final {
+		more = max(0, more)
+	}
+	e.charged += more
+	e.settled = final
+	return more, true
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
-// maxMemory is how much of a request's body is read before it is sent on, in
-// bytes. Larger ones are passed on while they arrive.
+// maxMemory is how much of a request's body is read before it is sent on, in bytes. Larger ones are passed on while
+// they arrive.
 const maxMemory = 1 << 20
 
 // receivedBody counts a request's body, limits it, and shows it to the dump.
@@ -25,7 +25,7 @@ var errTooLarge = errors.New("the body is too large")
 // Read fails before it hands on a byte too many.
 func (b *receivedBody) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
-	received, limit := b.x.account.received.Add(int64(n)), b.x.lease.MaxBody()
+	received, limit := b.x.received.Add(int64(n)), b.x.lease.MaxBody()
 	if limit > 0 && received > limit {
 		b.x.tooLarge.Store(true)
 		return 0, errTooLarge
@@ -37,9 +37,8 @@ func (b *receivedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readStart reads a body of up to maxMemory bytes into out.Start, and leaves
-// what is longer in out.Rest. The buffer, which may be nil, belongs to the
-// caller, also on errors.
+// readStart reads a body of up to maxMemory bytes into out.Start, and leaves what is longer in out.Rest. The buffer,
+// which may be nil, belongs to the caller, also on errors.
 func readStart(out *upstream.Request, body upstream.Body) (buf *buffer, err error) {
 	size, chunked := out.Length, out.Length == http1.Chunked
 	switch {
@@ -71,8 +70,8 @@ func readStart(out *upstream.Request, body upstream.Body) (buf *buffer, err erro
 	return buf, nil
 }
 
-// buffer is from a pool of buffers of one of a few sizes: most bodies are tens of
-// kilobytes, and 1 MiB for each would be waste.
+// buffer is from a pool of buffers of one of a few sizes: most bodies are tens of kilobytes, and 1 MiB for each would
+// be waste.
 type buffer struct {
 	bytes []byte
 	pool  *sync.Pool

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
@@ -17,8 +18,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/websocket"
 )
 
-// exchange is one request and its response. It owns the request's head, the lease
-// and every buffer, and releases all of them in finish.
+// exchange is one request and its response. It owns the request's head, the lease and every buffer, and releases all
+// of them in finish.
 type exchange struct {
 	*Request
 	relay     *Relay
@@ -27,33 +28,27 @@ type exchange struct {
 	handshake *websocket.Handshake // nil unless it is to become a WebSocket
 	lease     *policy.Lease        // nil until the request is admitted
 
-	out       upstream.Request // on its way up
-	fields    *[]http1.Field   // of out; nil once they are given back
-	buffer    *buffer          // of out.Start; nil if there is none
-	body      receivedBody
-	tooLarge  atomic.Bool
-	outliving *outliving     // nil if the exchange ends with its client
-	dump      *dump.Exchange // nil where nothing is dumped
-	account   account
+	out      upstream.Request // on its way up
+	buffer   *buffer          // of out.Start; nil if there is none
+	body     receivedBody
+	tooLarge atomic.Bool
+	dump     *dump.Exchange // nil where nothing is dumped
+	account
+	outliving outliving
 }
 
-// finish releases what the exchange holds, and completes its record. It must be
-// called once, also after a panic.
+// finish releases what the exchange holds, and completes its record. It must be called once, also after a panic.
 func (x *exchange) finish() {
-	x.outliving.end()
-	x.headSent()
+	x.endOutliving()
+	x.Release()
 	x.releaseBuffer()
 	x.observeEnd()
-	x.report()
-}
-
-// headSent releases what the head took: the response may be long in coming.
-func (x *exchange) headSent() {
-	if x.fields != nil {
-		giveFields(x.fields)
-		x.fields = nil
+	if x.meter != nil {
+		x.Entry.Model = string(x.meter.Model())
 	}
-	x.Release()
+	if x.reported {
+		x.Entry.InputTokens, x.Entry.OutputTokens, x.Entry.Tokens = x.meter.Usage()
+	}
 }
 
 func (x *exchange) releaseBuffer() {
@@ -61,8 +56,7 @@ func (x *exchange) releaseBuffer() {
 	x.buffer = nil
 }
 
-// admit finds the request's route, and acquires a lease. Without one nothing goes
-// upstream.
+// admit finds the request's route, and acquires a lease. Without one nothing goes upstream.
 func (x *exchange) admit() *apierror.Error {
 	x.route = x.relay.cfg.Routes.find(x.Head)
 	x.Entry.Route = x.route.name
@@ -104,20 +98,18 @@ func (x *exchange) checkRoute() *apierror.Error {
 	return nil
 }
 
-// checkResponse returns why the request must not be made of the response that it
-// names.
+// checkResponse returns why the request must not be made of the response that it names.
 func (x *exchange) checkResponse() *apierror.Error {
-	a, owners := &x.account, x.relay.owners
 	if x.route.id != nil {
-		a.response, a.known = keyOfResponse(x.route.id), true
+		x.owned = x.relay.owners.find(keyOfResponse(x.route.id), x.lease.Caller().UID)
 	}
 	switch {
-	case a.known && !owners.owns(a.response, x.lease.Caller().UID):
+	case x.route.id != nil && x.owned == nil:
 		return apierror.New(apierror.ResponseNotFound, "")
 	case !x.route.is(hasBody) && x.Head.Length != 0:
 		return apierror.OfHead(&http1.Error{Status: 400, Reason: "a GET or DELETE has no body here"})
 	case x.route.is(canEnd):
-		owners.interfere(a.response)
+		x.owned.touched.Store(true)
 	}
 	return nil
 }
@@ -144,30 +136,28 @@ func (x *exchange) forward(ctx context.Context) error {
 	return x.pass(res)
 }
 
-// prepare makes the request that goes upstream, and reads the body's start.
+// prepare makes the request that goes upstream, in place of the client's, and reads the body's start.
 func (x *exchange) prepare() (err error) {
-	x.fields = takeFields()
-	*x.fields = requestFields(*x.fields, x.Head.Fields)
+	if x.handshake == nil {
+		x.beginDump()
+	}
+	fields := requestFields(x.Head.Fields[:0], x.Head.Fields)
 	switch {
 	case x.handshake != nil:
-		*x.fields = withoutTokens(*x.fields)
+		fields = withoutTokens(fields)
 	case x.mustInspect():
-		*x.fields = askPlain(*x.fields)
+		fields = askPlain(fields)
 	}
 	x.out = upstream.Request{
 		Method: x.route.method, Target: x.route.target, Upgrade: x.handshake != nil,
-		Fields: *x.fields, Length: x.Head.Length, Sent: x.headSent,
+		Fields: fields, Length: x.Head.Length, Sent: x.Release, // as soon as it can be: the response may be long in coming
 	}
-	x.beginDump()
 	x.body = receivedBody{x.Body, x}
 	x.buffer, err = readStart(&x.out, &x.body)
 	return err
 }
 
 func (x *exchange) beginDump() {
-	if x.handshake != nil {
-		return
-	}
 	user := uint32(math.MaxUint32) // no user's uid
 	if c := x.lease.Caller(); c.Known {
 		user = c.UID
@@ -197,9 +187,8 @@ func (x *exchange) send(ctx context.Context) (*upstream.Response, error) {
 	return res, nil
 }
 
-// pass passes the response on. It flushes whenever the upstream makes it wait, so
-// that nothing is ever held back: not the head, not an event. The last piece
-// leaves together with the body's end, which the server adds.
+// pass passes the response on. It flushes whenever the upstream makes it wait, so that nothing is ever held back: not
+// the head, not an event. The last piece leaves together with the body's end, which the server adds.
 func (x *exchange) pass(res *upstream.Response) error {
 	x.passHead(res)
 	for {
@@ -212,7 +201,7 @@ func (x *exchange) pass(res *upstream.Response) error {
 		}
 		x.observePiece(piece)
 		if err == io.EOF {
-			x.account.whole = true
+			x.whole = true
 			x.observeEnd() // before the client can have all of it, and send the next request
 		}
 		if len(piece) > 0 && x.w.Write(piece) != nil {
@@ -229,11 +218,42 @@ func (x *exchange) pass(res *upstream.Response) error {
 
 func (x *exchange) passHead(res *upstream.Response) {
 	x.observeHead(&res.Head)
-	fields := takeFields()
-	*fields = responseFields(*fields, res.Head.Fields)
-	x.w.Head(res.Head.Status, *fields, res.Head.Length)
-	giveFields(fields)
+	x.w.Head(res.Head.Status, responseFields(res.Head.Fields[:0], res.Head.Fields), res.Head.Length)
 	res.Head.Fields = nil // or they would keep its buffer for as long as the stream lasts
+}
+
+// tunnelIdle is how long a WebSocket may be without a byte either way. It is as long as OpenAI lets one live at all:
+// a model may think, and a person be away, for longer than any shorter time that we could choose, and peers that are
+// gone are found without it.
+const tunnelIdle = time.Hour
+
+// tunnel checks the upstream's handshake, switches both connections, and lets the bytes flow.
+func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) error {
+	if err := x.handshake.Check(&res.Head); err != nil {
+		return x.refuse(apierror.New(apierror.UpstreamMalformed, err.Error()))
+	}
+	x.observeHead(&res.Head)
+	stream, err := res.Switch()
+	if err != nil {
+		return x.abort(ofUpstream(err))
+	}
+	conn, err := x.w.Hijack(responseFields(nil, res.Head.Fields))
+	if err != nil {
+		return x.clientGone()
+	}
+	switch websocket.Run(websocket.Config{
+		Client: conn, Upstream: stream, Stop: conn.Draining(), Deadline: x.lease.Expires(), Idle: tunnelIdle, ClientLeft: ctx.Done(),
+	}) {
+	case websocket.ClientLeft:
+		return x.clientGone()
+	case websocket.UpstreamLeft:
+		return x.abort(apierror.New(apierror.UpstreamClosed, "the upstream ended a WebSocket without a close frame"))
+	case websocket.UpstreamMalformed:
+		return x.abort(apierror.New(apierror.UpstreamMalformed, "the upstream sent what is no WebSocket frame"))
+	case websocket.ClientMalformed:
+		return x.abort(apierror.New(apierror.WebsocketMalformed, "the client sent what is no WebSocket frame"))
+	}
+	return nil
 }
 
 func (x *exchange) refuse(e *apierror.Error) error { return x.relay.Refuse(x.Request, x.w, e) }
@@ -244,8 +264,8 @@ func (x *exchange) clientGone() error {
 	return ErrAbort
 }
 
-// failed responds for a body that did not come as announced, or an upstream that
-// could not be reached, or did not respond.
+// failed responds for a body that did not come as announced, or an upstream that could not be reached, or did not
+// respond.
 func (x *exchange) failed(err error) error {
 	e := ofUpstream(err)
 	switch {
@@ -260,12 +280,11 @@ func (x *exchange) failed(err error) error {
 	if e != nil {
 		return x.refuse(e)
 	}
-	x.account.cancelled = true
+	x.cancelled = true
 	return x.clientGone()
 }
 
-// abort ends a response in the middle, because of e, or because the client has
-// left if e is nil.
+// abort ends a response in the middle, because of e, or because the client has left if e is nil.
 func (x *exchange) abort(e *apierror.Error) error {
 	if e == nil {
 		return x.clientGone()
@@ -274,8 +293,7 @@ func (x *exchange) abort(e *apierror.Error) error {
 	return ErrAbort
 }
 
-// codes maps what can go wrong on the way to the upstream. upstream.Cancelled has
-// no code: the client has left.
+// codes maps what can go wrong on the way to the upstream. upstream.Cancelled has no code: the client has left.
 var codes = map[upstream.Kind]apierror.Code{
 	upstream.Unreachable: apierror.UpstreamUnreachable,
 	upstream.Untrusted:   apierror.UpstreamNotTrusted,

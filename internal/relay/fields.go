@@ -3,7 +3,6 @@ package relay
 import (
 	"bytes"
 	"slices"
-	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
@@ -16,11 +15,11 @@ var dropFromRequest = lookup(
 	"host", "content-length", "expect",
 	// Between the client and us only (RFC 9110, section 7.6.1).
 	"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
-	// Some servers take these for another target or method: the route that was
-	// allowed would not be the one that is served.
+	// Some servers take these for another target or method: the route that was allowed would not be the one that is
+	// served.
 	"x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override",
-	// The upstream is not to learn the client's address, nor to take one that the
-	// client chose for true; nor is it to take another host for its own.
+	// The upstream is not to learn the client's address, nor to take one that the client chose for true; nor is it to
+	// take another host for its own.
 	"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip", "x-host",
 )
 
@@ -35,18 +34,6 @@ var dropFromResponse = lookup(
 	"authorization", "api-key", "x-api-key", "x-goog-api-key",
 )
 
-var fieldSpace = sync.Pool{New: func() any { f := make([]http1.Field, 0, 32); return &f }}
-
-// takeFields returns an empty list from a pool.
-func takeFields() *[]http1.Field { return fieldSpace.Get().(*[]http1.Field) }
-
-// giveFields gives a list back, without what it points to.
-func giveFields(list *[]http1.Field) {
-	clear((*list)[:cap(*list)])
-	*list = (*list)[:0]
-	fieldSpace.Put(list)
-}
-
 // requestFields appends the client's fields that may pass to dst.
 func requestFields(dst, fields []http1.Field) []http1.Field {
 	return passing(dst, fields, func(name []byte) bool {
@@ -59,28 +46,27 @@ func responseFields(dst, fields []http1.Field) []http1.Field {
 	return passing(dst, fields, dropFromResponse.has)
 }
 
-var (
-	acceptEncoding = []byte("accept-encoding")
-	identity       = []byte("identity")
-)
+var plain = http1.Field{Name: []byte("accept-encoding"), Value: []byte("identity")}
 
 // askPlain asks for a response that can be inspected.
 func askPlain(fields []http1.Field) []http1.Field {
 	fields = slices.DeleteFunc(fields, func(f http1.Field) bool { return isVariant(f.Name, "accept-encoding") })
-	return append(fields, http1.Field{Name: acceptEncoding, Value: identity})
+	return append(fields, plain)
 }
 
-// tokenPrefix begins what a browser's client sends as a subprotocol in place of
-// an Authorization field, which it cannot set.
-var tokenPrefix = []byte("openai-insecure-api-key")
-
-// withoutTokens drops credentials among the subprotocols: the only one that the
-// upstream sees is ours.
+// withoutTokens drops credentials among the subprotocols, where a browser's client has them in place of an
+// Authorization field, which it cannot set: the only one that the upstream sees is ours.
 func withoutTokens(fields []http1.Field) []http1.Field {
 	kept := fields[:0]
 	for _, f := range fields {
 		if isVariant(f.Name, "sec-websocket-protocol") {
-			if f.Value = withoutToken(f.Value); len(f.Value) == 0 {
+			var protocols [][]byte
+			http1.Tokens(f.Value, func(p []byte) {
+				if !hasPrefix(p, "openai-insecure-api-key") {
+					protocols = append(protocols, p)
+				}
+			})
+			if f.Value = bytes.Join(protocols, []byte(", ")); len(protocols) == 0 {
 				continue
 			}
 		}
@@ -89,20 +75,12 @@ func withoutTokens(fields []http1.Field) []http1.Field {
 	return kept
 }
 
-func withoutToken(list []byte) (kept []byte) {
-	http1.Tokens(list, func(protocol []byte) {
-		switch {
-		case len(protocol) >= len(tokenPrefix) && bytes.EqualFold(protocol[:len(tokenPrefix)], tokenPrefix):
-		case kept == nil:
-			kept = append([]byte{}, protocol...)
-		default:
-			kept = append(append(kept, ", "...), protocol...)
-		}
-	})
-	return kept
+// hasPrefix reports whether text begins with lower, in letters of any case.
+func hasPrefix(text []byte, lower string) bool {
+	return len(text) >= len(lower) && http1.Is(text[:len(lower)], lower)
 }
 
-// passing appends to dst what neither drop nor the Connection field names.
+// passing appends to dst, which may begin where fields does, what neither drop nor the Connection field names.
 func passing(dst, fields []http1.Field, drop func(name []byte) bool) []http1.Field {
 	named := nominated(fields, drop)
 	for _, f := range fields {
@@ -113,10 +91,9 @@ func passing(dst, fields []http1.Field, drop func(name []byte) bool) []http1.Fie
 	return dst
 }
 
-// nominated is what Connection fields name as being for the next hop only, in
-// lower case, but for what is dropped in any case: of ordinary messages that is
-// all, and nil. It is gathered once, or a head of many fields and options would
-// take their product.
+// nominated is what Connection fields name as being for the next hop only, in lower case, but for what is dropped in
+// any case: of ordinary messages that is all, and nil. It is gathered once, or a head of many fields and options
+// would take their product.
 func nominated(fields []http1.Field, drop func(name []byte) bool) (named map[string]bool) {
 	for _, f := range fields {
 		if !http1.Is(f.Name, "connection") {
@@ -147,17 +124,11 @@ func lookup(names ...string) nameSet {
 }
 
 func (s nameSet) has(name []byte) bool {
-	for _, n := range s[len(name)] {
-		if isVariant(name, n) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s[len(name)], func(n string) bool { return isVariant(name, n) })
 }
 
-// isVariant reports whether a server could take name for the name lower. CGI,
-// WSGI and their like write letters in upper case and one underscore for each
-// hyphen, some for each character that is no letter or digit: there
+// isVariant reports whether a server could take name for the name lower. CGI, WSGI and their like write letters in
+// upper case and one underscore for each hyphen, some for each character that is no letter or digit: there
 // Transfer_Encoding is Transfer-Encoding.
 func isVariant(name []byte, lower string) bool {
 	if len(name) != len(lower) {

@@ -1,11 +1,13 @@
-// Package relay forwards requests on a closed list of routes to the upstream, and
-// the responses to the clients as they arrive.
+// Package relay forwards requests on a closed list of routes to the upstream, and the responses to the clients as
+// they arrive.
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
@@ -13,30 +15,23 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/websocket"
 )
 
 // Request is a request of a client, as the server hands it over. It owns its head.
 type Request struct {
-	// Head points into the server's buffer. Release makes it nil: whatever is
-	// needed later must have been copied.
+	// Head points into the server's buffer. Release makes it nil: whatever is needed later must have been copied.
 	Head *http1.Request
-	// Buffer has the head.
-	Buffer HeadBuffer
-	// Body is what follows the head. Its Read blocks, with the server's time
-	// limit on a client that has stopped sending. io.EOF means that all of it was
-	// there.
+	// Buffer has the bytes of the head. ReleaseHead is called once no one reads them any more. The body is not being
+	// read meanwhile.
+	Buffer interface{ ReleaseHead() }
+	// Body is what follows the head. Its Read blocks, with the server's time limit on a client that has stopped
+	// sending. io.EOF means that all of it was there.
 	Body upstream.Body
 	// Session is the connection's. Without one the request is refused.
 	Session *policy.Session
 	// Entry has what the relay knows for the record once Serve has returned, or panicked.
 	Entry audit.Entry
-}
-
-// HeadBuffer has the bytes of a head.
-type HeadBuffer interface {
-	// ReleaseHead is called once no one reads the head any more. The body is not
-	// being read meanwhile.
-	ReleaseHead()
 }
 
 // Release gives the head's buffer back. Further calls do nothing.
@@ -49,21 +44,26 @@ func (r *Request) Release() {
 
 // ResponseWriter writes the response to one request.
 type ResponseWriter interface {
-	// Head takes the response's head; length is as in package http1. The server
-	// may hold it back until Write or Flush.
+	// Head takes the response's head; length is as in package http1. The server may hold it back until Write or
+	// Flush.
 	Head(status int, fields []http1.Field, length int64)
-	// Write takes a piece of the body. It blocks for as long as the client does
-	// not read.
+	// Write takes a piece of the body. It blocks for as long as the client does not read.
 	Write(p []byte) error
 	// Flush sends what is held back.
 	Flush() error
-	// Leave ends the client's part in an exchange that goes on without it: its
-	// connection is closed, and counts no more. Every write fails from then on.
-	// It may be called from any goroutine, more than once, and does not block.
+	// Leave ends the client's part in an exchange that goes on without it: its connection is closed, and counts no
+	// more. Every write fails from then on. It may be called from any goroutine, more than once, and does not block.
 	Leave()
-	// Hijack takes the head of a 101, but for Upgrade and Connection, sends it,
-	// and hands over the connection, of which nothing is used for HTTP any more.
+	// Hijack takes the head of a 101, but for Upgrade and Connection, sends it, and hands over the connection, of
+	// which nothing is used for HTTP any more.
 	Hijack(fields []http1.Field) (UpgradedConn, error)
+}
+
+// UpgradedConn is a client's connection that has become a WebSocket.
+type UpgradedConn interface {
+	websocket.Side
+	// Draining is closed when the service is about to end.
+	Draining() <-chan struct{}
 }
 
 // Upstream sends requests to the one destination.
@@ -75,23 +75,21 @@ type Upstream interface {
 type Config struct {
 	// Upstream is where allowed requests go. Required.
 	Upstream Upstream
-	// OnUnauthorized is called when the upstream responds with status 401, before
-	// the response is passed on; nil does nothing. It must not block.
+	// OnUnauthorized is called when the upstream responds with status 401, before the response is passed on; nil does
+	// nothing. It must not block.
 	OnUnauthorized func()
 	// Routes are the routes; nil means POST /v1/responses alone.
 	Routes *RouteSet
-	// Shutdown is called once the response to GET /shutdown has been handed to
-	// the server; nil means that the route is closed.
+	// Shutdown is called once the response to GET /shutdown has been handed to the server; nil means that the route
+	// is closed.
 	Shutdown func()
-	// ReadUsage reads what responses cost also where no budget depends on it, for
-	// their records.
+	// ReadUsage reads what responses cost also where no budget depends on it, for their records.
 	ReadUsage bool
 	// ReadOn limits what is read of responses whose clients have left.
 	ReadOn ReadOn
 	// Dump takes what passes; nil takes nothing.
 	Dump *dump.Dir
-	// Log takes each error that a client received, or would have, and the client;
-	// nil drops them. It must not block.
+	// Log takes each error that a client received, or would have, and the client; nil drops them. It must not block.
 	Log func(who audit.Caller, e *apierror.Error)
 }
 
@@ -99,7 +97,7 @@ type Config struct {
 type Relay struct {
 	cfg     Config
 	owners  *owners // nil where no response can be requested again
-	readers *readers
+	readers readers
 	running context.Context // of what outlives its client
 	stop    context.CancelFunc
 }
@@ -115,7 +113,12 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.Routes == nil {
 		cfg.Routes, _ = NewRouteSet(nil, responsesAPI.path, 0) // cannot fail: nothing is opened
 	}
-	p := &Relay{cfg: cfg, readers: newReaders(cfg.ReadOn)}
+	p := &Relay{cfg: cfg, readers: readers{users: map[uint32]int{}, limits: ReadOn{
+		Time:    cmp.Or(cfg.ReadOn.Time, 10*time.Minute),
+		Bytes:   cmp.Or(cfg.ReadOn.Bytes, 64<<20),
+		PerUser: cmp.Or(cfg.ReadOn.PerUser, 8),
+		Total:   cmp.Or(cfg.ReadOn.Total, 128),
+	}}}
 	p.running, p.stop = context.WithCancel(context.Background())
 	if slices.Contains(cfg.Routes.names, "retrieve") {
 		p.owners = newOwners(maxOwned)
@@ -123,12 +126,12 @@ func New(cfg Config) (*Relay, error) {
 	return p, nil
 }
 
-// Cut ends all exchanges that do not end with their clients, and all that are
-// still to come. It does not wait for them.
+// Cut ends all exchanges that do not end with their clients, and all that are still to come. It does not wait for
+// them.
 func (p *Relay) Cut() { p.stop() }
 
-// ErrAbort is returned by Serve when the response is incomplete: the server must
-// end the connection so that the client cannot take it for complete.
+// ErrAbort is returned by Serve when the response is incomplete: the server must end the connection so that the
+// client cannot take it for complete.
 var ErrAbort = errors.New("the response is incomplete")
 
 // Serve responds to one request. ctx ends when the client leaves.

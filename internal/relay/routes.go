@@ -77,22 +77,22 @@ func Routes() (names []string) {
 	return names
 }
 
-// CheckRoute returns what is wrong with a value of --allow-route.
-func CheckRoute(name string) error {
-	var names []string
+// CheckRoute returns what is wrong with one value of --allow-route.
+func CheckRoute(name string) error { return CheckRoutes([]string{name}) }
+
+// CheckRoutes returns what is wrong with values of --allow-route, each alone and all together.
+func CheckRoutes(names []string) error {
+	var flags []string
 	for _, r := range routes {
-		if r.flag != "" && !slices.Contains(names, r.flag) {
-			names = append(names, r.flag)
+		if r.flag != "" && !slices.Contains(flags, r.flag) {
+			flags = append(flags, r.flag)
 		}
 	}
-	if !slices.Contains(names, name) {
-		return fmt.Errorf("there is no such route; choose one of %s", strings.Join(names, ", "))
+	for _, name := range names {
+		if !slices.Contains(flags, name) {
+			return fmt.Errorf("there is no such route; choose one of %s", strings.Join(flags, ", "))
+		}
 	}
-	return nil
-}
-
-// CheckRoutes returns what is wrong with values of --allow-route together.
-func CheckRoutes(names []string) error {
 	if len(names) > 1 && slices.Contains(names, "messages") {
 		return errors.New("--allow-route messages is for an upstream with another API, and excludes every other route; leave out one or the other")
 	}
@@ -104,20 +104,19 @@ type RouteSet struct {
 	names    []string // of --allow-route
 	api      *api
 	parent   []byte // what the upstream has in place of /v1
-	query    []byte // of the upstream's path, with its '?'; nil if it has none
+	query    []byte // of the upstream's path
 	sentence string // says what is open
 }
 
-// NewRouteSet returns the set of the routes that names opens besides the default.
-// path is the upstream's, as in upstream.Target; the routes stand beside or
-// below it. room is how many bytes longer than path a target may be. The errors
-// are the operator's.
+// NewRouteSet returns the set of the routes that names opens besides the default. path is the upstream's, as in
+// upstream.Target; the routes stand beside or below it. room is how many bytes longer than path a target may be. The
+// errors are the operator's.
 func NewRouteSet(names []string, path string, room int) (*RouteSet, error) {
 	if err := CheckRoutes(names); err != nil {
 		return nil, err
 	}
-	base, query, hasQuery := strings.Cut(path, "?")
-	o := &RouteSet{names: names, api: &responsesAPI}
+	base, query, _ := strings.Cut(path, "?")
+	o := &RouteSet{names: names, api: &responsesAPI, query: []byte(query)}
 	switch {
 	case slices.Contains(names, "messages"):
 		o.api = &messagesAPI
@@ -127,17 +126,13 @@ func NewRouteSet(names []string, path string, room int) (*RouteSet, error) {
 	suffix := strings.TrimPrefix(o.api.path, "/v1")
 	parent, found := strings.CutSuffix(base, suffix)
 	o.parent = []byte(parent)
-	if hasQuery {
-		o.query = []byte("?" + query)
-	}
-	for _, name := range names {
-		switch err := CheckRoute(name); {
-		case err != nil:
-			return nil, err
+	for _, r := range routes {
+		switch {
+		case !slices.Contains(names, r.flag):
 		case !found:
-			return nil, fmt.Errorf("--allow-route %s: the path of --upstream-url must end in %s, such as %s", name, suffix, o.api.example)
-		case room < maxBelow && slices.ContainsFunc(routes[:], func(r route) bool { return r.flag == name && r.query != nil }):
-			return nil, fmt.Errorf("--allow-route %s: --upstream-url is too long: no response's id and query would fit", name)
+			return nil, fmt.Errorf("--allow-route %s: the path of --upstream-url must end in %s, such as %s", r.flag, suffix, o.api.example)
+		case r.query != nil && room < maxBelow:
+			return nil, fmt.Errorf("--allow-route %s: --upstream-url is too long: no response's id and query would fit", r.flag)
 		}
 	}
 	o.sentence = o.describe()
@@ -173,9 +168,8 @@ type routeMatch struct {
 
 var noRoute = routeMatch{route: &route{}}
 
-// find compares method and path byte by byte: no other spelling of the same
-// path is the same route. What is not open is no route, but for the two that
-// have refusals of their own.
+// find compares method and path byte by byte: no other spelling of the same path is the same route. What is not open
+// is no route, but for the two that have refusals of their own.
 func (o *RouteSet) find(h *http1.Request) routeMatch {
 	path, query, hasQuery := bytes.Cut(h.Target, []byte("?"))
 	for i := range routes {
@@ -206,22 +200,19 @@ func (r *route) match(path []byte) (id []byte, ok bool) {
 	return id, below && ended && validID(id)
 }
 
-// target returns where a request goes: the upstream's own query comes before the
-// client's.
+// target returns where a request goes: the upstream's own query comes before the client's.
 func (o *RouteSet) target(r *route, path, query []byte) []byte {
 	if r.method == "POST" && r.path == o.api.path && len(query) == 0 {
 		return nil
 	}
-	target := slices.Concat(o.parent, path[len("/v1"):], o.query)
-	switch {
-	case len(query) == 0:
-		return target
-	case o.query == nil:
-		target = append(target, '?')
-	case len(o.query) > 1:
-		target = append(target, '&')
+	target, before := slices.Concat(o.parent, path[len("/v1"):]), byte('?')
+	for _, q := range [][]byte{o.query, query} {
+		if len(q) > 0 {
+			target = append(append(target, before), q...)
+			before = '&'
+		}
 	}
-	return append(target, query...)
+	return target
 }
 
 func asksForWebSocket(h *http1.Request) bool {
@@ -234,21 +225,20 @@ const (
 	digits       = "0123456789"
 	alphanumeric = digits + "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-	idPrefix = "resp_"
-	maxIDLen = len(idPrefix) + 128
+	maxID    = 128 // of the bytes behind resp_
 	maxQuery = 1024
-	// maxBelow is how much longer than the upstream's path a target below it
-	// can be: slash, id, "/cancel" or query, and what DELETE is longer than POST.
-	maxBelow = 1 + maxIDLen + 1 + maxQuery + len("DELETE") - len("POST")
+	// maxBelow is how much longer than the upstream's path a target below it can be: slash, id, "/cancel" or query,
+	// and what DELETE is longer than POST.
+	maxBelow = len("/resp_") + maxID + 1 + maxQuery + len("DELETE") - len("POST")
 )
 
 // validID reports whether id has the form of a response's.
 func validID(id []byte) bool {
-	rest, ok := bytes.CutPrefix(id, []byte(idPrefix))
+	rest, ok := bytes.CutPrefix(id, []byte("resp_"))
 	return ok && idForm(rest)
 }
 
-var idForm = upTo(128, alphanumeric+"-_")
+var idForm = upTo(maxID, alphanumeric+"-_")
 
 // form reports whether a text has a certain form. The empty text has none.
 type form func(text []byte) bool
@@ -264,10 +254,9 @@ func oneOf(words ...string) form {
 	return func(text []byte) bool { return slices.Contains(words, string(text)) }
 }
 
-// parameters are those of a query, with the forms of their values. Each may stand
-// there once, but for those whose names end in []: they may be repeated, with the
-// brackets or without. Brackets may be percent-encoded, as the SDKs do; nothing
-// else may.
+// parameters are those of a query, with the forms of their values. Each may stand there once, but for those whose
+// names end in []: they may be repeated, with the brackets or without. Brackets may be percent-encoded, as the SDKs
+// do; nothing else may.
 type parameters map[string]form
 
 var brackets = regexp.MustCompile(`(\[\]|%5[Bb]%5[Dd])?\z`)

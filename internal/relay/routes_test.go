@@ -432,13 +432,13 @@ func TestOwners(t *testing.T) {
 	o := newOwners(3)
 	allow := func(n int, uid uint32) {
 		t.Helper()
-		if !o.owns(key(n), uid) {
+		if o.find(key(n), uid) == nil {
 			t.Errorf("uid %d does not own %d", uid, n)
 		}
 	}
 	deny := func(n int, uid uint32) {
 		t.Helper()
-		if o.owns(key(n), uid) {
+		if o.find(key(n), uid) != nil {
 			t.Errorf("uid %d owns %d", uid, n)
 		}
 	}
@@ -473,7 +473,7 @@ func TestForgottenResponsesLeaveNoTrace(t *testing.T) {
 	o.forget(key(1))
 	o.add(key(1), 1)
 	o.add(key(2), 1) // takes the place of the forgotten one
-	if !o.owns(key(1), 1) || !o.owns(key(2), 1) {
+	if o.find(key(1), 1) == nil || o.find(key(2), 1) == nil {
 		t.Error("a response was dropped with the one that it follows")
 	}
 }
@@ -493,12 +493,11 @@ func TestChargeLate(t *testing.T) {
 		{100, true, 0, false, "fetched again"},
 		{900, true, 0, false, "whatever it says then"},
 	} {
-		o.add(key(1), 1)
-		if more, first := o.charge(key(1), c.tokens, c.final); more != c.more || first != c.first {
+		if more, first := o.add(key(1), 1).charge(c.tokens, c.final); more != c.more || first != c.first {
 			t.Errorf("%d, %s: %d, %t", i, c.description, more, first)
 		}
 	}
-	if more, first := o.charge(key(2), 5, true); more != 0 || first {
+	if more, first := o.find(key(2), 1).charge(5, true); more != 0 || first {
 		t.Error("a response that nobody has made is charged for")
 	}
 }
