@@ -191,7 +191,7 @@ func (c *conn) recycle() {
 	c.in.used = 0
 }
 
-// ReleaseHead is relay.HeadBuffer's. While the client waits for its response the memory of the head, which may be
+// ReleaseHead is for relay.Request's Buffer. While the client waits for its response the memory of the head, which may be
 // large, serves others.
 func (c *conn) ReleaseHead() {
 	rest := c.in.buf[c.in.used:]
