@@ -2,6 +2,7 @@ package docs
 
 import (
 	"go/ast"
+	"go/build"
 	"go/parser"
 	"go/token"
 	"path"
@@ -113,6 +114,34 @@ func checkRing(t *testing.T, r ring, pkg, file string, f *ast.File) {
 				t.Errorf("%s uses %s.%s", file, path.Base(name), used)
 			}
 		}
+	}
+}
+
+// maxKeyRing is the number of lines that the key ring may have, comments and
+// blank lines included: as much as can be reviewed in an afternoon.
+const maxKeyRing = 4000
+
+// TestKeyRingIsSmall counts what is compiled on Linux.
+func TestKeyRingIsSmall(t *testing.T) {
+	linux := build.Default
+	linux.GOOS = "linux"
+	total := 0
+	for _, pkg := range rings["key"].packages {
+		p, err := linux.ImportDir("../"+pkg, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := 0
+		for _, file := range slices.Concat(p.GoFiles, p.CgoFiles) {
+			lines += strings.Count(read(t, "../"+pkg+"/"+file), "\n")
+		}
+		if lines == 0 {
+			t.Errorf("%s has no lines", pkg)
+		}
+		total += lines
+	}
+	if total > maxKeyRing {
+		t.Errorf("the key ring has %d lines, want at most %d", total, maxKeyRing)
 	}
 }
 
