@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -20,11 +21,11 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
-// Time limits on what only a broken or hostile peer does slowly.
 const (
-	connectTimeout   = 10 * time.Second
-	handshakeTimeout = 10 * time.Second
-	maxConnectHead   = 16 << 10 // of a proxy's answer to CONNECT, in bytes
+	// dialTimeout bounds the connecting to one address, and after it tunnel and handshake together: only a broken or
+	// hostile peer is slow there.
+	dialTimeout    = 10 * time.Second
+	maxConnectHead = 16 << 10 // of a proxy's answer to CONNECT, in bytes
 )
 
 // Endpoint is a host to connect to, by TLS unless its URL has the scheme http.
@@ -45,7 +46,7 @@ func NewEndpoint(target *Target, roots *x509.CertPool) (*Endpoint, error) {
 
 func newEndpoint(cfg Config) (*Endpoint, error) {
 	e := &Endpoint{target: cfg.Target, addr: cfg.Target.Addr, net: net.Dialer{
-		Timeout:         connectTimeout,
+		Timeout:         dialTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3},
 		Control:         setUserTimeout,
 	}}
@@ -106,6 +107,42 @@ func tlsConfig(name string, legacy bool, roots *x509.CertPool) *tls.Config {
 		}
 	}
 	return c
+}
+
+// RootsFrom reads the certificate authorities in a PEM file, for Config.Roots; nil if file is "". A file without a
+// certificate is an error.
+func RootsFrom(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	return readRoots("--ca-file", file, "it must be PEM")
+}
+
+// loadRoots reads the system's roots, or those that SSL_CERT_FILE and SSL_CERT_DIR name. A file that was named and
+// gives no certificate is an error at start rather than at the first request.
+func loadRoots() (*x509.CertPool, error) {
+	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
+		if _, err := readRoots("SSL_CERT_FILE", file, "name a PEM file of root certificates, or unset it"); err != nil {
+			return nil, err
+		}
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the root certificates: %w; install ca-certificates or set SSL_CERT_FILE", err)
+	}
+	return roots, nil
+}
+
+func readRoots(option, file, hint string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; %s", option, err, hint)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s: there is no certificate in %s; %s", option, file, hint)
+	}
+	return roots, nil
 }
 
 func proxyFromEnvironment(target *Target) (*url.URL, error) {
@@ -184,9 +221,9 @@ func addresses(addr string) []string {
 	return []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}
 }
 
-// secure opens the tunnel and the TLS session, within handshakeTimeout.
+// secure opens the tunnel and the TLS session, within dialTimeout.
 func (e *Endpoint) secure(ctx context.Context, c *conn) error {
-	c.SetDeadline(time.Now().Add(handshakeTimeout)) // fails only if everything does that follows
+	c.SetDeadline(time.Now().Add(dialTimeout)) // fails only if everything does that follows
 	defer context.AfterFunc(ctx, c.close)()
 	if e.proxy != nil {
 		if err := e.connect(c); err != nil {

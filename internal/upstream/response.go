@@ -141,22 +141,17 @@ func (r *Response) readHead() error {
 func (r *Response) copyBody(left []byte) {
 	r.copied = make(chan struct{})
 	go func() {
-		r.copyErr = recovered(func() error { return r.c.sendRest(r.request, left) })
-		close(r.copied)
-		if errors.Is(r.copyErr, errBody) { // what was sent must never be taken for a whole request
-			r.c.close()
-		}
+		defer func() {
+			if recover() != nil { // nothing that one client sends may end the process
+				r.copyErr = fmt.Errorf("%w: panic", errBody)
+			}
+			close(r.copied)
+			if errors.Is(r.copyErr, errBody) { // what was sent must never be taken for a whole request
+				r.c.close()
+			}
+		}()
+		r.copyErr = r.c.sendRest(r.request, left)
 	}()
-}
-
-// recovered turns a panic in a goroutine of our own into an error: nothing that one client sends may end the process.
-func recovered(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: panic", errBody)
-		}
-	}()
-	return f()
 }
 
 // Stream is a connection whose protocol was switched: bytes in both directions, by other rules than HTTP's. One

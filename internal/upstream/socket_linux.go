@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"syscall"
 	"time"
 	"unsafe"
@@ -17,10 +18,7 @@ func setUserTimeout(_, _ string, raw syscall.RawConn) error {
 	ctlErr := raw.Control(func(fd uintptr) {
 		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
 	})
-	if ctlErr != nil {
-		return ctlErr
-	}
-	return err
+	return errors.Join(ctlErr, err)
 }
 
 // acknowledged reports whether the peer's kernel has acknowledged every byte that was written. It reads the size of the

@@ -1,11 +1,13 @@
 package upstream
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -54,12 +56,15 @@ func ParseTarget(raw string, insecure bool) (*Target, error) {
 			return nil, errors.New("--upstream-url has a character in its query that must be percent-encoded")
 		}
 	}
-	port := u.Port()
-	if port == "" {
-		port = map[bool]string{true: "443", false: "80"}[t.TLS]
+	standard := "80"
+	if t.TLS {
+		standard = "443"
 	}
+	port := cmp.Or(u.Port(), standard)
 	t.Addr = net.JoinHostPort(name, port)
-	t.Host = hostHeader(name, port, t.TLS)
+	if t.Host = t.Addr; port == standard {
+		t.Host = strings.TrimSuffix(t.Addr, ":"+port)
+	}
 	if !t.TLS && !insecure && !loopback(name) {
 		return nil, fmt.Errorf("--upstream-url: plain http would send the key to %s in clear; use https, or add --insecure-upstream", name)
 	}
@@ -77,10 +82,8 @@ func checkParts(u *url.URL) error {
 	case strings.HasSuffix(u.Host, ":"):
 		return errors.New("--upstream-url has an empty port; add the number, or leave the colon out")
 	}
-	if p := u.Port(); p != "" {
-		if _, err := netip.ParseAddrPort("127.0.0.1:" + p); err != nil || p == "0" {
-			return fmt.Errorf("--upstream-url: %s is not a port (1 to 65535)", p)
-		}
+	if n, err := strconv.ParseUint(cmp.Or(u.Port(), "80"), 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("--upstream-url: %s is not a port (1 to 65535)", u.Port())
 	}
 	return nil
 }
@@ -95,14 +98,6 @@ func hostName(name string) (string, error) {
 		return "", fmt.Errorf("--upstream-url: %q is not a host name", name)
 	}
 	return ascii, nil
-}
-
-func hostHeader(name, port string, tls bool) string {
-	host := net.JoinHostPort(name, port)
-	if tls && port == "443" || !tls && port == "80" {
-		return strings.TrimSuffix(host, ":"+port)
-	}
-	return host
 }
 
 // loopback reports whether name is a loopback address, or localhost, which [dialer] never resolves.
