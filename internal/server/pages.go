@@ -107,7 +107,11 @@ func (s *pageServer) exchange(nc net.Conn) {
 		res = s.respond(&req, nc.LocalAddr().Network() == "unix")
 	}
 	nc.SetWriteDeadline(time.Now().Add(s.writeTimeout))
-	if _, err := nc.Write(res.message(string(req.Method))); err == nil {
+	message := net.Buffers{res.head(), res.body}
+	if string(req.Method) == "HEAD" {
+		message = message[:1]
+	}
+	if _, err := message.WriteTo(nc); err == nil {
 		linger(nc)
 	}
 }
@@ -190,15 +194,11 @@ func hostAllowed(r *http1.Request, u *url.URL, unix bool) bool {
 	return host == "" && unix || policy.IsLoopback(strings.ToLower(host))
 }
 
-// message returns the response as it is sent.
-func (r *pageResponse) message(method string) []byte {
+func (r *pageResponse) head() []byte {
 	b := appendHead(nil, r.status, nil)
 	if r.status == 405 {
 		b = append(b, "Allow: GET\r\n"...)
 	}
-	b = fmt.Appendf(b, "Content-Type: %s\r\nContent-Length: %d\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n", r.contentType, len(r.body))
-	if method == "HEAD" {
-		return b
-	}
-	return append(b, r.body...)
+	const fields = "Content-Type: %s\r\nContent-Length: %d\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+	return fmt.Appendf(b, fields, r.contentType, len(r.body))
 }
