@@ -59,10 +59,9 @@ func (b *body) Read(p []byte) (int, error) {
 // readOnce may return nothing when what came was framing only.
 func (b *body) readOnce(p []byte) (int, error) {
 	if b.c.unused() > 0 {
-		in := b.c.in
-		available := in.buf[in.used:]
+		available := b.c.Buffered()
 		piece, used, err := b.reader.Take(available[:min(len(available), len(p))])
-		in.used += used
+		b.c.Consume(used)
 		return b.account(copy(p, piece), err)
 	}
 	if err := b.await(); err != nil {
@@ -117,8 +116,8 @@ func (b *body) Interrupt() {
 	b.c.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
-// worthReading tells whether a refused request's body is short enough to be read, so that the connection can serve on.
-// One that the client has not begun to send may never come.
+// worthReading reports whether a refused request's body is short enough to be read, so that the connection can serve
+// on. One that the client has not begun to send may never come.
 func (b *body) worthReading() bool {
 	return b.complete() || !b.spoiled.Load() && !b.awaited.Load() && b.length <= maxUnread
 }

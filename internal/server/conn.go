@@ -38,7 +38,6 @@ type conn struct {
 	watch  uint64       // the watcher's name for it; 0 if it is not watched
 
 	session *policy.Session
-	served  bool   // a request
 	in      *input // nil while nothing is there that was not used
 	limited bool   // HeadTimeout runs for the head that is being read
 	request relay.Request
@@ -50,7 +49,7 @@ type conn struct {
 const (
 	fresh   = int32(iota) // no request has come yet
 	waiting               // for another request, or for the rest of its head
-	busy                  // with a request, until its answer has been sent
+	busy                  // with a request, until its response has been sent
 	dropped               // by a drain
 )
 
@@ -67,7 +66,7 @@ var poison func(b []byte)
 
 var inputs = sync.Pool{New: func() any { return &input{buf: make([]byte, 0, firstBuffer)} }}
 
-// serve answers request after request until one of them ends the connection.
+// serve responds to request after request until one of them ends the connection.
 func (c *conn) serve() {
 	defer c.close()
 	if denial := c.session.Denial(); denial != nil {
@@ -78,8 +77,8 @@ func (c *conn) serve() {
 	}
 }
 
-// deny answers the first request, whatever it is, or a client that sends none. It waits for the method: the response to
-// a HEAD has no body.
+// deny responds to the first request, whatever it is, or a client that sends none. It waits for the method: the
+// response to a HEAD has no body.
 func (c *conn) deny(denial *apierror.Error) {
 	c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
 	for c.unused() < len("HEAD ") && c.readMore() == nil {
@@ -131,7 +130,7 @@ func (c *conn) report() {
 func (c *conn) readHead() error {
 	c.recycle()
 	timeout := c.server.cfg.IdleTimeout
-	if !c.served {
+	if c.state.Load() == fresh {
 		timeout = c.server.cfg.HeadTimeout
 	}
 	c.nc.SetReadDeadline(time.Now().Add(timeout))
@@ -256,7 +255,6 @@ func (c *conn) readMore() error {
 
 // begin prepares for the request whose head has been read.
 func (c *conn) begin() {
-	c.served = true
 	c.record()
 	c.request.Head = &c.in.req
 	c.body.begin(c)
@@ -312,8 +310,8 @@ func linger(nc net.Conn) {
 	}
 }
 
-// resetOnClose makes the closing of nc an error at the client. Nothing of the connection is left in the kernel then. It
-// is best effort: closing is all that can be done else.
+// resetOnClose makes the closing of nc an error at the client, and leaves nothing in the kernel. If it fails, closing
+// is all that can be done.
 func resetOnClose(nc net.Conn) {
 	if tcp, ok := nc.(interface{ SetLinger(int) error }); ok {
 		tcp.SetLinger(0)

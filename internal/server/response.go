@@ -12,7 +12,7 @@ import (
 // timeFormat is HTTP's, for a time in UTC (RFC 9110, section 5.6.7).
 const timeFormat = "Mon, 02 Jan 2006 15:04:05 GMT"
 
-// framing is how the client learns where the answer's body ends.
+// framing is how the client learns where the response's body ends.
 type framing byte
 
 const (
@@ -44,8 +44,8 @@ type responseWriter struct {
 	headWritten bool
 }
 
-// begin prepares the response to a request of an HTTP/1.minor client. head reports whether it is a HEAD, and last whether
-// the response ends the connection.
+// begin prepares the response to a request of an HTTP/1.minor client. head reports whether it is a HEAD, and last
+// whether the response ends the connection.
 func (a *responseWriter) begin(c *conn, minor int, head, last bool) {
 	a.c, a.headWritten, a.closeAfter, a.hijacked = c, false, last, nil
 	a.minor, a.head, a.status, a.sent, a.firstByte = minor, head, 0, 0, 0

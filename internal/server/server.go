@@ -1,5 +1,5 @@
-// Package front serves HTTP/1.1 to clients: it reads heads with the strict parser of package http1, hands each request
-// to package relay, and writes the answer as it comes. One goroutine serves one connection.
+// Package server serves HTTP/1.1 to clients: it reads heads with the strict parser of package http1, hands each request
+// to package relay, and writes the response as it comes. One goroutine serves one connection.
 package server
 
 import (
@@ -20,12 +20,11 @@ import (
 )
 
 const (
-	// cutPatience is how long requests that were cut may take to end.
-	cutPatience = 2 * time.Second
-	// freshPatience is how long a drain waits for the request of a client that has just connected: it cannot have
-	// known.
-	freshPatience = 500 * time.Millisecond
-	// fullEvery is how often the log is told that all connections are taken.
+	// cutTimeout is how long requests that were cut may take to end.
+	cutTimeout = 2 * time.Second
+	// freshTimeout is how long a drain waits for the request of a client that has just connected: it cannot have known.
+	freshTimeout = 500 * time.Millisecond
+	// fullEvery limits the lines of the log about MaxConnections.
 	fullEvery = time.Minute
 )
 
@@ -53,14 +52,14 @@ type Config struct {
 type Server struct {
 	cfg      Config
 	watcher  *watcher
-	observer audit.Observer // nil if nobody is told
+	observer audit.Observer // may be nil
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
 	serving  int           // calls of Serve
 	failures atomic.Int64  // to accept
 	resets   atomic.Int64  // of connections that were too many
-	noted    time.Time     // when the log was last told of MaxConnections
+	noted    time.Time     // when the log last had a line about MaxConnections
 	emptied  sync.Once     // of empty
 	empty    chan struct{} // closed when draining and nothing is left
 	draining context.Context
@@ -90,7 +89,7 @@ func New(cfg Config) (*Server, error) {
 // Close gives back what New has opened. Drain does that, too.
 func (s *Server) Close() { s.watcher.close() }
 
-// Observe has o told of each exchange. It must be called before Serve, if at all.
+// Observe reports each exchange to o. It must be called before Serve, if at all.
 func (s *Server) Observe(o audit.Observer) { s.observer = o }
 
 // Serve accepts connections on l until Drain closes it, and returns nil then; any other end is an error.
@@ -210,7 +209,7 @@ func (s *Server) remove(c *conn) {
 	s.signalEmpty()
 }
 
-// signalEmpty tells Drain if it has nothing more to wait for. It needs s.mu.
+// signalEmpty ends Drain's wait if nothing is left. It needs s.mu.
 func (s *Server) signalEmpty() {
 	if s.isDraining() && s.serving == 0 && len(s.conns) == 0 {
 		s.emptied.Do(func() { close(s.empty) })
@@ -239,7 +238,7 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 	}
 	s.drop(waiting)
 	defer s.watcher.close()
-	late := time.AfterFunc(freshPatience, func() { s.drop(fresh) })
+	late := time.AfterFunc(freshTimeout, func() { s.drop(fresh) })
 	defer late.Stop()
 	select {
 	case <-s.empty:
@@ -261,7 +260,7 @@ func (s *Server) cut(ctx context.Context) error {
 	})
 	select {
 	case <-s.empty:
-	case <-time.After(cutPatience): // something is stuck that must not be able to hold the process
+	case <-time.After(cutTimeout): // something is stuck that must not be able to hold the process
 	}
 	if requests == 0 {
 		return nil

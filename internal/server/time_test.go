@@ -147,7 +147,7 @@ func TestDrainTimeout(t *testing.T) {
 		defer cancel()
 		drained := make(chan error, 1)
 		go func() { drained <- e.Drain(ctx, pipes{closed: make(chan struct{})}) }()
-		if d, _ := lasts(t, fresh); d != freshPatience {
+		if d, _ := lasts(t, fresh); d != freshTimeout {
 			t.Errorf("the connection without a request lasted %v", d)
 		}
 		if b, err := io.ReadAll(running); len(b) > 0 || err != nil {

@@ -14,7 +14,6 @@ import (
 type watcher struct {
 	fd    int // of epoll, which owns it
 	epoll *os.File
-	raw   syscall.RawConn
 	once  sync.Once // starts run
 
 	mu    sync.Mutex
@@ -29,15 +28,9 @@ func newWatcher() (*watcher, error) {
 	}
 	// Non-blocking, os.File lets Go's own poller wait for it: no thread does.
 	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	w := &watcher{fd: fd, epoll: os.NewFile(uintptr(fd), "epoll"), conns: map[uint64]*conn{}}
-	if w.raw, err = w.epoll.SyscallConn(); err != nil {
-		w.epoll.Close()
-		return nil, fmt.Errorf("epoll: %w", err)
-	}
-	return w, nil
+	return &watcher{fd: fd, epoll: os.NewFile(uintptr(fd), "epoll"), conns: map[uint64]*conn{}}, nil
 }
 
 // add watches c from now on, if it is a socket. A client that half-closes its side counts as one that leaves, as with
@@ -74,19 +67,17 @@ func (w *watcher) remove(c *conn) {
 	delete(w.conns, c.watch)
 }
 
-// run tells connections that their clients have left, until close.
+// run cancels the requests of clients that have left, until close.
 func (w *watcher) run() {
+	raw, err := w.epoll.SyscallConn()
 	events := make([]unix.EpollEvent, 64)
-	for {
+	for err == nil {
 		var n int
-		err := w.raw.Read(func(fd uintptr) bool {
+		err = raw.Read(func(fd uintptr) bool {
 			n, _ = unix.EpollWait(int(fd), events, 0)
 			return n > 0
 		})
-		if err != nil {
-			return
-		}
-		for _, e := range events[:n] {
+		for _, e := range events[:max(n, 0)] {
 			w.left(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
 		}
 	}

@@ -3,7 +3,7 @@
 package server
 
 // watcher cannot notice here that a client leaves while nobody reads from it: such a request goes on until the next
-// piece of the answer cannot be written.
+// piece of the response cannot be written.
 type watcher struct{}
 
 func newWatcher() (*watcher, error) { return &watcher{}, nil }
