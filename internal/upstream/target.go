@@ -100,7 +100,7 @@ func hostName(name string) (string, error) {
 	return ascii, nil
 }
 
-// loopback reports whether name is a loopback address, or localhost, which [dialer] never resolves.
+// loopback reports whether name is a loopback address, or localhost, which an [Endpoint] never resolves.
 func loopback(name string) bool {
 	if name == localhost {
 		return true
