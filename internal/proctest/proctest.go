@@ -17,7 +17,7 @@ import (
 )
 
 // lineTimeout is how long Line waits.
-const lineTimeout = 30 * time.Second
+const lineTimeout = 2 * time.Minute
 
 // jobVar names the job for which the test binary was started again.
 const jobVar = "PROCTEST_JOB"

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,13 +26,14 @@ const renewals = 200
 
 func TestMain(m *testing.M) { proctest.Main(m, map[string]proctest.Job{"renew": child}) }
 
-// child starts with the source token on standard input, as a proxy does, and
-// renews under load while its parent looks at its memory.
+// child starts with the source token on descriptor 3, and renews under load
+// while its parent looks at its memory. It goes on at each line of standard
+// input.
 func child([]string) error {
 	if _, err := sandbox.Protect(); err != nil {
 		return err
 	}
-	source, err := secret.Read(0, secret.Config{Policy: secret.Require, Token: true, NoSlots: true})
+	source, err := secret.Read(3, secret.Config{Policy: secret.Require, Token: true, NoSlots: true})
 	if err != nil {
 		return err
 	}
@@ -75,10 +75,12 @@ func child([]string) error {
 	if _, err := sandbox.Enforce(sandbox.Policy{Ports: append(x.Ports(), client.Port()), Read: x.Directories()}); err != nil {
 		return err
 	}
-	commands := bufio.NewReader(os.NewFile(3, "commands"))
+	commands := bufio.NewReader(os.Stdin)
 	say := func(text string) {
 		fmt.Println(text)
-		commands.ReadString('\n')
+		if _, err := commands.ReadString('\n'); err != nil {
+			os.Exit(0) // the parent has seen enough
+		}
 	}
 	say("started")
 	if cfg.TokenFile != "" {
@@ -159,9 +161,7 @@ func request(client *upstream.Client) error {
 type subject struct {
 	issuer   *issuer
 	upstream *openaitest.Server
-	pid      int
-	stdout   *bufio.Reader
-	commands *os.File
+	*proctest.Child
 }
 
 func startSubject(t *testing.T, env ...string) *subject {
@@ -182,33 +182,20 @@ func startSubjectWith(t *testing.T, identity string, env ...string) *subject {
 	if err := os.WriteFile(ca, append(s.issuer.ca, s.upstream.CAPEM()...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	theirs, ours, err := os.Pipe()
+	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer theirs.Close()
-	s.commands = ours
+	defer r.Close()
+	if _, err := fmt.Fprintln(w, s.issuer.source); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
 	cmd := proctest.Command("renew")
 	cmd.Env = append(cmd.Env, append(env, "CA="+ca, "ISSUER="+s.issuer.URL, "UPSTREAM="+s.upstream.URL())...)
-	cmd.Stdin = strings.NewReader(s.issuer.source + "\n")
-	cmd.Stderr = os.Stderr
-	cmd.ExtraFiles = []*os.File{theirs}
-	s.stdout = bufio.NewReader(must(cmd.StdoutPipe()))
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ours.Close(); cmd.Process.Kill(); cmd.Wait() })
-	s.pid = cmd.Process.Pid
+	cmd.ExtraFiles = []*os.File{r}
+	s.Child = must(proctest.Start(t, cmd))
 	return s
-}
-
-func (s *subject) line(t *testing.T) string {
-	t.Helper()
-	line, err := s.stdout.ReadString('\n')
-	if err != nil {
-		t.Errorf("the child: %q, %v", line, err)
-	}
-	return strings.TrimSpace(line)
 }
 
 // findings are the sums of many scans.
@@ -227,7 +214,7 @@ func (s *subject) scan(t *testing.T, sum *findings, old bool) {
 	}
 	s.issuer.mu.Unlock()
 	for _, token := range tokens {
-		r, err := memscan.Process(s.pid, []byte(token))
+		r, err := memscan.Process(s.Cmd.Process.Pid, []byte(token))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -246,14 +233,14 @@ func (s *subject) scan(t *testing.T, sum *findings, old bool) {
 func TestTokensInMemory(t *testing.T) {
 	proctest.NeedRoot(t, "read another process's memory")
 	s := startSubject(t)
-	if got := s.line(t); got != "started" {
+	if got := s.Line(); got != "started" {
 		t.Fatal(got)
 	}
 	var started, during, after findings
 	s.scan(t, &started, !raceDetector)
-	fmt.Fprintln(s.commands)
+	fmt.Fprintln(s.In)
 	done := make(chan string)
-	go func() { done <- s.line(t) }()
+	go func() { done <- s.Line() }()
 	scanNow := make(chan struct{})
 	if !raceDetector { // with whose shadow memory a scan takes seconds
 		close(scanNow)
@@ -317,14 +304,14 @@ func TestTokenFileInSandbox(t *testing.T) {
 	old, fresh := jwt(1500), jwt(1500)
 	publish(t, dir, "..1", old)
 	s := startSubjectWith(t, old, "TOKEN_FILE="+dir+"/token")
-	if got := s.line(t); got != "started" {
+	if got := s.Line(); got != "started" {
 		t.Fatal(got)
 	}
 	publish(t, dir, "..2", fresh)
 	os.RemoveAll(dir + "/..1")
 	s.issuer.use(fresh)
-	fmt.Fprintln(s.commands)
-	if got := s.line(t); got != "rotated, <nil>" {
+	fmt.Fprintln(s.In)
+	if got := s.Line(); got != "rotated, <nil>" {
 		t.Fatal(got)
 	}
 	var f findings
@@ -352,7 +339,7 @@ func publish(t *testing.T, dir, version, token string) {
 func TestScanFinds(t *testing.T) {
 	proctest.NeedRoot(t, "read another process's memory")
 	s := startSubject(t, "LEAK=1")
-	if got := s.line(t); got != "started" {
+	if got := s.Line(); got != "started" {
 		t.Fatal(got)
 	}
 	var f findings
