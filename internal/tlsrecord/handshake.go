@@ -54,19 +54,19 @@ type recordConn struct {
 
 // Read returns at most the rest of one record.
 func (c *recordConn) Read(p []byte) (int, error) {
-	if len(c.pending) == 0 && c.left == 0 {
-		if c.taken {
-			return 0, errDry
-		}
+	switch {
+	case len(c.pending) > 0:
+		n := copy(p, c.pending)
+		c.pending = c.pending[n:]
+		return n, nil
+	case c.taken:
+		return 0, errDry
+	case c.left == 0:
 		if _, err := io.ReadFull(c.Conn, c.header[:]); err != nil {
 			return 0, err
 		}
 		c.pending, c.left = c.header[:], int(binary.BigEndian.Uint16(c.header[3:]))
-	}
-	if len(c.pending) > 0 {
-		n := copy(p, c.pending)
-		c.pending = c.pending[n:]
-		return n, nil
+		return c.Read(p)
 	}
 	n, err := c.Conn.Read(p[:min(len(p), c.left)])
 	c.left -= n

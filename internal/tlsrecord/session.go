@@ -8,6 +8,7 @@
 package tlsrecord
 
 import (
+	"cmp"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -94,13 +95,9 @@ type session struct {
 
 // newSession returns a session with the traffic secrets of both directions, which it clears.
 func newSession(w io.Writer, suite uint16, client, server []byte) (*session, error) {
-	in, err := newKeys(suite, server)
-	if err != nil {
-		clear(client)
-		return nil, err
-	}
-	out, err := newKeys(suite, client)
-	if err != nil {
+	in, errIn := newKeys(suite, server)
+	out, errOut := newKeys(suite, client)
+	if err := cmp.Or(errIn, errOut); err != nil {
 		return nil, err
 	}
 	return &session{in: in, w: w, out: out}, nil
