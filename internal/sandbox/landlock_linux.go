@@ -156,14 +156,14 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 		return "", missing, nil
 	}
 	attr := handled(abi, threadsMaySignal())
-	ruleset, missing := onThisThread("landlock_create_ruleset", unix.SYS_LANDLOCK_CREATE_RULESET,
+	ruleset, missing := call("landlock_create_ruleset", thisThread, unix.SYS_LANDLOCK_CREATE_RULESET,
 		uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
 	if missing != nil {
 		return "", missing, nil
 	}
 	defer unix.Close(int(ruleset))
 	add := func(kind uintptr, rule unsafe.Pointer) error {
-		_, err := onThisThread("landlock_add_rule", unix.SYS_LANDLOCK_ADD_RULE, ruleset, kind, uintptr(rule))
+		_, err := call("landlock_add_rule", thisThread, unix.SYS_LANDLOCK_ADD_RULE, ruleset, kind, uintptr(rule))
 		return err
 	}
 	for _, r := range paths {
@@ -177,11 +177,9 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 			return "", nil, fmt.Errorf("cannot make a rule for port %d: %w", r.port, err)
 		}
 	}
-	restrict := onAllThreads
-	if abi >= syncABI {
-		restrict = onThisThread // which the kernel does for all of them
-	}
-	if _, err := restrict("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, restrictFlags(abi), 0); err != nil {
+	all := abi < syncABI // from then on the kernel does it for all of them
+	_, err = call("landlock_restrict_self", all, unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, restrictFlags(abi), 0)
+	if err != nil {
 		return "", err, nil
 	}
 	state, missing = tryLandlock(abi)
@@ -190,7 +188,7 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 
 // landlockABI returns the version of the kernel's Landlock, or why there is none.
 func landlockABI() (int, error) {
-	abi, err := onThisThread("landlock_create_ruleset",
+	abi, err := call("landlock_create_ruleset", thisThread,
 		unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	switch {
 	case errors.Is(err, unix.ENOSYS):
@@ -206,7 +204,7 @@ func landlockABI() (int, error) {
 // other: without the correction the very call that restricts them would hang. seccomp limits signals in any case.
 func threadsMaySignal() bool {
 	const signalErratum = 1 << (2 - 1)
-	errata, err := onThisThread("landlock_create_ruleset",
+	errata, err := call("landlock_create_ruleset", thisThread,
 		unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_ERRATA)
 	return err == nil && errata&signalErratum != 0
 }
@@ -267,13 +265,13 @@ func tryPort(kind int) error {
 // refused returns an error unless a system call is refused on every thread. It makes the call on this thread first: the
 // runtime ends the process if results differ between threads, as descriptors would.
 func refused(what string, trap, a1, a2, a3 uintptr) error {
-	got, err := onThisThread("this thread", trap, a1, a2, a3)
+	got, err := call("this thread", thisThread, trap, a1, a2, a3)
 	if err == nil && trap == unix.SYS_OPENAT {
 		unix.Close(int(got))
 	}
 	denied := func() bool { return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) }
 	if denied() {
-		_, err = onAllThreads("all threads", trap, a1, a2, a3)
+		_, err = call("all threads", allThreads, trap, a1, a2, a3)
 	}
 	if !denied() {
 		return fmt.Errorf("it had no effect: %s (%v)", what, err)

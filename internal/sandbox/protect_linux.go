@@ -22,8 +22,8 @@ func protect() (Report, error) {
 	// key in the middle of a copy, on a signal stack in the heap. Without it nothing may loop without function calls.
 	signal.Ignore(unix.SIGURG)
 	err = errors.Join(err, noCaps, checkStart())
-	core, noCore := noCore(unix.SIGSTKFLT)
-	return Report{{"dumpable", "no", nil}, core, {"start-window", state, window}}, errors.Join(err, noCore)
+	core, errCore := noCrashOutput(unix.SIGSTKFLT)
+	return Report{{"dumpable", "no", nil}, core, {"start-window", state, window}}, errors.Join(err, errCore)
 }
 
 // suidDumpUser is the kernel's SUID_DUMP_USER: processes of the same user may attach. The other values of

@@ -12,12 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noCore sets both limits of RLIMIT_CORE to 0, so that they cannot be raised again without privilege. It stands beside
-// PR_SET_DUMPABLE for the systems that lack it, and for a core_pattern that pipes to a program (core(5)).
+// noCrashOutput keeps the process from writing its memory where it ends: it sets both limits of RLIMIT_CORE to 0, so that
+// they cannot be raised again without privilege. That stands beside PR_SET_DUMPABLE for the systems that lack it, and for
+// a core_pattern that pipes to a program (core(5)).
 //
-// It also has the process end when another one sends a signal for which Go prints stacks and registers on every system,
-// or one of those for which it does here. A fault of our own code is not sent: it stays a panic.
-func noCore(others ...os.Signal) (Protection, error) {
+// And it ends the process in silence when another one sends a signal for which Go prints stacks and registers: one of
+// those for which it does on every system, or of others. A fault of our own code is not sent: it stays a panic.
+func noCrashOutput(others ...os.Signal) (Protection, error) {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, append(others, unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE,
 		unix.SIGSEGV, unix.SIGSYS)...)

@@ -9,6 +9,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os/user"
@@ -80,10 +81,7 @@ type Report []Protection
 func (r Report) String() string {
 	var words []string
 	for _, p := range r {
-		word := p.Name + "=" + p.State
-		if p.State == "" {
-			word += "missing"
-		}
+		word := p.Name + "=" + cmp.Or(p.State, "missing")
 		if p.Missing != nil {
 			word += "(" + p.Missing.Error() + ")"
 		}
@@ -148,22 +146,20 @@ type User struct {
 // LookupUser finds a user other than root by name or number. A number that /etc/passwd does not list is taken for the
 // group's as well.
 func LookupUser(name string) (*User, error) {
-	u := &User{Name: name}
-	id, notNumber := parseID(name)
 	find := user.Lookup
+	id, notNumber := parseID(name)
 	if notNumber == nil {
-		u.UID, u.GID = id, id
-		name, find = strconv.Itoa(id), user.LookupId
+		find, name = user.LookupId, strconv.Itoa(id)
 	}
-	switch found, err := find(name); {
-	case err == nil:
+	u := &User{name, id, id}
+	if found, err := find(name); err == nil {
 		uid, err := parseID(found.Uid)
 		gid, err2 := parseID(found.Gid)
 		if err := errors.Join(err, err2); err != nil {
-			return nil, fmt.Errorf("user %q has no proper numbers in /etc/passwd: %w", u.Name, err)
+			return nil, fmt.Errorf("user %q has no proper numbers in /etc/passwd: %w", name, err)
 		}
-		u.Name, u.UID, u.GID = found.Username, uid, gid
-	case notNumber != nil:
+		u = &User{found.Username, uid, gid}
+	} else if notNumber != nil {
 		return nil, fmt.Errorf("there is no user %q; name one of /etc/passwd, or give a number", name)
 	}
 	if u.UID == 0 {

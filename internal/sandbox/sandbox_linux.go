@@ -23,7 +23,7 @@ func enforce(p Policy) (Report, error) {
 		return nil, err
 	}
 	// execve(2) grants no privileges from here on, should it ever be called.
-	_, noPrivs := onAllThreads("prctl(PR_SET_NO_NEW_PRIVS)", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
+	_, noPrivs := call("prctl(PR_SET_NO_NEW_PRIVS)", allThreads, unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
 	boundingKept, bound := dropBounding()
 	if p.User != nil {
 		who = *p.User
@@ -116,7 +116,7 @@ func dropBounding() (kept bool, _ error) {
 		if in == 0 {
 			continue
 		}
-		_, err = onAllThreads(fmt.Sprintf("prctl(PR_CAPBSET_DROP, %d)", capability), unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, capability, 0)
+		_, err = call(fmt.Sprintf("prctl(PR_CAPBSET_DROP, %d)", capability), allThreads, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, capability, 0)
 		if sets, _ := capabilities(); errors.Is(err, unix.EPERM) && sets[0].Effective&(1<<unix.CAP_SETPCAP) == 0 {
 			return true, nil
 		}
@@ -135,8 +135,8 @@ func dropCaps() error {
 		return nil // the ambient set, a part of the permitted one, is empty too
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // Pid 0: the calling thread
-	_, ambient := onAllThreads("prctl(PR_CAP_AMBIENT)", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0)
-	_, others := onAllThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0)
+	_, ambient := call("prctl(PR_CAP_AMBIENT)", allThreads, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0)
+	_, others := call("capset", allThreads, unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0)
 	return cmp.Or(ambient, others)
 }
 

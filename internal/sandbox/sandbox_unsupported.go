@@ -7,7 +7,7 @@ import "errors"
 // protect sets what the system has. A process of the same user can still debug this one.
 func protect() (Report, error) {
 	attach := errors.New("here a debugger of the same user can attach at any time")
-	core, err := noCore()
+	core, err := noCrashOutput()
 	return Report{{"dumpable", "yes", attach}, core, {"start-window", "open", attach}}, err
 }
 

@@ -28,8 +28,8 @@ type rule struct {
 	when []cond // all of these
 }
 
-// A cond compares an argument: (argument & mask) == value. Only the low half of an argument is looked at: every one that is compared here is
-// an int to the kernel, or has its flags down there.
+// A cond compares an argument: (argument & mask) == value. Only the low half of an argument is looked at: every one that
+// is compared here is an int to the kernel, or has its flags down there.
 type cond struct {
 	arg         int
 	mask, value uint32
@@ -120,10 +120,12 @@ func narrowed(self uint32) []rule {
 func onFiles(p Policy) []rule {
 	rules := []rule{allow(unix.SYS_OPENAT, only(2, readingFlags))}
 	if len(p.Append) > 0 { // and nothing that writes elsewhere than at the end
-		rules = append(rules, allow(unix.SYS_OPENAT, only(2, appendFlags), cond{2, unix.O_ACCMODE | unix.O_APPEND, unix.O_WRONLY | unix.O_APPEND}))
+		atEnd := cond{2, unix.O_ACCMODE | unix.O_APPEND, unix.O_WRONLY | unix.O_APPEND}
+		rules = append(rules, allow(unix.SYS_OPENAT, only(2, appendFlags), atEnd))
 	}
 	if len(p.Write) > 0 {
-		rules = append(rules, allow(unix.SYS_FSYNC), allow(unix.SYS_RENAMEAT), allow(unix.SYS_GETDENTS64), allow(unix.SYS_OPENAT, only(2, writingFlags)))
+		rules = append(rules, allow(unix.SYS_FSYNC), allow(unix.SYS_RENAMEAT), allow(unix.SYS_GETDENTS64),
+			allow(unix.SYS_OPENAT, only(2, writingFlags)))
 	}
 	if len(p.Write)+len(p.Remove) > 0 {
 		rules = append(rules, allow(unix.SYS_UNLINKAT))
@@ -197,7 +199,7 @@ func seccomp(p Policy) error {
 	filter := compile(allowedCalls(p))
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	set := func(flags uintptr) (thread uintptr, err error) {
-		return onThisThread("seccomp", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
+		return call("seccomp", thisThread, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
 	}
 	thread, err := set(unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG)
 	if errors.Is(err, unix.EINVAL) { // LOG came with Linux 4.14

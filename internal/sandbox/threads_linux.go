@@ -18,30 +18,25 @@ import (
 
 var errCgo = errors.New("this binary is linked with cgo; build it with CGO_ENABLED=0")
 
-// onAllThreads makes a system call on every thread. They must agree on its result: the runtime ends the process if they
-// do not. It works by signals, and not in a binary with cgo.
+const thisThread, allThreads = false, true
+
+// call makes a system call, whose arguments from the fourth on are 0, on this thread or on all of them. Those must agree
+// on its result: the runtime ends the process if they do not. On all it works by signals, and not in a binary with cgo.
 //
 //go:uintptrescapes
-func onAllThreads(name string, trap, a1, a2, a3 uintptr) (uintptr, error) {
-	got, _, errno := syscall.AllThreadsSyscall(trap, a1, a2, a3)
-	switch errno {
-	case 0:
+func call(name string, all bool, trap, a1, a2, a3 uintptr) (uintptr, error) {
+	syscalls := syscall.Syscall
+	if all {
+		syscalls = syscall.AllThreadsSyscall
+	}
+	got, _, errno := syscalls(trap, a1, a2, a3)
+	switch {
+	case errno == 0:
 		return got, nil
-	case syscall.ENOTSUP:
+	case all && errno == syscall.ENOTSUP:
 		return 0, fmt.Errorf("%s: %w", name, errCgo)
 	}
 	return 0, fmt.Errorf("%s: %w", name, errno)
-}
-
-// onThisThread makes a system call. Its arguments from the fourth on are 0.
-//
-//go:uintptrescapes
-func onThisThread(name string, trap, a1, a2, a3 uintptr) (uintptr, error) {
-	got, _, errno := syscall.Syscall(trap, a1, a2, a3)
-	if errno != 0 {
-		return 0, fmt.Errorf("%s: %w", name, errno)
-	}
-	return got, nil
 }
 
 // threads are the status files of this process's threads, opened while files can be opened. A thread that starts later
@@ -116,7 +111,7 @@ func readStatus(f *os.File) (status, error) {
 	return st, nil
 }
 
-// want returns an error if a thread's status has another value under one of these names.
+// want returns an error if a thread's status has another value under one of these names, or cannot be read.
 func (t *threads) want(value string, names ...string) error {
 	all, err := t.read()
 	if err != nil {
