@@ -40,9 +40,6 @@ func newErrorLog() (*errorLog, error) {
 // line logs an event.
 func (l *errorLog) line(text string) { l.write(linePrefix, text) }
 
-// print says what the original says, without its colon.
-func (l *errorLog) print(text string) { l.write("responses-api-proxy ", text) }
-
 // prompt asks for something to be typed on the same line.
 func (l *errorLog) prompt(text string) { l.Write([]byte(text)) }
 

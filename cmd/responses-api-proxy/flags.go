@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -39,6 +38,7 @@ type options struct {
 	hosts                []string
 	limits               policy.Limits
 	runAs                *sandbox.User // nil leaves the user as it is
+	owner                int           // the uid that new files are given to; -1 leaves them to the process's own
 	strict               bool
 	jail                 string
 	maxTokens            int64
@@ -54,25 +54,9 @@ type options struct {
 	dumpMax    int64
 }
 
-// alsoOwners returns the uids, besides this process's own, whose files it takes over.
-func (o *options) alsoOwners() []uint32 {
-	if o.runAs == nil {
-		return nil
-	}
-	return []uint32{uint32(o.runAs.UID)}
-}
-
-// owner returns the uid that new files are given to; -1 leaves them to the process's own.
-func (o *options) owner() int {
-	if o.runAs == nil {
-		return -1
-	}
-	return o.runAs.UID
-}
-
 // parseFlags reads the arguments of the proxy itself.
 func parseFlags(args []string) (*options, error) {
-	o := &options{upstreamURL: upstream.DefaultURL, secretMemory: key.Auto, drainTimeout: 10 * time.Second, dumpMax: dump.DefaultMaxBytes}
+	o := &options{owner: -1, upstreamURL: upstream.DefaultURL, secretMemory: key.Auto, drainTimeout: 10 * time.Second, dumpMax: dump.DefaultMaxBytes}
 	o.limits.MaxBody = 512 << 20
 	given, rest, err := cli.Parse(flagTable(o), args)
 	switch {
@@ -97,12 +81,15 @@ func (o *options) complete() error {
 	if o.strict {
 		o.secretMemory = key.Require
 	}
+	if o.runAs != nil {
+		o.owner = o.runAs.UID
+	}
 	switch {
 	case o.serverInfo != "" && !o.tcp:
 		return errors.New("--server-info tells a port, and with --socket alone there is none; add --port 0")
 	case !o.shutdownUsers.Empty() && !o.httpShutdown:
 		return errors.New("--shutdown-user needs --http-shutdown")
-	case o.strict && o.unconfined():
+	case o.strict && o.jail == "off":
 		return errors.New("--strict and --jail=off contradict each other; leave one out")
 	case o.budgetFile != "" && o.maxTokens == 0:
 		return errors.New("--budget-file needs --max-tokens-per-user")
@@ -112,57 +99,16 @@ func (o *options) complete() error {
 	return cmp.Or(relay.CheckRoutes(o.routes), o.identity.check(o))
 }
 
-// unconfined reports whether the sandbox is turned off.
-func (o *options) unconfined() bool { return o.jail == "off" }
-
-func (o *options) setPort(s string) error {
-	n, err := strconv.ParseUint(s, 10, 16)
-	o.port = uint16(n)
-	return when(err != nil, "a port is a number from 0 to 65535")
-}
-
-func (o *options) addRoute(s string) error {
-	o.routes = append(o.routes, s)
-	return relay.CheckRoute(s)
-}
-
-func (o *options) setAuthHeader(s string) (err error) {
-	o.authHeader, err = key.ParseHeader(s)
-	return err
-}
-
-func (o *options) setKeyFD(s string) (err error) {
-	o.keyFD, err = strconv.Atoi(s)
-	return when(err != nil || o.keyFD < 3, "a number from 3 on is needed, of a descriptor that is open for reading")
-}
-
-func (o *options) setRate(s string) (err error) {
-	o.limits.Rate, err = strconv.ParseFloat(s, 64)
-	return when(err != nil || !(o.limits.Rate >= 0 && o.limits.Rate <= 1e6), "a number of requests a second is needed, such as 0.5 or 10")
-}
-
-func (o *options) setUser(s string) (err error) {
-	o.runAs, err = sandbox.LookupUser(s)
-	return err
-}
-
 // ignored returns the names of the flags of Codex that were given, which mean
 // nothing here.
 func (o *options) ignored() string {
 	var names []string
 	for _, name := range []string{"c", "enable", "disable"} {
 		if o.given[name] {
-			names = append(names, (&cli.Flag{Name: name}).String())
+			names = append(names, cli.Flag{Name: name}.String())
 		}
 	}
 	return strings.Join(names, ", ")
-}
-
-func when(wrong bool, text string) error {
-	if wrong {
-		return errors.New(text)
-	}
-	return nil
 }
 
 // unexpected returns the error for a word that belongs to no flag. It never has

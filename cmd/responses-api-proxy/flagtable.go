@@ -1,8 +1,12 @@
 package main
 
 import (
+	"math"
+
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
 // topics are the groups of flags in help and manual page.
@@ -28,7 +32,7 @@ func flagTable(o *options) []cli.Flag {
 	id, l := &o.identity, &o.limits
 	ignore := func(string) error { return nil } // the value may be secret
 	return []cli.Flag{
-		{Name: "port", Value: "N", Topic: "serving", Common: true, Original: true, Set: o.setPort,
+		{Name: "port", Value: "N", Topic: "serving", Common: true, Original: true, Set: cli.Int(&o.port, 0, 65535, "a port is a number from 0 to 65535"),
 			Summary: "port of 127.0.0.1 to listen on", Default: "a free one; none with --socket alone"},
 		{Name: "socket", Value: "PATH", Topic: "serving", Common: true, Set: cli.String(&o.socket, "a path"),
 			Summary: "listen on a unix stream socket, too or instead",
@@ -42,7 +46,7 @@ func flagTable(o *options) []cli.Flag {
 
 		{Name: "upstream-url", Value: "URL", Topic: "upstream", Common: true, Original: true, Set: cli.Any(&o.upstreamURL),
 			Summary: "where requests go, with path and query", Default: "https://api.openai.com/v1/responses"},
-		{Name: "allow-route", Value: "compact|input-tokens|models|retrieve|websocket|messages", Topic: "upstream", Repeat: true, Set: o.addRoute,
+		{Name: "allow-route", Value: "compact|input-tokens|models|retrieve|websocket|messages", Topic: "upstream", Repeat: true, Set: cli.Each(&o.routes, relay.CheckRoute),
 			Summary: "allow another route besides POST /v1/responses",
 			Text: "These are `POST /v1/responses/compact`, `POST /v1/responses/input_tokens` and `GET /v1/models`; `GET` and `DELETE /v1/responses/ID` " +
 				"and `POST /v1/responses/ID/cancel` for what the same user has made through this proxy; WebSocket; or, alone and in place of " +
@@ -57,9 +61,10 @@ func flagTable(o *options) []cli.Flag {
 			Summary: "TLS version towards the upstream", Default: "1.3"},
 		{Name: "ca-file", Value: "FILE", Topic: "upstream", Set: cli.String(&o.caFile, "a file name"),
 			Summary: "trust the CA certificates in FILE, in PEM, and no others", Default: "those of the system"},
-		{Name: "auth-header", Value: "bearer|api-key|x-api-key", Topic: "upstream", Set: o.setAuthHeader,
+		{Name: "auth-header", Value: "bearer|api-key|x-api-key", Topic: "upstream", Set: cli.Parsed(&o.authHeader, key.ParseHeader),
 			Summary: "header field in which the key is sent", Default: "bearer", Text: "`bearer` is `Authorization: Bearer`."},
-		{Name: "key-fd", Value: "N", Topic: "upstream", Set: o.setKeyFD,
+		{Name: "key-fd", Value: "N", Topic: "upstream",
+			Set:     cli.Int(&o.keyFD, 3, math.MaxInt32, "a number from 3 on is needed, of a descriptor that is open for reading"),
 			Summary: "on SIGHUP, read a new key from file descriptor N", Text: "It is one line, and must be written there first."},
 
 		{Name: "allow-user", Value: "USER|self", Topic: "callers", Common: true, Repeat: true, Set: o.users.AddUser,
@@ -68,7 +73,7 @@ func flagTable(o *options) []cli.Flag {
 			Summary: "group whose members may call, by name or number", Text: "Over TCP its members are those at start."},
 		{Name: "shutdown-user", Value: "USER|self", Topic: "callers", Repeat: true, Set: o.shutdownUsers.AddUser,
 			Summary: "user among them who may GET /shutdown, by name or number", Default: "all who may call"},
-		{Name: "allow-host", Value: "NAME", Topic: "callers", Repeat: true, Set: cli.Strings(&o.hosts, "a host name"),
+		{Name: "allow-host", Value: "NAME", Topic: "callers", Repeat: true, Set: cli.Each(&o.hosts, cli.NotEmpty("a host name")),
 			Summary: "another name by which clients may call this host",
 			Text:    "`GET /shutdown` still takes a loopback address or `localhost` only: by another name a web page could send it."},
 
@@ -80,7 +85,8 @@ func flagTable(o *options) []cli.Flag {
 			Summary: "requests of each user that run at the same time"},
 		{Name: "max-connections-per-user", Value: "N", Topic: "limits", Set: cli.Count(&l.MaxConnectionsPerUser),
 			Summary: "open connections of each user"},
-		{Name: "rate", Value: "N", Topic: "limits", Set: o.setRate,
+		{Name: "rate", Value: "N", Topic: "limits",
+			Set:     cli.Float(&l.Rate, 1e6, "a number of requests a second is needed, such as 0.5 or 10"),
 			Summary: "requests a second of each user", Text: "That is the average; a burst may be twice as many."},
 		{Name: "max-requests", Value: "N", Topic: "limits", Set: cli.Count(&l.MaxRequests),
 			Summary: "end after that many requests"},
@@ -93,13 +99,13 @@ func flagTable(o *options) []cli.Flag {
 		{Name: "budget-file", Value: "FILE", Topic: "limits", Set: cli.String(&o.budgetFile, "a file name"),
 			Summary: "keep the usage totals there, across restarts", Text: "The user of `--user` must be able to write to its directory."},
 
-		{Name: "user", Value: "USER", Topic: "protection", Common: true, Set: o.setUser,
+		{Name: "user", Value: "USER", Topic: "protection", Common: true, Set: cli.Parsed(&o.runAs, sandbox.LookupUser),
 			Summary: "when started as root, become that user for good"},
 		{Name: "strict", Topic: "protection", Common: true, Set: cli.Bool(&o.strict),
 			Summary: "do not start unless every protection is in force",
 			Text: "That includes `start-window=closed`: the program's file must not be readable by the user who starts it (root's, mode 0711), " +
 				"unless root starts it."},
-		{Name: "secret-memory", Value: "auto|require", Topic: "protection", Set: cli.Choice(&o.secretMemory, key.Auto, key.Require),
+		{Name: "secret-memory", Value: "auto|require", Topic: "protection", Set: cli.Choice(&o.secretMemory, "auto", "require"),
 			Summary: "where the kernel has no secret memory, use locked memory or do not start", Default: "auto",
 			Text: "`auto` is locked memory, which root can read."},
 		{Name: "jail", Value: "auto|off", Topic: "protection", Set: cli.Choice(&o.jail, "auto", "off"),
@@ -131,7 +137,7 @@ func flagTable(o *options) []cli.Flag {
 			Summary: "OpenAI service account ID"},
 		{Name: "github-oidc-request-url", Value: "URL", Topic: "identity", Original: true, Set: cli.Any(&id.config.RequestURL),
 			Summary: "URL at which GitHub is asked", Text: "It is `ACTIONS_ID_TOKEN_REQUEST_URL`."},
-		{Name: "oidc-allow-host", Value: "NAME", Topic: "identity", Repeat: true, Set: cli.Strings(&id.config.AllowHosts, "a host name"),
+		{Name: "oidc-allow-host", Value: "NAME", Topic: "identity", Repeat: true, Set: cli.Each(&id.config.AllowHosts, cli.NotEmpty("a host name")),
 			Summary: "another host besides those of GitHub that the URL may name", Text: "It receives the request token."},
 		{Name: "oidc-token-file", Value: "FILE", Topic: "identity", Set: cli.String(&id.config.TokenFile, "a file name"),
 			Summary: "exchange the identity in FILE instead, which is read each time",

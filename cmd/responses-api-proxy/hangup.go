@@ -20,22 +20,16 @@ func (s *service) onHangup() (stop func()) {
 	}
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, hangupSignals...)
-	done := make(chan struct{})
 	go func() {
-		for {
-			select {
-			case <-c:
-				for _, call := range calls {
-					call()
-				}
-			case <-done:
-				return
+		for range c {
+			for _, call := range calls {
+				call()
 			}
 		}
 	}()
 	return func() {
-		signal.Ignore(hangupSignals...)
-		close(done)
+		signal.Ignore(hangupSignals...) // nothing is sent to c any more
+		close(c)
 	}
 }
 

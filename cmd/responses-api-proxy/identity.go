@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
@@ -69,7 +70,7 @@ func openKey(o *options, errs *errorLog) (*key.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := dropStdin(); err != nil {
+	if err := detach(0); err != nil {
 		k.Wipe()
 		return nil, fmt.Errorf("cannot close standard input: %w", err)
 	}
@@ -78,7 +79,7 @@ func openKey(o *options, errs *errorLog) (*key.Key, error) {
 
 // exchange gets the first access token, if that is wanted, and renews it from then on. It blocks until that is there, for a
 // minute at most.
-func (s *service) exchange(roots *x509.CertPool) error {
+func (s *service) exchange(roots *x509.CertPool) (err error) {
 	if !s.opts.identity.wanted() {
 		return nil
 	}
@@ -92,26 +93,12 @@ func (s *service) exchange(roots *x509.CertPool) error {
 		},
 		start: s.opts.identity.readable,
 	})
-	return s.untilStopped(func(ctx context.Context) error { return s.key.Exchange(ctx, roots, s.errs.line) })
-}
-
-// untilStopped ends what a stop comes in between, which is an error then.
-func (s *service) untilStopped(start func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	done, watched := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(watched)
-		select {
-		case <-s.stop:
-			cancel()
-		case <-done:
-		}
-	}()
-	err := start(ctx)
-	close(done)
-	<-watched
-	if ctx.Err() != nil {
+	ctx, done := signal.NotifyContext(context.Background(), stopSignals...)
+	defer done()
+	if len(s.stop) == 0 { // else the stop came before this context
+		err = s.key.Exchange(ctx, roots, s.errs.line)
+	}
+	if ctx.Err() != nil || len(s.stop) > 0 {
 		return errors.New("stopped before there was an access token")
 	}
 	return err

@@ -18,7 +18,7 @@ func (s *service) openLog() error {
 	if s.opts.logFile == "" {
 		return nil
 	}
-	to, err := linelog.File(s.opts.logFile, s.opts.owner())
+	to, err := linelog.File(s.opts.logFile, s.opts.owner)
 	if err != nil {
 		hint := ""
 		if _, ok := errors.AsType[*fs.PathError](err); ok { // the others say what to do
@@ -43,7 +43,7 @@ func (s *service) openLog() error {
 // arguments and registers, and nothing else can keep these back: GOTRACEBACK
 // does not hold for SIGTRAP, SIGILL and faults inside the runtime.
 func (o *options) hideFaults() error {
-	if o.unconfined() {
+	if o.jail == "off" {
 		return nil // for debugging
 	}
 	if err := detach(2); err != nil {
@@ -62,7 +62,7 @@ func (s *service) openDump() (err error) {
 	if s.opts.dumpDir == "" {
 		return nil
 	}
-	s.dump, err = dump.Open(dump.Config{Dir: s.opts.dumpDir, MaxBytes: s.opts.dumpMax, Owner: s.opts.owner(), Report: s.errs.report})
+	s.dump, err = dump.Open(dump.Config{Dir: s.opts.dumpDir, MaxBytes: s.opts.dumpMax, Owner: s.opts.owner, Report: s.errs.report})
 	if err != nil {
 		return err
 	}

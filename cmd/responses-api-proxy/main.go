@@ -27,6 +27,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -102,27 +103,15 @@ func readKey(cfg key.Config, errs *errorLog) (*key.Key, error) {
 		return nil, err
 	}
 	if tty {
-		forget := restoreOnSignal(restore)
+		ctx, done := signal.NotifyContext(context.Background(), stopSignals...)
+		forget := context.AfterFunc(ctx, func() {
+			restore()
+			os.Exit(130)
+		})
 		defer restore() // while descriptor 0 is still the terminal
+		defer done()
 		defer forget()
 		errs.prompt("OpenAI API key (it is not shown): ")
 	}
 	return key.Open(0, cfg)
-}
-
-// restoreOnSignal gives the terminal its echo back when the prompt is broken
-// off.
-func restoreOnSignal(restore func()) (done func()) {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, stopSignals...)
-	go func() {
-		if _, ok := <-c; ok {
-			restore()
-			os.Exit(130)
-		}
-	}()
-	return func() {
-		signal.Stop(c)
-		close(c)
-	}
 }

@@ -39,7 +39,7 @@ func (s *service) openAudit() (err error) {
 	if s.opts.audit == "" {
 		return nil
 	}
-	if s.audit, err = audit.Open(audit.Config{Path: s.opts.audit, Owner: s.opts.owner(), Report: s.errs.report}); err != nil {
+	if s.audit, err = audit.Open(audit.Config{Path: s.opts.audit, Owner: s.opts.owner, Report: s.errs.report}); err != nil {
 		return err
 	}
 	if s.opts.audit != "-" {

@@ -18,14 +18,7 @@ func (o *options) accept(r sandbox.Report) error {
 	return nil
 }
 
-// protectionsLine returns the start line, with reasons for what is missing but for the secret memory, which has a line
-// of its own.
-func (s *service) protectionsLine() string {
-	kind, _ := s.key.Memory()
-	return fmt.Sprintf("protections: secret-memory=%s %s", kind, s.protections)
-}
-
-// protectionMetrics returns the same for the metrics, without reasons.
+// protectionMetrics returns what is in force, without the reasons for what is not.
 func (s *service) protectionMetrics() []metrics.Protection {
 	kind, why := s.key.Memory()
 	all := []metrics.Protection{{Name: "secret-memory", State: kind, Missing: why != nil}}

@@ -72,7 +72,7 @@ func (s *service) open() error {
 	}
 	// Everything is open that needs a file, a port or a privilege. From here on the process can only serve; then clients
 	// may know of it.
-	needs := sandbox.Policy{User: s.opts.runAs, Off: s.opts.unconfined(), Strict: s.opts.strict}
+	needs := sandbox.Policy{User: s.opts.runAs, Off: s.opts.jail == "off", Strict: s.opts.strict}
 	s.components.need(&needs)
 	enforced, err := sandbox.Enforce(needs)
 	if err != nil {
@@ -114,11 +114,15 @@ func (s *service) openClient(cfg upstream.Config) (err error) {
 	if !s.client.Unguarded() {
 		return nil
 	}
-	const unguarded = "this system does not report which user runs a plain-http upstream: any user who takes its port receives the key; use https"
-	s.warnings = append(s.warnings, unguarded)
+	return s.warn("this system does not report which user runs a plain-http upstream: any user who takes its port receives the key; use https")
+}
+
+// warn adds a warning to the start lines. With --strict it is an error.
+func (s *service) warn(text string) error {
 	if s.opts.strict {
-		return errors.New("--strict: " + unguarded)
+		return errors.New("--strict: " + text)
 	}
+	s.warnings = append(s.warnings, text)
 	return nil
 }
 
@@ -128,11 +132,7 @@ func (s *service) checkFileLimit() error {
 	if limit < 0 {
 		return nil
 	}
-	s.warnings = append(s.warnings, fmt.Sprintf("files can grow to %d bytes only (RLIMIT_FSIZE), and audit, log, sums and dumps stop there; start it under ulimit -f unlimited", limit))
-	if s.opts.strict {
-		return fmt.Errorf("--strict: files can grow to %d bytes only (RLIMIT_FSIZE); start it under ulimit -f unlimited", limit)
-	}
-	return nil
+	return s.warn(fmt.Sprintf("files can grow to %d bytes only (RLIMIT_FSIZE), and audit, log, usage totals and dumps stop there; start it under ulimit -f unlimited", limit))
 }
 
 // openInfo opens --server-info. It is opened last, and so written last.
@@ -162,7 +162,11 @@ func (s *service) openInfo() error {
 func (s *service) openBudget() (*budget.Book, error) {
 	o := s.opts
 	report := func(err error) { s.errs.line("the budget cannot be kept: " + err.Error()) }
-	book, err := budget.Open(budget.Config{Limit: o.maxTokens, File: o.budgetFile, Also: o.alsoOwners(), Report: report})
+	cfg := budget.Config{Limit: o.maxTokens, File: o.budgetFile, Report: report}
+	if o.runAs != nil {
+		cfg.Also = []uint32{uint32(o.owner)}
+	}
+	book, err := budget.Open(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +270,7 @@ func (s *service) end() {
 // announce says where the service is, and what it lacks.
 func (s *service) announce() {
 	for _, l := range s.listeners {
-		s.errs.print(fmt.Sprintf("listening on %s", l.Addr()))
+		s.errs.write("responses-api-proxy ", fmt.Sprintf("listening on %s", l.Addr())) // as the original says it
 	}
 	if s.metricsListener != nil {
 		s.errs.line("metrics on " + s.metricsListener.Addr().String())
@@ -274,12 +278,13 @@ func (s *service) announce() {
 	if s.opts.users.Empty() {
 		s.errs.line("every user of this host may call; --allow-user limits that")
 	}
-	s.errs.line(s.protectionsLine())
-	if s.opts.unconfined() {
+	kind, unprotected := s.key.Memory()
+	s.errs.line(fmt.Sprintf("protections: secret-memory=%s %s", kind, s.protections))
+	if s.opts.jail == "off" {
 		s.errs.line("warning: the jail is off: whoever takes this process over can do what its user can")
 	}
-	if kind, why := s.key.Memory(); why != nil {
-		s.errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, why))
+	if unprotected != nil {
+		s.errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, unprotected))
 	}
 	if names := s.opts.ignored(); names != "" {
 		s.errs.line("warning: ignored: " + names + ", which set nothing of this proxy")

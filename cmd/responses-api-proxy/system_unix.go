@@ -42,10 +42,9 @@ func rewind(fd int) {
 	unix.Seek(fd, 0, io.SeekStart)
 }
 
-// detach puts /dev/null in the place of standard output (1) or standard error
-// (2).
+// detach puts /dev/null in the place of a standard stream.
 func detach(fd int) error {
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -80,14 +79,4 @@ func openFiles() int {
 		return 0
 	}
 	return int(l.Cur)
-}
-
-// dropStdin puts /dev/null in the place of standard input.
-func dropStdin() error {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	return dup(int(null.Fd()), 0)
 }

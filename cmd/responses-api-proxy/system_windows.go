@@ -17,9 +17,14 @@ func checkKeyFD(int) error {
 
 func rewind(int) {}
 
-// detach leaves the descriptor open: nothing here waits for its end. What Go
-// prints of a fault stays visible.
-func detach(int) error { return nil }
+// detach closes standard input, and leaves the others open: nothing here waits
+// for their end. What Go prints of a fault stays visible.
+func detach(fd int) error {
+	if fd == 0 {
+		return os.Stdin.Close()
+	}
+	return nil
+}
 
 // openFiles is 0: there is no limit.
 func openFiles() int { return 0 }
@@ -29,6 +34,3 @@ func ignoreSignals() {}
 
 // fileLimit returns that there is none.
 func fileLimit() int64 { return -1 }
-
-// dropStdin closes standard input.
-func dropStdin() error { return os.Stdin.Close() }

@@ -16,7 +16,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
@@ -32,8 +31,7 @@ var Usage = `Usage: responses-api-proxy verify --server-info FILE | --port N | -
 Tries what an attacker would try at a running proxy, and prints what came of it.
 Any user may run it; root can try more. It sends nothing that costs tokens.
 
-Flags:
-` + cli.List(cli.Verify(nil)) + `
+` + cli.Help([]cli.Topic{{Name: "verify", Title: "Flags"}}, cli.Verify(nil), "verify") + `
 Marks: ✓ safe, ✗ broken, – skipped, · for information, ! what root can do.
 Exit codes: 0 nothing was stolen or spent, 1 something was, or could have been,
 2 the command line is wrong, the proxy cannot be found or started, or a signal
@@ -169,19 +167,16 @@ func parseFlags(args []string) (*options, error) {
 	flags := append(cli.Verify(map[string]func(string) error{
 		"server-info": cli.Any(&o.serverInfo),
 		"socket":      cli.Any(&o.socket),
-		"port":        number(&o.port, 65535),
-		"pid":         number(&o.pid, 1<<30),
+		"port":        cli.Int(&o.port, 1, 65535, "a number from 1 to 65535 is needed"),
+		"pid":         cli.Int(&o.pid, 1, 1<<30, "a number from 1 to 1073741824 is needed"),
 		"stand-in":    cli.Bool(&o.standIn),
 		"proxy":       cli.Any(&o.proxy),
-		"allow-route": func(name string) error {
-			o.open = append(o.open, name)
-			return relay.CheckRoute(name)
-		},
-		"key-stdin":  cli.Bool(&o.keyStdin),
-		"spend":      cli.Bool(&o.spend),
-		"disruptive": cli.Bool(&o.disruptive),
-		"json":       cli.Bool(&o.json),
-		"help":       cli.RequestHelp,
+		"allow-route": cli.Each(&o.open, relay.CheckRoute),
+		"key-stdin":   cli.Bool(&o.keyStdin),
+		"spend":       cli.Bool(&o.spend),
+		"disruptive":  cli.Bool(&o.disruptive),
+		"json":        cli.Bool(&o.json),
+		"help":        cli.RequestHelp,
 	}), cli.Flag{Name: "h", Set: cli.RequestHelp},
 		cli.Flag{Name: childCommand[2:], Set: cli.Bool(&o.asking)},
 		cli.Flag{Name: childRaceCommand[2:], Set: cli.Bool(&o.racing)})
@@ -226,17 +221,6 @@ func (o *options) program() []string {
 		return words
 	}
 	return []string{proxyBeside()}
-}
-
-func number(to *int, most int) func(string) error {
-	return func(s string) error {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > most {
-			return fmt.Errorf("a number from 1 to %d is needed", most)
-		}
-		*to = n
-		return nil
-	}
 }
 
 // readKey reads the key that is to be looked for.

@@ -6,6 +6,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -26,7 +27,10 @@ type Flag struct {
 }
 
 // String returns the name with its dashes.
-func (f *Flag) String() string { return dashed(f.Name) }
+func (f Flag) String() string { return dashed(f.Name) }
+
+// usage returns the flag as it is typed, with its value.
+func (f Flag) usage() string { return strings.TrimSpace(f.String() + " " + f.Value) }
 
 func dashed(name string) string {
 	if len(name) == 1 {
@@ -46,10 +50,12 @@ func Parse(flags []Flag, args []string) (given map[string]bool, rest []string, e
 	for len(args) > 0 && args[0] != "--" && len(args[0]) > 1 && args[0][0] == '-' {
 		name, value, hasValue := strings.Cut(strings.TrimPrefix(args[0][1:], "-"), "=")
 		args = args[1:]
-		f := lookup(flags, name)
-		switch {
-		case f == nil:
+		i := slices.IndexFunc(flags, func(f Flag) bool { return f.Name == name })
+		if i < 0 {
 			return nil, nil, undefined(flags, name)
+		}
+		f := flags[i]
+		switch {
 		case given[name] && !f.Repeat:
 			return nil, nil, fmt.Errorf("flag %s: the flag is given more than once", f)
 		case f.Value == "" && hasValue && value != "true":
@@ -75,15 +81,6 @@ func Parse(flags []Flag, args []string) (given map[string]bool, rest []string, e
 	return given, args, nil
 }
 
-func lookup(flags []Flag, name string) *Flag {
-	for i := range flags {
-		if flags[i].Name == name {
-			return &flags[i]
-		}
-	}
-	return nil
-}
-
 // undefined returns the error for a flag that is not in the table, with the one
 // that may have been meant.
 func undefined(flags []Flag, name string) error {
@@ -94,9 +91,9 @@ func undefined(flags []Flag, name string) error {
 		return fmt.Errorf("flag provided but not defined: one of %d characters", len(name))
 	}
 	var names []string
-	for i := range flags {
-		if flags[i].Topic != "" {
-			names = append(names, flags[i].Name)
+	for _, f := range flags {
+		if f.Topic != "" {
+			names = append(names, f.Name)
 		}
 	}
 	err := fmt.Errorf("flag provided but not defined: %s", dashed(name))

@@ -82,7 +82,7 @@ func TestTexts(t *testing.T) {
 		"topic":    {Help(topics, flags, "t"), "Files:\n  Of files.\n\n  --file FILE|-         Write there (default: none). See this.\n"},
 		"no topic": {Help(topics, flags, "v"), ""},
 		"all":      {Help(topics, flags, "all"), Help(topics, flags, "t") + "\n" + Help(topics, flags, "u")},
-		"list":     {List(flags[1:]), "  --user USER           It's a user. May be repeated.\n"},
+		"repeated": {Help(topics, flags, "u"), "Users:\n  --user USER           It's a user. May be repeated.\n"},
 		"manual": {Markdown(topics, flags), "### Files\n\nOf `files`.\n\n**--file** *FILE*|**-**\n: Write there (default: none). See `this`.\n\n" +
 			"### Users\n\n**--user** *USER*\n: It's a user. May be repeated.\n\n"},
 		"lines": {Lines(flags), "--file FILE|- write there\n*--user USER it's a user"},

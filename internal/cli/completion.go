@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"strings"
@@ -33,19 +34,15 @@ func Completion(shell string, texts map[string]string) string {
 // repeated, its value or a dot, and its summary.
 func Lines(flags []Flag) string {
 	var b strings.Builder
-	for i := range flags {
-		f := &flags[i]
+	for _, f := range flags {
 		if f.Topic == "" {
 			continue
 		}
-		star, value := "", f.Value
+		star := ""
 		if f.Repeat {
 			star = "*"
 		}
-		if value == "" {
-			value = "."
-		}
-		fmt.Fprintf(&b, "%s%s %s %s\n", star, f, value, f.Summary)
+		fmt.Fprintf(&b, "%s%s %s %s\n", star, f, cmp.Or(f.Value, "."), f.Summary)
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }

@@ -9,10 +9,8 @@ import (
 // A Topic is a group of flags in the help.
 type Topic struct{ Name, Title, Text string }
 
-const width = 80 // columns of the help
-
 // full returns everything that is known of a flag in sentences.
-func (f *Flag) full() string {
+func (f Flag) full() string {
 	text := strings.ToUpper(f.Summary[:1]) + f.brief()[1:] + "."
 	if f.Repeat {
 		text += " May be repeated."
@@ -24,7 +22,7 @@ func (f *Flag) full() string {
 }
 
 // brief returns what fits in a table of flags.
-func (f *Flag) brief() string {
+func (f Flag) brief() string {
 	if f.Default == "" {
 		return f.Summary
 	}
@@ -33,12 +31,7 @@ func (f *Flag) brief() string {
 
 // Common lists the flags that most users need, with one clause each.
 func Common(flags []Flag) string {
-	return columns(flags, func(f *Flag) bool { return f.Common }, (*Flag).brief)
-}
-
-// List lists all flags, with everything that is known of them.
-func List(flags []Flag) string {
-	return columns(flags, func(f *Flag) bool { return f.Topic != "" }, (*Flag).full)
+	return columns(flags, func(f Flag) bool { return f.Common }, Flag.brief)
 }
 
 // Help returns the help on a topic, or on every topic if name is "all"; "" if
@@ -56,52 +49,43 @@ func Help(topics []Topic, flags []Flag, name string) string {
 		if t.Text != "" {
 			b.WriteString(wrap(t.Text, 2) + "\n")
 		}
-		b.WriteString(columns(flags, func(f *Flag) bool { return f.Topic == t.Name }, (*Flag).full))
+		b.WriteString(columns(flags, func(f Flag) bool { return f.Topic == t.Name }, Flag.full))
 	}
 	return b.String()
 }
 
 // columns lists the flags that are wanted, in their order.
-func columns(flags []Flag, wanted func(*Flag) bool, text func(*Flag) string) string {
+func columns(flags []Flag, wanted func(Flag) bool, text func(Flag) string) string {
 	const column = 24
 	var b strings.Builder
-	for i := range flags {
-		f := &flags[i]
+	for _, f := range flags {
 		if !wanted(f) {
 			continue
 		}
-		head := strings.TrimSpace("  " + f.String() + " " + f.Value)
-		body := wrap(text(f), column)
-		if len(head) > column-4 {
-			fmt.Fprintf(&b, "  %s\n%s", head, body)
+		head, body := "  "+f.usage(), wrap(text(f), column)
+		if len(head) > column-2 {
+			b.WriteString(head + "\n" + body)
 			continue
 		}
-		fmt.Fprintf(&b, "  %-*s%s", column-2, head, strings.TrimLeft(body, " "))
+		fmt.Fprintf(&b, "%-*s%s", column, head, strings.TrimLeft(body, " "))
 	}
 	return b.String()
 }
 
-// wrap returns text without backquotes in lines of at most width columns, each
-// behind indent spaces.
+// wrap returns text without backquotes in lines of at most 80 columns, each behind
+// indent spaces.
 func wrap(text string, indent int) string {
 	var b strings.Builder
-	used := width
+	line := ""
 	for word := range strings.FieldsSeq(strings.ReplaceAll(text, "`", "")) {
-		switch {
-		case used+1+len(word) <= width:
-			b.WriteString(" ")
-			used++
-		default:
-			if b.Len() > 0 {
-				b.WriteString("\n")
-			}
-			b.WriteString(strings.Repeat(" ", indent))
-			used = indent
+		if line != "" && indent+len(line)+1+len(word) > 80 {
+			fmt.Fprintf(&b, "%*s%s\n", indent, "", line)
+			line = ""
 		}
-		b.WriteString(word)
-		used += len(word)
+		line = strings.TrimSpace(line + " " + word)
 	}
-	return b.String() + "\n"
+	fmt.Fprintf(&b, "%*s%s\n", indent, "", line)
+	return b.String()
 }
 
 // Markdown returns the flags as the manual page has them. With topics they stand
@@ -115,8 +99,8 @@ func Markdown(topics []Topic, flags []Flag) string {
 		if t.Text != "" {
 			fmt.Fprintf(&b, "%s\n\n", t.Text)
 		}
-		for i := range flags {
-			if f := &flags[i]; f.Topic == t.Name {
+		for _, f := range flags {
+			if f.Topic == t.Name {
 				fmt.Fprintf(&b, "%s\n: %s\n\n", f.heading(), f.full())
 			}
 		}
@@ -126,7 +110,7 @@ func Markdown(topics []Topic, flags []Flag) string {
 
 // heading returns a flag and its value in the typography of manual pages: words
 // are bold, placeholders in italics.
-func (f *Flag) heading() string {
+func (f Flag) heading() string {
 	if f.Value == "" {
 		return "**" + f.String() + "**"
 	}
@@ -145,9 +129,9 @@ func (f *Flag) heading() string {
 func Table(flags []Flag) string {
 	var b strings.Builder
 	b.WriteString("| flag | meaning | default |\n|---|---|---|\n")
-	for i := range flags {
-		if f := &flags[i]; f.Common {
-			name := strings.ReplaceAll(strings.TrimSpace(f.String()+" "+f.Value), "|", `\|`)
+	for _, f := range flags {
+		if f.Common {
+			name := strings.ReplaceAll(f.usage(), "|", `\|`)
 			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, f.Summary, f.Default)
 		}
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,69 +20,87 @@ func Bool(to *bool) func(string) error {
 	}
 }
 
-// Any returns a Set that stores any value.
-func Any(to *string) func(string) error { return String(to, "") }
-
-// String returns a Set that stores any value but the empty one, unless what, the
-// value's name in the error, is empty.
-func String(to *string, what string) func(string) error {
-	return func(s string) error {
-		*to = s
-		return when(s == "" && what != "", what+" is needed")
+// Parsed returns a Set that stores what parse returns.
+func Parsed[T any](to *T, parse func(string) (T, error)) func(string) error {
+	return func(s string) (err error) {
+		*to, err = parse(s)
+		return err
 	}
 }
 
-// Strings returns a Set that appends any value but the empty one.
-func Strings(to *[]string, what string) func(string) error {
+// Any returns a Set that stores any value.
+func Any(to *string) func(string) error {
+	return Parsed(to, func(s string) (string, error) { return s, nil })
+}
+
+// String returns a Set that stores any value but the empty one; what names the
+// value in the error.
+func String(to *string, what string) func(string) error {
+	return Parsed(to, func(s string) (string, error) { return s, when(s == "", what+" is needed") })
+}
+
+// Each returns a Set that appends every value for which check returns nil.
+func Each(to *[]string, check func(string) error) func(string) error {
 	return func(s string) error {
 		*to = append(*to, s)
-		return when(s == "", what+" is needed")
+		return check(s)
 	}
 }
 
+// NotEmpty returns a check that the value, which what names, is not empty.
+func NotEmpty(what string) func(string) error { return String(new(string), what) }
+
 // Choice returns a Set that stores one of the words.
-func Choice[T ~string](to *T, words ...T) func(string) error {
-	return func(s string) error {
-		*to = T(s)
-		names := make([]string, len(words))
-		for i, w := range words {
-			names[i] = string(w)
-		}
-		return when(!slices.Contains(words, T(s)), "choose "+strings.Join(names, " or "))
-	}
+func Choice[T ~string](to *T, words ...string) func(string) error {
+	return Parsed(to, func(s string) (T, error) {
+		return T(s), when(!slices.Contains(words, s), "choose "+strings.Join(words, " or "))
+	})
+}
+
+// Int returns a Set that stores a decimal number within the limits; want is the
+// error for all else.
+func Int[T int | int64 | uint16](to *T, least, most uint64, want string) func(string) error {
+	return Parsed(to, func(s string) (T, error) {
+		n, err := strconv.ParseUint(s, 10, 64)
+		return T(n), when(err != nil || n < least || n > most, want)
+	})
 }
 
 // Count returns a Set that stores a number from 0 on.
 func Count[T int | int64](to *T) func(string) error {
-	return func(s string) error {
-		n, err := strconv.ParseInt(s, 10, 64)
-		*to = T(n)
-		return when(err != nil || n < 0 || int64(T(n)) != n, "a number from 0 on is needed")
-	}
+	return Int(to, 0, math.MaxInt, "a number from 0 on is needed")
+}
+
+// Float returns a Set that stores a number from 0 to most; want is the error for
+// all else.
+func Float(to *float64, most float64, want string) func(string) error {
+	return Parsed(to, func(s string) (float64, error) {
+		n, err := strconv.ParseFloat(s, 64)
+		return n, when(err != nil || !(n >= 0 && n <= most), want) // NaN is neither
+	})
 }
 
 // Duration returns a Set that stores a duration, such as the example.
 func Duration(to *time.Duration, example string) func(string) error {
-	return func(s string) (err error) {
-		*to, err = time.ParseDuration(s)
-		return when(err != nil || *to < 0, "a duration is a number with a unit, such as "+example)
-	}
+	return Parsed(to, func(s string) (time.Duration, error) {
+		d, err := time.ParseDuration(s)
+		return d, when(err != nil || d < 0, "a duration is a number with a unit, such as "+example)
+	})
 }
 
 // Size returns a Set that stores a number of bytes, given with or without a unit
 // of 1024.
 func Size(to *int64) func(string) error {
-	return func(s string) error {
+	return Parsed(to, func(s string) (int64, error) {
 		unit := int64(1)
 		for suffix, n := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
 			if rest, ok := strings.CutSuffix(s, suffix); ok {
 				s, unit = rest, n
 			}
 		}
-		n, err := strconv.ParseInt(s, 10, 64)
-		*to = n * unit
-		return when(err != nil || n < 0 || n > 1<<62/unit, "a size is a number of bytes, or of KiB, MiB or GiB, such as 64MiB")
-	}
+		n, err := strconv.ParseUint(s, 10, 63)
+		return int64(n) * unit, when(err != nil || int64(n) > 1<<62/unit, "a size is a number of bytes, or of KiB, MiB or GiB, such as 64MiB")
+	})
 }
 
 func when(wrong bool, text string) error {
