@@ -1,6 +1,10 @@
 package main
 
-import "github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
+import (
+	"slices"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
+)
 
 // A component is something that the service has opened. Each function may be nil.
 type component struct {
@@ -50,12 +54,10 @@ func (all components) hangups() (calls []func()) {
 
 // close closes them, the last one first. Calling it again does nothing.
 func (all *components) close() {
-	for len(*all) > 0 {
-		last := len(*all) - 1
-		c := (*all)[last]
-		*all = (*all)[:last]
+	for _, c := range slices.Backward(*all) {
 		if c.close != nil {
 			c.close()
 		}
 	}
+	*all = nil
 }

@@ -40,9 +40,6 @@ func newErrorLog() (*errorLog, error) {
 // line logs an event.
 func (l *errorLog) line(text string) { l.write(linePrefix, text) }
 
-// prompt asks for something to be typed on the same line.
-func (l *errorLog) prompt(text string) { l.Write([]byte(text)) }
-
 func (l *errorLog) write(prefix, text string) {
 	l.Write(append(linelog.AppendText([]byte(prefix), text, maxText), '\n'))
 }

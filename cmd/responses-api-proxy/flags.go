@@ -87,14 +87,10 @@ func (o *options) complete() error {
 	switch {
 	case o.serverInfo != "" && !o.tcp:
 		return errors.New("--server-info tells a port, and with --socket alone there is none; add --port 0")
-	case !o.shutdownUsers.Empty() && !o.httpShutdown:
-		return errors.New("--shutdown-user needs --http-shutdown")
 	case o.strict && o.jail == "off":
 		return errors.New("--strict and --jail=off contradict each other; leave one out")
 	case o.budgetFile != "" && o.maxTokens == 0:
 		return errors.New("--budget-file needs --max-tokens-per-user")
-	case o.given["dump-max"] && o.dumpDir == "":
-		return errors.New("--dump-max needs --dump-dir")
 	}
 	return cmp.Or(relay.CheckRoutes(o.routes), o.identity.check(o))
 }
@@ -115,7 +111,7 @@ func (o *options) ignored() string {
 // what may be a key: errors are logged.
 func unexpected(word string) error {
 	if len(word) >= 20 {
-		return exposed(word)
+		return keyAmongArguments(word)
 	}
 	if near := cli.Nearest(word, subcommands); near != "" {
 		return fmt.Errorf("unexpected argument %q; is the subcommand %s meant? it stands first", word, near)
@@ -128,12 +124,12 @@ func leaked(args []string) error {
 	for _, arg := range args {
 		word := arg[strings.LastIndexByte(arg, '=')+1:]
 		if strings.HasPrefix(strings.TrimLeft(word, "-"), "sk-") {
-			return exposed(word)
+			return keyAmongArguments(word)
 		}
 	}
 	return nil
 }
 
-func exposed(word string) error {
+func keyAmongArguments(word string) error {
 	return fmt.Errorf("unexpected argument of %d characters; if it is a key, every user of this host can have read it: revoke it, and pipe the new one in", len(word))
 }

@@ -44,9 +44,6 @@ type rotation struct {
 // openKeyFD prepares for --key-fd.
 func (s *service) openKeyFD() error {
 	fd := s.opts.keyFD
-	if fd == 0 {
-		return nil
-	}
 	if err := checkKeyFD(fd); err != nil {
 		return err
 	}

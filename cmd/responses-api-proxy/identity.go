@@ -24,16 +24,6 @@ func (i *identity) wanted() bool { return i.github || i.config.TokenFile != "" }
 
 // check refuses flags that contradict each other or are missing.
 func (i *identity) check(o *options) error {
-	for _, name := range []string{"identity-provider-id", "service-account-id"} {
-		if o.given[name] && !i.wanted() {
-			return errors.New("--" + name + " needs --github-oidc or --oidc-token-file")
-		}
-	}
-	for _, name := range []string{"oidc-audience", "github-oidc-request-url", "oidc-allow-host"} {
-		if o.given[name] && !i.github {
-			return errors.New("--" + name + " needs --github-oidc")
-		}
-	}
 	switch {
 	case !i.wanted():
 		return nil
@@ -77,12 +67,9 @@ func openKey(o *options, errs *errorLog) (*key.Key, error) {
 	return k, nil
 }
 
-// exchange gets the first access token, if that is wanted, and renews it from then on. It blocks until that is there, for a
+// exchange gets the first access token, and renews it from then on. It blocks until that is there, for a
 // minute at most.
 func (s *service) exchange(roots *x509.CertPool) (err error) {
-	if !s.opts.identity.wanted() {
-		return nil
-	}
 	if s.opts.upstreamURL != upstream.DefaultURL {
 		return errors.New("workload identity requires the default OpenAI Responses endpoint; leave --upstream-url out")
 	}

@@ -15,9 +15,6 @@ import (
 // error was, but the descriptors of standard error and standard output are given
 // back, so that a runner that waits for their end need not wait for us.
 func (s *service) openLog() error {
-	if s.opts.logFile == "" {
-		return nil
-	}
 	to, err := linelog.File(s.opts.logFile, s.opts.owner)
 	if err != nil {
 		hint := ""
@@ -59,9 +56,6 @@ func appends(path string) func(*sandbox.Policy) {
 
 // openDump opens --dump-dir.
 func (s *service) openDump() (err error) {
-	if s.opts.dumpDir == "" {
-		return nil
-	}
 	s.dump, err = dump.Open(dump.Config{Dir: s.opts.dumpDir, MaxBytes: s.opts.dumpMax, Owner: s.opts.owner, Report: s.errs.report})
 	if err != nil {
 		return err

@@ -9,21 +9,8 @@
 // seen, never buffers an answer, and never prints the key, nor anything of a
 // request or an answer.
 //
-// Files: it reads the root certificates (SSL_CERT_FILE, SSL_CERT_DIR) and the
-// resolver's files; it writes --server-info, --audit, --log-file,
-// --budget-file and --dump-dir. Environment: HTTPS_PROXY, NO_PROXY, SSL_CERT_*, and systemd's
-// LISTEN_*, NOTIFY_SOCKET and WATCHDOG_*.
-//
-// Signals: SIGTERM and SIGINT stop it: no new connections, running requests
-// get --drain-timeout to end, a second signal cuts them. SIGHUP opens --audit
-// and --log-file again and reads another key from --key-fd; without them it is
-// ignored, as SIGPIPE is. SIGQUIT,
-// SIGABRT and their like end it at once. Standard output and standard error may
-// be closed or broken at any time.
-//
-// Exit codes: 0 after a stop, 1 when it could not start or go on, 2 for a
-// command line that it does not understand, and for a fault of the program
-// itself, of which nothing is printed.
+// docs/responses-api-proxy.1.md documents files, environment, signals and exit
+// codes. Standard output and standard error may be closed or broken at any time.
 package main
 
 import (
@@ -111,7 +98,7 @@ func readKey(cfg key.Config, errs *errorLog) (*key.Key, error) {
 		defer restore() // while descriptor 0 is still the terminal
 		defer done()
 		defer forget()
-		errs.prompt("OpenAI API key (it is not shown): ")
+		errs.Write([]byte("OpenAI API key (it is not shown): ")) // typed on the same line
 	}
 	return key.Open(0, cfg)
 }

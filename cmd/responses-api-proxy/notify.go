@@ -23,19 +23,11 @@ func (s *service) tellSystemd() (stop func()) {
 	if interval <= 0 {
 		return func() {}
 	}
-	ticker, done := time.NewTicker(interval/2), make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-ticker.C:
-				s.notifier.Notify(systemd.Alive, fmt.Sprintf("serving on %s; %d connections", strings.Join(where, " and "), s.engine.Connections()))
-			case <-done:
-				return
-			}
+	ticker := time.NewTicker(interval / 2)
+	go func() { // waits for good once the ticker is stopped: the program ends then
+		for range ticker.C {
+			s.notifier.Notify(systemd.Alive, fmt.Sprintf("serving on %s; %d connections", strings.Join(where, " and "), s.engine.Connections()))
 		}
 	}()
-	return func() {
-		ticker.Stop()
-		close(done)
-	}
+	return ticker.Stop
 }

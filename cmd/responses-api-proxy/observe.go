@@ -36,9 +36,6 @@ func (a auditor) End(e *audit.Entry) { a.Write(e) }
 
 // openAudit opens --audit.
 func (s *service) openAudit() (err error) {
-	if s.opts.audit == "" {
-		return nil
-	}
 	if s.audit, err = audit.Open(audit.Config{Path: s.opts.audit, Owner: s.opts.owner, Report: s.errs.report}); err != nil {
 		return err
 	}
@@ -57,11 +54,8 @@ func (s *service) callersNames(p *sandbox.Policy) {
 	}
 }
 
-// openMetrics opens --metrics, or takes the socket that systemd has for it.
+// openMetrics opens --metrics.
 func (s *service) openMetrics() (err error) {
-	if s.opts.metrics == "" || s.metricsListener != nil {
-		return nil
-	}
 	if s.metricsListener, err = metrics.Listen(s.opts.metrics); err != nil {
 		return err
 	}

@@ -57,22 +57,36 @@ func (s *service) open() error {
 	if err != nil {
 		return err
 	}
-	for _, open := range []func() error{
-		s.openNotifier,
-		func() (err error) { cfg.Roots, err = upstream.RootsFrom(s.opts.caFile); return err },
-		func() error { return s.exchange(cfg.Roots) },
-		s.listen,
-		s.openKeyFD,
-		func() error { return s.openClient(cfg) },
-		s.checkFileLimit, s.openLog, s.openDump, s.openAudit, s.openMetrics, s.openGate, s.openEngine, s.openInfo,
+	o := s.opts
+	for _, step := range []struct {
+		wanted bool
+		open   func() error
+	}{
+		{true, s.openNotifier},
+		{true, func() (err error) { cfg.Roots, err = upstream.RootsFrom(o.caFile); return err }},
+		{o.identity.wanted(), func() error { return s.exchange(cfg.Roots) }},
+		{true, s.listen},
+		{o.keyFD != 0, s.openKeyFD},
+		{true, func() error { return s.openClient(cfg) }},
+		{true, s.checkFileLimit},
+		{o.logFile != "", s.openLog},
+		{o.dumpDir != "", s.openDump},
+		{o.audit != "", s.openAudit},
+		{o.metrics != "", s.openMetrics},
+		{true, s.openGate},
+		{true, s.openEngine},
+		{o.serverInfo != "", s.openInfo},
 	} {
-		if err := open(); err != nil {
+		if step.wanted {
+			err = step.open()
+		}
+		if err != nil {
 			return err
 		}
 	}
 	// Everything is open that needs a file, a port or a privilege. From here on the process can only serve; then clients
 	// may know of it.
-	needs := sandbox.Policy{User: s.opts.runAs, Off: s.opts.jail == "off", Strict: s.opts.strict}
+	needs := sandbox.Policy{User: o.runAs, Off: o.jail == "off", Strict: o.strict}
 	s.components.need(&needs)
 	enforced, err := sandbox.Enforce(needs)
 	if err != nil {
@@ -138,9 +152,6 @@ func (s *service) checkFileLimit() error {
 // openInfo opens --server-info. It is opened last, and so written last.
 func (s *service) openInfo() error {
 	path := s.opts.serverInfo
-	if path == "" {
-		return nil
-	}
 	if !s.tcp {
 		return errors.New("--server-info tells a port, and systemd passes no TCP socket; leave it out")
 	}

@@ -13,15 +13,16 @@ import (
 // A Flag is one entry of the table of a command. All texts are standard English
 // without markup, except that code in Text stands in backquotes.
 type Flag struct {
-	Name     string // without dashes; a name of one letter is written with one dash
-	Value    string // placeholder or words, such as FILE|-; "" for a flag without a value
-	Default  string // as people read it; "" if Summary says enough
-	Summary  string // one clause, in lower case, without a period
-	Text     string // sentences that follow Summary where there is room
-	Topic    string // of the help; "" leaves the flag out of all texts
-	Common   bool   // listed by --help
-	Original bool   // defined by codex responses-api-proxy too
-	Repeat   bool   // may be given more than once
+	Name     string   // without dashes; a name of one letter is written with one dash
+	Value    string   // placeholder or words, such as FILE|-; "" for a flag without a value
+	Default  string   // as people read it; "" if Summary says enough
+	Summary  string   // one clause, in lower case, without a period
+	Text     string   // sentences that follow Summary where there is room
+	Topic    string   // of the help; "" leaves the flag out of all texts
+	Common   bool     // listed by --help
+	Original bool     // defined by codex responses-api-proxy too
+	Repeat   bool     // may be given more than once
+	Needs    []string // names of flags, of which one must be given as well
 
 	Set func(value string) error // "true" for a flag without a value
 }
@@ -37,6 +38,15 @@ func dashed(name string) string {
 		return "-" + name
 	}
 	return "--" + name
+}
+
+// needs returns the alternatives of Needs.
+func (f Flag) needs() string {
+	var names []string
+	for _, name := range f.Needs {
+		names = append(names, dashed(name))
+	}
+	return strings.Join(names, " or ")
 }
 
 // ErrHelp is returned by Parse as it is when a flag's Set returns it.
@@ -77,6 +87,11 @@ func Parse(flags []Flag, args []string) (given map[string]bool, rest []string, e
 	}
 	if len(args) > 0 && args[0] == "--" {
 		args = args[1:]
+	}
+	for _, f := range flags {
+		if given[f.Name] && f.Needs != nil && !slices.ContainsFunc(f.Needs, func(name string) bool { return given[name] }) {
+			return nil, nil, fmt.Errorf("%s needs %s", f, f.needs())
+		}
 	}
 	return given, args, nil
 }

@@ -20,6 +20,7 @@ func table(set *[]string) []Flag {
 		{Name: "on", Topic: "t", Set: note("on")},
 		{Name: "help", Topic: "t", Set: RequestHelp},
 		{Name: "c", Value: "X", Set: note("c")},
+		{Name: "needs", Topic: "t", Needs: []string{"many", "on"}, Set: note("needs")},
 		{Name: "hidden", Set: note("hidden")},
 	}
 }
@@ -44,6 +45,8 @@ func TestParse(t *testing.T) {
 		"-fil":                     "flag provided but not defined: --fil; is --file meant?",
 		"--hiden":                  "flag provided but not defined: --hiden",
 		"-d":                       "flag provided but not defined: -d",
+		"--needs":                  "--needs needs --many or --on",
+		"--needs --on":             "needs=true on=true; ",
 		"---on":                    "bad flag syntax: ---on",
 		"--=x":                     "bad flag syntax: --",
 		"--" + longName + "=x":     "flag provided but not defined: one of 65 characters",
@@ -72,7 +75,7 @@ var longName = strings.Repeat("x", 65)
 func TestTexts(t *testing.T) {
 	flags := []Flag{
 		{Name: "file", Value: "FILE|-", Topic: "t", Common: true, Default: "none", Summary: "write there", Text: "See `this`."},
-		{Name: "user", Value: "USER", Topic: "u", Repeat: true, Summary: "it's a user"},
+		{Name: "user", Value: "USER", Topic: "u", Repeat: true, Needs: []string{"file"}, Summary: "it's a user"},
 		{Name: "hidden", Summary: "not for users"},
 	}
 	topics := []Topic{{Name: "t", Title: "Files", Text: "Of `files`."}, {Name: "u", Title: "Users"}}
@@ -82,9 +85,9 @@ func TestTexts(t *testing.T) {
 		"topic":    {Help(topics, flags, "t"), "Files:\n  Of files.\n\n  --file FILE|-         Write there (default: none). See this.\n"},
 		"no topic": {Help(topics, flags, "v"), ""},
 		"all":      {Help(topics, flags, "all"), Help(topics, flags, "t") + "\n" + Help(topics, flags, "u")},
-		"repeated": {Help(topics, flags, "u"), "Users:\n  --user USER           It's a user. May be repeated.\n"},
+		"repeated": {Help(topics, flags, "u"), "Users:\n  --user USER           It's a user. May be repeated. Needs --file.\n"},
 		"manual": {Markdown(topics, flags), "### Files\n\nOf `files`.\n\n**--file** *FILE*|**-**\n: Write there (default: none). See `this`.\n\n" +
-			"### Users\n\n**--user** *USER*\n: It's a user. May be repeated.\n\n"},
+			"### Users\n\n**--user** *USER*\n: It's a user. May be repeated. Needs `--file`.\n\n"},
 		"lines": {Lines(flags), "--file FILE|- write there\n*--user USER it's a user"},
 	} {
 		if c.got != c.want {

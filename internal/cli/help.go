@@ -12,16 +12,19 @@ type Topic struct{ Name, Title, Text string }
 // full returns everything that is known of a flag in sentences.
 func (f Flag) full() string {
 	text := strings.ToUpper(f.Summary[:1]) + f.brief()[1:] + "."
+	if f.Text != "" {
+		text += " " + f.Text
+	}
 	if f.Repeat {
 		text += " May be repeated."
 	}
-	if f.Text != "" {
-		text += " " + f.Text
+	if f.Needs != nil {
+		text += " Needs `" + strings.ReplaceAll(f.needs(), " or ", "` or `") + "`."
 	}
 	return text
 }
 
-// brief returns what fits in a table of flags.
+// brief returns what fits in a list of flags.
 func (f Flag) brief() string {
 	if f.Default == "" {
 		return f.Summary
