@@ -20,7 +20,7 @@ type Flag struct {
 	Text     string   // sentences that follow Summary where there is room
 	Topic    string   // of the help; "" leaves the flag out of all texts
 	Common   bool     // listed by --help
-	Original bool     // defined by codex responses-api-proxy too
+	Original bool     // defined by codex responses-api-proxy too, and so neither renamed nor removed
 	Repeat   bool     // may be given more than once
 	Needs    []string // names of flags, of which one must be given as well
 

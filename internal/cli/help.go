@@ -50,7 +50,7 @@ func Help(topics []Topic, flags []Flag, name string) string {
 		}
 		b.WriteString(t.Title + ":\n")
 		if t.Text != "" {
-			b.WriteString(wrap(t.Text, 2) + "\n")
+			b.WriteString(wrap(plain(t.Text), 2, 80) + "\n")
 		}
 		b.WriteString(columns(flags, func(f Flag) bool { return f.Topic == t.Name }, Flag.full))
 	}
@@ -65,7 +65,7 @@ func columns(flags []Flag, wanted func(Flag) bool, text func(Flag) string) strin
 		if !wanted(f) {
 			continue
 		}
-		head, body := "  "+f.usage(), wrap(text(f), column)
+		head, body := "  "+f.usage(), wrap(plain(text(f)), column, 80)
 		if len(head) > column-2 {
 			b.WriteString(head + "\n" + body)
 			continue
@@ -75,13 +75,15 @@ func columns(flags []Flag, wanted func(Flag) bool, text func(Flag) string) strin
 	return b.String()
 }
 
-// wrap returns text without backquotes in lines of at most 80 columns, each behind
-// indent spaces.
-func wrap(text string, indent int) string {
+// plain returns text without its backquotes.
+func plain(text string) string { return strings.ReplaceAll(text, "`", "") }
+
+// wrap returns text in lines of at most width columns, each behind indent spaces.
+func wrap(text string, indent, width int) string {
 	var b strings.Builder
 	line := ""
-	for word := range strings.FieldsSeq(strings.ReplaceAll(text, "`", "")) {
-		if line != "" && indent+len(line)+1+len(word) > 80 {
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && indent+len(line)+1+len(word) > width {
 			fmt.Fprintf(&b, "%*s%s\n", indent, "", line)
 			line = ""
 		}
@@ -100,11 +102,11 @@ func Markdown(topics []Topic, flags []Flag) string {
 			fmt.Fprintf(&b, "### %s\n\n", t.Title)
 		}
 		if t.Text != "" {
-			fmt.Fprintf(&b, "%s\n\n", t.Text)
+			fmt.Fprintf(&b, "%s\n", wrap(t.Text, 0, 130))
 		}
 		for _, f := range flags {
 			if f.Topic == t.Name {
-				fmt.Fprintf(&b, "%s\n: %s\n\n", f.heading(), f.full())
+				fmt.Fprintf(&b, "%s\n%s\n", f.heading(), wrap(": "+f.full(), 0, 130))
 			}
 		}
 	}
