@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
@@ -17,11 +16,7 @@ import (
 func (s *service) openLog() error {
 	to, err := linelog.File(s.opts.logFile, s.opts.owner)
 	if err != nil {
-		hint := ""
-		if _, ok := errors.AsType[*fs.PathError](err); ok { // the others say what to do
-			hint = "; name a file that you may write to, in a directory that is there"
-		}
-		return fmt.Errorf("cannot open --log-file: %w%s", err, hint)
+		return fmt.Errorf("cannot open --log-file: %w", err)
 	}
 	s.errs.next = to
 	s.components.add(component{needs: appends(s.opts.logFile), hangup: s.errs.Reopen})

@@ -36,7 +36,7 @@ func (a auditor) End(e *audit.Entry) { a.Write(e) }
 
 // openAudit opens --audit.
 func (s *service) openAudit() (err error) {
-	if s.audit, err = audit.Open(audit.Config{Path: s.opts.audit, Owner: s.opts.owner, Report: s.errs.report}); err != nil {
+	if s.audit, err = audit.Open(s.opts.audit, s.opts.owner, s.errs.report); err != nil {
 		return err
 	}
 	if s.opts.audit != "-" {

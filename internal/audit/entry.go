@@ -4,19 +4,15 @@ package audit
 
 import "time"
 
-// Entry is what one request came to, or one refusal. Where a text is chosen by a client, by the upstream, or by a
-// process's name, it is cut and escaped when it is written.
+// Entry describes one completed or rejected request. Texts may be chosen by a client, by the upstream or by a process's
+// name: they are cut and escaped when they are written.
 type Entry struct {
-	// Time is when the request's head had been read, or the connection taken.
+	// Time is when the request's head had been read, or the connection accepted.
 	Time time.Time
-	// Duration is how long it took from then until the last byte of the response was handed to the kernel, or the
-	// exchange was given up.
-	Duration time.Duration
-	// FirstByte is how long it took from then until the first byte of the final response was handed to the kernel; 0 if
-	// none was.
-	FirstByte time.Duration
+	// Duration ends when the last byte of the response was handed to the kernel, or the exchange was given up; FirstByte
+	// when the first byte of the final response was, and is 0 if none was. Both begin at Time.
+	Duration, FirstByte time.Duration
 
-	// Caller is who asked.
 	Caller Caller
 
 	// Route is the route's name, from a closed set; "" if the target is none of them.
@@ -27,7 +23,7 @@ type Entry struct {
 	// keeps its status and has a code.
 	Code string
 
-	// BytesIn and BytesOut are the bytes of the bodies: what was read from the client, and what was written to it.
+	// BytesIn and BytesOut are the bytes of the bodies: read from the client, and written to it.
 	BytesIn, BytesOut int64
 	// Streamed reports whether the response was a stream of events.
 	Streamed bool
@@ -45,17 +41,18 @@ type Entry struct {
 	Upstream, Reused bool
 }
 
-// Caller is who is at the other end of a connection, as far as the kernel says.
+// Caller is the user and the process at the other end of a connection, as far as the kernel reports them.
 type Caller struct {
-	// UID counts if Known is true.
+	// UID counts only if Known is true.
 	UID   uint32
 	Known bool
-	// PID is the process that connected; 0 if the kernel does not say, which is so over TCP. It may have passed the
-	// connection on.
+	// Groups are the user's. They, PID and Command are known over a unix socket only.
+	Groups []uint32
+	// PID is the process that connected, which may have passed the connection on; 0 if it is not known.
 	PID int
 	// Command is that process's name, of at most 15 bytes; "" if it is not known.
 	Command string
-	// Unix reports whether the connection came over a unix socket, not over TCP.
+	// Unix reports whether the connection came over a unix socket. Over TCP a browser may be behind it.
 	Unix bool
 }
 

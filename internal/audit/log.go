@@ -1,10 +1,7 @@
 package audit
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"strconv"
 	"sync"
 	"time"
 
@@ -15,52 +12,30 @@ import (
 // does.
 const gatherFor = 50 * time.Millisecond
 
-// Config says where the lines go.
-type Config struct {
-	// Path is the file, which is appended to and made if need be, with mode 0600; or a FIFO, or a device. "-" is
-	// standard output. Required.
-	Path string
-
-	// Owner is the uid that a newly made file is given to, so that a process that becomes this user can go on with it;
-	// -1 leaves it alone. It is trusted: a file of Owner's is written to as our own is.
-	Owner int
-
-	// Report takes an error when lines cannot be written, when the first of them is lost, and a notice when all is well
-	// again; nil drops them. It is called by one goroutine of the log's, and may block.
-	Report func(error)
-}
-
-// Log writes records to a file or to standard output; see [linelog.Log]. No request ever waits for it. Refusals are
-// limited: of each user, ten a second are written, and the number of the others is. Its methods may be used
-// concurrently.
+// Log writes records; see [linelog.Log]. No request ever waits for it. Of each user, ten refusals a second are written,
+// and the number of the others is. Its methods may be used concurrently.
 type Log struct {
 	*linelog.Log
 	refusals *linelog.Limiter
 }
 
-// Open opens the log. It refuses a directory, a symbolic link, and a file that another user could write to; see package
-// safefile. A FIFO needs no reader: what it cannot take waits, and what it holds when the process ends is gone.
-//
-// A line that an earlier process left unfinished is ended first.
-func Open(cfg Config) (*Log, error) {
-	to, err := target(cfg)
-	if err != nil {
-		hint := ""
-		if _, ok := errors.AsType[*os.PathError](err); ok { // the others say what to do
-			hint = "; name a file that you may write to, in a directory that is there"
-		}
-		return nil, fmt.Errorf("cannot write the audit: %w%s", err, hint)
+// Open opens the file at path, or standard output for "-". What [linelog.File] says of path and owner holds. A FIFO needs
+// no reader: what it cannot take waits, and what it holds when the process ends is lost. A line that an earlier process
+// left unfinished is ended first. report takes what [linelog.Config] has reported; nil drops it.
+func Open(path string, owner int, report func(error)) (*Log, error) {
+	var to *linelog.Target
+	var err error
+	if path == "-" {
+		to, err = linelog.Standard(1)
+	} else {
+		to, err = linelog.File(path, owner)
 	}
-	l := &Log{Log: linelog.New(to, linelog.Config{Name: "audit", Gather: gatherFor, Report: cfg.Report})}
+	if err != nil {
+		return nil, fmt.Errorf("cannot write the audit: %w", err)
+	}
+	l := &Log{Log: linelog.New(to, linelog.Config{Name: "audit", Gather: gatherFor, Report: report})}
 	l.refusals = linelog.NewLimiter(l.writeSuppressed)
 	return l, nil
-}
-
-func target(cfg Config) (*linelog.Target, error) {
-	if cfg.Path == "-" {
-		return linelog.Standard(1)
-	}
-	return linelog.File(cfg.Path, cfg.Owner)
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, MaxLine); return &b }}
@@ -68,7 +43,8 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, MaxLine); return 
 // Write queues a record, unless it is a refusal and its user has had too many within the second. It never blocks, and
 // keeps no reference to e.
 func (l *Log) Write(e *Entry) {
-	if e.refused() && !l.refusals.Allow(e.Caller.User()) {
+	// What was refused before anything was sent has cost nothing, so it is worth no line where there are many.
+	if e.Code != "" && !e.Upstream && !l.refusals.Allow(e.Caller.User()) {
 		return
 	}
 	b := buffers.Get().(*[]byte)
@@ -76,10 +52,6 @@ func (l *Log) Write(e *Entry) {
 	l.Log.Write(*b)
 	buffers.Put(b)
 }
-
-// refused reports whether the request was refused before anything was sent: it has cost nothing, so it is worth no line
-// where there are many.
-func (e *Entry) refused() bool { return e.Code != "" && !e.Upstream }
 
 // User is the caller as a [linelog.Limiter] knows it.
 func (c *Caller) User() int64 {
@@ -92,13 +64,12 @@ func (c *Caller) User() int64 {
 // writeSuppressed queues a line that stands for n refusals of one user's, who is not named if there are several or the
 // kernel does not identify them.
 func (l *Log) writeSuppressed(uid, n int64) {
-	line := append([]byte(`{"time":"`), time.Now().UTC().Format(timeFormat)...)
-	line = append(line, '"')
+	suppressed := begin(nil, time.Now())
 	if uid >= 0 {
-		line = strconv.AppendInt(append(line, `,"uid":`...), uid, 10)
+		suppressed.int("uid", uid)
 	}
-	line = strconv.AppendInt(append(line, `,"suppressed":`...), n, 10)
-	l.Log.Write(append(line, "}\n"...))
+	suppressed.int("suppressed", n)
+	l.Log.Write(suppressed.end())
 }
 
 // Close writes what is queued, for a second at most, and reports if that was not all. Closing again does nothing.

@@ -42,7 +42,7 @@ const self = "/proc/self/exe"
 func TestStandardOutput(t *testing.T) {
 	const n = 6000
 	if os.Getenv(childVar) != "" {
-		l, err := Open(Config{Path: "-", Owner: -1})
+		l, err := Open("-", -1, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -57,7 +57,7 @@ func eventually(t *testing.T, what string, true func() bool) {
 
 func mustOpen(t *testing.T, path string, r listener) *Log {
 	t.Helper()
-	l, err := Open(Config{Path: path, Owner: -1, Report: r.report})
+	l, err := Open(path, -1, r.report)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestOpenRefuses(t *testing.T) {
 		if c.name == "theirs" && os.Geteuid() != 0 {
 			continue // chown is root's
 		}
-		l, err := Open(Config{Path: filepath.Join(dir, c.name), Owner: 4343})
+		l, err := Open(filepath.Join(dir, c.name), 4343, nil)
 		if err == nil {
 			l.Close()
 		}
@@ -194,7 +194,7 @@ func TestOwner(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "audit")
 	for _, owner := range []int{4242, 0, -1} { // only the first one makes it
-		l, err := Open(Config{Path: path, Owner: owner})
+		l, err := Open(path, owner, nil)
 		if owner != 4242 {
 			if err == nil {
 				t.Errorf("a file of 4242's is trusted, with owner %d", owner)
@@ -228,7 +228,7 @@ func pipe(t *testing.T) (reader, writer *os.File) {
 func BenchmarkWrite(b *testing.B) {
 	for name, path := range map[string]string{"null": "/dev/null", "file": filepath.Join(b.TempDir(), "audit")} {
 		b.Run(name, func(b *testing.B) {
-			l, err := Open(Config{Path: path, Owner: -1})
+			l, err := Open(path, -1, nil)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -1,6 +1,8 @@
 package linelog
 
 import (
+	"errors"
+	"fmt"
 	"os"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
@@ -17,6 +19,9 @@ type Target struct {
 // device.
 func File(path string, owner int) (*Target, error) {
 	again, f, torn, err := safefile.OpenAppend(path, owner)
+	if _, ok := errors.AsType[*os.PathError](err); ok { // the others say what to do
+		err = fmt.Errorf("%w; name a file that you may write to, in a directory that is there", err)
+	}
 	if err != nil {
 		return nil, err
 	}
