@@ -114,7 +114,7 @@ func (s *service) upstreamConfig() (upstream.Config, error) {
 	if target.TLS && !users.Empty() {
 		return upstream.Config{}, errors.New("--upstream-user is for a plain http --upstream-url; over https the certificate decides")
 	}
-	return upstream.Config{Target: target, LegacyTLS: s.opts.upstreamTLS == "1.2", Users: users.UIDs()}, nil
+	return upstream.Config{Target: target, LegacyTLS: s.opts.upstreamTLS == "1.2", Users: users.UIDs}, nil
 }
 
 func (s *service) openClient(cfg upstream.Config) (err error) {

@@ -47,7 +47,7 @@ func (s *service) listen() error {
 		return nil
 	}
 	users := &s.opts.users
-	l, err := listen.Unix(listen.UnixConfig{Path: s.opts.socket, Users: users.UIDs(), Groups: users.GIDs(), Everyone: users.Empty()})
+	l, err := listen.Unix(listen.UnixConfig{Path: s.opts.socket, Users: users.UIDs, Groups: users.GIDs, Everyone: users.Empty()})
 	if err != nil {
 		return err
 	}

@@ -22,9 +22,8 @@ type Log struct {
 // Open opens the file at path, or standard output for "-". What [linelog.File] says of path and owner holds. A FIFO needs
 // no reader: what it cannot take waits, and what it holds when the process ends is lost. A line that an earlier process
 // left unfinished is ended first. report takes what [linelog.Config] has reported; nil drops it.
-func Open(path string, owner int, report func(error)) (*Log, error) {
+func Open(path string, owner int, report func(error)) (l *Log, err error) {
 	var to *linelog.Target
-	var err error
 	if path == "-" {
 		to, err = linelog.Standard(1)
 	} else {
@@ -33,7 +32,7 @@ func Open(path string, owner int, report func(error)) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the audit: %w", err)
 	}
-	l := &Log{Log: linelog.New(to, linelog.Config{Name: "audit", Gather: gatherFor, Report: report})}
+	l = &Log{Log: linelog.New(to, linelog.Config{Name: "audit", Gather: gatherFor, Report: report})}
 	l.refusals = linelog.NewLimiter(l.writeSuppressed)
 	return l, nil
 }

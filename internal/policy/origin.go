@@ -9,17 +9,15 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// Origin refuses what a browser sends. A page that was led here by DNS
-// rebinding gives another Host; any other page's request has an Origin, a
-// Referer or Sec-Fetch-Site. Programs send none of these.
+// Origin refuses what a browser sends. A page that was led here by DNS rebinding gives another Host; any other page's
+// request has an Origin, a Referer or Sec-Fetch-Site. Programs send none of these.
 type Origin struct {
 	named map[string]bool // besides loopback
 	port  string
 }
 
-// NewOrigin allows loopback addresses and localhost with port, and the names in
-// more: a name alone stands for that name with port, or as it is with a port of
-// its own.
+// NewOrigin allows loopback addresses and localhost with port, and the names in more: a name alone stands for that name
+// with port, or as it is with a port of its own.
 func NewOrigin(port int, more []string) *Origin {
 	o := &Origin{named: map[string]bool{}, port: strconv.Itoa(port)}
 	for _, name := range more {
@@ -30,9 +28,8 @@ func NewOrigin(port int, more []string) *Origin {
 	return o
 }
 
-// check inspects a request that came over TCP. Stopping takes a loopback Host:
-// to plain http at any other name, browsers send a page's GET without
-// Sec-Fetch-Site, and without Referer if the page asks for that.
+// check inspects a request that came over TCP. Stopping takes a loopback Host: to plain http at any other name, browsers
+// send a page's GET without Sec-Fetch-Site, and without Referer if the page asks for that.
 func (o *Origin) check(head *http1.Request, stopping bool) *apierror.Error {
 	allowed := false
 	for _, f := range head.Fields {
@@ -53,8 +50,7 @@ func (o *Origin) check(head *http1.Request, stopping bool) *apierror.Error {
 	return apierror.Newf(apierror.HostNotAllowed, 0, "The Host header is none of this proxy's names. Use http://127.0.0.1:%s/v1, or start the proxy with --allow-host.", o.port)
 }
 
-// isLoopback reports whether host is localhost or a loopback address, with our
-// port.
+// isLoopback reports whether host is localhost or a loopback address, with our port.
 func (o *Origin) isLoopback(host string) bool {
 	name, ok := strings.CutSuffix(host, ":"+o.port)
 	return (ok || o.port == "80") && IsLoopback(name)

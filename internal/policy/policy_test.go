@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
@@ -67,11 +68,8 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// newPolicy returns a policy that does not ask the kernel.
-func newPolicy(cfg Config) *Policy { return &Policy{cfg: cfg, counts: newCounters(cfg.Limits)} }
-
 func (g *Policy) session(uid uint32) *Session {
-	return &Session{policy: g, caller: Caller{UID: uid, Known: true, TCP: true}, place: g.counts.connect(uid, g.cfg.Limits.MaxConnectionsPerUser)}
+	return &Session{policy: g, caller: audit.Caller{UID: uid, Known: true}, place: g.enter(uid, amongAdmitted, g.cfg.Limits.MaxConnectionsPerUser)}
 }
 
 func TestUsers(t *testing.T) {
@@ -86,11 +84,13 @@ func TestUsers(t *testing.T) {
 			t.Errorf("%q was accepted", who)
 		}
 	}
-	known := func(uid uint32, groups ...uint32) Caller { return Caller{UID: uid, Known: true, Groups: groups} }
+	known := func(uid uint32, groups ...uint32) audit.Caller {
+		return audit.Caller{UID: uid, Known: true, Groups: groups}
+	}
 	if !u.admits(known(65534)) || !u.admits(known(0)) || !u.admits(known(uint32(os.Geteuid()))) {
 		t.Error("a named user is not admitted")
 	}
-	if u.admits(known(1)) || u.admits(Caller{UID: 0}) || u.admits(Caller{}) {
+	if u.admits(known(1)) || u.admits(audit.Caller{UID: 0}) || u.admits(audit.Caller{}) {
 		t.Error("somebody who was not named, or is not known, is admitted")
 	}
 	var g Users
@@ -100,7 +100,7 @@ func TestUsers(t *testing.T) {
 	if !g.admits(known(1)) { // daemon's first group
 		t.Error("a user whose first group was named is not admitted")
 	}
-	if !g.admits(known(77, 5, 1)) || g.admits(known(77, 5)) || g.admits(Caller{UID: 77, Groups: []uint32{1}}) {
+	if !g.admits(known(77, 5, 1)) || g.admits(known(77, 5)) || g.admits(audit.Caller{UID: 77, Groups: []uint32{1}}) {
 		t.Error("the groups of the connection do not count as they should")
 	}
 	if err := g.AddGroup("nosuchgroup"); err == nil {
@@ -115,7 +115,7 @@ func TestCheck(t *testing.T) {
 	stoppers.AddUser("1001")
 	g := newPolicy(Config{Users: users, ShutdownUsers: stoppers, Origin: NewOrigin(8080, nil)})
 	ok := head(t, "Host: 127.0.0.1:8080")
-	visit := func(want apierror.Code, who Caller, h *http1.Request, stopping bool) {
+	visit := func(want apierror.Code, who audit.Caller, h *http1.Request, stopping bool) {
 		t.Helper()
 		uses := []Use{Nothing, Free, Spend}
 		if stopping {
@@ -131,15 +131,15 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
-	visit("", Caller{UID: 1000, Known: true, TCP: true}, ok, false)
-	visit(apierror.UserNotAllowed, Caller{UID: 1000, Known: true, TCP: true}, ok, true)
-	visit("", Caller{UID: 1001, Known: true, TCP: true}, ok, true)
-	visit(apierror.UserNotAllowed, Caller{UID: 0, Known: true, TCP: true}, ok, false)
-	visit(apierror.UserNotAllowed, Caller{UID: 1000, Known: false, TCP: true}, ok, false)
-	visit(apierror.HostNotAllowed, Caller{UID: 1000, Known: true, TCP: true}, head(t, "Host: evil.example"), false)
-	visit("", Caller{UID: 1000, Known: true}, head(t, "Host: whatever"), false) // a unix socket
-	visit(apierror.UserNotAllowed, Caller{UID: 1, Known: true}, head(t), false)
-	if _, d := (&Session{policy: g, caller: Caller{UID: 4711, Known: true}}).Admit(ok, Spend); !strings.Contains(d.Message, "4711") || !strings.Contains(d.Message, "--allow-user 4711") {
+	visit("", audit.Caller{UID: 1000, Known: true}, ok, false)
+	visit(apierror.UserNotAllowed, audit.Caller{UID: 1000, Known: true}, ok, true)
+	visit("", audit.Caller{UID: 1001, Known: true}, ok, true)
+	visit(apierror.UserNotAllowed, audit.Caller{UID: 0, Known: true}, ok, false)
+	visit(apierror.UserNotAllowed, audit.Caller{UID: 1000, Known: false}, ok, false)
+	visit(apierror.HostNotAllowed, audit.Caller{UID: 1000, Known: true}, head(t, "Host: evil.example"), false)
+	visit("", audit.Caller{UID: 1000, Known: true, Unix: true}, head(t, "Host: whatever"), false)
+	visit(apierror.UserNotAllowed, audit.Caller{UID: 1, Known: true, Unix: true}, head(t), false)
+	if _, d := (&Session{policy: g, caller: audit.Caller{UID: 4711, Known: true}}).Admit(ok, Spend); !strings.Contains(d.Message, "4711") || !strings.Contains(d.Message, "--allow-user 4711") {
 		t.Errorf("the message does not help: %s", d.Message)
 	}
 }
@@ -150,7 +150,7 @@ func TestMissingSessionIsRefused(t *testing.T) {
 		if l, d := (*Session)(nil).Admit(head(t), use); l != nil || codeOf(d) != apierror.InternalError {
 			t.Errorf("use %d without a session: %+v, %+v", use, l, d)
 		}
-		denied := &Session{policy: newPolicy(Config{}), caller: Caller{UID: 1, Known: true}}
+		denied := &Session{policy: newPolicy(Config{}), caller: audit.Caller{UID: 1, Known: true}}
 		denied.deny(apierror.New(apierror.TooManyConnections, ""))
 		if l, d := denied.Admit(head(t), use); l != nil || codeOf(d) != apierror.TooManyConnections {
 			t.Errorf("use %d of a denied session: %+v, %+v", use, l, d)
@@ -182,13 +182,13 @@ func TestReleasedOnce(t *testing.T) {
 	first.Detach()
 	v.Close()
 	v.Close()
-	if u := g.counts.users[1]; g.counts.running != 1 || u.requests != 1 || u.connections != 1 {
-		t.Errorf("%d requests run, %d of the user on %d connections; want one of each", g.counts.running, u.requests, u.connections)
+	if u := g.users[1]; g.running != 1 || u.requests != 1 || u.connections[amongAdmitted] != 1 {
+		t.Errorf("%d requests run, %d of the user on %d connections; want one of each", g.running, u.requests, u.connections[amongAdmitted])
 	}
 	second.Release(1)
 	other.Close()
-	if len(g.counts.users) != 0 || g.counts.running != 0 {
-		t.Errorf("%d users are remembered, %d requests run", len(g.counts.users), g.counts.running)
+	if len(g.users) != 0 || g.running != 0 {
+		t.Errorf("%d users are remembered, %d requests run", len(g.users), g.running)
 	}
 	if spent, _ := b.Reserve(1); spent != 11 {
 		t.Errorf("%d tokens were charged, want 11", spent)
@@ -206,8 +206,8 @@ func TestLeaseOfNothing(t *testing.T) {
 		}
 		l.Release(1)
 	}
-	if g.counts.running != 0 || g.counts.admitted != 0 {
-		t.Errorf("%d run, %d were admitted", g.counts.running, g.counts.admitted)
+	if g.running != 0 || g.admitted != 0 {
+		t.Errorf("%d run, %d were admitted", g.running, g.admitted)
 	}
 }
 
@@ -238,7 +238,7 @@ func TestConcurrency(t *testing.T) {
 	for _, l := range []*Lease{second, other, last} {
 		l.Release(0)
 	}
-	if n := g.counts.running; n != 0 {
+	if n := g.running; n != 0 {
 		t.Errorf("%d requests run that have ended", n)
 	}
 	g.session(1)
@@ -259,7 +259,7 @@ func TestCountersForget(t *testing.T) {
 		v.Close()
 		refused.Close()
 	}
-	if n := len(g.counts.users); n != 0 {
+	if n := len(g.users); n != 0 {
 		t.Errorf("%d users are remembered who have left", n)
 	}
 }
@@ -271,9 +271,9 @@ func TestCountersForgetUnderRate(t *testing.T) {
 		g := newPolicy(Config{Limits: Limits{Rate: 0.5, Burst: 4}})
 		remembered := func() int {
 			synctest.Wait()
-			g.counts.mu.Lock()
-			defer g.counts.mu.Unlock()
-			return len(g.counts.users)
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return len(g.users)
 		}
 		// spend opens n connections one after the other and sends a request on each.
 		spend := func(uid uint32, n int) (last *apierror.Error) {
@@ -464,8 +464,8 @@ func TestBudgetAndBody(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	begin("", false).Release(-235) // it turns out that something cost less
-	if l := begin("", true); g.counts.running != 2 {
-		t.Errorf("%d requests run, %+v", g.counts.running, l)
+	if l := begin("", true); g.running != 2 {
+		t.Errorf("%d requests run, %+v", g.running, l)
 	}
 }
 
@@ -475,12 +475,12 @@ func TestBudgetAndBody(t *testing.T) {
 func TestRefusedAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newPolicy(Config{})
-		refused := func(who Caller) (*Session, bool) {
+		refused := func(who audit.Caller) (*Session, bool) {
 			v := &Session{policy: g, caller: who, since: time.Now()}
 			v.deny(apierror.New(apierror.TooManyConnections, ""))
 			return v, !v.Silent()
 		}
-		for _, who := range []Caller{{UID: 1, Known: true}, {}} {
+		for _, who := range []audit.Caller{{UID: 1, Known: true}, {}} {
 			var told []*Session
 			for i := range 3 * maxRefused {
 				v, ok := refused(who)
@@ -496,7 +496,7 @@ func TestRefusedAreFew(t *testing.T) {
 				t.Errorf("%+v: a refused connection made room before its second was over", who)
 				v.Close()
 			}
-			if v, ok := refused(Caller{UID: 0, Known: true}); !ok {
+			if v, ok := refused(audit.Caller{UID: 0, Known: true}); !ok {
 				t.Errorf("%+v keeps another user, root, from the reason", who)
 			} else {
 				v.Close()
@@ -510,7 +510,7 @@ func TestRefusedAreFew(t *testing.T) {
 			time.Sleep(refusedFor + 1)
 			v.Close() // late, and so at once
 		}
-		if n := len(g.counts.users); n != 0 {
+		if n := len(g.users); n != 0 {
 			t.Errorf("%d users are remembered who have left", n)
 		}
 	})

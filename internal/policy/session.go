@@ -2,18 +2,24 @@ package policy
 
 import (
 	"cmp"
+	"fmt"
 	"net"
+	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
 )
 
 // Session is one connection. A nil Session may send no request.
 type Session struct {
 	policy  *Policy
-	caller  Caller
+	caller  audit.Caller
 	unnamed bool            // it may send no request at all
 	denial  *apierror.Error // of all its requests; nil if each is decided on
 	place   place
@@ -21,26 +27,22 @@ type Session struct {
 	closed  atomic.Bool
 }
 
-// Connect determines who is at the other end of nc, once, and counts the
-// connection. It does not block. Where it matters who that is, it must be known.
-// The session must be closed once nc is closed.
+// Connect determines who is at the other end of nc, once, and counts the connection. It does not block. Where it matters
+// who that is, it must be known. The session must be closed once nc is closed.
 func (p *Policy) Connect(nc net.Conn) *Session {
-	s := &Session{policy: p, since: time.Now()}
-	_, s.caller.TCP = nc.(*net.TCPConn)
-	if p.peers != nil {
+	s := &Session{policy: p, since: time.Now(), caller: p.identifyCaller(nc)}
+	if !s.caller.Known && p.needsUID {
 		// An unidentified peer must not be treated as uid 0 or charged against root's limits.
-		if s.caller = p.peers.caller(nc); !s.caller.Known && p.needsUID() {
-			p.unknown.Add(1)
-			s.deny(apierror.Newf(apierror.UserNotAllowed, 0, "The kernel does not say whose connection this is (it may be half closed). It matters here: connect again, and keep the connection open until the answer is there."))
-			return s
-		}
+		p.unknown.Add(1)
+		s.deny(apierror.Newf(apierror.UserNotAllowed, 0, "The kernel does not say whose connection this is (it may be half closed). It matters here: connect again, and keep the connection open until the answer is there."))
+		return s
 	}
 	s.unnamed = !p.cfg.Users.Empty() && !p.cfg.Users.admits(s.caller)
 	limit := p.cfg.Limits.MaxConnectionsPerUser
 	if s.unnamed {
 		limit = min(cmp.Or(limit, maxUnnamed), maxUnnamed)
 	}
-	s.place = p.counts.connect(s.charged(), limit)
+	s.place = p.enter(s.charged(), amongAdmitted, limit)
 	switch {
 	case s.place == amongAdmitted:
 	case s.unnamed:
@@ -51,16 +53,40 @@ func (p *Policy) Connect(nc net.Conn) *Session {
 	return s
 }
 
+// identifyCaller never guesses: a caller whom the kernel does not identify is not known.
+func (p *Policy) identifyCaller(nc net.Conn) (who audit.Caller) {
+	switch c := nc.(type) {
+	case *net.TCPConn:
+		if p.tcp != nil {
+			uid, err := p.tcp.Owner(c)
+			who.UID, who.Known = uid, err == nil
+		}
+	case *net.UnixConn:
+		who.Unix = true
+		if !p.identify {
+			return who
+		}
+		cred, err := peer.OfUnix(c)
+		who.UID, who.Groups, who.Known, who.PID = cred.UID, append(cred.Groups, cred.GID), err == nil, int(cred.PID)
+		if p.cfg.Identify && err == nil {
+			// If the process has ended, another one may have its number by now. Without a name there is none: it is "".
+			name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cred.PID))
+			who.Command = strings.TrimSuffix(string(name), "\n")
+		}
+	}
+	return who
+}
+
 // deny denies all requests of the session.
 func (s *Session) deny(e *apierror.Error) {
-	s.denial, s.place = e, s.policy.counts.refuse(s.charged())
+	s.denial, s.place = e, s.policy.enter(s.charged(), amongRefused, maxRefused)
 }
 
 // Denial returns why the session may send no request; nil if each is decided on.
 func (s *Session) Denial() *apierror.Error { return s.denial }
 
-// Silent reports whether the connection must be closed without a response: too
-// many connections of the same user are open only to receive a denial.
+// Silent reports whether the connection must be closed without a response: too many connections of the same user are
+// open only to receive a denial.
 func (s *Session) Silent() bool { return s.place == nowhere }
 
 // charged returns the user whose connection it is among the counted ones.
@@ -76,7 +102,7 @@ func (s *Session) Close() {
 	if s.place == nowhere || s.closed.Swap(true) {
 		return
 	}
-	release := func() { s.policy.counts.disconnect(s.charged(), s.place) }
+	release := func() { s.policy.update(s.charged(), func(u *usage) { u.connections[s.place]-- }) }
 	if rest := refusedFor - time.Since(s.since); s.place == amongRefused && rest > 0 {
 		time.AfterFunc(rest, release)
 		return
@@ -84,8 +110,13 @@ func (s *Session) Close() {
 	release()
 }
 
-// Caller returns who is at the other end.
-func (s *Session) Caller() Caller { return s.caller }
+// Caller returns who is at the other end; of a nil Session, no one who is known.
+func (s *Session) Caller() audit.Caller {
+	if s == nil {
+		return audit.Caller{}
+	}
+	return s.caller
+}
 
 // Metered reports whether the tokens of responses must be counted.
 func (s *Session) Metered() bool { return s == nil || s.policy.cfg.Budget != nil }
@@ -94,20 +125,14 @@ func (s *Session) Metered() bool { return s == nil || s.policy.cfg.Budget != nil
 type Use byte
 
 const (
-	// Nothing is a request that will be refused by its route. It is decided only
-	// whether the session may send requests at all; the lease holds nothing.
-	Nothing Use = iota
-	// Shutdown stops the proxy, for which it takes more than calling it. Its lease
-	// holds nothing.
-	Shutdown
-	// Free is a request that cannot cost tokens: no budget limits it.
-	Free
-	// Spend is a request that can cost tokens.
-	Spend
+	Nothing  Use = iota // refused by its route: admitted if the session may send requests at all; the lease holds nothing
+	Shutdown            // stops the proxy; the lease holds nothing
+	Free                // cannot cost tokens: no budget limits it
+	Spend               // can cost tokens
 )
 
-// Admit decides on the request with the given head: it returns either a lease,
-// which must be released, or a denial. It does not keep head.
+// Admit decides on the request with the given head: it returns either a lease, which must be released, or a denial. It
+// does not keep head.
 func (s *Session) Admit(head *http1.Request, use Use) (*Lease, *apierror.Error) {
 	if s == nil {
 		return nil, apierror.New(apierror.InternalError, "a request without a session")
@@ -123,13 +148,14 @@ func (s *Session) Admit(head *http1.Request, use Use) (*Lease, *apierror.Error) 
 	if limit := p.cfg.Limits.MaxBody; limit > 0 && head.Length > limit {
 		return nil, l.TooLarge()
 	}
-	if l.reserved = use == Spend && p.cfg.Budget != nil; l.reserved {
-		if d := p.reserve(s.caller.UID); d != nil {
+	if use == Spend && p.cfg.Budget != nil {
+		if d := s.reserve(); d != nil {
 			return nil, d
 		}
+		l.deposit = p.cfg.Budget.Deposit()
 	}
-	if d := p.counts.begin(s.caller.UID); d != nil {
-		if l.reserved {
+	if d := p.begin(s.caller.UID); d != nil {
+		if l.deposit > 0 {
 			p.cfg.Budget.Settle(s.caller.UID, 0)
 		}
 		return nil, d
@@ -138,14 +164,25 @@ func (s *Session) Admit(head *http1.Request, use Use) (*Lease, *apierror.Error) 
 	return l, nil
 }
 
-// check decides whether the session may send head at all: by the user, and by
-// where it comes from.
+// reserve reserves a deposit, or returns why it must not be reserved.
+func (s *Session) reserve() *apierror.Error {
+	switch spent, state := s.policy.cfg.Budget.Reserve(s.caller.UID); state {
+	case budget.OK:
+		return nil
+	case budget.Reserved:
+		return apierror.Newf(apierror.TooManyRequests, 1, "The running requests of uid %d may spend the rest of its budget of tokens. Try again when one of them has ended; the limit is --max-tokens-per-user.", s.caller.UID)
+	default:
+		return apierror.Newf(apierror.BudgetExhausted, 0, "Uid %d has spent its budget of tokens (%d so far). The proxy's operator can raise --max-tokens-per-user.", s.caller.UID, spent)
+	}
+}
+
+// check decides whether the session may send head at all: by the user, and by where it comes from.
 func (s *Session) check(head *http1.Request, stopping bool) *apierror.Error {
 	if s.denial != nil {
 		return s.denial
 	}
 	cfg := &s.policy.cfg
-	if s.caller.TCP && cfg.Origin != nil {
+	if !s.caller.Unix && cfg.Origin != nil {
 		if d := cfg.Origin.check(head, stopping); d != nil {
 			return d
 		}
@@ -166,30 +203,32 @@ func (s *Session) forbidden(flag string) *apierror.Error {
 // Lease is one admitted request.
 type Lease struct {
 	*Session
-	reserved bool        // a deposit of the budget
+	deposit  int64       // reserved of the budget; 0 if the lease has no part in one
 	running  atomic.Bool // it counts among the requests that run
 	released atomic.Bool
 }
 
-// Detach frees the request's place among those that run before the lease is
-// released: its client has left. Further calls do nothing. It may be called from
-// any goroutine.
+// Detach frees the request's place among those that run before the lease is released: its client has left. Further calls
+// do nothing. It may be called from any goroutine.
 func (l *Lease) Detach() {
 	if l.running.Swap(false) {
-		l.policy.expire(l.policy.counts.end(l.caller.UID))
+		l.policy.update(l.caller.UID, func(u *usage) {
+			u.requests--
+			l.policy.running--
+		})
+		l.policy.checkExpired()
 	}
 }
 
-// Release ends the lease with the tokens that the request cost. They are negative
-// where an earlier request of the same user had been charged too much. Further
-// calls do nothing.
+// Release ends the lease with the tokens that the request cost. They are negative where an earlier request of the same
+// user had been charged too much. Further calls do nothing.
 func (l *Lease) Release(tokens int64) {
 	if l.released.Swap(true) {
 		return
 	}
 	switch b := l.policy.cfg.Budget; {
 	case b == nil:
-	case l.reserved:
+	case l.deposit > 0:
 		b.Settle(l.caller.UID, tokens)
 	case tokens < 0:
 		b.Refund(l.caller.UID, -tokens)
@@ -199,29 +238,16 @@ func (l *Lease) Release(tokens int64) {
 	l.Detach()
 }
 
-// Deposit returns what the request is charged, in tokens, if the response does
-// not report what it cost; 0 if the lease has no part in a budget.
-func (l *Lease) Deposit() int64 {
-	if !l.reserved {
-		return 0
-	}
-	return l.policy.cfg.Budget.Deposit()
-}
+// Deposit returns the tokens that the request is charged if the response does not report its cost; 0 without a budget.
+func (l *Lease) Deposit() int64 { return l.deposit }
 
 // Expires returns when the service ends by its limits; zero if no limit sets it.
-func (l *Lease) Expires() time.Time {
-	after := l.policy.cfg.Limits.ExpireAfter
-	if after == 0 {
-		return time.Time{}
-	}
-	return l.policy.counts.begun.Add(after)
-}
+func (l *Lease) Expires() time.Time { return l.policy.expires }
 
 // MaxBody returns the size of the largest body in bytes; 0 means no limit.
 func (l *Lease) MaxBody() int64 { return l.policy.cfg.Limits.MaxBody }
 
-// TooLarge returns the denial of a body over MaxBody, for one whose size shows
-// late.
+// TooLarge returns the denial of a body over MaxBody, for one whose size shows late.
 func (l *Lease) TooLarge() *apierror.Error {
 	return apierror.Newf(apierror.BodyTooLarge, 0, "The request's body is larger than %d bytes. The limit is --max-body.", l.MaxBody())
 }

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"os/user"
@@ -9,26 +8,17 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
 )
 
-// Users is a set of users, by number and by group.
-type Users struct {
-	uids   []uint32
-	groups []uint32
-}
+// Users is a set of users: those that were named, also as members of a group, and the groups that were named.
+type Users struct{ UIDs, GIDs []uint32 }
 
-// Empty tells that nobody was named.
-func (u *Users) Empty() bool { return len(u.uids) == 0 && len(u.groups) == 0 }
+// Empty reports whether no user and no group was named.
+func (u *Users) Empty() bool { return len(u.UIDs) == 0 && len(u.GIDs) == 0 }
 
-// UIDs are the users that were named, also as members of a group.
-func (u *Users) UIDs() []uint32 { return u.uids }
-
-// GIDs are the groups that were named.
-func (u *Users) GIDs() []uint32 { return u.groups }
-
-// AddUser adds a user by name, number, or as "self": the user that runs this
-// process.
+// AddUser adds a user by name, number, or as "self": the user that runs this process.
 func (u *Users) AddUser(who string) error {
 	uid, err := lookUpUser(who)
 	if err != nil {
@@ -37,14 +27,16 @@ func (u *Users) AddUser(who string) error {
 	if peer.IsOverflow(uid) {
 		return fmt.Errorf("user %s cannot be admitted here: in this user namespace %d stands for every user without a number; name a user whom the namespace maps", who, uid)
 	}
-	u.addUID(uid)
+	u.UIDs = with(u.UIDs, uid)
 	return nil
 }
 
-func (u *Users) addUID(uid uint32) {
-	if !slices.Contains(u.uids, uid) {
-		u.uids = append(u.uids, uid)
+// with returns ids with id among them, once.
+func with(ids []uint32, id uint32) []uint32 {
+	if slices.Contains(ids, id) {
+		return ids
 	}
+	return append(ids, id)
 }
 
 func lookUpUser(who string) (uint32, error) {
@@ -69,24 +61,15 @@ func parseID(s string) (uint32, error) {
 	return uint32(n), err
 }
 
-// AddGroup adds a group by name or number, and those who are its members in
-// /etc/passwd and /etc/group now: over TCP the kernel tells the user only.
+// AddGroup adds a group by name or number, and those who are its members in /etc/passwd and /etc/group now: over TCP the
+// kernel reports the user only.
 func (u *Users) AddGroup(who string) error {
 	gid, err := lookUpGroup(who)
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(u.groups, gid) {
-		u.groups = append(u.groups, gid)
-	}
-	members, err := members(gid)
-	if err != nil {
-		return err
-	}
-	for _, uid := range members {
-		u.addUID(uid)
-	}
-	return nil
+	u.GIDs = with(u.GIDs, gid)
+	return u.addMembers(strconv.FormatUint(uint64(gid), 10))
 }
 
 func lookUpGroup(who string) (uint32, error) {
@@ -100,50 +83,41 @@ func lookUpGroup(who string) (uint32, error) {
 	return parseID(found.Gid)
 }
 
-// members lists the users of a group: those whose first group it is, and those
-// whom the group names.
-func members(gid uint32) (uids []uint32, err error) {
+// addMembers adds the users of a group: those whose first group it is, and those whom the group names.
+func (u *Users) addMembers(gid string) error {
 	named := map[string]bool{}
-	err = eachRecord("/etc/group", 4, func(f []string) {
-		if f[2] == strconv.FormatUint(uint64(gid), 10) {
+	err := eachRecord("/etc/group", func(f []string) {
+		if f[2] == gid {
 			for name := range strings.SplitSeq(f[3], ",") {
 				named[name] = true
 			}
 		}
 	})
 	if err != nil {
-		return nil, err
-	}
-	err = eachRecord("/etc/passwd", 4, func(f []string) {
-		uid, bad := parseID(f[2])
-		if bad == nil && (named[f[0]] || f[3] == strconv.FormatUint(uint64(gid), 10)) {
-			uids = append(uids, uid)
-		}
-	})
-	return uids, err
-}
-
-// eachRecord reads a file of lines with at least n fields between colons.
-func eachRecord(path string, n int, each func(fields []string)) error {
-	f, err := os.Open(path)
-	if err != nil {
 		return err
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if fields := strings.Split(lines.Text(), ":"); len(fields) >= n && !strings.HasPrefix(fields[0], "#") {
+	return eachRecord("/etc/passwd", func(f []string) {
+		if uid, err := parseID(f[2]); err == nil && (named[f[0]] || f[3] == gid) {
+			u.UIDs = with(u.UIDs, uid)
+		}
+	})
+}
+
+// eachRecord reads a file of lines with at least four fields between colons.
+func eachRecord(path string, each func(fields []string)) error {
+	text, err := os.ReadFile(path)
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Split(strings.TrimSuffix(line, "\n"), ":"); len(fields) >= 4 && !strings.HasPrefix(line, "#") {
 			each(fields)
 		}
 	}
-	return lines.Err()
+	return err
 }
 
-// admits tells whether who belongs to the set.
-func (u *Users) admits(who Caller) bool {
+// admits reports whether who belongs to the set.
+func (u *Users) admits(who audit.Caller) bool {
 	if !who.Known {
 		return false
 	}
-	return slices.Contains(u.uids, who.UID) || slices.ContainsFunc(who.Groups, func(g uint32) bool { return slices.Contains(u.groups, g) })
+	return slices.Contains(u.UIDs, who.UID) || slices.ContainsFunc(who.Groups, func(g uint32) bool { return slices.Contains(u.GIDs, g) })
 }

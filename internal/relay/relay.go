@@ -161,11 +161,7 @@ func (p *Relay) Refuse(r *Request, w ResponseWriter, e *apierror.Error) error {
 // record notes why a request fails, for its record and for the operator.
 func (p *Relay) record(r *Request, e *apierror.Error) {
 	r.Entry.Code = string(e.Code)
-	var who audit.Caller // a missing session has none
-	if r.Session != nil {
-		who = r.Session.Caller().Audit()
-	}
-	p.cfg.Log(who, e)
+	p.cfg.Log(r.Session.Caller(), e)
 }
 
 // routeNotAllowed returns an error whose message names the open routes.

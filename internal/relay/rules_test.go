@@ -59,7 +59,11 @@ func TestFieldsThatPass(t *testing.T) {
 // something out of it, what a server could take for that field does not pass.
 func TestVariantsOfControlledNames(t *testing.T) {
 	r := head(t, "POST /v1/responses", "Accept_Encoding: gzip", "ACCEPT-ENCODING: gzip", "Accept: x")
-	lease, _ := policy.AllowAll().Connect(nil).Admit(r, policy.Spend)
+	everyone, err := policy.New(policy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, _ := everyone.Connect(nil).Admit(r, policy.Spend)
 	if x := (&exchange{lease: lease, route: routeMatch{route: &routes[0]}, relay: &Relay{owners: newOwners(1)}}); !x.mustInspect() {
 		t.Error("a response whose owner must be known is not inspected")
 	}

@@ -120,7 +120,7 @@ func (c *conn) record() {
 func (c *conn) report() {
 	if o := c.server.observer; o != nil {
 		e, w := &c.request.Entry, &c.out
-		e.Time, e.Duration, e.FirstByte, e.Caller = c.begun, time.Since(c.begun), w.firstByte, c.session.Caller().Audit()
+		e.Time, e.Duration, e.FirstByte, e.Caller = c.begun, time.Since(c.begun), w.firstByte, c.session.Caller()
 		e.Status, e.BytesIn, e.BytesOut = w.status, c.body.received, w.sent
 		o.End(e)
 	}

@@ -52,7 +52,7 @@ func TestPoisonedHead(t *testing.T) {
 
 // TestMissingParts: a server without a policy, or without a relay, is none.
 func TestMissingParts(t *testing.T) {
-	for _, cfg := range []Config{{}, {Policy: policy.AllowAll()}, {Relay: &relay.Relay{}}} {
+	for _, cfg := range []Config{{}, {Policy: &policy.Policy{}}, {Relay: &relay.Relay{}}} {
 		if s, err := New(cfg); s != nil || err == nil {
 			t.Errorf("a server of relay %v and policy %v was made", cfg.Relay, cfg.Policy)
 		}

@@ -292,7 +292,7 @@ func (panicking) Do(context.Context, *upstream.Request) (*upstream.Response, err
 // TestPanic costs the request in which it happens, and prints nothing of it.
 func TestPanic(t *testing.T) {
 	s := &stack{t: t}
-	s.engine = must(server.New(server.Config{Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: policy.AllowAll(), Log: s.log}))
+	s.engine = must(server.New(server.Config{Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: must(policy.New(policy.Config{})), Log: s.log}))
 	s.listener = must(listen.TCP(0))
 	go s.engine.Serve(s.listener)
 	defer func() {

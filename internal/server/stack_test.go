@@ -96,7 +96,7 @@ func (s *stack) serve(cfg setup) {
 	}
 	cfg.front.Relay, cfg.front.Log = must(relay.New(pc)), s.log
 	if cfg.front.Policy == nil {
-		cfg.front.Policy = policy.AllowAll()
+		cfg.front.Policy = must(policy.New(policy.Config{}))
 	}
 	s.engine = must(server.New(cfg.front))
 	if cfg.observer != nil {

@@ -41,7 +41,11 @@ func bubble(t *testing.T, test func(t *testing.T, e *Server, dial func() net.Con
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, err := New(Config{Relay: r, Policy: policy.AllowAll()})
+		everyone, err := policy.New(policy.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := New(Config{Relay: r, Policy: everyone})
 		if err != nil {
 			t.Fatal(err)
 		}
