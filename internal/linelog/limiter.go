@@ -25,48 +25,33 @@ type Limiter struct {
 	report func(uid, suppressed int64)
 
 	mu    sync.Mutex
-	users map[int64]*user // those who have caused lines of late
+	users map[int64]int64 // lines that may still be written; if negative, lines suppressed within the second
 	timer *time.Timer     // calls Flush in a second
-}
-
-type user struct {
-	left       int // lines that may still be written
-	suppressed int64
 }
 
 // NewLimiter returns a limiter. Once a second, for each user some of whose lines were suppressed, report is called with
 // their number.
 func NewLimiter(report func(uid, suppressed int64)) *Limiter {
-	return &Limiter{report: report, users: map[int64]*user{}}
+	return &Limiter{report: report, users: map[int64]int64{}}
 }
 
 // Allow reports whether a line that uid, or [Unidentified], has caused may be written. It counts it in any case.
 func (l *Limiter) Allow(uid int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	u := l.user(uid)
-	if u.left > 0 {
-		u.left--
-		return true
-	}
-	u.suppressed++
-	return false
-}
-
-// user needs l.mu.
-func (l *Limiter) user(uid int64) *user {
-	if u := l.users[uid]; u != nil {
-		return u
-	}
-	if len(l.users) >= maxUsers && uid != Others {
-		return l.user(Others)
-	}
 	if len(l.users) == 0 {
 		l.timer = time.AfterFunc(time.Second, l.Flush)
 	}
-	u := &user{left: burst}
-	l.users[uid] = u
-	return u
+	left, known := l.users[uid]
+	if !known && len(l.users) >= maxUsers {
+		uid = Others
+		left, known = l.users[uid]
+	}
+	if !known {
+		left = burst
+	}
+	l.users[uid] = left - 1
+	return left > 0
 }
 
 // Flush ends the present second: it reports what was suppressed in it, and forgets users of whom nothing must be
@@ -74,12 +59,11 @@ func (l *Limiter) user(uid int64) *user {
 func (l *Limiter) Flush() {
 	suppressed := map[int64]int64{}
 	l.mu.Lock()
-	for uid, u := range l.users {
-		if u.suppressed > 0 {
-			suppressed[uid] = u.suppressed
+	for uid, left := range l.users {
+		if left < 0 {
+			suppressed[uid] = -left
 		}
-		u.suppressed, u.left = 0, u.left+perSecond
-		if u.left >= burst {
+		if l.users[uid] = max(left, 0) + perSecond; l.users[uid] >= burst {
 			delete(l.users, uid)
 		}
 	}

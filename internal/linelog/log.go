@@ -12,13 +12,14 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 const (
 	// maxQueued is how many bytes wait to be written, including those that are being written.
 	maxQueued = 1 << 20
-	// keepQueue is the size up to which a buffer is kept that is not filled at present.
+	// keepQueue is the size up to which the queue's buffer is kept when it is empty, and from which lines do not gather.
 	keepQueue = 64 << 10
 	// retryAfter is the pause after a write that has failed.
 	retryAfter = time.Second
@@ -49,34 +50,26 @@ type Config struct {
 // Log writes lines. Its methods may be used concurrently.
 type Log struct {
 	cfg      Config
-	wake     chan struct{} // there are lines in the queue, and it is time to write them
-	gather   *time.Timer   // signals wake
-	orders   chan struct{} // the writer's reopen or last was set
+	wake     chan struct{} // the target has something to do
+	timer    *time.Timer   // signals wake: lines have gathered, or a write that failed is to be tried again
 	reported chan struct{} // closed when Report has had all of reports
 
+	written, lost, failures atomic.Int64
+
 	mu         sync.Mutex
-	w          *writer
-	queue      []byte     // whole lines that no writer has taken
-	reports    chan error // for Report; nil in the end
-	written    int64
-	lost       int64
-	lostBefore int64 // the trouble that there is now, if any
-	failures   int64
-	failing    error // why the last write failed; nil if it did not
-	losing     bool  // lines were lost since all was well
+	w          *Target
+	queue      bytes.Buffer // whole lines that no target has taken
+	reports    chan error   // for Report
+	lostBefore int64        // the trouble that there is now, if any
+	failing    error        // why the last write failed; nil if it did not
+	losing     bool         // lines were lost since all was well
 	closed     bool
 }
 
 // New returns a log that writes to t, which it closes.
 func New(t *Target, cfg Config) *Log {
-	l := &Log{
-		cfg:      cfg,
-		wake:     make(chan struct{}, 1),
-		orders:   make(chan struct{}, 1),
-		reports:  make(chan error, 16),
-		reported: make(chan struct{}),
-	}
-	l.gather = time.AfterFunc(cfg.Gather, func() { signal(l.wake) })
+	l := &Log{cfg: cfg, wake: make(chan struct{}, 1), reports: make(chan error, 16), reported: make(chan struct{})}
+	l.timer = time.AfterFunc(cfg.Gather, l.signal)
 	go l.reportAll(l.reports)
 	l.start(t)
 	return l
@@ -92,18 +85,18 @@ func (l *Log) reportAll(reports <-chan error) {
 }
 
 func (l *Log) start(t *Target) {
-	w := &writer{Target: t, log: l, done: make(chan struct{})}
+	t.log, t.done = l, make(chan struct{})
 	l.mu.Lock()
-	l.w = w
+	l.w = t
 	l.mu.Unlock()
-	go w.run()
-	signal(l.wake)
+	go t.run()
+	l.signal()
 }
 
-// signal wakes a receiver, unless it has been woken already.
-func signal(c chan struct{}) {
+// signal wakes the target, unless it has been woken already.
+func (l *Log) signal() {
 	select {
-	case c <- struct{}{}:
+	case l.wake <- struct{}{}:
 	default:
 	}
 }
@@ -112,34 +105,35 @@ func signal(c chan struct{}) {
 func (l *Log) Write(line []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	before := len(l.queue)
+	before := l.queue.Len()
 	if l.closed || before+len(l.w.held())+len(line) > maxQueued {
 		l.drop()
 		return
 	}
-	l.queue = append(l.queue, line...)
+	l.queue.Write(line)
 	switch {
+	case l.failing != nil: // a new line changes nothing: the timer will try again
 	case before == 0 && l.cfg.Gather > 0:
-		l.gather.Reset(l.cfg.Gather)
-	case before == 0 || before < keepQueue && len(l.queue) >= keepQueue:
-		signal(l.wake)
+		l.timer.Reset(l.cfg.Gather)
+	case before == 0 || before < keepQueue && l.queue.Len() >= keepQueue:
+		l.signal()
 	}
 }
 
 // drop counts a line that has no place. It needs l.mu.
 func (l *Log) drop() {
-	l.lost++
+	l.lost.Add(1)
 	if !l.losing && !l.closed {
 		l.losing = true
 		l.post("%s lines are being lost: %w", l.cfg.Name, cmp.Or(l.failing, errSlow))
 	}
 }
 
-// post has an error reported; it does not wait. It needs l.mu.
+// post has an error reported, unless sixteen wait or the log is closed; it does not wait. It needs l.mu.
 func (l *Log) post(format string, args ...any) {
 	select {
 	case l.reports <- fmt.Errorf(format, args...):
-	default: // sixteen are waiting already
+	default:
 	}
 }
 
@@ -150,7 +144,7 @@ func (l *Log) Reopen() {
 	l.mu.Lock()
 	l.w.reopen.Store(true)
 	l.mu.Unlock()
-	signal(l.orders)
+	l.signal()
 }
 
 // Redirect makes the log go on with t, once what is queued has been written, for which it waits a second at most.
@@ -160,19 +154,13 @@ func (l *Log) Redirect(t *Target) {
 }
 
 // Lost returns how many lines were not written and will not be.
-func (l *Log) Lost() int64 { return l.count(&l.lost) }
+func (l *Log) Lost() int64 { return l.lost.Load() }
 
 // Written returns how many lines the kernel has taken.
-func (l *Log) Written() int64 { return l.count(&l.written) }
+func (l *Log) Written() int64 { return l.written.Load() }
 
-// Failures returns how often lines could not be written. It grows once a second while they cannot.
-func (l *Log) Failures() int64 { return l.count(&l.failures) }
-
-func (l *Log) count(n *int64) int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return *n
-}
+// Failures returns how often lines could not be written. It grows about once a second while they cannot.
+func (l *Log) Failures() int64 { return l.failures.Load() }
 
 // Close writes what is queued, for a second at most, and reports if that was not all. Lines that come later, or at the
 // same time, may be lost. Closing again does nothing.
@@ -200,7 +188,7 @@ func (l *Log) stop() {
 	w.last = true
 	w.file.SetWriteDeadline(time.Now().Add(closeWrite)) // fails on a regular file, which needs none
 	l.mu.Unlock()
-	signal(l.orders)
+	l.signal()
 	select {
 	case <-w.done:
 	case <-time.After(closeWait):
@@ -209,7 +197,7 @@ func (l *Log) stop() {
 	defer l.mu.Unlock()
 	w.abandoned = true
 	if n := countLines(w.held()); n > 0 {
-		l.lost += n
+		l.lost.Add(n)
 		l.losing = true
 	}
 }
@@ -218,17 +206,17 @@ func (l *Log) stop() {
 func (l *Log) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	left := countLines(l.queue)
-	l.lost += left
+	left := countLines(l.queue.Bytes())
+	lost := l.lost.Add(left)
 	if l.losing || left > 0 {
 		why := l.failing
 		if why == nil || errors.Is(why, os.ErrDeadlineExceeded) {
 			why = errStuck
 		}
-		l.post("%d %s lines were lost: %w", l.lost-l.lostBefore, l.cfg.Name, why)
+		l.post("%d %s lines were lost: %w", lost-l.lostBefore, l.cfg.Name, why)
 	}
 	close(l.reports)
-	l.queue, l.reports = nil, nil
+	l.queue, l.reports = bytes.Buffer{}, nil
 }
 
 // countLines counts the lines that end in p.

@@ -30,9 +30,4 @@ func AppendText(dst []byte, text string, limit int) []byte {
 
 // Printable reports whether r may stand in a line as it is: what Unicode calls printable, and neither a control
 // character, nor a format character, nor unassigned. U+FFFD may have been invalid UTF-8.
-func Printable(r rune) bool {
-	if r < utf8.RuneSelf {
-		return ' ' <= r && r < 0x7f
-	}
-	return r != utf8.RuneError && unicode.IsPrint(r)
-}
+func Printable(r rune) bool { return r != utf8.RuneError && unicode.IsPrint(r) }
