@@ -5,7 +5,6 @@ package safefile
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -45,24 +44,32 @@ func (d *Dir) fail(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
 }
 
-// open opens name, which must be no link. It never waits for the other end of a FIFO. The sandbox allows these flags.
-func (d *Dir) open(name string, flags int, mode uint32) (f *os.File, err error) {
-	err = ignoringEINTR(func() error {
-		fd, err := unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, mode)
-		if err == nil {
-			f = os.NewFile(uintptr(fd), filepath.Join(d.path, name))
-		}
-		return err
-	})
-	return f, d.fail("open", name, err)
-}
-
-func ignoringEINTR(call func() error) error {
-	for {
-		if err := call(); err != unix.EINTR {
-			return err
-		}
+// open opens name, which must be no link, and which trusts trusts. It never waits for the other end of a FIFO. The
+// sandbox allows these flags.
+func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File, error) {
+	path := filepath.Join(d.path, name)
+	fd, err := unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, mode)
+	for err == unix.EINTR {
+		fd, err = unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, mode)
 	}
+	switch {
+	case err == nil:
+	case err == unix.EISDIR && !trusts.anyOwner:
+		return nil, refuse(err, "%s is not a regular file: it is a directory; name a file in it", path)
+	case err == unix.ELOOP && !trusts.anyOwner:
+		return nil, refuse(err, "%s is not a regular file: it is a symbolic link; name the file itself", path)
+	default:
+		return nil, d.fail("open", name, err)
+	}
+	var dir, file unix.Stat_t
+	if err = errors.Join(unix.Fstat(d.fd, &dir), unix.Fstat(fd, &file)); err == nil {
+		err = trusts.check(path, &dir, &file, d.owners)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // openAgain opens a regular file that is open as f for reading. It returns nil if it cannot, or if name is another file
@@ -72,7 +79,7 @@ func (d *Dir) openAgain(name string, f *os.File) (read *os.File, info fs.FileInf
 	if err != nil || !a.Mode().IsRegular() {
 		return nil, nil
 	}
-	if read, err = d.open(name, os.O_RDONLY, 0); err != nil {
+	if read, err = d.open(name, os.O_RDONLY, 0, InPlace); err != nil {
 		return nil, nil
 	}
 	if info, err = read.Stat(); err != nil || !os.SameFile(a, info) {
@@ -80,34 +87,6 @@ func (d *Dir) openAgain(name string, f *os.File) (read *os.File, info fs.FileInf
 		return nil, nil
 	}
 	return read, info
-}
-
-// checked returns f unless it could not be opened, or p does not trust it: then it is closed.
-func (d *Dir) checked(f *os.File, err error, p Policy) (*os.File, error) {
-	if err != nil {
-		return nil, err
-	}
-	var dir, file unix.Stat_t
-	err = errors.Join(unix.Fstat(d.fd, &dir), control(f, func(fd int) error { return unix.Fstat(fd, &file) }))
-	if err == nil {
-		err = p.check(f.Name(), &dir, &file, d.owners)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// control calls use with f's descriptor, and leaves f as it is: os.File.Fd would make it block.
-func control(f *os.File, use func(fd int) error) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var result error
-	err = raw.Control(func(fd uintptr) { result = use(int(fd)) })
-	return errors.Join(err, result)
 }
 
 // check is the table in the package's comment.
@@ -121,7 +100,7 @@ func (p Policy) check(path string, dir, file *unix.Stat_t, owners []uint32) erro
 		return refuse(unix.EMLINK, "%s has another hard link, and lies in a directory that others may write to: "+
 			"it may be any file; remove it, or use a directory of your own", path)
 	case p.regular && !regular:
-		return notRegular(path)
+		return refuse(unix.EINVAL, "%s is not a regular file; remove it, or name another", path)
 	case !regular:
 		return nil
 	case !p.anyOwner && !trusted:
@@ -132,10 +111,6 @@ func (p Policy) check(path string, dir, file *unix.Stat_t, owners []uint32) erro
 		return refuse(unix.EPERM, "%s can be used by others (mode %04o); check its content, then chmod 600", path, mode)
 	}
 	return nil
-}
-
-func notRegular(path string) error {
-	return refuse(unix.EINVAL, "%s is not a regular file; remove it, or name another", path)
 }
 
 func planted(what, path string, uid uint32) error {
@@ -157,8 +132,7 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 		return nil, nil, err
 	}
 	defer d.Close()
-	file, err = d.open(name, os.O_WRONLY|os.O_CREATE|unix.O_NOCTTY, 0o666)
-	if file, err = d.checked(file, err, InPlace); err != nil {
+	if file, err = d.open(name, os.O_WRONLY|os.O_CREATE|unix.O_NOCTTY, 0o666, InPlace); err != nil {
 		return nil, nil, err
 	}
 	info, err := file.Stat()
@@ -180,34 +154,24 @@ const appending = os.O_WRONLY | os.O_APPEND
 func (a *Appender) open() (*os.File, error) {
 	var st unix.Stat_t
 	if unix.Fstatat(a.dir.fd, a.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-		return a.checked(os.O_RDWR|os.O_APPEND, Log) // needs no reader
+		return a.dir.open(a.name, os.O_RDWR|os.O_APPEND, 0, Log) // needs no reader
 	}
-	f, err := a.dir.open(a.name, appending|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := a.dir.open(a.name, appending|os.O_CREATE|os.O_EXCL, 0o600, Log)
 	if errors.Is(err, unix.EEXIST) {
-		return a.checked(appending|unix.O_NOCTTY, Log)
+		return a.dir.open(a.name, appending|unix.O_NOCTTY, 0, Log)
 	}
 	if err == nil && a.owner >= 0 {
-		err = f.Chown(a.owner, -1)
+		if err = f.Chown(a.owner, -1); err != nil {
+			f.Close()
+		}
 	}
-	return a.dir.checked(f, err, Log)
-}
-
-// checked opens the file and refuses one that is not trusted.
-func (a *Appender) checked(flags int, p Policy) (*os.File, error) {
-	f, err := a.dir.open(a.name, flags, 0o600)
-	switch path := filepath.Join(a.dir.path, a.name); {
-	case errors.Is(err, unix.EISDIR):
-		err = refuse(unix.EISDIR, "%s is a directory; name a file in it", path)
-	case errors.Is(err, unix.ELOOP):
-		err = refuse(unix.ELOOP, "%s is a symbolic link; name the file itself", path)
-	}
-	return a.dir.checked(f, err, p)
+	return f, err
 }
 
 // Reopen opens the file by its name again, which must be a regular file, or makes it. It is one call of openat(2) for
 // writing at the end, so that the sandbox can allow that and nothing else.
 func (a *Appender) Reopen() (*os.File, error) {
-	return a.checked(appending|os.O_CREATE, Policy{forbid: Log.forbid, regular: true})
+	return a.dir.open(a.name, appending|os.O_CREATE, 0o600, Policy{forbid: Log.forbid, regular: true})
 }
 
 // Lock locks the file name, which is made if it is missing and must be trusted, as under Private. It does not wait: it
@@ -215,11 +179,8 @@ func (a *Appender) Reopen() (*os.File, error) {
 // that is to go must be removed before. A lock on a file that its last holder has removed is none, for others lock the
 // next file: that is ErrLocked, too.
 func (d *Dir) Lock(name string) (*os.File, error) {
-	f, err := d.open(name, os.O_RDWR|os.O_CREATE, 0o600)
-	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR) {
-		err = notRegular(filepath.Join(d.path, name))
-	}
-	if f, err = d.checked(f, err, Private); err != nil {
+	f, err := d.open(name, os.O_RDWR|os.O_CREATE, 0o600, Private)
+	if err != nil {
 		return nil, err
 	}
 	return d.lock(name, f)
@@ -228,10 +189,13 @@ func (d *Dir) Lock(name string) (*os.File, error) {
 // lock returns f, which is name, once it is locked, and closes it otherwise.
 func (d *Dir) lock(name string, f *os.File) (*os.File, error) {
 	var held, there unix.Stat_t
-	err := control(f, func(fd int) error {
-		flock := func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }
-		return errors.Join(ignoringEINTR(flock), unix.Fstat(fd, &held))
-	})
+	raw, err := f.SyscallConn() // Fd would make it block
+	if err == nil {
+		closed := raw.Control(func(fd uintptr) {
+			err = errors.Join(unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB), unix.Fstat(int(fd), &held))
+		})
+		err = errors.Join(err, closed)
+	}
 	gone := unix.Fstatat(d.fd, name, &there, unix.AT_SYMLINK_NOFOLLOW) != nil || !Same(&held, &there)
 	if errors.Is(err, unix.EWOULDBLOCK) || err == nil && gone {
 		err = ErrLocked
@@ -245,19 +209,6 @@ func (d *Dir) lock(name string, f *os.File) (*os.File, error) {
 
 // Same reports whether two files are one.
 func Same(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
-
-// Read returns the file's content. The error is fs.ErrNotExist if there is no file.
-func (s *Store) Read() ([]byte, error) {
-	f, err := s.dir.open(s.name, os.O_RDONLY, 0)
-	if errors.Is(err, unix.ELOOP) {
-		err = notRegular(filepath.Join(s.dir.path, s.name))
-	}
-	if f, err = s.dir.checked(f, err, Private); err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(f)
-}
 
 // syncDir makes a new name survive a crash of the system, where the file system can do that.
 func syncDir(dir *os.File) error {
@@ -276,7 +227,7 @@ func OpenPrivate(path string, owner int) (d *Dir, lock *os.File, err error) {
 		return nil, nil, err
 	}
 	if err = d.checkPrivate(owner); err == nil {
-		lock, err = d.open(".", os.O_RDONLY, 0)
+		lock, err = d.open(".", os.O_RDONLY, 0, InPlace)
 	}
 	if err == nil {
 		lock, err = d.lock(".", lock)
@@ -294,7 +245,7 @@ func (d *Dir) chown(owner int) error {
 	if err := d.checkPrivate(-1); err != nil {
 		return err
 	}
-	f, err := d.open(".", os.O_RDONLY|unix.O_DIRECTORY, 0)
+	f, err := d.open(".", os.O_RDONLY, 0, InPlace)
 	if err != nil {
 		return err
 	}

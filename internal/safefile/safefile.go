@@ -37,6 +37,7 @@ package safefile
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 )
@@ -74,12 +75,12 @@ type Walk struct {
 
 // Create makes the file name, which must not be there, with mode 0600, and opens it for writing.
 func (d *Dir) Create(name string) (*os.File, error) {
-	return d.open(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	return d.open(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600, InPlace)
 }
 
 // List returns all that is in the directory.
 func (d *Dir) List() ([]fs.DirEntry, error) {
-	f, err := d.open(".", os.O_RDONLY, 0)
+	f, err := d.open(".", os.O_RDONLY, 0, InPlace)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +160,7 @@ func OpenStore(path string, owners ...uint32) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{dir: dir, name: name, temp: "." + name + ".tmp"}
-	if s.sync, err = dir.open(".", os.O_RDONLY, 0); err == nil {
+	if s.sync, err = dir.open(".", os.O_RDONLY, 0, InPlace); err == nil {
 		s.lock, err = dir.Lock("." + name + ".lock")
 	}
 	if err != nil {
@@ -180,6 +181,16 @@ func (s *Store) Close() error {
 	return err
 }
 
+// Read returns the file's content. The error is fs.ErrNotExist if there is no file.
+func (s *Store) Read() ([]byte, error) {
+	f, err := s.dir.open(s.name, os.O_RDONLY, 0, Private)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
 // Write replaces the file: a reader, after a crash too, finds the old text or the new one.
 func (s *Store) Write(text []byte) error {
 	err := s.writeTemp(text)
@@ -198,7 +209,7 @@ func (s *Store) writeTemp(text []byte) error {
 	if err := s.dir.Remove(s.temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := s.dir.open(s.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := s.dir.Create(s.temp)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (d *Dir) Remove(name string) error { return os.Remove(d.path + name) }
 func (d *Dir) Rename(from, to string) error { return os.Rename(d.path+from, d.path+to) }
 
 // open opens name, unless it is there and no regular file.
-func (d *Dir) open(name string, flags int, mode uint32) (*os.File, error) {
+func (d *Dir) open(name string, flags int, mode uint32, _ Policy) (*os.File, error) {
 	path := d.path + name
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() && name != "." {
 		return nil, refuse(fs.ErrInvalid, "%s is not a regular file; name another", path)
@@ -49,7 +49,7 @@ func OpenPrivate(path string, _ int) (*Dir, *os.File, error) {
 		return nil, nil, err
 	}
 	d := &Dir{filepath.Clean(path) + string(filepath.Separator)}
-	f, err := d.open(".", os.O_RDONLY, 0)
+	f, err := d.open(".", os.O_RDONLY, 0, InPlace)
 	return d, f, err
 }
 
@@ -79,11 +79,8 @@ func (a *Appender) Reopen() (*os.File, error) {
 
 // Lock relies on the operator to start one process for each file.
 func (d *Dir) Lock(name string) (*os.File, error) {
-	return d.open(name, os.O_RDWR|os.O_CREATE, 0o600)
+	return d.open(name, os.O_RDWR|os.O_CREATE, 0o600, Private)
 }
-
-// Read returns the file's content. The error is fs.ErrNotExist if there is no file.
-func (s *Store) Read() ([]byte, error) { return os.ReadFile(s.dir.path + s.name) }
 
 // syncDir has nothing to do: directories cannot be synced here.
 func syncDir(*os.File) error { return nil }

@@ -87,6 +87,10 @@ func (w *walk) follow(path string) error {
 	w.names = append(names, w.names...)
 	switch {
 	case strings.HasPrefix(path, "/"):
+		if w.dir != nil {
+			w.dir.Close()
+			w.dir = nil
+		}
 		return w.enter("/", false)
 	case w.dir == nil:
 		return w.enter(".", false)
@@ -99,7 +103,7 @@ func (w *walk) enter(name string, mayMake bool) error {
 	const flags = searchOnly | unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	from, at, made := unix.AT_FDCWD, name, false
 	if w.dir != nil {
-		from, at = w.dir.fd, w.at(name)
+		from, at = w.dir.fd, filepath.Join(w.dir.path, name)
 	}
 	fd, err := unix.Openat(from, name, flags, 0)
 	if mayMake && errors.Is(err, unix.ENOENT) {
@@ -123,14 +127,6 @@ func (w *walk) enter(name string, mayMake bool) error {
 		return err
 	}
 	return w.dir.chown(w.Owner)
-}
-
-// at is the path of a name in the present directory.
-func (w *walk) at(name string) string {
-	if name == "/" {
-		return name
-	}
-	return filepath.Join(w.dir.path, name)
 }
 
 // check refuses, with Trusted, a directory in which others than root and we could replace what is there. In a sticky
@@ -158,7 +154,7 @@ func (w *walk) link(name string) (target string, err error) {
 	if err != nil || before.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return "", nil // opening it will show what is wrong
 	}
-	at := w.at(name)
+	at := filepath.Join(w.dir.path, name)
 	switch {
 	case trusted(before.Uid):
 	case w.Trusted:
