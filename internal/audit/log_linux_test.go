@@ -8,40 +8,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
-// childVar tells a copy of the test binary in which folder to do what cannot be
-// done, or not undone, in the process that runs the tests.
-const childVar = "AUDIT_TEST_CHILD"
-
-// inChild runs the test once more in a child of the given binary.
-func inChild(t *testing.T, binary, dir string, attr *syscall.SysProcAttr) {
-	t.Helper()
-	cmd := exec.Command(binary, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=2m")
-	cmd.Env, cmd.SysProcAttr = append(os.Environ(), childVar+"="+dir), attr
-	out, err := cmd.CombinedOutput()
-	switch {
-	case err != nil:
-		t.Fatalf("in the child: %v\n%s", err, out)
-	case bytes.Contains(out, []byte("--- SKIP")):
-		proctest.Cannot(t, string(out))
-	case !bytes.Contains(out, []byte("--- PASS: "+t.Name())):
-		t.Fatalf("the child did not run the test:\n%s", out)
-	}
-}
-
-const self = "/proc/self/exe"
-
 // TestStandardOutput runs a program whose standard output nobody reads: it does
 // not block, and it ends.
 func TestStandardOutput(t *testing.T) {
 	const n = 6000
-	if os.Getenv(childVar) != "" {
+	if proctest.AgainDir() != "" {
 		l, err := Open("-", -1, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -52,11 +29,11 @@ func TestStandardOutput(t *testing.T) {
 		json.NewEncoder(os.Stderr).Encode([]int64{l.Written(), l.Lost()})
 		os.Exit(0) // or the framework would write to standard output
 	}
-	reader, writer := pipe(t)
+	reader, writer := proctest.Pipe(t)
 	defer writer.Close()
 	var stderr bytes.Buffer
-	cmd := exec.Command(self, "-test.run=^"+t.Name()+"$")
-	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), childVar+"=-"), writer, &stderr
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$")
+	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), proctest.AgainVar+"=-"), writer, &stderr
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v: %s", err, &stderr)
 	}
@@ -75,17 +52,17 @@ func TestMain(m *testing.M) { proctest.Main(m, nil) }
 
 // TestRotationInSandbox rotates the file in the sandbox, which allows it and no more.
 func TestRotationInSandbox(t *testing.T) {
-	if os.Getenv(childVar) == "" {
+	if proctest.AgainDir() == "" {
 		dir := t.TempDir()
-		inChild(t, proctest.Static(t), dir, nil)
-		checkAll(t, 20, 0, filepath.Join(dir, "audit"), filepath.Join(dir, "audit.1"))
+		proctest.Again(t, proctest.Static(t), dir, nil)
+		proctest.CheckLines(t, 20, 0, filepath.Join(dir, "audit"), filepath.Join(dir, "audit.1"))
 		return
 	}
-	dir := os.Getenv(childVar)
-	path, r := filepath.Join(dir, "audit"), listen()
+	dir := proctest.AgainDir()
+	path, r := filepath.Join(dir, "audit"), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	write(l, 0, 10)
-	eventually(t, "the lines are written", func() bool { return l.Written() == 10 })
+	proctest.Eventually(t, "the lines are written", func() bool { return l.Written() == 10 })
 	if err := os.Rename(path, path+".1"); err != nil { // the sandbox will not have it
 		t.Fatal(err)
 	}
@@ -104,7 +81,7 @@ func TestRotationInSandbox(t *testing.T) {
 	if l.Written() != 20 {
 		t.Errorf("%d lines written", l.Written())
 	}
-	r.silent(t)
+	r.Silent(t)
 	if f, err := os.Open(path); !errors.Is(err, os.ErrPermission) {
 		f.Close()
 		t.Error("the sandbox lets it read the file: this tests nothing")

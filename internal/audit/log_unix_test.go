@@ -16,48 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 30 * time.Second
-
-// listener hears what Report is told.
-type listener chan error
-
-func listen() listener { return make(listener, 100) }
-
-func (r listener) report(err error) { r <- err }
-
-// silent fails if anything else was reported.
-func (r listener) silent(t *testing.T) {
+func mustOpen(t *testing.T, path string, r proctest.Reports) *Log {
 	t.Helper()
-	select {
-	case err := <-r:
-		t.Errorf("reported: %v", err)
-	default:
-	}
-}
-
-func eventually(t *testing.T, what string, true func() bool) {
-	t.Helper()
-	late := time.After(patience)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !true() {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("it never came true that %s", what)
-		}
-	}
-}
-
-func mustOpen(t *testing.T, path string, r listener) *Log {
-	t.Helper()
-	l, err := Open(path, -1, r.report)
+	l, err := Open(path, -1, r.Report)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,56 +38,8 @@ func write(l *Log, first, end int) {
 	}
 }
 
-// number returns a line's number, or false if it is not whole.
-func number(line []byte) (int, bool) {
-	var e struct {
-		ID string `json:"request_id"`
-	}
-	if json.Unmarshal(line, &e) != nil {
-		return 0, false
-	}
-	n, err := strconv.Atoi(e.ID)
-	return n, err == nil
-}
-
-// numbers reads files; it returns how often each number occurs in a whole line,
-// and how many lines are not whole.
-func numbers(t *testing.T, paths ...string) (seen map[int]int, broken int) {
-	t.Helper()
-	seen = map[int]int{}
-	for _, path := range paths {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range bytes.Lines(text) {
-			if n, ok := number(line); ok && line[len(line)-1] == '\n' {
-				seen[n]++
-			} else {
-				broken++
-			}
-		}
-	}
-	return seen, broken
-}
-
-// checkAll wants the lines 0 to n-1, each once and whole.
-func checkAll(t *testing.T, n, wantBroken int, paths ...string) {
-	t.Helper()
-	seen, broken := numbers(t, paths...)
-	for i := range n {
-		if seen[i] != 1 {
-			t.Errorf("line %d is there %d times", i, seen[i])
-			break
-		}
-	}
-	if len(seen) != n || broken != wantBroken {
-		t.Errorf("%d lines, want %d; %d broken, want %d", len(seen), n, broken, wantBroken)
-	}
-}
-
 func TestFile(t *testing.T) {
-	path, r := filepath.Join(t.TempDir(), "audit"), listen()
+	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	write(l, 0, 5)
 	l.Close()
@@ -132,14 +48,14 @@ func TestFile(t *testing.T) {
 	write(l, 5, 10)
 	l.Close()
 	write(l, 10, 12) // too late
-	checkAll(t, 10, 0, path)
+	proctest.CheckLines(t, 10, 0, path)
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 	if l.Written() != 5 || l.Lost() != 2 {
 		t.Errorf("%d written, %d lost", l.Written(), l.Lost())
 	}
-	r.silent(t)
+	r.Silent(t)
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -211,18 +127,6 @@ func TestOwner(t *testing.T) {
 	}
 }
 
-// pipe returns a pipe whose writing end blocks, as standard output's does.
-func pipe(t *testing.T) (reader, writer *os.File) {
-	t.Helper()
-	var fds [2]int
-	if err := unix.Pipe(fds[:]); err != nil {
-		t.Fatal(err)
-	}
-	reader, writer = os.NewFile(uintptr(fds[0]), "reader"), os.NewFile(uintptr(fds[1]), "writer")
-	t.Cleanup(func() { reader.Close() })
-	return reader, writer
-}
-
 // BenchmarkWrite: the goroutines give way now and then, as requests do, or the
 // writer would not get to run.
 func BenchmarkWrite(b *testing.B) {
@@ -252,7 +156,7 @@ func BenchmarkWrite(b *testing.B) {
 // spent is written always.
 func TestRefusalsAreLimited(t *testing.T) {
 	const n = 2000
-	path, r := filepath.Join(t.TempDir(), "audit"), listen()
+	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	refusal := &Entry{Time: noon, Caller: Caller{UID: 1002, Known: true}, Status: 400, Code: "malformed_request"}
 	unknown := &Entry{Time: noon, Status: 403, Code: "user_not_allowed"}
@@ -296,5 +200,5 @@ func TestRefusalsAreLimited(t *testing.T) {
 		t.Errorf("%d lines of what was spent, %d of another user; %d refusals and %d suppressed of uid 1002; %d of the unidentified, of %d each",
 			spent, others, refused, suppressed, unknownSuppressed, n)
 	}
-	r.silent(t)
+	r.Silent(t)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -14,28 +13,6 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
-
-// childVar tells a copy of the test binary in which folder to do what cannot be
-// done, or not undone, in the process that runs the tests.
-const childVar = "LINELOG_TEST_CHILD"
-
-// inChild runs the test once more in a child of the given binary.
-func inChild(t *testing.T, binary, dir string, attr *syscall.SysProcAttr) {
-	t.Helper()
-	cmd := exec.Command(binary, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=2m")
-	cmd.Env, cmd.SysProcAttr = append(os.Environ(), childVar+"="+dir), attr
-	out, err := cmd.CombinedOutput()
-	switch {
-	case err != nil:
-		t.Fatalf("in the child: %v\n%s", err, out)
-	case bytes.Contains(out, []byte("--- SKIP")):
-		proctest.Cannot(t, string(out))
-	case !bytes.Contains(out, []byte("--- PASS: "+t.Name())):
-		t.Fatalf("the child did not run the test:\n%s", out)
-	}
-}
-
-const self = "/proc/self/exe"
 
 // ownMounts gives a child mounts of its own, in a user namespace if need be.
 func ownMounts() *syscall.SysProcAttr {
@@ -59,7 +36,7 @@ type disk struct {
 
 func newDisk(t *testing.T) disk {
 	t.Helper()
-	dir := filepath.Join(os.Getenv(childVar), strings.ReplaceAll(t.Name(), "/", "-"))
+	dir := filepath.Join(proctest.AgainDir(), strings.ReplaceAll(t.Name(), "/", "-"))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -99,8 +76,8 @@ const waiting = "audit lines cannot be written, and wait: no space left on devic
 // TestFullDisk fills a disk and makes room again, in every way that an operator
 // may.
 func TestFullDisk(t *testing.T) {
-	if os.Getenv(childVar) == "" {
-		inChild(t, self, t.TempDir(), ownMounts())
+	if proctest.AgainDir() == "" {
+		proctest.Again(t, "/proc/self/exe", t.TempDir(), ownMounts())
 		return
 	}
 	t.Run("room again", roomAgain)
@@ -112,65 +89,65 @@ func TestFullDisk(t *testing.T) {
 }
 
 func roomAgain(t *testing.T) {
-	d, r := newDisk(t), listen()
+	d, r := newDisk(t), proctest.NewReports()
 	d.fill()
 	l := mustOpen(t, d.audit, r)
 	write(l, 0, 50)
-	r.want(t, waiting)
+	r.Want(t, waiting)
 	d.wantTorn()
 	write(l, 50, 100)
 	d.empty()
-	r.want(t, "the audit is written again; 0 lines were lost")
+	r.Want(t, "the audit is written again; 0 lines were lost")
 	write(l, 100, 110)
 	l.Close()
-	checkAll(t, 110, 0, d.audit)
-	r.silent(t)
+	proctest.CheckLines(t, 110, 0, d.audit)
+	r.Silent(t)
 }
 
 func roomTooLate(t *testing.T) {
-	d, r := newDisk(t), listen()
+	d, r := newDisk(t), proctest.NewReports()
 	l := mustOpen(t, d.audit, r)
 	write(l, 0, 200) // more than there is room for, and less than the queue has
-	r.want(t, waiting)
+	r.Want(t, waiting)
 	write(l, 200, 10_000)
-	r.want(t, "audit lines are being lost: no space left on device")
+	r.Want(t, "audit lines are being lost: no space left on device")
 	if err := unix.Mount("", d.dir, "", unix.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
-	r.want(t, fmt.Sprintf("the audit is written again; %d lines were lost", l.Lost()))
+	r.Want(t, fmt.Sprintf("the audit is written again; %d lines were lost", l.Lost()))
 	l.Close()
-	seen, broken := numbers(t, d.audit)
+	seen, broken := proctest.Lines(t, d.audit)
 	if int64(len(seen)) != l.Written() || broken != 0 {
 		t.Errorf("%d lines are there, %d were written; %d are broken", len(seen), l.Written(), broken)
 	}
 	checkSum(t, l, 10_000)
-	r.silent(t)
+	r.Silent(t)
 }
 
 func truncated(t *testing.T) {
-	d, r := newDisk(t), listen()
+	d, r := newDisk(t), proctest.NewReports()
 	d.fill()
 	l := mustOpen(t, d.audit, r)
 	write(l, 0, 50)
-	r.want(t, waiting)
-	before, _ := numbers(t, d.audit)
+	r.Want(t, waiting)
+	before, _ := proctest.Lines(t, d.audit)
 	if err := os.Truncate(d.audit, 0); err != nil {
 		t.Fatal(err)
 	}
 	d.empty()
-	r.want(t, "the audit is written again; 0 lines were lost")
+	r.Want(t, "the audit is written again; 0 lines were lost")
 	l.Close()
-	if after, broken := numbers(t, d.audit); len(before)+len(after) != 49 || broken != 1 {
+	if after, broken := proctest.Lines(t, d.audit); len(before)+len(after) != 49 || broken != 1 {
 		t.Errorf("%d lines before, %d after, %d broken", len(before), len(after), broken)
 	}
 }
 
 func renamed(t *testing.T) {
-	d, r := newDisk(t), listen()
+	d, r := newDisk(t), proctest.NewReports()
 	d.fill()
 	l := mustOpen(t, d.audit, r)
 	write(l, 0, 50)
-	r.want(t, waiting)
+	r.Want(t, waiting)
 	d.wantTorn()
 	old := d.audit + ".1"
 	if err := os.Rename(d.audit, old); err != nil {
@@ -178,41 +155,41 @@ func renamed(t *testing.T) {
 	}
 	d.empty()
 	l.Reopen()
-	r.want(t, "the audit is written again; 0 lines were lost")
+	r.Want(t, "the audit is written again; 0 lines were lost")
 	l.Close()
-	checkAll(t, 50, 1, old, d.audit)
-	if _, broken := numbers(t, d.audit); broken != 0 {
+	proctest.CheckLines(t, 50, 1, old, d.audit)
+	if _, broken := proctest.Lines(t, d.audit); broken != 0 {
 		t.Error("the new file has a broken line")
 	}
 }
 
 func reopenedAsIs(t *testing.T) {
-	d, r := newDisk(t), listen()
+	d, r := newDisk(t), proctest.NewReports()
 	d.fill()
 	l := mustOpen(t, d.audit, r)
 	write(l, 0, 50)
-	r.want(t, waiting)
+	r.Want(t, waiting)
 	l.Reopen()
 	d.empty()
-	r.want(t, "the audit is written again; 0 lines were lost")
+	r.Want(t, "the audit is written again; 0 lines were lost")
 	l.Close()
-	checkAll(t, 50, 1, d.audit)
+	proctest.CheckLines(t, 50, 1, d.audit)
 }
 
 func closedAndOpened(t *testing.T) {
-	d, r := newDisk(t), listen()
+	d, r := newDisk(t), proctest.NewReports()
 	d.fill()
 	l := mustOpen(t, d.audit, r)
 	write(l, 0, 50)
-	r.want(t, waiting)
+	r.Want(t, waiting)
 	l.Close()
-	r.want(t, "audit lines were lost: no space left on device")
+	r.Want(t, "audit lines were lost: no space left on device")
 	checkSum(t, l, 50)
 	d.empty()
 	n := int(l.Written())
 	l = mustOpen(t, d.audit, r)
 	write(l, n, n+10)
 	l.Close()
-	checkAll(t, n+10, 1, d.audit)
-	r.silent(t)
+	proctest.CheckLines(t, n+10, 1, d.audit)
+	r.Silent(t)
 }

@@ -5,12 +5,10 @@ package linelog
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,60 +20,13 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 30 * time.Second
-
-// listener hears what Report is told.
-type listener chan error
-
-func listen() listener { return make(listener, 100) }
-
-func (r listener) report(err error) { r <- err }
-
-// want waits for the next report and looks for a piece of text in it.
-func (r listener) want(t *testing.T, text string) {
-	t.Helper()
-	select {
-	case err := <-r:
-		if !strings.Contains(err.Error(), text) {
-			t.Fatalf("reported: %v, want %q", err, text)
-		}
-	case <-time.After(patience):
-		t.Fatalf("not reported: %s", text)
-	}
-}
-
-// silent fails if anything else was reported.
-func (r listener) silent(t *testing.T) {
-	t.Helper()
-	select {
-	case err := <-r:
-		t.Errorf("reported: %v", err)
-	default:
-	}
-}
-
-func eventually(t *testing.T, what string, true func() bool) {
-	t.Helper()
-	late := time.After(patience)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !true() {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("it never came true that %s", what)
-		}
-	}
-}
-
-func mustOpen(t *testing.T, path string, r listener) *Log {
+func mustOpen(t *testing.T, path string, r proctest.Reports) *Log {
 	t.Helper()
 	to, err := File(path, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return open(t, to, r.report)
+	return open(t, to, r.Report)
 }
 
 // open starts a log that gathers lines as the audit log does.
@@ -96,54 +47,6 @@ func write(l *Log, first, end int) {
 	}
 }
 
-// number returns a line's number, or false if it is not whole.
-func number(line []byte) (int, bool) {
-	var e struct {
-		ID string `json:"request_id"`
-	}
-	if json.Unmarshal(line, &e) != nil {
-		return 0, false
-	}
-	n, err := strconv.Atoi(e.ID)
-	return n, err == nil
-}
-
-// numbers reads files; it returns how often each number occurs in a whole line,
-// and how many lines are not whole.
-func numbers(t *testing.T, paths ...string) (seen map[int]int, broken int) {
-	t.Helper()
-	seen = map[int]int{}
-	for _, path := range paths {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range bytes.Lines(text) {
-			if n, ok := number(line); ok && line[len(line)-1] == '\n' {
-				seen[n]++
-			} else {
-				broken++
-			}
-		}
-	}
-	return seen, broken
-}
-
-// checkAll wants the lines 0 to n-1, each once and whole.
-func checkAll(t *testing.T, n, wantBroken int, paths ...string) {
-	t.Helper()
-	seen, broken := numbers(t, paths...)
-	for i := range n {
-		if seen[i] != 1 {
-			t.Errorf("line %d is there %d times", i, seen[i])
-			break
-		}
-	}
-	if len(seen) != n || broken != wantBroken {
-		t.Errorf("%d lines, want %d; %d broken, want %d", len(seen), n, broken, wantBroken)
-	}
-}
-
 // checkSum wants every line to be counted once.
 func checkSum(t *testing.T, l *Log, n int) {
 	t.Helper()
@@ -153,7 +56,7 @@ func checkSum(t *testing.T, l *Log, n int) {
 }
 
 func TestFile(t *testing.T) {
-	path, r := filepath.Join(t.TempDir(), "audit"), listen()
+	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	write(l, 0, 5)
 	l.Close()
@@ -162,14 +65,14 @@ func TestFile(t *testing.T) {
 	write(l, 5, 10)
 	l.Close()
 	write(l, 10, 12) // too late
-	checkAll(t, 10, 0, path)
+	proctest.CheckLines(t, 10, 0, path)
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 	if l.Written() != 5 || l.Lost() != 2 {
 		t.Errorf("%d written, %d lost", l.Written(), l.Lost())
 	}
-	r.silent(t)
+	r.Silent(t)
 }
 
 // What a process that died has left of a line is ended.
@@ -178,7 +81,7 @@ func TestTornFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{}\n{\"time"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l := mustOpen(t, path, listen())
+	l := mustOpen(t, path, proctest.NewReports())
 	write(l, 0, 1)
 	l.Close()
 	text, err := os.ReadFile(path)
@@ -192,21 +95,21 @@ func TestFullDevice(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("there is no /dev/full")
 	}
-	r := listen()
+	r := proctest.NewReports()
 	l := mustOpen(t, "/dev/full", r)
 	write(l, 0, 3)
-	r.want(t, "audit lines cannot be written, and wait: no space left on device")
+	r.Want(t, "audit lines cannot be written, and wait: no space left on device")
 	write(l, 3, 5000)
-	r.want(t, "audit lines are being lost: no space left on device")
+	r.Want(t, "audit lines are being lost: no space left on device")
 	if n := l.Lost(); n == 0 || n > 4000 {
 		t.Errorf("%d lines are lost by now", n)
 	}
 	l.Close()
-	r.want(t, "5000 audit lines were lost: no space left on device")
+	r.Want(t, "5000 audit lines were lost: no space left on device")
 	if l.Lost() != 5000 || l.Written() != 0 {
 		t.Errorf("%d lost, %d written", l.Lost(), l.Written())
 	}
-	r.silent(t)
+	r.Silent(t)
 }
 
 func fifo(t *testing.T) string {
@@ -221,25 +124,25 @@ func fifo(t *testing.T) string {
 // A FIFO without a reader holds up neither the beginning, nor requests, nor the
 // end.
 func TestFIFOWithoutReader(t *testing.T) {
-	r := listen()
+	r := proctest.NewReports()
 	l := mustOpen(t, fifo(t), r)
 	write(l, 0, 1000)
 	l.Reopen() // does nothing
 	l.Close()
-	r.want(t, "audit lines were lost: nobody reads them")
+	r.Want(t, "audit lines were lost: nobody reads them")
 	if l.Lost() == 0 || l.Written() == 0 {
 		t.Errorf("%d lost, %d written", l.Lost(), l.Written())
 	}
 	checkSum(t, l, 1000)
-	r.silent(t)
+	r.Silent(t)
 }
 
 func TestFIFOLateReader(t *testing.T) {
 	const n = 2000 // more than a pipe holds, less than the queue
-	path, r := fifo(t), listen()
+	path, r := fifo(t), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	write(l, 0, n)
-	eventually(t, "the pipe takes some", func() bool { return l.Written() > 0 })
+	proctest.Eventually(t, "the pipe takes some", func() bool { return l.Written() > 0 })
 	f, err := os.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -248,7 +151,7 @@ func TestFIFOLateReader(t *testing.T) {
 	lines := bufio.NewReader(f)
 	for i := range n {
 		line, err := lines.ReadBytes('\n')
-		if got, ok := number(line); err != nil || !ok || got != i {
+		if got, ok := proctest.LineNumber(line); err != nil || !ok || got != i {
 			t.Fatalf("line %d is %q, %v", i, line, err)
 		}
 	}
@@ -256,62 +159,50 @@ func TestFIFOLateReader(t *testing.T) {
 	if l.Written() != n || l.Lost() != 0 {
 		t.Errorf("%d written, %d lost", l.Written(), l.Lost())
 	}
-	r.silent(t)
-}
-
-// pipe returns a pipe whose writing end blocks, as standard output's does.
-func pipe(t *testing.T) (reader, writer *os.File) {
-	t.Helper()
-	var fds [2]int
-	if err := unix.Pipe(fds[:]); err != nil {
-		t.Fatal(err)
-	}
-	reader, writer = os.NewFile(uintptr(fds[0]), "reader"), os.NewFile(uintptr(fds[1]), "writer")
-	t.Cleanup(func() { reader.Close() })
-	return reader, writer
+	r.Silent(t)
 }
 
 // A reader who stops is noticed, and costs lines, but no time; all that he has
 // not missed is there when he goes on.
 func TestStoppedReader(t *testing.T) {
 	const n = 6000
-	reader, writer := pipe(t)
-	r := listen()
-	l := open(t, &Target{file: writer}, r.report)
+	reader, writer := proctest.Pipe(t)
+	r := proctest.NewReports()
+	l := open(t, &Target{file: writer}, r.Report)
 	write(l, 0, n)
-	r.want(t, "audit lines are being lost: more come than can be written")
+	r.Want(t, "audit lines are being lost: more come than can be written")
 	lost := l.Lost()
 
 	done := make(chan int64)
 	go func() {
 		lines, whole := bufio.NewScanner(reader), int64(0)
 		for lines.Scan() {
-			if _, ok := number(lines.Bytes()); ok {
+			if _, ok := proctest.LineNumber(lines.Bytes()); ok {
 				whole++
 			}
 		}
 		done <- whole
 	}()
-	r.want(t, fmt.Sprintf("the audit is written again; %d lines were lost", lost))
+	r.Want(t, fmt.Sprintf("the audit is written again; %d lines were lost", lost))
 	write(l, n, n+10)
 	l.Close()
 	if whole := <-done; whole != l.Written() || l.Lost() != lost {
 		t.Errorf("%d lines arrived, %d were written, %d and then %d lost", whole, l.Written(), lost, l.Lost())
 	}
 	checkSum(t, l, n+10)
-	r.silent(t)
+	r.Silent(t)
 }
 
 // Close does not wait for a write that blocks; what becomes of its lines later
 // is not counted any more.
 func TestCloseWithStuckWriter(t *testing.T) {
 	const n = 1000
-	reader, writer := pipe(t)
-	r := listen()
-	l := open(t, &Target{file: writer}, r.report)
+	reader, writer := proctest.Pipe(t)
+	r := proctest.NewReports()
+	l := open(t, &Target{file: writer}, r.Report)
 	write(l, 0, n)
 	l.Close()
-	r.want(t, "audit lines were lost: nobody reads them")
+	r.Want(t, "audit lines were lost: nobody reads them")
 	checkSum(t, l, n)
 	if l.Lost() == 0 {
 		t.Error("nothing is lost")
@@ -324,20 +215,20 @@ func TestCloseWithStuckWriter(t *testing.T) {
 		t.Errorf("%d were lost, now %d", lost, l.Lost())
 	}
 	checkSum(t, l, n)
-	r.silent(t)
+	r.Silent(t)
 }
 
 // A reader who is gone is no reason to end.
 func TestReaderGone(t *testing.T) {
-	reader, writer := pipe(t)
+	reader, writer := proctest.Pipe(t)
 	reader.Close()
-	r := listen()
-	l := open(t, &Target{file: writer}, r.report)
+	r := proctest.NewReports()
+	l := open(t, &Target{file: writer}, r.Report)
 	write(l, 0, 1)
-	r.want(t, "audit lines cannot be written, and wait: broken pipe")
+	r.Want(t, "audit lines cannot be written, and wait: broken pipe")
 	l.Close()
-	r.want(t, "1 audit lines were lost: broken pipe")
-	r.silent(t)
+	r.Want(t, "1 audit lines were lost: broken pipe")
+	r.Silent(t)
 }
 
 // A Report that never returns holds up nobody else.
@@ -363,7 +254,7 @@ func devFull(t *testing.T) *os.File {
 // sides: each is in one file, once and whole.
 func TestRotation(t *testing.T) {
 	const writers, each, turns = 4, 3000, 10
-	path, r := filepath.Join(t.TempDir(), "audit"), listen()
+	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	var all sync.WaitGroup
 	var sent atomic.Int64
@@ -379,24 +270,24 @@ func TestRotation(t *testing.T) {
 	}
 	paths := []string{path}
 	for i := range turns {
-		eventually(t, "more is written", func() bool { return l.Written() >= int64(i*writers*each/turns) })
+		proctest.Eventually(t, "more is written", func() bool { return l.Written() >= int64(i*writers*each/turns) })
 		old := fmt.Sprint(path, ".", i)
 		if err := os.Rename(path, old); err != nil {
 			t.Fatal(err)
 		}
 		paths = append(paths, old)
 		l.Reopen()
-		eventually(t, "there is a new file", func() bool { _, err := os.Stat(path); return err == nil })
+		proctest.Eventually(t, "there is a new file", func() bool { _, err := os.Stat(path); return err == nil })
 	}
 	all.Wait()
 	l.Close()
-	checkAll(t, writers*each, 0, paths...)
-	r.silent(t)
+	proctest.CheckLines(t, writers*each, 0, paths...)
+	r.Silent(t)
 }
 
 // Where there is no new file to be had, the old one goes on.
 func TestReopenFails(t *testing.T) {
-	path, r := filepath.Join(t.TempDir(), "audit"), listen()
+	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	old := path + ".1"
 	if err := os.Rename(path, old); err != nil {
@@ -421,32 +312,32 @@ func TestReopenFails(t *testing.T) {
 			}
 		}
 		l.Reopen()
-		r.want(t, c.want)
+		r.Want(t, c.want)
 		write(l, n, n+1)
 		n++
-		eventually(t, "the line is written", func() bool { return l.Written() == int64(n) })
+		proctest.Eventually(t, "the line is written", func() bool { return l.Written() == int64(n) })
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 	}
 	l.Reopen()
-	eventually(t, "there is a new file", func() bool { _, err := os.Stat(path); return err == nil })
+	proctest.Eventually(t, "there is a new file", func() bool { _, err := os.Stat(path); return err == nil })
 	write(l, n, n+1)
 	l.Close()
-	checkAll(t, n, 0, old)
-	checkAll(t, n+1, 0, old, path)
-	r.silent(t)
+	proctest.CheckLines(t, n, 0, old)
+	proctest.CheckLines(t, n+1, 0, old, path)
+	r.Silent(t)
 }
 
 // SIGHUP without a rename changes nothing.
 func TestReopenSameFile(t *testing.T) {
-	path, r := filepath.Join(t.TempDir(), "audit"), listen()
+	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	for i := range 100 {
 		write(l, i, i+1)
 		l.Reopen()
 	}
 	l.Close()
-	checkAll(t, 100, 0, path)
-	r.silent(t)
+	proctest.CheckLines(t, 100, 0, path)
+	r.Silent(t)
 }

@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // TestRedirect: lines go to the old target up to the call, and to the new one from it on.
 func TestRedirect(t *testing.T) {
-	path, next, r := filepath.Join(t.TempDir(), "audit"), filepath.Join(t.TempDir(), "next"), listen()
+	path, next, r := filepath.Join(t.TempDir(), "audit"), filepath.Join(t.TempDir(), "next"), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	to, err := File(next, -1)
 	if err != nil {
@@ -27,28 +29,28 @@ func TestRedirect(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Reopen()
-	eventually(t, "there is a new file", func() bool { _, err := os.Stat(next); return err == nil })
+	proctest.Eventually(t, "there is a new file", func() bool { _, err := os.Stat(next); return err == nil })
 	write(l, 200, 210)
 	l.Close()
-	checkAll(t, 100, 0, path)
-	checkAll(t, 210, 0, path, next, next+".1")
-	r.silent(t)
+	proctest.CheckLines(t, 100, 0, path)
+	proctest.CheckLines(t, 210, 0, path, next, next+".1")
+	r.Silent(t)
 }
 
 // TestRedirectFromStuckTarget: a reader that has stopped costs the lines that it was given, and none after them.
 func TestRedirectFromStuckTarget(t *testing.T) {
 	const n = 1000 // more than a pipe holds
-	reader, stuck := pipe(t)
-	path, r := filepath.Join(t.TempDir(), "audit"), listen()
-	l := open(t, &Target{file: stuck}, r.report)
+	reader, stuck := proctest.Pipe(t)
+	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
+	l := open(t, &Target{file: stuck}, r.Report)
 	write(l, 0, n)
-	eventually(t, "the pipe is full", func() bool { return l.Written() > 100 && l.Written() < n })
+	proctest.Eventually(t, "the pipe is full", func() bool { return l.Written() > 100 && l.Written() < n })
 	to, err := File(path, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Redirect(to)
-	r.want(t, "the audit is written again; ")
+	r.Want(t, "the audit is written again; ")
 	if l.Lost() == 0 {
 		t.Error("nothing is lost")
 	}
@@ -56,7 +58,7 @@ func TestRedirectFromStuckTarget(t *testing.T) {
 	reader.Close() // the old writer goes on, and ends
 	l.Close()
 	checkSum(t, l, n+10)
-	seen, broken := numbers(t, path)
+	seen, broken := proctest.Lines(t, path)
 	if broken != 0 {
 		t.Errorf("%d broken lines", broken)
 	}
@@ -65,22 +67,22 @@ func TestRedirectFromStuckTarget(t *testing.T) {
 			t.Errorf("line %d is there %d times", i, seen[i])
 		}
 	}
-	r.silent(t)
+	r.Silent(t)
 }
 
 // TestReportsIntoItself: a log that reports to itself has what it lost in it, and does not go round in circles.
 func TestReportsIntoItself(t *testing.T) {
-	reader, writer := pipe(t)
+	reader, writer := proctest.Pipe(t)
 	var l *Log
 	l = open(t, &Target{file: writer}, func(err error) { l.Write([]byte(err.Error() + "\n")) })
 	write(l, 0, 10_000)
-	eventually(t, "lines are lost", func() bool { return l.Lost() > 0 })
+	proctest.Eventually(t, "lines are lost", func() bool { return l.Lost() > 0 })
 	text := make(chan []byte)
 	go func() {
 		all, _ := io.ReadAll(reader)
 		text <- all
 	}()
-	eventually(t, "all lines and both reports are written or lost", func() bool { return l.Written()+l.Lost() == 10_002 })
+	proctest.Eventually(t, "all lines and both reports are written or lost", func() bool { return l.Written()+l.Lost() == 10_002 })
 	l.Close()
 	if got := <-text; bytes.Count(got, []byte("lines are being lost")) > 1 || bytes.Count(got, []byte("is written again; ")) != 1 {
 		t.Errorf("it ends with %q", got[max(0, len(got)-500):])
