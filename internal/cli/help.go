@@ -102,11 +102,11 @@ func Markdown(topics []Topic, flags []Flag) string {
 			fmt.Fprintf(&b, "### %s\n\n", t.Title)
 		}
 		if t.Text != "" {
-			fmt.Fprintf(&b, "%s\n", wrap(t.Text, 0, 130))
+			fmt.Fprintf(&b, "%s\n", wrap(t.Text, 0, 120))
 		}
 		for _, f := range flags {
 			if f.Topic == t.Name {
-				fmt.Fprintf(&b, "%s\n%s\n", f.heading(), wrap(": "+f.full(), 0, 130))
+				fmt.Fprintf(&b, "%s\n%s\n", f.heading(), wrap(": "+f.full(), 0, 120))
 			}
 		}
 	}
