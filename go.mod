@@ -3,7 +3,6 @@ module github.com/responses-api-proxy/responses-api-proxy
 go 1.26.0
 
 require (
-	github.com/google/go-cmp v0.7.0
 	github.com/rogpeppe/go-internal v1.16.0
 	golang.org/x/crypto v0.58.0
 	golang.org/x/net v0.62.0
