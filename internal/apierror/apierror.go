@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
@@ -37,7 +38,7 @@ var (
 	TooManyRequests       = add("too_many_requests", 429, limited, "")
 	TooManyConnections    = add("too_many_connections", 429, limited, "")
 	RateLimited           = add("rate_limited", 429, limited, "")
-	BudgetExhausted       = add("budget_exhausted", 429, limited, "")
+	BudgetExhausted       = add("budget_exhausted", 429, spent, "")
 	Expired               = add("expired", 403, invalid, "")
 	UpstreamUnreachable   = add("upstream_unreachable", 502, server, "The proxy cannot reach the upstream. Try again; the proxy's log on standard error says why.")
 	UpstreamNotTrusted    = add("upstream_not_trusted", 502, server, "What listens at the upstream's address must not be sent the API key. The proxy's log on standard error says why.")
@@ -53,6 +54,8 @@ const (
 	invalid = "invalid_request_error"
 	server  = "server_error"
 	limited = "rate_limit_error"
+	// spent is the type of 429 that Codex does not take for a rate limit: it neither waits nor hides the reason.
+	spent = "usage_limit_reached"
 )
 
 // table has the codes above.
@@ -82,6 +85,8 @@ type Error struct {
 	Message string // for the client
 	// RetryAfter is after how many seconds to try again; 0 means not at all.
 	RetryAfter int
+	// ResetsAt is when a budget that is spent starts anew; zero if never.
+	ResetsAt time.Time
 	// Detail is for the operator's log only; "" if there is nothing to add.
 	Detail string
 }
@@ -122,10 +127,15 @@ func (e *Error) Log() string {
 // Fields returns the header fields of the response, but for date and framing.
 func (e *Error) Fields() []http1.Field {
 	fields := []http1.Field{field("Content-Type", "application/json")}
+	if e.RetryAfter > 0 {
+		fields = append(fields, field("Retry-After", strconv.Itoa(e.RetryAfter)))
+	}
+	exhausted := table[e.Code].kind == spent
+	if exhausted { // Codex prints this, not the message
+		fields = append(fields, field("X-Codex-Promo-Message", strings.TrimSuffix(e.Message, ".")))
+	}
 	switch {
-	case e.RetryAfter > 0:
-		return append(fields, field("Retry-After", strconv.Itoa(e.RetryAfter)))
-	case e.Status == 429: // or OpenAI's clients would try again at once
+	case e.Status == 429 && (e.RetryAfter == 0 || exhausted): // or OpenAI's clients would try again at once
 		return append(fields, field("X-Should-Retry", "false"))
 	case e.Status != 426:
 		return fields
@@ -142,11 +152,16 @@ func field(name, value string) http1.Field {
 // Body renders the error in the shape of OpenAI's.
 func (e *Error) Body() []byte {
 	type detail struct {
-		Message string  `json:"message"`
-		Type    string  `json:"type"`
-		Param   *string `json:"param"`
-		Code    Code    `json:"code"`
+		Message  string  `json:"message"`
+		Type     string  `json:"type"`
+		Param    *string `json:"param"`
+		Code     Code    `json:"code"`
+		ResetsAt int64   `json:"resets_at,omitempty"` // as Codex reads it
 	}
-	b, _ := json.Marshal(map[string]detail{"error": {Message: e.Message, Type: table[e.Code].kind, Code: e.Code}}) // cannot fail: strings only
+	body := detail{Message: e.Message, Type: table[e.Code].kind, Code: e.Code}
+	if !e.ResetsAt.IsZero() {
+		body.ResetsAt = e.ResetsAt.Unix()
+	}
+	b, _ := json.Marshal(map[string]detail{"error": body}) // cannot fail: strings and a number only
 	return append(b, '\n')
 }

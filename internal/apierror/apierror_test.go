@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
@@ -48,15 +49,32 @@ func names(fields []http1.Field) string {
 
 func TestFields(t *testing.T) {
 	for want, e := range map[string]*Error{
-		"Content-Type Retry-After":                              Newf(TooManyRequests, 1, "later"),
-		"Content-Type X-Should-Retry":                           Newf(BudgetExhausted, 0, "never"),
-		"Content-Type Upgrade Connection":                       New(WebsocketNotMetered, ""),
-		"Content-Type Upgrade Connection Sec-WebSocket-Version": OfHandshake(&http1.Error{Status: 426, Reason: "r"}),
-		"Content-Type":                                          OfHandshake(&http1.Error{Status: 400, Reason: "r"}),
+		"Content-Type Retry-After":                                      Newf(TooManyRequests, 1, "later"),
+		"Content-Type X-Codex-Promo-Message X-Should-Retry":             Newf(BudgetExhausted, 0, "never"),
+		"Content-Type Retry-After X-Codex-Promo-Message X-Should-Retry": Newf(BudgetExhausted, 60, "later"),
+		"Content-Type Upgrade Connection":                               New(WebsocketNotMetered, ""),
+		"Content-Type Upgrade Connection Sec-WebSocket-Version":         OfHandshake(&http1.Error{Status: 426, Reason: "r"}),
+		"Content-Type": OfHandshake(&http1.Error{Status: 400, Reason: "r"}),
 	} {
 		if got := names(e.Fields()); got != want {
 			t.Errorf("%s has the fields %s, want %s", e.Code, got, want)
 		}
+	}
+}
+
+// TestExhausted: Codex prints the field and the time; it needs the type for that, and the time as a number.
+func TestExhausted(t *testing.T) {
+	e := Newf(BudgetExhausted, 0, "It is spent. Ask.")
+	const never = `{"error":{"message":"It is spent. Ask.","type":"usage_limit_reached","param":null,"code":"budget_exhausted"}}` + "\n"
+	if got := string(e.Body()); got != never {
+		t.Errorf("%s", got)
+	}
+	if got := string(e.Fields()[1].Value); got != "It is spent. Ask" {
+		t.Errorf("X-Codex-Promo-Message: %s", got)
+	}
+	e.ResetsAt = time.Unix(1795737600, 0)
+	if got, want := string(e.Body()), strings.Replace(never, `"}}`, `","resets_at":1795737600}}`, 1); got != want {
+		t.Errorf("%s", got)
 	}
 }
 
