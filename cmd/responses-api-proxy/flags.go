@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
@@ -43,6 +44,7 @@ type options struct {
 	jail                 string
 	maxTokens            int64
 	budgetFile           string
+	budgetPeriod         budget.Period
 
 	audit, metrics, logFile string
 
@@ -91,6 +93,8 @@ func (o *options) complete() error {
 		return errors.New("--strict and --jail=off contradict each other; leave one out")
 	case o.budgetFile != "" && o.maxTokens == 0:
 		return errors.New("--budget-file needs --max-tokens-per-user")
+	case o.budgetPeriod != 0 && o.maxTokens == 0:
+		return errors.New("--budget-period needs --max-tokens-per-user")
 	}
 	return cmp.Or(relay.CheckRoutes(o.routes), o.identity.check(o))
 }

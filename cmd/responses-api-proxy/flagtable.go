@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
@@ -97,6 +98,9 @@ func flagTable(o *options) []cli.Flag {
 			Summary: "input and output tokens of each user", Default: "no limit",
 			Text: "What already runs is never cut. Each running request reserves a deposit of a quarter of N, at most 1000000; a response that does not " +
 				"say what it cost is charged that. A client that leaves pays for the whole response."},
+		{Name: "budget-period", Value: "DURATION|month", Topic: "limits", Set: cli.Parsed(&o.budgetPeriod, budget.ParsePeriod),
+			Summary: "start the usage totals anew after each period", Default: "never",
+			Text: "Periods are aligned in UTC: those of 24h begin at midnight, those of 168h on Mondays, months on the first."},
 		{Name: "budget-file", Value: "FILE", Topic: "limits", Set: cli.String(&o.budgetFile, "a file name"),
 			Summary: "keep the usage totals there, across restarts", Text: "The user of `--user` must be able to write to its directory."},
 

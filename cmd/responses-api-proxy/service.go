@@ -173,7 +173,7 @@ func (s *service) openInfo() error {
 func (s *service) openBudget() (*budget.Book, error) {
 	o := s.opts
 	report := func(err error) { s.errs.line("the budget cannot be kept: " + err.Error()) }
-	cfg := budget.Config{Limit: o.maxTokens, File: o.budgetFile, Report: report}
+	cfg := budget.Config{Limit: o.maxTokens, Period: o.budgetPeriod, File: o.budgetFile, Report: report}
 	if o.runAs != nil {
 		cfg.Also = []uint32{uint32(o.owner)}
 	}

@@ -24,11 +24,14 @@ type Config struct {
 	// Limit is how many tokens each user may spend. Required, at least 1.
 	Limit int64
 
+	// Period is how long they may spend it for; then the sums start anew.
+	Period Period
+
 	// File keeps the sums from one start to the next; empty means that they are forgotten at the end. It is made if it
 	// is missing, as is a lock file beside it (.NAME.lock). The directory must be writable and should be the proxy's
 	// own: a user who can write there can remove the file, and with it what was spent.
 	//
-	// To give users a new budget, stop the proxy and delete their lines.
+	// To give users a new budget within a period, stop the proxy and delete their lines.
 	File string
 
 	// Also are users, besides our own and root, whom File may belong to: the one whom the process becomes after Open.
@@ -46,6 +49,7 @@ type Book struct {
 	file  *safefile.Store // nil: memory only
 
 	mu       sync.Mutex
+	since    time.Time // the sums count since then: the start of their period, or later
 	spent    map[uint32]int64
 	reserved map[uint32]int64 // for requests that run; the file has nothing of it
 	dirty    bool             // spent has changed since it was last copied for the file, and write will be called
@@ -65,7 +69,7 @@ func open(c Config, pause time.Duration) (*Book, error) {
 	if c.Limit < 1 {
 		return nil, errors.New("the limit of tokens must be at least 1")
 	}
-	b := &Book{cfg: c, pause: pause, spent: map[uint32]int64{}, reserved: map[uint32]int64{}, reported: map[string]bool{}}
+	b := &Book{cfg: c, pause: pause, since: c.Period.start(time.Now()), spent: map[uint32]int64{}, reserved: map[uint32]int64{}, reported: map[string]bool{}}
 	if c.File == "" {
 		return b, nil
 	}
@@ -107,8 +111,12 @@ func (b *Book) read() error {
 	case err != nil:
 		return fmt.Errorf("cannot read the budget file: %w", err)
 	}
-	if b.spent, err = parse(text); err != nil {
+	from, spent, err := parse(text)
+	if err != nil {
 		return fmt.Errorf("the budget file %s is malformed: %w; fix it, or remove it to start from nothing", b.cfg.File, err)
+	}
+	if b.spent = spent; !from.IsZero() { // otherwise it is not known, and the sums count in the present period
+		b.since = from
 	}
 	return nil
 }
@@ -147,6 +155,7 @@ const (
 func (b *Book) Reserve(uid uint32) (spent int64, state State) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.renew()
 	spent = b.spent[uid]
 	switch {
 	case spent >= b.cfg.Limit:
@@ -176,15 +185,37 @@ func (b *Book) Add(uid uint32, tokens int64) {
 	b.add(uid, max(tokens, 0))
 }
 
-// Refund takes back what a user was charged too much: no more than all of it.
+// Refund takes back what a user was charged too much since the start of the period: no more than all of it.
 func (b *Book) Refund(uid uint32, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.renew()
 	b.add(uid, -min(max(tokens, 0), b.spent[uid]))
+}
+
+// Period returns since when the sums count, and when they start anew; never if that is zero.
+func (b *Book) Period() (since, resets time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.renew()
+	return b.since, b.cfg.Period.end(b.since)
+}
+
+// renew starts the sums anew if their period is over. It needs b.mu. Where the clock is set back it is not, so that
+// nothing is forgotten.
+func (b *Book) renew() {
+	now, end := time.Now(), b.cfg.Period.end(b.since)
+	if end.IsZero() || now.Before(end) {
+		return
+	}
+	b.since = b.cfg.Period.start(now)
+	clear(b.spent)
+	b.markDirty()
 }
 
 // add needs b.mu.
 func (b *Book) add(uid uint32, tokens int64) {
+	b.renew()
 	if tokens == 0 {
 		return
 	}
@@ -225,7 +256,7 @@ func (b *Book) save(must bool) error {
 		b.mu.Unlock()
 		return nil
 	}
-	text := format(b.spent)
+	text := format(b.since, b.spent)
 	if changed {
 		b.dirty, b.copied = false, time.Now()
 	}

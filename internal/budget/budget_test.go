@@ -39,7 +39,7 @@ func wantSpent(t *testing.T, file string, uid uint32, want int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spent, err := parse(text)
+	_, spent, err := parse(text)
 	if err != nil || spent[uid] != want {
 		t.Errorf("uid %d has spent %d in the file, want %d (%v)", uid, spent[uid], want, err)
 	}
@@ -178,7 +178,7 @@ func TestWritesInTime(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		text, _ := os.ReadFile(file)
-		if spent, err := parse(text); err != nil || spent[2] < 1000 {
+		if _, spent, err := parse(text); err != nil || spent[2] < 1000 {
 			t.Errorf("%d of 2000 are in the file (%v)", spent[2], err)
 		}
 	})
@@ -323,11 +323,11 @@ func TestRefusesToStart(t *testing.T) {
 		}
 		return path
 	}
-	good := header + "\n1 5\nend\n"
+	good := header1 + "\n1 5\nend\n"
 	for _, c := range []struct{ file, want string }{
 		{write("empty", "", 0o600), "malformed: line 1"},
-		{write("version", strings.Replace(good, "version 1", "version 2", 1), 0o600), "malformed: line 1"},
-		{write("cut", header+"\n1 5\n", 0o600), "remove it to start from nothing"},
+		{write("version", strings.Replace(good, "version 1", "version 3", 1), 0o600), "malformed: line 1"},
+		{write("cut", header1+"\n1 5\n", 0o600), "remove it to start from nothing"},
 		{write("json", `{"1":5}`, 0o600), "malformed"},
 		{filepath.Join(dir, "missing", "b"), "directory"},
 		{filepath.Join(write("file", good, 0o600), "b"), "directory"},

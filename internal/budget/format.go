@@ -5,32 +5,55 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
-// The file has a line for its version, one "UID TOKENS" for every user in rising order, and one to show that nothing is
-// missing behind it. A book has exactly one form.
+// The file has a line for its version, one for the time since which the sums count, one "UID TOKENS" for every user in
+// rising order, and one to show that nothing is missing behind it. A book has exactly one form. Version 1, which is only
+// read, lacks the time.
 const (
-	header = "responses-api-proxy token budget, version 1"
-	footer = "end"
+	header  = "responses-api-proxy token budget, version 2"
+	header1 = "responses-api-proxy token budget, version 1"
+	since   = "since "
+	footer  = "end"
 )
 
-// format returns a book's file.
-func format(spent map[uint32]int64) []byte {
-	b := []byte(header + "\n")
+// format returns a book's file. from is in UTC and in whole seconds.
+func format(from time.Time, spent map[uint32]int64) []byte {
+	b := []byte(header + "\n" + since + from.Format(time.RFC3339) + "\n")
 	for _, uid := range slices.Sorted(maps.Keys(spent)) {
 		b = fmt.Appendf(b, "%d %d\n", uid, spent[uid])
 	}
 	return append(b, footer+"\n"...)
 }
 
-// parse reads a file as format writes it, and nothing else. Its errors name the line.
-func parse(file []byte) (map[uint32]int64, error) {
-	spent, last := map[uint32]int64{}, int64(-1)
+// parse reads a file as format writes it, or of version 1, and nothing else. from is zero for version 1. Its errors name
+// the line.
+func parse(file []byte) (from time.Time, spent map[uint32]int64, err error) {
 	lines := strings.Split(string(file), "\n") // the last of which has no line feed
-	if lines[0] != header {
-		return nil, fmt.Errorf("line 1 is not %q", header)
+	switch {
+	case lines[0] == header1:
+		spent, err = parseSums(lines, 2)
+		return time.Time{}, spent, err
+	case lines[0] != header:
+		return time.Time{}, nil, fmt.Errorf("line 1 is not %q", header)
+	case len(lines) == 1:
+		return time.Time{}, nil, cut(lines)
 	}
-	for number := 2; number < len(lines); number++ {
+	from, err = time.Parse(since+time.RFC3339, lines[1])
+	if err != nil || from.IsZero() || lines[1] != since+from.UTC().Format(time.RFC3339) {
+		return time.Time{}, nil, fmt.Errorf("line 2 is not %q and a time such as 2006-01-02T15:04:05Z", since)
+	}
+	spent, err = parseSums(lines, 3)
+	return from.UTC(), spent, err
+}
+
+func cut(lines []string) error { return fmt.Errorf("line %d: the file is cut", max(len(lines), 2)) }
+
+// parseSums reads the lines of users, of which the first has the number first, and the last line.
+func parseSums(lines []string, first int) (map[uint32]int64, error) {
+	spent, last := map[uint32]int64{}, int64(-1)
+	for number := first; number < len(lines); number++ {
 		line := lines[number-1]
 		uid, tokens, ok := parseLine(line)
 		switch {
@@ -45,7 +68,7 @@ func parse(file []byte) (map[uint32]int64, error) {
 		}
 		spent[uid], last = tokens, int64(uid)
 	}
-	return nil, fmt.Errorf("line %d: the file is cut", max(len(lines), 2))
+	return nil, cut(lines)
 }
 
 // parseLine reads numbers in their shortest form only, without a sign.

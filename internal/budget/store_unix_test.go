@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { proctest.Main(m, jobs) }
 
 func write(t *testing.T, path string, mode os.FileMode) {
 	t.Helper()
-	if err := errors.Join(os.WriteFile(path, []byte(header+"\n1 5\nend\n"), 0o600), os.Chmod(path, mode)); err != nil {
+	if err := errors.Join(os.WriteFile(path, []byte(header1+"\n1 5\nend\n"), 0o600), os.Chmod(path, mode)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -258,7 +258,7 @@ func inFile(t *testing.T, file string) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spent, err := parse(text)
+	_, spent, err := parse(text)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}

@@ -469,6 +469,36 @@ func TestBudgetAndBody(t *testing.T) {
 	}
 }
 
+// TestBudgetResets: the denial says when the budget starts anew.
+func TestBudgetResets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // at 2000-01-01T00:00:00Z
+		b, err := budget.Open(budget.Config{Limit: 10, Period: budget.Month})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := newPolicy(Config{Budget: b}).session(1)
+		l, d := v.Admit(head(t), Spend)
+		if d != nil {
+			t.Fatal(d)
+		}
+		if since := l.BudgetSince(); !since.Equal(time.Now()) {
+			t.Errorf("since %v", since)
+		}
+		l.Release(10)
+		time.Sleep(time.Hour + time.Millisecond)
+		_, d = v.Admit(head(t), Spend)
+		resets := time.Date(2000, 2, 1, 0, 0, 0, 0, time.UTC)
+		if codeOf(d) != apierror.BudgetExhausted || d.RetryAfter != 31*86400-3600 || !d.ResetsAt.Equal(resets) ||
+			!strings.Contains(d.Message, "(10 so far), which resets at 2000-02-01T00:00:00Z. ") {
+			t.Errorf("%+v", d)
+		}
+		time.Sleep(time.Until(resets))
+		if _, d = v.Admit(head(t), Spend); d != nil {
+			t.Errorf("%+v in the next period", d)
+		}
+	})
+}
+
 // TestRefusedAreFew: of the refused connections of one user few are sent the
 // reason, each of which counts for a second, however soon it ends. The others
 // are silent, and another user's are not.

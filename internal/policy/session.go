@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"strings"
@@ -172,8 +173,21 @@ func (s *Session) reserve() *apierror.Error {
 	case budget.Reserved:
 		return apierror.Newf(apierror.TooManyRequests, 1, "The running requests of uid %d may spend the rest of its budget of tokens. Try again when one of them has ended; the limit is --max-tokens-per-user.", s.caller.UID)
 	default:
-		return apierror.Newf(apierror.BudgetExhausted, 0, "Uid %d has spent its budget of tokens (%d so far). The proxy's operator can raise --max-tokens-per-user.", s.caller.UID, spent)
+		return s.exhausted(spent)
 	}
+}
+
+// exhausted returns the denial of a request whose user has spent the budget.
+func (s *Session) exhausted(spent int64) *apierror.Error {
+	const text = "Uid %d has spent its budget of tokens (%d so far)%s. The proxy's operator can raise --max-tokens-per-user."
+	_, resets := s.policy.cfg.Budget.Period()
+	if resets.IsZero() {
+		return apierror.Newf(apierror.BudgetExhausted, 0, text, s.caller.UID, spent, "")
+	}
+	wait := max(1, int(math.Ceil(time.Until(resets).Seconds())))
+	e := apierror.Newf(apierror.BudgetExhausted, wait, text, s.caller.UID, spent, ", which resets at "+resets.Format(time.RFC3339))
+	e.ResetsAt = resets
+	return e
 }
 
 // check decides whether the session may send head at all: by the user, and by where it comes from.
@@ -240,6 +254,14 @@ func (l *Lease) Release(tokens int64) {
 
 // Deposit returns the tokens that the request is charged if the response does not report its cost; 0 without a budget.
 func (l *Lease) Deposit() int64 { return l.deposit }
+
+// BudgetSince returns since when the sums of the budget count; zero if there is no budget.
+func (l *Lease) BudgetSince() (since time.Time) {
+	if b := l.policy.cfg.Budget; b != nil {
+		since, _ = b.Period()
+	}
+	return since
+}
 
 // Expires returns when the service ends by its limits; zero if no limit sets it.
 func (l *Lease) Expires() time.Time { return l.policy.expires }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
@@ -78,13 +79,13 @@ func (x *exchange) cost() (tokens int64) {
 		return 0
 	case x.route.use == policy.Free: // what an earlier exchange cost, when that is first reported, less what it was charged
 		if n, exact := x.meter.Tokens(); exact {
-			tokens, x.reported = x.owned.charge(n, true)
+			tokens, x.reported = x.owned.charge(n, true, x.lease.BudgetSince())
 		}
 		return tokens
 	}
 	x.reported = true
 	tokens, exact := x.responseCost()
-	x.owned.charge(tokens, exact)
+	x.owned.charge(tokens, exact, x.lease.BudgetSince())
 	return tokens
 }
 
@@ -143,7 +144,8 @@ type owned struct {
 
 	mu      sync.Mutex
 	charged int64 // in tokens
-	settled bool  // charged is what the response has cost in the end
+	at      time.Time
+	settled bool // charged is what the response has cost in the end
 }
 
 func newOwners(limit int) *owners {
@@ -190,8 +192,9 @@ func (o *owners) forget(k responseKey) {
 
 // charge records that the response has cost tokens so far, and returns how many of them are new: fewer than 0 if it
 // turns out to have cost less than it was charged for. After a sum that is final nothing is new any more, however
-// often the response is fetched; first reports that none was before.
-func (e *owned) charge(tokens int64, final bool) (more int64, first bool) {
+// often the response is fetched; first reports that none was before. What was charged before since, the start of the
+// budget's period, is not given back: those sums are forgotten.
+func (e *owned) charge(tokens int64, final bool, since time.Time) (more int64, first bool) {
 	if e == nil {
 		return 0, false
 	}
@@ -200,10 +203,10 @@ func (e *owned) charge(tokens int64, final bool) (more int64, first bool) {
 	if e.settled {
 		return 0, false
 	}
-	if more = tokens - e.charged; !final {
+	if more = tokens - e.charged; !final || e.at.Before(since) {
 		more = max(0, more)
 	}
 	e.charged += more
-	e.settled = final
+	e.settled, e.at = final, time.Now()
 	return more, true
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
@@ -493,11 +494,16 @@ func TestChargeLate(t *testing.T) {
 		{100, true, 0, false, "fetched again"},
 		{900, true, 0, false, "whatever it says then"},
 	} {
-		if more, first := o.add(key(1), 1).charge(c.tokens, c.final); more != c.more || first != c.first {
+		if more, first := o.add(key(1), 1).charge(c.tokens, c.final, time.Time{}); more != c.more || first != c.first {
 			t.Errorf("%d, %s: %d, %t", i, c.description, more, first)
 		}
 	}
-	if more, first := o.find(key(2), 1).charge(5, true); more != 0 || first {
+	if more, first := o.find(key(2), 1).charge(5, true, time.Time{}); more != 0 || first {
 		t.Error("a response that nobody has made is charged for")
+	}
+	made := o.add(key(3), 1)
+	made.charge(100, false, time.Time{})
+	if more, first := made.charge(10, true, time.Now().Add(time.Hour)); more != 0 || !first {
+		t.Errorf("%d of what was charged in an earlier period is given back", -more)
 	}
 }
