@@ -129,6 +129,34 @@ func TestErrorCodes(t *testing.T) {
 	}
 }
 
+// TestTroubleshooting: it explains every code, and the messages that its entries begin with are the program's.
+func TestTroubleshooting(t *testing.T) {
+	text := read(t, "troubleshooting.md")
+	apierror.Codes(func(code apierror.Code, _ int) {
+		if !strings.Contains(text, "\n- `"+string(code)+"` — ") {
+			t.Errorf("troubleshooting.md does not explain %s", code)
+		}
+	})
+	var source strings.Builder
+	walk(t, "..", func(path string) {
+		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+			source.WriteString(read(t, path))
+		}
+	})
+	program := regexp.MustCompile(`" \+\s+"`).ReplaceAllString(source.String(), "")
+	entries := regexp.MustCompile("(?m)^- (?:`[^`\n]+`, )*`[^`\n]+`").FindAllString(text, -1)
+	if len(entries) < 80 {
+		t.Fatalf("only %d messages are explained", len(entries))
+	}
+	for _, entry := range entries {
+		for _, message := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(entry, -1) {
+			if !strings.Contains(program, message[1]) {
+				t.Errorf("troubleshooting.md explains %q, which is no message of the program", message[1])
+			}
+		}
+	}
+}
+
 // TestThreatModelNamesRealTests: a row whose proof does not exist proves
 // nothing.
 func TestThreatModelNamesRealTests(t *testing.T) {

@@ -243,7 +243,7 @@ func (v *processTarget) scanKeyLog() (result, string) {
 	return info, "no line of one"
 }
 
-// kernelSettings are those that take ways from root (docs/operations.md).
+// kernelSettings are those that take ways from root (docs/hardening.md).
 func kernelSettings() string {
 	var words []string
 	for _, s := range []struct{ name, path string }{

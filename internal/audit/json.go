@@ -21,7 +21,7 @@ const (
 )
 
 // AppendJSON appends e as one JSON object and a line feed; it does not allocate where dst has room for [MaxLine] bytes.
-// The keys, listed in docs/operations.md, are always in the same order; what is not known is left out. Texts are cut at a
+// The keys, listed in docs/logging.md, are always in the same order; what is not known is left out. Texts are cut at a
 // rune's boundary. What no terminal should show, such as control characters and marks of writing direction, is escaped,
 // and what is not UTF-8 becomes U+FFFD.
 func (e *Entry) AppendJSON(dst []byte) []byte {
