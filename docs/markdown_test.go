@@ -17,10 +17,9 @@ const (
 
 // wide are the documents whose tables and code may be wider than maxColumns, with the reason.
 var wide = map[string]string{
-	"../docs/benchmarks.md":   "a row of figures and a command line cannot be broken",
-	"../docs/design.md":       "tables",
-	"../docs/threat-model.md": "tables",
-	"../bench/README.md":      "command lines",
+	"../docs/benchmarks.md": "a row of figures and a command line cannot be broken",
+	"../docs/design.md":     "tables",
+	"../bench/README.md":    "command lines",
 }
 
 // documents returns the paths of all Markdown documents.
