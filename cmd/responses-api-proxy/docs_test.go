@@ -3,6 +3,8 @@ package main
 import (
 	"flag"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -106,5 +108,43 @@ func TestUsageEndsWithAnExample(t *testing.T) {
 	}
 	if strings.Contains(example, "sk-") {
 		t.Errorf("the example shows a key on a command line")
+	}
+}
+
+// TestDocumentsNameRealFlags: every flag in the documents is this program's, or another's that is known here.
+func TestDocumentsNameRealFlags(t *testing.T) {
+	known := []string{ // of codex, podman, docker, systemctl, systemd-creds, setpriv, prlimit, Prometheus
+		"skip-git-repo-check", "build-arg", "format", "read-only", "cap-drop", "security-opt", "rm", "user", "name", "now", "reuid", "fsize",
+		"web.console.templates",
+	}
+	for _, flags := range [][]cli.Flag{flagTable(&options{}), cli.Verify(nil), cli.Health} {
+		for _, f := range flags {
+			known = append(known, f.Name)
+		}
+	}
+	name := regexp.MustCompile(`(?:^|[^-\w])--([a-z][a-z0-9.-]*)`)
+	var documents []string
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../contrib/*/README.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		documents = append(documents, found...)
+	}
+	checked := 0
+	for _, path := range documents {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range name.FindAllStringSubmatch(string(text), -1) {
+			checked++
+			if flag := strings.TrimRight(m[1], ".-"); !slices.Contains(known, flag) {
+				t.Errorf("%s names --%s, which is no flag", path, flag)
+			}
+		}
+	}
+	if checked < 200 {
+		t.Errorf("only %d flags were found", checked)
 	}
 }
