@@ -19,7 +19,9 @@ const (
 	cancelResponse
 	deleteResponse
 	websocket
+	search
 	messages
+	countTokens
 )
 
 // routeOf tells what is asked for. Everything else lies below or beside the
@@ -35,10 +37,14 @@ func (s *Server) routeOf(r *Request, path string) call {
 		return messages
 	case path == own && r.Method == "POST":
 		return create
+	case path == own+"/count_tokens" && r.Method == "POST" && strings.HasSuffix(own, "/messages"):
+		return countTokens
 	case path == own:
 		return otherMethod
 	case isResponses && path == parent+"/models" && r.Method == "GET":
 		return models
+	case isResponses && path == parent+"/alpha/search" && r.Method == "POST":
+		return search
 	case isResponses && isBelow:
 		return routeBelow(r.Method, below)
 	}
@@ -72,11 +78,19 @@ func (x *exchange) playCall() ending {
 	case inputTokens:
 		x.reply(200, fmt.Appendf(nil, `{"object":"response.input_tokens","input_tokens":%d}`, x.r.BodyLen/4), jsonType)
 	case models:
+		if strings.Contains(x.r.Target, "client_version=") { // Codex keeps its own catalogue where this one is empty
+			x.reply(200, []byte(`{"models":[]}`), jsonType)
+			break
+		}
 		x.reply(200, []byte(`{"object":"list","data":[{"id":"gpt-5","object":"model","created":1754425777,"owned_by":"system"}]}`), jsonType)
 	case websocket:
 		return playWebsocket(x)
+	case search:
+		x.reply(200, fmt.Appendf(nil, `{"output":"%s","encrypted_output":null,"results":[]}`, filler(40)), jsonType)
 	case messages:
 		x.playMessages()
+	case countTokens:
+		x.reply(200, fmt.Appendf(nil, `{"input_tokens":%d}`, x.r.BodyLen/4), jsonType)
 	default:
 		x.playStored()
 	}
@@ -128,18 +142,21 @@ func (x *exchange) playStored() {
 	}
 }
 
+// cached are the tokens of a message that come from a cache or go there, which input_tokens leaves out.
+const cached = `"cache_creation_input_tokens":3,"cache_read_input_tokens":4`
+
 // playMessages answers as Anthropic's Messages API does.
 func (x *exchange) playMessages() {
 	id := x.c.s.ids.Add(1)
 	in, out := x.r.BodyLen/4, 10
 	if !x.ask.Stream {
 		x.reply(200, fmt.Appendf(nil, `{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[{"type":"text","text":"%s"}],`+
-			`"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":%d,"output_tokens":%d}}`, id, quote(x.ask.Model), filler(40), in, out), jsonType)
+			`"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":%d,%s,"output_tokens":%d}}`, id, quote(x.ask.Model), filler(40), in, cached, out), jsonType)
 		return
 	}
 	x.head(200, streamType, chunked)
 	for _, e := range []struct{ kind, rest string }{
-		{"message_start", fmt.Sprintf(`,"message":{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":%d,"output_tokens":1}}`, id, quote(x.ask.Model), in)},
+		{"message_start", fmt.Sprintf(`,"message":{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":%d,%s,"output_tokens":1}}`, id, quote(x.ask.Model), in, cached)},
 		{"content_block_start", `,"index":0,"content_block":{"type":"text","text":""}`},
 		{"ping", ""},
 		{"content_block_delta", fmt.Sprintf(`,"index":0,"delta":{"type":"text_delta","text":"%s"}`, filler(40))},

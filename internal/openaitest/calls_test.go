@@ -44,6 +44,28 @@ func TestStoredResponses(t *testing.T) {
 	noFaults(t, s)
 }
 
+// TestCallsBeside are those that stand beside the server's own path, and Anthropic's.
+func TestCallsBeside(t *testing.T) {
+	for _, c := range []struct{ own, target, body, comes string }{
+		{"", "POST /v1/alpha/search", `{}`, "encrypted_output"},
+		{"", "GET /v1/alpha/search", "", "Invalid URL"},
+		{"", "GET /v1/models", "", `"object":"list"`},
+		{"", "GET /v1/models?client_version=1", "", `{"models":[]}`},
+		{"/v1/messages", "POST /v1/messages", `{"stream":true}`, `"usage":{"input_tokens":3,"cache_creation_input_tokens":3,"cache_read_input_tokens":4,"output_tokens":1}`},
+		{"/v1/messages", "POST /v1/messages?beta=true", `{}`, `"output_tokens":10`},
+		{"/v1/messages", "POST /v1/messages/count_tokens", `{"a":[]}`, `{"input_tokens":2}`},
+		{"/v1/messages", "POST /v1/messages/batches", `{}`, "Invalid URL"},
+		{"/v1/messages", "POST /v1/alpha/search", `{}`, "Invalid URL"},
+	} {
+		s := start(t, Options{Path: c.own})
+		conn := raw(t, s, fmt.Sprintf("%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nX-Api-Key: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+			c.target, canary, canary, len(c.body), c.body))
+		if got, err := io.ReadAll(conn); err != nil || !strings.Contains(string(got), c.comes) {
+			t.Errorf("%s: %q, %v; want %s", c.target, got, err, c.comes)
+		}
+	}
+}
+
 // switched are the scenarios of WebSockets, each with what comes behind the
 // head when one message, "hello", is sent.
 var switched = []struct{ scenario, comes string }{

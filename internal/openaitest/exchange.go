@@ -124,7 +124,7 @@ func (x *exchange) refused() bool {
 
 func (x *exchange) authorized() bool {
 	want := x.c.s.opts.Key
-	if x.call == messages {
+	if x.call == messages || x.call == countTokens {
 		return want == "" || subtle.ConstantTimeCompare([]byte(x.r.Get("X-Api-Key")), []byte(want)) == 1
 	}
 	return want == "" || subtle.ConstantTimeCompare([]byte(x.r.Get("Authorization")), []byte("Bearer "+want)) == 1
