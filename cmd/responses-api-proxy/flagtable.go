@@ -47,11 +47,11 @@ func flagTable(o *options) []cli.Flag {
 
 		{Name: "upstream-url", Value: "URL", Topic: "upstream", Common: true, Original: true, Set: cli.Any(&o.upstreamURL),
 			Summary: "where requests go, with path and query", Default: "https://api.openai.com/v1/responses"},
-		{Name: "allow-route", Value: "compact|input-tokens|models|retrieve|websocket|messages", Topic: "upstream", Repeat: true, Set: cli.Each(&o.routes, relay.CheckRoute),
+		{Name: "allow-route", Value: "compact|input-tokens|models|retrieve|websocket|search|messages", Topic: "upstream", Repeat: true, Set: cli.Each(&o.routes, relay.CheckRoute),
 			Summary: "allow another route besides POST /v1/responses",
 			Text: "These are `POST /v1/responses/compact`, `POST /v1/responses/input_tokens` and `GET /v1/models`; `GET` and `DELETE /v1/responses/ID` " +
-				"and `POST /v1/responses/ID/cancel` for what the same user has made through this proxy; WebSocket; or, alone and in place of " +
-				"`POST /v1/responses`, Anthropic's `POST /v1/messages`."},
+				"and `POST /v1/responses/ID/cancel` for what the same user has made through this proxy; WebSocket; Codex's `POST /v1/alpha/search`; or, " +
+				"alone and in place of `POST /v1/responses`, Anthropic's `POST /v1/messages` and `POST /v1/messages/count_tokens`."},
 		{Name: "insecure-upstream", Topic: "upstream", Set: cli.Bool(&o.insecureUpstream),
 			Summary: "allow plain http to an upstream on another host", Text: "The key crosses the network unencrypted."},
 		{Name: "upstream-user", Value: "USER|self", Topic: "upstream", Repeat: true, Set: o.upstreamUsers.AddUser,

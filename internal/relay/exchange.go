@@ -80,6 +80,8 @@ func (x *exchange) admit() *apierror.Error {
 // checkRoute returns why the route refuses every such request.
 func (x *exchange) checkRoute() *apierror.Error {
 	switch {
+	case x.route.use == policy.Nothing && string(x.Head.Method) == "HEAD" && string(x.Head.Target) == "/":
+		return x.relay.routeNotAllowed("HEAD /, by which Claude Code checks that the proxy can be reached; this is harmless")
 	case x.route.use == policy.Nothing:
 		return x.relay.routeNotAllowed("")
 	case x.route.use == policy.Shutdown && x.relay.cfg.Shutdown == nil:

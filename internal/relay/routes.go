@@ -11,6 +11,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/usage"
 )
 
 // route is a kind of request that may pass.
@@ -42,31 +43,40 @@ var routes = [...]route{
 	{name: "shutdown", method: "GET", path: "/shutdown", use: policy.Shutdown, traits: hasBody},
 	{name: "compact", flag: "compact", method: "POST", path: "/v1/responses/compact", use: policy.Spend, traits: hasBody | hasUsage},
 	{name: "input-tokens", flag: "input-tokens", method: "POST", path: "/v1/responses/input_tokens", use: policy.Free, traits: hasBody},
-	{name: "models", flag: "models", method: "GET", path: "/v1/models", use: policy.Free, shown: "GET /v1/models (no query)"},
+	{name: "models", flag: "models", method: "GET", path: "/v1/models", query: modelsQuery, use: policy.Free, shown: "GET /v1/models (no query but client_version)"},
 	{name: "retrieve", flag: "retrieve", method: "GET", path: "/v1/responses/ID", query: retrieveQuery, use: policy.Free, traits: hasUsage, shown: getAndDelete},
 	{name: "delete", flag: "retrieve", method: "DELETE", path: "/v1/responses/ID", use: policy.Free, traits: canEnd, shown: getAndDelete},
 	{name: "cancel", flag: "retrieve", method: "POST", path: "/v1/responses/ID/cancel", use: policy.Free, traits: hasBody | hasUsage | canEnd},
 	{name: "websocket", flag: "websocket", method: "GET", path: "/v1/responses", use: policy.Spend, traits: upgrades, shown: "GET /v1/responses as a WebSocket"},
-	{name: "messages", flag: "messages", method: "POST", path: "/v1/messages", use: policy.Spend, traits: hasBody | hasUsage},
+	{name: "search", flag: "search", method: "POST", path: "/v1/alpha/search", use: policy.Spend, traits: hasBody},
+	{name: "messages", flag: "messages", method: "POST", path: "/v1/messages", query: messagesQuery, use: policy.Spend, traits: hasBody | hasUsage},
+	{name: "count-tokens", flag: "messages", method: "POST", path: "/v1/messages/count_tokens", query: messagesQuery, use: policy.Free, traits: hasBody},
 }
 
 const getAndDelete = "GET and DELETE /v1/responses/ID"
 
-var retrieveQuery = parameters{
-	"include[]":           upTo(64, alphanumeric+"_."), // a path of names, such as message.input_image.image_url
-	"include_obfuscation": oneOf("true", "false"),
-	"starting_after":      upTo(18, digits),
-	"stream":              oneOf("true", "false"),
-}
+var (
+	modelsQuery   = parameters{"client_version": upTo(64, alphanumeric+".+-")} // Codex
+	messagesQuery = parameters{"beta": oneOf("true")}                          // Claude Code
+	retrieveQuery = parameters{
+		"include[]":           upTo(64, alphanumeric+"_."), // a path of names, such as message.input_image.image_url
+		"include_obfuscation": oneOf("true", "false"),
+		"starting_after":      upTo(18, digits),
+		"stream":              oneOf("true", "false"),
+	}
+)
 
 func (r *route) is(t traits) bool { return r.traits&t != 0 }
 
 // api is what the upstream offers: clients call path, below base, and so on.
-type api struct{ path, base, name, example string }
+type api struct {
+	path, base, name, example string
+	usage                     usage.API
+}
 
 var (
-	responsesAPI = api{"/v1/responses", "http://HOST:PORT/v1", "Responses API", "https://api.openai.com/v1/responses"}
-	messagesAPI  = api{"/v1/messages", "http://HOST:PORT", "Messages API", "https://api.anthropic.com/v1/messages"}
+	responsesAPI = api{"/v1/responses", "http://HOST:PORT/v1", "Responses API", "https://api.openai.com/v1/responses", usage.Responses}
+	messagesAPI  = api{"/v1/messages", "http://HOST:PORT", "Messages API", "https://api.anthropic.com/v1/messages", usage.Messages}
 )
 
 // Routes returns the names of all routes.
@@ -132,7 +142,7 @@ func NewRouteSet(names []string, path string, room int) (*RouteSet, error) {
 		case !found:
 			return nil, fmt.Errorf("--allow-route %s: the path of --upstream-url must end in %s, such as %s", r.flag, suffix, o.api.example)
 		case r.query != nil && room < maxBelow:
-			return nil, fmt.Errorf("--allow-route %s: --upstream-url is too long: no response's id and query would fit", r.flag)
+			return nil, fmt.Errorf("--allow-route %s: --upstream-url is too long: the ids and queries of this route would not fit", r.flag)
 		}
 	}
 	o.sentence = o.describe()

@@ -85,7 +85,8 @@ func TestEachRouteOpensItselfAlone(t *testing.T) {
 		"input-tokens": {"POST /v1/responses/input_tokens"},
 		"models":       {"GET /v1/models"},
 		"retrieve":     {"GET /v1/responses/resp_1", "DELETE /v1/responses/resp_1", "POST /v1/responses/resp_1/cancel"},
-		"messages":     {"POST /v1/messages"},
+		"search":       {"POST /v1/alpha/search"},
+		"messages":     {"POST /v1/messages", "POST /v1/messages/count_tokens"},
 	}
 	for name := range lines {
 		path := plainPath
@@ -107,12 +108,13 @@ func TestEachRouteOpensItselfAlone(t *testing.T) {
 }
 
 func TestFixedRoutes(t *testing.T) {
-	names := []string{"compact", "input-tokens", "models"}
+	names := []string{"compact", "input-tokens", "models", "search"}
 	targets{
 		"POST /v1/responses":              "responses",
 		"POST /v1/responses/compact":      "compact POST /v1/responses/compact",
 		"POST /v1/responses/input_tokens": "input-tokens POST /v1/responses/input_tokens",
 		"GET /v1/models":                  "models GET /v1/models",
+		"POST /v1/alpha/search":           "search POST /v1/alpha/search",
 
 		"GET /v1/responses/compact":         "",
 		"POST /v1/responses/compact?":       "",
@@ -131,12 +133,28 @@ func TestFixedRoutes(t *testing.T) {
 		"GET /models":                       "",
 		"HEAD /v1/models":                   "",
 		"DELETE /v1/models":                 "",
+		"GET /v1/alpha/search":              "",
+		"POST /v1/alpha/search?":            "",
+		"POST /v1/alpha/search?q=x":         "",
+		"POST /v1/alpha/search/":            "",
+		"POST /v1/alpha/search/x":           "",
+		"POST /v1/alpha/Search":             "",
+		"POST /v1/alpha//search":            "",
+		"POST /v1/alpha/../alpha/search":    "",
+		"POST /v1/alpha%2fsearch":           "",
+		"POST /v1/alpha":                    "",
+		"POST /v1/search":                   "",
+		"POST /alpha/search":                "",
+		"POST /v1/responses/alpha/search":   "",
+		"POST /v1/alpha/searches":           "",
 	}.check(t, open(t, plainPath, names...))
 	targets{
 		"POST /v1/responses":              "responses",
 		"POST /v1/responses/compact":      "compact POST /openai/v1/responses/compact?api-version=2025-04-01-preview",
 		"POST /v1/responses/input_tokens": "input-tokens POST /openai/v1/responses/input_tokens?api-version=2025-04-01-preview",
 		"GET /v1/models":                  "models GET /openai/v1/models?api-version=2025-04-01-preview",
+		"GET /v1/models?client_version=1": "models GET /openai/v1/models?api-version=2025-04-01-preview&client_version=1",
+		"POST /v1/alpha/search":           "search POST /openai/v1/alpha/search?api-version=2025-04-01-preview",
 	}.check(t, open(t, azurePath, names...))
 }
 
@@ -210,20 +228,87 @@ func TestRetrieveRoutes(t *testing.T) {
 	targets{"GET " + base + "?stream=true": "retrieve GET " + base + "?stream=true"}.check(t, open(t, plainPath+"?", "retrieve"))
 }
 
+func TestModelsQuery(t *testing.T) {
+	version := strings.Repeat("9", 64)
+	targets{
+		"GET /v1/models?client_version=0.169.0":                "models GET /v1/models?client_version=0.169.0",
+		"GET /v1/models?client_version=1.0-alpha.2+b":          "models GET /v1/models?client_version=1.0-alpha.2+b",
+		"GET /v1/models?client_version=" + version:             "models GET /v1/models?client_version=" + version,
+		"GET /v1/models?client_version=" + version + "9":       "",
+		"GET /v1/models?client_version=":                       "",
+		"GET /v1/models?client_version":                        "",
+		"GET /v1/models?client_version=0.1&":                   "",
+		"GET /v1/models?&client_version=0.1":                   "",
+		"GET /v1/models?client_version=0.1&client_version=0.1": "",
+		"GET /v1/models?client_version=0.1&limit=1":            "",
+		"GET /v1/models?client_version=0.1;limit=1":            "",
+		"GET /v1/models?client_version=0%2e1":                  "",
+		"GET /v1/models?client_version=0.1/..":                 "",
+		"GET /v1/models?client_version=0_1":                    "",
+		"GET /v1/models?client_version=0.1?":                   "",
+		"GET /v1/models?client_version[]=0.1":                  "",
+		"GET /v1/models?Client_version=0.1":                    "",
+		"GET /v1/models?client-version=0.1":                    "",
+		"GET /v1/models?limit=1":                               "",
+		"GET /v1/models/?client_version=0.1":                   "",
+		"GET /v1/models/gpt-5?client_version=0.1":              "",
+		"POST /v1/models?client_version=0.1":                   "",
+		"POST /v1/responses?client_version=0.1":                "",
+		"POST /v1/responses/compact?client_version=0.1":        "",
+		"POST /v1/alpha/search?client_version=0.1":             "",
+		"GET http://127.0.0.1:1/v1/models?client_version=0.1":  "",
+	}.check(t, open(t, plainPath, "compact", "models", "search"))
+}
+
 func TestMessagesRoute(t *testing.T) {
 	o := open(t, "/v1/messages", "messages")
 	p := targets{
-		"POST /v1/messages":              "messages",
-		"GET /shutdown":                  "shutdown",
-		"POST /v1/responses":             "",
-		"GET /v1/messages":               "",
-		"POST /v1/messages?beta=true":    "",
-		"POST /v1/messages/":             "",
-		"POST /v1/messages/count_tokens": "",
-		"GET /v1/models":                 "",
+		"POST /v1/messages":                        "messages",
+		"POST /v1/messages?beta=true":              "messages POST /v1/messages?beta=true",
+		"POST /v1/messages/count_tokens":           "count-tokens POST /v1/messages/count_tokens",
+		"POST /v1/messages/count_tokens?beta=true": "count-tokens POST /v1/messages/count_tokens?beta=true",
+		"GET /shutdown":                            "shutdown",
+
+		"POST /v1/responses":                  "",
+		"GET /v1/messages":                    "",
+		"GET /v1/messages?beta=true":          "",
+		"POST /v1/messages/":                  "",
+		"POST /v1/messages/?beta=true":        "",
+		"POST /v1/messages/batches":           "",
+		"POST /v1/messages/batches?beta=true": "",
+		"POST /v1/messages/count_tokens/":     "",
+		"POST /v1/messages/count-tokens":      "",
+		"POST /v1/messages/Count_tokens":      "",
+		"POST /v1/messages//count_tokens":     "",
+		"POST /v1/messages/x/../count_tokens": "",
+		"POST /v1/messages%2fcount_tokens":    "",
+		"POST /v1/count_tokens":               "",
+		"GET /v1/messages/count_tokens":       "",
+		"GET /v1/models":                      "",
+		"POST /v1/alpha/search":               "",
+		"HEAD /":                              "",
+		"GET /":                               "",
+		"HEAD /v1/messages":                   "",
+		"POST /shutdown?beta=true":            "",
+		"GET /shutdown?beta=true":             "",
+		"POST /messages?beta=true":            "",
+	}
+	for _, query := range []string{
+		"", "beta", "beta=", "beta=false", "beta=1", "beta=True", "beta=TRUE", "Beta=true", "beta=true&", "&beta=true", "beta=true&beta=true",
+		"beta=true&x=1", "x=1&beta=true", "beta=true;x=1", "beta=true?", "beta=true%20", "beta=tru%65", "b%65ta=true", "beta[]=true",
+		"beta==true", "beta=true=", "?beta=true", "api-version=1",
+	} {
+		p["POST /v1/messages?"+query] = ""
+		p["POST /v1/messages/count_tokens?"+query] = ""
 	}
 	p.check(t, o)
 	targets{"GET /v1/responses": ""}.check(t, o, "Upgrade: websocket")
+	targets{
+		"POST /v1/messages":                        "messages",
+		"POST /v1/messages?beta=true":              "messages POST /anthropic/messages?v=1&beta=true",
+		"POST /v1/messages/count_tokens":           "count-tokens POST /anthropic/messages/count_tokens?v=1",
+		"POST /v1/messages/count_tokens?beta=true": "count-tokens POST /anthropic/messages/count_tokens?v=1&beta=true",
+	}.check(t, open(t, "/anthropic/messages?v=1", "messages"))
 }
 
 func TestRoutesThatCannotBeOpened(t *testing.T) {
@@ -244,6 +329,10 @@ func TestRoutesThatCannotBeOpened(t *testing.T) {
 		{"websocket", "/x", "must end in /responses", roomy},
 		{"retrieve", "/x?y=/responses", "must end in /responses", roomy},
 		{"retrieve", plainPath, "too long", maxBelow - 1},
+		{"models", plainPath, "too long", maxBelow - 1},
+		{"messages", "/v1/messages", "too long", maxBelow - 1},
+		{"messages search", "/v1/messages", "excludes", roomy},
+		{"search", "/x", "must end in /responses", roomy},
 	} {
 		o, err := NewRouteSet(strings.Split(c.names, " "), c.path, c.room)
 		if err == nil || o != nil || !strings.Contains(err.Error(), c.want) {
@@ -263,9 +352,9 @@ func TestRoutesThatCannotBeOpened(t *testing.T) {
 func TestRefusalNamesWhatIsOpen(t *testing.T) {
 	for _, c := range []struct{ names, path, want string }{
 		{"", plainPath, "This proxy forwards exactly POST /v1/responses. Set the client's base URL to http://HOST:PORT/v1 and use the Responses API."},
-		{"models compact", plainPath, "exactly POST /v1/responses, POST /v1/responses/compact, GET /v1/models (no query). Set"},
+		{"models compact", plainPath, "exactly POST /v1/responses, POST /v1/responses/compact, GET /v1/models (no query but client_version). Set"},
 		{"retrieve websocket", plainPath, "GET and DELETE /v1/responses/ID, POST /v1/responses/ID/cancel, GET /v1/responses as a WebSocket."},
-		{"messages", "/v1/messages", "exactly POST /v1/messages. Set the client's base URL to http://HOST:PORT and"},
+		{"messages", "/v1/messages", "exactly POST /v1/messages, POST /v1/messages/count_tokens. Set the client's base URL to http://HOST:PORT and"},
 	} {
 		a := &answer{}
 		p, err := New(Config{Upstream: unreached{}, Routes: open(t, c.path, strings.Fields(c.names)...)})
@@ -307,8 +396,9 @@ var grammar = func() map[string]*regexp.Regexp {
 	const param = `(include(\[\]|%5[Bb]%5[Dd])?=[A-Za-z0-9_.]{1,64}|(stream|include_obfuscation)=(true|false)|starting_after=[0-9]{1,18})`
 	rules := map[string]string{
 		"responses": `POST /v1/responses`, "shutdown": `GET /shutdown`, "websocket": `GET /v1/responses`, "compact": `POST /v1/responses/compact`,
-		"input-tokens": `POST /v1/responses/input_tokens`, "models": `GET /v1/models`, "retrieve": `GET /v1/responses/` + id + `(\?` + param + `(&` + param + `)*)?`,
-		"cancel": `POST /v1/responses/` + id + `/cancel`, "delete": `DELETE /v1/responses/` + id, "messages": `POST /v1/messages`,
+		"input-tokens": `POST /v1/responses/input_tokens`, "search": `POST /v1/alpha/search`, "models": `GET /v1/models(\?client_version=[0-9A-Za-z.+-]{1,64})?`, "retrieve": `GET /v1/responses/` + id + `(\?` + param + `(&` + param + `)*)?`,
+		"cancel": `POST /v1/responses/` + id + `/cancel`, "delete": `DELETE /v1/responses/` + id,
+		"messages": `POST /v1/messages(\?beta=true)?`, "count-tokens": `POST /v1/messages/count_tokens(\?beta=true)?`,
 	}
 	compiled := map[string]*regexp.Regexp{}
 	for r, text := range rules {
@@ -336,6 +426,7 @@ func onceEach(target string) bool {
 // to the client's, and fits the room that Open was promised.
 func FuzzRoutes(f *testing.F) {
 	for _, target := range []string{
+		"/v1/alpha/search", "/v1/models?client_version=0.169.0", "/v1/messages?beta=true", "/v1/messages/count_tokens", "/v1/messages/count_tokens?beta=true",
 		"/v1/responses", "/shutdown", "/v1/responses/compact", "/v1/responses/input_tokens", "/v1/models", "/v1/messages", "/v1/responses/resp_1",
 		"/v1/responses/resp_1/cancel", "/v1/responses/resp_1?stream=true&starting_after=3&include%5B%5D=a.b&include_obfuscation=false",
 		"/v1/responses/resp_1?include%5b%5D=a", "/v1/responses/resp_1?stream=true&stream=true", "/v1/responses/resp_1%2f..", "/v1/responses/" + id128, "/v1/responses/resp_1?a=b",
@@ -350,34 +441,40 @@ func FuzzRoutes(f *testing.F) {
 		if strings.ContainsAny(line, "\r\n") || r.Parse([]byte(line+" HTTP/1.1\r\nHost: h\r\n\r\n")) != nil {
 			return
 		}
-		path := plainPath
+		path, other := plainPath, "/v1/messages"
 		if azure {
-			path = azurePath
+			path, other = azurePath, "/anthropic/messages?api-version=1"
 		}
-		o := open(t, path, "compact", "input-tokens", "models", "retrieve", "websocket")
-		w := o.find(&r)
-		for id, rule := range grammar {
-			if id == "websocket" || id == "messages" {
-				continue // a field decides; another API
-			}
-			is := rule.MatchString(line) && (id != "retrieve" || onceEach(target))
-			if is != (w.name == id) && len(target) < 900 {
-				t.Fatalf("%q is %q; the grammar says %s: %t", line, w.name, id, is)
-			}
-		}
-		if w.target != nil {
-			checkTarget(t, path, target, w)
-		}
+		checkRoutes(t, &r, path, open(t, path, "compact", "input-tokens", "models", "retrieve", "search", "websocket"))
+		checkRoutes(t, &r, other, open(t, other, "messages"))
 	})
+}
+
+func checkRoutes(t *testing.T, r *http1.Request, path string, o *RouteSet) {
+	line, target := string(r.Method)+" "+string(r.Target), string(r.Target)
+	w := o.find(r)
+	for id, rule := range grammar {
+		ofMessages := id == "messages" || id == "count-tokens"
+		if id == "websocket" || id != "shutdown" && ofMessages != (o.api == &messagesAPI) {
+			continue // a field decides; another API
+		}
+		is := rule.MatchString(line) && (id != "retrieve" || onceEach(target))
+		if is != (w.name == id) && len(target) < 900 {
+			t.Fatalf("%q is %q; the grammar says %s: %t", line, w.name, id, is)
+		}
+	}
+	if w.target != nil {
+		checkTarget(t, path, target, w)
+	}
 }
 
 func checkTarget(t *testing.T, path, local string, w routeMatch) {
 	base, query, _ := strings.Cut(path, "?")
 	got, gotQuery, _ := strings.Cut(string(w.target), "?")
 	localPath, localQuery, _ := strings.Cut(local, "?")
+	parent := base[:strings.LastIndexByte(base, '/')]
 	switch {
-	case w.name == "models" && got != strings.TrimSuffix(base, "responses")+"models",
-		w.name != "models" && got != base+strings.TrimPrefix(localPath, "/v1/responses"):
+	case got != parent+strings.TrimPrefix(localPath, "/v1"):
 		t.Fatalf("%q goes to %q", local, w.target)
 	case gotQuery != strings.Trim(query+"&"+localQuery, "&"):
 		t.Fatalf("%q goes to %q, with another query", local, w.target)

@@ -74,13 +74,15 @@ func (s *stack) line() string {
 func TestOpenedRoutes(t *testing.T) {
 	both(t, func(t *testing.T, options ...func(*setup)) {
 		azure := func(s *setup) { s.fake.Path = "/openai/v1/responses?api-version=1" }
-		s := start(t, append(options, azure, allowing("compact", "input-tokens", "models", "retrieve"))...)
+		s := start(t, append(options, azure, allowing("compact", "input-tokens", "models", "retrieve", "search"))...)
 		for range 3 { // on the same connection, in turns
 			own := "responses/" + id(t, s.want(200, `"object":"response"`, "POST responses", question))
 			for _, c := range []struct{ line, body, sent, text string }{
 				{"POST responses/compact", question, "POST /openai/v1/responses/compact?api-version=1", "response.compaction"},
 				{"POST responses/input_tokens", question, "POST /openai/v1/responses/input_tokens?api-version=1", `"input_tokens":6`},
 				{"GET models", "", "GET /openai/v1/models?api-version=1", "gpt-5"},
+				{"GET models?client_version=0.169.0", "", "GET /openai/v1/models?api-version=1&client_version=0.169.0", `"models"`},
+				{"POST alpha/search", question, "POST /openai/v1/alpha/search?api-version=1", "encrypted_output"},
 				{"GET " + own, "", "GET /openai/v1/" + own + "?api-version=1", "completed"},
 				{"GET " + own + "?stream=true&starting_after=0", "", "GET /openai/v1/" + own + "?api-version=1&stream=true&starting_after=0", "event: response.completed"},
 				{"POST " + own + "/cancel", "", "POST /openai/v1/" + own + "/cancel?api-version=1", "cancelled"},
@@ -115,7 +117,7 @@ func TestRoutesThatStayClosed(t *testing.T) {
 	s := start(t, allowing("compact", "input-tokens", "models", "retrieve", "websocket"))
 	for _, line := range []string{
 		"GET responses", "POST models", "GET models/gpt-5", "POST responses/compact?x=1", "POST responses/resp_1", "GET responses/resp_1/input_items",
-		"GET responses/resp_1?x=1", "POST chat/completions", "GET files", "POST conversations", "PUT responses/resp_1", "POST messages",
+		"GET responses/resp_1?x=1", "POST chat/completions", "GET files", "POST alpha/search", "GET models?client_version=", "POST conversations", "PUT responses/resp_1", "POST messages",
 	} {
 		s.want(403, "GET /v1/models", line, "")
 	}
@@ -239,7 +241,7 @@ func TestRoutesAndBudgets(t *testing.T) {
 	money := newPurse(t, 1<<40)
 	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Book}))
 	t.Cleanup(gate.Close)
-	s := start(t, allowing("compact", "input-tokens", "models", "retrieve"), func(s *setup) { s.front.Policy = gate })
+	s := start(t, allowing("compact", "input-tokens", "models", "retrieve", "search"), func(s *setup) { s.front.Policy = gate })
 	costs := func(want int64, what string, do func()) {
 		t.Helper()
 		before := money.total()
@@ -262,7 +264,43 @@ func TestRoutesAndBudgets(t *testing.T) {
 	})
 	costs(int64(len(question)/4)+10000-deposit, "fetching that", func() { s.want(200, "completed", "GET responses/"+made, "") })
 	costs(0, "fetching it again", func() { s.want(200, "completed", "GET responses/"+made+"?stream=true", "") })
+	costs(0, "searching", func() { s.want(200, "", "POST alpha/search", question) })
 	costs(whole, "compacting", func() { s.want(200, "", "POST responses/compact", question) })
+}
+
+// TestMessagesAndBudgets: what Anthropic's responses report is charged and recorded, with what comes from the cache; a
+// response that breaks off is charged the deposit.
+func TestMessagesAndBudgets(t *testing.T) {
+	money, seen := newPurse(t, 1<<40), &entries{}
+	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Book}))
+	t.Cleanup(gate.Close)
+	anthropic := func(s *setup) { s.fake.Path, s.fake.Key = "/v1/messages", "" }
+	s := start(t, allowing("messages"), anthropic, func(s *setup) { s.front.Policy, s.observer = gate, seen })
+	for _, c := range []struct {
+		line, body    string
+		input, output int64
+	}{
+		{"POST messages", `{"model":"claude"}`, 18/4 + 7, 10},
+		{"POST messages?beta=true", `{"model":"claude","stream":true}`, 32/4 + 7, 10},
+		{"POST messages/count_tokens?beta=true", `{"model":"claude"}`, 0, 0},
+	} {
+		before := money.total()
+		s.want(200, "input_tokens", c.line, c.body)
+		s.idle()
+		last := seen.last()
+		if got := money.total() - before; got != c.input+c.output || last.InputTokens != c.input || last.OutputTokens != c.output {
+			t.Errorf("%s cost %d tokens, recorded as %d and %d; want %d and %d", c.line, got, last.InputTokens, last.OutputTokens, c.input, c.output)
+		}
+		if spends := c.input > 0; spends != (last.Model == "claude") || last.Tokens != spends {
+			t.Errorf("%s: recorded as of model %q, exact %t", c.line, last.Model, last.Tokens)
+		}
+	}
+	before := money.total()
+	s.call("POST messages?beta=true", `{"model":"claude","stream":true}`, "X-Fake: gzip")
+	s.idle()
+	if got := money.total() - before; got != deposit {
+		t.Errorf("a response that cannot be read cost %d tokens, want the deposit", got)
+	}
 }
 
 // idle waits until no request runs.

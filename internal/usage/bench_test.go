@@ -13,7 +13,7 @@ func BenchmarkEvent(b *testing.B) {
 		const frame = `data: {"type":"response.output_text.delta","delta":""}` + "\n\n"
 		event := []byte(strings.Replace(frame, `""`, `"`+strings.Repeat("x", size-len(frame))+`"`, 1))
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			m := New([]byte(sseType), nil)
+			m := New(Responses, []byte(sseType), nil)
 			b.SetBytes(int64(len(event)))
 			b.ReportAllocs()
 			for b.Loop() {
@@ -28,7 +28,7 @@ func BenchmarkEvent(b *testing.B) {
 func BenchmarkCompleted(b *testing.B) {
 	text := strings.Repeat(`if err != nil {\n\treturn fmt.Errorf(\"no: %w\", err)\n}\n`, 400)
 	event := []byte(`data: {"type":"response.completed","response":{"output":[{"text":"` + text + `"}],"usage":` + plain + "}}\n\n")
-	m := New([]byte(sseType), nil)
+	m := New(Responses, []byte(sseType), nil)
 	b.SetBytes(int64(len(event)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -44,7 +44,7 @@ func BenchmarkAnswer(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		m := New([]byte(jsonType), nil)
+		m := New(Responses, []byte(jsonType), nil)
 		m.Write(body)
 		m.Tokens()
 	}
@@ -58,7 +58,7 @@ func BenchmarkStream(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		m := New([]byte(sseType), nil)
+		m := New(Responses, []byte(sseType), nil)
 		m.Write(body)
 		m.Tokens()
 	}

@@ -30,7 +30,7 @@ func checkDetails(t *testing.T, contentType, body string, want details) {
 	same("whole", meter(contentType, body, 0))
 	same("in single bytes", meter(contentType, body, 1))
 	for i := range body {
-		m := New([]byte(contentType), nil)
+		m := New(Responses, []byte(contentType), nil)
 		m.Write([]byte(body[:i]))
 		read(m) // asking must not change anything
 		m.Write([]byte(body[i:]))
@@ -145,7 +145,7 @@ func TestDetailsOfUnknownKinds(t *testing.T) {
 	for _, c := range []struct{ contentType, encoding string }{
 		{"text/plain", ""}, {"", ""}, {jsonType, "gzip"}, {sseType, ""},
 	} {
-		m := New([]byte(c.contentType), []byte(c.encoding))
+		m := New(Responses, []byte(c.contentType), []byte(c.encoding))
 		m.Write([]byte(body))
 		if got := read(m); got != (details{}) {
 			t.Errorf("%q, %q: %+v", c.contentType, c.encoding, got)
@@ -154,7 +154,7 @@ func TestDetailsOfUnknownKinds(t *testing.T) {
 }
 
 func TestDetailsDoNotAllocate(t *testing.T) {
-	m := New([]byte(sseType), nil)
+	m := New(Responses, []byte(sseType), nil)
 	body := []byte(created + closing("gpt-5") + closing(strings.Repeat("é", 99)))
 	if n := testing.AllocsPerRun(100, func() { m.Write(body); m.Usage(); m.Model() }); n != 0 {
 		t.Errorf("%v allocations", n)

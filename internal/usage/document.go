@@ -15,18 +15,29 @@ const (
 	ignored role = iota
 	opens        // it gives the ID
 	closes       // it gives everything
+	starts       // it gives the model, and what the input costs
+	updates      // it gives what the response has cost so far
+	stops        // nothing follows that changes this
 	unknown      // an event without a type so far
 )
 
-// events are the types of a stream's events that matter.
-var events = map[string]role{
-	"response.created":    opens,
-	"response.completed":  closes,
-	"response.incomplete": closes,
-	"response.failed":     closes,
+// API is one whose responses can be read.
+type API uint8
+
+// Responses is OpenAI's Responses API, and Messages Anthropic's Messages API.
+const (
+	Responses API = iota
+	Messages
+)
+
+// reading is what is read of the responses of an API.
+type reading struct {
+	events          map[string]role // the types of a stream's events that matter
+	response, event jsonscan.Member // the paths of the members that are read
+	nullable        bool            // a number that is null is not given
 }
 
-// Identifiers of the members that are read.
+// Identifiers of the members that are read. The numbers of tokens come last.
 const (
 	typeID uint8 = iota + 1
 	idID
@@ -34,12 +45,19 @@ const (
 	inputID
 	outputID
 	totalID
+	cacheWriteID
+	cacheReadID
+
+	numCounts = cacheReadID - inputID + 1
 )
 
-// The paths of the members that are read, in a response and in an event. Of repeated members the larger number counts, so that
-// nothing lowers the sum, the first type, the first ID and the last model.
-var (
-	responseMembers = jsonscan.Member{Members: []jsonscan.Member{
+// Of repeated members the larger number counts, so that nothing lowers the sum, the first type, the first ID and the last model.
+var typeMember = jsonscan.Member{Name: "type", ID: typeID, Repeat: jsonscan.First}
+
+var apis = [...]reading{Responses: readResponses(), Messages: readMessages()}
+
+func readResponses() reading {
+	response := []jsonscan.Member{
 		{Name: "id", ID: idID, Parts: true},
 		{Name: "model", ID: modelID, Parts: true},
 		{Name: "usage", Members: []jsonscan.Member{
@@ -47,17 +65,45 @@ var (
 			{Name: "output_tokens", ID: outputID},
 			{Name: "total_tokens", ID: totalID},
 		}},
+	}
+	return reading{
+		events: map[string]role{
+			"response.created":    opens,
+			"response.completed":  closes,
+			"response.incomplete": closes,
+			"response.failed":     closes,
+		},
+		response: jsonscan.Member{Members: response},
+		event:    jsonscan.Member{Members: []jsonscan.Member{typeMember, {Name: "response", Members: response}}},
+	}
+}
+
+// readMessages: what is written to a cache or read from it is not in input_tokens. The numbers in a stream's events are those of
+// the whole response so far.
+func readMessages() reading {
+	usage := jsonscan.Member{Name: "usage", Members: []jsonscan.Member{
+		{Name: "input_tokens", ID: inputID},
+		{Name: "output_tokens", ID: outputID},
+		{Name: "cache_creation_input_tokens", ID: cacheWriteID},
+		{Name: "cache_read_input_tokens", ID: cacheReadID},
 	}}
-	eventMembers = jsonscan.Member{Members: []jsonscan.Member{
-		{Name: "type", ID: typeID, Repeat: jsonscan.First},
-		{Name: "response", Members: responseMembers.Members},
-	}}
-)
+	message := []jsonscan.Member{{Name: "model", ID: modelID, Parts: true}, usage}
+	return reading{
+		events: map[string]role{
+			"message_start": starts,
+			"message_delta": updates,
+			"message_stop":  stops,
+		},
+		response: jsonscan.Member{Members: message},
+		event:    jsonscan.Member{Members: []jsonscan.Member{typeMember, {Name: "message", Members: message}, usage}},
+		nullable: true,
+	}
+}
 
 const (
 	maxText  = 32  // bytes of a name, type or number; no longer one matters
 	maxModel = 64  // bytes that are kept of a model's name
-	maxID    = 160 // bytes of the longest ID that is kept; OpenAI's have about 55
+	maxID    = 136 // bytes of the longest ID that is kept; OpenAI's have about 55
 )
 
 // document reads one response, or one event of a stream.
@@ -66,11 +112,26 @@ type document struct {
 	room     [maxText]byte
 	model    [maxModel]byte
 	role     role
-	inexact  bool // a number on the path is not plain
-	seen     [3]bool
 	modelLen uint8 // 0 while there is none
 	partial  int16 // bytes of the string that is being kept; -1 if it is dropped
-	counts   [3]int64
+	tally
+}
+
+// tally is what one response has cost.
+type tally struct {
+	begun   bool // an event has reported it
+	inexact bool // a number on the path is not plain, or one may be missing
+	seen    [numCounts]bool
+	counts  [numCounts]int64
+}
+
+// merge adds a later report on the same response: the larger numbers count.
+func (t *tally) merge(later *tally) {
+	t.begun, t.inexact = true, t.inexact || later.inexact
+	for i := range t.counts {
+		t.seen[i] = t.seen[i] || later.seen[i]
+		t.counts[i] = max(t.counts[i], later.counts[i])
+	}
 }
 
 // begin prepares for the next document. It drops an ID that turned out not to be the response's.
@@ -78,10 +139,10 @@ func (m *Meter) begin() {
 	if !m.idFixed {
 		m.idLen = 0
 	}
-	d, root := &m.doc, &eventMembers
+	d, root := &m.doc, &apis[m.api].event
 	*d = document{role: unknown}
 	if m.kind == single {
-		d.role, root = closes, &responseMembers
+		d.role, root = closes, &apis[m.api].response
 	}
 	d.find.Room, d.find.Trusted = d.room[:], true
 	d.find.Start(root)
@@ -97,7 +158,7 @@ func (m *Meter) feed(p []byte) {
 		switch member, kind, text, p = d.find.Next(p); {
 		case member == 0:
 		case member == typeID && kind == jsonscan.String:
-			d.role = events[string(text)]
+			d.role = apis[m.api].events[string(text)]
 		case member == typeID:
 			d.role = ignored
 		case member == idID && m.idLen == 0:
@@ -106,6 +167,7 @@ func (m *Meter) feed(p []byte) {
 			}
 		case member == modelID:
 			d.readModel(kind, text)
+		case kind == jsonscan.Null && apis[m.api].nullable:
 		case member >= inputID:
 			d.readCount(member-inputID, kind, text)
 		}
@@ -166,15 +228,15 @@ func (d *document) keep(room []byte, kind jsonscan.Kind, part []byte) int {
 }
 
 // readCount reads a number of tokens.
-func (d *document) readCount(which uint8, kind jsonscan.Kind, text []byte) {
+func (t *tally) readCount(which uint8, kind jsonscan.Kind, text []byte) {
 	if kind != jsonscan.Number {
-		d.inexact = true
+		t.inexact = true
 		return
 	}
 	n, exact := parseCount(text)
-	d.seen[which] = true
-	d.counts[which] = max(d.counts[which], n)
-	d.inexact = d.inexact || !exact
+	t.seen[which] = true
+	t.counts[which] = max(t.counts[which], n)
+	t.inexact = t.inexact || !exact
 }
 
 // parseCount returns a number, rounded up, and whether it is exact: an integer without sign, fraction and exponent that fits. The
@@ -190,20 +252,47 @@ func parseCount(text []byte) (n int64, exact bool) {
 	return max(int64(f), 0), false
 }
 
-// add takes the usage out of a document that is over. Only closing ones count. Several of them in one stream add up: to count one
-// response twice is safe, to miss a second one is not.
-func (m *Meter) add() {
+// endDocument takes the usage out of a document that is over.
+func (m *Meter) endDocument() {
 	d := &m.doc
-	if d.role != closes {
-		return
-	}
-	hasParts := d.seen[0] && d.seen[1]
-	m.found = true
-	m.inexact = m.inexact || d.inexact || !d.find.Done() || !hasParts && !d.seen[2]
-	m.partless = m.partless || !hasParts
-	m.sum = plus(m.sum, max(plus(d.counts[0], d.counts[1]), d.counts[2])) // a total that is larger than its parts, or alone
-	m.input, m.output = plus(m.input, d.counts[0]), plus(m.output, d.counts[1])
-	if d.modelLen > 0 {
+	d.inexact = d.inexact || !d.find.Done()
+	if d.modelLen > 0 && (d.role == closes || d.role == starts) {
 		m.model, m.modelLen = d.model, d.modelLen
 	}
+	switch d.role {
+	case closes:
+		m.add(&d.tally)
+	case starts:
+		m.endRunning(false)
+		d.seen[outputID-inputID] = false // what is given is only its beginning
+		m.running.merge(&d.tally)
+	case updates:
+		m.running.merge(&d.tally)
+	case stops:
+		m.endRunning(!d.inexact)
+	}
+}
+
+// endRunning counts the response of which a stream has reported so far. stopped reports whether nothing is missing.
+func (m *Meter) endRunning(stopped bool) {
+	if m.running != nil && m.running.begun {
+		m.running.inexact = m.running.inexact || !stopped
+		m.add(m.running)
+		*m.running = tally{}
+	}
+}
+
+// add counts what a response has cost. Several of them in one stream add up: to count one response twice is safe, to miss a second
+// one is not.
+func (m *Meter) add(t *tally) {
+	hasParts, hasTotal := t.seen[0] && t.seen[1], t.seen[2]
+	input, output, total := t.counts[0], t.counts[1], t.counts[2]
+	for _, cached := range t.counts[cacheWriteID-inputID:] {
+		input = plus(input, cached)
+	}
+	m.found = true
+	m.inexact = m.inexact || t.inexact || !hasParts && !hasTotal
+	m.partless = m.partless || !hasParts
+	m.sum = plus(m.sum, max(plus(input, output), total)) // a total that is larger than its parts, or alone
+	m.input, m.output = plus(m.input, input), plus(m.output, output)
 }

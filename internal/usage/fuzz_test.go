@@ -144,19 +144,26 @@ func (r *reference) event(data string) {
 }
 
 func (r *reference) stream(body string) {
+	for _, data := range dataOf(body) {
+		r.event(data)
+	}
+}
+
+// dataOf returns the data of a stream's events.
+func dataOf(body string) (events []string) {
 	var data []string
 	body = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(body)
 	for line := range strings.SplitSeq(body, "\n") {
 		name, value, _ := strings.Cut(line, ":")
 		switch {
 		case line == "":
-			r.event(strings.Join(data, "\n"))
+			events = append(events, strings.Join(data, "\n"))
 			data = nil
 		case name == "data":
 			data = append(data, strings.TrimPrefix(value, " "))
 		}
 	}
-	r.event(strings.Join(data, "\n"))
+	return append(events, strings.Join(data, "\n"))
 }
 
 func refer(contentType, body string) reference {

@@ -11,7 +11,7 @@ import (
 func checkID(t *testing.T, contentType, body, want string) {
 	t.Helper()
 	for i := range len(body) + 1 {
-		m := New([]byte(contentType), nil)
+		m := New(Responses, []byte(contentType), nil)
 		m.Write([]byte(body[:i]))
 		early := string(m.ID())
 		m.Write([]byte(body[i:]))

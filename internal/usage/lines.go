@@ -77,7 +77,7 @@ func (m *Meter) endLine(end byte) {
 		m.startData()
 	}
 	if l.name == 0 && l.hasData {
-		m.add()
+		m.endDocument()
 		m.begin()
 	}
 	m.lines = lines{afterCR: end == '\r', hasData: m.lines.hasData && l.name > 0}

@@ -1,9 +1,9 @@
-// Package usage reads how many tokens a response of OpenAI's Responses API has cost, of which model, and which ID it has, while
-// the response passes: it holds nothing back and keeps no text but those two names.
+// Package usage reads how many tokens a response of OpenAI's Responses API or Anthropic's Messages API has cost, of which model, and
+// which ID it has, while the response passes: it holds nothing back and keeps no text but those two names.
 //
 // What the model says, and what a client makes the upstream repeat, reaches a body only inside JSON strings or below other names.
-// So the package follows the JSON closely enough to distinguish these, and believes only the members in its table of paths, in the
-// types of events in its table of events.
+// So the package follows the JSON closely enough to distinguish these, and believes only the members in its tables of paths, in the
+// types of events in its tables of events.
 package usage
 
 import (
@@ -13,11 +13,14 @@ import (
 
 // Meter reads the body of one response. [New] makes one. It is for one goroutine at a time and of fixed size.
 type Meter struct {
+	api   API
 	kind  kind
 	mark  uint8 // bytes of a byte order mark so far; len(byteOrderMark) once that is settled
 	lines lines
 	doc   document // the response, or the stream's current event
 	bytes int64
+
+	running *tally // what a stream's events have reported on a response that has not stopped; nil with Responses
 
 	// Of all closing events, or of the response itself:
 	sum           int64
@@ -44,10 +47,13 @@ const (
 
 const byteOrderMark = "\ufeff"
 
-// New chooses by Content-Type how a body is read. One of another type than JSON and event streams, or with any coding but
-// identity, is not looked into: its bytes are counted.
-func New(contentType, contentEncoding []byte) *Meter {
-	m := &Meter{kind: kindOf(contentType, contentEncoding)}
+// New returns a Meter for a response of an API, and chooses by Content-Type how its body is read. One of another type than JSON and
+// event streams, or with any coding but identity, is not looked into: its bytes are counted.
+func New(api API, contentType, contentEncoding []byte) *Meter {
+	m := &Meter{api: api, kind: kindOf(contentType, contentEncoding)}
+	if api == Messages {
+		m.running = &tally{}
+	}
 	m.begin()
 	return m
 }
@@ -106,7 +112,12 @@ func (m *Meter) Tokens() (n int64, exact bool) {
 // settled returns what the meter would be if the body ended here.
 func (m *Meter) settled() Meter {
 	all := *m
-	all.add()
+	if m.running != nil {
+		running := *m.running
+		all.running = &running
+	}
+	all.endDocument()
+	all.endRunning(false)
 	return all
 }
 
@@ -121,7 +132,7 @@ func (m *Meter) Usage() (input, output int64, exact bool) {
 // with an escape. It need not be UTF-8, and is valid until the next Write. The last closing event that names one counts.
 func (m *Meter) Model() []byte {
 	switch {
-	case m.doc.role == closes && m.doc.modelLen > 0:
+	case (m.doc.role == closes || m.doc.role == starts) && m.doc.modelLen > 0:
 		return m.doc.model[:m.doc.modelLen]
 	case m.modelLen > 0:
 		return m.model[:m.modelLen]
@@ -130,7 +141,7 @@ func (m *Meter) Model() []byte {
 }
 
 // ID returns the ID that the response gives itself, in a stream in the first event that begins or ends a response and has one. It
-// is nil while there is none, and for one that is longer than 160 bytes or has an escape. It has any form, is known with the byte
+// is nil while there is none, and for one that is longer than 136 bytes or has an escape. It has any form, is known with the byte
 // behind it, and never changes then.
 func (m *Meter) ID() []byte {
 	if !m.idFixed {

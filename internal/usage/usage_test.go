@@ -15,7 +15,7 @@ const (
 
 // meter runs a body through a new meter in pieces of n bytes; 0 is all at once.
 func meter(contentType, body string, n int) *Meter {
-	m := New([]byte(contentType), nil)
+	m := New(Responses, []byte(contentType), nil)
 	if n <= 0 {
 		n = max(len(body), 1)
 	}
@@ -39,7 +39,7 @@ func check(t *testing.T, contentType, body string, want int64, exact bool) {
 	same("whole", meter(contentType, body, 0))
 	same("in single bytes", meter(contentType, body, 1))
 	for i := range body {
-		m := New([]byte(contentType), nil)
+		m := New(Responses, []byte(contentType), nil)
 		m.Write([]byte(body[:i]))
 		m.Tokens() // asking must not change anything
 		m.Write([]byte(body[i:]))
@@ -255,7 +255,7 @@ func TestKinds(t *testing.T) {
 		{"application/problem+json", "", json, false},
 		{"", "", json, false},
 	} {
-		m := New([]byte(c.contentType), []byte(c.encoding))
+		m := New(Responses, []byte(c.contentType), []byte(c.encoding))
 		m.Write([]byte(c.body))
 		want := int64(100)
 		if !c.exact {
@@ -298,7 +298,7 @@ func TestNoSlowBodies(t *testing.T) {
 }
 
 func TestNoAllocations(t *testing.T) {
-	m := New([]byte(sseType), nil)
+	m := New(Responses, []byte(sseType), nil)
 	body := []byte(created + completed(plain))
 	if n := testing.AllocsPerRun(100, func() { m.Write(body); m.Tokens() }); n != 0 {
 		t.Errorf("%v allocations", n)
