@@ -78,8 +78,8 @@ func (x *exchange) playCall() ending {
 	case inputTokens:
 		x.reply(200, fmt.Appendf(nil, `{"object":"response.input_tokens","input_tokens":%d}`, x.r.BodyLen/4), jsonType)
 	case models:
-		if strings.Contains(x.r.Target, "client_version=") { // Codex keeps its own catalogue where this one is empty
-			x.reply(200, []byte(`{"models":[]}`), jsonType)
+		if strings.Contains(x.r.Target, "client_version=") {
+			x.reply(200, []byte(catalogue), jsonType)
 			break
 		}
 		x.reply(200, []byte(`{"object":"list","data":[{"id":"gpt-5","object":"model","created":1754425777,"owned_by":"system"}]}`), jsonType)
@@ -141,6 +141,12 @@ func (x *exchange) playStored() {
 		x.reply(200, m.object("completed"), jsonType)
 	}
 }
+
+// catalogue is what Codex asks for: one model, with no more than Codex needs to run it.
+const catalogue = `{"models":[{"slug":"gpt-5","display_name":"gpt-5","description":"","default_reasoning_level":"low",` +
+	`"supported_reasoning_levels":[{"effort":"low","description":""}],"shell_type":"shell_command","visibility":"list","supported_in_api":true,"priority":1,` +
+	`"base_instructions":"","supports_reasoning_summaries":false,"support_verbosity":false,"default_verbosity":null,"apply_patch_tool_type":null,` +
+	`"truncation_policy":{"mode":"tokens","limit":10000},"supports_parallel_tool_calls":false,"context_window":272000,"experimental_supported_tools":[]}]}`
 
 // cached are the tokens of a message that come from a cache or go there, which input_tokens leaves out.
 const cached = `"cache_creation_input_tokens":3,"cache_read_input_tokens":4`

@@ -50,7 +50,7 @@ func TestCallsBeside(t *testing.T) {
 		{"", "POST /v1/alpha/search", `{}`, "encrypted_output"},
 		{"", "GET /v1/alpha/search", "", "Invalid URL"},
 		{"", "GET /v1/models", "", `"object":"list"`},
-		{"", "GET /v1/models?client_version=1", "", `{"models":[]}`},
+		{"", "GET /v1/models?client_version=1", "", `{"models":[{"slug":"gpt-5"`},
 		{"/v1/messages", "POST /v1/messages", `{"stream":true}`, `"usage":{"input_tokens":3,"cache_creation_input_tokens":3,"cache_read_input_tokens":4,"output_tokens":1}`},
 		{"/v1/messages", "POST /v1/messages?beta=true", `{}`, `"output_tokens":10`},
 		{"/v1/messages", "POST /v1/messages/count_tokens", `{"a":[]}`, `{"input_tokens":2}`},

@@ -134,7 +134,7 @@ var whole = []struct {
 	{"earlysse n=5", 200}, {"redirect status=308 to=http://x.invalid/", 308}, {"status code=503", 503}, {"gzip", 200}, {"echo", 200},
 	{"closedelim", 200}, {"http10", 200}, {"continue", 200}, {"bighead", 200}, {"trailers", 200}, {"bytes s=100000", 200},
 	{"chunks s=100000", 200}, {"nocontent", 204}, {"slowread s=8 d=1ms", 200}, {"stale", 200},
-	{"background", 200},
+	{"background", 200}, {"search", 200},
 }
 
 func TestWholeAnswers(t *testing.T) {

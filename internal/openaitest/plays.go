@@ -90,6 +90,18 @@ func playFailed(x *exchange) ending {
 	return keep
 }
 
+func playSearch(x *exchange) ending {
+	const call = `,"output_index":0,"item":{"type":"custom_tool_call","id":"ctc_1","call_id":"call_1","name":"exec","status":"completed",` +
+		`"input":"text(await tools.web__run({search_query: [{q: \"responses-api-proxy\"}]}))"}`
+	x.head(200, streamType, chunked)
+	st := x.newStream()
+	st.run(0, 0, 0, 2)
+	st.send("response.output_item.done", call)
+	st.send("response.completed", fmt.Sprintf(`,"response":%s`, st.object("completed")))
+	st.end()
+	return keep
+}
+
 // silence waits for d, or until the peer leaves if none is given.
 func (x *exchange) silence() bool {
 	if d := x.sc.dur(0); d > 0 {

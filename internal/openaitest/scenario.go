@@ -30,6 +30,7 @@ var scenarios = map[string]entry{
 	"sse":            {play: playSSE, usage: "n=20 s=0 d=0 flush=0: n deltas of s bytes, d apart; flush=1: one write per event"},
 	"keepalive":      {play: playKeepalive, usage: "n=5 d=50ms: keepalive events before the first delta"},
 	"failed":         {play: playFailed, usage: "code=server_error: a stream that ends in response.failed"},
+	"search":         {play: playSearch, usage: "a stream in which the model searches the web by Codex's tool exec"},
 	"silent":         {play: playSilent, usage: "d=forever: reads the request, says nothing for d, then answers"},
 	"headthensilent": {play: playHeadThenSilent, usage: "d=forever: a stream's head and first event, then silence, then the rest"},
 	"cut":            {play: playCut, usage: "n=3 d=0 alert=1: n events, half a chunk, FIN; alert=0: without TLS's close_notify"},
