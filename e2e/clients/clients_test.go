@@ -1,0 +1,235 @@
+//go:build clients
+
+package clients
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+)
+
+const key = "sk-made-up-0123456789abcdefghijklmnopqrstuvwxyz"
+
+var (
+	proxy  = os.Getenv("CLIENTS_PROXY")  // the program
+	prefix = os.Getenv("CLIENTS_PREFIX") // where npm has installed the clients
+)
+
+// stack is a proxy before a fake upstream, and a home for a client.
+type stack struct {
+	*testing.T
+	up    *openaitest.Server
+	proxy *launch.Proxy
+	dir   string
+	audit string
+}
+
+// installed returns the path of a program that npm has installed.
+func installed(name string) string { return filepath.Join(prefix, "node_modules", ".bin", name) }
+
+func start(t *testing.T, path string, flags ...string) *stack {
+	t.Helper()
+	s := &stack{T: t, dir: t.TempDir()}
+	up, err := openaitest.Start(openaitest.Options{Key: key, Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(up.Close)
+	info := filepath.Join(s.dir, "info.json")
+	s.up, s.audit = up, filepath.Join(s.dir, "audit.jsonl")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.Command(proxy, append([]string{"--upstream-url", up.URL(), "--server-info", info, "--audit", s.audit}, flags...)...)
+	if s.proxy, err = launch.Start(ctx, cmd, []byte(key), info, true); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.proxy.Close)
+	return s
+}
+
+func (s *stack) base() string { return fmt.Sprintf("http://127.0.0.1:%d", s.proxy.Port) }
+
+// run runs a client in a directory of its own, without this process's environment, and returns what it prints.
+func (s *stack) run(env []string, args ...string) (stdout string, failed bool) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir = s.dir
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "CODEX_HOME=" + s.dir}, env...)
+	var out, errors bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errors
+	launch.Group(cmd)
+	err := cmd.Run()
+	s.Logf("%s ends with %v\n%s\n%s", args[0], err, out.String(), errors.String())
+	return out.String(), err != nil
+}
+
+// sent returns the requests that reached the upstream, and fails for what a client must not have brought there.
+func (s *stack) sent() (lines []string) {
+	s.Helper()
+	for _, r := range s.up.Requests() {
+		lines = append(lines, r.Method+" "+r.Target)
+		if got := r.Credentials(); len(got) != 1 || strings.TrimPrefix(got[0], "Bearer ") != key {
+			s.Errorf("%s %s has the credentials %q", r.Method, r.Target, got)
+		}
+	}
+	if faults := s.up.Faults(); len(faults) > 0 {
+		s.Errorf("the upstream saw faults: %q", faults)
+	}
+	s.Logf("the upstream saw %q; the log: %s", lines, s.proxy.Output)
+	return lines
+}
+
+// record is a line of the audit log.
+type record struct {
+	Route  string `json:"route"`
+	Status int    `json:"status"`
+	Model  string `json:"model"`
+	Input  int64  `json:"input_tokens"`
+	Output int64  `json:"output_tokens"`
+}
+
+// recorded returns the first record of a route.
+func (s *stack) recorded(route string) (r record) {
+	s.Helper()
+	proctest.Eventually(s, "a record of "+route, func() bool {
+		text, _ := os.ReadFile(s.audit)
+		for line := range strings.Lines(string(text)) {
+			r = record{}
+			if json.Unmarshal([]byte(line), &r) == nil && r.Route == route {
+				return true
+			}
+		}
+		return false
+	})
+	return r
+}
+
+var claudeEnv = []string{"ANTHROPIC_API_KEY=none", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1", "DISABLE_AUTOUPDATER=1"}
+
+// TestClaudeCode: a turn of Claude Code works, and is charged what the API reports.
+func TestClaudeCode(t *testing.T) {
+	s := start(t, "/v1/messages", "--allow-route", "messages", "--auth-header", "x-api-key")
+	out, failed := s.run(append(claudeEnv, "ANTHROPIC_BASE_URL="+s.base()), installed("claude"), "-p", "Say hello")
+	if failed || !strings.Contains(out, "quick brown fox") {
+		t.Errorf("it prints %q", out)
+	}
+	if !slices.Contains(s.sent(), "POST /v1/messages?beta=true") {
+		t.Error("no message was asked for as Claude Code does")
+	}
+	if r := s.recorded("messages"); r.Status != 200 || !strings.HasPrefix(r.Model, "claude-") || r.Input < 1000 || r.Output != 10 {
+		t.Errorf("recorded: %+v", r)
+	}
+}
+
+// TestClaudeCodeBudget: once the budget is spent, it is told so.
+func TestClaudeCodeBudget(t *testing.T) {
+	s := start(t, "/v1/messages", "--allow-route", "messages", "--auth-header", "x-api-key", "--max-tokens-per-user", "1000")
+	env := append(slices.Clip(claudeEnv), "ANTHROPIC_BASE_URL="+s.base(), "CLAUDE_CODE_MAX_RETRIES=0")
+	if out, failed := s.run(env, installed("claude"), "-p", "Say hello"); failed {
+		t.Errorf("it prints %q", out)
+	}
+	if out, failed := s.run(env, installed("claude"), "-p", "Say hello"); !failed || !strings.Contains(out, "has spent its budget") {
+		t.Errorf("it prints %q", out)
+	}
+	s.sent()
+}
+
+// codex runs Codex with a configuration, in which BASE stands for the proxy's address.
+func (s *stack) codex(config string, env ...string) {
+	s.Helper()
+	config = strings.ReplaceAll("check_for_update_on_startup = false\n"+config, "BASE", s.base()) + "\n[analytics]\nenabled = false\n"
+	if err := os.WriteFile(filepath.Join(s.dir, "config.toml"), []byte(config), 0o600); err != nil {
+		s.Fatal(err)
+	}
+	out, failed := s.run(env, installed("codex"), "exec", "--skip-git-repo-check", "Say hello")
+	if failed || !strings.Contains(out, "the the") {
+		s.Errorf("it prints %q", out)
+	}
+}
+
+const provider = `
+model_provider = "proxy"
+web_search = "live"
+
+[model_providers.proxy]
+name = "proxy"
+base_url = "BASE/v1"
+wire_api = "responses"
+`
+
+func TestCodex(t *testing.T) {
+	s := start(t, "")
+	s.codex(provider)
+	if got, want := s.sent(), []string{"POST /v1/responses"}; !slices.Equal(got, want) {
+		t.Errorf("it sends %q, want %q", got, want)
+	}
+}
+
+// TestCodexBuiltIn tries a WebSocket, and falls back.
+func TestCodexBuiltIn(t *testing.T) {
+	s := start(t, "")
+	s.codex(`openai_base_url = "BASE/v1"`, "CODEX_API_KEY=none")
+	if got, want := s.sent(), []string{"POST /v1/responses"}; !slices.Equal(got, want) {
+		t.Errorf("it sends %q, want %q", got, want)
+	}
+}
+
+// TestCodexCatalogue asks for the models first, and takes the one that is offered.
+func TestCodexCatalogue(t *testing.T) {
+	s := start(t, "", "--allow-route", "models")
+	s.codex(provider+`env_key = "PROXY_KEY"`+"\n"+`model_catalog_url = "BASE/v1/models"`, "PROXY_KEY=none")
+	if line := s.sent()[0]; !strings.HasPrefix(line, "GET /v1/models?client_version=") {
+		t.Errorf("it begins with %s", line)
+	}
+	if r := s.recorded("responses"); r.Model != "gpt-5" {
+		t.Errorf("recorded: %+v", r)
+	}
+}
+
+// TestCodexSearch lets the default model search.
+func TestCodexSearch(t *testing.T) {
+	s := start(t, "", "--allow-route", "search")
+	s.up.Script("search")
+	s.codex(provider + `supports_standalone_web_search = true`)
+	if got, want := s.sent(), []string{"POST /v1/responses", "POST /v1/alpha/search", "POST /v1/responses"}; !slices.Equal(got, want) {
+		t.Fatalf("it sends %q, want %q", got, want)
+	}
+	body, err := s.up.Requests()[2].Body(t.Context())
+	if err != nil || !bytes.Contains(body, []byte("the quick brown fox jumps")) {
+		t.Errorf("the model does not get what was found: %v", err)
+	}
+}
+
+// TestSDKs: each asks for a response, and for a stream.
+func TestSDKs(t *testing.T) {
+	for name, command := range map[string][]string{
+		"openai-node":   {"node", filepath.Join(prefix, "openai-node.mjs")},
+		"openai-go":     {filepath.Join(prefix, "openai-go.bin")},
+		"Vercel AI SDK": {"node", filepath.Join(prefix, "ai-sdk.mjs")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, "")
+			out, failed := s.run([]string{"BASE=" + s.base() + "/v1"}, command...)
+			if failed || !strings.Contains(out, "the quick brown fox") || !strings.Contains(out, "the the") {
+				t.Errorf("it prints %q", out)
+			}
+			if got, want := s.sent(), []string{"POST /v1/responses", "POST /v1/responses"}; !slices.Equal(got, want) {
+				t.Errorf("it sends %q, want %q", got, want)
+			}
+		})
+	}
+}
