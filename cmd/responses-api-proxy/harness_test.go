@@ -703,7 +703,7 @@ func (w *world) checkFirstLine() {
 	if !slices.ContainsFunc(w.p.args, namesCallers) {
 		w.expectLine(`^responses-api-proxy: every user of this host may call; --allow-user limits that$`)
 	}
-	w.expectLine(`^responses-api-proxy: protections: secret-memory=\w+ dumpable=no core=no start-window=` + w.p.window + ` user=\w+(\(it stays root; name another user with --user\))? caps=none no-new-privs=on landlock=abi[0-9]+ seccomp=on$`)
+	w.expectLine(`^responses-api-proxy: protections: secret-memory=\w+ dumpable=no core=no start-window=` + w.p.window + ` user=\w+(\(the process is still root; name another user with --user\))? caps=none no-new-privs=on landlock=abi[0-9]+ seccomp=on$`)
 }
 
 // window matches what the start line reports of the time before the process was

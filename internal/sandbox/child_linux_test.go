@@ -27,7 +27,7 @@ import (
 
 const timeout = 30 * time.Second
 
-// jobEnforce is the life of a child.
+// jobEnforce enforces a policy in a child, works, attacks, and prints a childResult.
 func jobEnforce(args []string) error {
 	var o childConfig
 	must(json.Unmarshal([]byte(args[0]), &o))
@@ -73,7 +73,7 @@ func must(err error) {
 	}
 }
 
-// manyThreads keeps threads that were there before the sandbox.
+// manyThreads starts threads that exist before the sandbox.
 func manyThreads() (busy chan struct{}, done *sync.WaitGroup) {
 	busy, done = make(chan struct{}), new(sync.WaitGroup)
 	ready := make(chan struct{})
@@ -88,7 +88,7 @@ func manyThreads() (busy chan struct{}, done *sync.WaitGroup) {
 	return busy, done
 }
 
-// worker does what the proxy does, with what was opened before.
+// worker does what the proxy does, with what was opened before the sandbox.
 type worker struct {
 	o      childConfig
 	client *http.Client
@@ -122,7 +122,7 @@ func newWorker(o childConfig) *worker {
 	return w
 }
 
-// work returns what went wrong.
+// work returns the failures of the worker's operations.
 func (w *worker) work(text string) (wrong []string) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -168,19 +168,19 @@ func (w *worker) request() error {
 	return err
 }
 
-// lookUp asks the name server, which is to say that there is no such name.
+// lookUp resolves a name; the name server responds that it does not exist.
 func (w *worker) lookUp() error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	_, err := w.dns.LookupHost(ctx, "sandbox.example.")
 	var answer *net.DNSError
 	if !errors.As(err, &answer) || !answer.IsNotFound {
-		return fmt.Errorf("the name server was not asked: %v", err)
+		return fmt.Errorf("the name server received no query: %v", err)
 	}
 	return nil
 }
 
-// read reads what it may.
+// read reads every file that the policy allows.
 func (w *worker) read() (all error) {
 	for _, path := range append(w.o.Read, resolverFiles...) {
 		_, err := os.ReadFile(path)
@@ -202,7 +202,7 @@ func signalSelf() error {
 	case <-c:
 		return nil
 	case <-time.After(timeout):
-		return errors.New("it did not come")
+		return errors.New("the signal was not delivered")
 	}
 }
 
@@ -248,14 +248,13 @@ func (w *worker) save(text string) error {
 	return errors.Join(err, f.Sync(), f.Close(), w.root.Rename(".temp", "file"), w.dir.Sync())
 }
 
-// privileged are attacks that need more than the child has without a sandbox.
+// privileged are attacks that fail without a sandbox too, for lack of privilege.
 var privileged = []string{
 	"kill another", "raw socket", "init_module", "finit_module", "mount", "chroot", "setns", "bpf", "perf_event_open", "userfaultfd",
 	"process_vm_readv", "ptrace attach", "pidfd_getfd", "become root", "setgroups", "bpf", "io_uring_setup", "open_by_handle_at", "mknod", "sethostname", "kill all",
 }
 
-// attacks are what code that an attacker gets to run in the process would try.
-// None of them does harm if it works.
+// attacks are the operations of an attacker who executes code in the process. None does harm if it succeeds.
 var attacks = map[string]func(w *worker) error{
 	"execve":           raw(unix.SYS_EXECVE, str("/nonexistent"), 0, 0),
 	"execveat":         raw(unix.SYS_EXECVEAT, ^uintptr(0), str("/nonexistent"), 0, 0, 0),
@@ -342,8 +341,7 @@ var attacks = map[string]func(w *worker) error{
 	"another ABI":      raw(0x40000000|unix.SYS_GETPID, 0),
 }
 
-// raw makes a system call with arguments that do nothing even where it is
-// allowed.
+// raw makes a system call with arguments that have no effect even where it is allowed.
 func raw(call uintptr, args ...uintptr) func(*worker) error {
 	var a [6]uintptr
 	copy(a[:], args)
@@ -389,7 +387,7 @@ func socket(domain, kind, protocol int) func(*worker) error {
 	}
 }
 
-// fork's child, should there be one, ends at once: it is a copy of one thread.
+// fork ends the child, if there is one, immediately: it is a copy of one thread.
 func fork() error {
 	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 {
@@ -431,7 +429,7 @@ func mmapCode() error {
 	return err
 }
 
-// attack tries everything and returns the errno of each.
+// attack tries every attack and returns the errno of each.
 func (w *worker) attack() map[string]string {
 	if !w.o.Attack {
 		return nil
@@ -442,13 +440,13 @@ func (w *worker) attack() map[string]string {
 	}
 	for _, dir := range w.o.Remove {
 		if err := unix.Unlinkat(unix.AT_FDCWD, filepath.Join(dir, "file"), 0); err != nil {
-			got["remove"] = err.Error() // which is none of the attacks
+			got["remove"] = err.Error() // not one of the attacks
 		}
 	}
 	return got
 }
 
-// tryUDP tries to reach a port to which no rule leads.
+// tryUDP tries to send to a port that no rule allows.
 func (w *worker) tryUDP() map[string]string {
 	if !w.o.Attack {
 		return nil
@@ -469,7 +467,7 @@ func (w *worker) tryUDP() map[string]string {
 	return got
 }
 
-// bare is the errno in an error.
+// bare returns the errno in an error.
 func bare(err error) error {
 	var errno unix.Errno
 	if errors.As(err, &errno) {
@@ -478,9 +476,8 @@ func bare(err error) error {
 	return err
 }
 
-// deny makes a system call whose first argument is arg, as far as mask covers it,
-// return errno and do nothing, as a container's filter does; an errno of 0 feigns
-// success.
+// deny makes a system call whose first argument is arg, under mask, return errno without effect, as a container's
+// filter does; an errno of 0 makes it appear to succeed.
 func deny(call, mask, arg, errno uint32) error {
 	const firstArg = 16 // offset in struct seccomp_data; the low half, little endian
 	filter := []unix.SockFilter{

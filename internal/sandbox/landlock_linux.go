@@ -13,18 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Versions of Landlock's interface ("ABI") from which on something is done differently here. The rights of each are in
-// versions, below. The kernel's history of them is in Documentation/userspace-api/landlock.rst, "Previous limitations".
+// Versions of Landlock's interface ("ABI") from which this package behaves differently. The rights of each version are
+// in versions, below. Documentation/userspace-api/landlock.rst lists them under "Previous limitations".
 const (
 	netABI   = 4  // Linux 6.7: TCP ports
 	logABI   = 7  // Linux 6.15: restrict_self takes flags for the audit log
 	syncABI  = 8  // Linux 7.0: restrict_self restricts all threads
 	udpABI   = 10 // Linux 7.2: UDP ports
-	knownABI = 10 // the newest whose rights are all in versions; a newer kernel is treated as this one
+	knownABI = 10 // the newest version in versions; a newer kernel is used as this one
 )
 
-// versions are the access rights that each version has added. All of them are handled, that is refused where no rule
-// allows them, as far as the kernel has them: a right that is not handled is not restricted at all.
+// versions are the access rights that each version has added. All that the kernel supports are handled, that is,
+// refused unless a rule allows them. A right that is not handled is not restricted at all.
 var versions = []struct {
 	abi            int
 	fs, net, scope uint64
@@ -39,9 +39,9 @@ var versions = []struct {
 	{abi: udpABI, net: unix.LANDLOCK_ACCESS_NET_BIND_UDP | unix.LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP},
 }
 
-// handled returns everything that a kernel of this version can restrict. Signals are left out if they must not be
-// scoped. Fields that the version does not have are 0, so that the kernel accepts a structure that is longer than its
-// own (copy_struct_from_user).
+// handled returns everything that a kernel of version abi can restrict. It omits signals if scopeSignals is false.
+// Fields that the version lacks are 0, so that the kernel accepts a structure longer than its own
+// (copy_struct_from_user).
 func handled(abi int, scopeSignals bool) (a unix.LandlockRulesetAttr) {
 	for _, v := range versions {
 		if v.abi <= abi {
@@ -56,14 +56,15 @@ func handled(abi int, scopeSignals bool) (a unix.LandlockRulesetAttr) {
 	return a
 }
 
-// A pathRule allows access to a file, or to all files below a directory. Landlock identifies either by its inode, not
-// by its name.
+// A pathRule allows access to a file, or to all files below a directory. Landlock identifies both by inode, not by
+// name.
 type pathRule struct {
-	*os.File // opened with O_PATH
-	access   uint64
+	*os.File
+	access uint64
 }
 
-// What a rule for a directory of Policy allows.
+// The access that a rule for a directory of Policy allows. appendAccess excludes TRUNCATE and REMOVE_FILE: a
+// compromised process must not be able to erase the audit log.
 const (
 	readAccess   = unix.LANDLOCK_ACCESS_FS_READ_FILE
 	appendAccess = unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_MAKE_REG
@@ -72,15 +73,15 @@ const (
 		unix.LANDLOCK_ACCESS_FS_READ_DIR | unix.LANDLOCK_ACCESS_FS_TRUNCATE
 )
 
-// resolverFiles are the files that Go's resolver reads again when they change.
+// resolverFiles are the files that Go's resolver reads again when they change (net/dnsclient_unix.go).
 var resolverFiles = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"}
 
-// resolverDirs contain nothing but such files, under names that resolverFiles may link to. They are replaced, not
-// written, so a rule for the file would end with its inode; the rule is for the directory.
+// resolverDirs contain only such files, under names that resolverFiles may link to. The files are replaced, not
+// written, and a rule for a file would end with its inode; so the rule is for the directory.
 var resolverDirs = []string{"/run/systemd/resolve", "/run/resolvconf"}
 
-// openPaths opens all that p names, while this process can still find it. The caller closes what is returned, also with
-// an error, which means that p names a directory that cannot be used.
+// openPaths opens all paths of p, while this process can still find them. The caller closes the result even if err is
+// not nil, which means that a directory of p cannot be used.
 func openPaths(p Policy) (rules []pathRule, err error) {
 	open := func(path string, flags int, access uint64) {
 		f, openErr := os.OpenFile(path, unix.O_PATH|flags, 0)
@@ -93,7 +94,7 @@ func openPaths(p Policy) (rules []pathRule, err error) {
 	for _, path := range slices.Concat(resolverFiles, p.Read) {
 		target, err := filepath.EvalSymlinks(path)
 		if err != nil {
-			continue // absent or out of reach: then it cannot be read later either
+			continue // absent or not accessible now, so not readable later either
 		}
 		dir := filepath.Dir(target)
 		if slices.ContainsFunc(resolverDirs, func(d string) bool { return strings.HasPrefix(dir+"/", d+"/") }) {
@@ -118,7 +119,7 @@ func closePaths(rules []pathRule) {
 	}
 }
 
-// A portRule is a struct landlock_net_port_attr.
+// A portRule is a struct landlock_net_port_attr (linux/landlock.h).
 type portRule struct{ access, port uint64 }
 
 const (
@@ -126,11 +127,11 @@ const (
 	dnsPort             = 53
 )
 
-// portRules allows connections to ports, and questions to name servers: by TCP, and by UDP to port 53. A UDP socket is
-// bound by the kernel when it is connected, for which Landlock requires the right to bind to port 0. That allows no
-// port of the caller's choice.
+// portRules allows connections to ports and DNS queries, by TCP and UDP, to port 53. The kernel binds a UDP socket when
+// it is connected, for which Landlock requires the right to bind to port 0. That right does not allow any port of the
+// caller's choice.
 //
-// Port 0 is never one to connect to. tryPort relies on that.
+// No rule allows connecting to port 0; tryPort relies on that.
 func portRules(abi int, ports []uint16) []portRule {
 	const tcp, udp = unix.LANDLOCK_ACCESS_NET_CONNECT_TCP, unix.LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP
 	if abi < netABI {
@@ -148,8 +149,8 @@ func portRules(abi int, ports []uint16) []portRule {
 	return rules
 }
 
-// landlock restricts files, ports and signals on all threads, and tries whether they are restricted. It returns which
-// version is in force, and why all of it or a part is missing. An error means that a rule of p was refused.
+// landlock restricts files, ports and signals on all threads and checks that they are restricted. It returns the
+// version in force, and why all or a part of it is missing. An error means that the kernel refused a rule of p.
 func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 	abi, missing := landlockABI()
 	if missing != nil {
@@ -169,15 +170,15 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 	for _, r := range paths {
 		rule := unix.LandlockPathBeneathAttr{Allowed_access: r.access & attr.Handled_access_fs, Parent_fd: int32(r.Fd())}
 		if err := add(unix.LANDLOCK_RULE_PATH_BENEATH, unsafe.Pointer(&rule)); err != nil {
-			return "", nil, fmt.Errorf("cannot make a rule for %s: %w", r.Name(), err)
+			return "", nil, fmt.Errorf("cannot add a Landlock rule for %s: %w", r.Name(), err)
 		}
 	}
 	for _, r := range portRules(abi, p.Ports) {
 		if err := add(landlockRuleNetPort, unsafe.Pointer(&r)); err != nil {
-			return "", nil, fmt.Errorf("cannot make a rule for port %d: %w", r.port, err)
+			return "", nil, fmt.Errorf("cannot add a Landlock rule for port %d: %w", r.port, err)
 		}
 	}
-	all := abi < syncABI // from then on the kernel does it for all of them
+	all := abi < syncABI // later kernels restrict all threads by one call
 	_, err = call("landlock_restrict_self", all, unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, restrictFlags(abi), 0)
 	if err != nil {
 		return "", err, nil
@@ -186,22 +187,23 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 	return state, missing, nil
 }
 
-// landlockABI returns the version of the kernel's Landlock, or why there is none.
+// landlockABI returns the version of the kernel's Landlock, or why it is not available.
 func landlockABI() (int, error) {
 	abi, err := call("landlock_create_ruleset", thisThread,
 		unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	switch {
 	case errors.Is(err, unix.ENOSYS):
-		return 0, errors.New("this kernel does not have it")
+		return 0, errors.New("not supported by this kernel")
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return 0, errors.New("turned off at boot; add landlock to lsm=")
+		return 0, errors.New("disabled at boot; add landlock to lsm=")
 	}
 	return min(int(abi), knownABI), err
 }
 
-// threadsMaySignal reports whether scoped signals reach the threads of their own process: the kernel's erratum 2, which
-// its stable series have got too. Before syncABI each thread gets a domain of its own, and Go's threads signal each
-// other: without the correction the very call that restricts them would hang. seccomp limits signals in any case.
+// threadsMaySignal reports whether a scoped process can still signal its own threads, which is erratum 2 of Landlock,
+// also fixed in stable kernels. Before syncABI each thread gets its own domain, and Go's threads signal each other to
+// make calls on all threads: without the fix, the call that restricts them would hang. seccomp restricts signals in any
+// case.
 func threadsMaySignal() bool {
 	const signalErratum = 1 << (2 - 1)
 	errata, err := call("landlock_create_ruleset", thisThread,
@@ -209,8 +211,8 @@ func threadsMaySignal() bool {
 	return err == nil && errata&signalErratum != 0
 }
 
-// restrictFlags returns the flags of landlock_restrict_self(2). Refusals are kept out of the kernel's audit log, those
-// of tryLandlock above all.
+// restrictFlags returns the flags of landlock_restrict_self(2). Refusals are not logged to the kernel's audit log,
+// which tryLandlock would otherwise fill at every start.
 func restrictFlags(abi int) (flags uintptr) {
 	if abi >= logABI {
 		flags |= unix.LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF
@@ -221,18 +223,18 @@ func restrictFlags(abi int) (flags uintptr) {
 	return flags
 }
 
-// tryLandlock has every thread try what no rule allows: the kernel does not show whether a thread is restricted. It
-// returns the version that is in force, and what is not.
+// tryLandlock tries, on every thread, operations that no rule allows, because the kernel does not show whether a thread
+// is restricted. It returns the version in force and what is missing.
 func tryLandlock(abi int) (state string, missing error) {
 	cwd := unix.AT_FDCWD
-	err := refused("a folder could still be opened", unix.SYS_OPENAT, uintptr(cwd), uintptr(unsafe.Pointer(&rootPath)),
+	err := refused("a directory could still be opened", unix.SYS_OPENAT, uintptr(cwd), uintptr(unsafe.Pointer(&rootPath)),
 		unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	if err != nil {
 		return "", err
 	}
 	state = fmt.Sprintf("abi%d", abi)
 	if abi < netABI {
-		return state, errors.New("this kernel's has no rules for the network")
+		return state, errors.New("this kernel's version has no rules for the network")
 	}
 	if err := tryPort(unix.SOCK_STREAM); err != nil || abi < udpABI {
 		return state, err
@@ -240,19 +242,20 @@ func tryLandlock(abi int) (state string, missing error) {
 	return state, tryPort(unix.SOCK_DGRAM)
 }
 
-// Arguments of the tries. They are variables of the package because their addresses go to the kernel as numbers. The
-// port to bind is one that needs no capability and is not 0, to which a UDP socket may be bound.
+// Arguments of the checks. They are package variables because their addresses reach the kernel as integers, which do
+// not keep an object alive (unsafe.Pointer, rule 4). highPort needs no capability, and is not 0, to which a UDP socket
+// may be bound.
 var (
 	rootPath = [...]byte{'/', 0}
 	portZero = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte{127, 0, 0, 1}}
 	highPort = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte{127, 0, 0, 1}, Port: 0xffff} // in either byte order
 )
 
-// tryPort binds and connects a socket of TCP or UDP, without a packet: Landlock is asked before the port is.
+// tryPort binds and connects a TCP or UDP socket. No packet is sent: Landlock checks the port first.
 func tryPort(kind int) error {
 	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil // no such socket, no such hole
+		return nil // a protocol without sockets needs no restriction
 	}
 	defer unix.Close(fd)
 	return cmp.Or(
@@ -262,8 +265,8 @@ func tryPort(kind int) error {
 			unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&portZero)), unix.SizeofSockaddrInet4))
 }
 
-// refused returns an error unless a system call is refused on every thread. It makes the call on this thread first: the
-// runtime ends the process if results differ between threads, as descriptors would.
+// refused returns an error unless the kernel refuses a system call on every thread. It first makes the call on this
+// thread alone: the runtime aborts if results differ between threads, as new descriptors would.
 func refused(what string, trap, a1, a2, a3 uintptr) error {
 	got, err := call("this thread", thisThread, trap, a1, a2, a3)
 	if err == nil && trap == unix.SYS_OPENAT {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// protect looks at whether the process is traced once no other process can attach any more.
+// protect first makes the process undumpable and then checks for a tracer, so that none can attach after the check.
 func protect() (Report, error) {
 	before, err := noDump()
 	window, noCaps := startWindow(before)
@@ -18,8 +18,9 @@ func protect() (Report, error) {
 	if window != nil {
 		state = "open"
 	}
-	// Go's asynchronous preemption works by SIGURG. Its handler saves the vector registers, which may hold a piece of a
-	// key in the middle of a copy, on a signal stack in the heap. Without it nothing may loop without function calls.
+	// The Go runtime preempts goroutines by SIGURG. The kernel saves the vector registers, which may hold part of a key
+	// during a copy, on the handler's stack, which lies in the heap (signal(7), sigaltstack(2)). Ignoring SIGURG
+	// prevents that; a loop without function calls can then delay the garbage collector, so there must be none.
 	signal.Ignore(unix.SIGURG)
 	err = errors.Join(err, noCaps, checkStart())
 	core, errCore := noCrashOutput(unix.SIGSTKFLT)
@@ -27,12 +28,13 @@ func protect() (Report, error) {
 }
 
 // suidDumpUser is the kernel's SUID_DUMP_USER: processes of the same user may attach. The other values of
-// PR_GET_DUMPABLE, 0 and 2, refuse them alike.
+// PR_GET_DUMPABLE, 0 and 2, both refuse them.
 const suidDumpUser = 1
 
-// noDump makes /proc/PID/{mem,maps,environ,fd}, ptrace and process_vm_readv refuse every process without CAP_SYS_PTRACE,
-// those of the same user included (prctl(2), PR_SET_DUMPABLE), and reads that back. It returns what the attribute was
-// before. It must be called again after every change of credentials, for which the kernel sets it to fs.suid_dumpable.
+// noDump makes /proc/PID/{mem,maps,environ,fd}, ptrace(2) and process_vm_readv(2) refuse every process without
+// CAP_SYS_PTRACE, those of the same user included (PR_SET_DUMPABLE(2const)), and reads the attribute back. It returns
+// the attribute's previous value. It must be called again after every change of credentials, for which the kernel
+// resets it to fs.suid_dumpable (proc_sys_fs(5)).
 func noDump() (before int, err error) {
 	get := func() int {
 		got, getErr := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
@@ -54,17 +56,17 @@ func noDump() (before int, err error) {
 var errWindow = errors.New("the program's file could be read when it was started, so that until then a process of the same " +
 	"user could attach; make the file root's, with mode 0711, and where setpriv is used, start it from a shell")
 
-// startWindow returns why a process of the same user could have attached to this one between execve and now; nil if none
-// could. dumpable is the attribute as it was at the start. A descriptor that was opened then stays good for the life of
-// the process.
+// startWindow returns why a process of the same user could have attached to this one between execve(2) and now; nil if
+// none could. dumpable is the attribute at the start. A descriptor of /proc/PID/mem that was opened in that window
+// stays valid for the life of the process.
 //
-// The kernel makes a process dumpable at execve if its user may read the file (or setpriv(1) leaves it capabilities
-// until then, which read everything). By /proc/PID/mem it can then be written to by any process of its user. Yama is no
-// exception: what it refuses is attaching, not perf_event_open(2), whose events bring the registers and are good for
-// the life of the process, too.
+// The kernel makes a process dumpable at execve(2) if its user may read the file (or if setpriv(1) leaves it
+// capabilities until then, which override the file's mode). Any process of its user can then write to it through
+// /proc/PID/mem. Yama does not prevent this: it refuses attaching, but not perf_event_open(2), whose events include
+// registers and also last for the life of the process.
 //
-// root keeps its capabilities at execve: the kernel lets attach only who has them as well, and so could attach at any
-// time. A container's root may have lost all of them, and is a user like any other then.
+// root keeps its capabilities at execve(2): only a process that has them too may attach, and that process could attach
+// at any time. A container's root may have none of them, and then is treated like any other user.
 func startWindow(dumpable int) (window, err error) {
 	if dumpable != suidDumpUser {
 		return nil, nil
@@ -76,22 +78,22 @@ func startWindow(dumpable int) (window, err error) {
 	return errWindow, nil
 }
 
-// checkStart returns an error if a thread of this process is traced, if SIGURG is not ignored, or if that cannot be read. A
-// tracer can feign anything: this finds tracers that do not hide, and none outside of this PID namespace.
+// checkStart returns an error if a thread of this process is traced, if SIGURG is not ignored, or if neither can be
+// determined. It does not find tracers that falsify system calls, nor any outside this PID namespace.
 func checkStart() error {
 	t := openThreads("/proc/self/task")
 	defer t.close()
 	all, err := t.read()
 	if err != nil {
-		return fmt.Errorf("whether the process is traced cannot be read: %w; mount /proc", err)
+		return fmt.Errorf("cannot determine whether the process is traced: %w; mount /proc", err)
 	}
 	for _, st := range all {
 		ignored, err := strconv.ParseUint(st["SigIgn"], 16, 64)
 		switch tracer := st["TracerPid"]; {
 		case tracer == "":
-			return fmt.Errorf("whether the process is traced cannot be read: thread %s has no TracerPid", st["Pid"])
+			return fmt.Errorf("cannot determine whether the process is traced: thread %s has no TracerPid", st["Pid"])
 		case tracer != "0":
-			return fmt.Errorf("process or thread %s traces this one, and can read and change it; start it without a debugger", tracer)
+			return fmt.Errorf("process or thread %s traces this process and can read its memory; start it without a debugger", tracer)
 		case err != nil || ignored&(1<<(unix.SIGURG-1)) == 0:
 			return errors.New("ignoring SIGURG had no effect")
 		}

@@ -19,8 +19,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// protectFirst is Protect, unless the environment asks for a control without it or
-// for a kernel that refuses a call: DENY is "call arg errno".
+// protectFirst calls Protect, unless the environment requests a control without it, or a kernel that refuses a call:
+// DENY is "call arg errno".
 func protectFirst() error {
 	if text := os.Getenv("DENY"); text != "" {
 		var call, arg, errno uint32
@@ -34,7 +34,7 @@ func protectFirst() error {
 		return nil
 	}
 	if os.Getenv("WAIT") != "" {
-		fmt.Println("waits")
+		fmt.Println("waiting")
 		os.Stdin.Read(make([]byte, 1))
 	}
 	r, err := Protect()
@@ -49,13 +49,13 @@ func protectFirst() error {
 	return err
 }
 
-// window and report are what Protect has found.
+// window and report are Protect's results.
 var (
 	window error
 	report string
 )
 
-// jobServe tells what it is and stays, as something to look at and to attack.
+// jobServe prints its protections and waits, as the target of an attack.
 func jobServe([]string) error {
 	if err := protectFirst(); err != nil {
 		return err
@@ -70,10 +70,10 @@ func jobServe([]string) error {
 	return nil
 }
 
-// target is what the attacker is after.
+// target is the memory that the attacker reads.
 var target = [8]byte{'t', 'a', 'r', 'g', 'e', 't', '!', '!'}
 
-// jobWindow tells whether others could have attached before protectFirst.
+// jobWindow prints whether others could have attached before protectFirst.
 func jobWindow([]string) error {
 	err := protectFirst()
 	fmt.Printf("window: %v\n%s\n", window, report)
@@ -100,7 +100,7 @@ func jobAbort([]string) error {
 	select {}
 }
 
-// jobAttack tries on the process PID what a debugger would do.
+// jobAttack makes the system calls of a debugger on the process PID.
 func jobAttack([]string) error {
 	var pid int
 	var addr int64
@@ -128,8 +128,7 @@ func jobAttack([]string) error {
 	return nil
 }
 
-// startJob runs a job with nothing but env as its environment; GOTRACEBACK above
-// all is not inherited.
+// startJob runs a job with only env as its environment; GOTRACEBACK in particular is not inherited.
 func startJob(t *testing.T, job string, uid int, env ...string) *proctest.Child {
 	t.Helper()
 	return startFile(t, "/proc/self/exe", "/", job, uid, env...)
@@ -152,7 +151,7 @@ func startFile(t *testing.T, file, dir, job string, uid int, env ...string) *pro
 func TestProtect(t *testing.T) {
 	c := startJob(t, "serve", os.Geteuid())
 	if got := c.Line(); !strings.HasPrefix(got, "dumpable 0, core 0/0, ") {
-		t.Errorf("the child says %q", got)
+		t.Errorf("the child printed %q", got)
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Cmd.Process.Pid))
 	if err != nil {
@@ -166,11 +165,11 @@ func TestProtect(t *testing.T) {
 	}
 }
 
-// Without Protect nothing of this holds, so that the test above proves something.
+// TestUnprotected is the control of TestProtect: without Protect none of its assertions hold.
 func TestUnprotected(t *testing.T) {
 	c := startJob(t, "serve", os.Geteuid(), "BARE=1")
 	if got := c.Line(); !strings.HasPrefix(got, "dumpable 1, ") {
-		t.Errorf("the child says %q", got)
+		t.Errorf("the child printed %q", got)
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Cmd.Process.Pid))
 	if err != nil {
@@ -181,7 +180,7 @@ func TestUnprotected(t *testing.T) {
 	}
 }
 
-// signals is one of the signal masks in /proc/PID/status.
+// signals returns one of the signal masks in /proc/PID/status.
 func signals(t *testing.T, status, name string) (mask uint64) {
 	t.Helper()
 	_, rest, _ := strings.Cut(status, "\n"+name+":")
@@ -191,8 +190,8 @@ func signals(t *testing.T, status, name string) (mask uint64) {
 	return mask
 }
 
-// A process of the same user, which may do all of it to any other process of
-// that user, gets nothing.
+// TestSameUserIsRefused: a process of the same user cannot read the protected process, although it can read any other
+// process of that user.
 func TestSameUserIsRefused(t *testing.T) {
 	proctest.NeedRoot(t, "start processes without privilege and without being their parent")
 	for _, got := range attack(t) {
@@ -207,7 +206,7 @@ func TestSameUserIsRefused(t *testing.T) {
 	}
 }
 
-// attack lets one process of user nobody attack another.
+// attack runs one process of user nobody against another.
 func attack(t *testing.T, env ...string) []string {
 	t.Helper()
 	targetChild := startJob(t, "serve", nobody, env...)
@@ -220,15 +219,14 @@ func attack(t *testing.T, env ...string) []string {
 	for _, way := range []string{"mem", "process_vm_readv", "environ", "fd", "ptrace"} {
 		got := attacker.Line()
 		if !strings.HasPrefix(got, way+": ") {
-			t.Fatalf("the attacker says %q and %q", lines, got)
+			t.Fatalf("the attacker printed %q and %q", lines, got)
 		}
 		lines = append(lines, got)
 	}
 	return lines
 }
 
-// TestStartWindow: what others could do before Protect was called is told by
-// who starts the program, and whether its user can read the file.
+// TestStartWindow: the window depends on the user who starts the program and on whether that user can read the file.
 func TestStartWindow(t *testing.T) {
 	proctest.NeedRoot(t, "make a file that another user can run and not read")
 	for _, c := range []struct {
@@ -258,8 +256,7 @@ func TestStartWindow(t *testing.T) {
 	}
 }
 
-// startCopy starts a child from a copy of the test binary with another mode, in
-// a directory that every user can search.
+// startCopy starts a child from a copy of the test binary with another mode, in a directory that every user can search.
 func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *proctest.Child {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sandbox-test-")
@@ -278,12 +275,11 @@ func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *proctest.Ch
 	return startFile(t, file, "/", job, uid)
 }
 
-// TestTracerIsRefused: a process that is traced, if only by one of its threads,
-// does not go on.
+// TestTracerIsRefused: Protect fails if any thread of the process is traced.
 func TestTracerIsRefused(t *testing.T) {
 	c := startJob(t, "serve", os.Geteuid(), "WAIT=1")
-	if got := c.Line(); got != "waits" {
-		t.Fatalf("the child says %q", got)
+	if got := c.Line(); got != "waiting" {
+		t.Fatalf("the child printed %q", got)
 	}
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", c.Cmd.Process.Pid))
 	if err != nil || len(threads) < 2 {
@@ -298,14 +294,13 @@ func TestTracerIsRefused(t *testing.T) {
 		proctest.Cannot(t, "a child cannot be traced: "+err.Error())
 	}
 	c.In.Write([]byte("\n"))
-	want := fmt.Sprintf("cannot protect the process: process or thread %d traces this one, and can read and change it; start it without a debugger", tracer)
+	want := fmt.Sprintf("cannot protect the process: process or thread %d traces this process and can read its memory; start it without a debugger", tracer)
 	if got := c.Line(); got != want {
-		t.Errorf("the child says %q, want %q", got, want)
+		t.Errorf("the child printed %q, want %q", got, want)
 	}
 }
 
-// trace traces a thread until that ends, and lets it go on. It returns the
-// tracer, which is a thread.
+// trace traces a thread until it ends, and resumes it. It returns the id of the tracing thread.
 func trace(tid int) (tracer int, err error) {
 	seized := make(chan error)
 	go func() {
@@ -335,7 +330,7 @@ func TestNoCoreOnAbort(t *testing.T) {
 	}
 }
 
-// dumped lets a child abort and tells whether the kernel wrote a core.
+// dumped makes a child abort and reports whether the kernel wrote a core.
 func dumped(t *testing.T, env ...string) (core bool, signal syscall.Signal) {
 	t.Helper()
 	var limit unix.Rlimit
@@ -356,7 +351,7 @@ func dumped(t *testing.T, env ...string) (core bool, signal syscall.Signal) {
 	return status.CoreDump() || len(files) > 0, status.Signal()
 }
 
-// A protection that the kernel refuses, or only feigns, ends the start.
+// TestRefusalIsAnError: Protect fails if the kernel refuses a protection, or only pretends to set it.
 func TestRefusalIsAnError(t *testing.T) {
 	for _, r := range []struct {
 		what, want       string
@@ -378,8 +373,7 @@ func TestRefusalIsAnError(t *testing.T) {
 	}
 }
 
-// With SIGURG ignored, the garbage collector must still stop a goroutine that
-// calls functions.
+// TestCollectorStillWorks: with SIGURG ignored, the garbage collector can still stop a goroutine that calls functions.
 func TestCollectorStillWorks(t *testing.T) {
 	if os.Getenv("SANDBOX_TEST_GC") == "" {
 		cmd := exec.Command("/proc/self/exe", "-test.run=^TestCollectorStillWorks$", "-test.timeout=60s")

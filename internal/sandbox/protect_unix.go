@@ -12,12 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noCrashOutput keeps the process from writing its memory where it ends: it sets both limits of RLIMIT_CORE to 0, so that
-// they cannot be raised again without privilege. That stands beside PR_SET_DUMPABLE for the systems that lack it, and for
-// a core_pattern that pipes to a program (core(5)).
+// noCrashOutput keeps the process from writing its memory when it ends. It sets both limits of RLIMIT_CORE to 0
+// (getrlimit(2)), the hard one so that no process without privilege can raise it again. PR_SET_DUMPABLE has the same
+// effect on Linux; the limit covers systems without it.
 //
-// And it ends the process in silence when another one sends a signal for which Go prints stacks and registers: one of
-// those for which it does on every system, or of others. A fault of our own code is not sent: it stays a panic.
+// A signal from another process, for which Go would print stacks and registers, ends the process without output: the
+// signals listed here, which do so on every system, and others. A fault of the program's own code is still a panic,
+// since the runtime does not pass synchronous signals to Notify (os/signal).
 func noCrashOutput(others ...os.Signal) (Protection, error) {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, append(others, unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE,

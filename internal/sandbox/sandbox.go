@@ -1,11 +1,10 @@
-// Package sandbox takes from this process, in two steps, what it does not need: Protect, before the process has a
-// secret, keeps other processes from reading its memory; Enforce, before it serves, gives up another user's rights,
-// capabilities, files, ports and system calls. Neither can be undone, by the process itself least of all.
+// Package sandbox irrevocably drops what the process does not need, in two steps. Protect, before the process has a
+// secret, keeps other processes from reading its memory. Enforce, before it serves, drops the uid, capabilities, and
+// the access to files, ports and system calls.
 //
-// A signal that another process sends prints nothing. A fault of the program itself is not prevented from that here: the
-// Go runtime then writes all stacks with their arguments, and unless it was an ordinary nil dereference the general
-// registers too, to descriptor 2, whatever GOTRACEBACK is. The program must have /dev/null there before it reads a
-// secret.
+// Protect prevents output only for signals that another process sends. A fault of the program itself still makes the Go
+// runtime write all stacks with their arguments, and unless it was an ordinary nil dereference the general registers
+// too, to descriptor 2, whatever GOTRACEBACK is. The program must have /dev/null there before it reads a secret.
 package sandbox
 
 import (
@@ -17,41 +16,41 @@ import (
 	"strings"
 )
 
-// A Policy lists what the process may still do once it is in force. The zero Policy allows serving on what is open, and
-// looking up names.
+// A Policy lists what the process may still do after Enforce. The zero Policy allows serving on what is open, and name
+// resolution.
 type Policy struct {
-	// User is the user that the process becomes, with its group and no other; nil leaves it. Only root can become
-	// another user.
+	// User is the user that the process becomes, with that user's group and no other; nil keeps the current one. Only
+	// root can become another user.
 	User *User
 
-	// Ports are the TCP ports to which the process may connect: the upstream's, the CONNECT proxy's. 53 is added, for
-	// TCP and UDP, and 0 is ignored. The addresses are not limited; nor is UDP by a kernel whose Landlock has no rule
-	// for it (before Linux 7.2).
+	// Ports are the TCP ports to which the process may connect: the upstream's and the CONNECT proxy's. Port 53 is
+	// added, for TCP and UDP; 0 is ignored. Addresses are not restricted, since Landlock has no rule for them. UDP is
+	// not restricted either before Linux 7.2.
 	Ports []uint16
 
-	// Read are files that it may read later, or directories with all that is in them. The resolver's files are added.
-	// Links are followed now. What is absent is ignored. A file is identified by its inode: one that takes its place
-	// later cannot be read.
+	// Read are files, or directories with everything below them, that the process may read later. The resolver's files
+	// are added. Links are resolved by Enforce. Absent files are ignored. Landlock identifies a file by its inode: a
+	// file that replaces one of these later cannot be read.
 	Read []string
 
-	// Directories, each of which must be there, in which it may, at any depth,
+	// Write, Append and Remove are directories, which must exist. They allow, at any depth,
 	Write  []string // make, read, write, rename and remove files
 	Append []string // make files and write to them, but neither read, rename nor remove any
 	Remove []string // remove files
 
-	// Truncate are descriptors of files that it may still truncate. Landlock does not restrict files that were opened
-	// before.
+	// Truncate are descriptors of files that the process may still truncate. seccomp enforces this, because Landlock
+	// does not restrict files that were opened before.
 	Truncate []int
 
-	// SetFlags are descriptors whose flags it may still change. It could make a file that is open for appending one to
-	// write anywhere.
+	// SetFlags are descriptors whose flags may still be changed with F_SETFL. That call could clear O_APPEND on a log,
+	// and so is allowed for no other descriptor.
 	SetFlags []int
 
-	// Off leaves Landlock and seccomp out, so that the process can be debugged. Code that gets to run inside it then has
-	// all rights of its user. User, no-new-privs and capabilities are dealt with all the same.
+	// Off omits Landlock and seccomp, so that the process can be debugged. A compromised process then has all of its
+	// user's privileges. User, no-new-privs and capabilities are still enforced.
 	Off bool
 
-	// Strict makes it an error if any protection is missing. What is in force by then stays in force.
+	// Strict makes any missing protection an error. Protections that are already in force stay in force.
 	Strict bool
 }
 
@@ -59,10 +58,10 @@ type Policy struct {
 type Protection struct {
 	Name    string
 	State   string // what is in force; "" if nothing is
-	Missing error  // why it, or a part of it, is missing; nil if nothing is
+	Missing error  // why all or a part of it is missing; nil if nothing is
 }
 
-// whole returns a protection that is in force as a whole or not at all.
+// whole returns a protection that is either fully in force or missing.
 func whole(name, state string, missing error) Protection {
 	if missing != nil {
 		state = ""
@@ -70,14 +69,11 @@ func whole(name, state string, missing error) Protection {
 	return Protection{name, state, missing}
 }
 
-// A Report lists all protections.
+// A Report lists all protections, in the order in which the start line shows them.
 type Report []Protection
 
-// String returns one line, such as
-//
-//	user=nobody caps=none no-new-privs=on landlock=abi7 seccomp=on
-//
-// where a reason in parentheses follows what is missing.
+// String returns one line such as "user=nobody caps=none no-new-privs=on landlock=abi7 seccomp=on". The reason follows
+// a missing protection in parentheses.
 func (r Report) String() string {
 	var words []string
 	for _, p := range r {
@@ -90,7 +86,7 @@ func (r Report) String() string {
 	return strings.Join(words, " ")
 }
 
-// Missing names each protection that is not wholly in force, with the reason.
+// Missing returns each protection that is not fully in force, with the reason.
 func (r Report) Missing() []string {
 	var names []string
 	for _, p := range r {
@@ -101,13 +97,12 @@ func (r Report) Missing() []string {
 	return names
 }
 
-// Protect keeps other processes of the same user from reading this one, and keeps its memory out of core files, as far
-// as the system can; it reads each protection back. It must be the first thing that main does, before any secret is
-// read. An error means that a protection which the system offers could not be set, or that the process is being traced;
-// the caller must stop.
+// Protect keeps other processes of the same user from reading this one, keeps its memory out of core files, as far as
+// the system supports it, and reads each protection back. It must be the first call of main, before any secret is read.
+// On an error the caller must stop: a protection that the system offers could not be set, or the process is traced.
 //
-// From then on the signals for which Go prints all stacks and registers end the process at once and in silence, with
-// the shell's exit code for them: any process of the same user can send those.
+// From then on, signals for which the Go runtime prints all stacks and registers end the process immediately and
+// without output, with the shell's exit code for them: any process of the same user can send those.
 func Protect() (Report, error) {
 	r, err := protect()
 	if err != nil {
@@ -118,21 +113,21 @@ func Protect() (Report, error) {
 
 var errOff = errors.New("turned off")
 
-// Enforce puts a policy in force on all threads of the process. It must be called once, when everything is open that
-// needs a file, a listener or a privilege.
+// Enforce puts p in force on all threads of the process. It must be called once, when everything is open that needs a
+// file, a listener or a privilege.
 //
-// An error means that the caller must stop: the policy names what is absent or what the process may not give, or a
-// protection is missing in spite of Strict.
+// On an error the caller must stop: p names something that does not exist or that the process may not grant, or a
+// protection is missing although p is Strict.
 func Enforce(p Policy) (Report, error) {
 	if p.Off && p.Strict {
-		return nil, errors.New("cannot be strict with the jail turned off; choose one")
+		return nil, errors.New("the sandbox cannot be both off and strict; choose one")
 	}
 	r, err := enforce(p)
 	if err != nil {
-		return nil, fmt.Errorf("cannot enter the jail: %w", err)
+		return nil, fmt.Errorf("cannot sandbox the process: %w", err)
 	}
 	if missing := r.Missing(); p.Strict && len(missing) > 0 {
-		return r, fmt.Errorf("a protection is missing: %s; without --strict the proxy does with what there is", strings.Join(missing, "; "))
+		return r, fmt.Errorf("a protection is missing: %s; omit --strict to start with reduced protection", strings.Join(missing, "; "))
 	}
 	return r, nil
 }
@@ -143,8 +138,8 @@ type User struct {
 	UID, GID int
 }
 
-// LookupUser finds a user other than root by name or number. A number that /etc/passwd does not list is taken for the
-// group's as well.
+// LookupUser finds a user other than root by name or number. A number that is not in /etc/passwd is used for the group
+// as well.
 func LookupUser(name string) (*User, error) {
 	find := user.Lookup
 	id, notNumber := parseID(name)
@@ -156,7 +151,7 @@ func LookupUser(name string) (*User, error) {
 		uid, err := parseID(found.Uid)
 		gid, err2 := parseID(found.Gid)
 		if err := errors.Join(err, err2); err != nil {
-			return nil, fmt.Errorf("user %q has no proper numbers in /etc/passwd: %w", name, err)
+			return nil, fmt.Errorf("user %q has invalid numbers in /etc/passwd: %w", name, err)
 		}
 		u = &User{found.Username, uid, gid}
 	} else if notNumber != nil {

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// enforce does things in the order in which each is still allowed: paths may be found by the old user only, the bounding
-// set needs a capability, Landlock and seccomp need no-new-privs, and after seccomp none of this can be called.
+// enforce applies the protections in the only possible order. Paths are opened first, since the new user may not find
+// them. Dropping the bounding set needs CAP_SETPCAP, which the change of user clears. Landlock and seccomp need
+// no-new-privs. seccomp is last, since it refuses the calls that the others make.
 func enforce(p Policy) (Report, error) {
 	who := self()
 	paths, err := openPaths(p)
@@ -22,7 +23,7 @@ func enforce(p Policy) (Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	// execve(2) grants no privileges from here on, should it ever be called.
+	// With no-new-privs, execve(2) grants no privileges, should it ever be called (PR_SET_NO_NEW_PRIVS(2const)).
 	_, noPrivs := call("prctl(PR_SET_NO_NEW_PRIVS)", allThreads, unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
 	boundingKept, bound := dropBounding()
 	if p.User != nil {
@@ -32,18 +33,19 @@ func enforce(p Policy) (Report, error) {
 		}
 	}
 	noCaps := cmp.Or(dropCaps(), bound)
-	// A change of user has made the process dumpable again, or not, by fs.suid_dumpable (proc_sys_fs(5)).
+	// Every change of credentials sets the dumpable attribute to fs.suid_dumpable (proc_sys_fs(5)), so it is cleared
+	// again here.
 	exposed, err := noDump()
 	if err != nil {
 		return nil, err
 	}
-	threads := openThreads("/proc/self/task") // while it can be opened
+	threads := openThreads("/proc/self/task") // while Landlock still allows it
 	defer threads.close()
 
 	version, noLandlock, noSeccomp := "", errOff, errOff
 	switch {
 	case p.Off:
-	case errors.Is(noPrivs, errCgo): // the C library makes other calls, and ends the process when it cannot start a thread
+	case errors.Is(noPrivs, errCgo): // with cgo, the C library makes other calls, and aborts if it cannot start a thread
 		noLandlock, noSeccomp = errCgo, errCgo
 	default:
 		if version, noLandlock, err = landlock(p, paths); err != nil {
@@ -52,15 +54,15 @@ func enforce(p Policy) (Report, error) {
 		noSeccomp = seccomp(p)
 	}
 	return Report{
-		{"user", who.Name, cmp.Or(who.staysExposed(exposed), threads.wantIDs(who.UID, "Uid"), threads.wantIDs(who.GID, "Gid"))},
-		whole("caps", "none", cmp.Or(noCaps, threads.wantNoCaps(boundingKept))),
-		whole("no-new-privs", "on", cmp.Or(noPrivs, threads.want("1", "NoNewPrivs"))),
+		{"user", who.Name, cmp.Or(who.staysExposed(exposed), threads.checkIDs(who.UID, "Uid"), threads.checkIDs(who.GID, "Gid"))},
+		whole("caps", "none", cmp.Or(noCaps, threads.checkNoCaps(boundingKept))),
+		whole("no-new-privs", "on", cmp.Or(noPrivs, threads.check("1", "NoNewPrivs"))),
 		{"landlock", version, noLandlock},
-		whole("seccomp", "on", cmp.Or(noSeccomp, threads.wantFilter())),
+		whole("seccomp", "on", cmp.Or(noSeccomp, threads.checkFilter())),
 	}, nil
 }
 
-// self returns the user that the process is now. Its name needs /etc/passwd.
+// self returns the current effective user. Its name comes from /etc/passwd, which cannot be read after Enforce.
 func self() User {
 	u := User{Name: strconv.Itoa(os.Geteuid()), UID: os.Geteuid(), GID: os.Getegid()}
 	if found, err := user.LookupId(u.Name); err == nil {
@@ -69,28 +71,28 @@ func self() User {
 	return u
 }
 
-// staysExposed returns an error for root, which is the owner of most files even without capabilities, and if the process
-// was dumpable between the change of user and noDump.
+// staysExposed returns an error for root, which owns most files even without capabilities, and if the process was
+// dumpable between the change of user and noDump: a process of the new user may have attached then (ptrace(2)).
 func (u User) staysExposed(dumpable int) error {
 	switch {
 	case u.UID == 0:
-		return errors.New("it stays root; name another user with --user")
+		return errors.New("the process is still root; name another user with --user")
 	case dumpable == suidDumpUser:
-		return errors.New("processes of that user could attach while the user was changed; set fs.suid_dumpable to 0")
+		return errors.New("processes of that user could attach during the change of user; set fs.suid_dumpable to 0")
 	}
 	return nil
 }
 
-// become changes real, effective and saved ids of all threads, which package syscall sees to, so that none is left to go
-// back to (credentials(7)). The groups are first, while that is allowed. The start does not go on if it fails: a user
-// that was asked for is not optional.
+// become changes the real, effective and saved ids of all threads, so that setresuid(2) cannot restore any of them
+// (credentials(7)). Package syscall makes the calls on every thread. The groups are dropped first, since setgroups(2)
+// needs CAP_SETGID. Any failure stops the start: a requested user is not optional.
 func (u User) become() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("only root can become another user (--user %s); start the proxy as root, or as that user without --user", u.Name)
 	}
 	if groups, err := syscall.Getgroups(); err != nil || len(groups) > 0 {
 		if err := syscall.Setgroups(nil); err != nil {
-			return fmt.Errorf("cannot leave the groups (setgroups): %w; CAP_SETGID may be missing", err)
+			return fmt.Errorf("cannot drop the groups (setgroups): %w; CAP_SETGID may be missing", err)
 		}
 	}
 	if err := syscall.Setresgid(u.GID, u.GID, u.GID); err != nil {
@@ -102,16 +104,18 @@ func (u User) become() error {
 	return nil
 }
 
-// Linux keeps five sets of capabilities for each thread (capabilities(7)). A process that has changed its uid from 0 has
-// lost the permitted and effective ones by that; root, and a process that was given some, has not.
+// Linux keeps five sets of capabilities for each thread (capabilities(7)). A process that has changed its uid from 0
+// has lost the permitted and effective sets; root, and a process that was given capabilities by its parent or its file,
+// have not.
 
-// dropBounding empties the bounding set of capabilities. It keeps the set where CAP_SETPCAP is missing. That is no gap:
-// the set only limits what execve(2) grants, and with no-new-privs that grants nothing (capabilities(7)).
+// dropBounding empties the bounding set of capabilities, and reports kept if CAP_SETPCAP is missing, so that it could
+// not. That is safe: the set only limits what execve(2) grants, and with no-new-privs that grants nothing
+// (capabilities(7)).
 func dropBounding() (kept bool, _ error) {
 	for capability := range uintptr(64) {
 		in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, capability, 0, 0, 0)
 		if err != nil {
-			return false, nil // beyond the last that the kernel has
+			return false, nil // beyond the kernel's last capability
 		}
 		if in == 0 {
 			continue
@@ -127,12 +131,12 @@ func dropBounding() (kept bool, _ error) {
 	return false, nil
 }
 
-// dropCaps clears the other four sets. Where they are empty it makes no call, so that a filter around this process need
-// not allow it; the threads' status is the proof in any case.
+// dropCaps clears the permitted, effective, inheritable and ambient sets. It makes no call if they are empty, so that
+// an outer seccomp filter need not allow it; Enforce checks the threads' status in any case.
 func dropCaps() error {
 	var none [2]unix.CapUserData
 	if sets, err := capabilities(); err == nil && sets == none {
-		return nil // the ambient set, a part of the permitted one, is empty too
+		return nil // the ambient set is a subset of the permitted one
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // Pid 0: the calling thread
 	_, ambient := call("prctl(PR_CAP_AMBIENT)", allThreads, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0)
@@ -140,7 +144,7 @@ func dropCaps() error {
 	return cmp.Or(ambient, others)
 }
 
-// capabilities returns the calling thread's sets: the capabilities below 32, and those from 32 on.
+// capabilities returns the calling thread's sets as two words: capabilities 0 to 31, and 32 to 63.
 func capabilities() (sets [2]unix.CapUserData, err error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	if err := unix.Capget(&header, &sets[0]); err != nil {

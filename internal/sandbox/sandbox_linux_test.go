@@ -22,7 +22,7 @@ import (
 
 const nobody = 65534
 
-// None of what this package does can be undone in the process that runs the tests.
+// TestMain runs jobs in child processes, because nothing that this package does can be undone in the test process.
 func TestMain(m *testing.M) {
 	proctest.Main(m, map[string]proctest.Job{
 		"enforce": jobEnforce, "serve": jobServe, "abort": jobAbort, "attack": jobAttack, "window": jobWindow,
@@ -34,33 +34,33 @@ func withCgo() bool {
 	return errno == syscall.ENOTSUP
 }
 
-// childConfig are what a child is told.
+// childConfig is the configuration of a child.
 type childConfig struct {
 	Policy
-	UserName string      // looked up by the child
-	Deny     [][2]uint32 // system calls that an outer filter refuses, and with which errno
-	Upstream string      // with the CA, and its port
+	UserName string      // resolved by the child
+	Deny     [][2]uint32 // system calls that an outer filter refuses, and the errno
+	Upstream string      // a server with a test CA, and its port
 	CA       string
 	Port     uint16
-	DNS      string // a name server that knows no name
+	DNS      string // a name server without names
 	Notify   string // a unix socket, as systemd's
-	Other    string // a listener to which no rule leads
-	Outside  string // a file of its own that no rule names
-	Work     bool   // has a folder to write in
+	Other    string // a listener that no rule allows
+	Outside  string // a file of the child's own that no rule names
+	Work     bool   // has a directory to write in
 	Attack   bool
-	Dumpable bool // as fs.suid_dumpable=1 makes a process that changes its user
+	Dumpable bool // emulates fs.suid_dumpable=1 for a process that changes its user
 }
 
-// childResult is what it says afterwards.
+// childResult is the child's report.
 type childResult struct {
 	Err, Report string
 	Missing     []string
-	Work        []string          // what went wrong of its work, before and after the attacks
+	Work        []string          // failures of its work, before and after the attacks
 	Attacks     map[string]string // the errno of each
-	UDP         map[string]string // and of each way to reach Other by UDP
+	UDP         map[string]string // the errno of each way to reach Other by UDP
 }
 
-// child is a process in the sandbox, which stays until it is let go.
+// child is a sandboxed process, which exits when its input is closed.
 type child struct {
 	childResult
 	pid int
@@ -94,12 +94,12 @@ func startChildOf(t *testing.T, binary string, o childConfig, attr *syscall.SysP
 	line := c.Line()
 	p := &child{pid: cmd.Process.Pid}
 	if err := json.Unmarshal([]byte(line), &p.childResult); err != nil {
-		t.Fatalf("the child says %q: %v", line, err)
+		t.Fatalf("the child printed %q: %v", line, err)
 	}
 	return p
 }
 
-// outside is the world in which a child works, who in the end is uid.
+// outside creates the files and servers for a child whose final user is uid.
 func outside(t *testing.T, uid int) childConfig {
 	t.Helper()
 	s, err := openaitest.Start(openaitest.Options{TLS: true})
@@ -119,7 +119,7 @@ func outside(t *testing.T, uid int) childConfig {
 	t.Cleanup(func() { other.Close() })
 	o := childConfig{Upstream: "https://localhost:" + port + openaitest.DefaultPath, CA: string(s.CAPEM()), Port: uint16(n), Other: other.Addr().String(), DNS: nameServer(t)}
 	o.Ports = []uint16{o.Port}
-	o.Notify = filepath.Join(folder(t, uid), "notify")
+	o.Notify = filepath.Join(directory(t, uid), "notify")
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: o.Notify, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
@@ -128,12 +128,12 @@ func outside(t *testing.T, uid int) childConfig {
 	if err := os.Chmod(o.Notify, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	o.Outside = file(t, folder(t, uid))
+	o.Outside = file(t, directory(t, uid))
 	return o
 }
 
-// nameServer answers every question with "no such name". Its port is 53, as that of all name servers; the address is one
-// of loopback's that no other test should have.
+// nameServer responds to every query with NXDOMAIN. Its port is 53, as that of all name servers; the address is one of
+// 127.0.0.0/8 that no other test should use.
 func nameServer(t *testing.T) string {
 	t.Helper()
 	addr := fmt.Sprintf("127.%d.%d.%d:53", 1+rand.N(254), rand.N(256), 1+rand.N(254))
@@ -151,17 +151,17 @@ func nameServer(t *testing.T) string {
 			if n < 12 {
 				continue
 			}
-			buf[2], buf[3] = 0x84, 0x03                      // an authoritative answer: NXDOMAIN
-			c.WriteTo(append([]byte(nil), buf[:n]...), from) // the question stands in it again
+			buf[2], buf[3] = 0x84, 0x03                      // an authoritative response: NXDOMAIN
+			c.WriteTo(append([]byte(nil), buf[:n]...), from) // the response repeats the question
 		}
 	}()
 	return c.LocalAddr().String()
 }
 
-// folder is one in which a user may write.
-func folder(t *testing.T, uid int) string {
+// directory returns a new directory in which uid may write.
+func directory(t *testing.T, uid int) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sandbox-test-") // t.TempDir's parents are closed to others
+	dir, err := os.MkdirTemp("", "sandbox-test-") // other users cannot search t.TempDir's parents
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func folder(t *testing.T, uid int) string {
 	return dir
 }
 
-// file makes a file in a folder.
+// file makes a file in a directory.
 func file(t *testing.T, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "file")
@@ -184,11 +184,11 @@ func file(t *testing.T, dir string) string {
 	return path
 }
 
-// readable is a link to a file.
+// readable makes a link to a file.
 func readable(t *testing.T, uid int) string {
 	t.Helper()
-	link := filepath.Join(folder(t, uid), "link")
-	target := file(t, folder(t, uid))
+	link := filepath.Join(directory(t, uid), "link")
+	target := file(t, directory(t, uid))
 	if err := os.Symlink(target, link); err != nil {
 		t.Fatal(err)
 	}
@@ -214,8 +214,8 @@ func inNamespace(uid uint32) *syscall.SysProcAttr {
 	}
 }
 
-// Whoever starts it, it is wholly in force on every thread; its work goes on,
-// every attack is refused, and the work goes on after that.
+// TestEnforce: for every initial user, each protection is fully in force on every thread; the work succeeds, every
+// attack is refused, and the work succeeds after that.
 func TestEnforce(t *testing.T) {
 	proctest.NeedRoot(t, "become other users")
 	abi, err := landlockABI()
@@ -227,14 +227,14 @@ func TestEnforce(t *testing.T) {
 	for _, c := range []struct {
 		what    string
 		user    string
-		uid     uint32 // in the end
+		uid     uint32 // the final one
 		attr    *syscall.SysProcAttr
 		want    string
 		keepBnd bool
 	}{
 		{"root becomes nobody", "nobody", nobody, nil, "user=nobody caps=none no-new-privs=on " + lock + " seccomp=on", false},
 		{"root becomes a number", "4242", 4242, nil, "user=4242 caps=none no-new-privs=on " + lock + " seccomp=on", false},
-		{"root stays", "", 0, nil, "user=root(it stays root; name another user with --user) caps=none no-new-privs=on " + lock + " seccomp=on", false},
+		{"root stays", "", 0, nil, "user=root(the process is still root; name another user with --user) caps=none no-new-privs=on " + lock + " seccomp=on", false},
 		{"an ordinary user", "", nobody, as(nobody), "user=nobody caps=none no-new-privs=on " + lock + " seccomp=on", true},
 		{"a namespace's root", "4242", 4242, inNamespace(0), "user=4242 caps=none no-new-privs=on " + lock + " seccomp=on", false},
 		{"a namespace's root becomes its nobody", "65534", nobody, inNamespace(0), "user=nobody caps=none no-new-privs=on " + lock + " seccomp=on", false},
@@ -242,7 +242,7 @@ func TestEnforce(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			o := outside(t, int(c.uid))
-			dir := folder(t, int(c.uid))
+			dir := directory(t, int(c.uid))
 			o.UserName, o.Write, o.Work, o.Attack = c.user, []string{dir}, true, true
 			o.Read = []string{readable(t, int(c.uid)), "/no/such/file"}
 			p := startChild(t, o, c.attr)
@@ -252,17 +252,17 @@ func TestEnforce(t *testing.T) {
 			checkThreads(t, p.pid, c.uid, c.keepBnd)
 			checkChild(t, p)
 			if text, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(text) != "second" {
-				t.Errorf("the file holds %q: %v", text, err)
+				t.Errorf("the file contains %q: %v", text, err)
 			}
 		})
 	}
 }
 
-// checkChild looks at its work and at what it could do.
+// checkChild checks the child's work and the result of its attacks.
 func checkChild(t *testing.T, p *child) {
 	t.Helper()
 	for _, w := range p.Work {
-		t.Errorf("at work: %s", w)
+		t.Errorf("work: %s", w)
 	}
 	if len(p.Attacks) != len(attacks) {
 		t.Errorf("%d attacks, want %d", len(p.Attacks), len(attacks))
@@ -275,7 +275,7 @@ func checkChild(t *testing.T, p *child) {
 	checkUDP(t, p)
 }
 
-// checkUDP looks at what the process could send by UDP: anything, until Landlock has a right for it.
+// checkUDP checks the ports that the process can send to by UDP: all of them, until Landlock has a right for UDP.
 func checkUDP(t *testing.T, p *child) {
 	t.Helper()
 	want := "<nil>"
@@ -289,14 +289,14 @@ func checkUDP(t *testing.T, p *child) {
 	}
 }
 
-// checkThreads reads what the kernel says of every thread.
+// checkThreads checks every thread's status in /proc.
 func checkThreads(t *testing.T, pid int, uid uint32, keepBnd bool) {
 	t.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	if err != nil || len(files) < 8 {
 		t.Fatalf("%d threads: %v", len(files), err)
 	}
-	// The kernel gives what is not dumpable to root.
+	// The kernel makes root the owner of an undumpable process's files.
 	if info, err := os.Stat(fmt.Sprintf("/proc/%d/environ", pid)); err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 {
 		t.Errorf("it can be dumped: %v", err)
 	}
@@ -310,7 +310,7 @@ func checkThreads(t *testing.T, pid int, uid uint32, keepBnd bool) {
 	for _, name := range files {
 		f, err := os.Open(name)
 		if errors.Is(err, unix.ENOENT) {
-			continue // it has ended
+			continue // the thread has ended
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -331,12 +331,12 @@ func checkThreads(t *testing.T, pid int, uid uint32, keepBnd bool) {
 	}
 }
 
-// Without a folder to write in there is no writing at all, and a file may only
-// be removed where it was said.
+// TestEnforceWithoutWriting: without a directory to write in, nothing can be written, and files can only be removed
+// from the directories of Remove.
 func TestEnforceWithoutWriting(t *testing.T) {
 	proctest.NeedRoot(t, "become other users")
 	o := outside(t, nobody)
-	dir := folder(t, nobody)
+	dir := directory(t, nobody)
 	removed := file(t, dir)
 	o.UserName, o.Remove, o.Attack, o.Strict = "nobody", []string{dir}, true, true
 	p := startChild(t, o, nil)
@@ -351,15 +351,14 @@ func TestEnforceWithoutWriting(t *testing.T) {
 	}
 }
 
-// Without the sandbox most of the attacks get through, so that the tests above
-// prove something.
+// TestAttacksSucceedOutside is the control of the tests above: without the sandbox most attacks succeed.
 func TestAttacksSucceedOutside(t *testing.T) {
 	proctest.NeedRoot(t, "become other users")
 	o := outside(t, 0)
-	dir := folder(t, 0)
+	dir := directory(t, 0)
 	o.Off, o.Attack, o.Work, o.Write = true, true, true, []string{dir}
 	p := startChild(t, o, nil)
-	if want := "user=root(it stays root; name another user with --user) caps=none no-new-privs=on landlock=missing(turned off) seccomp=missing(turned off)"; p.Err != "" || p.Report != want {
+	if want := "user=root(the process is still root; name another user with --user) caps=none no-new-privs=on landlock=missing(turned off) seccomp=missing(turned off)"; p.Err != "" || p.Report != want {
 		t.Fatalf("%q (%s), want %q", p.Report, p.Err, want)
 	}
 	refused := 0
@@ -381,8 +380,8 @@ func TestAttacksSucceedOutside(t *testing.T) {
 	}
 }
 
-// Each protection that the kernel, or a filter around us, refuses: by default
-// it starts and says so, strictly it refuses and says why.
+// TestMissing: for each protection that the kernel, or an outer filter, refuses, Enforce reports it missing by default,
+// and fails with the reason if Strict.
 func TestMissing(t *testing.T) {
 	proctest.NeedRoot(t, "become other users")
 	deny := func(call uint32, errno unix.Errno) [][2]uint32 { return [][2]uint32{{call, uint32(errno)}} }
@@ -391,21 +390,21 @@ func TestMissing(t *testing.T) {
 		deny [][2]uint32
 		want string
 	}{
-		{"no Landlock in the kernel", deny(unix.SYS_LANDLOCK_CREATE_RULESET, unix.ENOSYS), "landlock: this kernel does not have it"},
-		{"Landlock off at boot", deny(unix.SYS_LANDLOCK_CREATE_RULESET, unix.EOPNOTSUPP), "landlock: turned off at boot; add landlock to lsm="},
+		{"no Landlock in the kernel", deny(unix.SYS_LANDLOCK_CREATE_RULESET, unix.ENOSYS), "landlock: not supported by this kernel"},
+		{"Landlock off at boot", deny(unix.SYS_LANDLOCK_CREATE_RULESET, unix.EOPNOTSUPP), "landlock: disabled at boot; add landlock to lsm="},
 		{"Landlock refused", deny(unix.SYS_LANDLOCK_RESTRICT_SELF, unix.EPERM), "landlock: landlock_restrict_self: operation not permitted"},
-		{"Landlock feigned", deny(unix.SYS_LANDLOCK_RESTRICT_SELF, 0), "landlock: it had no effect: a folder could still be opened (<nil>)"},
+		{"Landlock pretended", deny(unix.SYS_LANDLOCK_RESTRICT_SELF, 0), "landlock: it had no effect: a directory could still be opened (<nil>)"},
 		{"seccomp refused", deny(unix.SYS_SECCOMP, unix.EPERM), "seccomp: seccomp: operation not permitted"},
 		{"no seccomp", deny(unix.SYS_SECCOMP, unix.ENOSYS), "seccomp: seccomp: function not implemented"},
-		{"seccomp feigned", deny(unix.SYS_SECCOMP, 0), "seccomp: thread "},
-		{"capabilities stay", deny(unix.SYS_CAPSET, unix.EPERM), "caps: capset: operation not permitted"},
-		{"capabilities feigned", deny(unix.SYS_CAPSET, 0), "caps: thread "},
+		{"seccomp pretended", deny(unix.SYS_SECCOMP, 0), "seccomp: thread "},
+		{"capabilities refused", deny(unix.SYS_CAPSET, unix.EPERM), "caps: capset: operation not permitted"},
+		{"capabilities pretended", deny(unix.SYS_CAPSET, 0), "caps: thread "},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			o := outside(t, nobody)
 			o.Deny = c.deny
 			if strings.HasPrefix(c.want, "caps: ") {
-				o.UserName = "" // whoever leaves root loses them by that
+				o.UserName = "" // leaving root drops them without capset
 			} else {
 				o.UserName = "nobody"
 			}
@@ -414,25 +413,25 @@ func TestMissing(t *testing.T) {
 				t.Errorf("%q (%s), want %q", p.Missing, p.Err, c.want)
 			}
 			for _, w := range p.Work {
-				t.Errorf("at work: %s", w)
+				t.Errorf("work: %s", w)
 			}
 			o.Strict = true
 			if p := startChild(t, o, nil); !strings.HasPrefix(p.Err, "a protection is missing: ") || !strings.Contains(p.Err, c.want) {
-				t.Errorf("strictly: %q, want %q", p.Err, c.want)
+				t.Errorf("strict: %q, want %q", p.Err, c.want)
 			}
 		})
 	}
 }
 
-// A process that its user could attach to in the middle of all this is not
-// taken for one that nobody could.
+// TestDumpableMeanwhile: a process that other processes of its user could attach to during Enforce is reported as
+// exposed.
 func TestDumpableMeanwhile(t *testing.T) {
 	proctest.NeedRoot(t, "become other users")
 	o := outside(t, nobody)
 	o.Dumpable = true
 	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	p := startChild(t, o, attr)
-	if want := "user: processes of that user could attach while the user was changed"; p.Err != "" || len(p.Missing) != 1 || !strings.HasPrefix(p.Missing[0], want) {
+	if want := "user: processes of that user could attach during the change of user"; p.Err != "" || len(p.Missing) != 1 || !strings.HasPrefix(p.Missing[0], want) {
 		t.Errorf("%q (%s), want %q", p.Missing, p.Err, want)
 	}
 	if got, err := unix.Open(fmt.Sprintf("/proc/%d/mem", p.pid), unix.O_RDONLY, 0); err == nil {
@@ -444,12 +443,12 @@ func TestDumpableMeanwhile(t *testing.T) {
 	}
 	o.Strict = true
 	if p := startChild(t, o, attr); !strings.HasPrefix(p.Err, "a protection is missing: user: ") {
-		t.Errorf("strictly: %q", p.Err)
+		t.Errorf("strict: %q", p.Err)
 	}
 }
 
-// With cgo, as under the race detector, nothing is done by halves: the C
-// library would not bear seccomp. All of it is missing, and work goes on.
+// TestCgo: with cgo, as under the race detector, no protection is applied in part, since the C library does not work
+// under the filter. All of them are missing, and the work succeeds.
 func TestCgo(t *testing.T) {
 	if !withCgo() {
 		t.Skip("this test binary is without cgo, as the proxy is")
@@ -463,11 +462,11 @@ func TestCgo(t *testing.T) {
 		t.Errorf("%q (%s)", p.Report, p.Err)
 	}
 	for _, w := range p.Work {
-		t.Errorf("at work: %s", w)
+		t.Errorf("work: %s", w)
 	}
 }
 
-// What cannot be is an error with a hint.
+// TestMistakes: an impossible policy is an error with a hint.
 func TestMistakes(t *testing.T) {
 	proctest.NeedRoot(t, "become other users")
 	for _, c := range []struct {
@@ -482,9 +481,9 @@ func TestMistakes(t *testing.T) {
 		{"root by name", "root", Policy{}, nil, "user root is root"},
 		{"root by number", "0", Policy{}, nil, "user 0 is root"},
 		{"no number", "4294967295", Policy{}, nil, "there is no user"},
-		{"no such folder", "", Policy{Write: []string{"/no/such"}}, nil, "open /no/such: no such file or directory"},
-		{"a file for a folder", "", Policy{Remove: []string{"/etc/passwd"}}, nil, "open /etc/passwd: not a directory"},
-		{"strictly off", "", Policy{Off: true, Strict: true}, nil, "cannot be strict with the jail turned off"},
+		{"no such directory", "", Policy{Write: []string{"/no/such"}}, nil, "open /no/such: no such file or directory"},
+		{"a file as directory", "", Policy{Remove: []string{"/etc/passwd"}}, nil, "open /etc/passwd: not a directory"},
+		{"strict and off", "", Policy{Off: true, Strict: true}, nil, "the sandbox cannot be both off and strict"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			o := outside(t, nobody)
@@ -496,8 +495,8 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// TestHandled: whatever a version of Landlock can refuse is refused, and nothing that it does not have is asked for: the
-// kernel would refuse the ruleset as a whole.
+// TestHandled: everything that a version of Landlock can refuse is handled, and nothing that it lacks: the kernel would
+// refuse the whole ruleset.
 func TestHandled(t *testing.T) {
 	for _, c := range []struct {
 		abi            int
@@ -512,7 +511,7 @@ func TestHandled(t *testing.T) {
 		}
 	}
 	if got := handled(6, false).Scoped; got != unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET {
-		t.Errorf("signals are scoped where Go's own would be: %#x", got)
+		t.Errorf("signals are scoped although Go's threads need them: %#x", got)
 	}
 	last := versions[len(versions)-1].abi
 	if last > knownABI {
@@ -520,8 +519,8 @@ func TestHandled(t *testing.T) {
 	}
 }
 
-// TestPortRules: names can be looked up by UDP, and that is all that UDP is for; no port can be bound but one that the
-// kernel chooses for a datagram.
+// TestPortRules: UDP allows DNS queries only; no port can be bound except one that the kernel chooses for a datagram
+// socket.
 func TestPortRules(t *testing.T) {
 	const bindTCP, connectTCP, bindUDP, sendUDP = 1, 2, 4, 8
 	for _, c := range []struct {
@@ -549,7 +548,7 @@ func TestPortRules(t *testing.T) {
 	}
 }
 
-// TestRestrictFlags: a flag that the kernel does not have makes it refuse all.
+// TestRestrictFlags: the kernel refuses a call with a flag that it lacks.
 func TestRestrictFlags(t *testing.T) {
 	for abi, want := range map[int]uintptr{1: 0, 6: 0, 7: 1, 8: 1 | 8, 10: 1 | 8} {
 		if got := restrictFlags(abi); got != want {
@@ -558,11 +557,11 @@ func TestRestrictFlags(t *testing.T) {
 	}
 }
 
-// What cannot be read back is not taken for granted.
+// TestBlind: an unreadable status is never reported as a protection.
 func TestBlind(t *testing.T) {
 	none := openThreads(t.TempDir())
 	if _, err := none.read(); err == nil {
-		t.Error("a folder without threads will do")
+		t.Error("a directory without threads is accepted")
 	}
 	closed, err := os.CreateTemp(t.TempDir(), "status")
 	if err != nil {
@@ -574,9 +573,9 @@ func TestBlind(t *testing.T) {
 		"no files":     {},
 		"not readable": {files: []*os.File{closed}},
 	} {
-		for i, err := range []error{blind.wantIDs(0, "Uid"), blind.wantNoCaps(true), blind.want("1", "NoNewPrivs"), blind.wantFilter()} {
+		for i, err := range []error{blind.checkIDs(0, "Uid"), blind.checkNoCaps(true), blind.check("1", "NoNewPrivs"), blind.checkFilter()} {
 			if err == nil {
-				t.Errorf("%s: protection %d is taken for granted", what, i)
+				t.Errorf("%s: protection %d is reported without proof", what, i)
 			}
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// judge runs a filter as the kernel would.
-func judge(t *testing.T, filter []unix.SockFilter, arch, call uint32, args ...uint64) (allowed bool) {
+// evaluate runs a filter as the kernel would.
+func evaluate(t *testing.T, filter []unix.SockFilter, arch, call uint32, args ...uint64) (allowed bool) {
 	t.Helper()
 	words := map[uint32]uint32{offsetCall: call, offsetArch: arch}
 	for i, a := range args {
@@ -31,14 +31,14 @@ func judge(t *testing.T, filter []unix.SockFilter, arch, call uint32, args ...ui
 			}
 		case unix.BPF_RET | unix.BPF_K:
 			if f.K != unix.SECCOMP_RET_ALLOW && f.K != unix.SECCOMP_RET_ERRNO|uint32(unix.EPERM) {
-				t.Fatalf("instruction %d answers %#x", at, f.K)
+				t.Fatalf("instruction %d returns %#x", at, f.K)
 			}
 			return f.K == unix.SECCOMP_RET_ALLOW
 		default:
 			t.Fatalf("instruction %d has the code %#x", at, f.Code)
 		}
 	}
-	t.Fatal("the filter has no end")
+	t.Fatal("the filter does not return")
 	return false
 }
 
@@ -71,15 +71,15 @@ func TestPolicy(t *testing.T) {
 		{"rename, writer", writer, true, unix.SYS_RENAMEAT, nil},
 		{"unlink, writer", writer, true, unix.SYS_UNLINKAT, nil},
 		{"mkdir, writer", writer, false, unix.SYS_MKDIRAT, nil},
-		{"list a folder", bare, false, unix.SYS_GETDENTS64, nil},
-		{"list a folder, writer", writer, true, unix.SYS_GETDENTS64, nil},
+		{"list a directory", bare, false, unix.SYS_GETDENTS64, nil},
+		{"list a directory, writer", writer, true, unix.SYS_GETDENTS64, nil},
 		{"create to append, appender", appender, true, unix.SYS_OPENAT, []uint64{cwd, 0, unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK}},
 		{"append", bare, false, unix.SYS_OPENAT, []uint64{cwd, 0, unix.O_WRONLY | unix.O_APPEND}},
 		{"open to read and write, appender", appender, false, unix.SYS_OPENAT, []uint64{cwd, 0, unix.O_RDWR | unix.O_APPEND}},
 		{"truncate, appender", appender, false, unix.SYS_OPENAT, []uint64{cwd, 0, unix.O_WRONLY | unix.O_TRUNC}},
 		{"unlink, appender", appender, false, unix.SYS_UNLINKAT, nil},
 		{"rename, appender", appender, false, unix.SYS_RENAMEAT, nil},
-		{"list a folder, appender", appender, false, unix.SYS_GETDENTS64, nil},
+		{"list a directory, appender", appender, false, unix.SYS_GETDENTS64, nil},
 		{"truncate what is open", bare, false, unix.SYS_FTRUNCATE, nil},
 		{"truncate server-info", Policy{Truncate: []int{7}}, true, unix.SYS_FTRUNCATE, []uint64{7}},
 		{"truncate another", Policy{Truncate: []int{7}}, false, unix.SYS_FTRUNCATE, []uint64{8}},
@@ -123,19 +123,19 @@ func TestPolicy(t *testing.T) {
 		{"ioctl", bare, false, unix.SYS_IOCTL, nil},
 		{"x32", bare, false, 0x40000000 | unix.SYS_READ, nil},
 	} {
-		if got := judge(t, compile(allowedCalls(c.p)), auditArch, c.call, c.args...); got != c.allow {
+		if got := evaluate(t, compile(allowedCalls(c.p)), auditArch, c.call, c.args...); got != c.allow {
 			t.Errorf("%s: allowed %t", c.what, got)
 		}
 	}
 	for call := range uint32(1024) {
-		if judge(t, compile(allowedCalls(writer)), unix.AUDIT_ARCH_I386, call) {
+		if evaluate(t, compile(allowedCalls(writer)), unix.AUDIT_ARCH_I386, call) {
 			t.Fatalf("i386's call %d is allowed", call)
 		}
 	}
 }
 
-// Each rule that is not to be judged by arguments stands alone, and nothing of
-// what only an attacker needs is named.
+// TestPolicyNamesNothingElse: a call with unconditional rules has no conditional ones, and no call that only an
+// attacker needs is allowed.
 func TestPolicyNamesNothingElse(t *testing.T) {
 	never := map[uint32]string{
 		unix.SYS_EXECVE: "execve", unix.SYS_EXECVEAT: "execveat", unix.SYS_PTRACE: "ptrace", unix.SYS_BIND: "bind",

@@ -13,15 +13,16 @@ import (
 )
 
 // Credentials, no-new-privs, filters and Landlock's domain belong to a thread, not to the process (credentials(7),
-// seccomp(2)). A thread that was missed would have everything that the others have lost, and share their memory. So each
-// of them is changed and looked at.
+// seccomp(2)). A thread that was missed would keep every privilege and share its memory with the others. So each thread
+// is changed and checked.
 
 var errCgo = errors.New("this binary is linked with cgo; build it with CGO_ENABLED=0")
 
 const thisThread, allThreads = false, true
 
-// call makes a system call, whose arguments from the fourth on are 0, on this thread or on all of them. Those must agree
-// on its result: the runtime ends the process if they do not. On all it works by signals, and not in a binary with cgo.
+// call makes a system call, whose arguments from the fourth on are 0, on this thread or on all of them. On all threads
+// it works by signals, is not available in a binary with cgo, and every thread must return the same result: the runtime
+// aborts otherwise (syscall.AllThreadsSyscall).
 //
 //go:uintptrescapes
 func call(name string, all bool, trap, a1, a2, a3 uintptr) (uintptr, error) {
@@ -39,18 +40,18 @@ func call(name string, all bool, trap, a1, a2, a3 uintptr) (uintptr, error) {
 	return 0, fmt.Errorf("%s: %w", name, errno)
 }
 
-// threads are the status files of this process's threads, opened while files can be opened. A thread that starts later
-// inherits from one of these all that is looked at here (clone(2)).
+// threads are the open status files of this process's threads; they stay readable under Landlock, which checks only the
+// opening. A thread that starts later inherits everything that is checked here from one of these (clone(2)).
 type threads struct {
 	files   []*os.File
-	filters int   // seccomp filters that each had then; -1 if the kernel does not count them (before Linux 5.9)
-	blind   error // why nothing could be read then
+	filters int   // seccomp filters of each thread at the start; -1 if the kernel does not count them (before Linux 5.9)
+	blind   error // why no status could be read at the start
 }
 
-// openThreads opens the status files in dir, which is /proc/self/task.
+// openThreads opens the status files in dir, usually /proc/self/task.
 func openThreads(dir string) *threads {
 	t := &threads{}
-	names, _ := filepath.Glob(dir + "/*/status") // none is an error of read's
+	names, _ := filepath.Glob(dir + "/*/status") // read reports an empty list
 	for _, name := range names {
 		if f, err := os.Open(name); err == nil { // else the thread has ended
 			t.files = append(t.files, f)
@@ -76,7 +77,7 @@ func (t *threads) close() {
 // status is a /proc/PID/task/TID/status (proc_pid_status(5)): values by name, with single spaces.
 type status map[string]string
 
-// read returns the status of every thread that has not ended, of one at least.
+// read returns the status of every thread that has not ended, of at least one.
 func (t *threads) read() (all []status, err error) {
 	if t.blind != nil {
 		return nil, t.blind
@@ -99,7 +100,7 @@ func (t *threads) read() (all []status, err error) {
 
 func readStatus(f *os.File) (status, error) {
 	buf := make([]byte, 16<<10)
-	n, err := f.ReadAt(buf, 0) // the kernel writes it anew for each read from the start
+	n, err := f.ReadAt(buf, 0) // a read from offset 0 makes the kernel generate the text again
 	if n == 0 {
 		return nil, err
 	}
@@ -111,11 +112,11 @@ func readStatus(f *os.File) (status, error) {
 	return st, nil
 }
 
-// want returns an error if a thread's status has another value under one of these names, or cannot be read.
-func (t *threads) want(value string, names ...string) error {
+// check returns an error if a thread's status has another value under one of these names, or cannot be read.
+func (t *threads) check(value string, names ...string) error {
 	all, err := t.read()
 	if err != nil {
-		return fmt.Errorf("cannot be read back: %w", err)
+		return fmt.Errorf("cannot read it back: %w", err)
 	}
 	for _, st := range all {
 		for _, name := range names {
@@ -127,25 +128,26 @@ func (t *threads) want(value string, names ...string) error {
 	return nil
 }
 
-// wantIDs wants all four ids of a kind to be id: real, effective, saved and of the file system.
-func (t *threads) wantIDs(id int, name string) error {
-	return t.want(fmt.Sprintf("%d %[1]d %[1]d %[1]d", id), name)
+// checkIDs checks that all four ids of a kind are id: real, effective, saved and file system (credentials(7)).
+func (t *threads) checkIDs(id int, name string) error {
+	return t.check(fmt.Sprintf("%d %[1]d %[1]d %[1]d", id), name)
 }
 
-// wantNoCaps wants the sets of capabilities to be empty.
-func (t *threads) wantNoCaps(boundingKept bool) error {
+// checkNoCaps checks that the sets of capabilities are empty, the bounding set only if it was not kept.
+func (t *threads) checkNoCaps(boundingKept bool) error {
 	sets := []string{"CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd"}
 	if boundingKept {
 		sets = sets[:4]
 	}
-	return t.want("0000000000000000", sets...)
+	return t.check("0000000000000000", sets...)
 }
 
-// wantFilter wants one filter more than there were: one that a container has brought makes the mode 2 as well.
-func (t *threads) wantFilter() error {
+// checkFilter checks that every thread has exactly one filter more than at the start. The mode alone proves nothing: a
+// filter that a container installed also makes it 2.
+func (t *threads) checkFilter() error {
 	const modeFilter = "2"
-	if err := t.want(modeFilter, "Seccomp"); err != nil || t.filters < 0 {
+	if err := t.check(modeFilter, "Seccomp"); err != nil || t.filters < 0 {
 		return err
 	}
-	return t.want(strconv.Itoa(t.filters+1), "Seccomp_filters")
+	return t.check(strconv.Itoa(t.filters+1), "Seccomp_filters")
 }
