@@ -8,18 +8,19 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 )
 
-const cannotWrite = "cannot write --server-info: %w; name a file that you may write to"
+const cannotWrite = "cannot write --server-info: %w; name a writable file"
 
-// Info is the file that names the port on which the proxy listens.
+// Info is the server-info file, which names the port on which the proxy listens.
 type Info struct {
 	path string
 	file *os.File // for writing
-	read *os.File // the same; nil if it cannot be read
-	line []byte   // what was written
+	read *os.File // for reading; nil if the file is not readable
+	line []byte   // the content that Write wrote
 }
 
-// PrepareInfo opens path and empties it; see [safefile.OpenInPlace] for what it trusts. Missing directories are made.
-// The file's directory need not be writable if the file is there.
+// PrepareInfo opens path for writing and truncates it; see [safefile.OpenInPlace] for the checks. It creates missing
+// directories. The file's directory need not be writable if the file exists, so that root can prepare the file for an
+// unprivileged proxy.
 func PrepareInfo(path string) (*Info, error) {
 	file, read, err := safefile.OpenInPlace(path)
 	if err != nil {
@@ -28,8 +29,8 @@ func PrepareInfo(path string) (*Info, error) {
 	return &Info{path: path, file: file, read: read}, nil
 }
 
-// Write writes {"port":N,"pid":N} and a line feed, in place and in one write, so that a reader sees either nothing or
-// all of it. It needs nothing but the open file, and must be called once at most.
+// Write writes {"port":N,"pid":N} and a line feed in place by one write(2), so that a reader that polls the file finds
+// it empty or complete. It needs only the open descriptor, so it works in the sandbox. It must be called at most once.
 func (i *Info) Write(port, pid int) error {
 	i.line = fmt.Appendf(nil, "{\"port\":%d,\"pid\":%d}\n", port, pid)
 	if _, err := i.file.Write(i.line); err != nil {
@@ -38,11 +39,12 @@ func (i *Info) Write(port, pid int) error {
 	return nil
 }
 
-// FD is the descriptor that Remove may empty the file by.
+// FD is the descriptor that Remove may truncate, for the sandbox's policy.
 func (i *Info) FD() int { return int(i.file.Fd()) }
 
-// Remove removes the file, or empties it if it cannot be removed, unless it is another one by now or another process
-// has written to it: a stale one sends clients to a port that may be anybody's. It closes the file.
+// Remove removes the file, or truncates it if its directory is not writable, and closes it. It does neither if path is
+// another file by now, or if another process has written to the file. A stale file would direct clients to a port that
+// any user may have bound since.
 func (i *Info) Remove() {
 	defer i.file.Close()
 	if i.read == nil {
@@ -59,5 +61,5 @@ func (i *Info) Remove() {
 	if err == nil && os.SameFile(ours, there) && os.Remove(i.path) == nil {
 		return
 	}
-	i.file.Truncate(0) // best effort, as all of this
+	i.file.Truncate(0) // best effort: the proxy is stopping
 }

@@ -20,14 +20,13 @@ import (
 
 const nobody = 65534
 
-// maxLinks is how many links Linux follows, and so do we.
+// maxLinks is the number of links that Linux follows, and this package too.
 const maxLinks = 40
 
-// line is what Write must write for write's port and pid.
+// line is the content that write must produce.
 const line = "{\"port\":41535,\"pid\":22540}\n"
 
-// TestMain: some jobs are done as another user, with another umask, or in a
-// namespace of their own. A process has one umask and one user.
+// TestMain runs jobs as another user, with another umask, or in their own namespace, which all belong to a process.
 func TestMain(m *testing.M) {
 	proctest.Main(m, map[string]proctest.Job{"info": jobInfo, "socket": jobSocket})
 }
@@ -58,7 +57,7 @@ func inChild(t *testing.T, uid int, umask, path string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// openDir is a folder that other users can reach, other than t.TempDir's.
+// openDir returns a directory that other users can search, unlike t.TempDir's.
 func openDir(t *testing.T, mode os.FileMode) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "listen")
@@ -89,7 +88,7 @@ func link(t *testing.T, target, path string) {
 	}
 }
 
-// give makes path another user's.
+// give changes the owner of path.
 func give(t *testing.T, uid int, path string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -156,11 +155,11 @@ func TestInfoIsWrittenInPlace(t *testing.T) {
 		t.Errorf("another file, or mode %v", after.Mode())
 	}
 	if files, _ := os.ReadDir(dir); len(files) != 2 {
-		t.Errorf("something else is left in the folder: %v", files)
+		t.Errorf("other files remain: %v", files)
 	}
 }
 
-func TestInfoMakesFolders(t *testing.T) {
+func TestInfoMakesDirectories(t *testing.T) {
 	dir := t.TempDir()
 	if got := inChild(t, os.Geteuid(), "022", dir+"/a/b/info"); got != "<nil>" {
 		t.Fatal(got)
@@ -175,8 +174,8 @@ func TestInfoMakesFolders(t *testing.T) {
 	}
 }
 
-// The kernel counts the write calls of each thread. Another call may happen on
-// this thread in between, so the fewest of many runs is taken.
+// TestInfoIsOneWrite counts write calls by the kernel's statistics of the thread. The runtime may write on the same
+// thread in between, so the test uses the minimum of many runs.
 func TestInfoIsOneWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "info")
 	runtime.LockOSThread()
@@ -198,7 +197,7 @@ func writeCalls(t *testing.T) (n int) {
 	t.Helper()
 	counters, err := os.ReadFile("/proc/thread-self/io")
 	if err != nil {
-		proctest.Cannot(t, "this kernel does not count: "+err.Error())
+		proctest.Cannot(t, "this kernel has no I/O statistics: "+err.Error())
 	}
 	_, rest, _ := strings.Cut(string(counters), "syscw: ")
 	if _, err := fmt.Sscan(rest, &n); err != nil {
@@ -207,21 +206,20 @@ func writeCalls(t *testing.T) (n int) {
 	return n
 }
 
-// Where root has put the file for it, an unprivileged proxy needs no right to
-// the folder.
-func TestInfoFolderNotWritable(t *testing.T) {
+// TestInfoDirectoryNotWritable: if root has prepared the file, an unprivileged proxy needs no access to the directory.
+func TestInfoDirectoryNotWritable(t *testing.T) {
 	dir := openDir(t, 0o755)
 	path := filepath.Join(dir, "info")
 	put(t, path, "old", 0o666)
 	if os.Geteuid() != 0 {
-		proctest.Cannot(t, "only root can make a folder that the proxy cannot write to")
+		proctest.Cannot(t, "only root can make a directory that the proxy cannot write to")
 	}
 	if got := inChild(t, nobody, "022", path); got != "<nil>" || content(t, path) != line {
 		t.Errorf("%s; the file holds %q", got, content(t, path))
 	}
 	got := inChild(t, nobody, "022", filepath.Join(dir, "other"))
 	if !strings.Contains(got, "permission denied") || !strings.Contains(got, filepath.Join(dir, "other")) {
-		t.Errorf("a new file in that folder: %s", got)
+		t.Errorf("a new file in that directory: %s", got)
 	}
 }
 
@@ -250,8 +248,7 @@ func TestInfoFollowsOwnLinks(t *testing.T) {
 	}
 }
 
-// sticky is a folder like /tmp, and beside it a file of ours that nobody may
-// make us write to.
+// sticky returns a directory like /tmp, and a file of ours beside it that no other user may make us write to.
 func sticky(t *testing.T) (dir, victim string) {
 	t.Helper()
 	victim = filepath.Join(openDir(t, 0o755), "victim")
@@ -259,7 +256,7 @@ func sticky(t *testing.T) (dir, victim string) {
 	return openDir(t, 0o777|os.ModeSticky), victim
 }
 
-// refused wants an error that names the culprit, and the victim untouched.
+// refused checks for an error that names the culprit, and that the victim is unchanged.
 func refused(t *testing.T, path, culprit, victim string) {
 	t.Helper()
 	err := write(path)
@@ -284,7 +281,7 @@ func TestInfoRefusesPlantedFile(t *testing.T) {
 func TestInfoRefusesPlantedLinks(t *testing.T) {
 	for _, c := range []struct {
 		what string
-		lay  func(t *testing.T, dir, victim string) (path, culprit string) // culprit is nobody's
+		lay  func(t *testing.T, dir, victim string) (path, culprit string) // culprit belongs to user nobody
 	}{
 		{"absolute", func(t *testing.T, dir, victim string) (string, string) {
 			link(t, victim, dir+"/info")
@@ -309,11 +306,11 @@ func TestInfoRefusesPlantedLinks(t *testing.T) {
 			link(t, filepath.Dir(victim)+"/new", dir+"/info")
 			return dir + "/info", dir + "/info"
 		}},
-		{"to a folder", func(t *testing.T, dir, victim string) (string, string) {
-			link(t, filepath.Dir(victim), dir+"/folder")
-			return dir + "/folder/victim", dir + "/folder"
+		{"to a directory", func(t *testing.T, dir, victim string) (string, string) {
+			link(t, filepath.Dir(victim), dir+"/directory")
+			return dir + "/directory/victim", dir + "/directory"
 		}},
-		{"behind a link to the folder", func(t *testing.T, dir, victim string) (string, string) {
+		{"behind a link to the directory", func(t *testing.T, dir, victim string) (string, string) {
 			own := filepath.Dir(victim) + "/tmp"
 			link(t, dir, own)
 			link(t, victim, dir+"/info")
@@ -335,8 +332,8 @@ func TestInfoRefusesPlantedLinks(t *testing.T) {
 	}
 }
 
-// TestInfoRefusesHardLinks: a hard link to a file of root's passes for root's
-// own file, where protected_hardlinks is off.
+// TestInfoRefusesHardLinks: where protected_hardlinks is off, another user's hard link to a file of root's looks like
+// root's own file.
 func TestInfoRefusesHardLinks(t *testing.T) {
 	for name, c := range map[string]struct {
 		mode  os.FileMode
@@ -361,16 +358,16 @@ func TestInfoRefusesHardLinks(t *testing.T) {
 	}
 }
 
-// The rule is the kernel's (protected_symlinks): root and the folder's owner
-// are trusted, and a folder that only its owner can write to needs no rule.
-func TestInfoTrustsOwnerOfFolder(t *testing.T) {
+// TestInfoTrustsOwnerOfDirectory: the rule is the kernel's protected_symlinks: root and the directory's owner are trusted,
+// and a directory that only its owner can write to needs no check.
+func TestInfoTrustsOwnerOfDirectory(t *testing.T) {
 	for name, c := range map[string]struct {
 		mode  os.FileMode
 		owner int
 	}{
-		"sticky folder of the same user": {0o777 | os.ModeSticky, nobody},
-		"ordinary folder":                {0o755, 0},
-		"sticky, but for one user":       {0o755 | os.ModeSticky, 0},
+		"sticky directory of the same user": {0o777 | os.ModeSticky, nobody},
+		"ordinary directory":                {0o755, 0},
+		"sticky, but for one user":          {0o755 | os.ModeSticky, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := openDir(t, c.mode)
@@ -421,11 +418,11 @@ func TestInfoErrors(t *testing.T) {
 		}
 	}
 	if got := content(t, dir+"/file"); got != "precious" {
-		t.Errorf("the file that is no folder holds %q", got)
+		t.Errorf("the file contains %q", got)
 	}
 }
 
-// within fails a test whose call does not return.
+// within fails the test if call does not return.
 func within(t *testing.T, call func() error) error {
 	t.Helper()
 	done := make(chan error, 1)

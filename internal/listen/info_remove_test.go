@@ -8,14 +8,13 @@ import (
 	"testing"
 )
 
-// TestInfoIsRemoved: a file that tells of a proxy that is no more is removed, and
-// any other is left alone. In a folder that is closed to us it is emptied:
-// server_info_prepared_by_root.txtar.
+// TestInfoIsRemoved: Remove removes its own file and leaves any other. In a directory that is not writable it truncates
+// the file: server_info_prepared_by_root.txtar.
 func TestInfoIsRemoved(t *testing.T) {
 	for _, c := range []struct {
 		what  string
-		after func(t *testing.T, path string) // what happens before the end
-		want  string                          // the file's content; "-" if there is none
+		after func(t *testing.T, path string) // what happens before Remove
+		want  string                          // the file's content afterwards; "-" if there is none
 	}{
 		{"as it was written", func(*testing.T, string) {}, "-"},
 		{"gone already", func(t *testing.T, path string) { try(t, os.Remove(path)) }, "-"},
@@ -27,7 +26,7 @@ func TestInfoIsRemoved(t *testing.T) {
 		{"a link in its place", func(t *testing.T, path string) {
 			try(t, os.Rename(path, path+".moved"))
 			try(t, os.Symlink(path+".moved", path))
-		}, ""}, // emptied: it is still ours
+		}, ""}, // truncated: the link's target is still ours
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "info.json")
@@ -47,7 +46,7 @@ func TestInfoIsRemoved(t *testing.T) {
 	}
 }
 
-// writeInfo writes the file and leaves it there.
+// writeInfo writes the file and keeps it.
 func writeInfo(path string, port, pid int) error {
 	i, err := PrepareInfo(path)
 	if err != nil {

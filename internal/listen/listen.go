@@ -1,4 +1,4 @@
-// Package listen makes the sockets that clients connect to, and writes their port to a file.
+// Package listen creates the sockets that clients connect to, and the file that names their port.
 package listen
 
 import (
@@ -8,8 +8,8 @@ import (
 	"strconv"
 )
 
-// TCP listens on port of 127.0.0.1; 0 lets the kernel choose one. Plain TCP on purpose: Multipath TCP sockets escape
-// Landlock's rules.
+// TCP listens on port of 127.0.0.1; 0 selects a free port. Multipath TCP is disabled, because Landlock's TCP rules do
+// not cover its sockets.
 func TCP(port uint16) (*net.TCPListener, error) {
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
 	var lc net.ListenConfig
@@ -21,21 +21,20 @@ func TCP(port uint16) (*net.TCPListener, error) {
 	return l.(*net.TCPListener), nil
 }
 
-// Port is the port that l listens on.
+// Port returns the TCP port on which l listens.
 func Port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 
-// UnixConfig says how a socket is made.
+// UnixConfig describes a unix socket.
 type UnixConfig struct {
-	// Path is the socket's path; required. Clients must be able to name it as it stands, so the kernel's limit on its
-	// length holds for it unchanged. Its directory and every one above are trusted: a user who can write to one of them
-	// can put another socket in its place, so they must belong to root or to us, and no other user may write to them
-	// unless they are sticky.
+	// Path is the socket's path; required. Clients connect to it as it is, so the kernel's limit on its length
+	// (unix(7)) applies to it unchanged. A user who can write to its directory or to one above could replace the
+	// socket; so each must belong to root or the effective user, and be writable by no other user unless it is sticky.
 	Path string
 
-	// Users and Groups must be able to connect besides our own user; none by default. The mode is the narrowest that
-	// lets them all in: 0600 for our own user alone, 0660 for one group that we may give the socket to, and 0666 for
-	// anything else, a group that we are not in and root (who may lack the capability to pass by the mode) included. So
-	// the mode only narrows: who is served must be decided by peer.OfUnix.
+	// Users and Groups must be able to connect besides the effective user; none by default. The socket gets the
+	// narrowest mode that admits them: 0600 for the effective user alone; 0660 for one group that this process may give
+	// the socket to; and 0666 for anything else, including root, which may lack CAP_DAC_OVERRIDE. The mode is only a
+	// first filter: peer.OfUnix decides who is served.
 	Users, Groups []uint32
-	Everyone      bool // makes the mode 0666
+	Everyone      bool // sets the mode to 0666
 }

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Multipath TCP socket would escape Landlock's rules for TCP.
+// TestTCPIsPlainTCP: Landlock's rules for TCP do not apply to a Multipath TCP socket.
 func TestTCPIsPlainTCP(t *testing.T) {
 	for _, godebug := range []string{"", "multipathtcp=1", "multipathtcp=3"} {
 		t.Setenv("GODEBUG", godebug)

@@ -28,12 +28,12 @@ func TestTCPIsLoopbackIPv4Only(t *testing.T) {
 	if !addr.IP.Equal(net.IPv4(127, 0, 0, 1)) || addr.Port == 0 || Port(l) != addr.Port {
 		t.Fatalf("listens on %v, Port is %d", addr, Port(l))
 	}
-	// All of 127.0.0.0/8 leads to this machine; only one address is ours.
+	// All of 127.0.0.0/8 is loopback; the listener must use 127.0.0.1 only.
 	for _, other := range []string{"127.0.0.2", "::1"} {
 		c, err := net.DialTimeout("tcp", net.JoinHostPort(other, fmt.Sprint(Port(l))), 10*time.Second)
 		if err == nil {
 			c.Close()
-			t.Errorf("%s answers on port %d as well", other, Port(l))
+			t.Errorf("%s accepts on port %d as well", other, Port(l))
 		}
 	}
 	c, err := net.Dial("tcp", addr.String())
@@ -51,12 +51,12 @@ func TestTCPPortInUse(t *testing.T) {
 	}
 	for _, want := range []string{fmt.Sprintf("127.0.0.1:%d", Port(l)), "--port", "in use"} {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q does not say %s", err, want)
+			t.Errorf("%q does not contain %s", err, want)
 		}
 	}
 }
 
-// A restart gets its port back at once, connections of the last run or not.
+// TestTCPRebind: a restart gets its port back at once, even with connections of the last run in TIME-WAIT.
 func TestTCPRebind(t *testing.T) {
 	l := tcp(t, 0)
 	client, err := net.Dial("tcp", l.Addr().String())

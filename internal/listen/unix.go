@@ -18,31 +18,29 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 )
 
-// maxUnixPath is how long a socket's path may be: the kernel's field for it, less a closing zero byte.
+// maxUnixPath is the longest path of a socket in bytes: the size of sun_path, less a terminating zero (unix(7)).
 const maxUnixPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
-// lockWait is how long a start waits for others that are under way on the same path. They hold the lock for a few
-// system calls only.
+// lockWait is how long a start waits for other starts on the same path, which hold the lock for a few system calls.
 const lockWait = 10 * time.Second
 
 // UnixSocket is a listener on a path. Its connections are of type *net.UnixConn.
 type UnixSocket struct {
-	*net.UnixListener             // nil until it listens
-	path, name        string      // as it was given, and in dir
-	made              unix.Stat_t // the socket's file
+	*net.UnixListener             // nil until listen succeeds
+	path, name        string      // the path as given, and its last element, looked up in dir
+	made              unix.Stat_t // identifies the socket's file
 
 	mu  sync.Mutex
-	dir *safefile.Dir // found to be safe and held open; nil once the socket is closed
+	dir *safefile.Dir // checked and held open; nil after Close
 }
 
-// Unix makes a stream socket at cfg.Path and listens on it.
+// Unix creates a stream socket at cfg.Path and listens on it.
 //
-// A socket that an earlier run of the same user has left there is replaced once no process listens on it; anything else
-// that is there is left alone and refused. Of several callers that start at the same moment, in whatever process, one
-// wins and the others fail.
+// It replaces a socket that an earlier run of the same user left behind, once no process listens on it. It refuses to
+// replace anything else. If several processes start at the same time, one succeeds and the others fail.
 //
-// The socket is made with mode 0600, is given its group, and is opened to others last. So at no moment may more users
-// connect than in the end, and those who may not yet get "permission denied".
+// The socket is created with mode 0600, then given its group, and then its final mode. At no moment can a user connect
+// who is not admitted in the end; until then the others get "permission denied".
 func Unix(cfg UnixConfig) (*UnixSocket, error) {
 	s, err := find(cfg.Path)
 	if err == nil {
@@ -56,9 +54,9 @@ func Unix(cfg UnixConfig) (*UnixSocket, error) {
 	return s, nil
 }
 
-// Close removes the path, unless something other than our socket is there by now, and stops listening. Under Landlock
-// it needs the right to remove files from the socket's directory. The path goes first: while we still listen, no other
-// proxy takes our socket for a stale one and puts its own there, and our inode's number is not given to another file.
+// Close removes the path, unless it is another file by now, and closes the listener. Under Landlock it needs the right
+// to remove files from the socket's directory. The path is removed first: while this process still listens, no other
+// proxy considers the socket stale and replaces it, and its inode number is not reused.
 func (s *UnixSocket) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,7 +68,7 @@ func (s *UnixSocket) Close() error {
 	return errors.Join(err, s.UnixListener.Close())
 }
 
-// find opens the directory of path, which must be safe.
+// find checks path and opens its directory, which must be trusted.
 func find(path string) (*UnixSocket, error) {
 	slash := strings.LastIndexByte(path, '/')
 	s := &UnixSocket{path: path, name: path[slash+1:]}
@@ -78,9 +76,9 @@ func find(path string) (*UnixSocket, error) {
 	case path == "":
 		return nil, errors.New("the path is empty; name a file for the socket")
 	case path[0] == '@' || strings.Contains(path, "\x00"):
-		return nil, errors.New("it has no mode that could keep other users out, being an abstract name; use a path in a directory")
+		return nil, errors.New("abstract names have no file mode to exclude other users; use a path in a directory")
 	case len(path) > maxUnixPath:
-		return nil, fmt.Errorf("the path has %d bytes, and the kernel takes %d at most; choose a shorter one", len(path), maxUnixPath)
+		return nil, fmt.Errorf("the path is %d bytes long, and the limit is %d; choose a shorter one", len(path), maxUnixPath)
 	case s.name == "" || s.name == "." || s.name == "..":
 		return nil, errors.New("the path names a directory; add a name for the socket")
 	}
@@ -89,9 +87,9 @@ func find(path string) (*UnixSocket, error) {
 	return s, err
 }
 
-// listen works under a lock, because a socket that is being made cannot be distinguished from a stale one (between bind
-// and listen it refuses connections), and because a stale one that two want to replace could be removed twice, the
-// second time together with the live one that the first has put there.
+// listen holds a lock, for two reasons. A socket between bind(2) and listen(2) refuses connections like a stale one.
+// And two processes that replace the same stale socket could both remove it, the second one after the first has put its
+// live socket there.
 func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
 	unlock, err := s.lock(lockWait)
 	if err != nil {
@@ -102,9 +100,9 @@ func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
 		return err
 	}
 	if s.UnixListener, err = listenNarrow(s.path); err != nil {
-		return fmt.Errorf("%w; check the directory, or choose another path", errors.Unwrap(err)) // without the path once more
+		return fmt.Errorf("%w; check the directory, or choose another path", errors.Unwrap(err)) // Unwrap omits the path, which Unix adds
 	}
-	// net would remove the path without asking whose it is by then.
+	// Package net would remove the path on Close without checking which file it is by then.
 	s.SetUnlinkOnClose(false)
 	if err := s.open(cfg); err != nil {
 		return errors.Join(err, s.remove(), s.UnixListener.Close())
@@ -112,19 +110,19 @@ func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
 	return nil
 }
 
-// open lets in those whom cfg names. The directory is safe, so what is found at the name is what was bound there, and
-// stays it.
+// open sets the group and mode for the users and groups in cfg. The directory is trusted, so the name still refers to
+// the socket that was bound there.
 func (s *UnixSocket) open(cfg UnixConfig) error {
 	if err := s.stat(&s.made); err != nil {
-		return fmt.Errorf("the new socket is gone: %w; see what takes files out of its directory", err)
+		return fmt.Errorf("the new socket has been removed: %w; find out which program removes files from its directory", err)
 	}
 	mode, group := cfg.mode(uint32(os.Geteuid()))
 	if mode == 0o660 {
 		err := unix.Fchownat(s.dir.FD(), s.name, -1, int(group), unix.AT_SYMLINK_NOFOLLOW)
 		switch {
-		case group == math.MaxUint32: // none to the kernel: the group is as it was, and 0660 would be for the wrong one
-			return fmt.Errorf("cannot give the socket to group %d: there is no such group; choose another", group)
-		case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL): // EINVAL: unknown in our user namespace
+		case group == math.MaxUint32: // the kernel takes this gid as "unchanged", and 0660 would admit the wrong group
+			return fmt.Errorf("cannot give the socket to group %d: no such group; choose another", group)
+		case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL): // EINVAL: no such group in this user namespace
 			mode = 0o666
 		case err != nil:
 			return fmt.Errorf("cannot give the socket to group %d: %w; choose another path", group, err)
@@ -136,8 +134,8 @@ func (s *UnixSocket) open(cfg UnixConfig) error {
 	return nil
 }
 
-// mode returns the mode that lets in everybody that c names, self aside. If it is 0660, the socket must be given to
-// group.
+// mode returns the narrowest mode that admits everyone in c, given that self owns the socket. If it is 0660, the socket
+// must be given to group.
 func (c UnixConfig) mode(self uint32) (mode, group uint32) {
 	others := slices.ContainsFunc(c.Users, func(uid uint32) bool { return uid != self })
 	groups := slices.Compact(slices.Sorted(slices.Values(c.Groups)))
@@ -150,7 +148,7 @@ func (c UnixConfig) mode(self uint32) (mode, group uint32) {
 	return 0o600, 0
 }
 
-// removeStale removes a stale socket of our own user. Anything else stays.
+// removeStale removes a stale socket of the effective user, and refuses to remove anything else.
 func (s *UnixSocket) removeStale() error {
 	var st unix.Stat_t
 	err := s.stat(&st)
@@ -158,25 +156,25 @@ func (s *UnixSocket) removeStale() error {
 	case errors.Is(err, unix.ENOENT):
 		return nil
 	case err != nil:
-		return fmt.Errorf("cannot see what is there: %w; choose another path", err)
+		return fmt.Errorf("cannot stat the path: %w; choose another path", err)
 	case kind == unix.S_IFLNK:
-		return errors.New("it is a symbolic link; name the place that it leads to, or remove it")
+		return errors.New("the path is a symbolic link; use its target, or remove it")
 	case kind != unix.S_IFSOCK:
-		return errors.New("something other than a socket is there; remove it, or choose another path")
+		return errors.New("the path exists and is not a socket; remove it, or choose another path")
 	case st.Uid != uint32(os.Geteuid()):
-		return fmt.Errorf("the socket there belongs to another user (uid %d); choose another path", st.Uid)
+		return fmt.Errorf("the existing socket belongs to another user (uid %d); choose another path", st.Uid)
 	}
 	if err := s.checkStale(); err != nil {
 		return err
 	}
 	if err := unix.Unlinkat(s.dir.FD(), s.name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("cannot remove the dead socket there: %w; remove it, or choose another path", err)
+		return fmt.Errorf("cannot remove the stale socket: %w; remove it, or choose another path", err)
 	}
 	return nil
 }
 
-// checkStale returns an error if another process listens on the socket, or might. EAGAIN comes from one with many
-// clients waiting, EPROTOTYPE from one that is not a stream, ENOENT if the owner has just removed it.
+// checkStale returns an error unless the socket has certainly no listener. EAGAIN means a listener with a full queue,
+// EPROTOTYPE a socket that is not a stream, ENOENT that its owner has just removed it (unix(7), connect(2)).
 func (s *UnixSocket) checkStale() error {
 	c, err := net.Dial("unix", s.path)
 	switch {
@@ -185,14 +183,14 @@ func (s *UnixSocket) checkStale() error {
 	case err == nil:
 		c.Close()
 	case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EPROTOTYPE):
-		return fmt.Errorf("cannot tell whether another process listens on it: %w; remove it, or choose another path", errors.Unwrap(err))
+		return fmt.Errorf("cannot determine whether another process listens on it: %w; remove it, or choose another path", errors.Unwrap(err))
 	}
-	return errors.New("another process listens on it; stop that one, or choose another path")
+	return errors.New("another process listens on it; stop that process, or choose another path")
 }
 
-// lock keeps others of our user from working on the same name. The lock is on a file beside the socket that only we can
-// open, for a lock on the directory could be held by anybody who may read it. The file is gone afterwards; one that a
-// killed process leaves behind is used again.
+// lock excludes other processes of the same user that start on the same path. It locks a file beside the socket that
+// only this user can open: a lock on the directory could be taken by any user who may read it (flock(2)). unlock
+// removes the file; one that a killed process left behind is used again.
 func (s *UnixSocket) lock(wait time.Duration) (unlock func(), err error) {
 	name := "." + s.name + ".lock"
 	for end := time.Now().Add(wait); ; time.Sleep(time.Millisecond) {
@@ -200,19 +198,19 @@ func (s *UnixSocket) lock(wait time.Duration) (unlock func(), err error) {
 		switch {
 		case err == nil:
 			return func() {
-				s.dir.Remove(name) // before it is unlocked: see safefile.Dir.Lock
+				s.dir.Remove(name) // while still locked: see safefile.Dir.Lock
 				held.Close()
 			}, nil
 		case !errors.Is(err, safefile.ErrLocked):
 			return nil, fmt.Errorf("cannot lock %s beside it: %w; choose another path", name, err)
 		case time.Now().After(end):
-			return nil, fmt.Errorf("another process has been starting there for %v (it holds %s); stop that one, or choose another path", wait, name)
+			return nil, fmt.Errorf("another process has held the lock %[2]s for %[1]v; stop that process, or choose another path", wait, name)
 		}
 	}
 }
 
-// remove removes our socket, and nothing else that may be there by now. Other proxies do not touch the name while we
-// listen; only who removes it by hand and starts another just between the two calls loses that one's path.
+// remove removes this listener's socket and nothing else. No other proxy changes the name while this one listens; only
+// a user who removes the socket by hand and starts another proxy between the two calls loses the new socket's path.
 func (s *UnixSocket) remove() error {
 	var st unix.Stat_t
 	err := s.stat(&st)

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listenNarrow makes a socket that is born with mode 0600. Linux makes the file with the mode that the socket itself
-// has when it is bound (and the umask), so that nothing is changed for the process's other threads, as by umask(2), and
-// no name has to be moved into place, after which ss(8) would know the socket by a name that is gone.
+// listenNarrow creates a socket file with mode 0600. On Linux bind(2) gives the file the mode of the socket itself,
+// less the umask. That avoids umask(2), which would affect files that other threads create, and a rename from a
+// temporary name, which ss(8) would go on showing.
 func listenNarrow(path string) (*net.UnixListener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error

@@ -15,20 +15,19 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// jobs of a child are done on a path. A job prints in one line what came of it,
-// and stays until its input ends.
+// jobs run in a child with a path. A job prints its result in one line and stays until its input ends.
 var jobs = map[string]func(path string) string{
 	"unix":   func(path string) string { return jobListen(UnixConfig{Path: path}) },
 	"dial":   jobDial,
 	"narrow": jobNarrow,
 	"dead": func(path string) string {
-		l, err := net.Listen("unix", path) // and dies without a word
+		l, err := net.Listen("unix", path) // and exits without output
 		kept = l
 		return fmt.Sprint(err)
 	},
 }
 
-// kept is the job's socket, which would be closed once nobody had it.
+// kept holds the job's socket, which the garbage collector would close.
 var kept any
 
 func jobSocket(args []string) error {
@@ -76,7 +75,7 @@ func jobDial(path string) string {
 	return "connected"
 }
 
-// jobNarrow shows the mode with which a socket is born.
+// jobNarrow prints the mode of a socket at its creation.
 func jobNarrow(path string) string {
 	unix.Umask(0)
 	l, err := listenNarrow(path)
@@ -105,7 +104,7 @@ func as(uid, gid uint32, groups ...uint32) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid, Groups: groups}}
 }
 
-// said runs a job to its end.
+// said runs a job and returns its line.
 func said(t *testing.T, attr *syscall.SysProcAttr, job, path string) string {
 	t.Helper()
 	c := start(t, attr, job, path)
@@ -113,14 +112,14 @@ func said(t *testing.T, attr *syscall.SysProcAttr, job, path string) string {
 	return c.Line()
 }
 
-// The moment before the mode is set is the one that matters, whatever the umask.
+// TestUnixIsBornNarrow checks the mode before it is set to its final value, for every umask.
 func TestUnixIsBornNarrow(t *testing.T) {
 	if got := said(t, nil, "narrow", sockDir(t)+"/s"); !strings.HasPrefix(got, "0600 ") {
 		t.Errorf("born with mode %s", got)
 	}
 }
 
-// Who can connect is what the mode is for. 1001 is in group 7.
+// TestUnixLetsIn: the mode decides who can connect. uid 1001 is in group 7.
 func TestUnixLetsIn(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	in7, other := as(1001, 1001, 7), as(1002, 1002, 8)
@@ -152,8 +151,8 @@ func TestUnixLetsIn(t *testing.T) {
 	}
 }
 
-// An unprivileged proxy can give its socket to a group that it is in, and has
-// to open it to all for one that it is not in.
+// TestUnixGroupOfUnprivileged: an unprivileged proxy can give its socket to a group of its own, and must open it to all
+// users for any other.
 func TestUnixGroupOfUnprivileged(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	for job, want := range map[string]string{
@@ -170,8 +169,8 @@ func TestUnixGroupOfUnprivileged(t *testing.T) {
 	}
 }
 
-// In a folder with a set-group-id bit the group is the folder's at first.
-func TestUnixInSetgidFolder(t *testing.T) {
+// TestUnixInSetgidDirectory: in a directory with the set-group-id bit, the socket is created with the directory's group.
+func TestUnixInSetgidDirectory(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	dir := sockDir(t)
 	if err := os.Chown(dir, 0, 8); err != nil {
@@ -192,7 +191,7 @@ func TestUnixRefusesOthersSocket(t *testing.T) {
 		t.Fatal(got)
 	}
 	unixFails(t, UnixConfig{Path: dir + "/s"}, "belongs to another user (uid 65534)")
-	squatter.End() // without closing: it is dead now, but still not ours
+	squatter.End() // without closing: the socket is stale now, but still another user's
 	unixFails(t, UnixConfig{Path: dir + "/s"}, "belongs to another user (uid 65534)")
 	if got := said(t, as(1001, 1001), "unix", dir+"/s"); !strings.Contains(got, "belongs to another user (uid 65534)") {
 		t.Error(got)
@@ -212,8 +211,8 @@ func TestUnixRefusesOthersLock(t *testing.T) {
 	holds(t, dir, ".s.lock")
 }
 
-// Whoever owns a folder or a link on the way decides where the socket is.
-func TestUnixOthersFolders(t *testing.T) {
+// TestUnixOthersDirectories: the owner of a directory or a link on the path decides where the socket is.
+func TestUnixOthersDirectories(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	dir := openDir(t, 0o777|os.ModeSticky)
 	for _, name := range []string{"mine", "theirs"} {
@@ -224,7 +223,7 @@ func TestUnixOthersFolders(t *testing.T) {
 	link(t, "mine", dir+"/link")
 	give(t, nobody, dir+"/link")
 	for _, c := range []struct {
-		folder, root, them string // what each is told; "" for yes
+		directory, root, them string // each user's error; "" for success
 	}{
 		{"", "", ""},
 		{"/mine", "", "permission denied"},
@@ -233,7 +232,7 @@ func TestUnixOthersFolders(t *testing.T) {
 		{"/theirs/in", "theirs belongs to another user (uid 65534)", "permission denied"},
 		{"/link", "the link " + dir + "/link belongs to another user", "permission denied"},
 	} {
-		path := dir + c.folder + "/s"
+		path := dir + c.directory + "/s"
 		for attr, want := range map[*syscall.SysProcAttr]string{as(0, 0): c.root, as(nobody, nobody): c.them} {
 			got := said(t, attr, "unix", path)
 			if want == "" {
@@ -242,7 +241,7 @@ func TestUnixOthersFolders(t *testing.T) {
 				wellFormed(t, got, path)
 			}
 			if !strings.Contains(got, want) {
-				t.Errorf("uid %d in %q: %q, want %q", attr.Credential.Uid, c.folder, got, want)
+				t.Errorf("uid %d in %q: %q, want %q", attr.Credential.Uid, c.directory, got, want)
 			}
 			os.Remove(path)
 		}
@@ -252,7 +251,7 @@ func TestUnixOthersFolders(t *testing.T) {
 	}
 }
 
-func TestUnixHiddenFolder(t *testing.T) {
+func TestUnixHiddenDirectory(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	dir := sockDir(t)
 	mkdir(t, dir+"/hidden", 0o700)
@@ -263,8 +262,8 @@ func TestUnixHiddenFolder(t *testing.T) {
 	}
 }
 
-// A folder that may be passed through but not listed is good enough.
-func TestUnixUnlistableFolder(t *testing.T) {
+// TestUnixUnlistableDirectory: search permission on a directory is sufficient.
+func TestUnixUnlistableDirectory(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	dir := sockDir(t)
 	mkdir(t, dir+"/p", 0o711)
@@ -288,7 +287,7 @@ func TestUnixReplacesKilled(t *testing.T) {
 	reaches(t, dir+"/s", mustUnix(t, UnixConfig{Path: dir + "/s"}))
 }
 
-// A listener whose queue is full answers EAGAIN, and is as alive as can be.
+// TestUnixRefusesBusy: a listener with a full queue returns EAGAIN and is alive.
 func TestUnixRefusesBusy(t *testing.T) {
 	path := sockDir(t) + "/s"
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -315,7 +314,7 @@ func TestUnixRefusesBusy(t *testing.T) {
 	lstat(t, path)
 }
 
-// Two processes at once, as after a reboot with two units for one path.
+// TestUnixProcessesAtOnce: two processes start at once, as after a reboot with two units for one path.
 func TestUnixProcessesAtOnce(t *testing.T) {
 	dir := sockDir(t)
 	for round := range 10 {
@@ -324,7 +323,7 @@ func TestUnixProcessesAtOnce(t *testing.T) {
 		}
 		a, b := start(t, nil, "unix", dir+"/s"), start(t, nil, "unix", dir+"/s")
 		got := []string{a.Line(), b.Line()}
-		slices.Sort(got) // the mode first
+		slices.Sort(got) // sorts the mode first
 		if !strings.HasPrefix(got[0], "0600 ") || !strings.Contains(got[1], "another process listens") {
 			t.Errorf("%q", got)
 		}
@@ -335,14 +334,13 @@ func TestUnixProcessesAtOnce(t *testing.T) {
 	}
 }
 
-// inNamespace is root in a user namespace, as which the outside knows only the
-// user and group outer.
+// inNamespace is root in a user namespace whose only mapped user and group is outer.
 func inNamespace(outer int) *syscall.SysProcAttr {
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: outer, Size: 1}}
 	return &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Credential: &syscall.Credential{NoSetGroups: true}}
 }
 
-// There root's folders seem to be anybody's.
+// TestUnixInUserNamespaceWithoutRoot: root's directories appear to belong to the overflow uid.
 func TestUnixInUserNamespaceWithoutRoot(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	path := openDir(t, 0o777|os.ModeSticky) + "/s"

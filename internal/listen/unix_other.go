@@ -9,12 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// umaskLock keeps two calls from restoring each other's umask.
+// umaskLock prevents concurrent calls from restoring each other's umask.
 var umaskLock sync.Mutex
 
-// listenNarrow makes a socket that is born with mode 0600, which takes the umask
-// here. It is the whole process's, so a file that another goroutine makes at the
-// same moment has a narrower mode than it should, never a wider one.
+// listenNarrow creates a socket file with mode 0600, by umask(2). The umask belongs to the process, so a file that
+// another goroutine creates at the same time may get a narrower mode than it should, never a wider one.
 func listenNarrow(path string) (*net.UnixListener, error) {
 	umaskLock.Lock()
 	defer umaskLock.Unlock()

@@ -21,8 +21,7 @@ import (
 
 var _ net.Listener = (*UnixSocket)(nil)
 
-// sockDir is a folder with a short name (a socket's path may not be long) that
-// is safe whatever the umask.
+// sockDir returns a trusted directory with a name short enough for a socket's path, whatever the umask.
 func sockDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sock")
@@ -72,7 +71,7 @@ func mustUnix(t *testing.T, cfg UnixConfig) *UnixSocket {
 	return s
 }
 
-// reaches wants a client of path to come out at s.
+// reaches checks that a client of path is accepted by s.
 func reaches(t *testing.T, path string, s *UnixSocket) {
 	t.Helper()
 	c, err := net.Dial("unix", path)
@@ -83,12 +82,12 @@ func reaches(t *testing.T, path string, s *UnixSocket) {
 	s.SetDeadline(time.Now().Add(30 * time.Second))
 	got, err := s.Accept()
 	if err != nil {
-		t.Fatalf("the client came out elsewhere: %v", err)
+		t.Fatalf("the client reached another listener: %v", err)
 	}
 	got.Close()
 }
 
-// unixFails wants an error with these words, in the common form.
+// unixFails checks for an error that contains these words, in the common form.
 func unixFails(t *testing.T, cfg UnixConfig, words ...string) {
 	t.Helper()
 	s, err := Unix(cfg)
@@ -100,12 +99,12 @@ func unixFails(t *testing.T, cfg UnixConfig, words ...string) {
 	wellFormed(t, err.Error(), cfg.Path)
 	for _, word := range words {
 		if !strings.Contains(err.Error(), word) {
-			t.Errorf("%q does not say %q", err, word)
+			t.Errorf("%q does not contain %q", err, word)
 		}
 	}
 }
 
-// wellFormed wants what went wrong, then what to do, and the path only once.
+// wellFormed checks that the error comes first, then the hint, and the path only once.
 func wellFormed(t *testing.T, text, path string) {
 	t.Helper()
 	rest, ok := strings.CutPrefix(text, "cannot listen on the socket "+path+": ")
@@ -113,11 +112,11 @@ func wellFormed(t *testing.T, text, path string) {
 		t.Errorf("%q: bad form", text)
 	}
 	if path != "" && strings.Contains(rest, "listen unix") {
-		t.Errorf("%q repeats itself", text)
+		t.Errorf("%q contains the path twice", text)
 	}
 }
 
-// holds wants exactly these names in dir: no lock, nothing half made.
+// holds checks that dir contains exactly these names: no lock and no temporary file.
 func holds(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	files, err := os.ReadDir(dir)
@@ -133,7 +132,7 @@ func holds(t *testing.T, dir string, want ...string) {
 	}
 }
 
-// plantDead leaves a socket that nobody listens on.
+// plantDead creates a socket without a listener.
 func plantDead(t *testing.T, path string) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -228,7 +227,7 @@ func closesOnExec(t *testing.T, name string, sc syscall.Conn) {
 	})
 }
 
-func TestUnixClosesFolder(t *testing.T) {
+func TestUnixClosesDirectory(t *testing.T) {
 	s := mustUnix(t, UnixConfig{Path: sockDir(t) + "/s"})
 	flags, err := unix.FcntlInt(uintptr(s.dir.FD()), unix.F_GETFD, 0)
 	if err != nil || flags&unix.FD_CLOEXEC == 0 {
@@ -236,7 +235,7 @@ func TestUnixClosesFolder(t *testing.T) {
 	}
 	s.Close()
 	if s.dir != nil {
-		t.Error("the folder is still held")
+		t.Error("the directory is still open")
 	}
 }
 
@@ -264,8 +263,8 @@ func TestUnixBadPaths(t *testing.T) {
 		dir + "/missing/s":          dir + "/missing does not exist",
 		dir + "/missing/a/s":        dir + "/missing does not exist",
 		dir + "/file/s":             dir + "/file: not a directory",
-		pad(dir+"/", maxUnixPath+1): fmt.Sprintf("has %d bytes, and the kernel takes %s", maxUnixPath+1, limit),
-		pad(dir+"/", 5000):          "has 5000 bytes, and the kernel takes " + limit,
+		pad(dir+"/", maxUnixPath+1): fmt.Sprintf("is %d bytes long, and the limit is %s", maxUnixPath+1, limit),
+		pad(dir+"/", 5000):          "is 5000 bytes long, and the limit is " + limit,
 	} {
 		unixFails(t, UnixConfig{Path: path}, want)
 	}
@@ -300,7 +299,7 @@ func TestUnixLongestPath(t *testing.T) {
 	holds(t, dir)
 }
 
-// The limit is the path's as it was given, not that of the folder it is in.
+// TestUnixRelativePath: the limit applies to the path as given, not to the absolute one.
 func TestUnixRelativePath(t *testing.T) {
 	dir := sockDir(t)
 	deep := mkdir(t, pad(dir+"/", 150), 0o755)
@@ -313,7 +312,7 @@ func TestUnixRelativePath(t *testing.T) {
 		s.Close()
 	}
 	holds(t, deep, "sub")
-	unixFails(t, UnixConfig{Path: deep + "/s"}, "the kernel takes")
+	unixFails(t, UnixConfig{Path: deep + "/s"}, "and the limit is")
 }
 
 func TestUnixReplacesDead(t *testing.T) {
@@ -357,16 +356,16 @@ func TestUnixRefusesAliveDatagram(t *testing.T) {
 	lstat(t, path)
 }
 
-// What is no dead socket of ours stays exactly as it is.
+// TestUnixLeavesOtherThings: everything but a stale socket of ours stays unchanged.
 func TestUnixLeavesOtherThings(t *testing.T) {
 	for what, c := range map[string]struct {
 		lay  func(dir, path string) error
 		want string
 	}{
-		"file":   {func(_, path string) error { return os.WriteFile(path, []byte("precious"), 0o600) }, "other than a socket"},
-		"empty":  {func(_, path string) error { return os.WriteFile(path, nil, 0o600) }, "other than a socket"},
-		"folder": {func(_, path string) error { return os.Mkdir(path, 0o700) }, "other than a socket"},
-		"fifo":   {func(_, path string) error { return unix.Mkfifo(path, 0o600) }, "other than a socket"},
+		"file":      {func(_, path string) error { return os.WriteFile(path, []byte("precious"), 0o600) }, "not a socket"},
+		"empty":     {func(_, path string) error { return os.WriteFile(path, nil, 0o600) }, "not a socket"},
+		"directory": {func(_, path string) error { return os.Mkdir(path, 0o700) }, "not a socket"},
+		"fifo":      {func(_, path string) error { return unix.Mkfifo(path, 0o600) }, "not a socket"},
 		"link to a dead socket": {func(dir, path string) error {
 			plantDead(t, dir+"/dead")
 			return os.Symlink("dead", path)
@@ -397,8 +396,8 @@ func TestUnixLeavesOtherThings(t *testing.T) {
 func TestUnixClosesOnlyItsOwn(t *testing.T) {
 	for what, replace := range map[string]func(path string) error{
 		"file":        func(path string) error { return os.WriteFile(path, []byte("precious"), 0o600) },
-		"link":        func(path string) error { return os.Symlink("old", path) }, // to the very socket
-		"folder":      func(path string) error { return os.Mkdir(path, 0o700) },
+		"link":        func(path string) error { return os.Symlink("old", path) }, // to the socket itself
+		"directory":   func(path string) error { return os.Mkdir(path, 0o700) },
 		"dead socket": func(path string) error { plantDead(t, path); return nil },
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -448,7 +447,7 @@ func TestUnixCloseOfRemovedPath(t *testing.T) {
 	}
 }
 
-// Once closed it removes nothing: its inode's number may be another file's.
+// TestUnixCloseAfterClose: a second Close removes nothing, since the inode number may have been reused.
 func TestUnixCloseAfterClose(t *testing.T) {
 	path := sockDir(t) + "/s"
 	s := mustUnix(t, UnixConfig{Path: path})
@@ -479,8 +478,8 @@ func TestUnixRemoveKeepsListening(t *testing.T) {
 	got.Close()
 }
 
-// The folder is remembered, not its name.
-func TestUnixRemovesFromItsFolder(t *testing.T) {
+// TestUnixRemovesFromItsDirectory: Close uses the open directory, not its name.
+func TestUnixRemovesFromItsDirectory(t *testing.T) {
 	dir := sockDir(t)
 	mkdir(t, dir+"/a", 0o755)
 	s := mustUnix(t, UnixConfig{Path: dir + "/a/s"})
@@ -496,10 +495,10 @@ func TestUnixRemovesFromItsFolder(t *testing.T) {
 	holds(t, dir+"/b")
 }
 
-func TestUnixFolderRules(t *testing.T) {
+func TestUnixDirectoryRules(t *testing.T) {
 	const sticky = os.ModeSticky
-	allow := func(parent, folder os.FileMode) { folderRule(t, parent, folder, "") }
-	deny := func(parent, folder os.FileMode, culprit string) { folderRule(t, parent, folder, culprit) }
+	allow := func(parent, directory os.FileMode) { directoryRule(t, parent, directory, "") }
+	deny := func(parent, directory os.FileMode, culprit string) { directoryRule(t, parent, directory, culprit) }
 	allow(0o700, 0o700)
 	allow(0o755, 0o755)
 	allow(0o755, 0o777|sticky)
@@ -515,11 +514,11 @@ func TestUnixFolderRules(t *testing.T) {
 	deny(0o777, 0o777|sticky, "/p")
 }
 
-func folderRule(t *testing.T, parent, folder os.FileMode, culprit string) {
+func directoryRule(t *testing.T, parent, directory os.FileMode, culprit string) {
 	t.Helper()
 	dir := sockDir(t)
 	mkdir(t, dir+"/p", 0o755)
-	mkdir(t, dir+"/p/f", folder)
+	mkdir(t, dir+"/p/f", directory)
 	chmod(t, dir+"/p", parent)
 	cfg := UnixConfig{Path: dir + "/p/f/s"}
 	if culprit != "" {
@@ -530,8 +529,8 @@ func folderRule(t *testing.T, parent, folder os.FileMode, culprit string) {
 	reaches(t, cfg.Path, mustUnix(t, cfg))
 }
 
-// A link is followed to where it leads, and the folders there are judged.
-func TestUnixFolderBehindLinks(t *testing.T) {
+// TestUnixDirectoryBehindLinks: the checks apply to the directories that a link leads to.
+func TestUnixDirectoryBehindLinks(t *testing.T) {
 	dir := sockDir(t)
 	mkdir(t, dir+"/good", 0o755)
 	mkdir(t, dir+"/bad", 0o777)
@@ -567,8 +566,8 @@ func TestUnixNoSuchGroup(t *testing.T) {
 	holds(t, dir)
 }
 
-// Of several that start at once on a free path or a dead socket, one serves,
-// and the others are told.
+// TestUnixStartsAtOnce: of several that start at once, on a free path or a stale socket, one serves and the others get
+// an error.
 func TestUnixStartsAtOnce(t *testing.T) {
 	dir := sockDir(t)
 	path := dir + "/s"
@@ -604,7 +603,7 @@ func startsAtOnce(t *testing.T, path string, n int) (winner *UnixSocket) {
 	for i, s := range sockets {
 		switch {
 		case s == nil && !strings.Contains(errs[i].Error(), "another process listens"):
-			t.Errorf("a loser is told %v", errs[i])
+			t.Errorf("the error is %v", errs[i])
 		case s != nil && winner != nil:
 			s.Close()
 			t.Error("two winners")
@@ -618,7 +617,7 @@ func startsAtOnce(t *testing.T, path string, n int) (winner *UnixSocket) {
 	return winner
 }
 
-// One ends while the next starts: the next's path stays.
+// TestUnixStartsWhileAnotherEnds: the path of a proxy that starts while another ends is kept.
 func TestUnixStartsWhileAnotherEnds(t *testing.T) {
 	dir := sockDir(t)
 	path := dir + "/s"
@@ -663,7 +662,7 @@ func TestUnixLock(t *testing.T) {
 	if got := lstat(t, dir+"/.s.lock").Mode(); got != 0o600 {
 		t.Errorf("others could hold the lock: mode %v", got)
 	}
-	if _, err := b.lock(0); err == nil || !strings.Contains(err.Error(), "another process has been starting there") {
+	if _, err := b.lock(0); err == nil || !strings.Contains(err.Error(), "another process has held the lock") {
 		t.Errorf("locked twice: %v", err)
 	}
 	unlockOther, err := other.lock(0)
@@ -680,8 +679,7 @@ func TestUnixLock(t *testing.T) {
 	unlock()
 }
 
-// Who has opened the lock's file just before its holder removes it gets a lock
-// that nobody else sees.
+// TestUnixLockOnRemovedFile: a lock on a file that its last holder has removed is not taken for the lock.
 func TestUnixLockOnRemovedFile(t *testing.T) {
 	dir := sockDir(t)
 	e := testEntry(t, dir+"/s")
@@ -700,7 +698,7 @@ func TestUnixLockOnRemovedFile(t *testing.T) {
 					runtime.Gosched()
 					in.Unlock()
 				} else {
-					t.Error("two hold the lock")
+					t.Error("two processes hold the lock")
 				}
 				unlock()
 			}
@@ -724,7 +722,7 @@ func TestUnixLockIsNoTrap(t *testing.T) {
 		"link":          func(dir string) error { return os.Symlink("file", dir+"/.s.lock") },
 		"dangling link": func(dir string) error { return os.Symlink("new", dir+"/.s.lock") },
 		"fifo":          func(dir string) error { return unix.Mkfifo(dir+"/.s.lock", 0o600) },
-		"folder":        func(dir string) error { return os.Mkdir(dir+"/.s.lock", 0o700) },
+		"directory":     func(dir string) error { return os.Mkdir(dir+"/.s.lock", 0o700) },
 	} {
 		t.Run(what, func(t *testing.T) {
 			dir := sockDir(t)

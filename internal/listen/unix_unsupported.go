@@ -8,11 +8,11 @@ import (
 	"net"
 )
 
-// UnixSocket is never made here.
+// UnixSocket is never created on this system.
 type UnixSocket struct{ net.Listener }
 
-// Unix refuses: Windows has unix sockets, but does not report who connects.
+// Unix returns an error: Windows has unix sockets, but does not report the peer's user.
 func Unix(cfg UnixConfig) (*UnixSocket, error) {
 	return nil, fmt.Errorf("cannot listen on the socket %s: unix sockets are not supported here (%w), "+
-		"because this system does not tell who connects; use --port", cfg.Path, errors.ErrUnsupported)
+		"because this system does not report the user of a client; use --port", cfg.Path, errors.ErrUnsupported)
 }
