@@ -104,8 +104,8 @@ func as(uid, gid uint32, groups ...uint32) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid, Groups: groups}}
 }
 
-// said runs a job and returns its line.
-func said(t *testing.T, attr *syscall.SysProcAttr, job, path string) string {
+// jobLine runs a job and returns its line.
+func jobLine(t *testing.T, attr *syscall.SysProcAttr, job, path string) string {
 	t.Helper()
 	c := start(t, attr, job, path)
 	defer c.End()
@@ -114,7 +114,7 @@ func said(t *testing.T, attr *syscall.SysProcAttr, job, path string) string {
 
 // TestUnixIsBornNarrow checks the mode before it is set to its final value, for every umask.
 func TestUnixIsBornNarrow(t *testing.T) {
-	if got := said(t, nil, "narrow", sockDir(t)+"/s"); !strings.HasPrefix(got, "0600 ") {
+	if got := jobLine(t, nil, "narrow", sockDir(t)+"/s"); !strings.HasPrefix(got, "0600 ") {
 		t.Errorf("born with mode %s", got)
 	}
 }
@@ -143,7 +143,7 @@ func TestUnixLetsIn(t *testing.T) {
 			t.Errorf("%+v: %s, want %s", c.cfg, got, c.mode)
 		}
 		for attr, want := range map[*syscall.SysProcAttr]bool{in7: c.in7In, other: c.otherIn} {
-			got := said(t, attr, "dial", c.cfg.Path)
+			got := jobLine(t, attr, "dial", c.cfg.Path)
 			if in := got == "connected"; in != want || !in && !strings.Contains(got, "permission denied") {
 				t.Errorf("%+v: uid %d: %s, want in: %t", c.cfg, attr.Credential.Uid, got, want)
 			}
@@ -162,7 +162,7 @@ func TestUnixGroupOfUnprivileged(t *testing.T) {
 		"unix:1001": "0660 uid 1001 gid 1001",
 	} {
 		dir := openDir(t, 0o777|os.ModeSticky)
-		if got := said(t, as(1001, 1001, 7), job, dir+"/s"); got != want {
+		if got := jobLine(t, as(1001, 1001, 7), job, dir+"/s"); got != want {
 			t.Errorf("%s: %s, want %s", job, got, want)
 		}
 		holds(t, dir, "s")
@@ -193,10 +193,10 @@ func TestUnixRefusesOthersSocket(t *testing.T) {
 	unixFails(t, UnixConfig{Path: dir + "/s"}, "belongs to another user (uid 65534)")
 	squatter.End() // without closing: the socket is stale now, but still another user's
 	unixFails(t, UnixConfig{Path: dir + "/s"}, "belongs to another user (uid 65534)")
-	if got := said(t, as(1001, 1001), "unix", dir+"/s"); !strings.Contains(got, "belongs to another user (uid 65534)") {
+	if got := jobLine(t, as(1001, 1001), "unix", dir+"/s"); !strings.Contains(got, "belongs to another user (uid 65534)") {
 		t.Error(got)
 	}
-	if got := said(t, as(nobody, nobody), "unix", dir+"/s"); !strings.HasPrefix(got, "0600 uid 65534") {
+	if got := jobLine(t, as(nobody, nobody), "unix", dir+"/s"); !strings.HasPrefix(got, "0600 uid 65534") {
 		t.Errorf("its owner: %s", got)
 	}
 	holds(t, dir, "s")
@@ -234,7 +234,7 @@ func TestUnixOthersDirectories(t *testing.T) {
 	} {
 		path := dir + c.directory + "/s"
 		for attr, want := range map[*syscall.SysProcAttr]string{as(0, 0): c.root, as(nobody, nobody): c.them} {
-			got := said(t, attr, "unix", path)
+			got := jobLine(t, attr, "unix", path)
 			if want == "" {
 				want = fmt.Sprintf("0600 uid %d", attr.Credential.Uid)
 			} else {
@@ -246,7 +246,7 @@ func TestUnixOthersDirectories(t *testing.T) {
 			os.Remove(path)
 		}
 	}
-	if got := said(t, as(1001, 1001), "unix", dir+"/theirs/s"); !strings.Contains(got, "another user (uid 65534)") {
+	if got := jobLine(t, as(1001, 1001), "unix", dir+"/theirs/s"); !strings.Contains(got, "another user (uid 65534)") {
 		t.Errorf("a third user: %s", got)
 	}
 }
@@ -256,7 +256,7 @@ func TestUnixHiddenDirectory(t *testing.T) {
 	dir := sockDir(t)
 	mkdir(t, dir+"/hidden", 0o700)
 	mkdir(t, dir+"/hidden/in", 0o755)
-	got := said(t, as(nobody, nobody), "unix", dir+"/hidden/in/s")
+	got := jobLine(t, as(nobody, nobody), "unix", dir+"/hidden/in/s")
 	if !strings.Contains(got, "cannot go into the directory "+dir+"/hidden") || !strings.Contains(got, "permission denied") {
 		t.Error(got)
 	}
@@ -269,7 +269,7 @@ func TestUnixUnlistableDirectory(t *testing.T) {
 	mkdir(t, dir+"/p", 0o711)
 	mkdir(t, dir+"/p/f", 0o300)
 	give(t, nobody, dir+"/p/f")
-	if got := said(t, as(nobody, nobody), "unix", dir+"/p/f/s"); !strings.HasPrefix(got, "0600 ") {
+	if got := jobLine(t, as(nobody, nobody), "unix", dir+"/p/f/s"); !strings.HasPrefix(got, "0600 ") {
 		t.Error(got)
 	}
 }
@@ -344,7 +344,7 @@ func inNamespace(outer int) *syscall.SysProcAttr {
 func TestUnixInUserNamespaceWithoutRoot(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	path := openDir(t, 0o777|os.ModeSticky) + "/s"
-	if got := said(t, inNamespace(4242), "unix", path); !strings.Contains(got, "the directory / belongs to another user (uid 65534)") {
+	if got := jobLine(t, inNamespace(4242), "unix", path); !strings.Contains(got, "the directory / belongs to another user (uid 65534)") {
 		t.Error(got)
 	}
 }

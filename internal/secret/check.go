@@ -11,27 +11,27 @@ const suffix = "\r\n"
 
 // The longest keys, in bytes.
 const (
-	// MaxKey is for an API key. The original has 1,024 bytes for "Bearer ", the key and its end.
+	// MaxKey is for an API key: the original has 1,024 bytes for "Bearer ", the key and a terminator.
 	MaxKey = 1024 - len("Bearer ") - 1
-	// MaxSlotToken is for a token that goes out in a slot: what is left of it, 1,000 bytes with the shortest header, is
-	// for the request line, the host and the record's own bytes.
+	// MaxSlotToken is for a token that is sent from a Slot. The rest of the slot, at least 1,000 bytes, is for the
+	// request line, the Host field and the record's overhead.
 	MaxSlotToken = 7168
-	// MaxToken is for a token without slots, and the longest that the original accepts.
+	// MaxToken is for a token without slots: the longest that the original accepts.
 	MaxToken = 16384
 )
 
-// The errors of a key's form. What Read, Replace and Set return says as well where the key came from and what to do.
+// The errors of a malformed key. Read, Replace and Set wrap them in an error with the key's source and a hint.
 var (
 	ErrEmpty    = errors.New("the key is empty")
 	ErrTooLong  = errors.New("the key is too long")
 	ErrBadBytes = errors.New("the key has characters that it cannot have")
 )
 
-// mistakes are the common ways to give a good key so that it is refused, as what to leave out. The first that was made
-// counts. A key that is passed to made is not empty.
+// mistakes are the common reasons why a good key is refused, with the part to leave out; the first match is reported.
+// malformed is never called with an empty key.
 var mistakes = []struct {
-	leaveOut string
-	made     func(key []byte) bool
+	leaveOut  string
+	malformed func(key []byte) bool
 }{
 	{"the byte-order mark before it", func(k []byte) bool { return bytes.HasPrefix(k, []byte("\ufeff")) }},
 	{"'Bearer' before it", func(k []byte) bool { return len(k) >= 7 && bytes.EqualFold(k[:7], []byte("Bearer ")) }},
@@ -40,32 +40,32 @@ var mistakes = []struct {
 		return found && isKey(name) && !bytes.Contains(name, []byte("-"))
 	}},
 	{"the quotes around it", func(k []byte) bool { return bytes.ContainsAny(k[:1], "\"'`") }},
-	{"the blank at its end", func(k []byte) bool { return bytes.ContainsAny(k[len(k)-1:], " \t") }},
+	{"the space at its end", func(k []byte) bool { return bytes.ContainsAny(k[len(k)-1:], " \t") }},
 }
 
-// mistake returns what to leave out of key.
+// mistake returns the part of key to leave out.
 func mistake(key []byte) string {
 	for _, m := range mistakes {
-		if m.made(key) {
+		if m.malformed(key) {
 			return m.leaveOut
 		}
 	}
-	return "quotes, blanks or 'Bearer'"
+	return "quotes, spaces or 'Bearer'"
 }
 
-// source is where a key comes from, in the words of its errors.
+// source describes where a key comes from, for error messages.
 type source struct {
 	name   string
-	none   string // the error of an empty key
-	put    string // how a better one gets there
-	result string // what the error leads to
+	none   string // the complete message for an empty key
+	put    string // the verb of the hint
+	result string // the consequence, appended to the message
 }
 
-// another is the source of a key that is to take another's place.
-var another = source{"the new key", "the new key is empty", "write", "; the old one stays in use"}
+// replacement is the source of a key that replaces another.
+var replacement = source{"the new key", "the new key is empty", "write", "; the old one stays in use"}
 
-// given returns the source of Read's key.
-func (c Config) given() source {
+// source returns the source of Read's key.
+func (c Config) source() source {
 	switch {
 	case c.File != "":
 		return source{"the API key in " + c.File, "no API key in " + c.File + "; write it there", "write", ""}
@@ -76,7 +76,7 @@ func (c Config) given() source {
 		"printenv OPENAI_API_KEY | env -u OPENAI_API_KEY responses-api-proxy", "pipe in", ""}
 }
 
-// keyError is one of the errors of a key's form in the words of a source.
+// keyError is an error of a malformed key with the message for its source.
 type keyError struct {
 	error
 	form error
@@ -84,7 +84,8 @@ type keyError struct {
 
 func (e keyError) Unwrap() error { return e.form }
 
-// explain returns err, if it is one of the form of key, in the words of its source. It quotes nothing of the key.
+// explain adds the source and a hint to err, if it is an error of a malformed key. The message contains nothing of the
+// key.
 func (c Config) explain(err error, key []byte, from source) error {
 	noun, allowed := "key", "ASCII letters, digits, '-' and '_'"
 	if c.Token {
@@ -115,10 +116,11 @@ func (c Config) maxLen() int {
 	}
 }
 
-// maxLine returns the length of the line of the longest key, in bytes.
+// maxLine returns the length of the longest header line, in bytes.
 func (c Config) maxLine() int { return len(c.Header.prefix()) + c.maxLen() + len(suffix) }
 
-// validate finds the key at the beginning of the n bytes read into input, in constant space, and returns its length.
+// validate finds the key at the beginning of the n bytes read into input, and returns its length. It does not allocate,
+// so that no part of the key is copied.
 func (c Config) validate(input []byte, n int) (int, error) {
 	length := bytes.IndexByte(input[:n], '\n')
 	if length < 0 {
@@ -133,7 +135,7 @@ func (c Config) validate(input []byte, n int) (int, error) {
 	return length, c.check(input[:length])
 }
 
-// check returns an error unless key, all of it, may be a key.
+// check returns an error unless all of key is a well-formed key.
 func (c Config) check(key []byte) error {
 	switch {
 	case len(key) == 0:
@@ -149,15 +151,15 @@ func (c Config) check(key []byte) error {
 
 func invisible(c byte) bool { return c <= ' ' || c >= 0x7f }
 
-// isKey reports whether b is in the alphabet of API keys, and of base64url (RFC 4648, section 5).
+// isKey reports whether b consists of the characters of API keys, which are those of base64url (RFC 4648, section 5).
 func isKey(b []byte) bool {
 	return len(b) > 0 && !slices.ContainsFunc(b, func(c byte) bool {
 		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
 	})
 }
 
-// isJWT reports whether key has the shape of a signed token: three parts with periods between them (RFC 7515, section
-// 7.1).
+// isJWT reports whether key has the shape of a signed token: three base64url parts separated by periods (RFC 7515,
+// section 7.1).
 func isJWT(key []byte) bool {
 	parts := 0
 	for part := range bytes.SplitSeq(key, []byte(".")) {
@@ -168,7 +170,7 @@ func isJWT(key []byte) bool {
 	return parts == 3
 }
 
-// Header is the field in which a key goes to the upstream.
+// Header is the field in which a key is sent to the upstream.
 type Header uint8
 
 // The fields of --auth-header: "authorization: Bearer KEY" (RFC 6750, section 2.1), "api-key: KEY" and "x-api-key: KEY".
@@ -180,15 +182,15 @@ const (
 
 var headers = []string{Bearer: "bearer", APIKey: "api-key", XAPIKey: "x-api-key"}
 
-// ParseHeader returns the header of that name: bearer, api-key or x-api-key.
+// ParseHeader returns the header with that name: bearer, api-key or x-api-key.
 func ParseHeader(name string) (Header, error) {
 	if h := slices.Index(headers, name); h >= 0 {
 		return Header(h), nil
 	}
-	return 0, fmt.Errorf("%q is not a kind of header; choose bearer, api-key or x-api-key", name)
+	return 0, fmt.Errorf("unknown header %q; choose bearer, api-key or x-api-key", name)
 }
 
-// String returns the name that ParseHeader takes.
+// String returns the name that ParseHeader accepts.
 func (h Header) String() string { return headers[h] }
 
 func (h Header) prefix() string {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// shapes is which keys go into which field, and as a token.
+// shapes are the keys that each field, and a token, accepts.
 var shapes = []struct {
 	key                     string
 	bearer, apiKey, asToken bool
@@ -84,8 +84,7 @@ func TestLongestToken(t *testing.T) {
 	}
 }
 
-// TestMistakes: a good key that is given in a wrong way is refused with what to
-// leave out, and with nothing of the key.
+// TestMistakes: the error of a malformed key names the part to leave out and contains nothing of the key.
 func TestMistakes(t *testing.T) {
 	for in, want := range map[string]string{
 		"\ufeff" + key16:                 "; pipe in the bare key, without the byte-order mark before it",
@@ -95,11 +94,11 @@ func TestMistakes(t *testing.T) {
 		"export OPENAI_API_KEY=" + key16: "; pipe in the bare key, without the name and '=' before it",
 		`"` + key16 + `"`:                "; pipe in the bare key, without the quotes around it",
 		"'" + key16 + "'\n":              "; pipe in the bare key, without the quotes around it",
-		key16 + " \r\n":                  "; pipe in the bare key, without the blank at its end",
-		key16 + "\t":                     "; pipe in the bare key, without the blank at its end",
-		" " + key16:                      "; pipe in the bare key, without quotes, blanks or 'Bearer'",
-		key16 + "=":                      "; pipe in the bare key, without quotes, blanks or 'Bearer'",
-		key16 + "\x00":                   "; pipe in the bare key, without quotes, blanks or 'Bearer'",
+		key16 + " \r\n":                  "; pipe in the bare key, without the space at its end",
+		key16 + "\t":                     "; pipe in the bare key, without the space at its end",
+		" " + key16:                      "; pipe in the bare key, without quotes, spaces or 'Bearer'",
+		key16 + "=":                      "; pipe in the bare key, without quotes, spaces or 'Bearer'",
+		key16 + "\x00":                   "; pipe in the bare key, without quotes, spaces or 'Bearer'",
 	} {
 		want = "the API key on standard input has characters other than ASCII letters, digits, '-' and '_'" + want
 		if _, err := Read(pipeOf(t, in), Config{}); !errors.Is(err, ErrBadBytes) || err.Error() != want {
@@ -113,7 +112,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// The largest slot-borne token leaves what MaxSlotToken promises.
+// TestRoomForTheRequestLine: beside the longest token, a slot has the space that MaxSlotToken promises.
 func TestRoomForTheRequestLine(t *testing.T) {
 	k, err := New(Config{Token: true})
 	if err != nil {
@@ -130,7 +129,7 @@ var (
 	wholeJWT   = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 )
 
-// mayBeKey says in the plainest way what check must find.
+// mayBeKey is the reference for check.
 func mayBeKey(key string, cfg Config) bool {
 	switch {
 	case cfg.Token:
@@ -142,8 +141,7 @@ func mayBeKey(key string, cfg Config) bool {
 	}
 }
 
-// FuzzValidate: the first line of any input is a key exactly if the reference
-// says so, and validate changes nothing.
+// FuzzValidate: validate accepts the first line of an input exactly if the reference does, and changes nothing.
 func FuzzValidate(f *testing.F) {
 	for _, s := range shapes {
 		f.Add([]byte(s.key), uint8(0), uint8(0))

@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 // input is the descriptor from which a child reads keys.
 const input = 3
 
-// jobRead reads a key in the circumstances that the environment names, tells
-// what came of it, and stays until its parent has looked at its memory.
+// jobRead reads a key under the conditions in its environment, prints the result, and waits while its parent scans its
+// memory.
 func jobRead([]string) error {
 	if s := os.Getenv("MEMLOCK"); s != "" {
 		limitMemlock(s)
@@ -74,7 +74,7 @@ func limitMemlock(s string) {
 	must(unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: n, Max: n}))
 }
 
-// deny makes one system call fail with errno in every thread of this process.
+// deny makes a system call fail with errno in every thread of this process.
 func deny(call uint32, errno syscall.Errno) error {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the call's number
@@ -93,7 +93,7 @@ func deny(call uint32, errno syscall.Errno) error {
 	return nil
 }
 
-// vmFlags is what the kernel says about the mapping that b lies in.
+// vmFlags returns the VmFlags of b's mapping (proc_pid_smaps(5)).
 func vmFlags(b []byte) string {
 	f, err := os.Open("/proc/self/smaps")
 	must(err)
@@ -110,7 +110,7 @@ func vmFlags(b []byte) string {
 	return "none"
 }
 
-// startChild starts a child for a job, with keys to read and an environment.
+// startChild starts a child with a job, keys to read, and an environment.
 func startChild(t *testing.T, job, keys string, env ...string) (c *proctest.Child, stderr *strings.Builder) {
 	t.Helper()
 	stderr = &strings.Builder{}
@@ -141,7 +141,7 @@ func childLine(t *testing.T, job, keys string, env ...string) string {
 	return c.Line()
 }
 
-// needSecretMemory ends a test where the kernel has no memfd_secret(2).
+// needSecretMemory skips a test, or fails it in CI, if the kernel has no memfd_secret(2).
 func needSecretMemory(t testing.TB) {
 	t.Helper()
 	fd, err := unix.MemfdSecret(0)

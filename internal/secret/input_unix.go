@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readFD is read(2) without os.File, whose errors and pollers this path does not need. A descriptor that its owner left
-// in non-blocking mode is waited for.
+// readFD calls read(2) directly: an os.File would register the descriptor with the poller and change its mode. If a
+// descriptor that is shared with its owner is in non-blocking mode, readFD waits with poll(2).
 func readFD(fd int, p []byte) (int, error) {
 	for {
 		n, err := unix.Read(fd, p)
@@ -26,8 +26,8 @@ func readFD(fd int, p []byte) (int, error) {
 	}
 }
 
-// NoEcho turns the echo of the terminal fd off and returns a function that turns it on again. Where fd is not a
-// terminal, tty is false and nothing was changed.
+// NoEcho turns the echo of the terminal fd off (termios(3)) and returns a function that restores it. If fd is not a
+// terminal, tty is false and nothing is changed.
 func NoEcho(fd int) (restore func(), tty bool, err error) {
 	old, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// readFD reads from the standard input handle; fd can only be 0.
+// readFD reads from the standard input handle; fd must be 0.
 func readFD(fd int, p []byte) (int, error) {
 	if fd != 0 {
 		return 0, errors.New("only standard input can be read on this system")
@@ -18,14 +18,14 @@ func readFD(fd int, p []byte) (int, error) {
 	}
 	var n uint32
 	err = windows.ReadFile(handle, p, &n, nil)
-	if errors.Is(err, windows.ERROR_BROKEN_PIPE) { // how a pipe's end of file looks
+	if errors.Is(err, windows.ERROR_BROKEN_PIPE) { // the end of a pipe
 		return 0, nil
 	}
 	return int(n), err
 }
 
-// NoEcho turns the echo of the console off and returns a function that turns it on again. Where standard input is not
-// one, tty is false and nothing was changed.
+// NoEcho turns the echo of the console off and returns a function that restores it. If standard input is not a console,
+// tty is false and nothing is changed.
 func NoEcho(int) (restore func(), tty bool, err error) {
 	handle, err := windows.GetStdHandle(windows.STD_INPUT_HANDLE)
 	if err != nil {

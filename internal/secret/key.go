@@ -11,68 +11,66 @@ import (
 	"sync/atomic"
 )
 
-// keySpace is the memory of a key that is not longer than MaxKey: room for the line, and a page of its own on most
-// systems.
+// keySpace is the memory of a key that is not longer than MaxKey: one line, in a page of its own on most systems.
 const keySpace = 4096
 
-// ErrWiped is returned by everything that needs a key where there is none: before the first Set of New's, after Forget
-// and after Wipe.
+// ErrWiped is returned by operations on a missing key: before the first Set after New, after Forget and after Wipe.
 var ErrWiped = errors.New("the API key has been wiped")
 
 var errNoSpare = errors.New("bug: a key without a spare page cannot be replaced")
 
-// Config describes a key and the memory that it needs. All of that is mapped at once: nothing is later, when a sandbox
-// may forbid it. The zero value is Auto's policy and a key for "authorization: Bearer" from standard input.
+// Config describes a key and the memory that it needs. All of it is mapped at once, because the sandbox later refuses
+// mmap(2) of secret memory. The zero value is a key for "authorization: Bearer" from standard input, with policy Auto.
 type Config struct {
-	// Policy decides what happens where the kernel has no secret memory; empty means Auto.
+	// Policy selects what to do if the kernel has no secret memory; empty means Auto.
 	Policy Policy
-	// Header is the field in which the key goes out.
+	// Header is the field in which the key is sent.
 	Header Header
-	// File, if not empty, names the regular file whose descriptors Read and Replace get, in errors. Replace drops
-	// what follows the line then, as Read does.
+	// File, if not empty, is the name, for errors, of the regular file whose descriptors Read and Replace get. Replace
+	// then ignores what follows the first line, as Read does.
 	File string
-	// Spare maps a second page, without which the key cannot be replaced.
+	// Spare maps a second page, which Replace and Set need.
 	Spare bool
-	// Token makes the key a token (RFC 6750, section 2.1): visible ASCII.
+	// Token accepts a token (RFC 6750, section 2.1) in place of a key: visible ASCII.
 	Token bool
-	// NoSlots saves the memory of the slots, for a key that package upstream's Client does not send.
+	// NoSlots omits the memory of the slots, for a key that package upstream's Client does not send.
 	NoSlots bool
 }
 
-// Key is one API key in secret memory, as the whole header line in which it goes out. It prints as [redacted]. Its
-// methods may be used concurrently.
+// Key is one API key in secret memory, stored as the header line in which it is sent. It prints as [redacted]. Its
+// methods may be called concurrently.
 type Key struct {
 	unprintable
 	cfg     Config
 	memory  *Buffer
 	slots   chan *Slot
-	current atomic.Pointer[generation] // the one that is lent; nil if there is none
+	current atomic.Pointer[generation] // the key that Line lends; nil if there is none
 
-	change sync.Mutex    // held while a key is being replaced, input included
-	rooms  []secretBytes // the latest generation's, and with Config.Spare another
+	change sync.Mutex    // held during a replacement, its input included
+	rooms  []secretBytes // the current generation's memory, and with Config.Spare a second one
 
-	mu      sync.Mutex // over what follows, and while current changes
-	retired int        // generations that were current and have not been wiped yet
-	wiped   sync.Cond  // retired is 0
+	mu      sync.Mutex // guards the fields below, and changes of current
+	retired int        // retired generations that are not wiped yet
+	wiped   sync.Cond  // signals that retired is 0
 	closed  bool
 }
 
-// generation is one key. It does not change while it is lent.
+// generation is one key. It is immutable while it is borrowed.
 type generation struct {
 	room secretBytes  // all of its memory
 	line secretBytes  // prefix, key, suffix
-	refs atomic.Int64 // its borrowers, and one more until it is retired; at 0 it is wiped
+	refs atomic.Int64 // borrowers, plus one until it is retired; at 0 it is wiped
 }
 
-// Read takes a key from the file descriptor fd into secret memory without any buffer in between. It blocks until a line
-// feed, the end of the input, or too many bytes have come; what follows the first line is dropped. Carriage returns at
-// the line's end are not part of the key. On any error nothing of the input is left in memory.
+// Read reads a key from the file descriptor fd directly into secret memory, without a buffer in between. It blocks
+// until a line feed, the end of the input, or too many bytes arrive; it ignores what follows the first line. Carriage
+// returns at the end of the line are not part of the key. After an error nothing of the input is left in memory.
 func Read(fd int, cfg Config) (*Key, error) {
 	k, err := mapKey(cfg)
 	if err != nil {
 		return nil, err
 	}
-	err = k.put(k.rooms[0], cfg.given(), func(p []byte) (int, error) {
+	err = k.put(k.rooms[0], cfg.source(), func(p []byte) (int, error) {
 		n, err := fill(fd, p, len(p))
 		if err != nil {
 			return 0, fmt.Errorf("reading the API key from %s: %w", cmp.Or(cfg.File, "standard input"), err)
@@ -85,21 +83,21 @@ func Read(fd int, cfg Config) (*Key, error) {
 	return k, nil
 }
 
-// New maps the memory of a key that Set or Replace will bring; until then Line returns ErrWiped. Config.Spare is taken
-// for set.
+// New maps the memory of a key that Set or Replace will provide; until then Line returns ErrWiped. It implies
+// Config.Spare.
 func New(cfg Config) (*Key, error) {
 	cfg.Spare = true
 	return mapKey(cfg)
 }
 
-// Replace reads one line with another key from the file descriptor fd, straight into the spare page, and lends that
-// from then on. It returns when nobody has the old key any more, which is wiped. On any error the old key stays and
-// nothing of the input is left in memory: io.EOF, if the input ends before the first byte; an error that is ErrEmpty,
-// ErrTooLong or ErrBadBytes, if the line is not a key; ErrWiped, after Wipe.
+// Replace reads one line with a new key from the file descriptor fd, directly into the spare page, and lends it from
+// then on. It returns when the old key has no borrowers left and is wiped. On an error the old key stays in use and
+// nothing of the input is left in memory. The error is io.EOF if the input ends before the first byte, one that wraps
+// ErrEmpty, ErrTooLong or ErrBadBytes if the line is not a key, and ErrWiped after Wipe.
 //
-// It blocks until the line is there. It reads byte by byte, so as to take nothing of the next line: of two keys that are
-// written to a FIFO in quick succession, each gets its Replace. A line that is too long is read to its end. With
-// Config.File it reads as Read does.
+// It blocks until the line has arrived. It reads byte by byte, so that it consumes nothing of the next line: of two
+// keys that are written to a FIFO in quick succession, each gets its own Replace. It reads a line that is too long to
+// its end. With Config.File it reads as Read does.
 func (k *Key) Replace(fd int) error {
 	return k.replace(func(p []byte) (int, error) {
 		step := 1
@@ -121,8 +119,8 @@ func (k *Key) Replace(fd int) error {
 	})
 }
 
-// Set lets write put another key into secret memory, of which it gets as much as the longest key needs and returns how
-// much it has used. The rest is as with Replace; an error of write's is returned as it is. write must not keep room.
+// Set lets write put a new key into secret memory. room has the size of the longest key; write returns the number of
+// bytes used and must not keep room. Set otherwise behaves as Replace; it returns an error of write unchanged.
 func (k *Key) Set(write func(room []byte) (n int, err error)) error {
 	return k.replace(func(p []byte) (int, error) {
 		longest := k.cfg.maxLen()
@@ -134,7 +132,7 @@ func (k *Key) Set(write func(room []byte) (n int, err error)) error {
 	})
 }
 
-// fill reads from fd into p, at most step bytes at a time, until p holds a line feed, is full, or the input ends.
+// fill reads from fd into p, at most step bytes at a time, until p contains a line feed or is full, or the input ends.
 func fill(fd int, p []byte, step int) (n int, err error) {
 	for n < len(p) {
 		m, err := readFD(fd, p[n:min(n+step, len(p))])
@@ -149,7 +147,7 @@ func fill(fd int, p []byte, step int) (n int, err error) {
 	return n, nil
 }
 
-// skipLine reads to the end of a line, all of it into the same byte.
+// skipLine reads to the end of a line, each time into the same memory, so that nothing of a refused key remains.
 func skipLine(fd int, p []byte) error {
 	for {
 		n, err := readFD(fd, p)
@@ -159,23 +157,24 @@ func skipLine(fd int, p []byte) error {
 	}
 }
 
-// replace puts a key into the spare room, which becomes the current one's.
+// replace puts a key into the spare room and then swaps the rooms.
 func (k *Key) replace(input func(p []byte) (int, error)) error {
 	k.change.Lock()
 	defer k.change.Unlock()
 	if len(k.rooms) == 1 {
 		return errNoSpare
 	}
-	err := k.put(k.rooms[1], another, input)
+	err := k.put(k.rooms[1], replacement, input)
 	if err == nil {
 		k.rooms[0], k.rooms[1] = k.rooms[1], k.rooms[0]
 	}
 	return err
 }
 
-// put lets input write a key behind the header's prefix in room, finishes the line, and lends it from then on. p has one
-// byte more than the longest key, which shows that one is too long. input returns the length of the key, which it has
-// checked, also with an error of its form. On any error, and on a panic, room is wiped.
+// put calls input to write a key after the header's prefix in room, terminates the line, and lends it from then on. p
+// has one byte more than the longest key, so that a key that is too long is recognized. input returns the length of the
+// key and checks it; it returns the length also with an error of a malformed key. On any error, and on a panic, room is
+// wiped.
 func (k *Key) put(room secretBytes, from source, input func(p []byte) (length int, err error)) error {
 	installed := false
 	defer func() {
@@ -200,8 +199,8 @@ func (k *Key) put(room secretBytes, from source, input func(p []byte) (length in
 	return err
 }
 
-// Line lends the header line "authorization: Bearer KEY\r\n", or that of another Config.Header, to use, which must
-// neither keep nor change it, and returns use's error. Wipe, Replace and Set wait for it.
+// Line lends the header line "authorization: Bearer KEY\r\n", or that of Config.Header, to use, and returns use's
+// error. use must neither keep nor change it. Wipe, Replace and Set wait until use returns.
 func (k *Key) Line(use func(line []byte) error) error {
 	g := k.borrow()
 	if g == nil {
@@ -214,14 +213,14 @@ func (k *Key) Line(use func(line []byte) error) error {
 // borrow returns the current generation, which the caller must release, or nil.
 func (k *Key) borrow() *generation {
 	for g := k.current.Load(); g != nil; g = k.current.Load() {
-		if n := g.refs.Load(); n > 0 && g.refs.CompareAndSwap(n, n+1) { // at 0 it is no longer the current one
+		if n := g.refs.Load(); n > 0 && g.refs.CompareAndSwap(n, n+1) { // at 0 it is retired and may be wiped
 			return g
 		}
 	}
 	return nil
 }
 
-// release wipes a retired generation if it is the last borrower's.
+// release ends a loan. The last release of a retired generation wipes it.
 func (k *Key) release(g *generation) {
 	if g.refs.Add(-1) > 0 {
 		return
@@ -234,8 +233,7 @@ func (k *Key) release(g *generation) {
 	}
 }
 
-// install puts next, if it is not nil, in the place of the current generation, and waits until all that were retired
-// have been wiped.
+// install makes next the current generation, or none if it is nil, and waits until every retired generation is wiped.
 func (k *Key) install(next *generation) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -254,8 +252,8 @@ func (k *Key) install(next *generation) error {
 	return nil
 }
 
-// Wipe overwrites the key for good: a Replace that is under way fails. It blocks while Line lends it. The memory stays
-// mapped, so that a late reader finds zeros. It may be called twice.
+// Wipe overwrites the key permanently; a Replace in progress fails. It blocks while Line lends the key. The memory
+// stays mapped, so that a late reader sees zeros instead of a fault. It may be called more than once.
 func (k *Key) Wipe() {
 	k.mu.Lock()
 	k.closed = true
@@ -263,10 +261,10 @@ func (k *Key) Wipe() {
 	k.Forget()
 }
 
-// Forget overwrites the key like Wipe, but another may still take its place.
-func (k *Key) Forget() { _ = k.install(nil) } // which does not fail
+// Forget overwrites the key as Wipe does, but Set and Replace may still provide a new one.
+func (k *Key) Forget() { _ = k.install(nil) } // installing nil does not fail
 
-// Len is the length of what Line lends, in bytes; 0 without a key.
+// Len returns the length of the line that Line lends, in bytes; 0 without a key.
 func (k *Key) Len() int {
 	if g := k.current.Load(); g != nil {
 		return g.line.n
@@ -274,7 +272,8 @@ func (k *Key) Len() int {
 	return 0
 }
 
-// MaxLen is the length of the longest line that Line will ever lend, in bytes: today's, unless the key can be replaced.
+// MaxLen returns the length of the longest line that Line can ever lend, in bytes. Without Config.Spare that is the
+// current one.
 func (k *Key) MaxLen() int {
 	if len(k.rooms) == 1 {
 		return k.Len()
@@ -282,15 +281,16 @@ func (k *Key) MaxLen() int {
 	return k.cfg.maxLine()
 }
 
-// Memory returns what the key lies in, and if that is not MemfdSecret, why.
+// Memory returns the kind of the key's memory, and the reason if it is not MemfdSecret.
 func (k *Key) Memory() (Kind, error) { return k.memory.Memory() }
 
-// mapKey maps the memory for a key and for as many slots as can be had.
+// mapKey maps the memory for a key and for as many slots as the limit on locked memory allows (RLIMIT_MEMLOCK,
+// getrlimit(2)).
 func mapKey(cfg Config) (*Key, error) {
 	if int(cfg.Header) >= len(headers) {
 		return nil, fmt.Errorf("bug: header %d is unknown", cfg.Header)
 	}
-	space := roundUp(cfg.maxLine()+1, keySpace) // a byte more, which shows a key that is too long
+	space := roundUp(cfg.maxLine()+1, keySpace) // one byte more, to recognize a key that is too long
 	keys := space
 	if cfg.Spare {
 		keys = 2 * space

@@ -18,7 +18,7 @@ func TestLineReturnsTheErrorOfItsUse(t *testing.T) {
 	}
 }
 
-// append to the lent line must not write over what lies behind it.
+// TestLineHasNoRoom: append to the lent line must not write beyond it.
 func TestLineHasNoRoom(t *testing.T) {
 	newKey(t, key16).Line(func(line []byte) error {
 		if cap(line) != len(line) {
@@ -45,7 +45,7 @@ func TestWipedKey(t *testing.T) {
 	}
 }
 
-// Wipe waits for a Line that is under way, and lets no new one begin.
+// TestWipeWaitsForLine: Wipe waits for a Line in progress and allows no new one.
 func TestWipeWaitsForLine(t *testing.T) {
 	k := newKey(t, key16)
 	done := make(chan struct{})
@@ -74,8 +74,7 @@ func TestWipeWaitsForLine(t *testing.T) {
 	}
 }
 
-// waitForWriter returns when the key has been retired: from then on it is lent
-// to no more readers.
+// waitForWriter returns when the key is retired, and so no longer lent.
 func waitForWriter(t *testing.T, k *Key) {
 	t.Helper()
 	for end := time.Now().Add(deadline); k.current.Load() != nil; runtime.Gosched() {
@@ -117,7 +116,7 @@ func takeSlot(t *testing.T, k *Key) *Slot {
 	return s
 }
 
-// Slots do not overlap each other or the key, and lie in the same memory.
+// TestSlotsAreExclusive: slots overlap neither each other nor the key, and lie in the same mapping.
 func TestSlotsAreExclusive(t *testing.T) {
 	k := newKey(t, key16)
 	n := cap(k.slots)
@@ -137,7 +136,7 @@ func TestSlotsAreExclusive(t *testing.T) {
 	}
 	for i, s := range slots {
 		if bytes.Count(s.Bytes(), []byte{byte(i + 1)}) != SlotSize {
-			t.Errorf("slot %d was written to by another", i)
+			t.Errorf("slot %d overlaps another", i)
 		}
 		if off := address(s.Bytes()) - address(memoryOf(k)); off < keySpace || off+SlotSize > uintptr(len(memoryOf(k))) {
 			t.Errorf("slot %d lies at %d of %d", i, off, len(memoryOf(k)))
@@ -195,6 +194,7 @@ func TestSlotWaits(t *testing.T) {
 	})
 }
 
+// TestSlotHeedsItsContext: Slot returns the cause of a context that ends.
 func TestSlotHeedsItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKey(t, key16)
@@ -220,12 +220,12 @@ func TestSlotHeedsItsContext(t *testing.T) {
 			t.Errorf("%v, want %v", err, why)
 		}
 		if len(k.slots) != 0 {
-			t.Error("a slot appeared from nowhere")
+			t.Error("a slot was returned although none is free")
 		}
 	})
 }
 
-// Under -race this finds two owners of one slot.
+// TestSlotsConcurrently finds, under -race, two owners of one slot.
 func TestSlotsConcurrently(t *testing.T) {
 	k := newKey(t, key16)
 	var users sync.WaitGroup

@@ -1,5 +1,5 @@
-// Package secret holds one API key in one region of secret memory: read there straight from a file descriptor, lent to
-// a writer, wiped, and never printed.
+// Package secret holds one API key in one region of secret memory: it reads the key from a file descriptor into that
+// region, lends it to a writer, and wipes it. The key is never copied elsewhere and never printed.
 package secret
 
 import (
@@ -10,51 +10,50 @@ import (
 	"unsafe"
 )
 
-// Policy says what to do where the kernel has no secret memory.
+// Policy selects what to do if the kernel has no secret memory.
 type Policy string
 
 // The policies of --secret-memory.
 const (
-	// Auto falls back to locked anonymous memory, which root can read; Kind is what was had.
+	// Auto falls back to locked anonymous memory, which root can read; Kind is the result.
 	Auto Policy = "auto"
-	// Require refuses every fallback.
+	// Require makes a missing memfd_secret an error.
 	Require Policy = "require"
 )
 
-// Kind names what a region's memory is made of, in the words of the start line.
+// Kind is the kind of a region's memory, as the start line shows it.
 type Kind string
 
 // The kinds, best first.
 const (
-	// MemfdSecret is memory that the kernel itself cannot reach for others: memfd_secret(2). Not readable through
-	// /proc/PID/mem, even by root.
+	// MemfdSecret is memory of memfd_secret(2), which the kernel removes from its own mappings. It cannot be read
+	// through /proc/PID/mem or process_vm_readv(2), even by root, and is not in a core file or a hibernation image.
 	MemfdSecret Kind = "memfd_secret"
-	// Locked is ordinary memory that is neither swapped nor, where the system allows it, dumped or inherited. Root can
-	// read it.
+	// Locked is ordinary memory that is not swapped and, where the system supports it, neither dumped nor inherited.
+	// Root can read it.
 	Locked Kind = "locked"
 )
 
-// redacted is what every type of this package prints.
+// redacted is the text that every type of this package prints as.
 const redacted = "[redacted]"
 
-// Buffer is one mapping of secret memory, on Linux between two inaccessible pages, such as one for a message that holds
-// a token. Its Bytes are all of the memory; the caller must see to it that there is one user at a time. It prints as
-// [redacted].
+// Buffer is one mapping of secret memory, on Linux between two inaccessible pages. Bytes returns all of it; the caller
+// must serialize its use. It prints as [redacted].
 type Buffer struct {
 	secretBytes
 	kind Kind
-	why  error // why kind is not MemfdSecret
+	why  error // the reason if kind is not MemfdSecret
 }
 
-// NewBuffer maps memory of the best kind that policy and system allow, at least the first of sizes (in bytes,
-// descending) for which the limit on locked memory has room. The memory is zero.
+// NewBuffer maps memory of the best kind that policy and system allow. It tries sizes, in bytes and descending, until
+// one fits the limit on locked memory. The memory is zero.
 func NewBuffer(policy Policy, sizes ...int) (*Buffer, error) {
 	b, why := mapFirst(mapSecret, sizes)
 	if why == nil {
 		return &Buffer{hide(b), MemfdSecret, nil}, nil
 	}
 	if policy == Require {
-		return nil, fmt.Errorf("no secret memory: %w; --secret-memory=auto would accept memory that root can read", why)
+		return nil, fmt.Errorf("no secret memory: %w; use --secret-memory=auto to accept memory that root can read", why)
 	}
 	b, err := mapFirst(mapLocked, sizes)
 	if err != nil {
@@ -63,15 +62,15 @@ func NewBuffer(policy Policy, sizes ...int) (*Buffer, error) {
 	return &Buffer{hide(b), Locked, why}, nil
 }
 
-// Wipe overwrites all of it, and the vector registers.
+// Wipe overwrites the buffer and the vector registers.
 func (b *Buffer) Wipe() { Wipe(b.Bytes()) }
 
-// Memory returns what the buffer is made of, and if that is not MemfdSecret, why.
+// Memory returns the kind of the buffer's memory, and the reason if it is not MemfdSecret.
 func (b *Buffer) Memory() (Kind, error) { return b.kind, b.why }
 
-// secretBytes is a slice that reflection, and so fmt and its kin, cannot look into: where a Format method is not called
-// (a value that was copied, a field that is not exported, a verb that does not fit), an unsafe.Pointer prints as an
-// address, and a slice as what it holds.
+// secretBytes is a slice that reflection cannot look into, and so fmt and similar packages cannot print. They do not
+// call Format on a copied value, an unexported field, or a verb that does not fit; then an unsafe.Pointer prints as an
+// address, but a slice would print its content.
 type secretBytes struct {
 	unprintable
 	start unsafe.Pointer
@@ -82,19 +81,19 @@ func hide(b []byte) secretBytes {
 	return secretBytes{start: unsafe.Pointer(unsafe.SliceData(b)), n: len(b)}
 }
 
-// Bytes returns the slice.
+// Bytes returns the memory as a slice, whose capacity is its length: append cannot write beyond it.
 func (s secretBytes) Bytes() []byte { return unsafe.Slice((*byte)(s.start), s.n) }
 
-// unprintable is embedded in what neither fmt nor encoding/json, log/slog and their kin may print.
+// unprintable is embedded in types that fmt, encoding/json, log/slog and similar packages must not print.
 type unprintable struct{}
 
-// Format prints [redacted] whatever the verb.
+// Format prints [redacted] for every verb.
 func (unprintable) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
-// MarshalText is for encoding/json, log/slog and their kin.
+// MarshalText returns [redacted], for encoding/json and log/slog.
 func (unprintable) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// mapFirst returns the first size that can be had, in whole pages, or the last error.
+// mapFirst maps the first of sizes, rounded up to whole pages, that mapper can map, or returns the last error.
 func mapFirst(mapper func(int) ([]byte, error), sizes []int) (b []byte, err error) {
 	for _, size := range sizes {
 		if b, err = mapper(roundUp(size, os.Getpagesize())); err == nil {
@@ -109,21 +108,22 @@ func roundUp(n, unit int) int { return (n + unit - 1) / unit * unit }
 var (
 	zeros [256]byte
 
-	// span is len(zeros), as a variable: a copy of constant length would not be made by memmove.
+	// span is len(zeros) in a variable: for a copy of constant length the compiler would not call memmove.
 	span = len(zeros)
 )
 
-// Wipe overwrites b, and what an earlier copy left in the vector registers.
+// Wipe overwrites b, and what an earlier copy left in the vector registers. KeepAlive keeps the compiler from removing
+// the store to memory that is not read again.
 func Wipe(b []byte) {
 	clear(b)
 	runtime.KeepAlive(&b)
 	Scrub()
 }
 
-// Scrub overwrites what an earlier copy has left in the vector registers, by a memmove of 256 bytes, which passes
-// through all of them. A thread that is interrupted by a signal stores its registers in ordinary memory: so the code
-// that has copied a secret calls Scrub at once, before anything that may block. It is nosplit so that no other
-// goroutine comes in between.
+// Scrub overwrites what an earlier copy left in the vector registers, by a memmove of 256 bytes, which uses all of
+// them. When a signal interrupts a thread, the kernel stores its registers in ordinary memory (sigreturn(2)). So code
+// that has copied a secret calls Scrub immediately, before it may block. It is nosplit so that no other goroutine can
+// run on the thread in between.
 //
 //go:nosplit
 func Scrub() {

@@ -9,14 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// secretmemMagic is the file system type of memfd_secret files, SECRETMEM_MAGIC of linux/magic.h.
+// secretmemMagic is the file system type of memfd_secret files (SECRETMEM_MAGIC in linux/magic.h).
 const secretmemMagic = 0x5345434d
 
-// The requests of termios(3), for NoEcho.
+// The requests of tcgetattr and tcsetattr (ioctl_tty(2)), for NoEcho.
 const getTermios, setTermios = unix.TCGETS, unix.TCSETS
 
-// mapSecret maps size bytes of memfd_secret(2) between two guard pages, and proves that the kernel refuses to read them
-// for others.
+// mapSecret maps size bytes of memfd_secret(2) between two guard pages, and checks that the kernel refuses to read them
+// on behalf of other processes. The descriptor is closed: the mapping keeps the memory, and a descriptor could be
+// inherited or passed on.
 func mapSecret(size int) ([]byte, error) {
 	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
 	if err != nil {
@@ -25,7 +26,7 @@ func mapSecret(size int) ([]byte, error) {
 	defer unix.Close(fd)
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil || fs.Type != secretmemMagic {
-		return nil, errors.Join(errors.New("memfd_secret gave another kind of file"), err)
+		return nil, errors.Join(errors.New("memfd_secret returned a file of another type"), err)
 	}
 	if err := unix.Ftruncate(fd, int64(size)); err != nil {
 		return nil, fmt.Errorf("memfd_secret: ftruncate: %w", err)
@@ -37,10 +38,10 @@ func mapSecret(size int) ([]byte, error) {
 	return b, nil
 }
 
-// proveUnreadable reads b as a debugger would. Where the sandbox around this process forbids the call itself, the file
-// system type stands as the proof.
+// proveUnreadable tries to read b as a debugger would, with process_vm_readv(2). If an outer sandbox refuses that
+// system call itself, the file system type is the only proof.
 func proveUnreadable(b []byte) error {
-	clear(b) // the pages must be there, or the refusal would prove nothing
+	clear(b) // allocates the pages: EFAULT for a missing page would prove nothing
 	var into [1]byte
 	local := []unix.Iovec{{Base: &into[0], Len: 1}}
 	remote := []unix.RemoteIovec{{Base: uintptr(unsafe.Pointer(&b[0])), Len: 1}}
@@ -55,7 +56,8 @@ func proveUnreadable(b []byte) error {
 	}
 }
 
-// mapLocked maps size bytes of anonymous memory that is not swapped, not dumped and not there in a child.
+// mapLocked maps size bytes of anonymous memory that is not swapped (mlock(2)), not in core files (MADV_DONTDUMP), and
+// zero in a child (MADV_WIPEONFORK, madvise(2)).
 func mapLocked(size int) ([]byte, error) {
 	return mapGuarded(-1, size, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, lock)
 }
@@ -72,8 +74,9 @@ func lock(b []byte) error {
 	return nil
 }
 
-// mapGuarded maps size bytes, a multiple of the page size, with an inaccessible page on each side, so that a read that
-// runs out of bounds faults instead of finding a neighbour, and protects them.
+// mapGuarded maps size bytes, a multiple of the page size, and calls protect on them. An inaccessible page on each side
+// makes a read out of bounds fault instead of reading an adjacent mapping. Both pages are mapped first and then
+// overmapped with MAP_FIXED, so that no other mapping can be placed between them.
 func mapGuarded(fd, size, flags int, protect func([]byte) error) ([]byte, error) {
 	page := os.Getpagesize()
 	base, err := unix.MmapPtr(-1, 0, nil, uintptr(size+2*page), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)

@@ -24,8 +24,8 @@ func TestKindIsMemfdSecret(t *testing.T) {
 	}
 }
 
-// What a debugger and root use to read the memory of others must fail, from
-// the first byte to the last, and work on memory beside it.
+// TestUnreadableForTheKernel: a debugger's and root's ways of reading memory fail from the first byte to the last, and
+// succeed on ordinary memory.
 func TestUnreadableForTheKernel(t *testing.T) {
 	needSecretMemory(t)
 	region := memoryOf(newKey(t, key16))
@@ -67,7 +67,7 @@ func vmRead(b []byte) ([]byte, error) {
 	return into, err
 }
 
-// A read that runs out of the region on either side faults at that very byte.
+// TestGuardPages: a read out of bounds on either side faults at the first byte outside.
 func TestGuardPages(t *testing.T) {
 	for name, mapper := range map[string]func(int) ([]byte, error){"secret": mapSecret, "locked": mapLocked} {
 		t.Run(name, func(t *testing.T) {
@@ -97,8 +97,8 @@ func TestGuardPages(t *testing.T) {
 	}
 }
 
-// faults tells whether reading the byte at p is a segmentation fault at p. It
-// takes the panic that stands for the signal, which otherwise ends the process.
+// faults reports whether reading the byte at p is a segmentation fault at p. It recovers the panic that the runtime
+// raises for the signal.
 func faults(p unsafe.Pointer) (fault bool) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -112,7 +112,7 @@ func faults(p unsafe.Pointer) (fault bool) {
 
 var sink byte
 
-// unprivileged makes a child one to which RLIMIT_MEMLOCK applies.
+// unprivileged returns an environment in which RLIMIT_MEMLOCK applies to a child.
 func unprivileged() string {
 	if os.Geteuid() == 0 {
 		return "DROP=1"
@@ -128,7 +128,7 @@ func TestNoLockedMemoryAllowed(t *testing.T) {
 	} {
 		got := childLine(t, "read", key16, "MEMLOCK=0", "POLICY="+string(policy), unprivileged())
 		if !strings.HasPrefix(got, "error: ") || !strings.Contains(got, want) {
-			t.Errorf("%s: %q; want an error that says %s", policy, got, want)
+			t.Errorf("%s: %q; want an error with %s", policy, got, want)
 		}
 	}
 }
@@ -169,8 +169,8 @@ func TestKernelWithoutSecretMemory(t *testing.T) {
 	}
 }
 
-// The scanner sees all of another process: a key in secret memory nowhere, a
-// key in locked memory once, and of an input that was refused nothing.
+// TestCopiesInMemory scans all memory of another process: it finds no copy of a key in secret memory, one of a key in
+// locked memory, and none of a refused input.
 func TestCopiesInMemory(t *testing.T) {
 	for _, c := range []struct {
 		what, after, policy, without, want string

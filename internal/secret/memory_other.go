@@ -9,14 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The requests of termios(3), for NoEcho.
+// The requests of tcgetattr and tcsetattr (termios(4)), for NoEcho.
 const getTermios, setTermios = unix.TIOCGETA, unix.TIOCSETA
 
 func mapSecret(int) ([]byte, error) {
 	return nil, errors.New("memfd_secret is Linux only")
 }
 
-// mapLocked maps size bytes that are not swapped; this system has no call to keep them out of a core file.
+// mapLocked maps size bytes that are not swapped (mlock(2)). This system has no call that keeps them out of a core
+// file; the sandbox sets RLIMIT_CORE.
 func mapLocked(size int) ([]byte, error) {
 	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deadline is how long a test waits for what takes microseconds.
+// deadline is for operations that take microseconds.
 const deadline = 30 * time.Second
 
 const (
@@ -24,14 +24,13 @@ const (
 	prefix = "authorization: Bearer "
 )
 
-// keyOf is a key of n characters.
+// keyOf returns a key of n characters.
 func keyOf(n int) string { return strings.Repeat(key16, n/len(key16)+1)[:n] }
 
-// randomKey is a key that occurs nowhere else, not even in the test binary.
+// randomKey returns a key that occurs nowhere else, not even in the test binary.
 func randomKey() string { return "sk-" + rand.Text() + "-" + rand.Text() }
 
-// keyPolicy is what may come on standard input: the key that is taken from it,
-// or the error.
+// keyPolicy lists inputs with the key that Read accepts or its error.
 var keyPolicy = []struct {
 	what, in, key string
 	err           error
@@ -92,7 +91,7 @@ func TestReadPolicy(t *testing.T) {
 	}
 }
 
-// checkRead wants either the key, in a line that holds nothing else, or the error.
+// checkRead checks for the key, in a line without anything else, or the error.
 func checkRead(t *testing.T, k *Key, err error, key string, want error) {
 	t.Helper()
 	if want != nil {
@@ -116,7 +115,7 @@ func checkRead(t *testing.T, k *Key, err error, key string, want error) {
 	}
 }
 
-// memoryOf is the whole region of k.
+// memoryOf returns the whole region of k.
 func memoryOf(k *Key) []byte { return k.memory.Bytes() }
 
 func lineOf(t *testing.T, k *Key) (line string) {
@@ -129,7 +128,7 @@ func lineOf(t *testing.T, k *Key) (line string) {
 
 func firstNonZero(p []byte) int { return bytes.IndexFunc(p, func(r rune) bool { return r != 0 }) }
 
-// readFrom is Read with a deadline; the key's memory goes with the test.
+// readFrom is Read with a deadline; the test's cleanup unmaps the key's memory.
 func readFrom(t testing.TB, fd int) (*Key, error) {
 	t.Helper()
 	type result struct {
@@ -153,7 +152,7 @@ func readFrom(t testing.TB, fd int) (*Key, error) {
 	}
 }
 
-// newKey is a key that was read from a pipe.
+// newKey returns a key that was read from a pipe.
 func newKey(t testing.TB, key string) *Key {
 	t.Helper()
 	k, err := readFrom(t, pipeOf(t, key))
@@ -163,8 +162,7 @@ func newKey(t testing.TB, key string) *Key {
 	return k
 }
 
-// pipeOf is the reading end of a pipe into which in is written and which is
-// then closed.
+// pipeOf returns the reading end of a closed pipe that contains in.
 func pipeOf(t testing.TB, in string) int {
 	t.Helper()
 	r, w := pipe(t, 0)
@@ -175,7 +173,7 @@ func pipeOf(t testing.TB, in string) int {
 	return r
 }
 
-// pipe makes a pipe; its reading end goes with the test.
+// pipe returns a pipe, whose reading end the test's cleanup closes.
 func pipe(t testing.TB, flags int) (r, w int) {
 	t.Helper()
 	var p [2]int
@@ -186,7 +184,7 @@ func pipe(t testing.TB, flags int) (r, w int) {
 	return p[0], p[1]
 }
 
-// writeAll gives up when the reader has what it wants and is gone.
+// writeAll writes until the reader has closed its end.
 func writeAll(fd int, in string) {
 	for len(in) > 0 {
 		n, err := unix.Write(fd, []byte(in))
@@ -197,8 +195,7 @@ func writeAll(fd int, in string) {
 	}
 }
 
-// A socket that keeps packets apart yields one piece per read, however fast
-// the writer is.
+// TestReadInPieces: a packet socket returns one piece for each read, however fast the writer is.
 func TestReadInPieces(t *testing.T) {
 	for _, in := range []string{key16 + "\n", keyOf(1015) + "\r\n", keyOf(1016) + "\n", keyOf(1016)} {
 		for _, size := range []int{1, 7, 1016} {
@@ -210,7 +207,7 @@ func TestReadInPieces(t *testing.T) {
 	checkRead(t, k, err, "", ErrTooLong)
 }
 
-// packets is a descriptor from which in can be read in pieces of size bytes.
+// packets returns a descriptor from which in can be read in pieces of size bytes.
 func packets(t testing.TB, in string, size int) int {
 	t.Helper()
 	open := make(chan struct{})
@@ -275,8 +272,7 @@ func openFD(t *testing.T, path string, flags int) int {
 	return fd
 }
 
-// spy is a second mapping of a region, made while Read waits for its input:
-// what it shows after an error is what Read left behind.
+// spy is a second mapping of a region, made while Read waits for input. It shows what Read left behind after an error.
 type spy struct {
 	memory []byte
 	done   chan error
@@ -305,7 +301,7 @@ func spyOn(t testing.TB, fd int) *spy {
 	return s
 }
 
-// result waits for Read, and frees both mappings with the test.
+// result waits for Read. The test's cleanup unmaps both mappings.
 func (s *spy) result(t testing.TB) error {
 	t.Helper()
 	select {
@@ -324,7 +320,7 @@ func unmapLater(t testing.TB, b []byte) { t.Cleanup(func() { unmapGuarded(b) }) 
 
 var secretmemLine = regexp.MustCompile(`^([0-9a-f]+)-([0-9a-f]+) rw-s .*/secretmem`)
 
-// secretMappings lists the sizes of this process's secret memory by address.
+// secretMappings returns the sizes of this process's secret memory by address.
 func secretMappings(t testing.TB) map[uintptr]uintptr {
 	t.Helper()
 	maps, err := os.ReadFile("/proc/self/maps")
@@ -342,8 +338,7 @@ func secretMappings(t testing.TB) map[uintptr]uintptr {
 	return found
 }
 
-// mapAgain maps the shared memory at addr a second time: mremap(2) with an old
-// size of zero.
+// mapAgain maps the shared memory at addr a second time, by mremap(2) with an old size of zero.
 func mapAgain(t testing.TB, addr, size uintptr) []byte {
 	t.Helper()
 	p, _, errno := unix.Syscall6(unix.SYS_MREMAP, addr, 0, size, unix.MREMAP_MAYMOVE, 0, 0)
@@ -397,7 +392,7 @@ func TestReadUnmapsAfterAnError(t *testing.T) {
 
 var wholeKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// reference says in the plainest way what Read must make of in.
+// reference is the reference for Read's parser.
 func reference(in string) (string, error) {
 	line, _, found := strings.Cut(in[:min(len(in), 1017)], "\n")
 	if !found && len(in) >= 1017 {
@@ -422,8 +417,8 @@ func TestReferenceAgreesWithPolicy(t *testing.T) {
 	}
 }
 
-// FuzzRead: a key is taken exactly as the reference takes it, in whatever
-// pieces it comes, and the memory holds the line or nothing.
+// FuzzRead: Read accepts a key exactly as the reference does, in pieces of any size, and the memory contains the line
+// or zeros.
 func FuzzRead(f *testing.F) {
 	for _, c := range keyPolicy {
 		f.Add([]byte(c.in[:min(len(c.in), 2048)]), uint16(0))
@@ -450,12 +445,12 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("line %q, want %q", got, line)
 		}
 		if string(s.memory[:len(line)]) != line || firstNonZero(s.memory[len(line):]) >= 0 {
-			t.Error("something else than the line is in the memory")
+			t.Error("the memory contains more than the line")
 		}
 	})
 }
 
-// gatedPackets is packets, of which none comes before gate is closed.
+// gatedPackets is packets, the first of which is sent when gate is closed.
 func gatedPackets(t testing.TB, in string, size int, gate <-chan struct{}) int {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

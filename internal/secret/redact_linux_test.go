@@ -13,8 +13,7 @@ import (
 	"testing"
 )
 
-// spellings are the ways in which fmt and encoding/json could print a part of
-// key.
+// spellings are the forms in which fmt and encoding/json could print a part of key.
 func spellings(key string) []string {
 	part := []byte(key[:16])
 	bare := func(format string) string { return strings.Trim(fmt.Sprintf(format, part), "[]{}") }
@@ -24,16 +23,15 @@ func spellings(key string) []string {
 		bare("%d"), bare("%o"), bare("%b"), bare("%c"), bare("%U"),
 		strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", part), "[]byte{"), "}"),
 	}
-	for shift := range 3 { // base64 looks different at each offset
+	for shift := range 3 { // base64 differs at each offset
 		text := base64.StdEncoding.EncodeToString([]byte(prefix[:shift] + key))
 		all = append(all, text[4:20])
 	}
 	return all
 }
 
-// values is a key, a slot with the key in it, and their region, in all shapes
-// in which they could reach a print. They are copied by reflection, because vet
-// rightly refuses it in code.
+// values returns a key, a slot that contains the key, and their region, in every form in which they could be printed.
+// Reflection copies them, because vet refuses such copies in code.
 func values(t *testing.T, k *Key, s *Slot) map[string]any {
 	t.Helper()
 	all := map[string]any{}
@@ -92,7 +90,7 @@ func TestPrintsNoKey(t *testing.T) {
 	}
 }
 
-// prints is v as everything prints it that a program might use.
+// prints returns v as printed by everything that a program might use.
 func prints(v any) map[string]string {
 	out := map[string]string{}
 	for _, verb := range strings.Fields("%v %+v %#v %s %q %+q %#q %x %X %#x %d %o %b %c %U %e %t %T %p %z %20v %.400s %-9x") {
@@ -113,7 +111,7 @@ func prints(v any) map[string]string {
 	return out
 }
 
-// The check above must be able to find what it looks for.
+// TestSpellingsAreFound is the control of TestPrintsNoKey.
 func TestSpellingsAreFound(t *testing.T) {
 	key := randomKey()
 	for _, v := range []any{key, []byte(key), struct{ b []byte }{[]byte(prefix + key)}, map[string][]byte{"k": []byte(key)}} {
@@ -154,7 +152,7 @@ func TestPanicPrintsNoKey(t *testing.T) {
 	for _, level := range []string{"none", "single", "all", "system"} {
 		c, stderr := startChild(t, "panic", key, "GOTRACEBACK="+level)
 		if got := c.Line(); !strings.HasPrefix(got, "no line from the child") {
-			t.Fatalf("the child says %q", got)
+			t.Fatalf("the child printed %q", got)
 		}
 		if c.End(); c.Cmd.ProcessState.Success() {
 			t.Fatal("the child did not panic")

@@ -19,8 +19,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// twinKey is a key whose second half is its first in small letters: whoever
-// sees one can tell whether it is whole, without knowing which it is.
+// twinKey returns a key whose second half is the first in lower case, so that any reader can check that it is whole.
 func twinKey() string {
 	half := rand.Text() + rand.Text()
 	return half + strings.ToLower(half)
@@ -37,7 +36,7 @@ func wholeTwin(line []byte) bool {
 	return half > 0
 }
 
-// spareKey is an empty key that can be set.
+// spareKey returns an empty key that Set can replace.
 func spareKey(t testing.TB, cfg Config) *Key {
 	t.Helper()
 	k, err := New(cfg)
@@ -48,13 +47,12 @@ func spareKey(t testing.TB, cfg Config) *Key {
 	return k
 }
 
-// setTo is Set with a text.
+// setTo calls Set with a text.
 func setTo(k *Key, text string) error {
 	return k.Set(func(room []byte) (int, error) { return copy(room, text), nil })
 }
 
-// borrow lends k again and again until stop is closed. It returns how often,
-// and how often what it saw was not a whole key.
+// borrow lends k repeatedly until stop is closed. It returns how often, and how often the key was not whole.
 func borrow(k *Key, stop <-chan struct{}) (seen, torn int64) {
 	for {
 		select {
@@ -77,9 +75,9 @@ func borrow(k *Key, stop <-chan struct{}) (seen, torn int64) {
 	}
 }
 
-// rotate replaces k from fd until the input ends, under eight borrowers.
+// rotate replaces k from fd until the input ends, with eight borrowers.
 func rotate(k *Key, fd int) (replaced int, seen, torn int64, err error) {
-	if err := k.Replace(fd); err != nil { // nobody can borrow before
+	if err := k.Replace(fd); err != nil { // before the borrowers start
 		return 0, 0, 0, err
 	}
 	stop := make(chan struct{})
@@ -126,7 +124,7 @@ func TestReplaceUnderBorrowers(t *testing.T) {
 	}
 }
 
-// jobRotate is TestReplaceUnderBorrowers where its parent can scan.
+// jobRotate runs TestReplaceUnderBorrowers in a process that its parent can scan.
 func jobRotate([]string) error {
 	if os.Getenv("NO_MEMFD_SECRET") != "" {
 		must(deny(unix.SYS_MEMFD_SECRET, unix.ENOSYS))
@@ -140,8 +138,8 @@ func jobRotate([]string) error {
 	return nil
 }
 
-// After 1,000 replacements under load none of four of the old keys is anywhere, and the
-// last one only where it should be.
+// TestReplacedKeysAreGone: after 1,000 replacements under load, none of four sampled old keys is in memory, and the
+// last one only in its place.
 func TestReplacedKeysAreGone(t *testing.T) {
 	for _, c := range []struct {
 		policy, without, kind string
@@ -249,8 +247,8 @@ func TestReplaceNeedsASpare(t *testing.T) {
 	}
 }
 
-// One line for each Replace, however many have come, and nothing of a line that
-// is too long becomes a key.
+// TestReplaceTakesOneLine: each Replace consumes one line, however many have arrived, and nothing of a line that is too
+// long becomes a key.
 func TestReplaceTakesOneLine(t *testing.T) {
 	k := spareKey(t, Config{})
 	fd := pipeOf(t, "first\nsecond\r\n"+keyOf(3000)+"\n\nthird\nlast")
@@ -266,8 +264,8 @@ func TestReplaceTakesOneLine(t *testing.T) {
 	}
 }
 
-// TestKeyFile: a key comes from a regular file and is replaced from one, by as
-// few bytes as show that it is too long; and errors name the file.
+// TestKeyFile: a key is read and replaced from a regular file, with no more bytes than show that it is too long; errors
+// name the file.
 func TestKeyFile(t *testing.T) {
 	path := t.TempDir() + "/key"
 	file := func(text string) int {
@@ -316,8 +314,8 @@ func TestKeyFile(t *testing.T) {
 	}
 }
 
-// A Replace waits for whoever still has the old key, and no one waits for it:
-// neither a new borrower nor Len.
+// TestReplaceWaitsForTheLastBorrower: Replace waits for the borrowers of the old key, and neither new borrowers nor Len
+// wait for Replace.
 func TestReplaceWaitsForTheLastBorrower(t *testing.T) {
 	k := spareKey(t, Config{})
 	if err := setTo(k, "old"); err != nil {
@@ -352,8 +350,7 @@ func TestReplaceWaitsForTheLastBorrower(t *testing.T) {
 	}
 }
 
-// Wipe does not wait for a Replace that waits for its input, and what comes
-// then is not taken.
+// TestWipeEndsReplace: Wipe does not wait for a Replace that waits for input, and that Replace fails.
 func TestWipeEndsReplace(t *testing.T) {
 	k := spareKey(t, Config{})
 	if err := setTo(k, "old"); err != nil {
@@ -363,7 +360,7 @@ func TestWipeEndsReplace(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- k.Replace(r) }()
 	writeAll(w, "new")
-	for end := time.Now().Add(deadline); ; runtime.Gosched() { // until Replace has taken that
+	for end := time.Now().Add(deadline); ; runtime.Gosched() { // until Replace has read that
 		if n, err := unix.IoctlGetInt(r, unix.TIOCINQ); n == 0 && err == nil {
 			break
 		}

@@ -6,17 +6,18 @@ import (
 )
 
 const (
-	// SlotSize is the size of a Slot's memory in bytes.
+	// SlotSize is the size of a Slot's memory in bytes: half of the longest TLS record.
 	SlotSize = 8192
-	// maxSlots bounds the locked memory; a slot is taken for microseconds, so that more would not serve more requests.
+	// maxSlots limits the locked memory. A slot is in use for microseconds, so more slots would not serve more
+	// requests.
 	maxSlots = 4
 )
 
-// Slot is a piece of secret memory in which one message that holds the key is put together. Its Bytes are SlotSize
-// long, and zero when it is taken; they must not be used after Release. It prints as [redacted].
+// Slot is a region of secret memory in which one message with the key is assembled and sealed. Bytes returns SlotSize
+// bytes, zero when the slot is acquired; they must not be used after Release. It prints as [redacted].
 type Slot struct {
 	secretBytes
-	free chan *Slot // where it goes on Release
+	free chan *Slot // Release returns the slot to it
 }
 
 func cutSlots(memory []byte) chan *Slot {
@@ -28,7 +29,7 @@ func cutSlots(memory []byte) chan *Slot {
 	return slots
 }
 
-// Slot waits for a free slot, until ctx is done. The caller must Release it.
+// Slot acquires a slot. It blocks until one is free or ctx is done. The caller must call Release.
 func (k *Key) Slot(ctx context.Context) (*Slot, error) {
 	select {
 	case s := <-k.slots:
@@ -38,8 +39,8 @@ func (k *Key) Slot(ctx context.Context) (*Slot, error) {
 	}
 }
 
-// Release wipes the first used bytes, which must be all that was written to, and the vector registers, and gives the
-// slot back.
+// Release wipes the first used bytes, which must include everything that was written, and the vector registers, and
+// makes the slot available again.
 func (s *Slot) Release(used int) {
 	Wipe(s.Bytes()[:max(used, len(zeros))])
 	s.free <- s

@@ -11,8 +11,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// terminal opens a new pseudo-terminal: the side of the person who types, and
-// the program's.
+// terminal opens a pseudo-terminal and returns the user's side and the program's side (pty(7)).
 func terminal(t *testing.T) (person, program int) {
 	t.Helper()
 	person, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
@@ -44,8 +43,7 @@ func termios(t *testing.T, fd int) unix.Termios {
 	return *got
 }
 
-// screen is what the person sees up to and with marker. The kernel carries
-// echoes over in its own time, but in order.
+// screen returns the user's output up to and including marker. The kernel delivers echoes late, but in order.
 func screen(t *testing.T, person int, marker string) string {
 	t.Helper()
 	seen := ""
@@ -56,7 +54,7 @@ func screen(t *testing.T, person int, marker string) string {
 			continue
 		}
 		if n < 1 {
-			t.Fatalf("the person sees %q and waits for %q: %v", seen, marker, err)
+			t.Fatalf("the screen shows %q, want %q: %v", seen, marker, err)
 		}
 		var p [4096]byte
 		if n, err = unix.Read(person, p[:]); err != nil {
@@ -86,7 +84,7 @@ func TestTypedKeyIsNotEchoed(t *testing.T) {
 		checkRead(t, k, err, key16, nil)
 		writeAll(program, "thanks")
 		if seen := screen(t, person, "thanks"); strings.Trim(seen, "\r\n") != "thanks" {
-			t.Errorf("the person sees %q", seen)
+			t.Errorf("the screen shows %q", seen)
 		}
 		restore()
 		if after := termios(t, program); after != before {
