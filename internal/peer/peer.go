@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// Errors of [TCP.Owner].
+// The errors of [TCP.Owner].
 var (
-	// ErrUnknown means that the kernel reports no established socket with the connection's two ends: the other end is
+	// ErrUnknown means that the kernel reports no established socket with the connection's two addresses: the peer is
 	// closing, closed, or not on this host.
-	ErrUnknown = errors.New("the kernel reports no established connection with these ends")
-	// ErrNotHeld means that no process holds the other end: the connection is not yet accepted, or its socket was
-	// closed. Such a socket has no owner; the kernel may report it as root's.
+	ErrUnknown = errors.New("the kernel reports no established connection between these addresses")
+	// ErrNotHeld means that no process holds the peer's socket: it is not accepted yet, or was closed. Such a socket
+	// has no owner; the kernel may report it as root's.
 	ErrNotHeld = errors.New("no process holds the other end of the connection")
 )
 
@@ -23,19 +23,20 @@ type Credentials struct {
 	UID, GID uint32
 	// Groups are the supplementary groups, with or without GID.
 	Groups []uint32
-	// PID is for the log only: another process may have it by now. It is 0 for a process in a pid namespace that ours
-	// does not see.
+	// PID is for logging only: the process may have exited, and another may have its number. It is 0 for a process
+	// outside this process's PID namespace (pid_namespaces(7)).
 	PID int32
 }
 
-// OfUnix returns the credentials of the process that called connect on the other end of c, as they were at that moment.
+// OfUnix returns the credentials of the process that called connect(2) on the other end of c, as they were at that time
+// (SO_PEERCRED, unix(7)).
 //
-// On Linux the numbers are those of our own user namespace. A process in a namespace below ours, root there or not, is
-// reported as its user in ours. A user that our namespace does not map is reported as the overflow uid (see
-// [IsOverflow]), and a group likewise.
+// On Linux the ids are those of this process's user namespace. A process in a child namespace, as its root or as
+// another user, is reported as the user that it is mapped to in ours. A user that our namespace does not map is
+// reported as the overflow uid (see [IsOverflow]), and a group likewise.
 //
-// On a kernel without SO_PEERGROUPS, which is before Linux 4.13, Groups is empty. On macOS it has the first 16. On
-// systems other than these the error is [errors.ErrUnsupported].
+// Groups is empty on a kernel without SO_PEERGROUPS (before Linux 4.13). On macOS it contains the first 16 groups. On
+// other systems the error is [errors.ErrUnsupported].
 func OfUnix(c *net.UnixConn) (Credentials, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -44,13 +45,14 @@ func OfUnix(c *net.UnixConn) (Credentials, error) {
 	var cred Credentials
 	ctlErr := raw.Control(func(fd uintptr) { cred, err = ofUnix(int(fd)) })
 	if err := errors.Join(ctlErr, err); err != nil {
-		return Credentials{}, err // no numbers that could be taken for root's
+		return Credentials{}, err // zero ids would be root's
 	}
 	return cred, nil
 }
 
-// IsOverflow reports whether uid is the overflow uid (/proc/sys/kernel/overflowuid) of a user namespace that does not
-// map some users of the host (user_namespaces(7)): then it stands for all of those, and must not be admitted as one.
+// IsOverflow reports whether uid is the overflow uid (/proc/sys/kernel/overflowuid) in a user namespace that does not
+// map all users of the host (user_namespaces(7)). It then stands for every unmapped user, and must not be admitted as
+// one user.
 func IsOverflow(uid uint32) bool {
 	if uid != 65534 {
 		return false

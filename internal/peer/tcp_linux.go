@@ -12,17 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TCP asks the kernel who owns TCP sockets (sock_diag(7), inet_diag): one datagram for each connection, and no walk
-// through /proc/net/tcp. It keeps its netlink socket open, so that it works inside a sandbox. Its methods may be called
-// concurrently.
+// TCP looks up the owners of TCP sockets by sock_diag(7), with one datagram for each connection, where /proc/net/tcp
+// would be a list of all. The netlink socket stays open, so that it works inside the sandbox, which forbids new ones.
+// Its methods may be called concurrently.
 type TCP struct {
 	mu  sync.Mutex
 	fd  int
 	seq uint32
 }
 
-// Structures of linux/inet_diag.h, in the kernel's byte order but for ports and addresses, which are in network byte
-// order.
+// Structures of linux/inet_diag.h, in host byte order except for ports and addresses, which are in network byte order.
 type (
 	socketID struct {
 		SourcePort, DestPort [2]byte
@@ -50,16 +49,17 @@ type (
 const (
 	established = 1 // TCP_ESTABLISHED
 	anyCookie   = ^uint32(0)
-	loopback    = 1 // the interface's index, which is the same in every network namespace
+	loopback    = 1 // the interface's index, the same in every network namespace
 )
 
-// OpenTCP opens the netlink socket. Call Close when done.
+// OpenTCP opens the netlink socket. The caller must call Close.
 func OpenTCP() (*TCP, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("netlink socket for sock_diag: %w", err)
 	}
-	// From then on the kernel refuses messages to it from other processes.
+	// A connected netlink socket accepts messages only from its peer, here the kernel (netlink(7)): no other process
+	// can forge a response.
 	if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("netlink socket for sock_diag: %w", err)
@@ -67,7 +67,7 @@ func OpenTCP() (*TCP, error) {
 	return &TCP{fd: fd}, nil
 }
 
-// Close closes the netlink socket. Every later call of Owner fails.
+// Close closes the netlink socket. Later calls of Owner fail.
 func (t *TCP) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -75,17 +75,18 @@ func (t *TCP) Close() {
 	t.fd = -1
 }
 
-// Owner returns the uid that owns the socket at the other end of c, which may have been accepted or dialled here. It
-// does not block.
+// Owner returns the uid that owns the socket at the other end of c, which may be accepted or dialled. It does not
+// block.
 //
-// The error is not nil unless that socket is on this host, established, has exactly the two ends of c, and is held by a
-// process: the kernel reports sockets that are closing, or not yet accepted, as root's. See [ErrUnknown] and
-// [ErrNotHeld]. A socket is owned by the user that created it, or accepted it, whichever process uses it.
+// It returns an error unless that socket is on this host, is established, has exactly the addresses of c, and is held
+// by a process: the kernel reports sockets that are closing or not yet accepted as root's, and an unidentified peer
+// must not be treated as uid 0. See [ErrUnknown] and [ErrNotHeld]. A socket is owned by the user that created or
+// accepted it, whichever process uses it.
 //
-// The two ends alone do not identify a connection. After a reset another user's connection may have the same two, while
-// c is still to be accepted and has the first one's request to be read; and c may be from another network namespace,
-// passed by systemd. So our own end is looked up too, after the other one: if it is established then, and is c's own
-// socket, nobody else can have had these ends since c was made.
+// The two addresses alone do not identify a connection. After a reset, another user's connection may have the same two
+// while c, with a request of the first user to be read, is not accepted yet. And c may belong to another network
+// namespace, if systemd passed its listener. So Owner looks up our own end as well, after the peer's. If that is
+// established, and is c's own socket by its inode, no other connection can have had these addresses since c was made.
 func (t *TCP) Owner(c *net.TCPConn) (uid uint32, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -99,6 +100,8 @@ func (t *TCP) Owner(c *net.TCPConn) (uid uint32, err error) {
 	return uid, errors.Join(err, ctlErr)
 }
 
+// owner compares the kernel's sockets with the descriptor fd. The low 32 bits of the inode are all that inet_diag
+// reports.
 func (t *TCP) owner(fd int, remote, local netip.AddrPort) (uint32, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -113,19 +116,20 @@ func (t *TCP) owner(fd int, remote, local netip.AddrPort) (uint32, error) {
 	case theirs.Inode == 0:
 		return 0, ErrNotHeld
 	}
-	if _, err := unix.Getpeername(fd); err != nil { // ENOTCONN after a reset
+	if _, err := unix.Getpeername(fd); err != nil { // ENOTCONN after a reset between accept and the look-up
 		return 0, ErrUnknown
 	}
 	return theirs.UID, nil
 }
 
-// lookUp returns what the kernel has about both ends of a connection: the zero diagMessage if it has no such socket.
+// lookUp returns the kernel's sockets for both ends of a connection: the zero diagMessage for a missing one.
 func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagMessage, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.seq += 2
 	requests := [2]diagRequest{newRequest(t.seq, remote, local), newRequest(t.seq+1, local, remote)}
-	// A listener that is bound to an interface hands that on to our end.
+	// An accepted socket inherits the interface of a listener bound to one (SO_BINDTODEVICE, socket(7)), and is found
+	// only under it.
 	requests[1].ID.Interface = loopback
 	if err := t.send(&requests); err != nil {
 		return theirs, ours, err
@@ -135,13 +139,15 @@ func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagMessage, er
 	return theirs, ours, errors.Join(err, err2)
 }
 
-// isEstablished reports whether m is about an established socket whose own end is source and whose other end is dest.
-// The kernel falls back to listening sockets when it finds no other. An IPv6 socket may have mapped IPv4 addresses.
+// isEstablished reports whether m is an established socket with local address source and remote address dest. The
+// kernel returns a listening socket if it finds no other. An IPv6 socket may have IPv4-mapped addresses (RFC 4291,
+// section 2.5.5.2).
 func (m *diagMessage) isEstablished(source, dest netip.AddrPort) bool {
 	return m.State == established &&
 		m.end(m.ID.Source, m.ID.SourcePort) == source && m.end(m.ID.Dest, m.ID.DestPort) == dest
 }
 
+// end returns an address in the form that net uses, so that both can be compared.
 func (m *diagMessage) end(addr [16]byte, port [2]byte) netip.AddrPort {
 	ip := netip.AddrFrom16(addr).Unmap()
 	if m.Family == unix.AF_INET {
@@ -150,7 +156,7 @@ func (m *diagMessage) end(addr [16]byte, port [2]byte) netip.AddrPort {
 	return netip.AddrPortFrom(ip, binary.BigEndian.Uint16(port[:]))
 }
 
-// newRequest asks for the socket whose own end is source.
+// newRequest returns a request for the socket with local address source and remote address dest.
 func newRequest(seq uint32, source, dest netip.AddrPort) diagRequest {
 	q := diagRequest{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP, States: 1 << established}
 	if source.Addr().Is6() {
@@ -165,7 +171,8 @@ func newRequest(seq uint32, source, dest netip.AddrPort) diagRequest {
 	return q
 }
 
-// send sends requests in one datagram. The kernel answers them in their order, and before send returns.
+// send sends both requests in one datagram. The kernel processes them in order and queues the responses before send
+// returns, so that receive need not wait.
 func (t *TCP) send(requests *[2]diagRequest) error {
 	datagram := unsafe.Slice((*byte)(unsafe.Pointer(requests)), unsafe.Sizeof(*requests))
 	for {
@@ -176,8 +183,8 @@ func (t *TCP) send(requests *[2]diagRequest) error {
 	}
 }
 
-// receive reads the response to request seq: the zero diagMessage if it is an error, which means that there is no such
-// socket. Responses to earlier requests are skipped.
+// receive reads the response to request seq: the zero diagMessage for an error, which means that there is no such
+// socket. It skips responses to earlier requests, whose reader may have failed.
 func (t *TCP) receive(seq uint32) (diagMessage, error) {
 	for {
 		var r diagResponse
@@ -197,7 +204,7 @@ func (t *TCP) receive(seq uint32) (diagMessage, error) {
 	}
 }
 
-// addrPort returns the zero AddrPort for anything but a TCP address.
+// addrPort returns the address of a TCP connection, unmapped and without zone; the zero AddrPort for any other address.
 func addrPort(a net.Addr) netip.AddrPort {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {

@@ -65,7 +65,7 @@ func dial(tb testing.TB, l net.Listener) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// TestOwner: either end of a connection can be asked about the other.
+// TestOwner looks up each end of a connection from the other.
 func TestOwner(t *testing.T) {
 	tcp, accepted, dialled := pair(t)
 	for name, c := range map[string]*net.TCPConn{"accepted": accepted, "dialled": dialled} {
@@ -84,7 +84,7 @@ func TestOwnerOfNotAccepted(t *testing.T) {
 	}
 }
 
-// TestOwnerOfClosed: an end that is closing, or gone, has no owner.
+// TestOwnerOfClosed: an end that is closing or closed has no owner.
 func TestOwnerOfClosed(t *testing.T) {
 	for name, end := range map[string]func(*net.TCPConn) error{
 		"half-closed": func(c *net.TCPConn) error { return c.CloseWrite() },
@@ -133,7 +133,7 @@ func TestOwnerOfMapped(t *testing.T) {
 	}
 }
 
-// TestOwnerBoundToInterface: systemd's BindToDevice= is no obstacle.
+// TestOwnerBoundToInterface: the look-up works with systemd's BindToDevice=.
 func TestOwnerBoundToInterface(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	tcp, l := openTCP(t), listenTCP(t)
@@ -151,9 +151,8 @@ func TestOwnerBoundToInterface(t *testing.T) {
 	}
 }
 
-// TestOwnerOfPortsUsedAgain: a client has reset its connection before it was
-// accepted, and another has one from the same port, which is the one that the
-// kernel finds by the two ends.
+// TestOwnerOfPortsUsedAgain: a client resets its connection before it is accepted, and another user's connection has
+// the same port, which the kernel finds by the two addresses.
 func TestOwnerOfPortsUsedAgain(t *testing.T) {
 	tcp, l := openTCP(t), listenTCP(t)
 	from := func(a net.Addr) net.Conn {
@@ -163,7 +162,7 @@ func TestOwnerOfPortsUsedAgain(t *testing.T) {
 		}
 		return c
 	}
-	first := from(&net.TCPAddr{IP: net.IPv4(127, 1, 2, 3)}) // an address whose ports are in no other use
+	first := from(&net.TCPAddr{IP: net.IPv4(127, 1, 2, 3)}) // an address whose ports have no other use
 	first.(*net.TCPConn).SetLinger(0)
 	first.Close()
 	second := from(first.LocalAddr())
@@ -182,8 +181,8 @@ func TestOwnerOfPortsUsedAgain(t *testing.T) {
 	}
 }
 
-// TestOwnerInOtherNetwork: the connection is from another network namespace;
-// in ours there is one with the same two ends.
+// TestOwnerInOtherNetwork: the connection belongs to another network namespace, and ours has one with the same
+// addresses.
 func TestOwnerInOtherNetwork(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	tcp, accepted, dialled := pair(t)
@@ -199,8 +198,7 @@ func TestOwnerInOtherNetwork(t *testing.T) {
 	}
 }
 
-// pairInNetwork makes a connection in a new network namespace and returns its
-// accepted end.
+// pairInNetwork makes a connection in a new network namespace and returns its accepted end.
 func pairInNetwork(t *testing.T, client, server netip.AddrPort) *net.TCPConn {
 	t.Helper()
 	type result struct {
@@ -227,7 +225,7 @@ func pairInNetwork(t *testing.T, client, server netip.AddrPort) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// connectInNetwork moves the calling thread. It leaves open the client's end.
+// connectInNetwork moves the calling thread to a new network namespace. It leaves the client's end open.
 func connectInNetwork(client, server netip.AddrPort) (accepted int, err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return 0, err

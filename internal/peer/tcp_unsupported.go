@@ -8,12 +8,12 @@ import (
 	"net"
 )
 
-// TCP is not supported here: no system call reports the owner of the other end of a TCP connection without a race.
+// TCP is not supported: this system has no call that reports the owner of a TCP connection's other end without a race.
 type TCP struct{}
 
 // OpenTCP returns an error that wraps [errors.ErrUnsupported].
 func OpenTCP() (*TCP, error) {
-	return nil, fmt.Errorf("this system does not report who is at the other end of a TCP connection: %w", errors.ErrUnsupported)
+	return nil, fmt.Errorf("this system does not report the peer's user on a TCP connection: %w", errors.ErrUnsupported)
 }
 
 // Close does nothing.

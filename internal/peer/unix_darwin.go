@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ofUnix finds the effective gid as the first of the groups.
+// ofUnix uses LOCAL_PEERCRED (unix(4)), whose first group is the effective gid.
 func ofUnix(fd int) (Credentials, error) {
 	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ofUnix uses SO_PEERCRED: the kernel recorded the ids at connect(2), so the peer cannot change them.
 func ofUnix(fd int) (Credentials, error) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
@@ -17,8 +18,9 @@ func ofUnix(fd int) (Credentials, error) {
 	return Credentials{cred.Uid, cred.Gid, groups, cred.Pid}, err
 }
 
-// peerGroups begins with room for n groups; the kernel returns the number of groups if that is too little. They cannot
-// change once the peer has connected.
+// peerGroups returns the supplementary groups of the peer (SO_PEERGROUPS). It starts with space for n groups; with
+// ERANGE the kernel returns the size needed. The groups were recorded at connect(2), so the second call always
+// succeeds.
 func peerGroups(fd, n int) ([]uint32, error) {
 	for {
 		groups := make([]uint32, n)

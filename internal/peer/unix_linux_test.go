@@ -15,7 +15,7 @@ import (
 
 const nobody = 65534
 
-// TestMain: a child prints what it found on a path.
+// TestMain runs the children, which print what they find.
 func TestMain(m *testing.M) {
 	proctest.Main(m, map[string]proctest.Job{"dial": childDial, "accept": func(args []string) error {
 		fmt.Println(childAccept(args[0]))
@@ -68,14 +68,13 @@ func as(uid, gid uint32, groups ...uint32) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid, Groups: groups}}
 }
 
-// inNamespace is root in a user namespace that the outside sees as the user and
-// group outer.
+// inNamespace is root in a user namespace whose only mapped user and group is outer.
 func inNamespace(outer int) *syscall.SysProcAttr {
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: outer, Size: 1}}
 	return &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Credential: &syscall.Credential{NoSetGroups: true}}
 }
 
-// connected returns a connection that a child with attr has made.
+// connected returns a connection made by a child with attr.
 func connected(t *testing.T, attr *syscall.SysProcAttr) (*net.UnixConn, *proctest.Child) {
 	t.Helper()
 	l, path := listenUnix(t)
@@ -86,7 +85,7 @@ func connected(t *testing.T, attr *syscall.SysProcAttr) (*net.UnixConn, *proctes
 	return acceptUnix(t, l), c
 }
 
-// credentials returns what the kernel reports of a child that has connected.
+// credentials returns the kernel's credentials of a child that connected.
 func credentials(t *testing.T, attr *syscall.SysProcAttr) Credentials {
 	t.Helper()
 	conn, child := connected(t, attr)
@@ -112,7 +111,7 @@ func TestOfUnixOtherUsers(t *testing.T) {
 		{1001, 0, []uint32{7, 8, 4000000000}},
 		{4000000000, 1, []uint32{0}},
 		{1001, 1002, many[:31]},
-		{1001, 1002, many[:32]}, // as many as there is room for at first
+		{1001, 1002, many[:32]}, // exactly the initial space
 		{1001, 1002, many[:33]},
 		{1001, 1002, many},
 	} {
@@ -123,8 +122,7 @@ func TestOfUnixOtherUsers(t *testing.T) {
 	}
 }
 
-// TestPeerGroupsWithoutRoom: however little room there is at first, all groups
-// are found.
+// TestPeerGroupsWithoutRoom: peerGroups returns all groups for every initial size.
 func TestPeerGroupsWithoutRoom(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	conn, _ := connected(t, as(1001, 1002, 7, 8))
@@ -151,8 +149,7 @@ func TestOfUnixInUserNamespace(t *testing.T) {
 	}
 }
 
-// TestOfUnixOutsideUserNamespace: within a namespace all users that it does not
-// map look alike, root and the least trusted.
+// TestOfUnixOutsideUserNamespace: inside a namespace all users that it does not map have the same uid, root included.
 func TestOfUnixOutsideUserNamespace(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	for _, outside := range []*syscall.SysProcAttr{as(0, 0, 7), as(1001, 1002, 7, 8)} {
