@@ -84,9 +84,9 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	for _, c := range []struct{ name, want string }{
 		{"ours", ""}, {"owners", ""},
-		{"group", "can be written to by others (mode 0660); chmod go-w"},
-		{"all", "can be written to by others (mode 0606); chmod go-w"},
-		{"theirs", "belongs to another user (uid 4242), who could change it; name another"},
+		{"group", "is writable by other users (mode 0660); run chmod go-w"},
+		{"all", "is writable by other users (mode 0606); run chmod go-w"},
+		{"theirs", "belongs to another user (uid 4242), who could change it; name another file"},
 		{"link", "is a symbolic link; name the file itself"},
 		{".", "is a directory; name a file in it"},
 		{"no/file", "no such file or directory; name a file that you may write to, in a directory that is there"},

@@ -257,7 +257,7 @@ func TestUnixHiddenDirectory(t *testing.T) {
 	mkdir(t, dir+"/hidden", 0o700)
 	mkdir(t, dir+"/hidden/in", 0o755)
 	got := jobLine(t, as(nobody, nobody), "unix", dir+"/hidden/in/s")
-	if !strings.Contains(got, "cannot go into the directory "+dir+"/hidden") || !strings.Contains(got, "permission denied") {
+	if !strings.Contains(got, "cannot search the directory "+dir+"/hidden") || !strings.Contains(got, "permission denied") {
 		t.Error(got)
 	}
 }

@@ -522,7 +522,7 @@ func directoryRule(t *testing.T, parent, directory os.FileMode, culprit string) 
 	chmod(t, dir+"/p", parent)
 	cfg := UnixConfig{Path: dir + "/p/f/s"}
 	if culprit != "" {
-		unixFails(t, cfg, "others may write to the directory "+dir+culprit+" (mode ", "replace what is there")
+		unixFails(t, cfg, "other users may write to the directory "+dir+culprit+" (mode ", "replace its files")
 		holds(t, dir+"/p/f")
 		return
 	}
@@ -550,8 +550,8 @@ func TestUnixDirectoryBehindLinks(t *testing.T) {
 		s.Close()
 	}
 	for name, want := range map[string]string{
-		"tobad": "others may write to the directory " + dir + "/bad ", "intobad": "others may write to the directory " + dir + "/bad ",
-		"through": "others may write to the directory " + dir + "/bad ",
+		"tobad": "other users may write to the directory " + dir + "/bad ", "intobad": "other users may write to the directory " + dir + "/bad ",
+		"through": "other users may write to the directory " + dir + "/bad ",
 		"loop":    "cannot follow the link", "gone": dir + "/nowhere does not exist",
 	} {
 		unixFails(t, UnixConfig{Path: dir + "/" + name + "/s"}, want)

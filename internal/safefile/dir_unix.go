@@ -13,15 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is an open directory. Names are looked up in it and never lead out of it.
+// Dir is an open directory. Names are looked up in it with openat(2) and never lead out of it: they have no slash, and
+// links are not followed.
 type Dir struct {
 	fd     int
-	path   string   // as it was reached, for messages
-	owners []uint32 // see Walk
+	path   string   // the path by which it was reached, for messages
+	owners []uint32 // trusted owners of files; see Walk
 }
 
-// FD returns the directory's descriptor, which Close closes. It can be used to look names up, and may be good for
-// nothing else (O_PATH).
+// FD returns the directory's descriptor, which Close closes. It may be O_PATH, and then serves only as the directory of
+// an *at system call.
 func (d *Dir) FD() int { return d.fd }
 
 // Close closes the directory.
@@ -32,7 +33,7 @@ func (d *Dir) Remove(name string) error {
 	return d.fail("remove", name, unix.Unlinkat(d.fd, name, 0))
 }
 
-// Rename gives the file from the name to, in place of a file that has it.
+// Rename renames a file, and replaces a file named to.
 func (d *Dir) Rename(from, to string) error {
 	return d.fail("rename", from, unix.Renameat(d.fd, from, d.fd, to))
 }
@@ -44,8 +45,8 @@ func (d *Dir) fail(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
 }
 
-// open opens name, which must be no link, and which trusts trusts. It never waits for the other end of a FIFO. The
-// sandbox allows these flags.
+// open opens name, which must not be a link, and applies the policy trusts to the open file. O_NONBLOCK keeps it from
+// waiting for the other end of a FIFO (fifo(7)). The sandbox's filter allows exactly these flags.
 func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File, error) {
 	path := filepath.Join(d.path, name)
 	fd, err := unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, mode)
@@ -72,8 +73,8 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// openAgain opens a regular file that is open as f for reading. It returns nil if it cannot, or if name is another file
-// by now.
+// openAgain opens for reading the regular file that is open as f. It returns nil if that is not permitted, or if name
+// is another file by now.
 func (d *Dir) openAgain(name string, f *os.File) (read *os.File, info fs.FileInfo) {
 	a, err := f.Stat()
 	if err != nil || !a.Mode().IsRegular() {
@@ -89,7 +90,7 @@ func (d *Dir) openAgain(name string, f *os.File) (read *os.File, info fs.FileInf
 	return read, info
 }
 
-// check is the table in the package's comment.
+// check applies the package comment's table to an open file, so that the file cannot be replaced between check and use.
 func (p Policy) check(path string, dir, file *unix.Stat_t, owners []uint32) error {
 	regular := file.Mode&unix.S_IFMT == unix.S_IFREG
 	trusted := trusted(file.Uid) || slices.Contains(owners, file.Uid)
@@ -97,35 +98,36 @@ func (p Policy) check(path string, dir, file *unix.Stat_t, owners []uint32) erro
 	case shared(dir) && !trusted && file.Uid != dir.Uid:
 		return planted("file", path, file.Uid)
 	case shared(dir) && regular && file.Nlink > 1:
-		return refuse(unix.EMLINK, "%s has another hard link, and lies in a directory that others may write to: "+
-			"it may be any file; remove it, or use a directory of your own", path)
+		return refuse(unix.EMLINK, "%s has another hard link, and lies in a directory that other users may write to: "+
+			"it may be a link to any file; remove it, or use a directory of your own", path)
 	case p.regular && !regular:
-		return refuse(unix.EINVAL, "%s is not a regular file; remove it, or name another", path)
+		return refuse(unix.EINVAL, "%s is not a regular file; remove it, or name another file", path)
 	case !regular:
 		return nil
 	case !p.anyOwner && !trusted:
-		return refuse(unix.EPERM, "%s belongs to another user (uid %d), who could change it; name another", path, file.Uid)
+		return refuse(unix.EPERM, "%s belongs to another user (uid %d), who could change it; name another file", path, file.Uid)
 	case mode&p.forbid != 0 && p.forbid == 0o022:
-		return refuse(unix.EPERM, "%s can be written to by others (mode %04o); chmod go-w", path, mode)
+		return refuse(unix.EPERM, "%s is writable by other users (mode %04o); run chmod go-w", path, mode)
 	case mode&p.forbid != 0:
-		return refuse(unix.EPERM, "%s can be used by others (mode %04o); check its content, then chmod 600", path, mode)
+		return refuse(unix.EPERM, "%s is accessible to other users (mode %04o); check its content, then run chmod 600", path, mode)
 	}
 	return nil
 }
 
 func planted(what, path string, uid uint32) error {
-	return refuse(unix.EPERM, "the %s %s belongs to another user (uid %d) and lies in a directory that others may write to; "+
+	return refuse(unix.EPERM, "the %s %s belongs to another user (uid %d) and lies in a directory that other users may write to; "+
 		"use a directory of your own", what, path, uid)
 }
 
-// shared reports whether others than root and we may put files into a directory.
+// shared reports whether users other than root and the effective user can create files in a directory.
 func shared(dir *unix.Stat_t) bool { return dir.Mode&0o022 != 0 || !trusted(dir.Uid) }
 
+// trusted reports whether uid is root or the effective user.
 func trusted(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
 
-// OpenInPlace opens the file at path for writing, under the policy InPlace, and empties it. Missing directories are
-// made, and a missing file is made with mode 0666 less the umask. The file's directory need not be writable if the file
-// is there. read is the same file for reading; nil if it cannot be read, or is not a regular file.
+// OpenInPlace opens the file at path for writing, under the policy InPlace, and truncates it. It creates missing
+// directories, and a missing file with mode 0666 less the umask. The file's directory need not be writable if the file
+// exists. read is the same file open for reading; nil if it is not readable or not a regular file.
 func OpenInPlace(path string) (file, read *os.File, err error) {
 	d, name, err := Parent(path, Walk{Make: 0o755, Owner: -1, Follow: true})
 	if err != nil {
@@ -147,14 +149,14 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 	return file, read, nil
 }
 
-// appending is how a log is opened.
+// appending are the flags of a log.
 const appending = os.O_WRONLY | os.O_APPEND
 
-// open opens the file, or makes it.
+// open opens the file or creates it. O_EXCL shows whether it is new and must be given to the owner.
 func (a *Appender) open() (*os.File, error) {
 	var st unix.Stat_t
 	if unix.Fstatat(a.dir.fd, a.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-		return a.dir.open(a.name, os.O_RDWR|os.O_APPEND, 0, Log) // needs no reader
+		return a.dir.open(a.name, os.O_RDWR|os.O_APPEND, 0, Log) // O_RDWR opens a FIFO without a reader (fifo(7))
 	}
 	f, err := a.dir.open(a.name, appending|os.O_CREATE|os.O_EXCL, 0o600, Log)
 	if errors.Is(err, unix.EEXIST) {
@@ -168,16 +170,16 @@ func (a *Appender) open() (*os.File, error) {
 	return f, err
 }
 
-// Reopen opens the file by its name again, which must be a regular file, or makes it. It is one call of openat(2) for
-// writing at the end, so that the sandbox can allow that and nothing else.
+// Reopen opens the regular file by its name again, or creates it. It makes a single openat(2) call that can only
+// append, so that the sandbox need allow nothing else.
 func (a *Appender) Reopen() (*os.File, error) {
 	return a.dir.open(a.name, appending|os.O_CREATE, 0o600, Policy{forbid: Log.forbid, regular: true})
 }
 
-// Lock locks the file name, which is made if it is missing and must be trusted, as under Private. It does not wait: it
-// returns ErrLocked if another has the lock. Closing the file, or the end of the process, gives the lock back; a file
-// that is to go must be removed before. A lock on a file that its last holder has removed is none, for others lock the
-// next file: that is ErrLocked, too.
+// Lock locks the file name, which it creates if it is missing, under the policy Private. It does not block: it returns
+// ErrLocked if another process holds the lock. Closing the file, or the end of the process, releases the lock; a file
+// that is to be removed must be removed before that. A lock on a file that its last holder has removed excludes nobody,
+// since others lock a new file; Lock returns ErrLocked in that case too.
 func (d *Dir) Lock(name string) (*os.File, error) {
 	f, err := d.open(name, os.O_RDWR|os.O_CREATE, 0o600, Private)
 	if err != nil {
@@ -186,10 +188,10 @@ func (d *Dir) Lock(name string) (*os.File, error) {
 	return d.lock(name, f)
 }
 
-// lock returns f, which is name, once it is locked, and closes it otherwise.
+// lock locks f, the file of that name, by flock(2), and closes f if that fails.
 func (d *Dir) lock(name string, f *os.File) (*os.File, error) {
 	var held, there unix.Stat_t
-	raw, err := f.SyscallConn() // Fd would make it block
+	raw, err := f.SyscallConn() // Fd would make the descriptor blocking
 	if err == nil {
 		closed := raw.Control(func(fd uintptr) {
 			err = errors.Join(unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB), unix.Fstat(int(fd), &held))
@@ -207,10 +209,10 @@ func (d *Dir) lock(name string, f *os.File) (*os.File, error) {
 	return f, nil
 }
 
-// Same reports whether two files are one.
+// Same reports whether a and b describe the same file.
 func Same(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
 
-// syncDir makes a new name survive a crash of the system, where the file system can do that.
+// syncDir makes a new name durable (fsync(2)), unless the file system does not support it (EINVAL).
 func syncDir(dir *os.File) error {
 	if err := dir.Sync(); !errors.Is(err, unix.EINVAL) {
 		return err
@@ -219,9 +221,9 @@ func syncDir(dir *os.File) error {
 }
 
 // OpenPrivate opens the directory at path and locks it. It must belong to owner, a uid, or to the effective user if
-// that is -1, and be closed to everybody else: it is checked once it is open, so that no other can be put in its place
-// in between. Directories that are missing are made with mode 0700 and given to owner. The error is [ErrLocked] if
-// another process has it.
+// owner is -1, and be accessible to no other user. It is checked after it was opened, so that it cannot be replaced in
+// between. Missing directories are created with mode 0700 and given to owner. The error is [ErrLocked] if another
+// process holds the lock.
 func OpenPrivate(path string, owner int) (d *Dir, lock *os.File, err error) {
 	if d, err = OpenDir(path, Walk{Make: 0o700, Owner: owner}); err != nil {
 		return nil, nil, err
@@ -239,8 +241,8 @@ func OpenPrivate(path string, owner int) (d *Dir, lock *os.File, err error) {
 	return d, lock, nil
 }
 
-// chown gives a new directory, which must still be ours alone, to owner. It does so by its descriptor: by its name it
-// could be another one by now.
+// chown gives a new directory, which no other user may access yet, to owner. It uses the descriptor: the name could
+// refer to another directory by now.
 func (d *Dir) chown(owner int) error {
 	if err := d.checkPrivate(-1); err != nil {
 		return err
@@ -253,7 +255,7 @@ func (d *Dir) chown(owner int) error {
 	return f.Chown(owner, -1)
 }
 
-// checkPrivate refuses a directory that does not belong to owner alone.
+// checkPrivate returns an error unless the directory belongs to owner and only to owner.
 func (d *Dir) checkPrivate(owner int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(d.fd, &st); err != nil {
@@ -268,9 +270,9 @@ func (d *Dir) checkPrivate(owner int) error {
 func privateMode(uid, owner int, mode uint32) error {
 	switch {
 	case uid != owner:
-		return fmt.Errorf("it belongs to uid %d, not to uid %d, which is to write there; name one that does not exist yet, or chown it", uid, owner)
+		return fmt.Errorf("it belongs to uid %d, not to uid %d, which writes there; name a new directory, or run chown", uid, owner)
 	case mode != 0o700:
-		return fmt.Errorf("it is not its owner's alone to read and write (mode %04o); chmod 700 it, or name another", mode)
+		return fmt.Errorf("other users may access it (mode %04o); run chmod 700, or name another directory", mode)
 	}
 	return nil
 }

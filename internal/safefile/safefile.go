@@ -1,14 +1,14 @@
-// Package safefile opens, locks and replaces files by name where other users may have a say about the name.
+// Package safefile opens, locks and replaces files by name in directories that other users may be able to write to.
 //
-// A path is walked one name at a time, each name looked up in an open directory, so that every link and directory on it
-// is checked before it is relied upon. What is opened is checked by its descriptor. A [Dir] stays open: the file is found
+// A path is resolved one element at a time, each looked up in an open directory, so that every link and directory on it
+// is checked before it is used. An opened file is checked by its descriptor. A [Dir] stays open: the file is found
 // where it was even if the directory is renamed, and a sandboxed process needs no other name.
 //
 // # What is trusted
 //
-// Root, the effective user and, for files, the users that the caller names as owners (the one that the process is about
-// to become). A directory is shared if others may write to it: its mode says so, sticky or not, or it belongs to anybody
-// but root and the effective user. This is the table of policies:
+// Root, the effective user and, for files, the users that the caller names as owners (such as the one that the process will
+// become) are trusted. A directory is shared if others may write to it: by its mode, sticky or not, or because it belongs
+// neither to root nor to the effective user. The policies are:
 //
 //	policy   for                    owner of a regular file  mode must not have  type          directories on the path
 //	InPlace  --server-info          any                      (any mode)          any           any
@@ -18,8 +18,8 @@
 //
 // Under every policy, in a shared directory:
 //   - a link on the path, or a file of any type, must belong to a trusted user or to the directory's owner (the rule of
-//     protected_symlinks and protected_regular in proc_sys_fs(5), which are not switched on everywhere);
-//   - a regular file must have one hard link: another one may be anywhere (protected_hardlinks).
+//     protected_symlinks and protected_regular in proc_sys_fs(5), which not every system enables);
+//   - a regular file must have one hard link: another user may have linked any file there (protected_hardlinks).
 //
 // A link in the place of the file itself is followed for InPlace, and refused otherwise. With [Trusted] directories,
 // each must belong to root or the effective user, and if others may write to it, it must be sticky; each link must belong
@@ -30,7 +30,7 @@
 // # Use
 //
 // [OpenAppend] opens a log and opens it again after a rotation, [OpenStore] locks a file that is replaced as a whole, and
-// [OpenInPlace] a file that is written once. [OpenDir] and [Dir.Lock] are for what is none of these. Outside of Unix only
+// [OpenInPlace] a file that is written once. [OpenDir] and [Dir.Lock] are for other uses. On systems other than Unix only
 // the types are checked: who may write to a file is left to its access list.
 package safefile
 
@@ -42,43 +42,43 @@ import (
 	"os"
 )
 
-// ErrLocked means that another process, or another lock of this one, has the file.
+// ErrLocked means that another process, or another descriptor of this process, holds the lock.
 var ErrLocked = errors.New("another process uses it")
 
-// Policy says which files are trusted; see the table.
+// Policy states which files are trusted; see the table.
 type Policy struct {
 	anyOwner bool
 	forbid   fs.FileMode
 	regular  bool
 }
 
-// The policies.
+// The policies of the table.
 var (
 	InPlace = Policy{anyOwner: true}
 	Log     = Policy{forbid: 0o022}
 	Private = Policy{forbid: 0o077, regular: true}
 )
 
-// Walk says how a path is walked. The zero value takes any directory, and no other than those that are there.
+// Walk describes how a path is resolved. The zero value accepts any existing directory and creates none.
 type Walk struct {
-	// Trusted refuses directories and links through which others could replace what is there.
+	// Trusted refuses directories and links through which another user could replace the file.
 	Trusted bool
-	// Make is the mode, less the umask, with which missing directories are made, and Owner the uid that they are given
-	// to, unless that is -1; they are not made if Make is 0.
+	// Make is the mode, less the umask, of missing directories, which are created unless it is 0. Owner is the uid that
+	// they are given to, unless it is -1.
 	Make  uint32
 	Owner int
-	// Follow follows links in the place of the last name, too.
+	// Follow also follows a link in place of the last element.
 	Follow bool
-	// Owners are users whose files are trusted in the directory, besides root's and our own.
+	// Owners are users whose files are trusted in the directory, besides root and the effective user.
 	Owners []uint32
 }
 
-// Create makes the file name, which must not be there, with mode 0600, and opens it for writing.
+// Create creates the file name, which must not exist, with mode 0600, and opens it for writing.
 func (d *Dir) Create(name string) (*os.File, error) {
 	return d.open(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600, InPlace)
 }
 
-// List returns all that is in the directory.
+// List returns all entries of the directory.
 func (d *Dir) List() ([]fs.DirEntry, error) {
 	f, err := d.open(".", os.O_RDONLY, 0, InPlace)
 	if err != nil {
@@ -88,7 +88,7 @@ func (d *Dir) List() ([]fs.DirEntry, error) {
 	return f.ReadDir(-1)
 }
 
-// nameError is an error that says what to do; it hides the system's words.
+// nameError is an error with a hint in place of the system's text; it unwraps to the system's error.
 type nameError struct {
 	text string
 	err  error
@@ -101,16 +101,16 @@ func refuse(err error, format string, args ...any) error {
 func (e *nameError) Error() string { return e.text }
 func (e *nameError) Unwrap() error { return e.err }
 
-// Appender is a file that is appended to, and opened again by its name when something has renamed it.
+// Appender is a file that is appended to, and opened again by its name after a rotation.
 type Appender struct {
 	dir   *Dir
 	name  string
 	owner int
 }
 
-// OpenAppend opens the file at path at its end, under the policy Log. A new one is made with mode 0600 and given to
-// owner, a uid, unless that is -1; owner is trusted. A FIFO is opened without waiting for a reader. torn reports
-// whether the file ends within a line; one that cannot be read counts as whole.
+// OpenAppend opens the file at path for appending, under the policy Log. A new file gets mode 0600 and, unless owner is
+// -1, that uid as its owner, which is trusted. A FIFO is opened without waiting for a reader. torn reports whether the
+// file ends without a line feed, after a crash; it is false for a file that is not readable.
 func OpenAppend(path string, owner int) (a *Appender, f *os.File, torn bool, err error) {
 	var owners []uint32
 	if owner >= 0 {
@@ -139,21 +139,21 @@ func (a *Appender) endsTorn(f *os.File) bool {
 	return n == 1 && last[0] != '\n'
 }
 
-// Close closes the directory, not the files that were opened.
+// Close closes the directory, not the opened files.
 func (a *Appender) Close() error { return a.dir.Close() }
 
-// Store is a file that is replaced as a whole, under the policy Private. While it is open no other process can open it
-// as a Store. It needs to make, write and remove files in its directory, and nothing else.
+// Store is a file that is replaced as a whole, under the policy Private. Only one Store can have a file open. In the
+// sandbox it needs only to create, write, rename and remove files in its directory.
 type Store struct {
 	dir  *Dir
 	lock *os.File
-	sync *os.File // the directory again, to be synced
+	sync *os.File // the directory, open for fsync(2)
 	name string
 	temp string
 }
 
 // OpenStore locks the file at path by a file beside it, .NAME.lock, which stays there. owners are trusted. It returns
-// [ErrLocked] if another process has it. The file itself may be missing.
+// [ErrLocked] if another process holds the lock. The file itself need not exist.
 func OpenStore(path string, owners ...uint32) (*Store, error) {
 	dir, name, err := Parent(path, Walk{Owners: owners})
 	if err != nil {
@@ -170,7 +170,7 @@ func OpenStore(path string, owners ...uint32) (*Store, error) {
 	return s, nil
 }
 
-// Close unlocks the file.
+// Close releases the lock.
 func (s *Store) Close() error {
 	err := s.dir.Close()
 	for _, f := range []*os.File{s.sync, s.lock} {
@@ -181,7 +181,7 @@ func (s *Store) Close() error {
 	return err
 }
 
-// Read returns the file's content. The error is fs.ErrNotExist if there is no file.
+// Read returns the file's content. The error is fs.ErrNotExist if the file does not exist.
 func (s *Store) Read() ([]byte, error) {
 	f, err := s.dir.open(s.name, os.O_RDONLY, 0, Private)
 	if err != nil {
@@ -191,7 +191,7 @@ func (s *Store) Read() ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// Write replaces the file: a reader, after a crash too, finds the old text or the new one.
+// Write replaces the file by rename(2): a reader sees the old text or the new one, even after a crash.
 func (s *Store) Write(text []byte) error {
 	err := s.writeTemp(text)
 	if err == nil {
@@ -203,8 +203,8 @@ func (s *Store) Write(text []byte) error {
 	return err
 }
 
-// writeTemp makes the next file. What a crash has left of the last one is removed; no other process writes it, since we
-// hold the lock.
+// writeTemp writes and syncs the temporary file, before the rename: otherwise a crash could leave the new name with no
+// content. It removes one that a crash left behind; no other process writes it while the lock is held.
 func (s *Store) writeTemp(text []byte) error {
 	if err := s.dir.Remove(s.temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

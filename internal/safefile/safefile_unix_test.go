@@ -25,7 +25,7 @@ func try(t *testing.T, errs ...error) {
 	}
 }
 
-// directory makes one with this mode, and an owner if that is not -1.
+// directory makes a directory with this mode, and an owner if that is not -1.
 func directory(t *testing.T, mode fs.FileMode, owner int) string {
 	t.Helper()
 	if owner >= 0 && os.Geteuid() != 0 {
@@ -36,7 +36,7 @@ func directory(t *testing.T, mode fs.FileMode, owner int) string {
 	return dir
 }
 
-// TestPolicies holds check to the table in the package's comment.
+// TestPolicies compares check with the table in the package comment.
 func TestPolicies(t *testing.T) {
 	self := uint32(os.Geteuid())
 	const other, owner, dirOwner = 4242, 4343, 4444
@@ -60,7 +60,7 @@ func TestPolicies(t *testing.T) {
 		dir, file          unix.Stat_t
 		inPlace, log, priv string
 	}{
-		// Where only root and we can make files.
+		// A directory in which only root and the effective user can create files.
 		{own, regular(self, 0o600), ok, ok, ok},
 		{own, regular(0, 0o600), ok, ok, ok},
 		{own, regular(owner, 0o600), ok, ok, ok},
@@ -74,15 +74,15 @@ func TestPolicies(t *testing.T) {
 		{own, regular(owner, 0o666), ok, "mode 0666", "mode 0666"},
 		{own, linked(self, 0o600), ok, ok, ok},
 		{own, fifo(other), ok, ok, "not a regular file"},
-		// Where others can.
+		// Directories in which others can.
 		{sticky, regular(self, 0o600), ok, ok, ok},
 		{sticky, regular(owner, 0o600), ok, ok, ok},
-		{sticky, regular(other, 0o600), "directory that others may write to", "directory that others", "directory that others"},
-		{sticky, fifo(other), "directory that others", "directory that others", "directory that others"},
+		{sticky, regular(other, 0o600), "directory that other users may write to", "directory that other users", "directory that other users"},
+		{sticky, fifo(other), "directory that other users", "directory that other users", "directory that other users"},
 		{sticky, fifo(0), ok, ok, "not a regular file"},
 		{sticky, linked(self, 0o600), "another hard link", "another hard link", "another hard link"},
 		{sticky, linked(0, 0o600), "another hard link", "another hard link", "another hard link"},
-		{group, regular(other, 0o600), "directory that others", "directory that others", "directory that others"},
+		{group, regular(other, 0o600), "directory that other users", "directory that other users", "directory that other users"},
 		{group, linked(0, 0o600), "another hard link", "another hard link", "another hard link"},
 		{theirs, regular(dirOwner, 0o600), ok, "another user (uid 4444)", "another user (uid 4444)"},
 		{theirs, regular(0, 0o600), ok, ok, ok},
@@ -112,7 +112,7 @@ func TestPolicies(t *testing.T) {
 // addMode adds bits to a mode, whose type differs between systems.
 func addMode[M ~uint16 | ~uint32](to *M, bits uint32) { *to |= M(bits) }
 
-// openers open a file under each policy, and report whether it could be opened.
+// openers open a file under each policy.
 var openers = map[string]func(path string) error{
 	"in place": func(path string) error {
 		f, read, err := OpenInPlace(path)
@@ -166,7 +166,7 @@ var openers = map[string]func(path string) error{
 	},
 }
 
-// refused wants every opener to refuse path, and the target to stay as it is.
+// refused checks that every opener refuses path, and that the target is unchanged.
 func refused(t *testing.T, path, target, want string) {
 	t.Helper()
 	for name, open := range openers {
@@ -179,8 +179,8 @@ func refused(t *testing.T, path, target, want string) {
 	}
 }
 
-// TestHardLinksAreRefused: where another user may make files, a hard link that he made, to a file of root's, is not
-// written to.
+// TestHardLinksAreRefused: in a directory where another user can create files, that user's hard link to root's file is
+// not written to.
 func TestHardLinksAreRefused(t *testing.T) {
 	for what, dir := range map[string]string{
 		"sticky":         directory(t, 0o777|os.ModeSticky, -1),
@@ -201,7 +201,8 @@ func TestHardLinksAreRefused(t *testing.T) {
 	}
 }
 
-// TestPlantedLinksAreRefused: links that another user has put on the path, to a directory as well as to the file.
+// TestPlantedLinksAreRefused: another user's links on the path are refused, whether they replace a directory or the
+// file.
 func TestPlantedLinksAreRefused(t *testing.T) {
 	dir := directory(t, 0o777|os.ModeSticky, -1)
 	if os.Geteuid() != 0 {
@@ -217,7 +218,7 @@ func TestPlantedLinksAreRefused(t *testing.T) {
 	if _, err := OpenDir(filepath.Join(dir, "home"), Walk{}); err == nil {
 		t.Error("the link was followed to a directory")
 	}
-	try(t, os.Lchown(filepath.Join(dir, "home"), 0, -1)) // root's may be followed
+	try(t, os.Lchown(filepath.Join(dir, "home"), 0, -1)) // root's links are followed
 	for name, open := range openers {
 		if err := open(filepath.Join(dir, "home", "f")); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -225,7 +226,7 @@ func TestPlantedLinksAreRefused(t *testing.T) {
 	}
 }
 
-// TestLastLink: a link of our own in the place of the file is followed only where the file is written in place.
+// TestLastLink: a link of our own in place of the file is followed only by InPlace.
 func TestLastLink(t *testing.T) {
 	dir := directory(t, 0o700, -1)
 	path := filepath.Join(dir, "link")
@@ -237,7 +238,8 @@ func TestLastLink(t *testing.T) {
 	}
 }
 
-// TestReplacedDirectory: the file is looked up in the directory that was opened, whatever has its name by now.
+// TestReplacedDirectory: the file is looked up in the directory that was opened, even if another one has its name by
+// now.
 func TestReplacedDirectory(t *testing.T) {
 	dir := directory(t, 0o700, -1)
 	a, f, _, err := OpenAppend(filepath.Join(dir, "log"), -1)
@@ -256,7 +258,7 @@ func TestReplacedDirectory(t *testing.T) {
 	}
 }
 
-// TestTorn: a file that ends within a line is torn, and no other.
+// TestTorn: a file that ends without a line feed is torn.
 func TestTorn(t *testing.T) {
 	dir := directory(t, 0o700, -1)
 	for text, want := range map[string]bool{"": false, "a": true, "a\n": false, "a\nb": true, "\n": false} {
@@ -272,7 +274,7 @@ func TestTorn(t *testing.T) {
 	}
 }
 
-// TestReplace: the old text or the new one, and nothing besides.
+// TestReplace: the file contains the old text or the new one, and no other file remains.
 func TestReplace(t *testing.T) {
 	dir := directory(t, 0o700, -1)
 	s, err := OpenStore(filepath.Join(dir, "f"))
@@ -300,7 +302,7 @@ func TestReplace(t *testing.T) {
 	try(t, err, s.Close())
 }
 
-// TestOpenPrivate: a directory is taken that is one user's alone, and by one process.
+// TestOpenPrivate: a private directory is accepted, and locked by one process.
 func TestOpenPrivate(t *testing.T) {
 	for _, c := range []struct {
 		uid, owner int

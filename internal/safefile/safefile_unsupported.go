@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 )
 
-// Dir is a directory, known by its name.
+// Dir is a directory, identified by its name.
 type Dir struct{ path string }
 
-// Parent returns the directory of path's last name.
+// Parent returns the directory of path's last element.
 func Parent(path string, how Walk) (*Dir, string, error) {
 	dir, name := filepath.Split(filepath.Clean(path))
 	if how.Make != 0 {
@@ -29,10 +29,10 @@ func (d *Dir) Close() error { return nil }
 // Remove removes a file.
 func (d *Dir) Remove(name string) error { return os.Remove(d.path + name) }
 
-// Rename gives the file from the name to, in place of a file that has it.
+// Rename renames a file, and replaces a file named to.
 func (d *Dir) Rename(from, to string) error { return os.Rename(d.path+from, d.path+to) }
 
-// open opens name, unless it is there and no regular file.
+// open opens name, and returns an error if it exists and is not a regular file.
 func (d *Dir) open(name string, flags int, mode uint32, _ Policy) (*os.File, error) {
 	path := d.path + name
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() && name != "." {
@@ -41,8 +41,8 @@ func (d *Dir) open(name string, flags int, mode uint32, _ Policy) (*os.File, err
 	return os.OpenFile(path, flags, fs.FileMode(mode))
 }
 
-// OpenPrivate opens the directory at path, which is made if it is missing. It is left to its access list who may look into
-// it, and to the operator to start one process per directory.
+// OpenPrivate opens the directory at path, which it creates if it is missing. Access is left to the directory's access
+// list, and it is not locked.
 func OpenPrivate(path string, _ int) (*Dir, *os.File, error) {
 	err := os.MkdirAll(path, 0o700)
 	if err != nil {
@@ -55,8 +55,8 @@ func OpenPrivate(path string, _ int) (*Dir, *os.File, error) {
 
 func (d *Dir) openAgain(string, *os.File) (*os.File, fs.FileInfo) { return nil, nil }
 
-// OpenInPlace opens the file at path for writing, and empties it. Missing directories are made. read is the same file
-// for reading; nil if it cannot be read.
+// OpenInPlace opens the file at path for writing, and truncates it. It creates missing directories. read is the same
+// file open for reading; nil if it is not readable.
 func OpenInPlace(path string) (file, read *os.File, err error) {
 	if _, _, err := Parent(path, Walk{Make: 0o755}); err != nil {
 		return nil, nil, err
@@ -69,7 +69,7 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 
 func (a *Appender) open() (*os.File, error) { return a.Reopen() }
 
-// Reopen opens the file by its name again, or makes it.
+// Reopen opens the file by its name again, or creates it.
 func (a *Appender) Reopen() (*os.File, error) {
 	if info, err := os.Stat(a.dir.path + a.name); err == nil && info.IsDir() {
 		return nil, fmt.Errorf("%s is a directory; name a file in it", a.dir.path+a.name)
@@ -77,10 +77,10 @@ func (a *Appender) Reopen() (*os.File, error) {
 	return os.OpenFile(a.dir.path+a.name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 }
 
-// Lock relies on the operator to start one process for each file.
+// Lock creates the file but does not lock it: the operator must start one process for each file.
 func (d *Dir) Lock(name string) (*os.File, error) {
 	return d.open(name, os.O_RDWR|os.O_CREATE, 0o600, Private)
 }
 
-// syncDir has nothing to do: directories cannot be synced here.
+// syncDir does nothing: directories cannot be synced on this system.
 func syncDir(*os.File) error { return nil }

@@ -2,5 +2,5 @@ package safefile
 
 import "golang.org/x/sys/unix"
 
-// searchOnly opens directories that may be passed through but not listed.
+// searchOnly is O_PATH, which needs search permission on a directory but no read permission.
 const searchOnly = unix.O_PATH

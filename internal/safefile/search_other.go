@@ -2,5 +2,5 @@
 
 package safefile
 
-// searchOnly has no portable form: directories on the way must be readable.
+// searchOnly is 0: without O_PATH, the directories on a path must be readable.
 const searchOnly = 0

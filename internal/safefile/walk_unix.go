@@ -13,30 +13,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks is how many symbolic links are followed, as many as Linux does.
+// maxLinks is the number of symbolic links that are followed, the same as Linux's (path_resolution(7)).
 const maxLinks = 40
 
-// OpenDir opens the directory at path, "" for the current one.
+// OpenDir opens the directory at path; "" is the current directory.
 func OpenDir(path string, how Walk) (*Dir, error) {
 	d, _, err := how.open(path, 0)
 	return d, err
 }
 
-// Parent opens the directory of path's last name, and returns that name, which need not be there. If it is a link that
-// is to be followed, directory and name are those that it leads to.
+// Parent opens the directory of path's last element, and returns that element, which need not exist. If it is a link to
+// be followed, directory and name are those of its target.
 func Parent(path string, how Walk) (d *Dir, name string, err error) { return how.open(path, 1) }
 
-// walk is a path that is being walked.
+// walk is the state of resolving a path.
 type walk struct {
 	Walk
-	dir   *Dir        // the directory that has been reached; nil before the first
-	stat  unix.Stat_t // of dir
-	names []string    // still to go
-	own   int         // how many of names, at their end, are not a link's
-	links int         // followed so far
+	dir   *Dir        // the current directory; nil before the first
+	stat  unix.Stat_t // dir's status
+	names []string    // the remaining elements
+	own   int         // number of names, at the end, that are not from a link's target
+	links int         // links followed so far
 }
 
-// open opens the directory at path, less its last name if keep is 1 (else 0), which it returns.
+// open opens the directory at path without its last keep elements (0 or 1), and returns those.
 func (how Walk) open(path string, keep int) (*Dir, string, error) {
 	w := &walk{Walk: how}
 	err := w.run(path, keep)
@@ -52,8 +52,8 @@ func (how Walk) open(path string, keep int) (*Dir, string, error) {
 	return nil, "", err
 }
 
-// run walks until keep names are left. With Trusted a relative path is made absolute, but not cleaned, for ".." may
-// follow a link: the directories above the current one matter, too.
+// run resolves names until keep are left. With Trusted it makes a relative path absolute, because the directories above
+// the current one must be trusted too; it does not clean the path, since ".." may follow a link.
 func (w *walk) run(path string, keep int) error {
 	if w.Trusted && !strings.HasPrefix(path, "/") {
 		here, err := os.Getwd()
@@ -81,7 +81,7 @@ func (w *walk) run(path string, keep int) error {
 	return err
 }
 
-// follow puts the names of path in front of those still to go.
+// follow inserts the elements of path before the remaining names, and starts at the root if path is absolute.
 func (w *walk) follow(path string) error {
 	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	w.names = append(names, w.names...)
@@ -98,7 +98,8 @@ func (w *walk) follow(path string) error {
 	return nil
 }
 
-// enter goes into a directory, which is no link, and may be made if it is missing: where a link leads, by Follow only.
+// enter opens a directory, which must not be a link (O_NOFOLLOW), and may create it if it is missing; in a link's
+// target it does so with Follow only.
 func (w *walk) enter(name string, mayMake bool) error {
 	const flags = searchOnly | unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	from, at, made := unix.AT_FDCWD, name, false
@@ -118,7 +119,7 @@ func (w *walk) enter(name string, mayMake bool) error {
 	case errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("the directory %s does not exist (%w); make it first", at, err)
 	case err != nil:
-		return fmt.Errorf("cannot go into the directory %s: %w; use a directory of your own", at, err)
+		return fmt.Errorf("cannot search the directory %s: %w; use a directory of your own", at, err)
 	case w.dir != nil:
 		w.dir.Close()
 	}
@@ -129,36 +130,38 @@ func (w *walk) enter(name string, mayMake bool) error {
 	return w.dir.chown(w.Owner)
 }
 
-// check refuses, with Trusted, a directory in which others than root and we could replace what is there. In a sticky
-// one others may add, but not replace. In a user namespace that does not map root, root's directories appear to belong
-// to the overflow uid 65534, as anybody's would, and are refused.
+// check returns an error, with Trusted, for a directory in which users other than root and the effective user could
+// replace entries. In a sticky directory others may add entries but not replace them (chmod(2), S_ISVTX). In a user
+// namespace that does not map root, root's directories appear to belong to the overflow uid 65534, like those of any
+// unmapped user, and are refused.
 func (w *walk) check() error {
 	switch err := unix.Fstat(w.dir.fd, &w.stat); {
 	case err != nil:
 		return fmt.Errorf("cannot find the owner of the directory %s: %w; use a directory of your own", w.dir.path, err)
 	case !w.Trusted:
 	case !trusted(w.stat.Uid):
-		return fmt.Errorf("the directory %s belongs to another user (uid %d), who could replace what is there; "+
+		return fmt.Errorf("the directory %s belongs to another user (uid %d), who could replace its files; "+
 			"use a directory of your own", w.dir.path, w.stat.Uid)
 	case w.stat.Mode&0o022 != 0 && w.stat.Mode&unix.S_ISVTX == 0:
-		return fmt.Errorf("others may write to the directory %s (mode %04o) and could replace what is there; "+
-			"forbid it (chmod go-w), or use a directory of your own", w.dir.path, w.stat.Mode&0o7777)
+		return fmt.Errorf("other users may write to the directory %s (mode %04o) and could replace its files; "+
+			"run chmod go-w, or use a directory of your own", w.dir.path, w.stat.Mode&0o7777)
 	}
 	return nil
 }
 
-// link returns the target of name if it is a link that may be followed, and "" if it is no link.
+// link returns the target of name if it is a link that may be followed, and "" if it is not a link. It compares the
+// link before and after readlink(2): another one could have been put in its place in between.
 func (w *walk) link(name string) (target string, err error) {
 	var before, after unix.Stat_t
 	err = unix.Fstatat(w.dir.fd, name, &before, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil || before.Mode&unix.S_IFMT != unix.S_IFLNK {
-		return "", nil // opening it will show what is wrong
+		return "", nil // opening it returns the error
 	}
 	at := filepath.Join(w.dir.path, name)
 	switch {
 	case trusted(before.Uid):
 	case w.Trusted:
-		return "", fmt.Errorf("the link %s belongs to another user (uid %d), who could lead it elsewhere; "+
+		return "", fmt.Errorf("the link %s belongs to another user (uid %d), who could redirect it; "+
 			"use a directory of your own", at, before.Uid)
 	case shared(&w.stat) && before.Uid != w.stat.Uid:
 		return "", planted("link", at, before.Uid)
@@ -169,11 +172,11 @@ func (w *walk) link(name string) (target string, err error) {
 		err = unix.ELOOP
 	}
 	if err != nil {
-		return "", fmt.Errorf("cannot follow the link %s: %w; name the directory that it should lead to", at, err)
+		return "", fmt.Errorf("cannot follow the link %s: %w; name its target instead", at, err)
 	}
 	err = unix.Fstatat(w.dir.fd, name, &after, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil || !Same(&before, &after) || after.Uid != before.Uid {
-		return "", fmt.Errorf("the link %s changed while it was followed", at)
+		return "", fmt.Errorf("the link %s changed during the look-up; start again", at)
 	}
 	return string(buf[:n]), nil
 }
