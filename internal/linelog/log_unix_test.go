@@ -301,12 +301,12 @@ func TestReopenFails(t *testing.T) {
 		{func() error { return os.Mkdir(path, 0o700) }, "is a directory"},
 		{func() error { return os.Symlink(old, path) }, "is a symbolic link"},
 		{func() error { return unix.Mkfifo(path, 0o600) }, unix.ENXIO.Error()},
-		{func() error { return os.WriteFile(path, nil, 0o600) }, "can be written to by others"},
+		{func() error { return os.WriteFile(path, nil, 0o600) }, "is writable by other users"},
 	} {
 		if err := c.make(); err != nil {
 			t.Fatal(err)
 		}
-		if c.want == "can be written to by others" {
+		if c.want == "is writable by other users" {
 			if err := os.Chmod(path, 0o666); err != nil {
 				t.Fatal(err)
 			}
