@@ -12,16 +12,18 @@ import (
 )
 
 var (
-	errTaken          = errors.New("bug: crypto/tls used a connection that is no longer its own")
-	errTrafficSecrets = errors.New("bug: this version of Go keeps the traffic secrets of TLS sessions in another place")
+	errTaken          = errors.New("bug: crypto/tls used the connection after the handshake")
+	errTrafficSecrets = errors.New("bug: this version of Go keeps the traffic secrets of TLS sessions elsewhere")
 )
 
-// Handshake does a client's handshake on conn by crypto/tls, and returns the Layer of what follows, of which crypto/tls
-// has read no byte. The deadlines are the caller's. When ctx ends during the handshake, conn is closed.
+// Handshake performs a client's handshake on conn with crypto/tls and returns the Layer for the records that follow.
+// crypto/tls has read no byte of those. The caller sets deadlines. If ctx ends during the handshake, Handshake closes
+// conn.
 //
-// With TLS 1.3, crypto/tls is not used again, and the traffic secrets that it holds are cleared: each record number,
-// and so each nonce, is used once. Sessions are not resumed, since crypto/tls does not see their tickets; cfg should
-// have no ClientSessionCache, so that none are sent. With TLS 1.2, crypto/tls goes on sealing and opening.
+// With TLS 1.3 crypto/tls is not used afterwards, and its traffic secrets are cleared: if both layers sealed records,
+// they would use the same numbers and so the same nonces. Sessions are not resumed, because crypto/tls does not receive
+// their tickets; cfg should have no ClientSessionCache, so that servers send none. With TLS 1.2 crypto/tls keeps
+// sealing and opening.
 func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (Layer, error) {
 	below := &recordConn{Conn: conn}
 	c := tls.Client(below, cfg)
@@ -41,15 +43,15 @@ func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (Layer, erro
 	return newSession(conn, state.CipherSuite, client, server)
 }
 
-// recordConn is the connection that crypto/tls has. It hands over one record at a time: during the handshake from the
-// network, so that what follows is left there, afterwards only what it is fed.
+// recordConn is the connection that crypto/tls uses. Read returns data of one record at a time: during the handshake
+// from the network, so that later records stay unread, and afterwards only from pending.
 type recordConn struct {
 	net.Conn
 	header   [HeaderSize]byte
-	pending  []byte // of a header, or fed
-	left     int    // bytes of the record behind the header
-	taken    bool   // the handshake is over
-	writable bool   // once taken
+	pending  []byte // a header, or what Open passes to crypto/tls
+	left     int    // bytes left of the record's body
+	taken    bool   // the handshake is complete
+	writable bool   // crypto/tls may write although taken
 }
 
 // Read returns at most the rest of one record.
@@ -80,12 +82,12 @@ func (c *recordConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// errDry is the error of a recordConn that has nothing more to give for the moment. It is a temporary one, after which
-// crypto/tls reads again.
+// errDry is the error of a recordConn without pending data. crypto/tls treats a time-out as temporary and reads again
+// later.
 var errDry = os.ErrDeadlineExceeded
 
-// legacy is the Layer of TLS 1.2: crypto/tls, which gets to read one record at a time. It seals straight out of the
-// memory that it is given.
+// legacy is the Layer of TLS 1.2: crypto/tls with one record at a time. crypto/tls seals directly from the caller's
+// memory.
 type legacy struct {
 	*tls.Conn
 	below *recordConn
@@ -96,7 +98,7 @@ const maxLegacyRecord = HeaderSize + MaxPlaintext + 2048
 
 func (l *legacy) Size(p []byte) (int, error) { return sizeOf(p, maxLegacyRecord) }
 
-// Open lets crypto/tls open the record: it copies it, so that the plaintext may take its place.
+// Open passes the record to crypto/tls, which copies it; so the plaintext may overwrite the record.
 func (l *legacy) Open(record []byte) ([]byte, error) {
 	l.below.pending = record
 	text := record[HeaderSize:]
@@ -112,14 +114,13 @@ func (l *legacy) WriteInPlace(buf []byte, n int) error {
 	return err
 }
 
-// trafficSecrets returns the current traffic secrets of both sides of a TLS 1.3 session whose handshake is complete.
-// The slices are crypto/tls's own.
+// trafficSecrets returns the current traffic secrets of both sides of a TLS 1.3 session after the handshake. The slices
+// belong to crypto/tls.
 //
-// The documented way to the secrets is tls.Config.KeyLogWriter. crypto/tls formats its lines with package fmt, whose
-// pooled buffers keep the text of a secret when the session is over, and no KeyLogWriter can clear those. So no
-// KeyLogWriter is set, and the secrets are read where crypto/tls keeps them for key updates. If a version of Go keeps
-// them elsewhere, every handshake fails here; if it kept other bytes under these names, the peer could not open the
-// first record.
+// The documented access is tls.Config.KeyLogWriter. But crypto/tls formats its lines with package fmt, whose pooled
+// buffers keep the text of the secrets, and a KeyLogWriter cannot clear them. So the secrets are read where crypto/tls
+// keeps them for key updates. If a version of Go keeps them elsewhere, every handshake fails here. If it kept other
+// data under these names, the peer could not open the first record.
 func trafficSecrets(c *tls.Conn) (client, server []byte, err error) {
 	conn := reflect.ValueOf(c).Elem()
 	client, server = trafficSecret(conn.FieldByName("out")), trafficSecret(conn.FieldByName("in"))

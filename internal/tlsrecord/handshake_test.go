@@ -20,7 +20,7 @@ import (
 
 const soon = 10 * time.Second
 
-// certificate returns one for "test", and a pool that trusts it.
+// certificate returns one for "test", and a pool with its issuer.
 func certificate() (tls.Certificate, *x509.CertPool) {
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	template := &x509.Certificate{
@@ -33,7 +33,7 @@ func certificate() (tls.Certificate, *x509.CertPool) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
 }
 
-// dial returns both ends of a TCP connection; the first is watched.
+// dial returns both ends of a TCP connection; the first counts reads.
 func dial(t *testing.T) (*watched, net.Conn) {
 	t.Helper()
 	l := must(net.Listen("tcp4", "127.0.0.1:0"))
@@ -58,7 +58,7 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// receive reads from c until the session has opened data.
+// receive reads from c until the session returns data.
 func receive(c io.Reader, s Layer) ([]byte, error) {
 	for {
 		record := make([]byte, HeaderSize, MaxRecord)
@@ -79,8 +79,8 @@ func receive(c io.Reader, s Layer) ([]byte, error) {
 	}
 }
 
-// TestHandshake talks to crypto/tls's server, which with TLS 1.3 sends data
-// together with the end of the handshake: nothing of it is lost.
+// TestHandshake uses crypto/tls's server, which with TLS 1.3 sends data together with the end of the handshake: none of
+// it is lost.
 func TestHandshake(t *testing.T) {
 	cert, roots := certificate()
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -89,7 +89,7 @@ func TestHandshake(t *testing.T) {
 		go func() {
 			c := tls.Server(theirs, &tls.Config{Certificates: []tls.Certificate{cert}})
 			served <- func() error {
-				if _, err := c.Write([]byte("first")); err != nil { // does the handshake
+				if _, err := c.Write([]byte("first")); err != nil { // performs the handshake
 					return err
 				}
 				echo, err := io.ReadAll(c)
@@ -138,8 +138,7 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// TestLegacyRefuses: with TLS 1.2 as well, what was changed does not open, and
-// crypto/tls reads nothing beyond the record that it was given.
+// TestLegacyRefuses: with TLS 1.2 too, a modified record does not open, and crypto/tls reads nothing beyond it.
 func TestLegacyRefuses(t *testing.T) {
 	cert, roots := certificate()
 	ours, theirs := dial(t)
@@ -165,7 +164,7 @@ func TestLegacyRefuses(t *testing.T) {
 		if data, err := l.Open(record[:n]); len(data) > 0 || err == nil || err == io.EOF || ours.read != before {
 			t.Errorf("%q, %v; %d bytes read", data, err, ours.read-before)
 		}
-		record[n-1] ^= 1 // the record as it was comes too late
+		record[n-1] ^= 1 // the original record comes too late
 	}
 	for _, header := range []string{"\x17\x03\x03\x00\x00", "\x17\x03\x03\x48\x01"} {
 		if n, err := l.Size([]byte(header)); n != 0 || !errors.Is(err, errHeader) {
@@ -174,8 +173,7 @@ func TestLegacyRefuses(t *testing.T) {
 	}
 }
 
-// TestHandshakeRefuses: no session where the certificate or the version is not
-// the right one, or the peer ends within the handshake.
+// TestHandshakeRefuses: the handshake fails for another certificate or version, or if the peer ends within it.
 func TestHandshakeRefuses(t *testing.T) {
 	cert, roots := certificate()
 	_, strangers := certificate()
@@ -220,8 +218,7 @@ func TestHandshakeEndsWithContext(t *testing.T) {
 	}
 }
 
-// TestRecordConn: crypto/tls gets one record at a time, however much it asks
-// for, and nothing once the connection is taken from it.
+// TestRecordConn: crypto/tls receives one record at a time, however much it requests, and nothing after the handshake.
 func TestRecordConn(t *testing.T) {
 	ours, theirs := dial(t)
 	theirs.Write([]byte("\x16\x03\x03\x00\x03abc\x16\x03\x03\x00\x00\x17\x03\x03\x00\x02xy"))
@@ -244,8 +241,8 @@ func TestRecordConn(t *testing.T) {
 	}
 }
 
-// TestTrafficSecretsMissing: a session without secrets, or another layout of
-// tls.Conn than the expected one, is an error and never an empty secret.
+// TestTrafficSecretsMissing: a session without secrets, or an unexpected layout of tls.Conn, is an error, never an
+// empty secret.
 func TestTrafficSecretsMissing(t *testing.T) {
 	if client, server, err := trafficSecrets(&tls.Conn{}); !errors.Is(err, errTrafficSecrets) || client != nil || server != nil {
 		t.Errorf("before the handshake: %x, %x, %v", client, server, err)

@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	ivSize  = 12 // of every suite of TLS 1.3, in bytes
+	ivSize  = 12 // for every cipher suite of TLS 1.3, in bytes
 	tagSize = 16 // likewise
 )
 
 var (
-	errBadRecord = errors.New("a TLS record does not open: it was changed, or the keys differ")
-	errNoType    = errors.New("a TLS record holds nothing but padding")
+	errBadRecord = errors.New("bad TLS record: it was modified, or the keys differ")
+	errNoType    = errors.New("a TLS record contains only padding")
 	errOverflow  = errors.New("a TLS record is too long")
-	errSequence  = errors.New("the TLS record numbers are used up")
+	errSequence  = errors.New("the TLS record numbers are exhausted")
 )
 
 // suite is a cipher suite of TLS 1.3 (RFC 8446, appendix B.4).
@@ -56,18 +56,18 @@ func (s suite) expand(traffic []byte, label string, size int) ([]byte, error) {
 	return hkdf.Expand(s.hash, traffic, string(append(info, 0)), size)
 }
 
-// keys protect the records of one direction. The traffic secret that they are derived from is not kept, only the one
-// that follows it: what a key update needs does not open any record sealed before it.
+// keys protect the records of one direction. They do not keep the traffic secret from which they are derived, only its
+// successor: the secret for a key update cannot open any record sealed before it.
 type keys struct {
 	suite suite
 	aead  cipher.AEAD
 	iv    [ivSize]byte
-	nonce [ivSize]byte // of the latest record; a field, so that it is not allocated for each
+	nonce [ivSize]byte // of the latest record; a field, to avoid an allocation for each record
 	seq   uint64       // number of the next record
-	next  []byte       // traffic secret of the keys after these
+	next  []byte       // traffic secret of the next keys
 }
 
-// newKeys derives the keys of a traffic secret, which it clears.
+// newKeys derives keys from a traffic secret, which it clears.
 func newKeys(id uint16, traffic []byte) (*keys, error) {
 	s, ok := suites[id]
 	if !ok || len(traffic) != s.hash().Size() {
@@ -78,7 +78,7 @@ func newKeys(id uint16, traffic []byte) (*keys, error) {
 	return k, k.update()
 }
 
-// update replaces the keys by those of the next traffic secret (RFC 8446, sections 7.2 and 7.3). After an error the
+// update replaces the keys with those of the next traffic secret (RFC 8446, sections 7.2 and 7.3). After an error the
 // keys must not be used.
 func (k *keys) update() error {
 	traffic := k.next
@@ -101,7 +101,8 @@ func (k *keys) update() error {
 	return err
 }
 
-// number takes the next record's number and sets its nonce (RFC 8446, section 5.3). Numbers never wrap.
+// number assigns the next record number and computes its nonce (RFC 8446, section 5.3). A number never wraps: a second
+// use of a nonce would expose the plaintext of both records.
 func (k *keys) number() error {
 	if k.seq == math.MaxUint64 {
 		return errSequence
@@ -113,8 +114,8 @@ func (k *keys) number() error {
 	return nil
 }
 
-// seal turns buf into a record, in place: it overwrites the header's place and the n bytes of plaintext behind that,
-// and appends content type and tag, for which buf must have room. It returns the record.
+// seal turns buf into a record in place: it writes the header before the n bytes of plaintext at HeaderSize, and
+// content type and tag after them. buf must have space for n + Overhead bytes. It returns the record.
 func (k *keys) seal(buf []byte, n int, contentType byte) ([]byte, error) {
 	if n > MaxPlaintext {
 		return nil, errOverflow
@@ -131,7 +132,7 @@ func (k *keys) seal(buf []byte, n int, contentType byte) ([]byte, error) {
 	return record, nil
 }
 
-// open opens one whole record in place. It returns the plaintext, which is a part of record, and its content type.
+// open opens one complete record in place. It returns the plaintext, a part of record, and its content type.
 func (k *keys) open(record []byte) (text []byte, contentType byte, err error) {
 	if err := k.number(); err != nil {
 		return nil, 0, err

@@ -20,7 +20,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// unhex decodes hexadecimal digits, which may be broken into lines.
+// unhex decodes hexadecimal digits, which may be split into lines.
 func unhex(s string) []byte { return must(hex.DecodeString(strings.Join(strings.Fields(s), ""))) }
 
 // traffic returns a traffic secret of the suite's length.
@@ -28,7 +28,7 @@ func traffic(suite uint16, b byte) []byte {
 	return bytes.Repeat([]byte{b}, suites[suite].hash().Size())
 }
 
-// The simple handshake of RFC 8448, section 3: what follows the handshake.
+// The records after the simple handshake of RFC 8448, section 3.
 const (
 	clientSecret = "9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5"
 	serverSecret = "a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643"
@@ -43,7 +43,7 @@ const (
 	serverAlert = "1703030013b58fd67166ebf599d24720cfbe7efa7a8864a9"
 )
 
-// rfc8448Payload is the application data that both sides send.
+// rfc8448Payload returns the application data that both sides send.
 func rfc8448Payload() []byte {
 	p := make([]byte, 50)
 	for i := range p {
@@ -52,7 +52,7 @@ func rfc8448Payload() []byte {
 	return p
 }
 
-// TestRFC8448 seals and opens the RFC's records, and skips its ticket.
+// TestRFC8448 seals and opens the RFC's records, and ignores its ticket.
 func TestRFC8448(t *testing.T) {
 	var wire bytes.Buffer
 	s := must(newSession(&wire, tls.TLS_AES_128_GCM_SHA256, unhex(clientSecret), unhex(serverSecret)))
@@ -90,8 +90,7 @@ func TestRFC8448(t *testing.T) {
 	}
 }
 
-// TestSealMatchesOpen: in every suite what opens is what was sealed, with its
-// type, and both happen in place.
+// TestSealMatchesOpen: for every suite, open returns what seal was given, with its type, and both work in place.
 func TestSealMatchesOpen(t *testing.T) {
 	for _, suite := range allSuites {
 		out, in := must(newKeys(suite, traffic(suite, 1))), must(newKeys(suite, traffic(suite, 1)))
@@ -114,8 +113,7 @@ func TestSealMatchesOpen(t *testing.T) {
 	}
 }
 
-// TestNoncesDiffer: each record has a nonce of its own, before and after an
-// update, and the numbers end before they wrap.
+// TestNoncesDiffer: each record has its own nonce, before and after an update, and the numbers end before they wrap.
 func TestNoncesDiffer(t *testing.T) {
 	for _, suite := range allSuites {
 		k := must(newKeys(suite, traffic(suite, 1)))
@@ -132,7 +130,7 @@ func TestNoncesDiffer(t *testing.T) {
 				seen[k.nonce] = true
 			}
 		}
-		if len(seen) != 14 { // 1 and 256 come twice
+		if len(seen) != 14 { // 1 and 256 occur twice
 			t.Errorf("%#x: %d nonces, want 14", suite, len(seen))
 		}
 		for range 2 {
@@ -150,8 +148,7 @@ func TestNoncesDiffer(t *testing.T) {
 	}
 }
 
-// TestSecretsAreCleared: nothing that a record was sealed with is kept but what
-// the AEAD itself needs.
+// TestSecretsAreCleared: no secret remains except what the AEAD itself keeps.
 func TestSecretsAreCleared(t *testing.T) {
 	for _, suite := range allSuites {
 		secret := traffic(suite, 7)
@@ -171,12 +168,10 @@ func TestSecretsAreCleared(t *testing.T) {
 	}
 }
 
-// TestUpdateFollowsRFC8446: the next traffic secret is the one that an
-// independent HKDF-Expand-Label gives.
+// TestUpdateFollowsRFC8446: the next traffic secret equals an independent HKDF-Expand-Label.
 func TestUpdateFollowsRFC8446(t *testing.T) {
 	k := must(newKeys(tls.TLS_AES_128_GCM_SHA256, unhex(clientSecret)))
-	// HKDF-Expand-Label(secret, "traffic upd", "", 32) of one block is
-	// HMAC-SHA256(secret, info || 0x01).
+	// HKDF-Expand-Label(secret, "traffic upd", "", 32) of one block is HMAC-SHA256(secret, info || 0x01).
 	want := hmacSHA256(unhex(clientSecret), append([]byte("\x00\x20\x11tls13 traffic upd\x00"), 1))
 	if !bytes.Equal(k.next, want) {
 		t.Errorf("next traffic secret %x, want %x", k.next, want)

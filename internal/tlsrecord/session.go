@@ -1,10 +1,10 @@
-// Package tlsrecord is the record layer of a TLS client from the end of the handshake on. crypto/tls does the
-// handshake; for TLS 1.3 (RFC 8446, section 5) this package seals and opens from then on, in memory that the caller
-// chooses. A message can so be sealed where it lies, in secret memory, and opened where it was read to. crypto/tls
-// would copy it into a buffer in the heap.
+// Package tlsrecord is the record layer of a TLS client after the handshake, which crypto/tls performs. With TLS 1.3
+// (RFC 8446, section 5) this package seals and opens all later records, in memory that the caller chooses: a message is
+// sealed in place, in secret memory, and opened where it was received. crypto/tls would copy it into a buffer in the
+// heap.
 //
-// Nothing here reads from the network behind the handshake: the caller reads records, as far ahead as it likes, and
-// sees all that was read and not yet opened.
+// The package does not read from the network after the handshake. The caller reads records, as far ahead as it chooses,
+// and so can check what was received and not yet opened.
 package tlsrecord
 
 import (
@@ -24,9 +24,9 @@ import (
 const (
 	// HeaderSize is the size of a record's header.
 	HeaderSize = 5
-	// Overhead is what a record is longer than its plaintext, without padding.
+	// Overhead is the difference in size between a record and its plaintext, without padding.
 	Overhead = HeaderSize + 1 + tagSize
-	// MaxPlaintext is the longest plaintext of a record (RFC 8446, section 5.1).
+	// MaxPlaintext is the size of the longest plaintext of a record (RFC 8446, section 5.1).
 	MaxPlaintext = 1 << 14
 	// MaxRecord is the size of the longest record (RFC 8446, section 5.2).
 	MaxRecord = HeaderSize + MaxPlaintext + 256
@@ -46,51 +46,51 @@ const (
 )
 
 const (
-	// maxIdleRecords bounds the records in a row that bring no data.
+	// maxIdleRecords is the maximum number of consecutive records without data. Without a limit a peer could keep the
+	// client busy.
 	maxIdleRecords = 32
-	// updateAfter is the number of records after which we change our own keys: less than what AES-GCM is safe for (RFC
-	// 8446, section 5.5).
+	// updateAfter is the number of records after which the client updates its own keys, below the limit for AES-GCM
+	// (RFC 8446, section 5.5).
 	updateAfter = 1 << 24
 )
 
 var (
-	errHeader     = errors.New("a TLS record was expected; this is none, or one of a forbidden size")
-	errUnexpected = errors.New("a TLS record of a kind that must not follow the handshake")
+	errHeader     = errors.New("not a TLS record, or one of an invalid size")
+	errUnexpected = errors.New("unexpected TLS record after the handshake")
 	errIdle       = errors.New("too many TLS records without data")
 )
 
 // Layer is the record layer of one connection. One goroutine may call Open while others write.
 type Layer interface {
-	// Size returns the size of the record that p begins with: 0 if p is shorter than a header, more than len(p) if the
-	// record is not whole.
+	// Size returns the size of the record at the beginning of p: 0 if p is shorter than a header, more than len(p) if
+	// the record is incomplete.
 	Size(p []byte) (int, error)
-	// Open opens one record, of the size that Size has returned, in place. It returns the application data, which
-	// begins at record[HeaderSize], and is empty for a record that serves the session itself. io.EOF means that the
-	// peer has ended its side by close_notify. After an error nothing opens any more. No plaintext is left in
-	// registers.
+	// Open opens one record of the size that Size returned, in place. It returns the application data, which begins at
+	// record[HeaderSize], and is empty for a record of the protocol itself. The error is io.EOF after the peer's
+	// close_notify. After any error every further Open fails. No plaintext is left in registers.
 	Open(record []byte) (data []byte, err error)
-	// Write sends p, which is not secret, in as many records as it needs. It is io.Writer's.
+	// Write sends p, which is not secret, in as many records as needed.
 	Write(p []byte) (n int, err error)
 	// WriteInPlace sends the n bytes at buf[HeaderSize:], at most MaxPlaintext, as one record. It overwrites n +
-	// Overhead bytes of buf: with TLS 1.3 nothing of the plaintext is left in memory or registers when the write
-	// begins, which may block.
+	// Overhead bytes of buf. With TLS 1.3 no plaintext is left in memory or registers when the write, which may block,
+	// begins.
 	WriteInPlace(buf []byte, n int) error
-	// CloseWrite sends close_notify. Nothing may be written after it.
+	// CloseWrite sends close_notify (RFC 8446, section 6.1). Later writes fail.
 	CloseWrite() error
 }
 
 // session is the Layer of TLS 1.3.
 type session struct {
 	in      *keys
-	idle    int   // records in a row without data
-	readErr error // of every further Open
+	idle    int   // consecutive records without data
+	readErr error // returned by every further Open
 
-	updateDue atomic.Bool // the peer has asked for new keys of ours
+	updateDue atomic.Bool // the peer has requested a key update
 
-	mu       sync.Mutex // over what follows: numbers must reach the wire in their order
+	mu       sync.Mutex // guards the fields below: records must be written in the order of their numbers
 	w        io.Writer
 	out      *keys
-	writeErr error // of every further write
+	writeErr error // returned by every further write
 }
 
 // newSession returns a session with the traffic secrets of both directions, which it clears.
@@ -103,7 +103,8 @@ func newSession(w io.Writer, suite uint16, client, server []byte) (*session, err
 	return &session{in: in, w: w, out: out}, nil
 }
 
-// Size refuses every record but those of protected data.
+// Size refuses all content types but application_data, the outer type of every protected record (RFC 8446, section
+// 5.2).
 func (s *session) Size(p []byte) (int, error) {
 	if len(p) > 0 && p[0] != typeApplicationData {
 		return 0, errHeader
@@ -151,19 +152,19 @@ func (s *session) open(record []byte) ([]byte, error) {
 		return nil, errUnexpected
 	case text[1] == closeNotify:
 		return nil, io.EOF
-	case text[1] == userCanceled: // Java sends it before close_notify; crypto/tls ignores it as well
+	case text[1] == userCanceled: // Java sends it before close_notify; crypto/tls ignores it too
 		return nil, nil
 	default:
 		return nil, fmt.Errorf("the peer has ended the TLS session: %w", tls.AlertError(text[1]))
 	}
 }
 
-// handshake receives the messages of a handshake record: tickets, which are skipped, and a key update, behind which the
-// record must end (RFC 8446, section 5.1). Messages that span records are refused: no ticket is asked for, and a key
-// update has 5 bytes. An update changes the keys of the records that we receive. Where the peer wants ours to change as
-// well, they do before the next record that we send.
+// handshake processes the messages in a handshake record: it ignores tickets, and performs a key update, which must be
+// the last message of its record (RFC 8446, section 5.1). It refuses messages that span records: the client requests no
+// tickets, and a key update has 5 bytes. An update changes the receiving keys; if the peer requests it, the sending
+// keys change before the next record is sent (section 4.6.3).
 func (s *session) handshake(p []byte) error {
-	const head = 4 // type and length of a message, in bytes
+	const head = 4 // size of a message's type and length, in bytes
 	for len(p) >= head {
 		size := head + int(binary.BigEndian.Uint32(p)&0xffffff)
 		switch {
@@ -216,10 +217,10 @@ func (s *session) CloseWrite() error {
 	return nil
 }
 
-// send seals a record in place and writes it, after a key update if one is due.
+// send performs a key update if one is due, and then seals a record in place and writes it.
 func (s *session) send(buf []byte, n int, contentType byte) error {
 	if s.writeErr == nil && (s.updateDue.Swap(false) || s.out.seq >= updateAfter) {
-		update := [5 + Overhead]byte{HeaderSize: keyUpdate, 0, 0, 1, 0} // none is asked for
+		update := [5 + Overhead]byte{HeaderSize: keyUpdate, 0, 0, 1, 0} // update_not_requested
 		if s.writeErr = s.sendSealed(update[:], 5, typeHandshake); s.writeErr == nil {
 			s.writeErr = s.out.update()
 		}
@@ -230,6 +231,8 @@ func (s *session) send(buf []byte, n int, contentType byte) error {
 	return s.writeErr
 }
 
+// sendSealed seals a record and writes it. A failed write leaves the peer's state unknown, so that all further writes
+// fail.
 func (s *session) sendSealed(buf []byte, n int, contentType byte) error {
 	record, err := s.out.seal(buf, n, contentType)
 	if err != nil {

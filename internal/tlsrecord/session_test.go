@@ -19,25 +19,25 @@ func hmacSHA256(key, data []byte) []byte {
 // peer is the server's side of a session.
 type peer struct{ in, out *keys }
 
-// pair returns a session, its peer, and what the session writes.
+// pair returns a session, its peer, and the buffer that the session writes to.
 func pair(suite uint16) (*session, *peer, *bytes.Buffer) {
 	wire := &bytes.Buffer{}
 	s := must(newSession(wire, suite, traffic(suite, 1), traffic(suite, 2)))
 	return s, &peer{must(newKeys(suite, traffic(suite, 1))), must(newKeys(suite, traffic(suite, 2)))}, wire
 }
 
-// record seals one with so many bytes of padding.
+// record seals a record with padding bytes of padding.
 func (p *peer) record(text string, contentType byte, padding int) []byte {
 	n := len(text) + padding
 	buf := make([]byte, n+Overhead)
 	copy(buf[HeaderSize:], text)
-	if padding > 0 { // its last byte stands where the type usually does
+	if padding > 0 { // its last byte is where the type usually is
 		buf[HeaderSize+len(text)], contentType = contentType, 0
 	}
 	return must(p.out.seal(buf, n, contentType))
 }
 
-// next takes one record from wire and opens it.
+// next removes one record from wire and opens it.
 func (p *peer) next(t *testing.T, wire *bytes.Buffer) (string, byte) {
 	t.Helper()
 	n, err := new(session).Size(wire.Bytes())
@@ -53,12 +53,12 @@ func (p *peer) next(t *testing.T, wire *bytes.Buffer) (string, byte) {
 
 const (
 	ticket      = "\x04\x00\x00\x05stuff"
-	updateOurs  = "\x18\x00\x00\x01\x00" // the sender's keys alone
-	updateBoth  = "\x18\x00\x00\x01\x01" // and asks for the receiver's
+	updateOurs  = "\x18\x00\x00\x01\x00" // the sender's keys only
+	updateBoth  = "\x18\x00\x00\x01\x01" // requests the receiver's too
 	certRequest = "\x0d\x00\x00\x01\x00"
 )
 
-// TestRecordsWithoutData: tickets, empty records, padding and the alert that Java sends do no harm.
+// TestRecordsWithoutData: tickets, empty records, padding and the alert that Java sends are ignored.
 func TestRecordsWithoutData(t *testing.T) {
 	for _, suite := range allSuites {
 		s, p, _ := pair(suite)
@@ -84,7 +84,7 @@ func TestRecordsWithoutData(t *testing.T) {
 	}
 }
 
-// TestOpenRefuses: everything else ends the session, for good.
+// TestOpenRefuses: everything else ends the session permanently.
 func TestOpenRefuses(t *testing.T) {
 	sealed := func(text string, typ byte) func(*peer) []byte {
 		return func(p *peer) []byte { return p.record(text, typ, 0) }
@@ -122,19 +122,19 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		for _, suite := range allSuites {
 			s, p, _ := pair(suite)
-			for range 2 { // nothing opens any more
+			for range 2 { // every further Open fails
 				if data, err := s.Open(c.record(p)); len(data) > 0 || !errors.Is(err, c.want) {
 					t.Errorf("%#x: %s: %q, %v; want %v", suite, what, data, err, c.want)
 				}
 			}
 			if data, err := s.Open(p.record("x", typeApplicationData, 0)); len(data) > 0 || err == nil || err == io.EOF {
-				t.Errorf("%#x: %s: the session lives on: %q, %v", suite, what, data, err)
+				t.Errorf("%#x: %s: the session continues: %q, %v", suite, what, data, err)
 			}
 		}
 	}
 }
 
-// tooLong is a record that is short enough as a whole and holds too much.
+// tooLong returns a record of permitted size with too much plaintext.
 func tooLong(p *peer) []byte {
 	p.out.number()
 	header := []byte{typeApplicationData, 3, 3, 0x40, 18}
@@ -142,7 +142,7 @@ func tooLong(p *peer) []byte {
 	return p.out.aead.Seal(bytes.Clone(header), p.out.nonce[:], text, header)
 }
 
-// TestIdleRecords: their number in a row is bounded, and starts again with data.
+// TestIdleRecords: their consecutive number is limited, and data resets it.
 func TestIdleRecords(t *testing.T) {
 	for what, record := range map[string]func(*peer) []byte{
 		"empty":   func(p *peer) []byte { return p.record("", typeApplicationData, 0) },
@@ -170,7 +170,7 @@ func TestIdleRecords(t *testing.T) {
 	}
 }
 
-// TestAfterCloseNotify: what follows the end is not read.
+// TestAfterCloseNotify: nothing after the end is opened.
 func TestAfterCloseNotify(t *testing.T) {
 	s, p, _ := pair(allSuites[0])
 	for _, r := range [][]byte{p.record("\x01\x00", typeAlert, 0), p.record("x", typeApplicationData, 0)} {
@@ -180,8 +180,7 @@ func TestAfterCloseNotify(t *testing.T) {
 	}
 }
 
-// TestKeyUpdate: the peer's keys change at once, ours only if that was asked
-// for, once, and before the next data.
+// TestKeyUpdate: the peer's keys change at once, the client's only if requested, once, and before the next data.
 func TestKeyUpdate(t *testing.T) {
 	for _, suite := range allSuites {
 		s, p, wire := pair(suite)
@@ -204,13 +203,13 @@ func TestKeyUpdate(t *testing.T) {
 		open("data", typeApplicationData, "data")
 		s.Write([]byte("same keys"))
 		sends("same keys", typeApplicationData)
-		for range 2 { // two requests, one answer
+		for range 2 { // two requests, one update
 			open(ticket+updateBoth, typeHandshake, "")
 			p.out.update()
 		}
 		open("data", typeApplicationData, "data")
 		if wire.Len() > 0 {
-			t.Errorf("%#x: sent %x before it had anything to say", suite, wire.Bytes())
+			t.Errorf("%#x: sent %x before any data", suite, wire.Bytes())
 		}
 		s.Write([]byte("after"))
 		sends(updateOurs, typeHandshake)
@@ -224,8 +223,7 @@ func TestKeyUpdate(t *testing.T) {
 	}
 }
 
-// TestOwnKeyUpdate: our keys change before a record number is reached up to
-// which the suite is safe.
+// TestOwnKeyUpdate: the client's keys change before the limit of the cipher suite.
 func TestOwnKeyUpdate(t *testing.T) {
 	s, p, wire := pair(allSuites[0])
 	s.out.seq, p.in.seq = updateAfter-1, updateAfter-1
@@ -242,7 +240,7 @@ func TestOwnKeyUpdate(t *testing.T) {
 	}
 }
 
-// TestWrite: messages of all sizes in records that are as large as they may be.
+// TestWrite: messages of all sizes are sent in records of maximum size.
 func TestWrite(t *testing.T) {
 	for _, suite := range allSuites {
 		s, p, wire := pair(suite)
@@ -263,8 +261,7 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// TestWriteInPlace: the record takes the plaintext's place before it is
-// written, and nothing beyond its end is touched.
+// TestWriteInPlace: the record replaces the plaintext before it is written, and nothing after the record changes.
 func TestWriteInPlace(t *testing.T) {
 	for _, suite := range allSuites {
 		buf := bytes.Repeat([]byte{0xee}, 200)
@@ -297,8 +294,8 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// TestWriteFails: after a failed write nothing is sealed any more: the peer
-// could not open it, and the number would be another's.
+// TestWriteFails: after a failed write nothing is sealed: the peer could not open it, and its number would be used
+// twice.
 func TestWriteFails(t *testing.T) {
 	broken, calls := errors.New("broken"), 0
 	s := must(newSession(writerFunc(func(p []byte) (int, error) { calls++; return 3, broken }), allSuites[0], traffic(allSuites[0], 1), traffic(allSuites[0], 2)))
@@ -315,8 +312,7 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-// TestSize: what is no record, or too small or too large for one, is refused
-// before it is read.
+// TestSize: a record of another type, or of an invalid size, is refused before it is read.
 func TestSize(t *testing.T) {
 	for _, c := range []struct {
 		header string
@@ -341,9 +337,8 @@ func TestSize(t *testing.T) {
 	}
 }
 
-// FuzzOpen: whatever a peer sends in records of whatever kind and padding, what
-// is opened is what was sealed as data before the first record that is not
-// allowed, and a record of which a bit was changed does not open.
+// FuzzOpen: for records of any type and padding, open returns the data that was sealed before the first forbidden
+// record, and a modified record does not open.
 func FuzzOpen(f *testing.F) {
 	f.Add([]byte("\x17\x00\x03abc\x16\x04\x05\x18\x00\x00\x01\x01\x17\x01\x01z"), uint16(0), uint8(0))
 	f.Add([]byte("\x17\x00\x03abc\x15\x00\x02\x01\x00"), uint16(9), uint8(1))
@@ -380,7 +375,7 @@ func FuzzOpen(f *testing.F) {
 		bit := int(flip) % (8 * len(record))
 		record[bit/8] ^= 1 << (bit % 8)
 		if n, err := s.Size(record); err != nil || n != len(record) {
-			return // seen before it is opened
+			return // detected before it is opened
 		}
 		if data, err := s.Open(record); len(data) > 0 || err == nil {
 			t.Fatalf("a record with bit %d changed opens: %q", bit, data)
@@ -388,7 +383,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// BenchmarkWriteInPlace seals a record of 2 KiB; the write costs nothing.
+// BenchmarkWriteInPlace seals a record of 2 KiB; the write itself costs nothing.
 func BenchmarkWriteInPlace(b *testing.B) {
 	for _, suite := range allSuites {
 		b.Run(tls.CipherSuiteName(suite), func(b *testing.B) {
