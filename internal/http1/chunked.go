@@ -2,9 +2,9 @@ package http1
 
 import "strings"
 
-// Limits of the parts of a chunked body that are not data.
+// Limits for the parts of a chunked body that are not data.
 const (
-	maxChunkDigits  = 15      // of a chunk's size
+	maxChunkDigits  = 15      // digits of a chunk's size
 	maxChunkLine    = 256     // bytes of a size line, its end included: extensions are legal, and unused
 	maxTrailerBytes = 8 << 10 // bytes of all trailer lines together
 )
@@ -13,27 +13,28 @@ type chunkState byte
 
 const (
 	sizeDigits chunkState = iota
-	sizeBlank             // white space after the digits: only an extension or the end may follow
+	sizeBlank             // white space after the digits: only an extension or the line's end may follow
 	sizeExtension
 	data
 	dataEnd
 	trailerStart
 	trailerName
 	trailerValue
-	lineFeed // is to come, and then next
+	lineFeed // a line feed must follow, and then the state next
 	ended
 )
 
-// decoder takes the chunked coding off a body that comes in pieces of any size. The zero value is ready. Trailers are
-// checked and dropped.
+// decoder decodes the chunked transfer coding (RFC 9112, section 7.1) of a body that arrives in pieces of any size. The
+// zero value is ready to use. It checks trailers and drops them.
 type decoder struct {
 	state, next chunkState
-	seen        int   // digits, bytes of the size line, or of the trailer
-	left        int64 // size being read, then data bytes still to come
+	seen        int   // digits, or bytes of the size line or of the trailer
+	left        int64 // the size that is being read, then the data bytes that remain
 }
 
-// Decode moves the data in p to p's beginning and returns their number n, and how many bytes of p belong to the body:
-// fewer than len(p) only when it has ended. Its errors are of type *Error; after one the body is unusable.
+// Decode moves the data in p to the beginning of p. It returns the number n of data bytes, and how many bytes of p
+// belong to the body: fewer than len(p) only if the body has ended. Its errors are of type *Error; after an error the
+// decoder must not be used.
 func (d *decoder) Decode(p []byte) (n, used int, err error) {
 	for used < len(p) && d.state != ended {
 		if d.state != data {
@@ -55,7 +56,7 @@ func (d *decoder) Decode(p []byte) (n, used int, err error) {
 	return n, used, nil
 }
 
-// step takes one byte that is not data.
+// step processes one byte that is not data.
 func (d *decoder) step(c byte) error {
 	switch {
 	case d.state == lineFeed && c == '\n':
@@ -74,7 +75,7 @@ func (d *decoder) step(c byte) error {
 
 func (d *decoder) stepSize(c byte) error {
 	if d.seen++; d.seen >= maxChunkLine {
-		return bad("the line with a chunk's size is too long")
+		return bad("a chunk's size line is too long")
 	}
 	digit := strings.IndexByte("0123456789abcdefABCDEF", c)
 	if digit >= 16 {

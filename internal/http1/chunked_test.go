@@ -92,7 +92,7 @@ func TestDecoderPolicy(t *testing.T) {
 	}
 }
 
-// What follows the body belongs to the next message.
+// TestDecoderStopsAtTheEnd: the bytes after the body belong to the next message.
 func TestDecoderStopsAtTheEnd(t *testing.T) {
 	const body, next = "3\r\nabc\r\n0\r\nA: b\r\n\r\n", "POST / HTTP/1.1\r\n"
 	var d decoder
@@ -106,7 +106,7 @@ func TestDecoderStopsAtTheEnd(t *testing.T) {
 	}
 }
 
-// The limits hold however slowly the bytes come.
+// TestDecoderLimitsByteByByte: the limits do not depend on how the bytes arrive.
 func TestDecoderLimitsByteByByte(t *testing.T) {
 	for _, in := range []string{"3;" + strings.Repeat("x", 2*maxChunkLine), "0\r\n" + strings.Repeat("A: b\r\n", maxTrailerBytes)} {
 		var d decoder

@@ -13,12 +13,11 @@ import (
 	"testing"
 )
 
-// The fuzz targets hold this package against net/http: whatever is accepted
-// here, net/http must accept too, and read in the same way. The other direction
-// is not wanted, for this package is stricter. Where net/http cannot agree for
-// a reason of its own, the target says so beside the exception.
+// The fuzz targets compare this package with net/http: net/http must accept everything that this package accepts, with
+// the same result. The converse does not hold, because this package is stricter. Exceptions are explained where they
+// are made.
 
-// headFaults are bytes that no accepted head may have, whoever parses it next.
+// headFaults returns what no accepted head may contain, for any next parser.
 func headFaults(head []byte) string {
 	text := strings.ReplaceAll(string(head), "\r\n", "")
 	if i := strings.IndexAny(text, "\r\n\x00"); i >= 0 {
@@ -27,7 +26,7 @@ func headFaults(head []byte) string {
 	return ""
 }
 
-// grouped is fields in the shape of net/http: by canonical name, in order.
+// grouped returns fields in the form of net/http: by canonical name, in order.
 func grouped(fields []Field) http.Header {
 	h := http.Header{}
 	for _, f := range fields {
@@ -36,13 +35,12 @@ func grouped(fields []Field) http.Header {
 	return h
 }
 
-// checkFields compares header lines. net/http takes some of the lines out of
-// its map, and adds one.
+// checkFields compares header fields. net/http removes some fields from its map, and adds one.
 func checkFields(t *testing.T, fields []Field, theirs http.Header, length int64, taken ...string) {
 	t.Helper()
 	ours := grouped(fields)
 	if len(ours["Cache-Control"]) == 0 && slices.Contains(ours["Pragma"], "no-cache") {
-		delete(theirs, "Cache-Control") // added for HTTP/1.0's sake
+		delete(theirs, "Cache-Control") // added for HTTP/1.0
 	}
 	if length == Chunked {
 		taken = append(taken, "Trailer")
@@ -61,12 +59,12 @@ func checkFields(t *testing.T, fields []Field, theirs http.Header, length int64,
 	}
 }
 
-// badTrailerName tells that net/http refuses a Trailer header for what it
-// names. Trailers are dropped here, so that their names do not matter.
+// badTrailerName reports whether net/http refused the names in a Trailer field. This package drops trailers, so their
+// names do not matter.
 func badTrailerName(err error) bool { return strings.Contains(err.Error(), "bad trailer key") }
 
-// readRequest asks net/http. It parses the target as a URL, which is left to
-// the routes here: a target that is none is replaced before a second try.
+// readRequest parses a head with net/http. net/http parses the target as a URL, which this package leaves to the
+// routes; so an invalid target is replaced before a second try.
 func readRequest(head []byte, r *Request) (*http.Request, string, error) {
 	read := func(p []byte) (*http.Request, error) { return http.ReadRequest(bufio.NewReader(bytes.NewReader(p))) }
 	target := string(r.Target)
@@ -175,7 +173,7 @@ func checkResponse(t *testing.T, r *Response, theirs *http.Response) {
 	chunked := len(theirs.TransferEncoding) > 0
 	switch {
 	case r.Status < 200 || r.Status == 204 || r.Status == 304:
-		want, chunked = 0, false // net/http still reports the coding, but reads no body
+		want, chunked = 0, false // net/http reports the coding, but reads no body
 	case want < 0 && !chunked:
 		want = UntilClose
 	}
@@ -189,11 +187,11 @@ func checkResponse(t *testing.T, r *Response, theirs *http.Response) {
 		checkFields(t, r.Fields, theirs.Header, Chunked, "Connection", "Content-Length")
 		return
 	}
-	// Of an answer net/http drops Connection when it says close.
+	// net/http removes "Connection: close" from a response.
 	checkFields(t, r.Fields, theirs.Header, r.Length, "Connection")
 }
 
-// outcome is all that can be seen of one pass through a decoder.
+// outcome is the observable result of decoding a body.
 type outcome struct {
 	data   string
 	used   int
@@ -201,8 +199,8 @@ type outcome struct {
 	failed bool
 }
 
-// run feeds body to a decoder in pieces whose lengths are in cuts, over and
-// over; no cuts means in one piece. What lies behind used must stay as it was.
+// run decodes body in pieces whose lengths repeat cuts; without cuts in one piece. The bytes after used must stay
+// unchanged.
 func run(t *testing.T, body, cuts []byte) (o outcome) {
 	var d decoder
 	p := bytes.Clone(body)
@@ -255,20 +253,19 @@ func FuzzDecoder(f *testing.F) {
 	})
 }
 
-// blankBeforeExtension is what RFC 9112, section 7.1.1 wants to be accepted and
-// net/http refuses.
+// blankBeforeExtension matches what RFC 9112, section 7.1.1, requires a recipient to accept and net/http refuses.
 var blankBeforeExtension = regexp.MustCompile(`[0-9A-Fa-f][ \t]+;`)
 
-// checkChunked has net/http read a complete body. It refuses one that is
-// mostly something else than data; here the limits are for each line.
+// checkChunked reads a complete body with net/http, which refuses a body with mostly other bytes than data; this
+// package limits each line instead.
 func checkChunked(t *testing.T, body []byte, ours outcome) {
 	const head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 	in := bufio.NewReaderSize(io.MultiReader(strings.NewReader(head), bytes.NewReader(body)), len(head)+len(body)+16)
-	answer, err := http.ReadResponse(in, nil)
+	response, err := http.ReadResponse(in, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := io.ReadAll(answer.Body)
+	data, err := io.ReadAll(response.Body)
 	if err != nil {
 		blank := strings.Contains(err.Error(), "invalid byte in chunk length") && blankBeforeExtension.Match(body)
 		if !blank && !strings.Contains(err.Error(), "too much non-data") {

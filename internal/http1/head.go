@@ -1,5 +1,5 @@
-// Package http1 parses HTTP/1.1 message heads and chunked bodies, and refuses whatever RFC 9112 lets a recipient
-// refuse: two programs that read the same bytes must never see two different messages.
+// Package http1 parses HTTP/1.1 message heads and chunked bodies strictly: it refuses everything that RFC 9112 permits
+// a recipient to refuse, so that no two programs interpret the same bytes as different messages (request smuggling).
 package http1
 
 import (
@@ -11,25 +11,25 @@ import (
 
 // Lengths of a body that are not a number of bytes.
 const (
-	// Chunked means that the body's end is in its chunked coding.
+	// Chunked means that the chunked transfer coding delimits the body.
 	Chunked = -1
-	// UntilClose means that the body ends with the connection; answers only.
+	// UntilClose means that the end of the connection delimits the body; responses only.
 	UntilClose = -2
 )
 
-// MaxFields is how many header field lines a message may have, and how many options its Connection fields together:
-// each costs far more memory, and time, than the bytes that it takes on the wire.
+// MaxFields is the maximum number of header fields of a message, and of options in its Connection fields: each costs
+// far more memory and time than its bytes on the wire.
 const MaxFields = 256
 
-// Field is one header field line. Both parts point into the parsed head.
+// Field is one header field. Both slices are parts of the parsed head.
 type Field struct{ Name, Value []byte }
 
-// Error says why a message is refused, in words for its sender.
+// Error is the reason why a message is refused.
 type Error struct {
-	// Status is the status code that fits when the message is a request.
+	// Status is the status code of the response if the message is a request.
 	Status int
-	// Reason says what is wrong, without a full stop. It quotes at most 64 bytes of the message: it goes into responses
-	// and logs.
+	// Reason states the error, without a period. It quotes at most 64 bytes of the message, because it is sent in
+	// responses and logged.
 	Reason string
 }
 
@@ -42,24 +42,24 @@ func refuse(status int, format string, args ...any) *Error {
 
 func bad(format string, args ...any) *Error { return refuse(400, format, args...) }
 
-// message is what requests and answers have in common.
+// message has the parts that requests and responses share.
 type message struct {
 	// Minor is the protocol's minor version, 0 or 1.
 	Minor int
-	// Fields are the header fields in their order.
+	// Fields are the header fields in order.
 	Fields []Field
-	// Length is the number of body bytes, or Chunked, or UntilClose.
+	// Length is the body's length in bytes, or Chunked, or UntilClose.
 	Length int64
-	// Close reports whether the sender will not use the connection again.
+	// Close reports whether the sender will not reuse the connection.
 	Close bool
 }
 
-// HeadEnd returns the length of the head at the beginning of p, its blank line included, or 0 if it is not complete
-// yet. from is the number of bytes of p that an earlier call has seen. A line feed without a carriage return, and a
-// first byte that cannot begin a head, are errors at once.
+// HeadEnd returns the length of the head at the beginning of p, its empty line included, or 0 if it is incomplete. The
+// first from bytes of p were passed to an earlier call. A line feed without a carriage return, and a first byte that
+// cannot begin a head, are errors at once.
 func HeadEnd(p []byte, from int) (int, error) {
 	if len(p) > 0 && !tokenChars[p[0]] && p[0] != '\r' {
-		return 0, bad("this does not begin like an HTTP/1.1 message")
+		return 0, bad("not an HTTP/1.1 message")
 	}
 	for {
 		i := bytes.IndexByte(p[from:], '\n')
@@ -77,14 +77,14 @@ func HeadEnd(p []byte, from int) (int, error) {
 	}
 }
 
-// nextLine cuts the first line off p, which must have one.
+// nextLine splits the first line off p, which must contain one.
 func nextLine(p []byte) (line, rest []byte) {
 	i := bytes.IndexByte(p, '\n')
 	return p[:i-1], p[i+1:]
 }
 
-// parse reads header field lines up to the blank line, and finds out the body's length from Content-Length and
-// Transfer-Encoding (RFC 9112, section 6.3); without either it is none.
+// parse parses header fields up to the empty line, and determines the body's length from Content-Length and
+// Transfer-Encoding (RFC 9112, section 6.3). Without either the length is none.
 func (m *message) parse(p []byte, none int64) error {
 	m.Fields = m.Fields[:0]
 	line, p := nextLine(p)
@@ -94,7 +94,7 @@ func (m *message) parse(p []byte, none int64) error {
 			return err
 		}
 		if len(m.Fields) == MaxFields {
-			return refuse(431, "it has more than %d header fields", MaxFields)
+			return refuse(431, "the head has more than %d header fields", MaxFields)
 		}
 		m.Fields = append(m.Fields, f)
 	}
@@ -110,7 +110,7 @@ func parseField(line []byte) (Field, error) {
 	case colon < 0:
 		return Field{}, bad("a header line has no colon")
 	case !IsToken(line[:colon]):
-		return Field{}, bad("a header name is empty or has characters that names cannot have")
+		return Field{}, bad("a header name is empty or has an invalid character")
 	}
 	value := bytes.Trim(line[colon+1:], " \t")
 	if !valueChars.haveAll(value) {
@@ -119,7 +119,7 @@ func parseField(line []byte) (Field, error) {
 	return Field{Name: line[:colon], Value: value}, nil
 }
 
-// frame finds out m.Length, if the fields have it, and whether the sender will close the connection.
+// frame sets m.Length if a field determines it, and m.Close.
 func (m *message) frame() error {
 	var lengths, codings, options int
 	var closing, keepAlive bool
@@ -134,7 +134,7 @@ func (m *message) frame() error {
 		case Is(f.Name, "transfer-encoding"):
 			codings++
 			if !Is(f.Value, "chunked") {
-				return refuse(501, "the only transfer coding here is chunked")
+				return refuse(501, "unsupported transfer coding; use chunked")
 			}
 			m.Length = Chunked
 		case Is(f.Name, "connection"):
@@ -148,7 +148,7 @@ func (m *message) frame() error {
 	m.Close = closing || m.Minor == 0 && !keepAlive
 	switch {
 	case options > MaxFields:
-		return refuse(431, "its Connection fields have more than %d options", MaxFields)
+		return refuse(431, "the Connection header has more than %d options", MaxFields)
 	case lengths > 1:
 		return bad("there is more than one Content-Length")
 	case codings > 1:
@@ -161,7 +161,7 @@ func (m *message) frame() error {
 	return nil
 }
 
-// Tokens calls each for every member of a comma-separated list.
+// Tokens calls each for every member of a comma-separated list (RFC 9110, section 5.6.1).
 func Tokens(list []byte, each func(member []byte)) {
 	for member := range bytes.SplitSeq(list, []byte{','}) {
 		if member = bytes.Trim(member, " \t"); len(member) > 0 {
@@ -170,9 +170,9 @@ func Tokens(list []byte, each func(member []byte)) {
 	}
 }
 
-// Is reports whether name is lower, which is ASCII in lower case, whatever the case of name.
+// Is reports whether name equals lower, an ASCII string in lower case, regardless of case.
 func Is(name []byte, lower string) bool {
-	return len(name) == len(lower) && strings.EqualFold(string(name), lower) // equal lengths leave no room for other runes
+	return len(name) == len(lower) && strings.EqualFold(string(name), lower) // with equal lengths, no rune outside of ASCII folds to an ASCII letter
 }
 
 // IsToken reports whether p is a token (RFC 9110, section 5.6.2).
@@ -196,7 +196,7 @@ var (
 	tokenChars  = setOf(func(c byte) bool { return strings.IndexByte(alphanumeric+"!#$%&'*+-.^_`|~", c) >= 0 })
 	hostChars   = setOf(func(c byte) bool { return strings.IndexByte(alphanumeric+"!$%&'()*+,-.:;=@[]_~", c) >= 0 })
 	targetChars = setOf(func(c byte) bool { return c > ' ' && c < 0x7f })
-	valueChars  = setOf(func(c byte) bool { return c >= ' ' && c != 0x7f || c == '\t' }) // no control characters
+	valueChars  = setOf(func(c byte) bool { return c >= ' ' && c != 0x7f || c == '\t' }) // all but control characters
 )
 
 func setOf(has func(c byte) bool) (s charSet) {

@@ -4,16 +4,16 @@ import "io"
 
 // Input is a buffer of received bytes, filled by its owner.
 type Input interface {
-	// Buffered returns what has been received and not consumed. It is valid until the next Fill.
+	// Buffered returns what was received and not consumed. It is valid until the next Fill.
 	Buffered() []byte
 	// Consume drops the first n bytes of Buffered.
 	Consume(n int)
-	// Fill receives one more byte at least, and may block. io.EOF means that the peer has ended its side in good order.
+	// Fill receives at least one more byte, and may block. The error is io.EOF if the peer closed its side cleanly.
 	Fill() error
 }
 
-// ReadHead reads a head of at most about limit bytes, its blank line included, and consumes it. The head is valid until
-// the next Fill. An error is an *Error if the head is refused, and Fill's otherwise.
+// ReadHead reads a head of at most about limit bytes, its empty line included, and consumes it. The head is valid until
+// the next Fill. The error is an *Error if the head is malformed, and Fill's otherwise.
 func ReadHead(in Input, limit int) ([]byte, error) {
 	for seen := 0; ; {
 		p := in.Buffered()
@@ -25,7 +25,7 @@ func ReadHead(in Input, limit int) ([]byte, error) {
 			in.Consume(end)
 			return p[:end], nil
 		case len(p) >= limit:
-			return nil, refuse(431, "it is larger than %d KiB", limit>>10)
+			return nil, refuse(431, "the head is larger than %d KiB", limit>>10)
 		}
 		seen = len(p)
 		if err := in.Fill(); err != nil {
@@ -34,22 +34,22 @@ func ReadHead(in Input, limit int) ([]byte, error) {
 	}
 }
 
-// Body reads one body by its length, by its chunks, or until the connection ends. Trailers are checked and dropped.
+// Body reads one body by its length, by its chunks, or until the connection ends. It checks trailers and drops them.
 type Body struct {
-	left   int64 // bytes to come, or Chunked, or UntilClose
+	left   int64 // remaining bytes, or Chunked, or UntilClose
 	chunks decoder
 	done   bool
 }
 
-// Begin prepares for a body of length bytes, or Chunked, or UntilClose.
+// Begin starts a body of length bytes, or Chunked, or UntilClose.
 func (b *Body) Begin(length int64) { *b = Body{left: length, done: length == 0} }
 
-// Done reports whether the body has been read whole.
+// Done reports whether the whole body has been read.
 func (b *Body) Done() bool { return b.done }
 
-// Next returns the next piece of the body, which lies in in's buffer and may be changed until the next Fill. It blocks
+// Next returns the next piece of the body, which lies in in's buffer and may be modified until the next Fill. It blocks
 // as Fill does. The last piece may come with io.EOF. Any other error means that the body is incomplete: an *Error if it
-// is malformed, io.ErrUnexpectedEOF if the connection ended too early, and else Fill's.
+// is malformed, io.ErrUnexpectedEOF if the connection ended early, and Fill's otherwise.
 func (b *Body) Next(in Input) ([]byte, error) {
 	for {
 		piece, err := b.Buffered(in)
@@ -62,7 +62,7 @@ func (b *Body) Next(in Input) ([]byte, error) {
 	}
 }
 
-// Buffered is Next for what has been received already: it does not block, and returns nothing and no error where Next
+// Buffered is Next for what was already received: it does not block, and returns neither data nor an error where Next
 // would block.
 func (b *Body) Buffered(in Input) ([]byte, error) {
 	if b.done {
@@ -76,10 +76,10 @@ func (b *Body) Buffered(in Input) ([]byte, error) {
 	return piece, err
 }
 
-// Left returns how many bytes are to come, if that is known.
+// Left returns the number of remaining bytes, if it is known.
 func (b *Body) Left() (n int64, known bool) { return b.left, b.left >= 0 }
 
-// Take moves the data at the beginning of p, which has been received, to p's beginning, and returns it and how many
+// Take moves the data at the beginning of the received bytes p to the beginning of p. It returns the data and how many
 // bytes of p belong to the body.
 func (b *Body) Take(p []byte) (data []byte, used int, err error) {
 	switch b.left {
@@ -100,8 +100,8 @@ func (b *Body) Take(p []byte) (data []byte, used int, err error) {
 	}
 }
 
-// End returns what an error of the Input, such as Fill's, means for the body: io.EOF is the end of one that has no
-// other, and else io.ErrUnexpectedEOF.
+// End translates an error of the Input for the body: io.EOF if the end of the connection delimits the body, and
+// io.ErrUnexpectedEOF if it does not.
 func (b *Body) End(err error) error {
 	switch {
 	case err != io.EOF:

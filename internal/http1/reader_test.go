@@ -10,8 +10,7 @@ import (
 	"testing"
 )
 
-// received is an Input that receives rest in pieces whose lengths are in cuts,
-// over and over, and then err.
+// received is an Input that receives rest in pieces whose lengths repeat cuts, and then err.
 type received struct {
 	buf, rest, cuts []byte
 	turn            int
@@ -34,7 +33,7 @@ func (in *received) Fill() error {
 	return nil
 }
 
-// readMessage is all that can be seen of a response that is read.
+// readMessage is the observable result of reading a response.
 type readMessage struct {
 	status     int
 	data, left string
@@ -93,7 +92,7 @@ func TestReadResponse(t *testing.T) {
 	}
 }
 
-// TestHeadLimit: a head that does not end is refused in time, and not before.
+// TestHeadLimit: a head without an end is refused at the limit, not before.
 func TestHeadLimit(t *testing.T) {
 	const limit = 1 << 10
 	for _, c := range []struct {
@@ -113,8 +112,7 @@ func TestHeadLimit(t *testing.T) {
 	}
 }
 
-// FuzzReadResponse: what is read does not depend on the pieces in which it
-// comes, and net/http reads the same.
+// FuzzReadResponse: the result does not depend on how the bytes arrive, and equals net/http's.
 func FuzzReadResponse(f *testing.F) {
 	for _, in := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcnext",
@@ -131,7 +129,7 @@ func FuzzReadResponse(f *testing.F) {
 		}
 		whole := readResponse(t, &received{rest: raw, err: io.EOF})
 		pieces := readResponse(t, &received{rest: raw, cuts: cuts, err: io.EOF})
-		if whole.err != "EOF" && whole.err != "unexpected EOF" { // how far it came depends on the pieces
+		if whole.err != "EOF" && whole.err != "unexpected EOF" { // the progress depends on the pieces
 			whole.data, whole.left, pieces.data, pieces.left = "", "", "", ""
 		}
 		if pieces != whole {

@@ -7,11 +7,11 @@ type Request struct {
 	message
 	// Method and Target are the exact bytes of the request line.
 	Method, Target []byte
-	// Continue reports whether the sender waits for 100 Continue before its body.
+	// Continue reports whether the client waits for 100 (Continue) before it sends the body.
 	Continue bool
 }
 
-// Parse reads a whole head, as HeadEnd delimits it, into r; r's fields keep pointing into head. Its errors are all of
+// Parse parses a complete head, as HeadEnd delimits it, into r. The slices in r are parts of head. All errors are of
 // type *Error.
 func (r *Request) Parse(head []byte) error {
 	line, fields := nextLine(head)
@@ -40,7 +40,7 @@ func (r *Request) parseLine(line []byte) error {
 	case "HTTP/1.0":
 		r.Minor = 0
 	default:
-		return refuse(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+		return refuse(505, "unsupported HTTP version; use HTTP/1.1")
 	}
 	return nil
 }
@@ -53,11 +53,11 @@ func (r *Request) checkHostAndExpect() error {
 		case Is(f.Name, "host"):
 			hosts++
 			if !hostChars.haveAll(f.Value) {
-				return bad("the Host header is not a host")
+				return bad("invalid Host header")
 			}
 		case Is(f.Name, "expect"):
 			if !Is(f.Value, "100-continue") {
-				return refuse(417, "the only expectation that can be met is 100-continue")
+				return refuse(417, "unsupported expectation; only 100-continue is supported")
 			}
 			r.Continue = true
 		}

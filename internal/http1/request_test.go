@@ -6,13 +6,13 @@ import (
 	"testing"
 )
 
-// start is what most of the requests below begin with; blank ends them.
+// start is the beginning of most requests below; blank ends them.
 const (
 	start = "POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n"
 	blank = "\r\n"
 )
 
-// parse reads one request as a connection does: delimit it, then parse it.
+// parse reads one request as a connection does: HeadEnd, then Parse.
 func parse(in string) (*Request, error) {
 	r := new(Request)
 	end, err := HeadEnd([]byte(in), 0)
@@ -25,8 +25,7 @@ func parse(in string) (*Request, error) {
 	return r, r.Parse([]byte(in[:end]))
 }
 
-// status is what err makes the server answer; 200 stands for no error, and 0
-// for one that is not an *Error.
+// status returns the status of the response to err: 200 for no error, and 0 for an error that is not an *Error.
 func status(err error) int {
 	var e *Error
 	switch {
@@ -39,8 +38,7 @@ func status(err error) int {
 	}
 }
 
-// requestPolicy is the list of what is let in (200) and what is refused, and
-// how. It is grouped by the part of RFC 9112 that it is about.
+// requestPolicy lists requests with the status that they get, 200 if accepted, grouped by the sections of RFC 9112.
 var requestPolicy = []struct {
 	what   string
 	status int
@@ -205,10 +203,7 @@ func TestRequestPolicy(t *testing.T) {
 	}
 }
 
-// Wherever a head is torn apart on its way, the outcome is the same, and a
-// refusal never waits for the rest.
-// TestReasonIsShort: a reason goes into logs, so its sender must not choose its
-// length.
+// TestReasonIsShort: a reason is logged, so a client must not determine its length.
 func TestReasonIsShort(t *testing.T) {
 	name := strings.Repeat("n", 64)
 	for _, extra := range []string{"", "n", strings.Repeat("n", 100_000)} {
@@ -281,8 +276,7 @@ func TestRequestParts(t *testing.T) {
 	}
 }
 
-// A Request is used again for the next one on the connection: nothing of the
-// one before may be left.
+// TestRequestIsReset: a Request is reused for the next one on the connection, and keeps nothing of the previous one.
 func TestRequestIsReset(t *testing.T) {
 	r, err := parse("POST /first HTTP/1.0\r\nContent-Length: 12\r\nExpect: 100-continue\r\n\r\n")
 	if err != nil {
@@ -312,7 +306,7 @@ func TestRequestClose(t *testing.T) {
 		{"1.0", "", true},
 		{"1.0", "Connection: Keep-Alive\r\n", false},
 		{"1.0", "Connection: keep-alive, close\r\n", true},
-		{"1.0", "Connection: close, keep-alive\r\n", true}, // RFC 9112, section 9.3: close wins
+		{"1.0", "Connection: close, keep-alive\r\n", true}, // RFC 9112, section 9.3: close takes precedence
 	} {
 		r, err := parse("POST / HTTP/" + c.version + "\r\nHost: a\r\n" + c.connection + blank)
 		if err != nil {
@@ -356,7 +350,7 @@ func TestIs(t *testing.T) {
 			t.Errorf("%s is not host", name)
 		}
 	}
-	// The last two differ from "host" and "a[b" only in bit 5, as cases do.
+	// The last two differ from "host" and "a[b" only in bit 5, as letter cases do.
 	for name, lower := range map[string]string{"": "host", "hos": "host", "hosts": "host", "h\u00f6st": "host", "H\x0fST": "host", "a{b": "a[b"} {
 		if Is([]byte(name), lower) {
 			t.Errorf("%q is %s", name, lower)
@@ -364,7 +358,7 @@ func TestIs(t *testing.T) {
 	}
 }
 
-// codexHead is as long as what Codex sends.
+// codexHead has the length of a head that Codex sends.
 const codexHead = "POST /v1/responses HTTP/1.1\r\nhost: 127.0.0.1:41535\r\ncontent-type: application/json\r\n" +
 	"accept: text/event-stream\r\nuser-agent: codex_exec/0.169.0 (Debian 12.0.0; x86_64) xterm-256color\r\n" +
 	"originator: codex_exec\r\nversion: 0.169.0\r\nsession_id: 0193a5f2-77a0-7a3e-9f6e-3f1d2c4b5a69\r\n" +

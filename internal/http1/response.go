@@ -5,15 +5,15 @@ import (
 	"strconv"
 )
 
-// Response is the head of an answer.
+// Response is the head of a response.
 type Response struct {
 	message
 	// Status is the status code, 100 to 999.
 	Status int
 }
 
-// Parse reads a whole head, as HeadEnd delimits it, of an answer to a POST into r; r's fields keep pointing into head.
-// Its errors are all of type *Error.
+// Parse parses a complete head of a response to a POST, as HeadEnd delimits it, into r. The slices in r are parts of
+// head. All errors are of type *Error.
 func (r *Response) Parse(head []byte) error {
 	line, fields := nextLine(head)
 	if err := r.parseLine(line); err != nil {
@@ -23,7 +23,7 @@ func (r *Response) Parse(head []byte) error {
 		return err
 	}
 	if r.Status < 200 || r.Status == 204 || r.Status == 304 {
-		r.Length = 0 // whatever the fields say (RFC 9112, section 6.3)
+		r.Length = 0 // regardless of the fields (RFC 9112, section 6.3)
 	}
 	if r.Length == UntilClose {
 		r.Close = true
@@ -37,7 +37,7 @@ func (r *Response) parseLine(line []byte) error {
 		return bad("the status line is not 'HTTP/1.1 NNN reason'")
 	}
 	if r.Minor = int(line[7] - '0'); r.Minor > 1 || line[7] < '0' {
-		return bad("the answer's version is not HTTP/1.1 or HTTP/1.0")
+		return bad("unsupported HTTP version")
 	}
 	if !valueChars.haveAll(line[len(form)-3:]) {
 		return bad("the status line has a control character")

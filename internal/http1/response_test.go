@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// parseAnswer reads one answer as a connection does.
-func parseAnswer(in string) (*Response, error) {
+// parseResponse reads one response as a connection does.
+func parseResponse(in string) (*Response, error) {
 	r := new(Response)
 	end, err := HeadEnd([]byte(in), 0)
 	if err != nil {
@@ -25,7 +25,7 @@ func TestResponsePolicy(t *testing.T) {
 		accept bool
 		in     string
 	}{
-		{"an answer", true, ok + blank},
+		{"a response", true, ok + blank},
 		{"256 fields", true, ok + strings.Repeat("A:\r\n", 256) + "\r\n"},
 		{"257 fields", false, ok + strings.Repeat("A:\r\n", 257) + "\r\n"},
 		{"257 options", false, ok + "Connection: " + strings.Repeat("a,", 257) + "\r\n\r\n"},
@@ -78,7 +78,7 @@ func TestResponsePolicy(t *testing.T) {
 		{"bad length in a 204", false, "HTTP/1.1 204 x\r\nContent-Length: x\r\n\r\n"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			_, err := parseAnswer(c.in)
+			_, err := parseResponse(c.in)
 			if (err == nil) != c.accept {
 				t.Errorf("%v; want accepted: %t", err, c.accept)
 			}
@@ -111,16 +111,16 @@ func TestResponseFraming(t *testing.T) {
 		{"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", 0, false},
 		{"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n", 0, false},
 	} {
-		r, err := parseAnswer(c.in)
+		r, err := parseResponse(c.in)
 		if err != nil || r.Length != c.length || r.Close != c.close {
 			t.Errorf("%q: length %d, close %t, %v; want %d, %t", c.in, r.Length, r.Close, err, c.length, c.close)
 		}
 	}
 }
 
-// A Response is used again for the next one on the connection.
+// TestResponseIsReset: a Response is reused for the next one on the connection.
 func TestResponseIsReset(t *testing.T) {
-	r, err := parseAnswer("HTTP/1.0 529 x\r\nContent-Length: 12\r\n\r\n")
+	r, err := parseResponse("HTTP/1.0 529 x\r\nContent-Length: 12\r\n\r\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,6 +128,6 @@ func TestResponseIsReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r.Status != 200 || r.Minor != 1 || r.Length != Chunked || r.Close || len(r.Fields) != 1 {
-		t.Errorf("something is left of the first answer: %+v", r)
+		t.Errorf("fields of the first response remain: %+v", r)
 	}
 }
