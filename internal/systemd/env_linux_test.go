@@ -21,7 +21,7 @@ func env(fds string, names ...string) map[string]string {
 	return e
 }
 
-// envOf is one with a process of its own; unset leaves a variable out.
+// envOf returns an environment for another process; unset omits a variable.
 func envOf(pid, fds, names string) map[string]string {
 	e := map[string]string{}
 	for name, value := range map[string]string{"LISTEN_PID": pid, "LISTEN_FDS": fds, "LISTEN_FDNAMES": names} {
@@ -38,7 +38,7 @@ func TestListenEnv(t *testing.T) {
 	for _, c := range []struct {
 		what string
 		env  map[string]string
-		want string // names that are served, or the error
+		want string // the names of the sockets, or the error
 	}{
 		{"no systemd", nil, ""},
 		{"one", env("1", "responses"), "responses"},
@@ -50,23 +50,23 @@ func TestListenEnv(t *testing.T) {
 		{"process zero", envOf("0", "1", unset), ""},
 		{"negative process", envOf("-4711", "1", unset), ""},
 		{"odd process", envOf(" 4711", "1", unset), ""},
-		{"another's nonsense", envOf("1", "nonsense", unset), ""},
+		{"another's nonsense", envOf("1", "invalid", unset), ""},
 
 		{"negative", env("-1", "responses"), `LISTEN_FDS="-1" is not a number`},
 		{"huge", env("99999999999999999999"), "is not a number"},
 		{"INT_MAX", env("2147483647"), "too many sockets"},
-		{"one too many", env("65"), "LISTEN_FDS=65 are too many sockets; pass 64 at most"},
+		{"one too many", env("65"), "LISTEN_FDS=65 is too many sockets; pass at most 64"},
 		{"word", env("one"), "is not a number"},
 		{"plus", env("+1", "responses"), "is not a number"},
 		{"trailing", env("1 ", "responses"), "is not a number"},
 
-		{"no names", env("1"), `socket "unknown" from systemd (descriptor 3) has no name`},
+		{"no names", env("1"), `socket "unknown" from systemd (descriptor 3) has an unknown name`},
 		{"empty names", env("1", ""), "0 names for the 1 sockets"},
 		{"too few names", env("2", "responses"), "1 names for the 2 sockets"},
 		{"too many names", env("1", "responses", "metrics"), "2 names for the 1 sockets"},
 		{"default name", env("1", "responses-api-proxy.socket"), "set FileDescriptorName=responses or FileDescriptorName=metrics"},
-		{"empty name", env("2", "responses", ""), `socket "" from systemd (descriptor 4) has no name`},
-		{"case", env("1", "Responses"), "has no name that is known"},
+		{"empty name", env("2", "responses", ""), `socket "" from systemd (descriptor 4) has an unknown name`},
+		{"case", env("1", "Responses"), "has an unknown name"},
 		{"second metrics", env("3", "metrics", "responses", "metrics"), `socket "metrics" from systemd (descriptor 5) is the second`},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -103,7 +103,7 @@ func FuzzListenEnv(f *testing.F) {
 				t.Fatalf("%v, and %v", err, names)
 			}
 			if text := err.Error(); len(text) > 1000 || strings.ContainsFunc(text, unicode.IsControl) {
-				t.Fatalf("an unfit message: %q", text)
+				t.Fatalf("an unsuitable message: %q", text)
 			}
 			return
 		}
@@ -113,7 +113,7 @@ func FuzzListenEnv(f *testing.F) {
 	})
 }
 
-// checkFuzzed: who gets sockets gets as many as were announced.
+// checkFuzzed checks that as many sockets are returned as were announced.
 func checkFuzzed(t *testing.T, pid, fds string, names []string) {
 	if pid != strconv.Itoa(self) || len(names) > maxSockets {
 		t.Fatalf("process %q: %q", pid, names)
@@ -147,14 +147,14 @@ func TestWatchdogEnv(t *testing.T) {
 		{"30000000", "", 30 * time.Second},
 		{"1", "", time.Microsecond},
 		{"30000000", "4712", 0},
-		{"30000000", "nonsense", 0},
-		{"nonsense", "4712", 0},
+		{"30000000", "invalid", 0},
+		{"invalid", "4712", 0},
 		{"9223372036854774", "", 9223372036854774 * time.Microsecond},
 
 		{"0", "", bad},
 		{"-1", "", bad},
-		{"nonsense", "4711", bad},
-		{"9223372036854776", "", bad}, // more than a time.Duration holds
+		{"invalid", "4711", bad},
+		{"9223372036854776", "", bad}, // more than a time.Duration can represent
 		{"18446744073709551615", "", bad},
 		{"99999999999999999999", "", bad},
 	} {
@@ -192,10 +192,10 @@ func TestOneLine(t *testing.T) {
 		"\u2028\u0085\x1b[31m":         "   [31m",
 		"caf\xe9":                      "caf\ufffd",
 		long:                           long[:maxStatus],
-		"x" + long:                     "x" + long[:maxStatus-2], // no half of a letter
+		"x" + long:                     "x" + long[:maxStatus-2], // not part of a letter
 	} {
 		if got := oneLine(text); got != want {
-			t.Errorf("%q becomes %q, want %q", text, got, want)
+			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
 }
@@ -222,7 +222,7 @@ func TestNilNotifier(t *testing.T) {
 
 func TestNoNotifySocket(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
-	t.Setenv("WATCHDOG_USEC", "nonsense") // of no interest then
+	t.Setenv("WATCHDOG_USEC", "invalid") // ignored without a socket
 	if n, err := NewNotifier(); n != nil || err != nil {
 		t.Errorf("%v, %v", n, err)
 	}
@@ -230,6 +230,6 @@ func TestNoNotifySocket(t *testing.T) {
 
 func ExampleNotifier() {
 	n, err := NewNotifier()
-	fmt.Println(n == nil, err, n.Notify(Ready, "serving")) // nobody listens, and nobody need ask
+	fmt.Println(n == nil, err, n.Notify(Ready, "serving")) // a nil Notifier needs no check
 	// Output: true <nil> <nil>
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// notifyingService is the child: it sends one message of each kind.
+// notifyingService is the child. It sends one message of each kind.
 func notifyingService([]string) error {
 	n, err := NewNotifier()
 	if err != nil {
@@ -45,8 +45,8 @@ var messages = []string{
 	"STOPPING=1",
 }
 
-// runNotifying runs the child to its end.
-func runNotifying(t *testing.T, env ...string) (said string, pid int) {
+// runNotifying runs the child until it exits.
+func runNotifying(t *testing.T, env ...string) (output string, pid int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), executable(t))
 	cmd.Env = slices.Concat(env, proctest.Env("notify"), []string{"GOCOVERDIR=" + t.TempDir()})
@@ -57,7 +57,7 @@ func runNotifying(t *testing.T, env ...string) (said string, pid int) {
 	return string(out), cmd.Process.Pid
 }
 
-// receiver is systemd's end, which has the kernel tell who sends.
+// receiver is systemd's end, with SO_PASSCRED to identify the sender.
 func receiver(t *testing.T, name string) *net.UnixConn {
 	t.Helper()
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
@@ -77,10 +77,10 @@ func receiver(t *testing.T, name string) *net.UnixConn {
 	return l
 }
 
-// receive returns the next datagram and the process that sent it.
+// receive returns the next datagram and the sender's pid.
 func receive(t *testing.T, l *net.UnixConn) (text string, pid int) {
 	t.Helper()
-	l.SetReadDeadline(time.Now().Add(patience))
+	l.SetReadDeadline(time.Now().Add(timeout))
 	b, oob := make([]byte, 4097), make([]byte, 1000)
 	n, oobn, _, _, err := l.ReadMsgUnix(b, oob)
 	if err != nil {
@@ -88,7 +88,7 @@ func receive(t *testing.T, l *net.UnixConn) (text string, pid int) {
 	}
 	control, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err != nil || len(control) != 1 {
-		t.Fatalf("who sends? %v, %v", control, err)
+		t.Fatalf("no credentials: %v, %v", control, err)
 	}
 	cred, err := unix.ParseUnixCredentials(&control[0])
 	if err != nil {
@@ -119,9 +119,9 @@ func TestNotifications(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			l := receiver(t, name)
-			said, pid := runNotifying(t, "NOTIFY_SOCKET="+name, "WATCHDOG_USEC=30000000")
-			if !strings.HasPrefix(said, "false 30s <nil>\n") || !strings.Contains(said, "use of closed network connection") {
-				t.Errorf("the service says %q", said)
+			output, pid := runNotifying(t, "NOTIFY_SOCKET="+name, "WATCHDOG_USEC=30000000")
+			if !strings.HasPrefix(output, "false 30s <nil>\n") || !strings.Contains(output, "use of closed network connection") {
+				t.Errorf("the service printed %q", output)
 			}
 			var got []string
 			for range messages {
@@ -159,19 +159,19 @@ func TestNotifierRefused(t *testing.T) {
 		{dir + "/notify", "0", `error: WATCHDOG_USEC="0"`},
 		{dir + "/notify", "-1", `error: WATCHDOG_USEC="-1"`},
 	} {
-		if said, _ := runNotifying(t, "NOTIFY_SOCKET="+c.socket, "WATCHDOG_USEC="+c.usec); !strings.Contains(said, c.want) {
-			t.Errorf("%.40s, %q: the service says %q, want %q", c.socket, c.usec, said, c.want)
+		if output, _ := runNotifying(t, "NOTIFY_SOCKET="+c.socket, "WATCHDOG_USEC="+c.usec); !strings.Contains(output, c.want) {
+			t.Errorf("%.40s, %q: the service printed %q, want %q", c.socket, c.usec, output, c.want)
 		}
 	}
-	if said, _ := runNotifying(t, "WATCHDOG_USEC=nonsense", "WATCHDOG_PID=1"); !strings.HasPrefix(said, "true 0s <nil>\n<nil>\n") {
-		t.Errorf("without systemd: %q", said)
+	if output, _ := runNotifying(t, "WATCHDOG_USEC=nonsense", "WATCHDOG_PID=1"); !strings.HasPrefix(output, "true 0s <nil>\n<nil>\n") {
+		t.Errorf("without systemd: %q", output)
 	}
-	if said, _ := runNotifying(t, "NOTIFY_SOCKET="+dir+"/notify", "WATCHDOG_USEC=5", "WATCHDOG_PID=1"); !strings.HasPrefix(said, "false 0s <nil>\n") {
-		t.Errorf("another process's watchdog: %q", said)
+	if output, _ := runNotifying(t, "NOTIFY_SOCKET="+dir+"/notify", "WATCHDOG_USEC=5", "WATCHDOG_PID=1"); !strings.HasPrefix(output, "false 0s <nil>\n") {
+		t.Errorf("another process's watchdog: %q", output)
 	}
 }
 
-// connected is a Notifier and its receiver.
+// connected returns a Notifier and its receiver.
 func connected(t *testing.T) (*Notifier, *net.UnixConn) {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "notify")
@@ -188,7 +188,7 @@ func connected(t *testing.T) (*Notifier, *net.UnixConn) {
 // fill sends until the receiver's queue is full.
 func fill(t *testing.T, n *Notifier) (sent int) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); sent++ {
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); sent++ {
 		if err := n.Notify(Alive, ""); errors.Is(err, unix.EAGAIN) {
 			return sent
 		} else if err != nil {
@@ -199,7 +199,7 @@ func fill(t *testing.T, n *Notifier) (sent int) {
 	return 0
 }
 
-// A systemd that does not read must not stop the service.
+// TestNotifierDoesNotBlock: a systemd that does not read must not block the service.
 func TestNotifierDoesNotBlock(t *testing.T) {
 	n, l := connected(t)
 	sent := fill(t, n)
@@ -209,14 +209,14 @@ func TestNotifierDoesNotBlock(t *testing.T) {
 			n.Notify(Alive, "x")
 			n.Notify(Stopping, "x")
 		}
-		done <- n.Notify(Ready, "") // waits for a while
+		done <- n.Notify(Ready, "") // blocks for up to a second
 	}()
 	select {
 	case err := <-done:
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("Ready: %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		t.Fatal("it blocks")
 	}
 	for range sent {
@@ -225,16 +225,16 @@ func TestNotifierDoesNotBlock(t *testing.T) {
 		}
 	}
 	nothingMore(t, l)
-	// The deadline is gone.
+	// The deadline was reset.
 	if err := errors.Join(n.Notify(Alive, ""), n.Notify(Alive, "y")); err != nil {
 		t.Error(err)
 	}
 }
 
-// Ready arrives if there is room in time.
+// TestReadyWaitsForRoom: Ready is delivered if the queue gets space in time.
 func TestReadyWaitsForRoom(t *testing.T) {
 	n, l := connected(t)
-	// Whether Ready finds the queue full or not: it must arrive.
+	// Ready must be delivered, whether or not it finds the queue full.
 	for sent := fill(t, n); ; {
 		done := make(chan error, 1)
 		go func() { done <- n.Notify(Ready, "") }()
@@ -242,7 +242,7 @@ func TestReadyWaitsForRoom(t *testing.T) {
 			receive(t, l)
 		}
 		err := <-done
-		if errors.Is(err, os.ErrDeadlineExceeded) { // a very busy machine
+		if errors.Is(err, os.ErrDeadlineExceeded) { // a slow machine
 			sent = fill(t, n)
 			continue
 		}
@@ -262,7 +262,7 @@ func TestReceiverGone(t *testing.T) {
 	if err := n.Notify(Alive, ""); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Error(err)
 	}
-	if err := n.Notify(Ready, ""); !errors.Is(err, unix.ENOTCONN) { // the kernel has let go of it
+	if err := n.Notify(Ready, ""); !errors.Is(err, unix.ENOTCONN) { // the kernel has disconnected it
 		t.Error(err)
 	}
 }

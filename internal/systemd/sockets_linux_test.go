@@ -19,15 +19,14 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// patience is for what must happen at all; no test measures it.
-const patience = 30 * time.Second
+// timeout is for operations that must complete; no test measures it.
+const timeout = 30 * time.Second
 
 func TestMain(m *testing.M) {
 	proctest.Main(m, map[string]proctest.Job{"sockets": service, "notify": notifyingService})
 }
 
-// service is the child: it takes what it was passed, says so, serves one client
-// on each socket, and ends when its input does.
+// service is the child. It takes its sockets, prints them, serves one client on each, and exits when its input ends.
 func service([]string) error {
 	sockets, err := Sockets()
 	if err != nil {
@@ -77,18 +76,17 @@ func service([]string) error {
 	return nil
 }
 
-// A manager plays systemd: it holds the sockets, and starts the child with
-// them. As systemd does, it sets LISTEN_PID between fork and exec, which takes
-// a shell here.
+// A manager takes the role of systemd: it holds the sockets and starts the child with them. Like systemd it sets
+// LISTEN_PID between fork and exec, which needs a shell here.
 type manager struct {
 	pid     string // a shell word
 	env     []string
 	passed  []*os.File
-	closing string // a descriptor that is closed at last
+	closing string // a descriptor to close in the child
 }
 
-// start returns what the child says, and a function that ends it.
-func (m manager) start(t *testing.T) (said string, end func()) {
+// start returns the child's output, and a function that ends the child.
+func (m manager) start(t *testing.T) (output string, end func()) {
 	t.Helper()
 	script := "LISTEN_PID=" + m.pid + "; export LISTEN_PID; "
 	if m.closing != "" {
@@ -108,7 +106,7 @@ func (m manager) start(t *testing.T) (said string, end func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kill := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	kill := time.AfterFunc(timeout, func() { cmd.Process.Kill() })
 	end = func() {
 		in.Close()
 		cmd.Wait()
@@ -135,8 +133,7 @@ func executable(t *testing.T) string {
 	return path
 }
 
-// file returns a duplicate of a socket's descriptor, as ExtraFiles wants it, and
-// closes both at the end.
+// file returns a duplicate of a socket's descriptor for ExtraFiles, and closes both at the end of the test.
 func file(t *testing.T, s any, err error) *os.File {
 	t.Helper()
 	if err != nil {
@@ -153,7 +150,7 @@ func file(t *testing.T, s any, err error) *os.File {
 	return f
 }
 
-// listener listens as systemd does: by plain TCP.
+// listener listens like systemd, by plain TCP.
 func listener(t *testing.T, network, address string) *os.File {
 	t.Helper()
 	f, _ := listenerAt(t, network, address)
@@ -181,15 +178,15 @@ func fromFD(t *testing.T, fd int, err error) *os.File {
 	return f
 }
 
-// ask reads what the service says to a client.
+// ask connects as a client and returns what the service sends.
 func ask(t *testing.T, network, address string) string {
 	t.Helper()
-	c, err := net.DialTimeout(network, address, patience)
+	c, err := net.DialTimeout(network, address, timeout)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(timeout))
 	answer, err := io.ReadAll(c)
 	if err != nil {
 		t.Error(err)
@@ -201,15 +198,15 @@ func TestSocketsServe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	abstract := fmt.Sprintf("@systemd-test-%d", os.Getpid())
 	tcpFile, at := listenerAt(t, "tcp", "127.0.0.1:0")
-	said, end := manager{
+	output, end := manager{
 		pid:    "$$",
 		env:    []string{"LISTEN_FDS=4", "LISTEN_FDNAMES=responses:responses:metrics:responses", "LISTEN_PIDFDID=1"},
 		passed: []*os.File{tcpFile, listener(t, "unix", path), listener(t, "tcp", "127.0.0.2:0"), listener(t, "unix", abstract)},
 	}.start(t)
-	lines := strings.Split(strings.TrimSpace(said), "\n")
+	lines := strings.Split(strings.TrimSpace(output), "\n")
 	if len(lines) != 4 || lines[0] != "responses tcp "+at || lines[1] != "responses unix "+path ||
 		!strings.HasPrefix(lines[2], "metrics tcp 127.0.0.2:") || lines[3] != "responses unix "+abstract {
-		t.Fatalf("the service says\n%s", said)
+		t.Fatalf("the service printed\n%s", output)
 	}
 	for _, c := range []struct{ network, address, want string }{
 		{"tcp", at, "hello from responses"},
@@ -218,13 +215,13 @@ func TestSocketsServe(t *testing.T) {
 		{"unix", abstract, "hello from responses"},
 	} {
 		if got := ask(t, c.network, c.address); got != c.want {
-			t.Errorf("%s says %q", c.address, got)
+			t.Errorf("%s sent %q", c.address, got)
 		}
 	}
 	end()
-	// The service has closed them all and is gone; systemd still listens.
+	// The service has closed its sockets and exited; systemd still listens.
 	for _, c := range [][2]string{{"tcp", at}, {"unix", path}} {
-		conn, err := net.DialTimeout(c[0], c[1], patience)
+		conn, err := net.DialTimeout(c[0], c[1], timeout)
 		if err != nil {
 			t.Errorf("the next client of %s: %v", c[1], err)
 			continue
@@ -248,19 +245,19 @@ func TestSocketsIPv6(t *testing.T) {
 		if err := errors.Join(err, unix.Listen(fd, 1)); err != nil {
 			t.Fatal(err)
 		}
-		said, end := manager{pid: "$$", env: []string{"LISTEN_FDS=1", "LISTEN_FDNAMES=responses"}, passed: []*os.File{f}}.start(t)
-		name, at, _ := strings.Cut(strings.TrimSpace(said), " tcp ")
+		output, end := manager{pid: "$$", env: []string{"LISTEN_FDS=1", "LISTEN_FDNAMES=responses"}, passed: []*os.File{f}}.start(t)
+		name, at, _ := strings.Cut(strings.TrimSpace(output), " tcp ")
 		if name != "responses" {
-			t.Fatalf("%s: the service says %q", address, said)
+			t.Fatalf("%s: the service printed %q", address, output)
 		}
 		if got := ask(t, "tcp", at); got != "hello from responses" {
-			t.Errorf("%s says %q", at, got)
+			t.Errorf("%s sent %q", at, got)
 		}
 		end()
 	}
 }
 
-// mptcp listens by Multipath TCP, or not at all.
+// mptcp listens by Multipath TCP, or skips the test.
 func mptcp(t *testing.T) *os.File {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
 	if err != nil {
@@ -290,15 +287,15 @@ func TestSocketsRefused(t *testing.T) {
 		{"UDP", func(t *testing.T) *os.File {
 			u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 			return file(t, u, err)
-		}, "is no stream socket; use ListenStream="},
+		}, "is not a stream socket; use ListenStream="},
 		{"unix datagrams", func(t *testing.T) *os.File {
 			u, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s")})
 			return file(t, u, err)
-		}, "is no stream socket"},
+		}, "is not a stream socket"},
 		{"unix packets", func(t *testing.T) *os.File {
 			return listener(t, "unixpacket", filepath.Join(t.TempDir(), "s"))
-		}, "is no stream socket"},
-		{"netlink", func(t *testing.T) *os.File { return raw(t, unix.AF_NETLINK, unix.SOCK_RAW) }, "is no stream socket"},
+		}, "is not a stream socket"},
+		{"netlink", func(t *testing.T) *os.File { return raw(t, unix.AF_NETLINK, unix.SOCK_RAW) }, "is not a stream socket"},
 		{"not listening", func(t *testing.T) *os.File { return raw(t, unix.AF_INET, unix.SOCK_STREAM) }, "does not listen"},
 		{"a connection", func(t *testing.T) *os.File {
 			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -307,7 +304,7 @@ func TestSocketsRefused(t *testing.T) {
 		}, "does not listen; use ListenStream= and Accept=no"},
 		{"any address", func(t *testing.T) *os.File { return listener(t, "tcp4", "0.0.0.0:0") }, "listens on 0.0.0.0:"},
 		{"any address of IPv6", func(t *testing.T) *os.File { return listener(t, "tcp", ":0") }, "which other hosts may reach; set ListenStream=127.0.0.1:"},
-		{"Multipath TCP", mptcp, "speaks another protocol than TCP"},
+		{"Multipath TCP", mptcp, "uses another protocol than TCP"},
 		{"a pipe", func(t *testing.T) *os.File {
 			r, w, err := os.Pipe()
 			if err != nil {
@@ -315,7 +312,7 @@ func TestSocketsRefused(t *testing.T) {
 			}
 			t.Cleanup(func() { r.Close(); w.Close() })
 			return r
-		}, "is no socket"},
+		}, "is not a socket"},
 		{"a folder", func(t *testing.T) *os.File {
 			f, err := os.Open("/")
 			if err != nil {
@@ -323,20 +320,20 @@ func TestSocketsRefused(t *testing.T) {
 			}
 			t.Cleanup(func() { f.Close() })
 			return f
-		}, "is no socket"},
+		}, "is not a socket"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			bad := c.pass(t)
 			if bad == nil {
-				proctest.Cannot(t, "this kernel does not have it")
+				proctest.Cannot(t, "not supported by this kernel")
 			}
-			said, _ := manager{pid: "$$", env: []string{"LISTEN_FDS=2", "LISTEN_FDNAMES=responses:metrics"}, passed: []*os.File{good(t), bad}}.start(t)
-			if !strings.HasPrefix(said, `error: socket "metrics" from systemd (descriptor 4) `) || !strings.Contains(said, c.want) {
-				t.Errorf("the service says %q, want %q", said, c.want)
+			output, _ := manager{pid: "$$", env: []string{"LISTEN_FDS=2", "LISTEN_FDNAMES=responses:metrics"}, passed: []*os.File{good(t), bad}}.start(t)
+			if !strings.HasPrefix(output, `error: socket "metrics" from systemd (descriptor 4) `) || !strings.Contains(output, c.want) {
+				t.Errorf("the service printed %q, want %q", output, c.want)
 			}
-			// Where one descriptor is not what it should be, the others may be anything.
-			if strings.Contains(said, "was taken") {
-				t.Errorf("the service says %q", said)
+			// If one descriptor is wrong, the others may belong to something else, and must stay open.
+			if strings.Contains(output, "was taken") {
+				t.Errorf("the service printed %q", output)
 			}
 		})
 	}
@@ -347,26 +344,26 @@ func TestSocketsEnvironment(t *testing.T) {
 	for _, c := range []struct {
 		what    string
 		manager manager
-		want    string // a part of the error; "" wants no sockets
+		want    string // a part of the error; "" for no sockets and no error
 	}{
 		{"another process", manager{pid: "1", env: []string{one, "LISTEN_FDNAMES=responses"}}, ""},
 		{"the parent", manager{pid: "$PPID", env: []string{one, "LISTEN_FDNAMES=responses"}}, ""},
 		{"no number", manager{pid: "$$"}, ""},
 		{"nothing passed", manager{pid: "$$", env: []string{"LISTEN_FDS=0"}}, ""},
-		{"no names", manager{pid: "$$", env: []string{one}}, `socket "unknown" from systemd (descriptor 3) has no name`},
+		{"no names", manager{pid: "$$", env: []string{one}}, `socket "unknown" from systemd (descriptor 3) has an unknown name`},
 		{"default name", manager{pid: "$$", env: []string{one, "LISTEN_FDNAMES=proxy.socket"}}, "set FileDescriptorName=responses"},
 		{"negative", manager{pid: "$$", env: []string{"LISTEN_FDS=-3"}}, "is not a number of sockets"},
 		{"huge", manager{pid: "$$", env: []string{"LISTEN_FDS=2147483647"}}, "too many"},
 		{"more names than sockets", manager{pid: "$$", env: []string{one, "LISTEN_FDNAMES=responses:responses"}}, "2 names for the 1 sockets"},
-		// The next descriptor is closed, or one of Go's own.
+		// The next descriptor is closed, or belongs to the Go runtime.
 		{"more than was passed", manager{pid: "$$", env: []string{"LISTEN_FDS=2", "LISTEN_FDNAMES=responses:responses"}}, `(descriptor 4) is no`},
 		{"closed", manager{pid: "$$", env: []string{one, "LISTEN_FDNAMES=responses"}, closing: "3"}, `(descriptor 3) is no`},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			c.manager.passed = []*os.File{listener(t, "tcp", "127.0.0.1:0")}
-			said, _ := c.manager.start(t)
-			if c.want == "" && said != "" || c.want != "" && (!strings.HasPrefix(said, "error: ") || !strings.Contains(said, c.want)) {
-				t.Errorf("the service says %q, want %q", said, c.want)
+			output, _ := c.manager.start(t)
+			if c.want == "" && output != "" || c.want != "" && (!strings.HasPrefix(output, "error: ") || !strings.Contains(output, c.want)) {
+				t.Errorf("the service printed %q, want %q", output, c.want)
 			}
 		})
 	}

@@ -20,17 +20,18 @@ import (
 const (
 	firstFD    = 3   // SD_LISTEN_FDS_START
 	maxSockets = 64  // a greater number is a mistake
-	maxStatus  = 200 // bytes: one line of a terminal or two; systemd ignores messages of more than 4096
+	maxStatus  = 200 // bytes: one or two lines of a terminal; systemd ignores messages of more than 4096
 )
 
-// systemd's variables. The last one of listenVars, which distinguishes processes that had the same number, is only
+// The variables that systemd sets. LISTEN_PIDFDID, which distinguishes processes with the same pid, is not used, but
 // removed.
 var (
 	listenVars = []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"}
 	notifyVars = []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
 )
 
-// takeEnv removes variables from the environment, and returns those that were set.
+// takeEnv removes variables from the environment and returns those that were set, so that no child inherits them
+// (sd_listen_fds(3), unset_environment).
 func takeEnv(names []string) map[string]string {
 	env := map[string]string{}
 	for _, name := range names {
@@ -42,10 +43,11 @@ func takeEnv(names []string) map[string]string {
 	return env
 }
 
-// Sockets returns the sockets that systemd has passed to this process, in its order (sd_listen_fds(3)): none if there
-// are none, or if they were meant for another process. There may be several named Responses, and one named Metrics. All
-// are listening stream sockets on a path, an abstract name or a loopback address, and close on exec; any other is an
-// error that names it. After an error the descriptors are as they were, but for close on exec: the caller should exit.
+// Sockets returns the sockets that systemd has passed to this process, in systemd's order (sd_listen_fds(3)); none if
+// there are none or if they are meant for another process. There may be several named Responses and one named Metrics.
+// Each is a listening stream socket on a path, an abstract name or a loopback address, and is close-on-exec; any other
+// is an error that names it. After an error the descriptors are unchanged except for close-on-exec, and the caller
+// should exit.
 //
 // It removes systemd's variables, so that a second call returns none. It must be called before other goroutines start
 // processes.
@@ -54,8 +56,8 @@ func Sockets() (sockets []Socket, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// All are checked before the first is taken: if LISTEN_FDS is too large, the others may be anything, and must not be
-	// closed.
+	// All sockets are checked before any is used: if LISTEN_FDS is too large, the remaining descriptors belong to
+	// something else and must not be closed.
 	for i, name := range names {
 		if err := check(firstFD + i); err != nil {
 			return nil, socketError(i, name, err)
@@ -75,8 +77,8 @@ func socketError(i int, name string, err error) error {
 	return fmt.Errorf("socket %.64q from systemd (descriptor %d) %w", name, firstFD+i, err)
 }
 
-// socketNames returns the names of the descriptors that are for process self, from firstFD on. They are from a closed
-// set: the purpose of a socket must not be guessed.
+// socketNames returns the names of the descriptors from firstFD on that are for process self. Only known names are
+// accepted: guessing a socket's purpose could expose the metrics to clients.
 func socketNames(env map[string]string, self int) (names []string, err error) {
 	count := env["LISTEN_FDS"]
 	if env["LISTEN_PID"] != strconv.Itoa(self) || count == "" {
@@ -85,26 +87,26 @@ func socketNames(env map[string]string, self int) (names []string, err error) {
 	n, err := strconv.ParseUint(count, 10, 31)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("LISTEN_FDS=%.64q is not a number of sockets; it is for systemd to set", count)
+		return nil, fmt.Errorf("LISTEN_FDS=%.64q is not a number of sockets; only systemd should set it", count)
 	case n > maxSockets:
-		return nil, fmt.Errorf("LISTEN_FDS=%d are too many sockets; pass %d at most", n, maxSockets)
+		return nil, fmt.Errorf("LISTEN_FDS=%d is too many sockets; pass at most %d", n, maxSockets)
 	case n == 0:
 		return nil, nil
 	}
 	joined, named := env["LISTEN_FDNAMES"]
 	if !named {
-		joined = strings.Repeat(":unknown", int(n))[1:] // as sd_listen_fds_with_names(3) calls them
+		joined = strings.Repeat(":unknown", int(n))[1:] // the name that sd_listen_fds_with_names(3) uses
 	}
 	if joined != "" {
 		names = strings.Split(joined, ":")
 	}
 	if len(names) != int(n) {
-		return nil, fmt.Errorf("LISTEN_FDNAMES has %d names for the %d sockets of LISTEN_FDS; they are for systemd to set", len(names), n)
+		return nil, fmt.Errorf("LISTEN_FDNAMES has %d names for the %d sockets of LISTEN_FDS; only systemd should set them", len(names), n)
 	}
 	for i, name := range names {
 		switch {
 		case name != Responses && name != Metrics:
-			return nil, socketError(i, name, errors.New("has no name that is known here; "+
+			return nil, socketError(i, name, errors.New("has an unknown name; "+
 				"set FileDescriptorName="+Responses+" or FileDescriptorName="+Metrics+" in its unit"))
 		case name == Metrics && slices.Contains(names[:i], Metrics):
 			return nil, socketError(i, name, errors.New("is the second of that name; pass one, on one address (a socket unit may have several)"))
@@ -113,10 +115,10 @@ func socketNames(env map[string]string, self int) (names []string, err error) {
 	return names, nil
 }
 
-// check reports what is wrong with a descriptor, and makes it close on exec. It changes nothing else.
+// check returns an error unless a descriptor is a suitable socket, and makes it close-on-exec. It changes nothing else.
 func check(fd int) error {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
-		return fmt.Errorf("is not open (%w); LISTEN_FDS says too much", err)
+		return fmt.Errorf("is not open (%w); LISTEN_FDS is too large", err)
 	}
 	option := func(name int) int {
 		value, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, name)
@@ -128,9 +130,9 @@ func check(fd int) error {
 	address, err := unix.Getsockname(fd)
 	switch {
 	case errors.Is(err, unix.ENOTSOCK):
-		return errors.New("is no socket; only sockets can be passed")
+		return errors.New("is not a socket; pass only sockets")
 	case option(unix.SO_TYPE) != unix.SOCK_STREAM:
-		return errors.New("is no stream socket; use ListenStream= in its unit")
+		return errors.New("is not a stream socket; use ListenStream= in its unit")
 	case option(unix.SO_ACCEPTCONN) != 1:
 		return errors.New("does not listen; use ListenStream= and Accept=no in its unit")
 	}
@@ -146,15 +148,16 @@ func check(fd int) error {
 		return errors.New("is neither a TCP nor a unix socket; set ListenStream=127.0.0.1:PORT or a path")
 	}
 	switch {
-	case option(unix.SO_PROTOCOL) != unix.IPPROTO_TCP: // by which callers are looked up
-		return errors.New("speaks another protocol than TCP; leave SocketProtocol= out of its unit")
+	case option(unix.SO_PROTOCOL) != unix.IPPROTO_TCP: // callers are looked up by TCP sockets only
+		return errors.New("uses another protocol than TCP; remove SocketProtocol= from its unit")
 	case !at.Addr().IsLoopback():
 		return fmt.Errorf("listens on %s, which other hosts may reach; set ListenStream=127.0.0.1:%d", at, at.Port())
 	}
 	return nil
 }
 
-// take makes a listener of a checked descriptor, which it replaces by another that Go's poller knows.
+// take returns a listener for a checked descriptor, which it replaces with a duplicate that is registered with the
+// poller.
 func take(fd int) (net.Listener, error) {
 	f := os.NewFile(uintptr(fd), "a socket from systemd")
 	defer f.Close()
@@ -163,22 +166,22 @@ func take(fd int) (net.Listener, error) {
 		return nil, fmt.Errorf("cannot be used: %w", err)
 	}
 	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // the path is systemd's
+		u.SetUnlinkOnClose(false) // the path belongs to systemd
 	}
 	return l, nil
 }
 
-// A Notifier sends the state of the service to systemd (sd_notify(3)). It is connected when it is made and then only
-// writes to its socket, so that it works in a sandbox. Its methods may be called at the same time. Those of a nil
+// A Notifier sends the state of the service to systemd (sd_notify(3)). NewNotifier connects its socket; later calls
+// only write to it, so that it works in the sandbox. Its methods may be called concurrently. The methods of a nil
 // Notifier do nothing.
 type Notifier struct {
 	conn     *net.UnixConn
-	raw      syscall.RawConn // conn's
+	raw      syscall.RawConn // of conn
 	watchdog time.Duration
 }
 
-// NewNotifier connects to systemd's socket. It returns nil if there is none: only a process that systemd starts with
-// Type=notify or the like has one. It removes systemd's variables.
+// NewNotifier connects to systemd's socket. It returns nil if systemd did not start the process with Type=notify or
+// similar. It removes systemd's variables.
 func NewNotifier() (*Notifier, error) {
 	env := takeEnv(notifyVars)
 	socket := env["NOTIFY_SOCKET"]
@@ -200,7 +203,7 @@ func NewNotifier() (*Notifier, error) {
 	return &Notifier{conn, raw, watchdog}, err
 }
 
-// watchdogTime returns the time of the watchdog of process self (sd_watchdog_enabled(3)).
+// watchdogTime returns the watchdog's time for process self (sd_watchdog_enabled(3)).
 func watchdogTime(env map[string]string, self int) (time.Duration, error) {
 	text, pid := env["WATCHDOG_USEC"], env["WATCHDOG_PID"]
 	if text == "" || pid != "" && pid != strconv.Itoa(self) {
@@ -208,13 +211,13 @@ func watchdogTime(env map[string]string, self int) (time.Duration, error) {
 	}
 	usec, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || usec == 0 || usec > math.MaxInt64/uint64(time.Microsecond) {
-		return 0, fmt.Errorf("WATCHDOG_USEC=%.64q is not a number of microseconds; it is for systemd to set", text)
+		return 0, fmt.Errorf("WATCHDOG_USEC=%.64q is not a number of microseconds; only systemd should set it", text)
 	}
 	return time.Duration(usec) * time.Microsecond, nil
 }
 
-// Watchdog returns how long systemd waits for Alive before it kills the service; 0 if it does not. Alive should be
-// reported twice in that time.
+// Watchdog returns how long systemd waits for Alive before it kills the service; 0 means that it does not. Alive should
+// be reported twice in that time.
 func (n *Notifier) Watchdog() time.Duration {
 	if n == nil {
 		return 0
@@ -222,11 +225,12 @@ func (n *Notifier) Watchdog() time.Duration {
 	return n.watchdog
 }
 
-// Notify reports a state, and a status unless that is empty: the text in systemctl status, which is made one line of at
-// most 200 bytes. If systemd does not read, the message is lost, which the error says. Callers may ignore errors.
+// Notify reports a state, and a status, shown by systemctl status, unless it is empty. The status is reduced to one
+// line of at most 200 bytes. If systemd does not read, the message is lost and Notify returns an error, which callers
+// may ignore.
 //
-// The start fails without Ready, which may block for at most a second, until there is room: half the host may be
-// starting at the same time. Other states do not wait, but for a Ready that does.
+// Ready may block for up to a second until the queue has space, because without it the start fails, and at boot many
+// services notify at once. Other states do not block, except behind a Ready.
 func (n *Notifier) Notify(state, status string) error {
 	if n == nil {
 		return nil
@@ -239,7 +243,7 @@ func (n *Notifier) Notify(state, status string) error {
 		n.conn.SetWriteDeadline(time.Now().Add(time.Second))
 		defer n.conn.SetWriteDeadline(time.Time{})
 	}
-	// conn's own Write would wait or, with a deadline that has passed, not even try.
+	// conn.Write would block or, with an expired deadline, not try at all.
 	var failed error
 	err := n.raw.Write(func(fd uintptr) (done bool) {
 		_, failed = unix.Write(int(fd), []byte(state))
@@ -259,8 +263,8 @@ func (n *Notifier) Close() error {
 	return n.conn.Close()
 }
 
-// oneLine makes a status one line: each line of a message is an assignment. systemd ignores what is not UTF-8, which
-// becomes U+FFFD here.
+// oneLine reduces a status to one line, because each line of a message is an assignment. It replaces invalid UTF-8,
+// which systemd would ignore, with U+FFFD.
 func oneLine(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

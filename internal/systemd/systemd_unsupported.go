@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Sockets refuses sockets: without systemd none are passed in this way.
+// Sockets returns an error if LISTEN_FDS is set: only systemd passes sockets in this way.
 func Sockets() ([]Socket, error) {
 	if n := os.Getenv("LISTEN_FDS"); n == "" || n == "0" || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil, nil
@@ -18,7 +18,7 @@ func Sockets() ([]Socket, error) {
 	return nil, fmt.Errorf("sockets from systemd are not supported here (%w); unset LISTEN_FDS", errors.ErrUnsupported)
 }
 
-// A Notifier does nothing.
+// A Notifier does nothing: there is no systemd.
 type Notifier struct{}
 
 // NewNotifier returns nil.
