@@ -1,6 +1,6 @@
-// Package key is the door to the API key: the rest of the program opens a key, replaces and wipes it, and makes the
-// upstream's client of it, but never has it. The packages behind the door are secret, tlsrecord, upstream and
-// tokenexchange; no other package imports secret.
+// Package key is the interface to the API key for the rest of the program, which opens, replaces and wipes a key, and
+// makes the upstream client that sends it, but never has access to its bytes. Only the packages behind it, secret,
+// tlsrecord, upstream and tokenexchange, do; no other package imports secret.
 package key
 
 import (
@@ -15,10 +15,10 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
-// Policy decides what happens where the kernel has no secret memory.
+// Policy selects what to do if the kernel has no secret memory.
 type Policy = secret.Policy
 
-// Header is the field in which the key goes to the upstream.
+// Header is the field in which the key is sent to the upstream.
 type Header = secret.Header
 
 // Exchange describes the identity that is exchanged for the key. This package sets Source, Key, Policy, Roots and
@@ -32,41 +32,41 @@ const (
 	Bearer  = secret.Bearer
 )
 
-// ParseHeader returns the header of that name: bearer, api-key or x-api-key.
+// ParseHeader returns the header with that name: bearer, api-key or x-api-key.
 func ParseHeader(name string) (Header, error) { return secret.ParseHeader(name) }
 
-// NoEcho turns the echo of the terminal fd off and returns a function that turns it on again. Where fd is not a
-// terminal, tty is false and nothing was changed.
+// NoEcho turns the echo of the terminal fd off and returns a function that restores it. If fd is not a terminal, tty is
+// false and nothing is changed.
 func NoEcho(fd int) (restore func(), tty bool, err error) { return secret.NoEcho(fd) }
 
-// Config describes a key. The zero value is a key for "authorization: Bearer", in the best memory that there is.
+// Config describes a key. The zero value is a key for "authorization: Bearer" in the best memory available.
 type Config struct {
 	Policy Policy
 	Header Header
-	// File, if not empty, names the regular file that Open and Replace get a descriptor of, in errors; Replace then reads
-	// what a key needs and not to the line's end.
+	// File, if not empty, is the name, for errors, of the regular file whose descriptors Open and Replace get. Replace
+	// then ignores what follows the first line.
 	File string
-	// Replaceable maps memory for another key, which Replace needs.
+	// Replaceable maps the memory that Replace needs.
 	Replaceable bool
-	// Exchange, if not nil, makes the key an access token, which is got by Key.Exchange. Header must be Bearer then.
+	// Exchange, if not nil, makes the key an access token, which Key.Exchange obtains. Header must be Bearer.
 	Exchange *Exchange
 }
 
-// HasInput reports whether Open reads: the key, or the token that is needed for an exchange. An identity in a file
-// needs none.
+// HasInput reports whether Open reads from its descriptor: the key, or the token that an exchange needs. An identity in
+// a file needs no input.
 func (c *Config) HasInput() bool { return c.Exchange == nil || c.Exchange.TokenFile == "" }
 
-// Key is an API key, or an access token in its place. It prints as [redacted]. Its methods may be used concurrently,
-// but for Exchange.
+// Key is an API key, or an access token in place of one. It prints as [redacted]. Its methods other than Exchange may
+// be called concurrently.
 type Key struct {
 	cfg       Config
 	secret    *secret.Key
-	source    *secret.Key // what an exchange needs; nil if that is nothing
+	source    *secret.Key // the input of an exchange; nil if it needs none
 	exchanger *tokenexchange.Exchanger
 }
 
-// Open maps the memory of a key, and reads one line from the descriptor fd if cfg.HasInput. It blocks until that is
-// there. On an error nothing of it is left in memory.
+// Open maps the memory of a key, and reads one line from the descriptor fd if cfg.HasInput. It blocks until the line
+// has arrived. After an error nothing of the line is left in memory.
 func Open(fd int, cfg Config) (k *Key, err error) {
 	k = &Key{cfg: cfg}
 	switch {
@@ -85,8 +85,9 @@ func Open(fd int, cfg Config) (k *Key, err error) {
 	return k, nil
 }
 
-// Exchange gets the first access token, and renews it from then on until Wipe. It does nothing without Config.Exchange.
-// It blocks until the token is there, for a minute at most, or ctx ends. report is as tokenexchange.Config's Report.
+// Exchange obtains the first access token, and renews it from then on until Wipe. It does nothing without
+// Config.Exchange. It blocks until it has the token, for at most a minute, or until ctx ends. report is
+// tokenexchange.Config's Report.
 func (k *Key) Exchange(ctx context.Context, roots *x509.CertPool, report func(line string)) error {
 	if k.cfg.Exchange == nil {
 		return nil
@@ -104,7 +105,7 @@ func (k *Key) Exchange(ctx context.Context, roots *x509.CertPool, report func(li
 	return x.Start(ctx)
 }
 
-// Renew asks for another access token, since the upstream has refused this one. It does not block, and does nothing
+// Renew requests a new access token after the upstream has refused the current one. It does not block, and does nothing
 // without an exchange.
 func (k *Key) Renew() {
 	if k.exchanger != nil {
@@ -112,7 +113,8 @@ func (k *Key) Renew() {
 	}
 }
 
-// Needs returns the TCP ports that exchanges connect to, and the directories whose files they read.
+// Needs returns the TCP ports that exchanges connect to, and the directories whose files they read, for the sandbox's
+// policy.
 func (k *Key) Needs() (ports []uint16, directories []string) {
 	if k.exchanger == nil {
 		return nil, nil
@@ -120,18 +122,18 @@ func (k *Key) Needs() (ports []uint16, directories []string) {
 	return k.exchanger.Ports(), k.exchanger.Directories()
 }
 
-// Client returns a client that sends requests with the key. cfg.Key is not used.
+// Client returns a client that sends requests with the key. It ignores cfg.Key.
 func (k *Key) Client(cfg upstream.Config) (*upstream.Client, error) {
 	cfg.Key = k.secret
 	return upstream.New(cfg)
 }
 
-// Replace reads one line with another key from the descriptor fd and waits until the old key is wiped. On an error the
-// old key stays in use: io.EOF, if the input ends before the first byte.
+// Replace reads one line with a new key from the descriptor fd and blocks until the old key is wiped. After an error
+// the old key stays in use; the error is io.EOF if the input ends before the first byte.
 func (k *Key) Replace(fd int) error { return k.secret.Replace(fd) }
 
-// Memory returns what the key, and all that it is got in exchange for, lies in, and if not all of that is secret
-// memory, why.
+// Memory returns the kind of memory of the key and of everything that it is exchanged for, and the reason if not all of
+// that is secret memory.
 func (k *Key) Memory() (string, error) {
 	kind, why := k.secret.Memory()
 	if k.source != nil && why == nil {
@@ -143,8 +145,8 @@ func (k *Key) Memory() (string, error) {
 	return string(kind), why
 }
 
-// Wipe stops the renewal and overwrites the key, and what it is got in exchange for, for good. It blocks while the key
-// is being written. It may be called twice.
+// Wipe stops the renewal and overwrites the key, and the input of its exchange, permanently. It blocks while the key is
+// being sent. It may be called more than once.
 func (k *Key) Wipe() {
 	if k.exchanger != nil {
 		k.exchanger.Close()
@@ -156,5 +158,5 @@ func (k *Key) Wipe() {
 	}
 }
 
-// Format prints [redacted] whatever the verb.
+// Format prints [redacted] for every verb.
 func (k *Key) Format(f fmt.State, _ rune) { io.WriteString(f, "[redacted]") }

@@ -25,7 +25,7 @@ const (
 	second = "sk-BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB"
 )
 
-// input returns the reading end of a pipe that holds lines.
+// input returns the reading end of a pipe that contains lines.
 func input(t *testing.T, lines string) int {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -50,7 +50,7 @@ func open(t *testing.T, lines string, cfg Config) *Key {
 	return k
 }
 
-// request sends one request with k, and returns the key that arrived.
+// request sends one request with k, and returns the key that the server received.
 func request(t *testing.T, k *Key) (string, error) {
 	t.Helper()
 	got := make(chan string, 1)
@@ -72,7 +72,7 @@ func request(t *testing.T, k *Key) (string, error) {
 		return "", err
 	}
 	defer res.Close()
-	return <-got, nil // a response has come
+	return <-got, nil // the response has arrived
 }
 
 func TestOpenReplaceWipe(t *testing.T) {
@@ -114,7 +114,7 @@ func TestNothingPrintsTheKey(t *testing.T) {
 	}
 }
 
-// TestInput: only what has an input is read, and what is no key is refused.
+// TestInput: Open reads only if the key has an input, and refuses a malformed key.
 func TestInput(t *testing.T) {
 	file := &Exchange{TokenFile: filepath.Join(t.TempDir(), "token")}
 	for _, c := range []struct {
@@ -152,8 +152,7 @@ func TestInput(t *testing.T) {
 	}
 }
 
-// TestFailedExchange: a key whose exchange fails sends nothing, and nothing is
-// left running.
+// TestFailedExchange: a key whose exchange fails is not sent, and no goroutine is left.
 func TestFailedExchange(t *testing.T) {
 	k := open(t, "", Config{Exchange: &Exchange{TokenFile: filepath.Join(t.TempDir(), "none"), IdentityProviderID: "i", ServiceAccountID: "s"}})
 	if err := k.Exchange(t.Context(), nil, nil); err == nil || !strings.Contains(err.Error(), "--oidc-token-file") {
