@@ -9,8 +9,8 @@ import (
 
 var request = jsonscan.Member{Members: []jsonscan.Member{{Name: "model", ID: 1, Repeat: jsonscan.Refuse}}}
 
-// modelOf returns the model of a request's body, of which it reads all pieces. It
-// refuses a model that is missing, repeated, no string, or longer than 64 bytes.
+// modelOf returns the model of a request's body, and reads all of its pieces. It refuses a model that is missing,
+// repeated, not a string, or longer than 64 bytes.
 func modelOf(pieces ...string) (model string, err error) {
 	find := jsonscan.Finder{Room: make([]byte, 64)}
 	find.Start(&request)

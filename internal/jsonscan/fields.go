@@ -2,18 +2,19 @@ package jsonscan
 
 import "errors"
 
-// errFields is every error of Fields: a reason could quote a secret.
-var errFields = errors.New("this is not the expected JSON")
+// errFields is the only error of Fields: a more specific one could quote a secret.
+var errFields = errors.New("unexpected JSON")
 
-// Field is a member of an object that Fields looks for.
+// Field is a member of an object that Fields finds.
 type Field struct {
 	Name  string
-	Kind  Kind // that its value must have: String or Number
+	Kind  Kind // the required kind of the value: String or Number
 	Found bool
-	Raw   []byte // a part of the document: the text of a string without escapes, or a number
+	Raw   []byte // part of the document: the text of a string without escapes, or a number
 }
 
-// Unsigned returns the number if it has no sign, fraction and exponent and at most 18 digits; 0 and true if it was not found.
+// Unsigned returns the value of a number without sign, fraction and exponent and with at most 18 digits; 0 and true if
+// the member is missing.
 func (f *Field) Unsigned() (n uint64, ok bool) {
 	if len(f.Raw) > 18 {
 		return 0, false
@@ -27,15 +28,15 @@ func (f *Field) Unsigned() (n uint64, ok bool) {
 	return n, true
 }
 
-// Fields finds the wanted members of doc, which must be one JSON object, and copies none of it. It is strict where two readers
-// could differ: a wanted member may occur once only, and neither a wanted string nor any name of the object may have an
-// escape. What is wanted may be missing.
+// Fields finds members of doc, which must be one JSON object, without copying. It refuses what two readers could
+// interpret differently: a wanted member that occurs twice, and an escape in a wanted string or in any name. Wanted
+// members may be missing.
 func Fields(doc []byte, wanted ...*Field) error {
 	list := make([]Member, len(wanted))
 	for i, m := range wanted {
 		list[i] = Member{Name: m.Name, ID: uint8(i + 1), Repeat: Refuse}
 	}
-	var find Finder // without Room, so that it has no place to copy to
+	var find Finder // without Room, so that nothing is copied
 	find.Start(&Member{Members: list})
 	for p := doc; len(p) > 0; {
 		id, kind, text, rest := find.Next(p)

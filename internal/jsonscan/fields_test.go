@@ -9,8 +9,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/jsonscan"
 )
 
-// documents is what Fields makes of a text: the string at "s" and the number
-// at "n", or nothing.
+// documents are texts with the result of Fields: the string at "s" and the number at "n", or an error.
 var documents = []struct {
 	doc  string
 	ok   bool
@@ -92,7 +91,7 @@ func TestUnsigned(t *testing.T) {
 	}
 }
 
-// TestFieldsPointIntoTheText: what is found is a part of the text, not a copy.
+// TestFieldsPointIntoTheText: the values are parts of the text, not copies.
 func TestFieldsPointIntoTheText(t *testing.T) {
 	doc := []byte(`{"x":{"y":[1,"2"]},"s":"abc"}`)
 	s := jsonscan.Field{Name: "s", Kind: jsonscan.String}
@@ -105,7 +104,7 @@ func TestFieldsPointIntoTheText(t *testing.T) {
 	}
 }
 
-// topNames are the names of doc's own members, as encoding/json reads them.
+// topNames returns the names of doc's members, as encoding/json reads them.
 func topNames(doc []byte) (names []string) {
 	d := json.NewDecoder(bytes.NewReader(doc))
 	if t, err := d.Token(); t != json.Delim('{') || err != nil {
@@ -125,8 +124,8 @@ func topNames(doc []byte) (names []string) {
 	return names
 }
 
-// FuzzFields: what is accepted is JSON, and encoding/json finds the same; what
-// is refused is no JSON, or beyond what Fields promises.
+// FuzzFields: what Fields accepts is JSON in which encoding/json finds the same values; what it refuses is not JSON, or
+// documented as refused.
 func FuzzFields(f *testing.F) {
 	for _, d := range documents {
 		f.Add([]byte(d.doc[:min(len(d.doc), 300)]))
@@ -169,7 +168,7 @@ func checkFound(t *testing.T, valid bool, want map[string]json.RawMessage, all .
 	}
 }
 
-// simple reports whether doc has nothing that Fields may refuse.
+// simple reports whether doc contains nothing that Fields may refuse.
 func simple(doc []byte, want map[string]json.RawMessage) bool {
 	count := map[string]int{}
 	for _, name := range topNames(doc) {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// member is a member of an object, or an element without a name of an array, as
-// encoding/json decodes it. Objects and arrays are lists, because names repeat.
+// member is a member of an object, or a nameless element of an array, as encoding/json decodes it. Objects and arrays
+// are lists, because names may repeat.
 type member struct {
 	name  string
 	value any
@@ -19,7 +19,7 @@ type member struct {
 type object []member
 type array []member
 
-// decode returns the next value of d, and how deep objects and arrays lie in it.
+// decode returns the next value of d, and the depth of its objects and arrays.
 func decode(d *json.Decoder) (value any, depth int) {
 	t, err := d.Token()
 	if err != nil {
@@ -51,8 +51,8 @@ func decode(d *json.Decoder) (value any, depth int) {
 	return array(all), depth + 1
 }
 
-// reference returns what a Finder must find in doc. ok is false for a document
-// that it must refuse, for which all ends where its mistake is not considered.
+// reference returns what a Finder must find in doc. ok is false if it must refuse doc; all then ignores where the error
+// is.
 func reference(doc []byte) (all []found, ok bool) {
 	if !json.Valid(doc) {
 		return nil, false
@@ -115,7 +115,7 @@ func valueOf(id uint8, value any) found {
 	return found{id: id, kind: Null}
 }
 
-// asUTF8 does to texts what encoding/json does to those that are not UTF-8.
+// asUTF8 converts texts as encoding/json converts invalid UTF-8.
 func asUTF8(all []found) []found {
 	for i := range all {
 		all[i].text = string([]rune(all[i].text))
@@ -123,9 +123,8 @@ func asUTF8(all []found) []found {
 	return all
 }
 
-// FuzzFinder: what is found is what encoding/json decodes, with every policy for
-// repeated names, and however the document is split; what is not valid is never
-// done. With Trusted it is the same wherever the document is valid.
+// FuzzFinder compares a Finder with encoding/json, for every policy for repeated names and every split of the document;
+// an invalid document is never done. With Trusted the result is the same for a valid document.
 func FuzzFinder(f *testing.F) {
 	for _, doc := range []string{
 		`{"every":1,"every":"a","first":[],"first":2,"once":null,"parts":"\u00e9\ud834\udd1e","o":{"p":{"n":-1.5e+3}}}`,
@@ -160,7 +159,7 @@ func checkTrusted(t *testing.T, doc []byte, size int, want []found, ok bool) {
 	}
 }
 
-// checkCut holds a Finder with little room to one with enough.
+// checkCut compares a Finder with a small Room to one with enough.
 func checkCut(t *testing.T, doc []byte, size, room int, ok bool) {
 	const longest = len("every")
 	room += longest
@@ -180,8 +179,7 @@ func checkCut(t *testing.T, doc []byte, size, room int, ok bool) {
 	}
 }
 
-// FuzzInPlace: without Room what is returned is a part of the document, and what
-// encoding/json decodes.
+// FuzzInPlace: without Room each text is a part of the document, and what encoding/json decodes.
 func FuzzInPlace(f *testing.F) {
 	f.Add([]byte(`{"every":"abc","first":1,"x":{"\u0061":"\n"}}`))
 	f.Add([]byte(`{"every":"a\u0062c","first":1}`))
@@ -221,14 +219,14 @@ func FuzzInPlace(f *testing.F) {
 	})
 }
 
-// FuzzTokens holds every token of a document to those of encoding/json.
+// FuzzTokens compares every token of a document with encoding/json's.
 func FuzzTokens(f *testing.F) {
 	f.Add([]byte(`{"a":[1,-2.5e+3,{"b":"\ud83d\ude00","y":[[],{}]}],"":true,"c":false,"d":null}`), uint8(2))
 	f.Add([]byte(`{"\ud83d":"\ude00\ud83d\ud83d\ude00","a\/b":"é`+"\xff"+`"}`), uint8(1))
 	f.Fuzz(func(t *testing.T, doc []byte, size uint8) {
 		all := tokens(doc, max(int(size), 1))
 		if all == nil {
-			return // FuzzFinder has seen that it is not valid
+			return // FuzzFinder covers invalid documents
 		}
 		d := json.NewDecoder(bytes.NewReader(doc))
 		d.UseNumber()
@@ -244,8 +242,7 @@ func FuzzTokens(f *testing.F) {
 	})
 }
 
-// tokens returns the tokens as encoding/json has them, or nil for a document
-// that is not valid.
+// tokens returns the tokens as encoding/json represents them, or nil for an invalid document.
 func tokens(doc []byte, size int) (all []json.Token) {
 	var s scanner
 	var text strings.Builder
@@ -278,7 +275,7 @@ func tokens(doc []byte, size int) (all []json.Token) {
 	return all
 }
 
-// FuzzPlainLength holds eight bytes at a time to one at a time.
+// FuzzPlainLength compares reading eight bytes at a time with one at a time.
 func FuzzPlainLength(f *testing.F) {
 	f.Add([]byte("abcdefgh\x1f\x20!\"#[\\]\x7f\x80\xff"))
 	f.Add([]byte("\xa0\xa2\xdc\x9f\x21\x23\x5b\x5d\x20\x22"))

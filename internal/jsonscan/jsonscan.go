@@ -1,25 +1,25 @@
-// Package jsonscan finds values in JSON that comes in pieces, in constant memory.
+// Package jsonscan finds values in a JSON document that arrives in pieces, in constant memory.
 //
-// A document is one object, as RFC 8259 defines it, with these differences: another outermost value is invalid, so is
-// nesting deeper than [MaxDepth], and a byte order mark; strings need not be UTF-8. As with encoding/json, half of an
-// escaped surrogate pair counts as U+FFFD.
+// A document is one object of RFC 8259, with these differences: an outermost value of another type, nesting deeper than
+// [MaxDepth] and a byte-order mark are invalid; strings need not be UTF-8. As in encoding/json, half of an escaped
+// surrogate pair is decoded as U+FFFD.
 package jsonscan
 
 import "slices"
 
-// MaxDepth is the largest number of objects and arrays within each other.
+// MaxDepth is the maximum depth of nested objects and arrays.
 const MaxDepth = 32
 
-// maxPath is the largest number of objects around a value that can be found.
+// maxPath is the maximum number of objects around a value that can be found.
 const maxPath = 3
 
-// Kind is what [Finder.Next] has read.
+// Kind is the kind of token that [Finder.Next] returns.
 type Kind uint8
 
 const (
-	None    Kind = iota // all of the piece
-	Invalid             // something that is not JSON; the document stays invalid
-	Part                // a part of a string, which continues
+	None    Kind = iota // none: the piece has been read
+	Invalid             // not JSON; the document stays invalid
+	Part                // part of a string, which continues
 	String              // a string, or its last part
 	Number
 	True
@@ -33,53 +33,52 @@ const (
 	name
 )
 
-// Member is a member of an object whose value is wanted, or leads to one.
+// Member is a member of an object whose value is wanted, or that leads to one.
 type Member struct {
 	Name    string   // with escapes resolved
-	ID      uint8    // what Next returns with the value: 1 to 31, different for each member of a document; 0 if it is not wanted
-	Repeat  Repeat   // what a second member of this ID means
-	Parts   bool     // a string is returned part by part, however long it is
-	Members []Member // the wanted ones of the value if it is an object
+	ID      uint8    // returned by Next with the value: 1 to 31, unique within a document; 0 if the value is not wanted
+	Repeat  Repeat   // how to treat a second member with this ID
+	Parts   bool     // return a string in parts, of any length
+	Members []Member // the wanted members of the value if it is an object
 }
 
-// Repeat is what a member means that has occurred before.
+// Repeat is how a member that occurs more than once is treated.
 type Repeat uint8
 
 const (
-	Every  Repeat = iota // each value is returned: for a caller that overwrites, the last counts
-	First                // all but the first one are passed over
-	Refuse               // the document is invalid
+	Every  Repeat = iota // return each value, for a caller that uses the last
+	First                // skip all but the first
+	Refuse               // treat the document as invalid
 )
 
-// Finder returns the values of wanted members of one document. It must be started with [Finder.Start]. It allocates nothing.
+// Finder returns the values of wanted members of one document. Call [Finder.Start] before use. It does not allocate.
 type Finder struct {
-	// Room is where names and wanted values are put together that are split between pieces or have escapes. All are cut
-	// to its length, however they come; it must be longer than the longest wanted name. With nil no text is copied
-	// anywhere: only what lies in one piece without escapes can be read, of any length. Other values are cut, and other
-	// names make the document invalid.
+	// Room holds names and values that are split between pieces or contain escapes. All texts are cut to its length; it
+	// must be longer than the longest wanted name. If it is nil, no text is copied: values must lie in one piece
+	// without escapes, and may have any length. Other values are then cut, and other names make the document invalid.
 	Room []byte
-	// Trusted passes over unwanted objects and arrays without checking what is in them, which is faster and works at any
-	// depth. It is for documents whose author writes valid JSON: an invalid one may be taken for valid.
+	// Trusted skips unwanted objects and arrays without checking their content, which is faster and works at any depth.
+	// It is for documents from an author who writes valid JSON: an invalid one may be accepted.
 	Trusted bool
 
 	cut    bool
 	begun  bool    // a text that continues is in Room
-	level  uint8   // of path
-	used   uint32  // bytes of Room
-	seen   uint32  // the IDs
-	wanted *Member // whose value is being read
+	level  uint8   // number of objects in path
+	used   uint32  // bytes of Room in use
+	seen   uint32  // bit set of IDs
+	wanted *Member // the member whose value is being read
 	path   [maxPath]*Member
 	scan   scanner
 }
 
-// Start begins a document. The members of root are those of the outermost object. They are not changed.
+// Start begins a document. The members of root are those of the outermost object. Finder does not change them.
 func (f *Finder) Start(root *Member) {
 	*f = Finder{Room: f.Room, Trusted: f.Trusted, wanted: root, scan: scanner{inPlace: f.Room == nil}}
 }
 
-// Next reads p up to the first wanted value and returns the rest of p. The id is 0 with None and Invalid only. The text of a
-// string has its escapes resolved; it is a part of p or of Room, and valid until the next call. A number is returned with the
-// byte behind it. What was returned before the document is Done may turn out to be a part of an invalid one.
+// Next reads p up to the first wanted value and returns the rest of p. The id is 0 only with None and Invalid. The text
+// of a string has its escapes resolved; it is a part of p or of Room, valid until the next call. A number is returned
+// when the byte after it has been read. Until the document is Done, it may still turn out to be invalid.
 func (f *Finder) Next(p []byte) (id uint8, kind Kind, text, rest []byte) {
 	for len(p) > 0 {
 		kind, text, p = f.scan.next(p)
@@ -104,13 +103,13 @@ func (f *Finder) Next(p []byte) (id uint8, kind Kind, text, rest []byte) {
 // Cut reports whether the last text was longer than Room.
 func (f *Finder) Cut() bool { return f.cut }
 
-// Escaped reports whether the last string has had an escape so far.
+// Escaped reports whether the last string contained an escape.
 func (f *Finder) Escaped() bool { return f.scan.escaped }
 
-// Done reports whether the document is complete and valid, as far as it was checked.
+// Done reports whether the document is complete and, as far as it was checked, valid.
 func (f *Finder) Done() bool { return f.scan.state == done }
 
-// name reads a name in the innermost object on the path and finds out whether the value is wanted.
+// name reads a name in the innermost object of the path and decides whether its value is wanted.
 func (f *Finder) name(continues bool, part []byte) {
 	text, whole := f.gather(continues, part)
 	if f.cut && f.Room == nil {
@@ -126,7 +125,7 @@ func (f *Finder) name(continues bool, part []byte) {
 	}
 }
 
-// want lets m's value be read unless it must not be repeated.
+// want selects m for reading, unless its repetition is to be skipped or refused.
 func (f *Finder) want(m *Member) {
 	repeated := m.ID > 0 && f.seen>>m.ID&1 > 0
 	f.seen |= 1 << m.ID
@@ -138,7 +137,7 @@ func (f *Finder) want(m *Member) {
 	}
 }
 
-// value reads a token of the wanted value. It returns an ID if the caller is to have it.
+// value reads a token of the wanted value. It returns an ID if the token is to be returned to the caller.
 func (f *Finder) value(kind Kind, part []byte) (id uint8, text []byte) {
 	m, whole := f.wanted, true
 	switch {
@@ -162,8 +161,8 @@ func (f *Finder) value(kind Kind, part []byte) (id uint8, text []byte) {
 	return m.ID, part
 }
 
-// gather adds part to the text in Room. It returns part itself if that is the whole text and not longer than Room. whole
-// reports whether text is complete.
+// gather appends part to the text in Room. It returns part itself if that is the whole text and fits into Room. whole
+// reports whether the text is complete.
 func (f *Finder) gather(continues bool, part []byte) (text []byte, whole bool) {
 	if !f.begun {
 		f.used, f.cut = 0, false

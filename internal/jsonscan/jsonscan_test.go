@@ -8,7 +8,7 @@ import (
 	"unsafe"
 )
 
-// wanted has every policy, at every depth.
+// wanted has every policy at every depth.
 var wanted = Member{Members: []Member{
 	{Name: "every", ID: 1},
 	{Name: "first", ID: 2, Repeat: First},
@@ -21,7 +21,7 @@ var wanted = Member{Members: []Member{
 	}},
 }}
 
-// found is one value that a Finder has returned.
+// found is one value that a Finder returned.
 type found struct {
 	id   uint8
 	kind Kind
@@ -31,8 +31,8 @@ type found struct {
 
 func (f found) String() string { return fmt.Sprintf("%d:%d:%q:%t", f.id, f.kind, f.text, f.cut) }
 
-// find runs doc through f in pieces of size bytes; 0 is all at once. It returns
-// the values, with parts put together, and whether the document is complete.
+// find passes doc to f in pieces of size bytes; 0 means all at once. It returns the values, with parts joined, and
+// whether the document is complete.
 func find(f *Finder, doc string, size int) (all []found, done bool) {
 	f.Start(&wanted)
 	if size <= 0 {
@@ -41,7 +41,7 @@ func find(f *Finder, doc string, size int) (all []found, done bool) {
 	for rest := doc; len(rest) > 0; rest = rest[min(size, len(rest)):] {
 		piece := []byte(rest[:min(size, len(rest))])
 		all = next(f, piece, all)
-		clear(piece) // it must not have been kept
+		clear(piece) // f must not keep it
 	}
 	return all, f.Done()
 }
@@ -66,7 +66,7 @@ func next(f *Finder, piece []byte, all []found) []found {
 	return all
 }
 
-// withoutPart drops a string that was begun and has no end.
+// withoutPart removes a string without an end.
 func withoutPart(all []found) []found {
 	if last := len(all) - 1; last >= 0 && all[last].kind == Part {
 		return all[:last]
@@ -77,7 +77,7 @@ func withoutPart(all []found) []found {
 func roomy() *Finder    { return &Finder{Room: make([]byte, 1<<12)} }
 func trusting() *Finder { return &Finder{Room: make([]byte, 1<<12), Trusted: true} }
 
-// checkSplits reads a document whole, in single bytes, and split at every position.
+// checkSplits reads a document as a whole, byte by byte, and split at every position.
 func checkSplits(t *testing.T, make func() *Finder, doc string, want []found, wantDone bool) {
 	t.Helper()
 	check := func(how string, all []found, done bool) {
@@ -153,8 +153,7 @@ func TestValid(t *testing.T) {
 	}
 }
 
-// TestInvalid has a value in front of each mistake, so that the mistake is seen
-// in spite of it.
+// TestInvalid places a value before each error, so that the error is detected after a value was returned.
 func TestInvalid(t *testing.T) {
 	for _, rest := range []string{
 		``, `}`, `,`, `:`, ` `, `"`, `"x"`, `"x":`, `"x":1`, `"x":}`, `"x":,"y":1}`, `"x":1,}`, `"x" 1}`, `"x":1 "y":2}`, `"x"::1}`, `x:1}`, `'x':1}`, `"x":'1'}`, `1:1}`, `"x":1]`,
@@ -179,8 +178,7 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
-// TestTrusted: what is skipped may be as deep as it likes and must only be found
-// the end of; what is on the way to a value is still checked.
+// TestTrusted: skipped values may be of any depth, and only their end is found; values on the path are checked.
 func TestTrusted(t *testing.T) {
 	for doc, want := range map[string][]found{
 		nested(1000): one(Number, "1"),
@@ -196,8 +194,7 @@ func TestTrusted(t *testing.T) {
 	}
 }
 
-// TestCut: what does not fit into Room is cut, however it comes, and what was cut
-// is not taken for a name.
+// TestCut: a text that does not fit into Room is cut, regardless of how it arrives, and a cut text never equals a name.
 func TestCut(t *testing.T) {
 	small := func() *Finder { return &Finder{Room: make([]byte, len("every"))} }
 	cut := func(kind Kind, text string) []found { return []found{{1, kind, text, true}} }
@@ -216,8 +213,7 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// TestWithoutRoom: every text is a part of the document, and what could not be
-// one is refused or cut.
+// TestWithoutRoom: every text is a part of the document; a text that cannot be is refused or cut.
 func TestWithoutRoom(t *testing.T) {
 	long := strings.Repeat("x", 100_000)
 	for _, c := range []struct {
@@ -261,7 +257,7 @@ func inside(doc, text []byte) bool {
 	return from <= at && at+uintptr(len(text)) <= from+uintptr(len(doc))
 }
 
-// TestEscaped reports an escape in the value, not one in its name.
+// TestEscaped: an escape in the value is reported, one in the name is not.
 func TestEscaped(t *testing.T) {
 	for doc, want := range map[string]bool{
 		`{"every":"a"}`: false, `{"ev\u0065ry":"a"}`: false, `{"x":"\n","every":"a"}`: false,
@@ -289,7 +285,7 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
-// TestSize: what a Finder keeps is small, whatever it reads.
+// TestSize: a Finder is small, whatever it reads.
 func TestSize(t *testing.T) {
 	if n := unsafe.Sizeof(Finder{}); n > 128 {
 		t.Errorf("a Finder takes %d bytes", n)

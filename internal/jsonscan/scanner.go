@@ -8,20 +8,20 @@ import (
 	"unicode/utf8"
 )
 
-// scanner splits a document into tokens. The zero value is at its beginning.
+// scanner splits a document into tokens. The zero value is ready to use.
 type scanner struct {
-	nested  int64   // objects and arrays that are open in the one that is skipped, with that one
-	objects uint32  // which of the open ones are objects; the outermost is bit 0
-	code    uint16  // of the escape's character
-	high    uint16  // half of a surrogate pair whose other half comes next
-	decoded [6]byte // one character, or two of at most three bytes
+	nested  int64   // depth within the object or array that is being skipped
+	objects uint32  // bit set of open objects; the outermost is bit 0
+	code    uint16  // code point of the escape
+	high    uint16  // first half of a surrogate pair whose second half must follow
+	decoded [6]byte // one character, or two of at most three bytes each
 	state   state
-	depth   uint8 // objects and arrays that are open and not skipped
-	literal Kind  // that is being read
-	matched uint8 // bytes of it
+	depth   uint8 // open objects and arrays, except skipped ones
+	literal Kind  // the literal that is being read
+	matched uint8 // bytes of the literal that matched
 	escape  uint8 // afterBackslash, or the number of missing digits
-	escaped bool  // the last name or string has had an escape
-	inPlace bool  // the characters of escapes are left out
+	escaped bool  // the last name or string contained an escape
+	inPlace bool  // omit the characters of escapes
 }
 
 type state uint8
@@ -37,11 +37,11 @@ const (
 	inName
 	inString
 	inLiteral
-	inSkipped // an object or array
+	inSkipped // in an object or array that is skipped
 	done
 	invalid
 
-	// In a number, behind what the state is called:
+	// Within a number, after the part in the state's name:
 	beforeNumber
 	minus
 	zero
@@ -55,8 +55,9 @@ const (
 
 const afterBackslash = 5
 
-// next reads the first token in p and returns the rest of p. The text of a name, string or number may come in several
-// parts, some of them empty: all but the last are of kind Part. A number ends with the byte behind it, which is not read yet.
+// next reads the first token in p and returns the rest of p. The text of a name, string or number may be split into
+// several parts, some of them empty: all but the last have kind Part. A number ends when the byte after it arrives,
+// which is not consumed.
 func (s *scanner) next(p []byte) (kind Kind, text, rest []byte) {
 	for len(p) > 0 && kind == None {
 		switch {
@@ -67,7 +68,7 @@ func (s *scanner) next(p []byte) (kind Kind, text, rest []byte) {
 		case s.state == inSkipped:
 			p = s.readSkipped(p)
 		default:
-			if kind = s.readByte(p[0]); s.state != beforeNumber { // readNumber reads all of a number
+			if kind = s.readByte(p[0]); s.state != beforeNumber { // readNumber reads the whole number
 				p = p[1:]
 			}
 		}
@@ -164,7 +165,7 @@ func (s *scanner) readLiteral(c byte) Kind {
 	return s.literal
 }
 
-// readText reads a name or string up to its end, or up to or past one escape.
+// readText reads a name or string up to its end, or to the end of one escape.
 func (s *scanner) readText(p []byte) (kind Kind, text, rest []byte) {
 	if s.escape > 0 {
 		return s.readEscape(p)
@@ -197,8 +198,9 @@ func (s *scanner) readText(p []byte) (kind Kind, text, rest []byte) {
 	return String, p[:n], p[n+1:]
 }
 
-// plainLength returns the number of bytes in front of the first quote, backslash or control character. It takes eight at a
-// time: a byte of x that is less than n <= 0x80 sets the highest bit of (x-n)&^x. A borrow sets others behind it only.
+// plainLength returns the number of bytes before the first quote, backslash or control character. It reads eight bytes
+// at a time: a byte of x that is less than n <= 0x80 sets the highest bit of (x-n)&^x. A borrow sets only later ones in
+// addition.
 func plainLength(p []byte) int {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
 	rest := p
@@ -218,12 +220,12 @@ func plainLength(p []byte) int {
 	return len(p)
 }
 
-// readEscape reads one byte of what is behind a backslash, and returns the character with the last.
+// readEscape reads one byte after a backslash, and returns the character with the last one.
 func (s *scanner) readEscape(p []byte) (kind Kind, text, rest []byte) {
 	const letters, meaning, digits = `"\/bfnrt`, "\"\\/\b\f\n\r\t", "0123456789abcdef0123456789ABCDEF"
 	letter, digit := strings.IndexByte(letters, p[0]), strings.IndexByte(digits, p[0])%16
 	switch {
-	case s.nested > 0: // it is only the byte behind the backslash that matters
+	case s.nested > 0: // only the byte after the backslash matters
 		s.escape = 0
 		return None, nil, p[1:]
 	case s.escape == afterBackslash && p[0] == 'u':
@@ -244,8 +246,8 @@ func (s *scanner) readEscape(p []byte) (kind Kind, text, rest []byte) {
 	return Part, text, p[1:]
 }
 
-// decode returns the character of an escape, which is complete unless it is the first half of a surrogate pair. In front
-// of it comes U+FFFD for a first half that has no second one.
+// decode returns the character of an escape; none yet if it is the first half of a surrogate pair. U+FFFD precedes it
+// for a first half without a second one.
 func (s *scanner) decode(r rune) []byte {
 	text := s.decoded[:0]
 	if s.high != 0 {
@@ -279,7 +281,7 @@ func (s *scanner) readNumber(p []byte) (kind Kind, text, rest []byte) {
 	return Part, p, nil
 }
 
-// behind returns the state behind c in a number, or invalid if the number does not go on with c.
+// behind returns the state after c in a number, or invalid if c cannot continue it.
 func (n state) behind(c byte) state {
 	digit := '0' <= c && c <= '9'
 	switch {
@@ -303,8 +305,8 @@ func (n state) behind(c byte) state {
 	return invalid
 }
 
-// skipNested passes over the rest of the object or array that was just opened, its end included, and returns no token of
-// it. It counts brackets outside of strings and checks nothing.
+// skipNested skips the rest of the object or array that was just opened, its end included, and returns no token of it.
+// It counts brackets outside of strings and checks nothing else.
 func (s *scanner) skipNested() {
 	s.depth--
 	s.nested = 1
