@@ -16,43 +16,43 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
-// maxLifetime is a year: what is longer is no lifetime of an access token.
+// maxLifetime is a year: a longer lifetime is a mistake.
 const maxLifetime = 365 * 24 * time.Hour
 
 const accessTokenType = "urn:ietf:params:oauth:token-type:access_token"
 
-// The errors of an exchange other than a status. No caller branches on them; they are here so that none of them can
-// hold anything of a token.
+// The errors of an exchange other than a status. No caller distinguishes them; they are constants so that none can
+// contain a part of a token.
 var (
 	errSubject  = errors.New("workload identity source returned an invalid subject token")
 	errIdentity = errors.New("GitHub OIDC returned an invalid token response")
-	errAnswer   = errors.New("OpenAI workload identity returned an invalid token response")
+	errResponse = errors.New("OpenAI workload identity returned an invalid token response")
 	errKind     = errors.New("OpenAI returned an unsupported workload identity token type")
 	errExpired  = errors.New("OpenAI returned an expired workload identity token")
 	errLifetime = errors.New("OpenAI returned an invalid token lifetime")
 	errLength   = fmt.Errorf("OpenAI returned an access token of more than %d characters", secret.MaxSlotToken)
 )
 
-// lifetime is for how long an access token serves, and from when.
+// lifetime is how long an access token is valid, and since when.
 type lifetime struct {
 	length  time.Duration
 	expires time.Time
 }
 
-// once exchanges tokens and puts the new one into the key's place.
+// once performs one exchange and installs the new token as the key.
 func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
 	defer x.memory.Wipe()
 	records, rest := x.memory.Bytes()[:upstream.ExchangeMemory], x.memory.Bytes()[upstream.ExchangeMemory:]
-	request, answer := rest[:requestSize], rest[requestSize:]
-	subject, err := x.subject(ctx, records, request, answer)
+	request, response := rest[:requestSize], rest[requestSize:]
+	subject, err := x.subject(ctx, records, request, response)
 	if err != nil {
 		return lifetime{}, err
 	}
 	length := strconv.Itoa(len(x.bodyStart) + len(subject) + len(x.bodyEnd))
 	m := join(request, x.tokens.head, []byte(length+"\r\n\r\n"), x.bodyStart, subject, x.bodyEnd)
-	secret.Wipe(answer)
+	secret.Wipe(response)
 	begun := time.Now()
-	body, err := x.tokens.ask(ctx, records, m, answer)
+	body, err := x.tokens.roundTrip(ctx, records, m, response)
 	if err != nil {
 		return lifetime{}, err
 	}
@@ -63,10 +63,10 @@ func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
 	return l, x.install(token, l)
 }
 
-// subject brings the identity into secret memory and returns it, which is a part of answer.
-func (x *Exchanger) subject(ctx context.Context, records, request, answer []byte) ([]byte, error) {
+// subject reads the identity into secret memory and returns it as a part of response.
+func (x *Exchanger) subject(ctx context.Context, records, request, response []byte) ([]byte, error) {
 	if x.cfg.TokenFile != "" {
-		return readTokenFile(x.cfg.TokenFile, answer)
+		return readTokenFile(x.cfg.TokenFile, response)
 	}
 	var m []byte
 	err := x.cfg.Source.Line(func(line []byte) error {
@@ -76,7 +76,7 @@ func (x *Exchanger) subject(ctx context.Context, records, request, answer []byte
 	if err != nil {
 		return nil, err
 	}
-	body, err := x.identity.ask(ctx, records, m, answer)
+	body, err := x.identity.roundTrip(ctx, records, m, response)
 	if err != nil {
 		return nil, err
 	}
@@ -87,8 +87,8 @@ func (x *Exchanger) subject(ctx context.Context, records, request, answer []byte
 	return value.Raw, checkSubject(value.Raw)
 }
 
-// join puts a message together in room, for which Exchanger.address has seen that it is large enough. What follows waits
-// for the network: the token must not wait in a thread's registers.
+// join assembles a message in room, for which Exchanger.address checked the size. It scrubs the vector registers,
+// because the caller then blocks on the network and a signal would copy the thread's registers to ordinary memory.
 func join(room []byte, parts ...[]byte) []byte {
 	n := 0
 	for _, p := range parts {
@@ -98,8 +98,8 @@ func join(room []byte, parts ...[]byte) []byte {
 	return room[:n]
 }
 
-// ask sends a request and returns the body of the response, which is a part of room.
-func (p *provider) ask(ctx context.Context, records, request, room []byte) ([]byte, error) {
+// roundTrip sends a request and returns the content of the response, a part of room.
+func (p *provider) roundTrip(ctx context.Context, records, request, room []byte) ([]byte, error) {
 	status, body, err := p.endpoint.Exchange(ctx, records, request, room)
 	switch {
 	case errors.Is(err, upstream.ErrOversized):
@@ -112,7 +112,7 @@ func (p *provider) ask(ctx context.Context, records, request, room []byte) ([]by
 	return body, nil
 }
 
-// checkSubject returns an error unless token may be an identity.
+// checkSubject returns an error unless token has the form of an identity.
 func checkSubject(token []byte) error {
 	if len(token) > secret.MaxToken || !isToken(token) {
 		return errSubject
@@ -120,12 +120,12 @@ func checkSubject(token []byte) error {
 	return nil
 }
 
-// isToken reports whether b is a token that needs no escapes in JSON.
+// isToken reports whether b is a token that JSON represents without escapes.
 func isToken(b []byte) bool {
 	return len(b) > 0 && !slices.ContainsFunc(b, func(c byte) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '\\' })
 }
 
-// readTokenFile reads the file straight into room and returns the token, which may have line ends behind it.
+// readTokenFile reads the file directly into room and returns the token without line ends.
 func readTokenFile(path string, room []byte) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err == nil && !info.Mode().IsRegular() {
@@ -147,8 +147,8 @@ func readTokenFile(path string, room []byte) ([]byte, error) {
 	return token, checkSubject(token)
 }
 
-// parseGrant takes the access token, which is a part of body, and how long it serves: from before it was asked for, so
-// that it is never thought to serve longer than it does (RFC 8693, section 2.2.1; expires_at is OpenAI's own).
+// parseGrant returns the access token, a part of body, and its lifetime. The lifetime counts from before the request,
+// so that it never ends after the token's own (RFC 8693, section 2.2.1; expires_at is an extension of OpenAI's).
 func parseGrant(body []byte, begun time.Time) ([]byte, lifetime, error) {
 	token := jsonscan.Field{Name: "access_token", Kind: jsonscan.String}
 	issued := jsonscan.Field{Name: "issued_token_type", Kind: jsonscan.String}
@@ -158,7 +158,7 @@ func parseGrant(body []byte, begun time.Time) ([]byte, lifetime, error) {
 	err := jsonscan.Fields(body, &token, &issued, &kind, &in, &at)
 	switch {
 	case err != nil, !isToken(token.Raw), !issued.Found, !kind.Found, !in.Found:
-		return nil, lifetime{}, errAnswer
+		return nil, lifetime{}, errResponse
 	case string(issued.Raw) != accessTokenType, !bytes.EqualFold(kind.Raw, []byte("bearer")):
 		return nil, lifetime{}, errKind
 	case len(token.Raw) > secret.MaxSlotToken:
@@ -168,13 +168,13 @@ func parseGrant(body []byte, begun time.Time) ([]byte, lifetime, error) {
 	return token.Raw, l, err
 }
 
-// parseLifetime lets the earlier of both ends count, of which expires_at depends on this host's clock.
+// parseLifetime uses the earlier of both ends; that of expires_at depends on this host's clock.
 func parseLifetime(in, at jsonscan.Field, begun time.Time) (lifetime, error) {
 	seconds, ok := in.Unsigned()
 	end, okEnd := at.Unsigned()
 	switch {
 	case !ok || at.Found && !okEnd:
-		return lifetime{}, errAnswer
+		return lifetime{}, errResponse
 	case seconds == 0 || at.Found && int64(end) <= begun.Unix():
 		return lifetime{}, errExpired
 	case seconds > uint64(maxLifetime/time.Second):

@@ -30,7 +30,7 @@ func TestExchange(t *testing.T) {
 			t.Errorf("lifetime %v", l.length)
 		}
 		if !wiped(x) {
-			t.Error("something is left in the memory")
+			t.Error("the memory is not wiped")
 		}
 		if len(s.identities) != i+1 {
 			t.Errorf("%d identities after %d exchanges", len(s.identities), i+1)
@@ -40,7 +40,7 @@ func TestExchange(t *testing.T) {
 	x.stopExpiry()
 }
 
-// badIdentities is what GitHub may answer, and what is said of it.
+// badIdentities are responses of GitHub with the error that they cause.
 var badIdentities = []struct {
 	status      int
 	body, error string
@@ -62,7 +62,7 @@ var badIdentities = []struct {
 	{200, `{"value":"` + strings.Repeat("x", 40_000) + `"}`, "GitHub OIDC returned an oversized token response"},
 }
 
-// badGrants is the same for OpenAI.
+// badGrants are responses of OpenAI with the error that they cause.
 var badGrants = []struct {
 	status      int
 	body, error string
@@ -101,11 +101,10 @@ const goodGrant = `{"access_token":"secret-token","issued_token_type":"` + acces
 
 func with(old, new string) string { return strings.Replace(goodGrant, old, new, 1) }
 
-// without gives a member another name.
+// without renames a member.
 func without(name string) string { return with(`"`+name+`"`, `"x_`+name+`"`) }
 
-// TestRefusals: nothing that is refused changes the key, and no error says
-// anything of a token.
+// TestRefusals: a refused response does not change the key, and no error contains a part of a token.
 func TestRefusals(t *testing.T) {
 	s := startIssuer(t)
 	x := must(New(s.config(t)))
@@ -116,7 +115,7 @@ func TestRefusals(t *testing.T) {
 	before := lineOf(x.cfg.Key)
 	refuse := func(path string, status int, body, want string) {
 		t.Helper()
-		s.answers = func(p string, _ int, w http.ResponseWriter) bool {
+		s.respond = func(p string, _ int, w http.ResponseWriter) bool {
 			if p != path {
 				return false
 			}
@@ -130,7 +129,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %d %.60s: %v; want %s", path, status, body, err, want)
 		}
 		if lineOf(x.cfg.Key) != before || !wiped(x) {
-			t.Errorf("%s: %d %.60s: the key has changed, or something is left", path, status, body)
+			t.Errorf("%s: %d %.60s: the key has changed, or the memory is not wiped", path, status, body)
 		}
 	}
 	for _, b := range badIdentities {
@@ -139,10 +138,10 @@ func TestRefusals(t *testing.T) {
 	for _, b := range badGrants {
 		refuse("/oauth/token", b.status, b.body, b.error)
 	}
-	s.check(t) // nobody went elsewhere
+	s.check(t) // no request went to another path
 }
 
-// TestAccepted: what need not be as OpenAI has it today.
+// TestAccepted: deviations from OpenAI's present responses that are accepted.
 func TestAccepted(t *testing.T) {
 	s := startIssuer(t)
 	x := must(New(s.config(t)))
@@ -152,7 +151,7 @@ func TestAccepted(t *testing.T) {
 		with(`"expires_in":3600`, ` "expires_in" : 3600, "new": {"access_token":"no"}`),
 		with("secret-token", strings.Repeat("x", secret.MaxSlotToken)), with("secret-token", "a/+=~.-_!"),
 	} {
-		s.answers = func(p string, _ int, w http.ResponseWriter) bool {
+		s.respond = func(p string, _ int, w http.ResponseWriter) bool {
 			if p == "/oauth/token" {
 				w.WriteHeader(http.StatusCreated)
 				io.WriteString(w, body)
@@ -170,7 +169,7 @@ func TestAccepted(t *testing.T) {
 		}
 	}
 	for _, identity := range []string{"not-a-jwt", strings.Repeat("x", secret.MaxToken)} {
-		s.answers = func(p string, _ int, w http.ResponseWriter) bool {
+		s.respond = func(p string, _ int, w http.ResponseWriter) bool {
 			if p == "/identity" {
 				fmt.Fprintf(w, `{"value":%q}`, identity)
 				s.mu.Lock()
@@ -204,7 +203,7 @@ func TestTokenFile(t *testing.T) {
 	cfg.Source, cfg.RequestURL, cfg.Audience, cfg.TokenFile = nil, "", "", path
 	x := must(New(cfg))
 	defer x.stopExpiry()
-	for _, end := range []string{"", "\n", "\r\n"} { // it is read each time
+	for _, end := range []string{"", "\n", "\r\n"} { // each exchange reads it
 		token := jwt(1000)
 		s.identities = []string{token}
 		os.WriteFile(path, []byte(token+end), 0o600)
@@ -228,10 +227,10 @@ func TestTokenFile(t *testing.T) {
 		t.Errorf("a directory: %v", err)
 	}
 	if lineOf(cfg.Key) != before || !wiped(x) {
-		t.Error("the key has changed, or something is left")
+		t.Error("the key has changed, or the memory is not wiped")
 	}
 	if s.asked["/identity"] != 0 {
-		t.Error("GitHub was asked")
+		t.Error("GitHub received a request")
 	}
 	s.check(t)
 }
@@ -257,7 +256,7 @@ func TestTransportFailures(t *testing.T) {
 	}
 }
 
-// TestConfig: what is refused before anything is sent.
+// TestConfig: errors of New, before any request.
 func TestConfig(t *testing.T) {
 	s := startIssuer(t)
 	for what, c := range map[string]struct {
@@ -276,7 +275,7 @@ func TestConfig(t *testing.T) {
 		"ftp":               {func(c *Config) { c.RequestURL = "ftp://pipelines.actions.githubusercontent.com/x" }, "GitHub OIDC request URL must be HTTPS without user info or fragment"},
 		"user info":         {func(c *Config) { c.RequestURL = "https://u:p@pipelines.actions.githubusercontent.com/x" }, "GitHub OIDC request URL must be HTTPS without user info or fragment"},
 		"fragment":          {func(c *Config) { c.RequestURL = "https://pipelines.actions.githubusercontent.com/x#y" }, "GitHub OIDC request URL must be HTTPS without user info or fragment"},
-		"another host":      {func(c *Config) { c.RequestURL = "https://example.com/x" }, "GitHub OIDC request URL names example.com, which is not a host of GitHub's; if it may have the request token, add --oidc-allow-host example.com"},
+		"another host":      {func(c *Config) { c.RequestURL = "https://example.com/x" }, "GitHub OIDC request URL names example.com, which is not one of GitHub's hosts; if it may have the request token, add --oidc-allow-host example.com"},
 		"a similar host":    {func(c *Config) { c.RequestURL = "https://evilactions.githubusercontent.com/x" }, "names evilactions.githubusercontent.com"},
 		"a similar host 2":  {func(c *Config) { c.RequestURL = "https://x.actions.githubusercontent.com.evil.org/x" }, "names x.actions.githubusercontent.com.evil.org"},
 		"the bare domain":   {func(c *Config) { c.RequestURL = "https://actions.githubusercontent.com/x" }, "names actions.githubusercontent.com"},
@@ -334,11 +333,10 @@ func TestPorts(t *testing.T) {
 	}
 }
 
-// TestWholeLife: from the start over a renewal in time to the end, with a real
-// clock and a token of two seconds.
+// TestWholeLife: from the start through a timely renewal to the end, with a real clock and a token of two seconds.
 func TestWholeLife(t *testing.T) {
 	s := startIssuer(t)
-	s.answers = func(p string, n int, w http.ResponseWriter) bool {
+	s.respond = func(p string, n int, w http.ResponseWriter) bool {
 		if p != "/oauth/token" {
 			return false
 		}
@@ -363,7 +361,7 @@ func TestWholeLife(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("there is no renewal")
 		}
-		x.Renew() // too soon to matter
+		x.Renew() // ignored so soon after an exchange
 	}
 	x.Close()
 	if got := lineOf(cfg.Key); got != bearer(s.last()) || s.last() == "access-1" {
@@ -376,8 +374,7 @@ func TestWholeLife(t *testing.T) {
 	s.check(t)
 }
 
-// FuzzGrant: no answer makes a token that is not in it, or that serves longer
-// than it says.
+// FuzzGrant: no response yields a token that it does not contain, or a longer lifetime than it states.
 func FuzzGrant(f *testing.F) {
 	f.Add([]byte(grantJSON("abc", 3600, 0)))
 	f.Add([]byte(grantJSON("abc", 3600, 1<<40)))
@@ -395,7 +392,7 @@ func FuzzGrant(f *testing.F) {
 			In    uint64 `json:"expires_in"`
 		}
 		var names map[string]any
-		one := json.Unmarshal(doc, &names) == nil && len(names) == 4 // or another may be taken for access_token, in other letters
+		one := json.Unmarshal(doc, &names) == nil && len(names) == 4 // a member in another case may decode as access_token
 		if one && json.Unmarshal(doc, &want) == nil && want.Token != "" && want.Token != string(token) {
 			t.Errorf("%q, want %q", token, want.Token)
 		}

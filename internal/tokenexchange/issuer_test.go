@@ -29,7 +29,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// jwt is a token that occurs nowhere else, of about n characters.
+// jwt returns a token of about n characters that occurs nowhere else.
 func jwt(n int) string {
 	var b strings.Builder
 	for b.Len() < n/3 {
@@ -47,14 +47,14 @@ func grantJSON(token string, in, at int64) string {
 	return fmt.Sprintf(`{"access_token":%q,"issued_token_type":%q,"token_type":"Bearer","expires_in":%d%s,"scope":"x","y":[{}]}`, token, accessTokenType, in, end)
 }
 
-// issuer stands in for GitHub, at /identity, and for OpenAI, at /oauth/token.
+// issuer is a fake of GitHub's endpoint, at /identity, and of OpenAI's, at /oauth/token.
 type issuer struct {
 	*httptest.Server
 	roots *x509.CertPool
 	ca    []byte
-	// answers, if set, takes the place of the usual answer to a path.
-	answers func(path string, n int, w http.ResponseWriter) bool
-	// piecewise sends each answer in two chunks, and so in several records.
+	// respond, if set, replaces the response to a path.
+	respond func(path string, n int, w http.ResponseWriter) bool
+	// piecewise sends each response in two chunks, and so in several records.
 	piecewise bool
 
 	mu         sync.Mutex
@@ -64,7 +64,7 @@ type issuer struct {
 	access     []string
 	asked      map[string]int
 	current    int
-	together   int // most requests at one time
+	together   int // maximum number of concurrent requests
 }
 
 func startIssuer(t testing.TB) *issuer {
@@ -97,7 +97,7 @@ func (s *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 	}()
 	body, _ := io.ReadAll(r.Body)
-	if s.answers != nil && s.answers(r.URL.Path, n, w) {
+	if s.respond != nil && s.respond(r.URL.Path, n, w) {
 		return
 	}
 	s.mu.Lock()
@@ -108,7 +108,7 @@ func (s *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/oauth/token":
 		s.token(w, r, body)
 	default:
-		s.fault("asked for %s", r.URL)
+		s.fault("request for %s", r.URL)
 	}
 }
 
@@ -126,7 +126,7 @@ func (s *issuer) token(w http.ResponseWriter, r *http.Request, body []byte) {
 	want := map[string]string{
 		"grant_type":           "urn:ietf:params:oauth:grant-type:token-exchange",
 		"subject_token_type":   "urn:ietf:params:oauth:token-type:jwt",
-		"subject_token":        s.identities[len(s.identities)-1], // from here, or given to use
+		"subject_token":        s.identities[len(s.identities)-1], // issued here, or set by use
 		"identity_provider_id": `idp "1"`,
 		"service_account_id":   "sa_1",
 	}
@@ -146,14 +146,14 @@ func (s *issuer) send(w http.ResponseWriter, body string) {
 	io.WriteString(w, body)
 }
 
-// use makes identity the one that is expected.
+// use makes identity the expected one.
 func (s *issuer) use(identity string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.identities = append(s.identities, identity)
 }
 
-// last is the access token of this moment.
+// last returns the current access token.
 func (s *issuer) last() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,7 +169,7 @@ func (s *issuer) check(t testing.TB) {
 	}
 }
 
-// config is what a proxy of the issuer's has.
+// config returns the configuration of a proxy that uses the issuer.
 func (s *issuer) config(t testing.TB) Config {
 	t.Helper()
 	return Config{
@@ -192,7 +192,7 @@ func emptyKey(t testing.TB) *secret.Key {
 	return key
 }
 
-// sourceOf puts a token where Read finds it.
+// sourceOf returns a token that Read has read.
 func sourceOf(t testing.TB, text string) *secret.Key {
 	t.Helper()
 	path := t.TempDir() + "/source"
@@ -215,7 +215,7 @@ func lineOf(k *secret.Key) (line string) {
 
 func bearer(token string) string { return "authorization: Bearer " + token + "\r\n" }
 
-// wiped tells whether nothing is left in the exchange's memory.
+// wiped reports whether the exchange's memory is zero.
 func wiped(x *Exchanger) bool {
 	for _, c := range x.memory.Bytes() {
 		if c != 0 {

@@ -26,9 +26,8 @@ const renewals = 200
 
 func TestMain(m *testing.M) { proctest.Main(m, map[string]proctest.Job{"renew": child}) }
 
-// child starts with the source token on descriptor 3, and renews under load
-// while its parent looks at its memory. It goes on at each line of standard
-// input.
+// child starts with the source token on descriptor 3, and renews under load while its parent scans its memory. It
+// continues at each line of standard input.
 func child([]string) error {
 	if _, err := sandbox.Protect(); err != nil {
 		return err
@@ -71,7 +70,7 @@ func child([]string) error {
 		return err
 	}
 	defer client.Close()
-	// From here on as in a program that serves.
+	// From here on under the same restrictions as the daemon.
 	if _, err := sandbox.Enforce(sandbox.Policy{Ports: append(x.Ports(), client.Port()), Read: x.Directories()}); err != nil {
 		return err
 	}
@@ -79,7 +78,7 @@ func child([]string) error {
 	say := func(text string) {
 		fmt.Println(text)
 		if _, err := commands.ReadString('\n'); err != nil {
-			os.Exit(0) // the parent has seen enough
+			os.Exit(0) // the parent has finished its scans
 		}
 	}
 	say("started")
@@ -94,7 +93,7 @@ func child([]string) error {
 
 var leaked []string
 
-// leak is what this package must not do, and the scan must find.
+// leak keeps copies of the keys in ordinary memory, which the scan must find.
 func leak(keys ...*secret.Key) {
 	for _, k := range keys {
 		leaked = append(leaked, lineOf(k))
@@ -109,8 +108,7 @@ func newClient(key *secret.Key, roots *x509.CertPool) (*upstream.Client, error) 
 	return upstream.New(upstream.Config{Target: target, Key: key, Roots: roots})
 }
 
-// renewUnderLoad renews while four users send requests with the key, each of
-// which must be a whole one.
+// renewUnderLoad renews while four users send requests with the key; each request must contain a whole key.
 func renewUnderLoad(x *Exchanger, client *upstream.Client) (sent int64, err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	var users sync.WaitGroup
@@ -157,7 +155,7 @@ func request(client *upstream.Client) error {
 	}
 }
 
-// subject is a child whose memory is looked at.
+// subject is a child whose memory is scanned.
 type subject struct {
 	issuer   *issuer
 	upstream *openaitest.Server
@@ -169,7 +167,7 @@ func startSubject(t *testing.T, env ...string) *subject {
 	return startSubjectWith(t, "", env...)
 }
 
-// startSubjectWith starts a child that already has an identity.
+// startSubjectWith starts a child that has an identity already.
 func startSubjectWith(t *testing.T, identity string, env ...string) *subject {
 	t.Helper()
 	s := &subject{issuer: startIssuer(t), upstream: must(openaitest.Start(openaitest.Options{TLS: true}))}
@@ -198,10 +196,10 @@ func startSubjectWith(t *testing.T, identity string, env ...string) *subject {
 	return s
 }
 
-// findings are the sums of many scans.
+// findings are the totals of many scans.
 type findings struct{ scans, full, fragments, longest int }
 
-// scan looks for all tokens, old and new.
+// scan searches for all tokens, old and new.
 func (s *subject) scan(t *testing.T, sum *findings, old bool) {
 	t.Helper()
 	s.issuer.mu.Lock()
@@ -219,7 +217,7 @@ func (s *subject) scan(t *testing.T, sum *findings, old bool) {
 			t.Fatal(err)
 		}
 		if r.Bytes == 0 || r.Unreadable == 0 {
-			t.Fatalf("%+v: this is no child with secret memory", r)
+			t.Fatalf("%+v: the child has no secret memory", r)
 		}
 		sum.scans++
 		sum.full += r.Full
@@ -228,8 +226,8 @@ func (s *subject) scan(t *testing.T, sum *findings, old bool) {
 	}
 }
 
-// TestTokensInMemory: none of the three tokens is anywhere in readable memory,
-// after the start, during 200 renewals under load, and after them.
+// TestTokensInMemory: none of the three tokens is in readable memory after the start, during 200 renewals under load,
+// and after them.
 func TestTokensInMemory(t *testing.T) {
 	proctest.NeedRoot(t, "read another process's memory")
 	s := startSubject(t)
@@ -242,7 +240,7 @@ func TestTokensInMemory(t *testing.T) {
 	done := make(chan string)
 	go func() { done <- s.Line() }()
 	scanNow := make(chan struct{})
-	if !raceDetector { // with whose shadow memory a scan takes seconds
+	if !raceDetector { // the race detector's shadow memory makes a scan take seconds
 		close(scanNow)
 	}
 	got := ""
@@ -273,7 +271,7 @@ func TestTokensInMemory(t *testing.T) {
 	s.checkKeys(t)
 }
 
-// checkKeys wants each request to have had one of the access tokens, whole.
+// checkKeys checks that each request contained one of the access tokens, whole.
 func (s *subject) checkKeys(t *testing.T) {
 	t.Helper()
 	known := map[string]bool{}
@@ -293,8 +291,8 @@ func (s *subject) checkKeys(t *testing.T) {
 	}
 }
 
-// TestTokenFileInSandbox: a token that Kubernetes puts in the other's place, by a
-// link to another directory, is read from within the sandbox, and found nowhere.
+// TestTokenFileInSandbox: a token that Kubernetes replaces, by a link to another directory, is read in the sandbox, and
+// is not in readable memory.
 func TestTokenFileInSandbox(t *testing.T) {
 	proctest.NeedRoot(t, "read another process's memory")
 	dir := t.TempDir()
@@ -322,7 +320,7 @@ func TestTokenFileInSandbox(t *testing.T) {
 	s.issuer.check(t)
 }
 
-// publish puts token into place as Kubernetes does.
+// publish replaces the token as Kubernetes does.
 func publish(t *testing.T, dir, version, token string) {
 	t.Helper()
 	err := errors.Join(
@@ -335,7 +333,7 @@ func publish(t *testing.T, dir, version, token string) {
 	}
 }
 
-// TestScanFinds: the scan finds tokens that lie in ordinary memory.
+// TestScanFinds: the scan finds tokens in ordinary memory.
 func TestScanFinds(t *testing.T) {
 	proctest.NeedRoot(t, "read another process's memory")
 	s := startSubject(t, "LEAK=1")

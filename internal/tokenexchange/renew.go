@@ -8,17 +8,17 @@ import (
 )
 
 const (
-	maxMargin = time.Minute // before a token's end at which it is renewed
-	// hintPause is the time after an exchange in which Renew does nothing: what is refused then was mostly sent with
-	// the old token, or would be with the next one.
+	maxMargin = time.Minute // latest time before a token's end at which it is renewed
+	// hintPause is the time after an exchange in which Renew has no effect: requests that are refused then were mostly
+	// sent with the old token, or a new one would be refused too.
 	hintPause            = 30 * time.Second
 	firstRetry, maxRetry = time.Second, time.Minute
-	// minPause is between exchanges even where tokens expire at once.
+	// minPause is the minimum time between exchanges, even if tokens expire at once.
 	minPause = time.Second
 )
 
-// Start exchanges tokens for the first time, within ctx, and then keeps the access token fresh until Close. It tries
-// once: a mistake in the configuration would not go away.
+// Start performs the first exchange, within ctx, and then keeps the access token valid until Close. It does not retry
+// the first exchange: a mistake in the configuration would persist.
 func (x *Exchanger) Start(ctx context.Context) error {
 	first, err := x.exchange(ctx)
 	if err != nil {
@@ -37,8 +37,8 @@ func (x *Exchanger) Start(ctx context.Context) error {
 	return nil
 }
 
-// Renew says that the upstream has refused the access token. It leads to one exchange at most, however often it is
-// called while the responses to it come in, and to none soon after the last one. It does not block.
+// Renew reports that the upstream refused the access token. It starts at most one exchange, however often it is called
+// while responses to the old token arrive, and none shortly after the last one. It does not block.
 func (x *Exchanger) Renew() {
 	select {
 	case x.hint <- struct{}{}:
@@ -46,19 +46,19 @@ func (x *Exchanger) Renew() {
 	}
 }
 
-// Close ends the renewal and waits for an exchange that is under way to break off. The access token stays in its place,
-// whose owner wipes it.
+// Close ends the renewal and waits for a running exchange to be cancelled. The access token stays installed; the owner
+// of Key wipes it.
 func (x *Exchanger) Close() {
 	if x.stop != nil {
 		x.stop()
 	}
 	x.stopExpiry()
 	x.tokens.endpoint.Close()
-	x.identity.endpoint.Close() // nil if there is none
+	x.identity.endpoint.Close() // nil without an identity provider
 }
 
-// run renews the token of which serves is the lifetime, and its successors. It alone exchanges, so that there is never
-// more than one exchange.
+// run renews the token with the lifetime serves, and its successors. It is the only goroutine that exchanges, so that
+// exchanges never overlap.
 func (x *Exchanger) run(ctx context.Context, serves lifetime) {
 	failures, wait := 0, serves.untilRenewal()
 	for x.wait(ctx, wait) {
@@ -69,16 +69,16 @@ func (x *Exchanger) run(ctx context.Context, serves lifetime) {
 		case err != nil:
 			wait = retryAfter(failures)
 			failures++
-			x.cfg.Report(fmt.Sprintf("cannot renew the access token: %v; the next try is in %v", err, wait.Round(time.Second)))
+			x.cfg.Report(fmt.Sprintf("cannot renew the access token: %v; next attempt in %v", err, wait.Round(time.Second)))
 			continue
 		case failures > 0:
-			x.cfg.Report("the access token has been renewed")
+			x.cfg.Report("access token renewed")
 		}
 		failures, wait = 0, next.untilRenewal()
 	}
 }
 
-// wait waits until the next exchange is due. It is false when ctx has ended.
+// wait waits until the next exchange is due. It returns false when ctx ends.
 func (x *Exchanger) wait(ctx context.Context, d time.Duration) bool {
 	for begun, due := time.Now(), time.After(d); ; {
 		select {
@@ -94,23 +94,23 @@ func (x *Exchanger) wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// untilRenewal is the time until min(60 s, 10 %) before the end, or up to a quarter of that earlier, so that many
-// proxies that were started together do not stay together.
+// untilRenewal returns the time until min(60 s, 10 %) before the end, or up to a quarter of that earlier, so that
+// proxies that started together do not renew together.
 func (l lifetime) untilRenewal() time.Duration {
 	margin := min(maxMargin, l.length/10)
 	return max(time.Until(l.expires)-margin-jitter(margin/4), minPause)
 }
 
-// retryAfter doubles with each failure, and varies by a fifth.
+// retryAfter doubles with each failure and varies by a fifth.
 func retryAfter(failures int) time.Duration {
 	d := min(firstRetry<<min(failures, 10), maxRetry)
 	return d - jitter(d/5)
 }
 
-// jitter returns a time from 0 up to d.
+// jitter returns a random duration from 0 to d.
 func jitter(d time.Duration) time.Duration { return rand.N(d + 1) }
 
-// install puts token into the key's place until it expires.
+// install sets the key to token until it expires.
 func (x *Exchanger) install(token []byte, l lifetime) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -124,7 +124,7 @@ func (x *Exchanger) install(token []byte, l lifetime) error {
 	return nil
 }
 
-// expire wipes the access token, unless it has been replaced by one that serves longer.
+// expire wipes the access token, unless a later one has replaced it.
 func (x *Exchanger) expire() {
 	x.mu.Lock()
 	expired := !x.expires.IsZero() && !time.Now().Before(x.expires)
@@ -133,7 +133,7 @@ func (x *Exchanger) expire() {
 	}
 	x.mu.Unlock()
 	if expired {
-		x.cfg.Report("the access token has expired; requests cannot be served until it is renewed")
+		x.cfg.Report("access token expired; requests cannot be served until it is renewed")
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
-// plan is an Exchanger whose exchanges go by plan, in a bubble's time.
+// plan is an Exchanger whose exchanges follow a plan, in a synctest bubble.
 type plan struct {
 	*Exchanger
 	begun   time.Time
@@ -57,7 +57,7 @@ func (p *plan) once(ctx context.Context) (lifetime, error) {
 	return l, p.install(fmt.Appendf(nil, "token-%d", n), l)
 }
 
-// set says how the next exchanges go.
+// set defines the result of the next exchanges.
 func (p *plan) set(takes time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,7 +91,7 @@ func (p *plan) serves(t *testing.T, token string) {
 	}
 }
 
-// TestRenewsBeforeTheEnd: min(60 s, 10 %) before it, or a quarter of that more.
+// TestRenewsBeforeTheEnd: a renewal is min(60 s, 10 %) before the end, or up to a quarter of that earlier.
 func TestRenewsBeforeTheEnd(t *testing.T) {
 	for length, margin := range map[time.Duration]time.Duration{
 		10 * time.Second: time.Second, 100 * time.Second: 10 * time.Second, 600 * time.Second: time.Minute,
@@ -119,7 +119,7 @@ func TestRenewsBeforeTheEnd(t *testing.T) {
 	}
 }
 
-// TestTokensThatExpireAtOnce: no exchange follows another at once.
+// TestTokensThatExpireAtOnce: exchanges have a minimum distance.
 func TestTokensThatExpireAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlan(t, time.Second)
@@ -132,8 +132,8 @@ func TestTokensThatExpireAtOnce(t *testing.T) {
 	})
 }
 
-// TestRetries: failed exchanges come ever more rarely, the old token serves to
-// its end and not longer, and a new one serves at once.
+// TestRetries: failed exchanges become rarer, the old token is valid to its end and not longer, and a new one is used
+// at once.
 func TestRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlan(t, 100*time.Second)
@@ -159,17 +159,16 @@ func TestRetries(t *testing.T) {
 		}
 		p.serves(t, fmt.Sprintf("token-%d", tries+1))
 		all := strings.Join(p.reports, "\n")
-		if strings.Count(all, "cannot renew the access token: GitHub OIDC token request rejected (HTTP 500); the next try is in ") != tries-1 ||
-			strings.Count(all, "has expired") != 1 || !strings.HasSuffix(all, "has been renewed") {
+		if strings.Count(all, "cannot renew the access token: GitHub OIDC token request rejected (HTTP 500); next attempt in ") != tries-1 ||
+			strings.Count(all, "access token expired") != 1 || !strings.HasSuffix(all, "access token renewed") {
 			t.Errorf("reports:\n%s", all)
 		}
-		time.Sleep(20 * time.Second) // and the expiry of the new one has its own time
+		time.Sleep(20 * time.Second) // the new token's expiry has its own timer
 		p.serves(t, fmt.Sprintf("token-%d", tries+1))
 	})
 }
 
-// TestExpiresDuringAnExchange: a token that has expired does not serve because
-// its successor is late.
+// TestExpiresDuringAnExchange: a token that expires during an exchange is not used.
 func TestExpiresDuringAnExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlan(t, 100*time.Second)
@@ -187,7 +186,7 @@ func TestExpiresDuringAnExchange(t *testing.T) {
 	})
 }
 
-// TestRenew: one exchange for a burst of refusals, whenever its answers come.
+// TestRenew: one exchange for a burst of refusals, whenever they arrive.
 func TestRenew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlan(t, time.Hour)
@@ -215,14 +214,14 @@ func TestRenew(t *testing.T) {
 			t.Errorf("%d exchanges after one burst", n)
 		}
 		p.serves(t, "token-2")
-		for range 100 { // refused for ever: every hintPause
+		for range 100 { // refused permanently: one exchange in each hintPause
 			burst()
 			time.Sleep(time.Second)
 		}
 		if n := p.count(); n < 4 || n > 6 {
 			t.Errorf("%d exchanges in 122 s of refusals", n)
 		}
-		time.Sleep(50 * time.Minute) // without refusals nothing more
+		time.Sleep(50 * time.Minute) // no further ones without refusals
 		if n := p.count(); n > 6 {
 			t.Errorf("%d exchanges without a reason", n)
 		}
@@ -245,8 +244,8 @@ func TestStartFails(t *testing.T) {
 	})
 }
 
-// TestClose: it breaks an exchange off, nothing comes after it, and the key is
-// its owner's. Start's context is not the renewal's.
+// TestClose cancels an exchange; none follows, and the key is unchanged. The end of Start's context does not end the
+// renewal.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlan(t, 100*time.Second)

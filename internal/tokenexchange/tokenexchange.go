@@ -1,8 +1,8 @@
-// Package tokenexchange gets short-lived access tokens for the upstream in exchange for the identity that GitHub, or
-// another issuer, vouches for, and renews them.
+// Package tokenexchange exchanges a workload's identity, issued by GitHub or another issuer, for short-lived access
+// tokens of the upstream, and renews them.
 //
-// The protocol is OAuth 2.0 Token Exchange (RFC 8693). All three tokens, which are GitHub's for the request, the
-// identity itself and the access token, lie in secret memory only: responses are read, parsed and put together there.
+// The protocol is OAuth 2.0 Token Exchange (RFC 8693). All three tokens, which are GitHub's request token, the identity
+// and the access token, are kept in secret memory only: requests are assembled, and responses read and parsed, there.
 package tokenexchange
 
 import (
@@ -23,80 +23,82 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
-// DefaultTokenURL is where OpenAI exchanges tokens.
+// DefaultTokenURL is OpenAI's endpoint for the exchange.
 const DefaultTokenURL = "https://auth.openai.com/oauth/token"
 
-// githubHosts are what GitHub documents for its OIDC provider, as seen from a runner: *.actions.githubusercontent.com.
+// githubHosts is the domain that GitHub documents for its OIDC provider as used by a runner:
+// *.actions.githubusercontent.com.
 const githubHosts = ".actions.githubusercontent.com"
 
 // Sizes of the secret memory, in bytes.
 const (
-	requestSize = 24 << 10
-	answerSize  = 20 << 10 // of a body: the longest token, and 4 KiB
+	requestSize  = 24 << 10
+	responseSize = 20 << 10 // of a response's content: the longest token, and 4 KiB
 )
 
-// Config says whose identity it is and what to do with the access token.
+// Config describes the identity and the use of the access token.
 type Config struct {
-	// Audience is whom GitHub is asked to make the identity for. Required with Source.
+	// Audience is the audience of the identity requested from GitHub. Required with Source.
 	Audience string
-	// IdentityProviderID and ServiceAccountID are OpenAI's names for the issuer and for the account. Required.
+	// IdentityProviderID and ServiceAccountID are OpenAI's ids for the issuer and the account. Required.
 	IdentityProviderID, ServiceAccountID string
 
-	// RequestURL is GitHub's ACTIONS_ID_TOKEN_REQUEST_URL. Required with Source, which is what that host gets to see.
+	// RequestURL is GitHub's ACTIONS_ID_TOKEN_REQUEST_URL, to which Source is sent. Required with Source.
 	RequestURL string
-	// AllowHosts are hosts besides GitHub's that RequestURL may name, such as those of GitHub Enterprise. Each of them
-	// is trusted with Source.
+	// AllowHosts are hosts besides GitHub's that RequestURL may name, such as those of GitHub Enterprise Server. Each
+	// of them is trusted with Source.
 	AllowHosts []string
-	// Source is GitHub's ACTIONS_ID_TOKEN_REQUEST_TOKEN, as secret.Read brings it with Token and NoSlots. Either it
-	// or TokenFile is required.
+	// Source is GitHub's ACTIONS_ID_TOKEN_REQUEST_TOKEN, read by secret.Read with Token and NoSlots. Either Source or
+	// TokenFile is required.
 	Source *secret.Key
-	// TokenFile is the path of a file that holds an identity, such as a token that Kubernetes renews. It is read at
-	// each exchange, straight into secret memory; a sandbox must let Directories be read.
+	// TokenFile is the path of a file that contains an identity, such as a token that Kubernetes renews. Each exchange
+	// reads it into secret memory; the sandbox must allow reading Directories.
 	TokenFile string
 
-	// TokenURL is where the identity goes; empty means DefaultTokenURL. https, or http to a loopback address.
+	// TokenURL is the endpoint of the exchange; empty means DefaultTokenURL. It must be https, or http to a loopback
+	// address.
 	TokenURL string
-	// Key gets each access token by Set. Required, from secret.New with Token: true, which is the longest
-	// access token.
+	// Key receives each access token by Set. Required, from secret.New with Token: true, which sets the longest access
+	// token.
 	Key *secret.Key
 
-	// Policy is for the secret memory of the exchange, about 72 KiB.
+	// Policy applies to the secret memory of the exchange, about 72 KiB.
 	Policy secret.Policy
 	// Roots are as in upstream.Config.
 	Roots *x509.CertPool
-	// Report gets a line for the operator when a renewal fails, when the access token expires, and when all is well
-	// again; nil for none. It may be called by several goroutines at once, and must not block.
+	// Report receives a line for the operator when a renewal fails, when the access token expires, and when a renewal
+	// succeeds again; nil drops them. It may be called concurrently and must not block.
 	Report func(line string)
 }
 
-// Exchanger keeps an access token fresh.
+// Exchanger keeps an access token valid.
 type Exchanger struct {
 	cfg      Config
 	memory   *secret.Buffer
 	identity provider // zero with TokenFile
 	tokens   provider
-	// bodyStart and bodyEnd are what is before and behind the identity in a request to tokens.
+	// bodyStart and bodyEnd enclose the identity in the content of a request to tokens.
 	bodyStart, bodyEnd []byte
-	// exchange is the whole of one exchange; tests of the schedule put another in its place.
+	// exchange performs one exchange; tests of the schedule replace it.
 	exchange func(context.Context) (lifetime, error)
 
 	hint chan struct{}
 	stop func() // ends the renewal; nil before Start
 
-	mu      sync.Mutex // over what follows, and while Key changes
-	expires time.Time  // when the access token does; zero if that is of no interest any more
+	mu      sync.Mutex // guards the fields below, and changes of Key
+	expires time.Time  // when the access token expires; zero after Close
 	expiry  *time.Timer
 }
 
-// provider is a host that gives tokens.
+// provider is an endpoint that issues tokens.
 type provider struct {
 	name     string // in errors
 	endpoint *upstream.Endpoint
-	head     []byte // of a request, as much of it as is the same in each
+	head     []byte // the constant part of a request's head
 }
 
-// New checks the configuration, reads all files but TokenFile, and maps all memory. It connects to nothing. Its errors
-// are meant for the operator.
+// New checks the configuration, reads all files but TokenFile, and maps all memory. It makes no connections. Its errors
+// are for the operator.
 func New(cfg Config) (*Exchanger, error) {
 	cfg.TokenURL = cmp.Or(cfg.TokenURL, DefaultTokenURL)
 	if cfg.Report == nil {
@@ -111,11 +113,11 @@ func New(cfg Config) (*Exchanger, error) {
 		return nil, err
 	}
 	var err error
-	x.memory, err = secret.NewBuffer(cfg.Policy, upstream.ExchangeMemory+requestSize+answerSize)
+	x.memory, err = secret.NewBuffer(cfg.Policy, upstream.ExchangeMemory+requestSize+responseSize)
 	return x, err
 }
 
-// Ports are the TCP ports that the exchanges connect to.
+// Ports returns the TCP ports that exchanges connect to.
 func (x *Exchanger) Ports() []uint16 {
 	ports := []uint16{x.tokens.endpoint.Port()}
 	if x.identity.endpoint != nil {
@@ -125,8 +127,8 @@ func (x *Exchanger) Ports() []uint16 {
 	return slices.Compact(ports)
 }
 
-// Directories are those whose files must stay readable: that of TokenFile, since a file that takes its place is another
-// one, and where a link there leads to.
+// Directories returns the directories that must stay readable: those of TokenFile and of the target of a link there. A
+// rule for the file itself would end with its inode when it is replaced.
 func (x *Exchanger) Directories() []string {
 	if x.cfg.TokenFile == "" {
 		return nil
@@ -139,7 +141,7 @@ func (x *Exchanger) Directories() []string {
 	return slices.Compact(directories)
 }
 
-// Memory returns what the memory of the exchanges is made of, and if that is not secret.MemfdSecret, why.
+// Memory returns the kind of memory of the exchanges, and the reason if it is not secret.MemfdSecret.
 func (x *Exchanger) Memory() (secret.Kind, error) { return x.memory.Memory() }
 
 func (c *Config) check() error {
@@ -150,7 +152,7 @@ func (c *Config) check() error {
 		flag, value string
 		needed      bool
 	}{
-		{"--oidc-audience", c.Audience, c.TokenFile == ""}, // an identity in a file says for whom it is
+		{"--oidc-audience", c.Audience, c.TokenFile == ""}, // an identity in a file contains its audience
 		{"--identity-provider-id", c.IdentityProviderID, true},
 		{"--service-account-id", c.ServiceAccountID, true},
 	} {
@@ -161,7 +163,7 @@ func (c *Config) check() error {
 	return nil
 }
 
-// address finds out where everything goes, and renders what is not secret.
+// address parses the endpoints and renders the constant parts of the requests.
 func (x *Exchanger) address() error {
 	c := &x.cfg
 	target, err := upstream.ParseTarget(c.TokenURL, false)
@@ -191,19 +193,19 @@ func (x *Exchanger) address() error {
 	const length = 64 // of a content's length and the credential's field, at most
 	longest := length + max(len(x.identity.head), len(x.tokens.head)+len(x.bodyStart)+len(x.bodyEnd))
 	if room := requestSize - secret.MaxToken; longest > room {
-		return fmt.Errorf("the URLs and names of the workload identity are too long: there is room for about %d characters", room)
+		return fmt.Errorf("the URLs and names of the workload identity are too long; shorten them to about %d characters", room)
 	}
 	return nil
 }
 
-// provider returns a provider, to which requests begin with this method, path and fields.
+// provider returns a provider whose requests begin with this method, path and fields.
 func (c *Config) provider(name, method string, t *upstream.Target, path, fields string) (provider, error) {
 	endpoint, err := upstream.NewEndpoint(t, c.Roots)
 	head := method + " " + path + " HTTP/1.1\r\nhost: " + t.Host + "\r\naccept: */*\r\nconnection: close\r\n" + fields
 	return provider{name, endpoint, []byte(head)}, err
 }
 
-// parseRequestURL refuses every host that has not been named as one that may have GitHub's token.
+// parseRequestURL refuses every host that is not allowed to receive GitHub's request token.
 func (c *Config) parseRequestURL() (*upstream.Target, error) {
 	u, err := url.Parse(c.RequestURL)
 	if err != nil || u.Opaque != "" || u.Hostname() == "" {
@@ -218,13 +220,13 @@ func (c *Config) parseRequestURL() (*upstream.Target, error) {
 	}
 	named := func(host string) bool { return strings.EqualFold(host, target.Name) }
 	if !strings.HasSuffix(strings.ToLower(target.Name), githubHosts) && !slices.ContainsFunc(c.AllowHosts, named) {
-		return nil, fmt.Errorf("GitHub OIDC request URL names %[1]s, which is not a host of GitHub's; "+
+		return nil, fmt.Errorf("GitHub OIDC request URL names %[1]s, which is not one of GitHub's hosts; "+
 			"if it may have the request token, add --oidc-allow-host %[1]s", target.Name)
 	}
 	return target, nil
 }
 
 func quote(s string) string {
-	b, _ := json.Marshal(s) // a string cannot fail
+	b, _ := json.Marshal(s) // marshalling a string does not fail
 	return string(b)
 }
