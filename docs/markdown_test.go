@@ -130,7 +130,7 @@ func headings(text, mark string) (anchors []string) {
 	return anchors
 }
 
-var dropped = regexp.MustCompile("[^\\p{L}\\p{N} _-]")
+var dropped = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 
 // anchor returns the anchor that GitHub gives to a heading.
 func anchor(heading string) string {
