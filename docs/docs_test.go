@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"internal/metrics":       {"internal/audit", "internal/http1", "internal/listen"},
 	"internal/sandbox":       nil,
 	"internal/cli":           nil,
-	"internal/attack":        {"internal/apierror", "internal/cli", "internal/launch", "internal/memscan", "internal/peer", "internal/relay"},
+	"internal/attack":        {"internal/apierror", "internal/cli", "internal/launch", "internal/memscan", "internal/openaitest", "internal/peer", "internal/relay"},
 	"internal/budget":        {"internal/safefile"},
 	"internal/apierror":      {"internal/http1"},
 	"internal/policy":        {"internal/apierror", "internal/audit", "internal/budget", "internal/http1", "internal/peer"},
@@ -95,7 +95,7 @@ func TestImportsFlowOneWay(t *testing.T) {
 // is found.
 func TestDaemonLinks(t *testing.T) {
 	foreign := []string{"net/http", "os/exec", module + "internal/openaitest", module + "internal/memscan", module + "internal/attack", module + "internal/launch", module + "internal/proctest", "testing"}
-	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/attack", module + "internal/launch", module + "internal/memscan", "net/http", "os/exec"}} {
+	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/attack", module + "internal/launch", module + "internal/memscan", module + "internal/openaitest", "net/http", "os/exec"}} {
 		linked := slices.DeleteFunc(linked(t, program), func(pkg string) bool { return !slices.Contains(foreign, pkg) })
 		slices.Sort(linked)
 		if !slices.Equal(linked, want) {

@@ -66,7 +66,7 @@ func proxyCommand(ctx context.Context, program []string, info, upstream string) 
 
 // start starts the proxy, and waits until it listens.
 func (s *harness) start(ctx context.Context, program []string) error {
-	cmd := proxyCommand(ctx, program, s.info, s.up.address)
+	cmd := proxyCommand(ctx, program, s.info, s.up.address())
 	cmd.Dir = s.dir
 	limited, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()

@@ -100,7 +100,7 @@ func (t *target) raceOnce(ctx context.Context, info string) (outcome string, err
 	if _, err := io.ReadFull(out, make([]byte, len(raceReady))); err != nil {
 		return "", fmt.Errorf("the attacker did not start: %w", err)
 	}
-	proxy := proxyCommand(ctx, t.program(), info, t.up.address)
+	proxy := proxyCommand(ctx, t.program(), info, t.up.address())
 	launch.Group(proxy)
 	proxy.Stdin = bytes.NewReader(append(bytes.Clone(t.key), '\n'))
 	var says bytes.Buffer

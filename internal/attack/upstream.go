@@ -3,6 +3,7 @@ package attack
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,24 +39,23 @@ func hostileUpstreamAttempts(t *target) []attempt {
 		status int
 		to     string
 	}{
-		{"301 elsewhere", http.StatusMovedPermanently, "http://" + t.up.other + "/v1/responses"},
-		{"307 elsewhere", http.StatusTemporaryRedirect, "http://" + t.up.other + "/v1/responses"},
-		{"308 elsewhere", http.StatusPermanentRedirect, "http://" + t.up.other + "/v1/responses"},
-		{"307 to another name", http.StatusTemporaryRedirect, strings.Replace("http://"+t.up.address+"/elsewhere", "127.0.0.1", "localhost", 1)},
+		{"301 elsewhere", http.StatusMovedPermanently, t.up.elsewhere()},
+		{"307 elsewhere", http.StatusTemporaryRedirect, t.up.elsewhere()},
+		{"308 elsewhere", http.StatusPermanentRedirect, t.up.elsewhere()},
+		{"307 to another name", http.StatusTemporaryRedirect, strings.Replace("http://"+t.up.address()+"/elsewhere", "127.0.0.1", "localhost", 1)},
 		{"307 in a chain", http.StatusTemporaryRedirect, "/hop"},
 	} {
 		add(r.name, "key and body go to the upstream and nowhere else", func() (result, string) { return t.redirected(r.status, r.to) })
 	}
-	const chunk, part = "Transfer-Encoding: chunked\r\n\r\n8\r\ndata: {}\r\n", "Content-Length: 100\r\n\r\ndata: {}"
-	for _, c := range []struct{ name, framing, connection string }{
-		{"cut while chunked", chunk, "keep-alive"},
-		{"cut, last request", chunk, "close"},
-		{"cut before its length", part, "keep-alive"},
+	for _, c := range []struct{ name, scenario, connection string }{
+		{"cut while chunked", "cutchunk", "keep-alive"},
+		{"cut, last request", "cutchunk", "close"},
+		{"cut before its length", "cutcl", "keep-alive"},
 	} {
-		add(c.name, "clients see that something is missing", func() (result, string) { return t.cutOff(c.framing, c.connection) })
+		add(c.name, "clients see that something is missing", func() (result, string) { return t.cutOff(c.scenario, c.connection) })
 	}
-	add("client leaves, waiting", "nothing is spent on nobody", func() (result, string) { return t.leave(false) })
-	add("client leaves, reading", "nothing is spent on nobody", func() (result, string) { return t.leave(true) })
+	add("client leaves, waiting", "nothing is spent on nobody", func() (result, string) { return t.leave("silent") })
+	add("client leaves, reading", "nothing is spent on nobody", func() (result, string) { return t.leave("headthensilent") })
 	return list
 }
 
@@ -82,11 +82,11 @@ func (t *target) proper(fields ...string) string {
 	return head("POST", "/v1/responses", fields...) + body
 }
 
-// perform sends a proper request to the upstream while that plays a trick. It
+// perform sends a proper request to the upstream, which responds by a scenario. It
 // fails if the request did not get there.
-func (t *target) perform(handler http.HandlerFunc) (a answer, misdirected []sight, err error) {
-	t.up.setHandler(handler)
-	defer t.up.setHandler(refuse)
+func (t *target) perform(scenario string) (a answer, misdirected []sight, err error) {
+	t.up.setScenario(scenario)
+	defer t.up.setScenario(refuse)
 	a = t.send(t.proper(), false)[0]
 	misdirected, arrived := t.up.sights()
 	if arrived == 0 {
@@ -99,7 +99,7 @@ func (t *target) perform(handler http.HandlerFunc) (a answer, misdirected []sigh
 // redirected sends the proxy elsewhere. It must go nowhere, and must not send
 // its client there either.
 func (t *target) redirected(status int, to string) (result, string) {
-	a, misdirected, err := t.perform(func(w http.ResponseWriter, _ *http.Request) { redirect(w, status, to) })
+	a, misdirected, err := t.perform(fmt.Sprintf("redirect status=%d to=%s", status, to))
 	switch {
 	case len(misdirected) > 0:
 		return broken, followed(misdirected)
@@ -139,7 +139,7 @@ func followed(misdirected []sight) string {
 }
 
 func (t *target) echoedInHeaders() (result, string) {
-	a, _, err := t.perform(echo)
+	a, _, err := t.perform("echo")
 	var fields []string
 	for name, values := range a.header() {
 		if strings.Contains(strings.Join(values, "\n"), string(t.key)) {
@@ -170,7 +170,7 @@ func (a answer) header() http.Header {
 // echoedInBody is for information: a body is passed as it is, whatever the
 // upstream writes in it.
 func (t *target) echoedInBody() (result, string) {
-	a, _, err := t.perform(echo)
+	a, _, err := t.perform("echo")
 	switch {
 	case err != nil:
 		return skipped, err.Error()
@@ -181,9 +181,9 @@ func (t *target) echoedInBody() (result, string) {
 }
 
 // cutOff checks that an answer without its end does not look whole.
-func (t *target) cutOff(framing, connection string) (result, string) {
-	t.up.setHandler(cut(framing))
-	defer t.up.setHandler(refuse)
+func (t *target) cutOff(scenario, connection string) (result, string) {
+	t.up.setScenario(scenario)
+	defer t.up.setScenario(refuse)
 	c, err := t.dial()
 	if err != nil {
 		return answer{err: err}.verdict()
@@ -218,12 +218,12 @@ func truncationVerdict(status, n int, err error) (result, string) {
 	return broken, fmt.Sprintf("looks whole: %d and %d bytes", status, n)
 }
 
-// leave hangs up on the proxy, before an answer or in the middle of one, and
-// waits for the proxy to hang up on the upstream.
-func (t *target) leave(begun bool) (result, string) {
-	waits, left := make(chan struct{}, 8), make(chan struct{}, 8)
-	t.up.setHandler(slow(begun, waits, left))
-	defer t.up.setHandler(refuse)
+// leave closes the connection to the proxy, before a response or in the middle of
+// one, and waits for the proxy to close that to the upstream.
+func (t *target) leave(scenario string) (result, string) {
+	t.up.setScenario(scenario)
+	defer t.up.setScenario(refuse)
+	before := t.up.upstream.Count()
 	c, err := t.dial()
 	if err != nil {
 		return answer{err: err}.verdict()
@@ -231,13 +231,14 @@ func (t *target) leave(begun bool) (result, string) {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(patience))
 	io.WriteString(c, t.proper()) // a failure shows as a request that does not arrive
-	select {
-	case <-waits:
-	case <-time.After(patience):
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	requests, err := t.up.upstream.Await(ctx, before+1)
+	if err != nil {
 		return skipped, "did not reach the upstream"
 	}
 	note := ""
-	if begun {
+	if scenario == "headthensilent" {
 		c.SetDeadline(time.Now().Add(time.Second))
 		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 			note = "; nothing was passed on within 1s"
@@ -246,7 +247,7 @@ func (t *target) leave(begun bool) (result, string) {
 	c.Close()
 	since := time.Now()
 	select {
-	case <-left:
+	case <-requests[before].Gone():
 		return safe, fmt.Sprintf("upstream left after %d ms", time.Since(since).Milliseconds()) + note
 	case <-time.After(promptly):
 		return broken, fmt.Sprintf("upstream still asked after %s", promptly) + note

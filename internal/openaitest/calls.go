@@ -24,9 +24,10 @@ const (
 	countTokens
 )
 
-// routeOf tells what is asked for. Everything else lies below or beside the
+// routeOf returns which route a request asks for. All lie at, below or beside the
 // server's own path.
-func (s *Server) routeOf(r *Request, path string) call {
+func (s *Server) routeOf(r *Request) call {
+	path, _, _ := strings.Cut(r.Target, "?")
 	own, _, _ := strings.Cut(s.opts.Path, "?")
 	parent, isResponses := strings.CutSuffix(own, "/responses")
 	below, isBelow := strings.CutPrefix(path, own+"/")
@@ -72,29 +73,29 @@ func routeBelow(method, below string) call {
 func (x *exchange) playCall() ending {
 	switch x.call {
 	case compact:
-		m := x.newMessage()
-		m.add(filler(40))
-		x.reply(200, fmt.Appendf(nil, `{"id":"%s","object":"response.compaction","created_at":%d,"output":[],"usage":%s}`, m.response, m.created, m.usage()), jsonType)
+		m := x.newMessage(40)
+		return x.replyJSON(`{"id":"%s","object":"response.compaction","created_at":%d,"output":[],"usage":%s}`, m.response, m.created, m.usage())
 	case inputTokens:
-		x.reply(200, fmt.Appendf(nil, `{"object":"response.input_tokens","input_tokens":%d}`, x.r.BodyLen/4), jsonType)
+		return x.replyJSON(`{"object":"response.input_tokens","input_tokens":%d}`, x.r.BodyLen/4)
 	case models:
 		if strings.Contains(x.r.Target, "client_version=") {
-			x.reply(200, []byte(catalogue), jsonType)
-			break
+			return x.replyJSON(catalogue)
 		}
-		x.reply(200, []byte(`{"object":"list","data":[{"id":"gpt-5","object":"model","created":1754425777,"owned_by":"system"}]}`), jsonType)
+		return x.replyJSON(`{"object":"list","data":[{"id":"gpt-5","object":"model","created":1754425777,"owned_by":"system"}]}`)
 	case websocket:
 		return playWebsocket(x)
 	case search:
-		x.reply(200, fmt.Appendf(nil, `{"output":"%s","encrypted_output":null,"results":[]}`, filler(40)), jsonType)
+		return x.replyJSON(`{"output":"%s","encrypted_output":null,"results":[]}`, filler(40))
 	case messages:
-		x.playMessages()
+		return x.playMessages()
 	case countTokens:
-		x.reply(200, fmt.Appendf(nil, `{"input_tokens":%d}`, x.r.BodyLen/4), jsonType)
-	default:
-		x.playStored()
+		return x.replyJSON(`{"input_tokens":%d}`, x.r.BodyLen/4)
 	}
-	return keep
+	return x.playStored()
+}
+
+func (x *exchange) replyJSON(format string, args ...any) ending {
+	return x.reply(200, fmt.Appendf(nil, format, args...), jsonType)
 }
 
 // keep remembers a response, to be asked for again.
@@ -107,7 +108,7 @@ func (s *Server) keep(m *message) {
 	s.made[m.response] = m
 }
 
-// stored finds a response; drop forgets it.
+// stored returns a response, or nil; drop forgets it.
 func (s *Server) stored(id string, drop bool) *message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,27 +120,25 @@ func (s *Server) stored(id string, drop bool) *message {
 }
 
 // playStored answers what is asked about a response that was made before.
-func (x *exchange) playStored() {
+func (x *exchange) playStored() ending {
 	path, query, _ := strings.Cut(x.r.Target, "?")
 	own, _, _ := strings.Cut(x.c.s.opts.Path, "?")
 	id, _, _ := strings.Cut(strings.TrimPrefix(path, own+"/"), "/")
 	m := x.c.s.stored(id, x.call == deleteResponse)
 	switch {
 	case m == nil:
-		x.problem(404, apiError{Message: "Response with id '" + id + "' not found.", Type: "invalid_request_error"})
+		return x.problem(404, apiError{Message: "Response with id '" + id + "' not found.", Type: "invalid_request_error"})
 	case x.call == deleteResponse:
-		x.reply(200, fmt.Appendf(nil, `{"id":"%s","object":"response","deleted":true}`, id), jsonType)
+		return x.replyJSON(`{"id":"%s","object":"response","deleted":true}`, id)
 	case x.call == retrieve && strings.Contains("&"+query+"&", "&stream=true&"):
 		x.head(200, streamType, chunked)
-		st := &stream{message: m, x: x}
-		st.send("response.created", fmt.Sprintf(`,"response":%s`, m.object("in_progress")))
-		st.send("response.completed", fmt.Sprintf(`,"response":%s`, m.object("completed")))
-		st.end()
+		st := &stream{message: m, x: x, limit: noLimit, sse: true, frame: x.chunk}
+		st.send(st.opening()[0], st.ending()[3])
+		return x.lastChunk("")
 	case x.call == cancelResponse:
-		x.reply(200, m.object("cancelled"), jsonType)
-	default:
-		x.reply(200, m.object("completed"), jsonType)
+		return x.reply(200, m.object("cancelled"), jsonType)
 	}
+	return x.reply(200, m.object("completed"), jsonType)
 }
 
 // catalogue is what Codex asks for: one model, with no more than Codex needs to run it.
@@ -152,13 +151,12 @@ const catalogue = `{"models":[{"slug":"gpt-5","display_name":"gpt-5","descriptio
 const cached = `"cache_creation_input_tokens":3,"cache_read_input_tokens":4`
 
 // playMessages answers as Anthropic's Messages API does.
-func (x *exchange) playMessages() {
+func (x *exchange) playMessages() ending {
 	id := x.c.s.ids.Add(1)
 	in, out := x.r.BodyLen/4, 10
 	if !x.ask.Stream {
-		x.reply(200, fmt.Appendf(nil, `{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[{"type":"text","text":"%s"}],`+
-			`"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":%d,%s,"output_tokens":%d}}`, id, quote(x.ask.Model), filler(40), in, cached, out), jsonType)
-		return
+		return x.replyJSON(`{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[{"type":"text","text":"%s"}],`+
+			`"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":%d,%s,"output_tokens":%d}}`, id, quote(x.ask.Model), filler(40), in, cached, out)
 	}
 	x.head(200, streamType, chunked)
 	for _, e := range []struct{ kind, rest string }{
@@ -172,5 +170,5 @@ func (x *exchange) playMessages() {
 	} {
 		x.chunk(fmt.Appendf(nil, "event: %s\ndata: {\"type\":\"%s\"%s}\n\n", e.kind, e.kind, e.rest))
 	}
-	x.write("0\r\n\r\n")
+	return x.lastChunk("")
 }

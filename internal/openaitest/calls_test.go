@@ -58,7 +58,7 @@ func TestCallsBeside(t *testing.T) {
 		{"/v1/messages", "POST /v1/alpha/search", `{}`, "Invalid URL"},
 	} {
 		s := start(t, Options{Path: c.own})
-		conn := raw(t, s, fmt.Sprintf("%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nX-Api-Key: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+		conn := dialRaw(t, s, fmt.Sprintf("%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nX-Api-Key: %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
 			c.target, canary, canary, len(c.body), c.body))
 		if got, err := io.ReadAll(conn); err != nil || !strings.Contains(string(got), c.comes) {
 			t.Errorf("%s: %q, %v; want %s", c.target, got, err, c.comes)
@@ -66,9 +66,9 @@ func TestCallsBeside(t *testing.T) {
 	}
 }
 
-// switched are the scenarios of WebSockets, each with what comes behind the
+// websockets are the scenarios of WebSockets, each with what comes behind the
 // head when one message, "hello", is sent.
-var switched = []struct{ scenario, comes string }{
+var websockets = []struct{ scenario, comes string }{
 	{"ws n=1", "\x81\x05hello"},
 	{"ws n=1 code=1001", "\x81\x05hello\x88\x02\x03\xe9"},
 	{"wstorn", "\x81\x64" + strings.Repeat("t", 50)},
@@ -89,9 +89,9 @@ func masked(text string) string {
 }
 
 func TestWebsocketScenarios(t *testing.T) {
-	for _, c := range switched {
+	for _, c := range websockets {
 		s := start(t, Options{})
-		conn := raw(t, s, "GET /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+canary+"\r\nX-Fake: "+c.scenario+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		conn := dialRaw(t, s, "GET /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+canary+"\r\nX-Fake: "+c.scenario+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"+hello)
 		in := bufio.NewReader(conn)
 		res, err := http.ReadResponse(in, nil)

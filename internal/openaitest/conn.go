@@ -1,54 +1,59 @@
 package openaitest
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// A conn is one connection. Two goroutines serve it: pump always reads, so
-// that a peer's leaving is noticed at once; run parses and answers.
+// A conn is one connection. Two goroutines serve it: pump always reads, so that
+// the peer's leaving is noticed at once; run parses and responds.
 type conn struct {
 	s      *Server
 	raw    net.Conn
-	nc     net.Conn // raw, or TLS over it once that stands; guarded by mu until pump runs
+	nc     net.Conn // raw, or TLS over it once that stands
 	number int
 	state  *tls.ConnectionState
 	alpn   []string
-	in     *inbox
+	closed atomic.Bool   // by us
+	ended  chan struct{} // closed when run ends
+
+	in   chan []byte   // what pump has read; bounded, so that a slow reader is felt
+	rest []byte        // of the last piece
+	br   *bufio.Reader // of the conn itself, for run
 
 	mu      sync.Mutex
 	cur     *Request // the last request
-	waiting bool     // for a request: none yet, or the last is answered and read
-	closed  bool     // by us
+	waiting bool     // for a request: none yet, or the last one is answered and read
 	left    bool     // by the peer
 }
 
 func newConn(s *Server, raw net.Conn) *conn {
-	return &conn{s: s, raw: raw, nc: raw, in: newInbox(), waiting: true}
+	c := &conn{s: s, raw: raw, nc: raw, ended: make(chan struct{}), in: make(chan []byte, 4)}
+	c.br = bufio.NewReader(c)
+	return c
 }
 
 func (c *conn) run() {
-	defer c.s.farewell(c)
 	defer c.shut()
-	if !c.handshake() {
+	defer close(c.ended)
+	if c.s.tls != nil && !c.handshake() {
 		return
 	}
 	c.s.wg.Go(c.pump)
-	defer c.in.discard()
 	for c.serve() {
 	}
 }
 
 func (c *conn) handshake() bool {
-	if c.s.tls == nil {
-		return true
-	}
 	config := c.s.tls.Clone()
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		c.alpn = slices.Clone(hello.SupportedProtos)
@@ -59,29 +64,44 @@ func (c *conn) handshake() bool {
 		return false
 	}
 	state := t.ConnectionState()
-	c.state = &state
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.nc = t
+	c.nc, c.state = t, &state
 	return true
 }
 
 func (c *conn) pump() {
+	defer close(c.in)
 	p := make([]byte, 16<<10)
 	for {
 		n, err := c.nc.Read(p)
 		if err != nil {
 			c.peerLeft()
 		}
-		c.in.put(p[:n], err)
+		select {
+		case c.in <- bytes.Clone(p[:n]):
+		case <-c.ended:
+			return
+		}
 		if err != nil {
 			return
 		}
 	}
 }
 
-// peerLeft waits for an answer's last write to end: the peer may leave as soon
-// as it has read that, before we know that it is written.
+// Read implements io.Reader for br.
+func (c *conn) Read(p []byte) (int, error) {
+	for len(c.rest) == 0 {
+		var ok bool
+		if c.rest, ok = <-c.in; !ok {
+			return 0, io.EOF
+		}
+	}
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
+// peerLeft waits for a response's last write to end: the peer may leave as soon
+// as it has read that, before finish has marked it.
 func (c *conn) peerLeft() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,15 +109,20 @@ func (c *conn) peerLeft() {
 	c.markGone()
 }
 
+func (c *conn) hasLeft() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.left
+}
+
 // markGone needs c.mu.
 func (c *conn) markGone() {
-	if r := c.cur; r != nil && c.left && !c.closed && !r.isAnswered && !r.isGone {
-		r.isGone = true
+	if r := c.cur; r != nil && c.left && !c.closed.Load() && !isClosed(r.answered) && !isClosed(r.gone) {
 		close(r.gone)
 	}
 }
 
-// begin makes r the request being answered.
+// begin makes r the current request.
 func (c *conn) begin(r *Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -105,10 +130,20 @@ func (c *conn) begin(r *Request) {
 	c.markGone()
 }
 
+// idle reports whether the connection waits for a request of which nothing is
+// there.
 func (c *conn) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.waiting && c.in.empty()
+	return c.waiting && len(c.in) == 0
+}
+
+// await waits for a request's first byte and reports whether there is one.
+func (c *conn) await() bool {
+	c.setWaiting(c.br.Buffered() == 0)
+	defer c.setWaiting(false)
+	_, err := c.br.Peek(1)
+	return err == nil
 }
 
 func (c *conn) setWaiting(to bool) {
@@ -117,56 +152,45 @@ func (c *conn) setWaiting(to bool) {
 	c.waiting = to
 }
 
-// await reports whether a request begins.
-func (c *conn) await() bool {
-	c.setWaiting(true)
-	if d := c.s.opts.IdleTimeout; d > 0 {
-		t := time.AfterFunc(d, func() {
-			if c.idle() {
-				c.shut()
-			}
-		})
-		defer t.Stop()
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
-	ok := c.in.wait()
-	c.setWaiting(false)
-	return ok
-}
-
-func (c *conn) closing() net.Conn {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closed = true
-	return c.nc
 }
 
 // shut closes in good order: with TLS it says so first.
-func (c *conn) shut() { c.closing().Close() }
+func (c *conn) shut() {
+	c.closed.Store(true)
+	c.nc.Close()
+}
 
-// abort closes as a process does that dies: FIN, and no word from TLS.
+// abort closes as a process does that dies: FIN, and no alert from TLS.
 func (c *conn) abort() {
-	c.closing()
+	c.closed.Store(true)
 	c.raw.Close()
 }
 
 func (c *conn) reset() {
-	c.closing()
 	if t, ok := c.raw.(*net.TCPConn); ok {
 		t.SetLinger(0)
 	}
-	c.raw.Close()
+	c.abort()
 }
 
-// linger ends the answer but lets the peer finish talking, for a second: a
-// close with unread bytes would reset the connection and destroy the answer.
+// linger ends the response but lets the peer finish sending, for a second: a
+// close with unread bytes would reset the connection and destroy the response.
 func (c *conn) linger() {
-	half, ok := c.closing().(interface{ CloseWrite() error })
+	c.closed.Store(true)
+	half, ok := c.nc.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
 	t := time.AfterFunc(time.Second, c.abort)
 	defer t.Stop()
-	io.Copy(io.Discard, c.in)
+	io.Copy(io.Discard, c.br)
 }
 
 // serve handles one request and reports whether another may follow.
@@ -175,34 +199,28 @@ func (c *conn) serve() bool {
 		return false
 	}
 	head, err := c.readHead()
-	if err != nil {
-		c.headFailed(err)
+	switch {
+	case errors.Is(err, errHeadTooLong):
+		c.s.fault(err.Error())
+		return false
+	case err != nil:
+		c.s.fault("connection closed in the middle of a head")
 		return false
 	}
 	r, faults := parseHead(head)
-	r.Conn, r.Remote, r.TLS, r.ALPN = c.number, c.raw.RemoteAddr().String(), c.state, c.alpn
-	for _, f := range faults {
-		c.s.fault(f)
-	}
+	r.Conn, r.TLS, r.ALPN = c.number, c.state, c.alpn
 	c.begin(r)
-	c.s.record(r)
+	c.s.record(r, faults)
 	defer r.settle()
 	x := &exchange{c: c, r: r}
 	if len(faults) > 0 {
 		x.malformed(faults[0])
 		return false
 	}
-	return x.conclude(x.play())
+	return x.conclude(x.respond())
 }
 
-func (c *conn) headFailed(err error) {
-	switch {
-	case errors.Is(err, errHeadTooLong):
-		c.s.fault(err.Error())
-	case errors.Is(err, io.EOF):
-		c.s.fault("connection closed in the middle of a head")
-	}
-}
+const forever = math.MaxInt64
 
 // sleep reports whether d went by with both sides still there.
 func (c *conn) sleep(r *Request, d time.Duration) bool {
@@ -215,99 +233,4 @@ func (c *conn) sleep(r *Request, d time.Duration) bool {
 	case <-c.s.done:
 	}
 	return false
-}
-
-// hold waits until the peer leaves.
-func (c *conn) hold(r *Request) {
-	select {
-	case <-r.gone:
-	case <-c.s.done:
-	}
-}
-
-// maxInbox bounds what is read ahead, so that a slow reader is felt.
-const maxInbox = 64 << 10
-
-// An inbox holds what was read but not used.
-type inbox struct {
-	mu     sync.Mutex
-	change sync.Cond
-	buf    bytes.Buffer
-	err    error
-	drop   bool
-}
-
-func newInbox() *inbox {
-	in := &inbox{}
-	in.change.L = &in.mu
-	return in
-}
-
-// put adds p, when there is room, and an error that ends everything.
-func (in *inbox) put(p []byte, err error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for in.buf.Len() >= maxInbox && !in.drop {
-		in.change.Wait()
-	}
-	if !in.drop {
-		in.buf.Write(p)
-	}
-	in.err = err
-	in.change.Broadcast()
-}
-
-// discard lets put go on when nobody reads any more.
-func (in *inbox) discard() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.drop = true
-	in.change.Broadcast()
-}
-
-func (in *inbox) empty() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.buf.Len() == 0
-}
-
-// wait reports whether there is something to read.
-func (in *inbox) wait() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.block()
-}
-
-// block needs in.mu.
-func (in *inbox) block() bool {
-	for in.buf.Len() == 0 && in.err == nil {
-		in.change.Wait()
-	}
-	return in.buf.Len() > 0
-}
-
-// Read implements io.Reader.
-func (in *inbox) Read(p []byte) (int, error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if !in.block() {
-		return 0, in.err
-	}
-	defer in.change.Broadcast()
-	return in.buf.Read(p)
-}
-
-// line appends to dst up to and including the next LF, or as much as is there.
-func (in *inbox) line(dst []byte) ([]byte, bool, error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if !in.block() {
-		return dst, false, in.err
-	}
-	defer in.change.Broadcast()
-	n := bytes.IndexByte(in.buf.Bytes(), '\n') + 1
-	if n == 0 {
-		return append(dst, in.buf.Next(in.buf.Len())...), false, nil
-	}
-	return append(dst, in.buf.Next(n)...), true, nil
 }

@@ -1,8 +1,8 @@
 package openaitest
 
 import (
+	"bytes"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"io"
@@ -15,51 +15,44 @@ import (
 // may stand after megabytes of images.
 const maxUsed = 64 << 20
 
-// flushAt is how much of an answer is gathered where no delay asks for a flush.
+// flushAt is how much of a response is gathered where no delay asks for a flush.
 const flushAt = 16 << 10
 
-// An exchange is one request and the answer to it.
+// An exchange is one request and the response to it.
 type exchange struct {
-	c    *conn
-	r    *Request
-	sc   scenario
+	c *conn
+	r *Request
+	scenario
 	call call
-	ask  ask
+	ask  struct { // what matters of the request's JSON
+		Model  string
+		Stream bool
+	}
 	body []byte
 	out  []byte
 	err  error // the first that writing or reading met
 	read bool
 }
 
-// ask is what matters of a request's JSON.
-type ask struct {
-	Model  string `json:"model"`
-	Stream bool   `json:"stream"`
-}
-
-// An ending is what becomes of the connection after an answer.
+// An ending is what becomes of the connection after a response.
 type ending int
 
 const (
-	keep   ending = iota // the answer is whole, and another request may follow
-	finish               // the answer is whole, and the server closes
-	cut                  // the answer is not whole, and the server closes
+	keep   ending = iota // the response is whole, and another request may follow
+	finish               // the response is whole, and the server closes
+	cut                  // the response is not whole, and the server closes
 	reset                // the same with a TCP reset
-	hold                 // the answer is not whole, and the server waits for the peer to leave
+	hold                 // the response is not whole, and the server waits for the peer to leave
 )
 
-// play answers the request.
-func (x *exchange) play() ending {
-	if x.refused() {
-		return keep
-	}
+// respond chooses the scenario and plays it.
+func (x *exchange) respond() ending {
 	sc, err := x.choose()
 	if err != nil {
 		x.readBody()
-		x.problem(400, apiError{Message: err.Error(), Type: "invalid_request_error"})
-		return keep
+		return x.problem(400, apiError{Message: err.Error(), Type: "invalid_request_error"})
 	}
-	x.sc = sc
+	x.scenario = sc
 	if !sc.early {
 		x.readBody()
 	}
@@ -75,11 +68,12 @@ func (x *exchange) conclude(how ending) bool {
 		x.finish()
 		x.readBody()
 	}
+	x.flush()
 	switch {
 	case errors.Is(x.err, errChunk):
 		x.malformed(x.err.Error())
 	case x.err != nil:
-		x.c.peerLeft() // a failed write may know it before pump does
+		x.c.peerLeft() // a failed write may come before a failed read
 		x.c.abort()
 	case how == keep && !strings.EqualFold(x.r.Get("Connection"), "close"):
 		return true
@@ -87,47 +81,26 @@ func (x *exchange) conclude(how ending) bool {
 		x.c.reset()
 	default:
 		if how == hold {
-			x.c.hold(x.r)
+			x.c.sleep(x.r, forever)
 		}
-		x.hangUp()
+		if x.num("alert", 1) == 0 {
+			x.c.abort()
+		}
+		x.c.shut()
 	}
 	return false
 }
 
-func (x *exchange) hangUp() {
-	if x.sc.num("alert", 1) == 0 {
-		x.c.abort()
-		return
-	}
-	x.c.shut()
-}
-
-// refused answers what is not for the API or has the wrong key.
-func (x *exchange) refused() bool {
-	path, _, _ := strings.Cut(x.r.Target, "?")
-	status, e := 0, apiError{Type: "invalid_request_error"}
-	switch x.call = x.c.s.routeOf(x.r, path); {
-	case x.call == nowhere:
-		status, e.Message = 404, "Invalid URL ("+x.r.Method+" "+path+")"
-	case x.call == otherMethod:
-		status, e.Message = 405, "Invalid method for URL ("+x.r.Method+" "+path+")"
-	case !x.authorized():
-		status, e.Message, e.Code = 401, "Incorrect API key provided: "+obscure(x.r.Get("Authorization"))+
-			". You can find your API key at https://platform.openai.com/account/api-keys.", "invalid_api_key"
-	default:
-		return false
-	}
-	x.readBody()
-	x.problem(status, e)
-	return true
-}
-
+// authorized reports whether the request has the key, in the field of its API.
 func (x *exchange) authorized() bool {
-	want := x.c.s.opts.Key
-	if x.call == messages || x.call == countTokens {
-		return want == "" || subtle.ConstantTimeCompare([]byte(x.r.Get("X-Api-Key")), []byte(want)) == 1
+	switch want := x.c.s.opts.Key; {
+	case want == "":
+		return true
+	case x.call == messages || x.call == countTokens:
+		return x.r.Get("X-Api-Key") == want
+	default:
+		return x.r.Get("Authorization") == "Bearer "+want
 	}
-	return want == "" || subtle.ConstantTimeCompare([]byte(x.r.Get("Authorization")), []byte("Bearer "+want)) == 1
 }
 
 // obscure shows as much of a key as OpenAI does: too much for a client of a
@@ -140,9 +113,18 @@ func obscure(authorization string) string {
 	return key[:8] + strings.Repeat("*", len(key)-12) + key[len(key)-4:]
 }
 
-// choose finds the scenario. One that answers before it reads the body can
-// stand anywhere but in that body.
+// choose finds the scenario. One that responds before it reads the body can be
+// named anywhere but in that body.
 func (x *exchange) choose() (scenario, error) {
+	x.call = x.c.s.routeOf(x.r)
+	if choose := x.c.s.opts.Choose; choose != nil {
+		if name := choose(x.r); name != "" {
+			return parseScenario(name)
+		}
+	}
+	if x.call == nowhere || x.call == otherMethod || !x.authorized() {
+		return scenario{play: playRefused}, nil
+	}
 	if name, ok := x.c.s.nextScript(); ok {
 		return parseScenario(name)
 	}
@@ -159,6 +141,21 @@ func (x *exchange) choose() (scenario, error) {
 	return x.c.s.fallback, nil
 }
 
+// playRefused answers what is not for the API or has the wrong key.
+func playRefused(x *exchange) ending {
+	path, _, _ := strings.Cut(x.r.Target, "?")
+	switch x.call {
+	case nowhere:
+		return x.problem(404, apiError{Message: "Invalid URL (" + x.r.Method + " " + path + ")", Type: "invalid_request_error"})
+	case otherMethod:
+		return x.problem(405, apiError{Message: "Invalid method for URL (" + x.r.Method + " " + path + ")", Type: "invalid_request_error"})
+	}
+	e := errorFor(401)
+	e.Message = "Incorrect API key provided: " + obscure(x.r.Get("Authorization")) +
+		". You can find your API key at https://platform.openai.com/account/api-keys."
+	return x.problem(401, e)
+}
+
 // readBody reads the body, once.
 func (x *exchange) readBody() { x.readBodyAt(32<<10, 0) }
 
@@ -168,46 +165,35 @@ func (x *exchange) readBodyAt(step int, pause time.Duration) {
 		return
 	}
 	x.read = true
-	if strings.EqualFold(x.r.Get("Expect"), "100-continue") && !x.r.isAnswered {
+	if strings.EqualFold(x.r.Get("Expect"), "100-continue") && !isClosed(x.r.answered) {
 		x.write("HTTP/1.1 100 Continue\r\n\r\n")
 		x.flush()
 	}
 	if x.r.length >= 0 {
 		step = min(step, int(x.r.length)+1)
 	}
-	sum, from, p := sha256.New(), x.c.bodyReader(x.r), make([]byte, step)
-	var err error
-	for n := 0; err == nil; {
-		n, err = from.Read(p)
-		sum.Write(p[:n])
-		x.r.BodyLen += int64(n)
-		x.body = append(x.body, p[:min(n, maxUsed-len(x.body))]...)
+	sum := sha256.New()
+	err := x.c.readBody(x.r, make([]byte, step), func(p []byte) error {
+		sum.Write(p)
+		x.r.BodyLen += int64(len(p))
+		x.body = append(x.body, p[:min(len(p), maxUsed-len(x.body))]...)
 		if pause > 0 && !x.pause(pause) {
-			err = io.ErrUnexpectedEOF
+			return io.ErrUnexpectedEOF
 		}
-	}
+		return nil
+	})
 	sum.Sum(x.r.BodySHA256[:0])
-	x.bodyEnded(err)
-}
-
-func (x *exchange) bodyEnded(err error) {
-	if err == io.EOF {
-		err = nil
-	}
-	x.r.body = append([]byte(nil), x.body[:min(len(x.body), maxKept)]...)
+	x.r.body = bytes.Clone(x.body[:min(len(x.body), maxKept)])
 	x.r.bodyErr = err
-	if errors.Is(err, errChunk) {
+	x.fail(err)
+	switch {
+	case err == nil:
+		json.Unmarshal(x.body, &x.ask) // what is not JSON asks for nothing
+	case errors.Is(err, errChunk):
 		x.c.s.fault(err.Error())
 	}
-	if err == nil {
-		json.Unmarshal(x.body, &x.ask) // what is not JSON asks for nothing
-	}
-	x.fail(err)
 	close(x.r.bodyDone)
-	x.c.mu.Lock()
-	defer x.c.mu.Unlock()
-	x.r.isRead = true
-	x.c.waiting = err == nil && x.r.isAnswered
+	x.c.setWaiting(err == nil && isClosed(x.r.answered))
 }
 
 func (x *exchange) fail(err error) {
@@ -216,55 +202,39 @@ func (x *exchange) fail(err error) {
 	}
 }
 
-// write adds to the answer. It always keeps something back for finish.
+// write adds to the response. It always keeps something back for finish.
 func (x *exchange) write(s string) {
 	x.out = append(x.out, s...)
-	x.spill()
-}
-
-func (x *exchange) writeBytes(p []byte) {
-	x.out = append(x.out, p...)
-	x.spill()
-}
-
-func (x *exchange) spill() {
 	if n := len(x.out); n > flushAt {
-		_, err := x.send(x.out[:n-1])
-		x.fail(err)
+		x.send(x.out[:n-1])
 		x.out = append(x.out[:0], x.out[n-1])
 	}
 }
 
-// flush sends all of the answer there is so far.
+// flush sends all of the response there is so far.
 func (x *exchange) flush() {
-	_, err := x.send(x.out)
-	x.fail(err)
+	x.send(x.out)
 	x.out = x.out[:0]
 }
 
-func (x *exchange) send(p []byte) (int, error) {
-	if x.err != nil || len(p) == 0 {
-		return 0, nil
+func (x *exchange) send(p []byte) {
+	if x.err == nil && len(p) > 0 {
+		_, err := x.c.nc.Write(p)
+		x.fail(err)
 	}
-	return x.c.nc.Write(p)
 }
 
-// finish sends the rest of a whole answer. It holds the connection's lock so
-// that nobody takes a peer that leaves after the last byte for one that left
+// finish sends the rest of a whole response. It holds the connection's lock so
+// that a peer that leaves after the last byte is not taken for one that left
 // before it.
 func (x *exchange) finish() {
 	x.c.mu.Lock()
 	defer x.c.mu.Unlock()
-	if x.r.isAnswered {
-		return
-	}
 	x.flush()
-	if x.err != nil {
-		return
+	if x.err == nil && !isClosed(x.r.answered) {
+		close(x.r.answered)
+		x.c.waiting = isClosed(x.r.bodyDone)
 	}
-	x.r.isAnswered = true
-	x.c.waiting = x.r.isRead
-	close(x.r.answered)
 }
 
 // pause sends what there is and waits; it reports whether to go on.
@@ -278,7 +248,7 @@ func (x *exchange) pause(d time.Duration) bool {
 
 // malformed answers what is not HTTP and ends the connection.
 func (x *exchange) malformed(why string) {
-	x.err = nil
+	x.err, x.out = nil, nil
 	x.problem(400, apiError{Message: "malformed request: " + why, Type: "invalid_request_error"}, "Connection: close")
 	x.finish()
 	x.c.linger()
@@ -286,8 +256,13 @@ func (x *exchange) malformed(why string) {
 
 // chunk frames p.
 func (x *exchange) chunk(p []byte) {
-	x.out = strconv.AppendInt(x.out, int64(len(p)), 16)
-	x.out = append(x.out, "\r\n"...)
+	x.out = append(strconv.AppendInt(x.out, int64(len(p)), 16), "\r\n"...)
 	x.out = append(x.out, p...)
 	x.write("\r\n")
+}
+
+// lastChunk ends a chunked body, with the trailers given.
+func (x *exchange) lastChunk(trailers string) ending {
+	x.write("0\r\n" + trailers + "\r\n")
+	return keep
 }

@@ -1,81 +1,79 @@
 package openaitest
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// A scenario is what to do with one request: "name k=v k=v".
+// A scenario is what to do with one request: "name k=v k=v". A number or a time
+// that is not given has the value shown in the table.
 type scenario struct {
 	play  func(*exchange) ending
-	early bool // comes before the body is read: the scenario reads it, or does not
+	early bool // the response comes before the body is read
 	args  map[string]string
 }
 
-type entry struct {
-	play  func(*exchange) ending
-	usage string
-	early bool
-}
+// scenarios is the closed list. Those that break off with FIN take alert=0: with
+// TLS they do so without close_notify.
+var scenarios = map[string]scenario{
+	// Whole responses.
+	"auto":       {play: playAuto},           // JSON or SSE, as the request's stream field says
+	"json":       {play: playJSON},           // s=40: JSON with about s bytes of text
+	"gzip":       {play: playGzip},           // s=40: the same with Content-Encoding: gzip
+	"background": {play: playBackground},     // s=40: JSON of a response that is queued, and complete when it is fetched
+	"sse":        {play: playSSE},            // n=20 s=0 d=0 flush=0: n deltas of s bytes, d apart; flush=1: one write per event
+	"keepalive":  {play: playKeepalive},      // n=5 d=50ms: keepalive events before the first delta
+	"failed":     {play: playFailed},         // code=server_error: a stream that ends in response.failed
+	"search":     {play: playSearch},         // a stream in which the model searches the web by Codex's tool exec
+	"trailers":   {play: playTrailers},       // a stream with trailers
+	"closedelim": {play: playCloseDelimited}, // n=3: a stream without framing, ended by close
+	"bytes":      {play: playBytes},          // s=1000000: s bytes of Pattern with Content-Length
+	"chunks":     {play: playChunks},         // s=1000000: s bytes of Pattern, chunked
+	"bighead":    {play: playBigHead},        // s=70000 n=1: n fields, of s bytes each
+	"redirect":   {play: playRedirect},       // status=307 to=URL
+	"status":     {play: playStatus},         // code=429 retry=N error=CODE: an error, with Retry-After if retry is given
+	"echo":       {play: playEcho},           // the request's head and body as text, and the credential in two fields
+	"http10":     {play: playHTTP10},         // an HTTP/1.0 response
+	"continue":   {play: playContinue},       // 100, 103, then a response
+	"nocontent":  {play: fixed(keep, 204, "")},
+	"stale":      {play: playStale}, // closes without having said so
 
-// scenarios is the closed list. A number or a time that is not given has the
-// value shown.
-var scenarios = map[string]entry{
-	"auto":           {play: playAuto, usage: "JSON or SSE, as the request's stream field says"},
-	"json":           {play: playJSON, usage: "s=40: JSON with about s bytes of text"},
-	"sse":            {play: playSSE, usage: "n=20 s=0 d=0 flush=0: n deltas of s bytes, d apart; flush=1: one write per event"},
-	"keepalive":      {play: playKeepalive, usage: "n=5 d=50ms: keepalive events before the first delta"},
-	"failed":         {play: playFailed, usage: "code=server_error: a stream that ends in response.failed"},
-	"search":         {play: playSearch, usage: "a stream in which the model searches the web by Codex's tool exec"},
-	"silent":         {play: playSilent, usage: "d=forever: reads the request, says nothing for d, then answers"},
-	"headthensilent": {play: playHeadThenSilent, usage: "d=forever: a stream's head and first event, then silence, then the rest"},
-	"cut":            {play: playCut, usage: "n=3 d=0 alert=1: n events, half a chunk, FIN; alert=0: without TLS's close_notify"},
-	"reset":          {play: playReset, usage: "n=3 d=0: n events, half a chunk, RST"},
-	"cutcl":          {play: playCutLength, usage: "alert=1: 500 of 1000 bytes, FIN"},
-	"closebefore":    {play: playCloseBefore, usage: "alert=1: closes without an answer"},
-	"cuthead":        {play: playCutHead, usage: "alert=1: half a head, FIN"},
-	"garbage":        {play: playGarbage, usage: "bytes that are not HTTP"},
-	"early":          {play: playEarly, early: true, usage: "status=413: answers, then reads the body"},
-	"earlyclose":     {play: playEarlyClose, early: true, usage: "status=413: answers without reading the body and closes"},
-	"earlysse":       {play: playEarlySSE, early: true, usage: "n=5: a whole stream, then reads the body"},
-	"redirect":       {play: playRedirect, usage: "status=307 to=URL"},
-	"status":         {play: playStatus, usage: "code=429 retry=N error=CODE: an error, with Retry-After if retry is given"},
-	"gzip":           {play: playGzip, usage: "s=40: JSON with Content-Encoding: gzip"},
-	"echo":           {play: playEcho, usage: "the request's head and body as text, credentials included"},
-	"closedelim":     {play: playCloseDelimited, usage: "n=3 alert=1: a stream without framing, ended by close"},
-	"http10":         {play: playHTTP10, usage: "an HTTP/1.0 answer"},
-	"continue":       {play: playContinue, usage: "100, 103, then an answer"},
-	"switch":         {play: playSwitch, usage: "101, then silence"},
-	"clte":           {play: playLengthAndChunked, usage: "Content-Length and Transfer-Encoding"},
-	"clcl":           {play: playTwoLengths, usage: "two Content-Length that differ"},
-	"badchunk":       {play: playBadChunk, usage: "a chunk size that is no number"},
-	"barelf":         {play: playBareLF, usage: "a head with LF for CRLF"},
-	"bighead":        {play: playBigHead, usage: "s=70000 n=1: n headers, of s bytes each"},
-	"trailers":       {play: playTrailers, usage: "a chunked answer with trailers"},
-	"bytes":          {play: playBytes, usage: "s=1000000: s bytes of Pattern with Content-Length"},
-	"chunks":         {play: playChunks, usage: "s=1000000: s bytes of Pattern, chunked"},
-	"nocontent":      {play: playNoContent, usage: "204"},
-	"slowread":       {play: playSlowRead, early: true, usage: "s=4096 d=10ms: reads s bytes of the body every d, then answers"},
-	"background":     {play: playBackground, usage: "s=40: JSON of a response that is queued, and complete when it is fetched"},
-	"ws":             {play: playWebsocket, usage: "n=forever code=0 s=3 extension= protocol=: accepts a WebSocket; after n messages a close with code, or a cut"},
-	"wssilent":       {play: playWebsocketSilent, usage: "accepts a WebSocket, and never says a word"},
-	"wstorn":         {play: playWebsocketTorn, usage: "accepts a WebSocket, and ends within a frame"},
-	"wsslow":         {play: playWebsocketSlow, usage: "d=50ms: accepts a WebSocket; its first frame comes in two pieces"},
-	"wswrong":        {play: playWebsocketWrong, usage: "accepts a WebSocket with a wrong Sec-WebSocket-Accept"},
-	"stale":          {play: playStale, usage: "answers, then closes without having said so"},
-}
+	// Order and time.
+	"silent":         {play: playSilent},                  // d=forever: reads the request, says nothing for d, then responds
+	"headthensilent": {play: playHeadThenSilent},          // d=forever: a stream's head and first event, then silence, then the rest
+	"early":          {play: playEarly, early: true},      // status=413: responds, then reads the body
+	"earlyclose":     {play: playEarlyClose, early: true}, // status=413: responds without reading the body and closes
+	"earlysse":       {play: playEarlySSE, early: true},   // n=5: a whole stream, then reads the body
+	"slowread":       {play: playSlowRead, early: true},   // s=4096 d=10ms: reads s bytes of the body every d, then responds
 
-// Scenarios returns a line of usage for each scenario.
-func Scenarios() []string {
-	var lines []string
-	for _, name := range slices.Sorted(maps.Keys(scenarios)) {
-		lines = append(lines, name+"  "+scenarios[name].usage)
-	}
-	return lines
+	// Responses that are not whole.
+	"cut":         {play: playCut(cut)},                                              // n=3 d=0: n events, half a chunk, FIN
+	"reset":       {play: playCut(reset)},                                            // n=3 d=0: n events, half a chunk, RST
+	"cutchunk":    {play: fixed(cut, 200, "8\r\ndata: {}\r\n", streamType, chunked)}, // a whole chunk, FIN
+	"cutcl":       {play: fixed(cut, 200, filler(500), jsonType, contentLength(1000))},
+	"closebefore": {play: raw(cut, "")},
+	"cuthead":     {play: raw(cut, "HTTP/1.1 200 OK\r\nContent-Type: appli")},
+
+	// Malformed responses.
+	"garbage":  {play: raw(cut, "\x00\x01SSH-2.0-this is not HTTP\r\n\xff\xfe\r\n\r\n")},
+	"clte":     {play: fixed(keep, 200, "10\r\n"+`{"a":"smuggled"}`+"\r\n0\r\n\r\n", jsonType, contentLength(5), chunked)},
+	"clcl":     {play: fixed(keep, 200, "[1,2]\n", jsonType, contentLength(5), contentLength(6))},
+	"badchunk": {play: fixed(keep, 200, "a\r\nevent: a\n\n\r\nzz\r\nevent: b\n\n\r\n0\r\n\r\n", streamType, chunked)},
+	"barelf":   {play: playBareLF}, // a head with LF for CRLF
+	"switch":   {play: raw(hold, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")},
+
+	// WebSockets.
+	"ws":       {play: playWebsocket},     // n=forever code=0 s=3 extension= protocol=: after n messages a close with code, or a cut
+	"wsslow":   {play: playWebsocketSlow}, // d=50ms: the first frame comes in two pieces
+	"wssilent": {play: switched(hold, "")},
+	"wstorn":   {play: switched(cut, "\x81\x64"+strings.Repeat("t", 50))}, // ends within a frame
+	"wswrong":  {play: playWebsocketWrong},                                // a wrong Sec-WebSocket-Accept
 }
 
 func parseScenario(text string) (scenario, error) {
@@ -83,11 +81,11 @@ func parseScenario(text string) (scenario, error) {
 	if len(words) == 0 {
 		return scenario{}, fmt.Errorf("empty scenario")
 	}
-	e, ok := scenarios[words[0]]
+	sc, ok := scenarios[words[0]]
 	if !ok {
 		return scenario{}, fmt.Errorf("unknown scenario %q", words[0])
 	}
-	sc := scenario{play: e.play, early: e.early, args: map[string]string{}}
+	sc.args = map[string]string{}
 	for _, w := range words[1:] {
 		k, v, _ := strings.Cut(w, "=")
 		if err := checkArg(k, v); err != nil {
@@ -129,9 +127,237 @@ func (sc scenario) dur(def time.Duration) time.Duration {
 	return def
 }
 
-func (sc scenario) text(k, def string) string {
-	if v, ok := sc.args[k]; ok {
-		return v
+// raw sends bytes.
+func raw(how ending, text string) func(*exchange) ending {
+	return func(x *exchange) ending {
+		x.write(text)
+		return how
 	}
-	return def
+}
+
+// fixed sends a head, and bytes behind it.
+func fixed(how ending, status int, text string, fields ...string) func(*exchange) ending {
+	return func(x *exchange) ending {
+		x.head(status, fields...)
+		x.write(text)
+		return how
+	}
+}
+
+func playAuto(x *exchange) ending {
+	switch {
+	case x.call != create:
+		return x.playCall()
+	case x.ask.Stream:
+		return x.stream(5, 0, 0)
+	case !json.Valid(x.body):
+		return x.problem(400, apiError{Message: "We could not parse the JSON body of your request.", Type: "invalid_request_error"})
+	}
+	return x.json("completed", 40)
+}
+
+func playJSON(x *exchange) ending { return x.json("completed", x.num("s", 40)) }
+
+func playBackground(x *exchange) ending { return x.json("queued", x.num("s", 40)) }
+
+func playGzip(x *exchange) ending {
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	z.Write(x.newMessage(x.num("s", 40)).object("completed"))
+	z.Close()
+	return x.reply(200, packed.Bytes(), jsonType, "Content-Encoding: gzip", "Vary: Accept-Encoding")
+}
+
+func playSSE(x *exchange) ending { return x.stream(x.num("n", 20), x.num("s", 0), x.dur(0)) }
+
+func playKeepalive(x *exchange) ending {
+	st := x.newStream(chunked)
+	st.send(st.opening()[:2]...)
+	for range x.num("n", 5) {
+		if !x.pause(x.dur(50 * time.Millisecond)) {
+			return cut
+		}
+		st.send(event{"keepalive", ""})
+	}
+	st.send(st.opening()[2:]...)
+	st.delta(0)
+	st.send(st.ending()...)
+	return x.lastChunk("")
+}
+
+func playFailed(x *exchange) ending {
+	code, ok := x.args["code"]
+	if !ok {
+		code = "server_error"
+	}
+	st := x.newStream(chunked)
+	st.send(st.opening()[:2]...)
+	st.send(event{"response.failed", `,"response":` + string(st.failed(code))})
+	return x.lastChunk("")
+}
+
+func playSearch(x *exchange) ending {
+	const call = `,"output_index":0,"item":{"type":"custom_tool_call","id":"ctc_1","call_id":"call_1","name":"exec","status":"completed",` +
+		`"input":"text(await tools.web__run({search_query: [{q: \"responses-api-proxy\"}]}))"}`
+	st := x.newStream(chunked)
+	st.send(st.opening()[:2]...)
+	st.send(event{"response.output_item.done", call}, st.ending()[3])
+	return x.lastChunk("")
+}
+
+func playTrailers(x *exchange) ending {
+	x.newStream(chunked, "Trailer: X-Checksum").run(3, 0, 0)
+	return x.lastChunk("X-Checksum: fake\r\n")
+}
+
+func playCloseDelimited(x *exchange) ending {
+	x.newStream().run(x.num("n", 3), 0, x.dur(0))
+	return finish
+}
+
+// Pattern fills p with what the scenarios bytes and chunks send from offset on.
+func Pattern(p []byte, offset int64) {
+	for i := range p {
+		at := uint64(offset) + uint64(i)
+		p[i] = byte(at ^ at>>8 ^ at>>16 ^ at>>24)
+	}
+}
+
+func (x *exchange) pattern(write func([]byte)) {
+	p := make([]byte, flushAt)
+	for size, at := x.num("s", 1e6), 0; at < size && x.err == nil; {
+		n := min(len(p), size-at)
+		Pattern(p[:n], int64(at))
+		write(p[:n])
+		at += n
+	}
+}
+
+func playBytes(x *exchange) ending {
+	x.head(200, "Content-Type: application/octet-stream", contentLength(x.num("s", 1e6)))
+	x.pattern(func(p []byte) { x.write(string(p)) })
+	return keep
+}
+
+func playChunks(x *exchange) ending {
+	x.head(200, "Content-Type: application/octet-stream", chunked)
+	x.pattern(x.chunk)
+	return x.lastChunk("")
+}
+
+func playBigHead(x *exchange) ending {
+	field := "X-Big: " + strings.Repeat("b", x.num("s", 70000))
+	return x.json("completed", 40, slices.Repeat([]string{field}, x.num("n", 1))...)
+}
+
+func playRedirect(x *exchange) ending {
+	to, ok := x.args["to"]
+	if !ok {
+		to = "https://redirected.invalid/v1/responses"
+	}
+	return x.reply(x.num("status", 307), nil, "Location: "+to)
+}
+
+func playStatus(x *exchange) ending {
+	status := x.num("code", x.num("status", 429))
+	e := errorFor(status)
+	if code, ok := x.args["error"]; ok {
+		e.Code = code
+	}
+	if retry, ok := x.args["retry"]; ok {
+		return x.problem(status, e, "Retry-After: "+retry)
+	}
+	return x.problem(status, e)
+}
+
+func playEcho(x *exchange) ending {
+	auth := x.r.Get("Authorization")
+	return x.reply(200, append(bytes.Clone(x.r.Head), x.body...), "Content-Type: text/plain; charset=utf-8", "Authorization: "+auth, "Set-Cookie: echo="+auth)
+}
+
+func playStale(x *exchange) ending {
+	playAuto(x)
+	return finish
+}
+
+func playHTTP10(x *exchange) ending {
+	body := x.newMessage(40).object("completed")
+	x.headAs("HTTP/1.0", 200, jsonType, contentLength(len(body)))
+	x.write(string(body))
+	return finish
+}
+
+func playContinue(x *exchange) ending {
+	x.write("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </hint>; rel=preload\r\n\r\n")
+	x.flush()
+	return playAuto(x)
+}
+
+// silence waits for d; it reports false at once if none is given, or when the
+// peer leaves.
+func (x *exchange) silence() bool {
+	d := x.dur(0)
+	return d > 0 && x.pause(d)
+}
+
+func playSilent(x *exchange) ending {
+	if !x.silence() {
+		return hold
+	}
+	return playAuto(x)
+}
+
+func playHeadThenSilent(x *exchange) ending {
+	st := x.newStream(chunked)
+	st.send(st.opening()[0])
+	if !x.silence() {
+		return hold
+	}
+	st.send(st.opening()[1:]...)
+	st.delta(0)
+	st.send(st.ending()...)
+	return x.lastChunk("")
+}
+
+func playEarly(x *exchange) ending {
+	status := x.num("status", 413)
+	return x.problem(status, errorFor(status))
+}
+
+func playEarlyClose(x *exchange) ending {
+	status := x.num("status", 413)
+	x.problem(status, errorFor(status), "Connection: close")
+	x.read = true // that is, it never will be
+	return finish
+}
+
+func playEarlySSE(x *exchange) ending { return x.stream(x.num("n", 5), 0, 0) }
+
+func playSlowRead(x *exchange) ending {
+	if small, ok := x.c.raw.(interface{ SetReadBuffer(int) error }); ok {
+		small.SetReadBuffer(4096) // else the kernel takes in megabytes for us
+	}
+	x.readBodyAt(max(x.num("s", 4096), 1), x.dur(10*time.Millisecond))
+	if x.err != nil {
+		return cut
+	}
+	return playAuto(x)
+}
+
+// playCut sends n events and half a chunk.
+func playCut(how ending) func(*exchange) ending {
+	return func(x *exchange) ending {
+		st := x.newStream(chunked)
+		st.limit = x.num("n", 3)
+		st.run(st.limit, 0, x.dur(0))
+		x.write("100\r\nevent: response.output_text.del")
+		return how
+	}
+}
+
+func playBareLF(x *exchange) ending {
+	x.json("completed", 40)
+	head, body, _ := bytes.Cut(x.out, []byte("\r\n\r\n"))
+	x.out = fmt.Appendf(nil, "%s\n\n%s", bytes.ReplaceAll(head, []byte("\r\n"), []byte("\n")), body)
+	return keep
 }

@@ -1,11 +1,10 @@
-// Package openaitest stands in for OpenAI's Responses API: POST /v1/responses,
-// what lies below and beside it, the documented answers and events, and every
+// Package openaitest is a fake of OpenAI's Responses API: POST /v1/responses, the
+// routes below and beside it, the documented responses and events, and every
 // fault that a proxy must survive.
-// It is the test kit of this repository and the upstream of its demo.
 //
 // It speaks HTTP/1.1 on bare connections, so that tests see the exact bytes
-// that were sent and decide the exact bytes that come back. What it does with
-// a request is called a scenario; see [Scenarios].
+// that were sent and choose the exact bytes of the response. What it does with
+// a request is called a scenario: see the table of them.
 package openaitest
 
 import (
@@ -15,6 +14,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,22 +23,22 @@ import (
 // DefaultPath is where the API listens, as at OpenAI.
 const DefaultPath = "/v1/responses"
 
-// Options say how the server runs. The zero value is a plain server on a free
+// Options configures a server. The zero value is a plain server on a free
 // port that accepts any key.
 type Options struct {
-	Key         string        // the only key accepted; empty: requests need none
-	TLS         bool          // with a throw-away CA, and a certificate for 127.0.0.1, ::1 and localhost
-	Addr        string        // where to listen; empty: 127.0.0.1:0
-	TLSMin      uint16        // lowest TLS version; zero: Go's default
-	TLSMax      uint16        // highest TLS version; zero: Go's default
-	IdleTimeout time.Duration // closes a connection that waits so long for a request; zero: never
-	Default     string        // scenario for a request that names none; empty: "auto"
-	Path        string        // the route; empty: DefaultPath. One that ends in /messages is Anthropic's
-	Forget      bool          // counts requests but keeps no record of them, for long runs
-	KeyLog      io.Writer     // gets the secrets of TLS sessions, as tls.Config's KeyLogWriter; nil: nothing does
+	Key     string                // the only key accepted; empty: requests need none
+	TLS     bool                  // with a throw-away CA, and a certificate for 127.0.0.1, ::1 and localhost
+	Addr    string                // where to listen; empty: 127.0.0.1:0
+	TLSMin  uint16                // lowest TLS version; zero: Go's default
+	TLSMax  uint16                // highest TLS version; zero: Go's default
+	Default string                // scenario for a request that names none; empty: "auto"
+	Choose  func(*Request) string // scenario for a request, by its head, whatever its route and key; "": by the rules for all others
+	Path    string                // the route; empty: DefaultPath. One that ends in /messages is Anthropic's
+	Forget  bool                  // counts requests but keeps no record of them, for long runs
+	KeyLog  io.Writer             // gets the secrets of TLS sessions, as tls.Config's KeyLogWriter; nil: nothing does
 }
 
-// A Server is a running stand-in.
+// A Server is a running fake.
 type Server struct {
 	opts     Options
 	fallback scenario
@@ -67,7 +67,9 @@ func Start(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, fallback: fallback, done: make(chan struct{}), conns: map[*conn]struct{}{}, made: map[string]*message{}, changed: make(chan struct{})}
+	s := &Server{
+		opts: opts, fallback: fallback, done: make(chan struct{}), conns: map[*conn]struct{}{}, made: map[string]*message{}, changed: make(chan struct{}),
+	}
 	if opts.TLS {
 		if err := s.setupTLS(); err != nil {
 			return nil, err
@@ -117,9 +119,8 @@ func (s *Server) CAPEM() []byte {
 	return s.ca.PEM()
 }
 
-// Script sets the scenarios of the next requests, one each, before whatever
-// those ask for themselves. Requests with a wrong key or to another route
-// take none.
+// Script sets the scenarios of the next requests, one each, before what those
+// ask for themselves. Requests with a wrong key or to another route take none.
 func (s *Server) Script(scenarios ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,7 +142,7 @@ func (s *Server) nextScript() (string, bool) {
 func (s *Server) Requests() []*Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]*Request(nil), s.requests...)
+	return slices.Clone(s.requests)
 }
 
 // Count returns how many requests there were, also with Options.Forget.
@@ -214,7 +215,7 @@ func (s *Server) CloseIdle() {
 func (s *Server) Faults() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]string(nil), s.faults...)
+	return slices.Clone(s.faults)
 }
 
 func (s *Server) fault(text string) {
@@ -223,10 +224,11 @@ func (s *Server) fault(text string) {
 	s.faults = append(s.faults, text)
 }
 
-func (s *Server) record(r *Request) {
+func (s *Server) record(r *Request, faults []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count++
+	s.faults = append(s.faults, faults...)
 	if !s.opts.Forget {
 		s.requests = append(s.requests, r)
 	}
@@ -236,21 +238,19 @@ func (s *Server) record(r *Request) {
 func (s *Server) accept() {
 	for {
 		raw, err := s.ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
+		switch {
+		case err == nil:
+			s.serve(newConn(s, raw))
+		case errors.Is(err, net.ErrClosed):
 			return
+		default: // out of file descriptors, most likely: give the others time to end
+			time.Sleep(10 * time.Millisecond)
 		}
-		if err != nil {
-			// Out of file descriptors, most likely: give the others time to end.
-			if !s.sleep(10 * time.Millisecond) {
-				return
-			}
-			continue
-		}
-		s.welcome(newConn(s, raw))
 	}
 }
 
-func (s *Server) welcome(c *conn) {
+// serve serves c in a goroutine of its own, unless the server is closed.
+func (s *Server) serve(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
@@ -262,24 +262,11 @@ func (s *Server) welcome(c *conn) {
 	c.number = int(s.accepted.Add(1))
 	s.conns[c] = struct{}{}
 	s.signal()
-	s.wg.Go(c.run)
-}
-
-func (s *Server) farewell(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-	s.signal()
-}
-
-// sleep reports whether the server still runs after d.
-func (s *Server) sleep(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-s.done:
-		return false
-	}
+	s.wg.Go(func() {
+		c.run()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.conns, c)
+		s.signal()
+	})
 }

@@ -8,17 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 )
 
-// The opcodes of RFC 6455, section 5.2.
+// The opcodes of RFC 6455, section 5.2, of which more than the number matters.
 const (
-	opText   = 1
-	opBinary = 2
-	opClose  = 8
-	opPing   = 9
-	opPong   = 10
+	opText  = 1
+	opClose = 8
+	opPing  = 9
+	opPong  = 10
 )
 
 const maxFrame = 16 << 20
@@ -32,54 +30,84 @@ type frame struct {
 	data []byte
 }
 
-// acceptOf answers a handshake's key (RFC 6455, section 4.2.2).
-func acceptOf(key string) string {
+// accept writes the head that accepts the handshake with a key (RFC 6455, section
+// 4.2.2), with the fields that the scenario adds.
+func (x *exchange) accept(key string) {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// switchTo writes the head that accepts the handshake.
-func (x *exchange) switchTo(accept string, fields ...string) {
-	x.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept + "\r\n")
-	for _, f := range fields {
-		x.write(f + "\r\n")
+	x.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Accept: " + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n")
+	if e := x.args["extension"]; e != "" {
+		x.write("Sec-WebSocket-Extensions: " + e + "\r\n")
+	}
+	if p := x.args["protocol"]; p != "" {
+		x.write("Sec-WebSocket-Protocol: " + p + "\r\n")
 	}
 	x.write("\r\n")
 	x.flush()
 }
 
-// playWebsocket speaks the Responses API's WebSocket mode: a message of type
-// response.create is answered with a response's events, any other is echoed.
-func playWebsocket(x *exchange) ending {
-	x.switchTo(acceptOf(x.r.Get("Sec-WebSocket-Key")), x.sc.fields()...)
-	limit := x.sc.num("n", noLimit)
-	for i := 0; ; i++ {
-		f, err := x.readMessage()
-		switch {
-		case err != nil:
-			if errors.Is(err, errFrame) {
-				x.c.s.fault(err.Error())
-			}
-			return cut
-		case f.op == opClose:
-			x.frame(opClose, f.data)
-			x.finish()
-			return finish
-		}
-		x.answerFrame(f)
-		x.flush()
-		if x.err != nil {
-			return cut
-		}
-		if i+1 == limit {
-			return x.endWebsocket()
-		}
+// switched accepts the handshake and sends bytes.
+func switched(how ending, text string) func(*exchange) ending {
+	return func(x *exchange) ending {
+		x.accept(x.r.Get("Sec-WebSocket-Key"))
+		x.write(text)
+		return how
 	}
 }
 
-// endWebsocket does what the scenario says: cut without a word, or a close.
-func (x *exchange) endWebsocket() ending {
-	code := x.sc.num("code", 0)
+// playWebsocketWrong accepts with a key that was never sent.
+func playWebsocketWrong(x *exchange) ending {
+	x.accept("wrong")
+	return hold
+}
+
+// playWebsocketSlow sends its first frame in two pieces and then waits for a
+// close frame.
+func playWebsocketSlow(x *exchange) ending {
+	x.accept(x.r.Get("Sec-WebSocket-Key"))
+	x.write("\x81\x0ahello")
+	if !x.pause(x.dur(50 * time.Millisecond)) {
+		return cut
+	}
+	x.write("world")
+	return x.frames(func(frame) bool { return true })
+}
+
+// playWebsocket speaks the Responses API's WebSocket mode: a message of type
+// response.create is answered with a response's events, any other is echoed.
+func playWebsocket(x *exchange) ending {
+	x.accept(x.r.Get("Sec-WebSocket-Key"))
+	left := x.num("n", noLimit)
+	return x.frames(func(f frame) bool {
+		x.answerFrame(f)
+		left--
+		return left != 0
+	})
+}
+
+// frames hands messages to answer until that returns false, or a close frame
+// comes, which it answers itself.
+func (x *exchange) frames(answer func(frame) bool) ending {
+	for x.flush(); x.err == nil; x.flush() {
+		f, err := x.readMessage()
+		switch {
+		case errors.Is(err, errFrame):
+			x.c.s.fault(err.Error())
+			return cut
+		case err != nil:
+			return cut
+		case f.op == opClose:
+			x.frame(opClose, f.data)
+			return finish
+		case !answer(f):
+			return x.closeWebsocket(x.num("code", 0))
+		}
+	}
+	return cut
+}
+
+// closeWebsocket cuts the connection, or exchanges close frames if there is a code.
+func (x *exchange) closeWebsocket(code int) ending {
 	if code == 0 {
 		return cut
 	}
@@ -88,20 +116,7 @@ func (x *exchange) endWebsocket() ending {
 	if f, err := x.readMessage(); err != nil || f.op != opClose {
 		return cut
 	}
-	x.finish()
 	return finish
-}
-
-// fields are those that the scenario adds to a 101.
-func (sc scenario) fields() []string {
-	var fields []string
-	if e := sc.text("extension", ""); e != "" {
-		fields = append(fields, "Sec-WebSocket-Extensions: "+e)
-	}
-	if p := sc.text("protocol", ""); p != "" {
-		fields = append(fields, "Sec-WebSocket-Protocol: "+p)
-	}
-	return fields
 }
 
 func (x *exchange) answerFrame(f frame) {
@@ -111,20 +126,13 @@ func (x *exchange) answerFrame(f frame) {
 		x.frame(opPong, f.data)
 	case f.op == opPong:
 	case json.Unmarshal(f.data, &ask) == nil && ask.Type == "response.create":
-		x.ask.Model = ask.Model
-		x.r.BodyLen = int64(len(f.data))
-		x.respondFrames(x.sc.num("s", 3))
+		x.ask.Model, x.r.BodyLen = ask.Model, int64(len(f.data))
+		st := &stream{message: x.newMessage(0), x: x, limit: noLimit, frame: func(p []byte) { x.frame(opText, p) }}
+		x.c.s.keep(st.message)
+		st.run(x.num("s", 3), 0, x.dur(0))
 	default:
 		x.frame(f.op, f.data)
 	}
-}
-
-// respondFrames sends a response, an event in each frame.
-func (x *exchange) respondFrames(deltas int) {
-	m := x.newMessage()
-	x.c.s.keep(m)
-	st := &stream{message: m, x: x, frames: true}
-	st.run(deltas, 0, x.sc.dur(0), noLimit)
 }
 
 // frame writes one that is not masked, as a server's are.
@@ -138,107 +146,55 @@ func (x *exchange) frame(op byte, data []byte) {
 	default:
 		x.out = binary.BigEndian.AppendUint64(append(x.out, 127), uint64(n))
 	}
-	x.writeBytes(data)
+	x.write(string(data))
 }
 
 // readMessage reads a control frame, or the frames of a message.
 func (x *exchange) readMessage() (frame, error) {
-	whole := frame{}
+	message := frame{}
 	for {
-		f, err := x.readFrame()
+		f, err := readFrame(x.c.br)
 		if err != nil || f.op >= opClose {
 			return f, err
 		}
 		if f.op != 0 {
-			whole.op = f.op
+			message.op = f.op
 		}
-		whole.data = append(whole.data, f.data...)
+		message.data = append(message.data, f.data...)
 		if f.last {
-			return whole, nil
+			return message, nil
 		}
 	}
 }
 
 // readFrame wants it masked, as a client's must be (RFC 6455, section 5.1).
-func (x *exchange) readFrame() (frame, error) {
-	var h [14]byte
-	if _, err := io.ReadFull(x.c.in, h[:2]); err != nil {
-		return frame{}, err
+func readFrame(in io.Reader) (f frame, err error) {
+	read := func(n uint64) []byte {
+		p := make([]byte, n)
+		if err == nil {
+			_, err = io.ReadFull(in, p)
+		}
+		return p
 	}
-	f := frame{op: h[0] & 15, last: h[0]&0x80 != 0}
-	if h[1]&0x80 == 0 {
-		return f, fmt.Errorf("%w: not masked", errFrame)
+	h := read(2)
+	if err != nil {
+		return f, err
 	}
-	n, err := x.readLength(uint64(h[1]&0x7f), h[:])
-	if err != nil || n > maxFrame {
-		return f, errors.Join(errFrame, err)
+	f.op, f.last = h[0]&15, h[0]&0x80 != 0
+	n := uint64(h[1] & 0x7f)
+	switch n {
+	case 126:
+		n = uint64(binary.BigEndian.Uint16(read(2)))
+	case 127:
+		n = binary.BigEndian.Uint64(read(8))
 	}
-	mask := h[:4]
-	if _, err := io.ReadFull(x.c.in, mask); err != nil {
-		return f, broken(err)
+	if h[1]&0x80 == 0 || n > maxFrame {
+		return f, fmt.Errorf("%w: not masked, or of %d bytes", errFrame, n)
 	}
-	f.data = make([]byte, n)
-	if _, err := io.ReadFull(x.c.in, f.data); err != nil {
-		return f, broken(err)
-	}
+	mask := read(4)
+	f.data = read(n)
 	for i := range f.data {
 		f.data[i] ^= mask[i%4]
 	}
-	return f, nil
-}
-
-func (x *exchange) readLength(short uint64, room []byte) (uint64, error) {
-	switch short {
-	case 126:
-		_, err := io.ReadFull(x.c.in, room[:2])
-		return uint64(binary.BigEndian.Uint16(room)), err
-	case 127:
-		_, err := io.ReadFull(x.c.in, room[:8])
-		return binary.BigEndian.Uint64(room), err
-	}
-	return short, nil
-}
-
-// playWebsocketSilent accepts, and then reads and says nothing.
-func playWebsocketSilent(x *exchange) ending {
-	x.switchTo(acceptOf(x.r.Get("Sec-WebSocket-Key")))
-	x.c.hold(x.r)
-	return cut
-}
-
-// playWebsocketTorn accepts, and breaks off in the middle of a frame.
-func playWebsocketTorn(x *exchange) ending {
-	x.switchTo(acceptOf(x.r.Get("Sec-WebSocket-Key")))
-	x.write("\x81\x64" + strings.Repeat("t", 50))
-	x.flush()
-	return cut
-}
-
-// playWebsocketSlow accepts, says its first frame in two pieces, d apart, and
-// goes on as ws does.
-func playWebsocketSlow(x *exchange) ending {
-	x.switchTo(acceptOf(x.r.Get("Sec-WebSocket-Key")))
-	x.write("\x81\x0ahello")
-	if !x.pause(x.sc.dur(50 * time.Millisecond)) {
-		return cut
-	}
-	x.write("world")
-	x.flush()
-	for {
-		f, err := x.readMessage()
-		if err != nil {
-			return cut
-		}
-		if f.op == opClose {
-			x.frame(opClose, f.data)
-			x.finish()
-			return finish
-		}
-	}
-}
-
-// playWebsocketWrong accepts with a key that was never sent.
-func playWebsocketWrong(x *exchange) ending {
-	x.switchTo(acceptOf("wrong"))
-	return hold
+	return f, err
 }

@@ -1,0 +1,299 @@
+package openaitest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Fields of responses, as OpenAI spells them.
+const (
+	jsonType   = "Content-Type: application/json"
+	streamType = "Content-Type: text/event-stream; charset=utf-8"
+	chunked    = "Transfer-Encoding: chunked"
+)
+
+// alwaysSent are fields that OpenAI's edge adds to every response. A proxy must
+// pass most of them and drop some.
+const alwaysSent = "Openai-Version: 2020-10-01\r\n" +
+	"Openai-Organization: fake-org\r\n" +
+	"Openai-Project: proj_fake\r\n" +
+	"Openai-Processing-Ms: 12\r\n" +
+	"X-Ratelimit-Limit-Requests: 10000\r\n" +
+	"X-Ratelimit-Limit-Tokens: 2000000\r\n" +
+	"X-Ratelimit-Remaining-Requests: 9999\r\n" +
+	"X-Ratelimit-Remaining-Tokens: 1999000\r\n" +
+	"X-Ratelimit-Reset-Requests: 6ms\r\n" +
+	"X-Ratelimit-Reset-Tokens: 30ms\r\n" +
+	"Strict-Transport-Security: max-age=31536000; includeSubDomains; preload\r\n" +
+	"Set-Cookie: __cf_bm=fake; path=/; HttpOnly; Secure; SameSite=None\r\n" +
+	"Set-Cookie: _cfuvid=fake; path=/; HttpOnly; Secure; SameSite=None\r\n" +
+	"X-Content-Type-Options: nosniff\r\n" +
+	"Cf-Cache-Status: DYNAMIC\r\n" +
+	"Server: cloudflare\r\n" +
+	"Alt-Svc: h3=\":443\"; ma=86400\r\n"
+
+// head writes the head of a response.
+func (x *exchange) head(status int, fields ...string) { x.headAs("HTTP/1.1", status, fields...) }
+
+func (x *exchange) headAs(version string, status int, fields ...string) {
+	id := x.c.s.ids.Add(1)
+	x.out = fmt.Appendf(x.out, "%s %d %s\r\nDate: %s\r\n", version, status, http.StatusText(status), time.Now().UTC().Format(http.TimeFormat))
+	x.out = fmt.Appendf(x.out, "X-Request-Id: req_%032x\r\nCf-Ray: %016x-FRA\r\n", id, id)
+	for _, f := range fields {
+		x.write(f + "\r\n")
+	}
+	x.write(alwaysSent + "\r\n")
+}
+
+func contentLength(n int) string { return "Content-Length: " + strconv.Itoa(n) }
+
+// reply writes a whole response with a Content-Length.
+func (x *exchange) reply(status int, body []byte, fields ...string) ending {
+	x.head(status, append(fields, contentLength(len(body)))...)
+	if x.r.Method != "HEAD" {
+		x.write(string(body))
+	}
+	return keep
+}
+
+// apiError is the shape in which OpenAI reports errors; clients print Message.
+type apiError struct{ Message, Type, Param, Code string }
+
+// problem writes an error. It keeps the order of OpenAI's members; param and code
+// may be null.
+func (x *exchange) problem(status int, e apiError, fields ...string) ending {
+	body := fmt.Appendf(nil, "{\n  \"error\": {\n    \"message\": %s,\n    \"type\": %s,\n    \"param\": %s,\n    \"code\": %s\n  }\n}\n",
+		quote(e.Message), quote(e.Type), orNull(e.Param), orNull(e.Code))
+	return x.reply(status, body, append(fields, jsonType)...)
+}
+
+func orNull(s string) string {
+	if s == "" {
+		return "null"
+	}
+	return quote(s)
+}
+
+func quote(s string) string {
+	p, _ := json.Marshal(s) // a string always has a JSON form
+	return string(p)
+}
+
+// errorFor is what OpenAI says with a status.
+func errorFor(status int) apiError {
+	switch status {
+	case 401:
+		return apiError{Message: "Incorrect API key provided.", Type: "invalid_request_error", Code: "invalid_api_key"}
+	case 413:
+		return apiError{Message: "Maximum content size limit exceeded.", Type: "invalid_request_error"}
+	case 429:
+		return apiError{Message: "Rate limit reached for requests.", Type: "requests", Code: "rate_limit_exceeded"}
+	}
+	if status >= 500 {
+		return apiError{Message: "The server had an error while processing your request. Sorry about that!", Type: "server_error"}
+	}
+	return apiError{Message: http.StatusText(status), Type: "invalid_request_error"}
+}
+
+const responseObject = `{"id":"%s","object":"response","created_at":%d,"status":"%s","background":false,"completed_at":%s,"error":%s,` +
+	`"incomplete_details":null,"instructions":null,"max_output_tokens":null,"max_tool_calls":null,"model":%s,"output":[%s],` +
+	`"parallel_tool_calls":true,"previous_response_id":null,"prompt_cache_key":null,"reasoning":{"effort":null,"summary":null},` +
+	`"safety_identifier":null,"service_tier":"default","store":true,"temperature":1.0,"text":{"format":{"type":"text"},"verbosity":"medium"},` +
+	`"tool_choice":"auto","tools":[],"top_logprobs":0,"top_p":1.0,"truncation":"disabled","usage":%s,"user":null,"metadata":{}}`
+
+// A message is the one output item of a response.
+type message struct {
+	response, item string // ids
+	model          string
+	created        int64
+	asked          int64 // length of the request's body
+
+	mu    sync.Mutex // a stored response may be asked for while its stream is written
+	whole []byte     // what text returns
+}
+
+// text returns what the response says so far.
+func (m *message) text() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return string(m.whole)
+}
+
+// add appends to the text.
+func (m *message) add(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.whole = append(m.whole, text...)
+}
+
+// newMessage returns a message with size bytes of text.
+func (x *exchange) newMessage(size int) *message {
+	id := x.c.s.ids.Add(1)
+	model := x.ask.Model
+	if model == "" || strings.HasPrefix(model, "fake:") {
+		model = "gpt-5"
+	}
+	return &message{
+		response: fmt.Sprintf("resp_%032x", id),
+		item:     fmt.Sprintf("msg_%032x", id),
+		model:    quote(model),
+		created:  time.Now().Unix(),
+		asked:    x.r.BodyLen,
+		whole:    []byte(filler(size)),
+	}
+}
+
+// json answers with a new response in one of its states, with size bytes of text.
+func (x *exchange) json(status string, size int, fields ...string) ending {
+	m := x.newMessage(size)
+	x.c.s.keep(m)
+	return x.reply(200, m.object(status), append(fields, jsonType)...)
+}
+
+// object returns the response in one of its states.
+func (m *message) object(status string) []byte {
+	completed, output, usage := "null", "", "null"
+	if status == "completed" {
+		completed, output, usage = strconv.FormatInt(time.Now().Unix(), 10), m.output("completed", m.part()), m.usage()
+	}
+	return fmt.Appendf(nil, responseObject, m.response, m.created, status, completed, "null", m.model, output, usage)
+}
+
+func (m *message) failed(code string) []byte {
+	e := fmt.Sprintf(`{"code":%s,"message":"The scenario is to fail."}`, quote(code))
+	return fmt.Appendf(nil, responseObject, m.response, m.created, "failed", "null", e, m.model, "", "null")
+}
+
+func (m *message) output(status, part string) string {
+	return fmt.Sprintf(`{"id":"%s","type":"message","status":"%s","content":[%s],"role":"assistant"}`, m.item, status, part)
+}
+
+func (m *message) part() string {
+	return fmt.Sprintf(`{"type":"output_text","annotations":[],"logprobs":[],"text":%s}`, quote(m.text()))
+}
+
+// usage takes four bytes for a token, so that tests know what to expect.
+func (m *message) usage() string {
+	in, out := m.asked/4, int64(len(m.text())/4)
+	return fmt.Sprintf(`{"input_tokens":%d,"input_tokens_details":{"cached_tokens":0},"output_tokens":%d,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":%d}`, in, out, in+out)
+}
+
+// filler returns n bytes of text.
+func filler(n int) string {
+	const words = "the quick brown fox jumps over the lazy dog "
+	return strings.Repeat(words, n/len(words)+1)[:n]
+}
+
+const noLimit = -1
+
+// A stream writes the documented events of one streamed response.
+type stream struct {
+	*message
+	x     *exchange
+	frame func([]byte) // writes an event
+	sse   bool         // it stands in lines "event" and "data"
+	limit int          // no more events than that; negative: no limit
+	seq   int
+}
+
+// An event has the JSON that follows its type and number.
+type event struct{ kind, rest string }
+
+// newStream writes the head of a stream. Each event is a chunk if fields say so.
+func (x *exchange) newStream(fields ...string) *stream {
+	x.head(200, append(fields, streamType)...)
+	st := &stream{message: x.newMessage(0), x: x, limit: noLimit, sse: true, frame: func(p []byte) { x.write(string(p)) }}
+	if slices.Contains(fields, chunked) {
+		st.frame = x.chunk
+	}
+	x.c.s.keep(st.message)
+	return st
+}
+
+// stream writes a whole stream.
+func (x *exchange) stream(deltas, size int, d time.Duration) ending {
+	x.newStream(chunked).run(deltas, size, d)
+	return x.lastChunk("")
+}
+
+// over reports whether no more events are to be written.
+func (st *stream) over() bool { return st.seq == st.limit || st.x.err != nil }
+
+func (st *stream) send(events ...event) {
+	for _, e := range events {
+		if st.over() {
+			return
+		}
+		data := fmt.Appendf(nil, `{"type":"%s","sequence_number":%d%s}`, e.kind, st.seq, e.rest)
+		st.seq++
+		if st.sse {
+			data = fmt.Appendf(nil, "event: %s\ndata: %s\n\n", e.kind, data)
+		}
+		st.frame(data)
+		if st.x.num("flush", 0) == 1 {
+			st.x.flush()
+		}
+	}
+}
+
+const emptyPart = `{"type":"output_text","annotations":[],"logprobs":[],"text":""}`
+
+// place is how the events of the text begin.
+func (st *stream) place() string {
+	return fmt.Sprintf(`,"item_id":"%s","output_index":0,"content_index":0`, st.item)
+}
+
+// opening are the events before the text.
+func (st *stream) opening() []event {
+	response := `,"response":` + string(st.object("in_progress"))
+	return []event{
+		{"response.created", response},
+		{"response.in_progress", response},
+		{"response.output_item.added", `,"output_index":0,"item":` + st.output("in_progress", "")},
+		{"response.content_part.added", st.place() + `,"part":` + emptyPart},
+	}
+}
+
+// ending are the events after the text.
+func (st *stream) ending() []event {
+	return []event{
+		{"response.output_text.done", st.place() + `,"text":` + quote(st.text()) + `,"logprobs":[]`},
+		{"response.content_part.done", st.place() + `,"part":` + st.part()},
+		{"response.output_item.done", `,"output_index":0,"item":` + st.output("completed", st.part())},
+		{"response.completed", `,"response":` + string(st.object("completed"))},
+	}
+}
+
+// deltaOverhead is the length of a delta event without its text and with one
+// digit for its number: "event:" and "data:" lines, ids and the time.
+const deltaOverhead = 232
+
+// delta writes one delta event of size bytes, or the shortest if that is
+// longer. Its extra member t is the time in Unix nanoseconds.
+func (st *stream) delta(size int) {
+	text := filler(max(size-deltaOverhead-(len(strconv.Itoa(st.seq))-1), 4))
+	st.add(text)
+	st.send(event{"response.output_text.delta", fmt.Sprintf(`%s,"delta":"%s","logprobs":[],"t":%d`, st.place(), text, time.Now().UnixNano())})
+}
+
+// run writes the events of a whole stream, or as many as the limit allows, d
+// before each delta but the first.
+func (st *stream) run(deltas, size int, d time.Duration) {
+	st.send(st.opening()...)
+	for i := 0; i < deltas && !st.over(); i++ {
+		if i > 0 && d > 0 {
+			st.x.pause(d)
+		}
+		st.delta(size)
+		if d > 0 {
+			st.x.flush()
+		}
+	}
+	st.send(st.ending()...)
+}
