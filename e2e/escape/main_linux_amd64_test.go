@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // timeout is for what must happen; it is generous because machines are busy.
@@ -25,30 +26,11 @@ const timeout = time.Minute
 // key is no secret here: nothing looks for it.
 const key = "sk-proj-0123456789abcdefghijklmnopqrstuvwxyz"
 
-// program is what TestMain has built.
-var program string
-
 // The main thread stays with the tests' own goroutine. Go cannot end it, so what
 // it traced would never be let go, nor be waited for, had a tracer run on it.
 func init() { runtime.LockOSThread() }
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
-
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "escape")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "responses-api-proxy")
-	build := exec.Command("go", "build", "-o", program, "../../cmd/responses-api-proxy")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released; with cgo there is no seccomp
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { proctest.Main(m, nil) }
 
 // target is the real program, between this process's client and its upstream.
 type target struct {
@@ -77,7 +59,7 @@ func launch(t *testing.T, args ...string) *target {
 // run starts the program and reads what it says until it listens.
 func (v *target) run(t *testing.T, args []string) {
 	t.Helper()
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(proctest.Program(t, "../../cmd/responses-api-proxy"), args...)
 	cmd.Env, cmd.Dir, cmd.Stdin = []string{}, "/", strings.NewReader(key)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

@@ -4,8 +4,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -13,32 +11,12 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// programs is the folder with what TestMain has built.
-var programs string
-
 func TestMain(m *testing.M) {
 	if how := os.Getenv(wrapEnv); how != "" {
 		wrap(how)
 	}
-	os.Exit(buildAndRun(m))
+	proctest.Main(m, nil)
 }
-
-func buildAndRun(m *testing.M) int {
-	var err error
-	if programs, err = os.MkdirTemp("", "secrecy"); err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(programs)
-	build := exec.Command("go", "build", "-o", programs+"/", "../../cmd/responses-api-proxy", "./testdata/probe", "./testdata/scan")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
-
-func program(name string) string { return filepath.Join(programs, name) }
 
 // key is another one in each run, of the length of OpenAI's.
 var key = newKey()

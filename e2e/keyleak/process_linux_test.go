@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // patience is for what must happen; it is generous because machines are busy.
@@ -50,7 +51,8 @@ func launch(t *testing.T, how string, env []string, args ...string) *process {
 func launchWith(t *testing.T, how string, env []string, prepare func(*process), args ...string) *process {
 	t.Helper()
 	p := &process{ended: make(chan struct{})}
-	argv := append([]string{program("responses-api-proxy")}, args...)
+	proctest.Program(t, "./testdata/scan") // now, and not while the process runs
+	argv := append([]string{proctest.Program(t, "../../cmd/responses-api-proxy")}, args...)
 	if how != "" {
 		argv = append([]string{"/proc/self/exe"}, argv...)
 		env = append(env, wrapEnv+"="+how)
@@ -193,7 +195,7 @@ func scan(t *testing.T, pid int, what []byte) memscan.Report {
 // search has testdata/scan look for what.
 func search(t *testing.T, what []byte, args ...string) (report memscan.Report) {
 	t.Helper()
-	cmd := exec.Command(program("scan"), args...)
+	cmd := exec.Command(proctest.Program(t, "./testdata/scan"), args...)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(what), os.Stderr
 	out, err := cmd.Output()
 	if err == nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // probe is testdata/probe, running.
@@ -106,7 +107,7 @@ func (w worst) check(t *testing.T, upstream *openaitest.Server, steps int) {
 
 func (w worst) start(t *testing.T, upstream *openaitest.Server) *probe {
 	t.Helper()
-	p := &probe{cmd: exec.Command(program("probe"), append([]string{"-url", upstream.URL()}, w.args...)...)}
+	p := &probe{cmd: exec.Command(proctest.Program(t, "./testdata/probe"), append([]string{"-url", upstream.URL()}, w.args...)...)}
 	p.cmd.Env = append([]string{"SSL_CERT_FILE=" + certFile(t, upstream.CAPEM())}, w.env...)
 	p.cmd.Stdin = bytes.NewReader(append(bytes.Clone(key), '\n'))
 	p.cmd.Stderr = os.Stderr

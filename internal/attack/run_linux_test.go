@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -43,40 +42,23 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == childCommand || os.Args[1] == childRaceCommand) {
 		os.Exit(Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
-	code := m.Run()
-	if programs.dir != "" {
-		os.RemoveAll(programs.dir)
-	}
-	os.Exit(code)
+	proctest.Main(m, nil)
 }
 
-// programs are the proxy, and the demo, which has a naive one in it.
-var programs struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
+// program returns the proxy with its verifier beside it, or the demo, which has a
+// naive proxy in it.
 func program(t *testing.T, name string) string {
 	t.Helper()
-	programs.once.Do(func() {
-		if programs.dir, programs.err = os.MkdirTemp("", "verify-test-"); programs.err != nil {
-			return
-		}
-		os.Chmod(programs.dir, 0o755) // other users run what is in it
-		const module = "github.com/responses-api-proxy/responses-api-proxy/cmd/"
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", programs.dir+"/", module+"responses-api-proxy", module+"responses-api-proxy-verify", module+"demo")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			programs.err = fmt.Errorf("%w: %s", err, out)
-			return
-		}
-		programs.err = os.Chmod(programs.dir+"/responses-api-proxy", 0o711) // as it is installed
-	})
-	if programs.err != nil {
-		t.Fatal(programs.err)
+	const dir = "../../cmd/"
+	if name == "demo" {
+		return proctest.Program(t, dir+name)
 	}
-	return filepath.Join(programs.dir, name)
+	proctest.Program(t, dir+"responses-api-proxy-verify")
+	file := proctest.Program(t, dir+"responses-api-proxy")
+	if err := os.Chmod(file, 0o711); err != nil { // as it is installed
+		t.Fatal(err)
+	}
+	return file
 }
 
 // A rig is a running proxy with a stand-in behind it.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -33,8 +34,8 @@ func Main(m *testing.M, jobs map[string]Job) {
 	name, child := os.LookupEnv(jobVar)
 	if !child {
 		code := m.Run()
-		if staticDir != "" {
-			os.RemoveAll(staticDir)
+		if binaries.dir != "" {
+			os.RemoveAll(binaries.dir)
 		}
 		os.Exit(code)
 	}
@@ -118,11 +119,11 @@ func self() string {
 	if runtime.GOOS == "linux" {
 		return "/proc/self/exe" // also for a user who cannot reach the file by its path
 	}
-	path, err := os.Executable()
+	file, err := os.Executable()
 	if err != nil {
 		return os.Args[0]
 	}
-	return path
+	return file
 }
 
 // Static returns a copy of this test binary without cgo, as the proxy is built: a
@@ -130,44 +131,61 @@ func self() string {
 // can run it. It is made once; Main removes it.
 func Static(t testing.TB) string {
 	t.Helper()
-	staticMu.Lock()
-	defer staticMu.Unlock()
-	if staticDir != "" {
-		return filepath.Join(staticDir, "static.test")
-	}
-	dir, err := os.MkdirTemp("", "static-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary := filepath.Join(dir, "static.test")
-	if linkedWithCgo {
-		goCommand(t, "test", "-c", "-o", binary, ".")
-	} else { // where there is no go command, this is how it is tested
-		text, err := os.ReadFile(self())
-		if err := errors.Join(err, os.WriteFile(binary, text, 0o755)); err != nil {
-			t.Fatal(err)
+	return once(t, "static.test", func(file string) error {
+		if linkedWithCgo {
+			return goCommand("test", "-c", "-o", file, ".")
 		}
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	staticDir = dir
-	return binary
+		text, err := os.ReadFile(self()) // where there is no go command, this is how it is tested
+		return errors.Join(err, os.WriteFile(file, text, 0o755))
+	})
 }
 
-var (
-	staticMu  sync.Mutex
-	staticDir string // of Static's binary, once there is one
-)
+// Program returns a program that is built without cgo from a package, which is an
+// import path or a directory. It has the package's name; all programs are in one
+// directory, and every user can run them. Each is built once; Main removes it.
+func Program(t testing.TB, pkg string) string {
+	t.Helper()
+	return once(t, path.Base(pkg), func(file string) error {
+		return goCommand("build", "-trimpath", "-buildvcs=false", "-o", file, pkg)
+	})
+}
+
+// binaries are in dir, once there is one.
+var binaries struct {
+	mu  sync.Mutex
+	dir string
+}
+
+// once returns the file of a name that build has made.
+func once(t testing.TB, name string, build func(file string) error) string {
+	t.Helper()
+	binaries.mu.Lock()
+	defer binaries.mu.Unlock()
+	if binaries.dir == "" {
+		dir, err := os.MkdirTemp("", "proctest-")
+		if err := errors.Join(err, os.Chmod(dir, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		binaries.dir = dir
+	}
+	file := filepath.Join(binaries.dir, name)
+	if _, err := os.Stat(file); err == nil {
+		return file
+	}
+	if err := build(file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
 
 // goCommand runs the go command with cgo off.
-func goCommand(t testing.TB, args ...string) {
-	t.Helper()
-	build := exec.CommandContext(t.Context(), "go", args...)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go %q: %v: %s", args, err, out)
+func goCommand(args ...string) error {
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %q: %w: %s", args, err, out)
 	}
+	return nil
 }
 
 // Cannot ends a test that needs what this machine lacks: it skips the test on a
