@@ -1,95 +1,128 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
 const (
-	buildLimit = 3 * time.Minute // a machine that never built Go code takes its time
-	showLimit  = time.Minute     // everything after that
+	// limit is how long all may take but the build.
+	limit = time.Minute
 
-	// The shown answer: as many lines as fit the screen, far enough apart to be
-	// seen coming one by one.
+	// The shown response: as many lines as fit the screen, far enough apart to be
+	// seen coming one by one; deltaSize makes the fake upstream's text one sentence.
 	deltas     = 6
 	deltaPause = 80 * time.Millisecond
-	// deltaSize makes the stand-in's text one whole sentence.
-	deltaSize = 276
+	deltaSize  = 276
 
-	// crowd is how many clients ask at once before the thief looks.
+	// crowd is how many clients ask at once before the search.
 	crowd = 50
+
+	// question is what every client asks.
+	question = `{"model":"gpt-5","stream":true,"input":"What does every typist write?"}`
 )
 
 // A stage is what the demo's steps share.
 type stage struct {
-	*screen
+	out      io.Writer
+	err      error // the first that writing to out met
 	key      string
 	dir      string // temporary
 	upstream *openaitest.Server
 }
 
-// demo runs the whole show and returns why it failed, if it did.
-func demo(ctx context.Context, s *screen, proxy string) error {
-	dir, err := os.MkdirTemp("", "responses-api-proxy-demo-")
-	if err != nil {
-		return err
+func (s *stage) printf(format string, args ...any) {
+	if s.err == nil {
+		_, s.err = fmt.Fprintf(s.out, format, args...)
 	}
-	defer os.RemoveAll(dir)
-	st := &stage{screen: s, key: newKey(), dir: dir}
-	s.printf("An OpenAI API key that is used by everybody and read by nobody\n")
-	if proxy, err = st.build(ctx, proxy); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, showLimit, fmt.Errorf("it took longer than %v", showLimit))
-	defer cancel()
-	err = st.show(ctx, proxy)
-	if cause := context.Cause(ctx); cause != nil && err != nil {
-		return cause // the rest follows from it
-	}
-	return err
 }
 
-func (st *stage) show(ctx context.Context, proxy string) (err error) {
-	// TLS, as at OpenAI; requests without the key are turned away.
-	st.upstream, err = openaitest.Start(openaitest.Options{TLS: true, Key: st.key, Default: "sse n=5 d=20ms"})
+// run shows everything and returns why it failed, if it did.
+func (s *stage) run(ctx context.Context, proxy string) (err error) {
+	if s.dir, err = os.MkdirTemp("", "responses-api-proxy-demo-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(s.dir)
+	s.printf("An OpenAI API key that every client can use and none can read\n")
+	if proxy == "" {
+		proxy, err = s.build(ctx)
+	} else {
+		proxy, err = filepath.Abs(proxy)
+	}
 	if err != nil {
 		return err
 	}
-	defer st.upstream.Close()
-	if err := os.WriteFile(st.caFile(), st.upstream.CAPEM(), 0o600); err != nil {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %v", limit))
+	defer cancel()
+	// TLS, as at OpenAI; requests without the key are rejected.
+	if s.upstream, err = openaitest.Start(openaitest.Options{TLS: true, Key: s.key, Default: "sse n=5 d=20ms"}); err != nil {
 		return err
 	}
-	ours, err := st.startProxy(ctx, proxy)
+	defer s.upstream.Close()
+	if err := os.WriteFile(s.caFile(), s.upstream.CAPEM(), 0o600); err != nil {
+		return err
+	}
+	info := filepath.Join(s.dir, "proxy.json")
+	ours, err := s.start(ctx, "the proxy", info, proxy, "--upstream-url", s.upstream.URL(), "--server-info", info, "--drain-timeout", "1s")
 	if err != nil {
 		return err
 	}
 	defer ours.Close()
-	if err := st.showStream(ctx, ours); err != nil {
+	if err := s.showStream(ctx, ours); err != nil {
 		return fmt.Errorf("streaming through the proxy: %w", err)
 	}
-	if !canScan {
-		st.printf("\nThe theft from a process's memory that should come now is shown on Linux only.\n")
+	if runtime.GOOS != "linux" {
+		s.printf("\nThe search of a process's memory that should come now is shown on Linux only.\n")
 		return nil
 	}
-	return st.showTheft(ctx, ours)
+	return s.showSearch(ctx, ours)
 }
 
-// showStream prints an answer as it comes in.
-func (st *stage) showStream(ctx context.Context, p *child) error {
-	st.printf("\nThe proxy has a made-up key of %d characters, and a stand-in for OpenAI behind\nit, over TLS. A client without a key asks, and reads the answer as it streams:\n", len(st.key))
-	st.upstream.Script(fmt.Sprintf("sse n=%d s=%d d=%v", deltas, deltaSize, deltaPause))
+func (s *stage) caFile() string { return filepath.Join(s.dir, "ca.pem") }
+
+// start runs a proxy with the key on standard input, which ends with the demo, and
+// waits until it listens.
+func (s *stage) start(ctx context.Context, name, info string, command ...string) (*launch.Proxy, error) {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = append(launch.Environment(), "SSL_CERT_FILE="+s.caFile())
+	p, err := launch.Start(ctx, cmd, []byte(s.key), info, false)
+	var ended *launch.EndedError
+	switch {
+	case errors.As(err, &ended):
+		first, _, _ := strings.Cut(ended.Output, "\n")
+		return nil, fmt.Errorf("%s ended at its start (%v): %s", name, ended.Err, first)
+	case err != nil:
+		return nil, fmt.Errorf("cannot start %s: %w", name, err)
+	}
+	return p, nil
+}
+
+// showStream prints a response as it arrives.
+func (s *stage) showStream(ctx context.Context, p *launch.Proxy) error {
+	s.printf("\nThe proxy has a made-up key of %d characters, and a fake OpenAI upstream behind\nit, over TLS. A client without a key asks, and reads the response as it streams:\n", len(s.key))
+	s.upstream.Script(fmt.Sprintf("sse n=%d s=%d d=%v", deltas, deltaSize, deltaPause))
 	start := time.Now()
 	var seen []arrival
-	err := st.ask(ctx, newClient(), p.url(), func(a arrival) {
+	err := s.ask(ctx, p, func(a arrival) {
 		seen = append(seen, a)
-		st.arrival(a.at.Sub(start), a)
+		s.printf("%s", a.line(start))
 	})
 	if err != nil {
 		return err
@@ -97,52 +130,101 @@ func (st *stage) showStream(ctx context.Context, p *child) error {
 	if err := checkStream(seen); err != nil {
 		return err
 	}
-	st.printf("  %s read while it was still being written; the upstream saw the right key\n", st.mark(true))
+	s.printf("  ✓ read while it was still being written; the upstream saw the right key\n")
 	return nil
 }
 
-// checkStream tells a stream from an answer that was collected first. Single
-// events may be late on a busy machine.
+// An arrival is one piece of text and its journey.
+type arrival struct {
+	text     string
+	sent, at time.Time
+}
+
+// line is what the demo prints of it.
+func (a arrival) line(start time.Time) string {
+	late := float64(a.at.Sub(a.sent)) / float64(time.Millisecond)
+	return fmt.Sprintf("  %5.2f s  %-43.43s  %6.2f ms after sending\n", a.at.Sub(start).Seconds(), strings.TrimSpace(a.text), late)
+}
+
+// checkStream distinguishes a stream from a response that was collected first.
+// Single events may be late on a busy machine.
 func checkStream(seen []arrival) error {
 	if len(seen) != deltas {
-		return fmt.Errorf("%d events came, not %d", len(seen), deltas)
+		return fmt.Errorf("%d events arrived, not %d", len(seen), deltas)
 	}
 	if first, last := seen[0], seen[deltas-1]; first.at.After(last.sent) {
-		return errors.New("the first event came only after the last was sent")
+		return errors.New("the first event arrived only after the last was sent")
 	}
 	return nil
 }
 
-// showTheft lets the thief have both proxies, after the same work.
-func (st *stage) showTheft(ctx context.Context, ours *child) error {
-	naive, err := st.startNaive(ctx)
+// ask sends the question, without any key, on a connection of its own, and hands
+// each piece of text to got as it arrives. It fails unless the response is whole
+// and does not contain the key.
+func (s *stage) ask(ctx context.Context, p *launch.Proxy, got func(arrival)) error {
+	c := &http.Client{Transport: &http.Transport{}}
+	defer c.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, "POST", fmt.Sprintf("http://127.0.0.1:%d/v1/responses", p.Port), strings.NewReader(question))
 	if err != nil {
 		return err
 	}
-	defer naive.Close()
-	st.printf("\n%d more clients at once. Then a thief (%s) looks for the key in the\nproxy, and in a plain httputil.ReverseProxy that had the same key and load:\n\n", crowd, whoami())
-	if err := errors.Join(st.load(ctx, ours), st.load(ctx, naive)); err != nil {
+	req.Header.Set("Content-Type", "application/json")
+	res, err := c.Do(req)
+	if err != nil {
 		return err
 	}
-	inOurs, err := steal(ours.PID, st.key)
-	if err != nil {
-		return fmt.Errorf("the thief failed at the proxy: %w", err)
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("the response is %s", res.Status)
 	}
-	inNaive, err := steal(naive.PID, st.key)
-	if err != nil {
-		return fmt.Errorf("the thief failed at the ReverseProxy: %w", err)
+	if strings.Contains(fmt.Sprint(res.Header), s.key) {
+		return errors.New("the response's head contains the key")
 	}
-	st.table(inOurs, inNaive)
-	h := host{root: os.Geteuid() == 0, yama: yama(), noSecretMemory: ours.Output.Line("the key lies in ")}
-	if err := h.judge(inOurs, inNaive); err != nil {
-		return err
-	}
-	st.printf("\n%s", h.notes(inOurs, inNaive))
-	st.printf("%s %d answers came through the proxy, and its key was nowhere to be found\n", st.mark(true), crowd+1)
-	return nil
+	return s.readEvents(res.Body, got)
 }
 
-func (st *stage) caFile() string { return filepath.Join(st.dir, "ca.pem") }
+// readEvents reads server-sent events up to the end of the body.
+func (s *stage) readEvents(body io.Reader, got func(arrival)) error {
+	whole := false
+	lines := bufio.NewScanner(body)
+	for lines.Scan() {
+		if bytes.Contains(lines.Bytes(), []byte(s.key)) {
+			return errors.New("the response contains the key")
+		}
+		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data: "))
+		if !ok {
+			continue
+		}
+		at := time.Now()
+		var e struct {
+			Type, Delta string
+			T           int64 // when the upstream sent it
+		}
+		if err := json.Unmarshal(data, &e); err != nil {
+			return fmt.Errorf("an event that is not JSON: %w", err)
+		}
+		if e.Type == "response.output_text.delta" {
+			got(arrival{text: e.Delta, sent: time.Unix(0, e.T), at: at})
+		}
+		whole = whole || e.Type == "response.completed"
+	}
+	if lines.Err() == nil && !whole {
+		return errors.New("the response is not whole")
+	}
+	return lines.Err()
+}
+
+// load has a crowd of clients ask at once.
+func (s *stage) load(ctx context.Context, p *launch.Proxy) (err error) {
+	results := make(chan error)
+	for range crowd {
+		go func() { results <- s.ask(ctx, p, func(arrival) {}) }()
+	}
+	for range crowd {
+		err = cmp.Or(err, <-results)
+	}
+	return err
+}
 
 // newKey makes up a key of the length that OpenAI's have.
 func newKey() string {

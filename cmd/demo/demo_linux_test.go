@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -23,9 +22,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// proxyEnv makes this test binary one of proxies, with the real one's flags.
-const proxyEnv = "DEMO_TEST_PROXIES"
-
+// proxies are what this test binary is by its name, with the real one's flags.
 var proxies = map[string]newProxy{"leaky": naiveProxy, "stuck": stuckProxy}
 
 // stuckProxy passes the first piece of an answer and then nothing.
@@ -51,47 +48,12 @@ func (w *stuckWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// binDir holds what built returns. Everybody may read it, unlike t.TempDir.
-var binDir string
-
 func TestMain(m *testing.M) {
-	if proxy := proxies[os.Getenv(proxyEnv)]; proxy != nil && len(os.Args) > 4 && os.Args[1] == "--upstream-url" && os.Args[3] == "--server-info" {
-		os.Exit(naiveMain([]string{os.Args[2], os.Args[4]}, proxy))
+	if proxy := proxies[filepath.Base(os.Args[0])]; proxy != nil && len(os.Args) > 4 && os.Args[1] == "--upstream-url" && os.Args[3] == "--server-info" {
+		fmt.Println(naive(os.Args[2], os.Args[4], proxy))
+		os.Exit(1)
 	}
-	os.Exit(withBinDir(m.Run))
-}
-
-func withBinDir(run func() int) int {
-	var err error
-	if binDir, err = os.MkdirTemp("", "demo-test-"); err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(binDir)
-	if err := os.Chmod(binDir, 0o755); err != nil {
-		panic(err)
-	}
-	return run()
-}
-
-// binaries builds the demo and the proxy, once.
-var binaries = sync.OnceValue(func() error {
-	demo := exec.Command("go", "build", "-o", filepath.Join(binDir, "demo"), ".")
-	proxy := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(binDir, "proxy"), command)
-	proxy.Env = append(os.Environ(), "CGO_ENABLED=0")
-	for _, cmd := range []*exec.Cmd{demo, proxy} {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-	}
-	return nil
-})
-
-func built(t *testing.T, name string) string {
-	t.Helper()
-	if err := binaries(); err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(binDir, name)
+	proctest.Main(m, nil)
 }
 
 // A show is one run of the demo.
@@ -101,16 +63,17 @@ type show struct {
 	errs bytes.Buffer
 }
 
-// prepare returns the demo ready to run, with a temporary folder of its own
+// prepare returns the demo ready to run, with a temporary directory of its own
 // that uid may write to.
 func prepare(t *testing.T, uid int, args ...string) *show {
 	t.Helper()
-	tmp, err := os.MkdirTemp(filepath.Dir(built(t, "demo")), "tmp-")
+	demo := proctest.Program(t, "../demo")
+	tmp, err := os.MkdirTemp(filepath.Dir(demo), "tmp-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(tmp) })
-	s := &show{Cmd: exec.Command(built(t, "demo"), args...), tmp: tmp}
+	s := &show{Cmd: exec.Command(demo, args...), tmp: tmp}
 	s.Env = append(os.Environ(), "TMPDIR="+tmp, "OPENAI_API_KEY=of-somebody-else",
 		"HTTP_PROXY=http://127.0.0.1:1", "HTTPS_PROXY=http://127.0.0.1:1", "NO_PROXY=")
 	s.Stderr = &s.errs
@@ -201,7 +164,7 @@ func TestDemo(t *testing.T) {
 	if !strong {
 		proctest.Cannot(t, "no CAP_SYS_PTRACE: memory was not searched")
 	}
-	checkContains(t, out, "✓ 0 copies, 0 fragments", "✗ ", "(root)", "refused")
+	checkContains(t, out, "/proc/PID/mem      ✓ no key ", "✗ ", "(root)", " pages denied")
 }
 
 // TestDemoAsNobody is the same for somebody without privileges.
@@ -209,7 +172,7 @@ func TestDemoAsNobody(t *testing.T) {
 	if os.Getuid() != 0 {
 		proctest.Cannot(t, "only root can become somebody else")
 	}
-	out := checkShow(t, prepare(t, 65534, "-proxy", built(t, "proxy")), "denied by the kernel", "a thief (uid 65534)")
+	out := checkShow(t, prepare(t, 65534, "-proxy", proctest.Program(t, command)), "denied by the kernel", "an attacker (uid 65534)")
 	if strings.Contains(out, "Building") {
 		t.Error("a proxy was built although one was given")
 	}
@@ -225,9 +188,11 @@ func instead(t *testing.T, proxy string) *show {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := prepare(t, os.Getuid(), "-proxy", self)
-	s.Env = append(s.Env, proxyEnv+"="+proxy)
-	return s
+	link := filepath.Join(t.TempDir(), proxy)
+	if err := os.Symlink(self, link); err != nil {
+		t.Fatal(err)
+	}
+	return prepare(t, os.Getuid(), "-proxy", link)
 }
 
 // TestLeakyProxy shows a proxy that is no better than the naive one.
@@ -313,7 +278,7 @@ func TestNobodyReads(t *testing.T) {
 	}
 	defer w.Close()
 	r.Close()
-	s := prepare(t, os.Getuid(), "-proxy", built(t, "proxy"))
+	s := prepare(t, os.Getuid(), "-proxy", proctest.Program(t, command))
 	s.Stdout = w
 	s.Run()
 	if s.ProcessState.ExitCode() != 1 {

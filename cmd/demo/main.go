@@ -1,12 +1,11 @@
 // Demo shows on one machine, without a key and without a network, what
-// responses-api-proxy is for: a stand-in for OpenAI that answers only to a
-// made-up key, the real proxy, a client that has no key and gets its answer as
-// it streams, and a thief who looks for the key in the proxy's memory. The same
-// thief then finds it in a plain httputil.ReverseProxy, which proves that it
-// can find keys.
+// responses-api-proxy is for: a fake upstream that answers only to a made-up key,
+// the real proxy, a client that has no key and gets its response as it streams,
+// and an attacker that searches the proxy's memory for the key. The same search
+// finds it in a plain httputil.ReverseProxy, which proves that it can find keys.
 //
-// It builds the proxy with the go command, in a temporary folder, and listens
-// on 127.0.0.1 only. Whatever it starts has ended, and the folder is gone, when
+// It builds the proxy with the go command, in a temporary directory, and listens
+// on 127.0.0.1 only. All that it starts has ended, and the directory is gone, when
 // it returns, also after Ctrl-C.
 //
 // Exit codes: 0 if all went as it should, 1 if anything did not, 2 for a
@@ -14,45 +13,55 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 )
 
 const usage = `Usage: go run ./cmd/demo [-proxy FILE]
 
 Shows what responses-api-proxy is for, on this machine alone: a client gets a
-streamed answer without having the key, and a thief does not find the key in
-the proxy's memory. As root the thief may read all of that memory.
+streamed response without having the key, and an attacker does not find the key
+in the proxy's memory. As root the attacker may read all of that memory.
 
 Flags:
   -proxy FILE  the proxy to show (default: it is built from this module)
   -h           print this text
 
-NO_COLOR in the environment keeps the output plain.
-
 Example:
   sudo env PATH="$PATH" go run ./cmd/demo
 `
 
-// errInterrupted says that somebody wanted the demo to end.
-var errInterrupted = errors.New("interrupted")
+// command is the program that the demo shows.
+const command = "github.com/responses-api-proxy/responses-api-proxy/cmd/responses-api-proxy"
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == naiveCommand {
-		os.Exit(naiveMain(os.Args[2:], naiveProxy))
+	if len(os.Args) == 4 && os.Args[1] == naiveCommand {
+		fmt.Fprintln(os.Stderr, naive(os.Args[2], os.Args[3], naiveProxy))
+		os.Exit(1)
 	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run is main for the demo itself.
-func run(args []string, out *os.File, errs io.Writer) int {
-	proxy, err := parseArgs(args)
+func run(args []string, out, errs io.Writer) int {
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	proxy := flags.String("proxy", "", "")
+	err := flags.Parse(args)
+	if err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(out, usage)
@@ -61,41 +70,39 @@ func run(args []string, out *os.File, errs io.Writer) int {
 		fmt.Fprintf(errs, "demo: %v; run it with -h for its flags\n", err)
 		return 2
 	}
-	ctx, stop := interruptible()
+	// A broken pipe must not end the demo before it has cleaned up: writes report it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	s := &screen{w: out, color: wantsColor(out)}
-	if err := demo(ctx, s, proxy); err != nil {
+	s := &stage{out: out, key: newKey()}
+	err = s.run(ctx, *proxy)
+	if ctx.Err() != nil {
+		err = errors.New("interrupted") // what else failed follows from it
+	}
+	if err := cmp.Or(err, s.err); err != nil {
 		fmt.Fprintf(errs, "\ndemo: failed: %v\n", err)
 		return 1
-	}
-	if s.err != nil {
-		return 1 // who should have read the output is gone
 	}
 	return 0
 }
 
-func parseArgs(args []string) (proxy string, err error) {
-	fs := flag.NewFlagSet("demo", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	fs.StringVar(&proxy, "proxy", "", "")
-	err = fs.Parse(args)
-	if err == nil && fs.NArg() > 0 {
-		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
+// build builds the proxy as releases are built, but for the stamp of the commit:
+// git refuses to tell root about another user's checkout.
+func (s *stage) build(ctx context.Context) (binary string, err error) {
+	if _, err := exec.LookPath("go"); err != nil {
+		return "", errors.New("no go command in PATH, which builds the proxy; give a built one with -proxy FILE")
 	}
-	return proxy, err
-}
-
-// interruptible returns a context that ends with the signals that ask a program
-// to stop, so that the demo can clear up after itself. A broken pipe must not
-// end it without that either: writes report it.
-func interruptible() (context.Context, func()) {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	ctx, cancel := context.WithCancelCause(context.Background())
-	asked := make(chan os.Signal, 1)
-	signal.Notify(asked, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	go func() {
-		<-asked
-		cancel(errInterrupted)
-	}()
-	return ctx, func() { cancel(nil) }
+	s.printf("Building the proxy (a minute, the first time)\n")
+	binary = filepath.Join(s.dir, "responses-api-proxy.exe") // the suffix is for Windows
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", binary, command)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	// The go command ends its compilers when it is interrupted, and could not if it
+	// were killed.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 5 * time.Second
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("cannot build the proxy (%w); run the demo in a checkout of its module:\n%s", err, strings.TrimSpace(string(out)))
+	}
+	return binary, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,8 +11,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-
-	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 )
 
 // naiveCommand is the argument with which the demo starts itself as the naive
@@ -21,21 +20,11 @@ const naiveCommand = "naive-proxy-of-the-demo"
 // newProxy makes a proxy to target that adds key.
 type newProxy func(target *url.URL, key string) http.Handler
 
-// naiveMain serves until standard input ends, which it does with the demo,
-// however that ended.
-func naiveMain(args []string, proxy newProxy) int {
-	if err := naive(args, proxy); err != nil {
-		fmt.Fprintln(os.Stderr, "naive proxy:", err)
-		return 1
-	}
-	return 0
-}
-
-func naive(args []string, proxy newProxy) error {
-	if len(args) != 2 {
-		return fmt.Errorf("it needs two arguments, not %d", len(args))
-	}
-	target, err := url.Parse(args[0])
+// naive serves an upstream's URL until standard input ends, whose first line is the
+// key, and writes its port and pid to the file info. Standard input ends with the
+// demo, however that ended.
+func naive(upstream, info string, proxy newProxy) error {
+	target, err := url.Parse(upstream)
 	if err != nil {
 		return err
 	}
@@ -49,26 +38,23 @@ func naive(args []string, proxy newProxy) error {
 		return err
 	}
 	go http.Serve(ln, proxy(target, strings.TrimSpace(key)))
-	info, err := listen.PrepareInfo(args[1])
-	if err != nil {
-		return err
-	}
-	if err := info.Write(listen.Port(ln), os.Getpid()); err != nil {
+	text := fmt.Sprintf(`{"port":%d,"pid":%d}`, ln.Addr().(*net.TCPAddr).Port, os.Getpid())
+	if err := os.WriteFile(info, []byte(text), 0o600); err != nil {
 		return err
 	}
 	io.Copy(io.Discard, stdin)
-	return nil
+	return errors.New("standard input has ended")
 }
 
 // naiveProxy is the standard library's proxy with nothing done for or against
-// the key: it sets the header, as everybody would.
+// the key: it sets the field, as everybody would.
 func naiveProxy(target *url.URL, key string) http.Handler {
 	p := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.Out.URL, r.Out.Host = target, target.Host
 		r.Out.Header.Set("Authorization", "Bearer "+key)
 	}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Without it net/http cuts a few answers short, and the load would fail.
+		// Without it net/http cuts a few responses short, and the load would fail.
 		http.NewResponseController(w).EnableFullDuplex()
 		p.ServeHTTP(w, r)
 	})

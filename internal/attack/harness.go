@@ -60,7 +60,7 @@ func openHarness(ctx context.Context, program []string) (_ *harness, err error) 
 func proxyCommand(ctx context.Context, program []string, info, upstream string) *exec.Cmd {
 	words := append(slices.Clone(program), "--port", "0", "--server-info", info, "--upstream-url", "http://"+upstream+"/v1/responses")
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Env = environment()
+	cmd.Env = launch.Environment()
 	return cmd
 }
 
@@ -84,17 +84,6 @@ func (s *harness) start(ctx context.Context, program []string) error {
 		return fmt.Errorf("cannot start the proxy: %w", err)
 	}
 	return nil
-}
-
-// environment is what programs need to be found and to start, and nothing that
-// could hold a key or lead to a proxy.
-func environment() (list []string) {
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "SYSTEMROOT"} {
-		if value, ok := os.LookupEnv(name); ok {
-			list = append(list, name+"="+value)
-		}
-	}
-	return list
 }
 
 var errInterrupted = errors.New("interrupted; the proxy that was started is stopped")

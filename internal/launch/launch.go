@@ -66,6 +66,17 @@ func (e *EndedError) Error() string {
 	return fmt.Sprintf("ended at its start (%v): %s", e.Err, e.Output)
 }
 
+// Environment is what programs need to be found and to start, and nothing that
+// could hold a key or lead to a proxy.
+func Environment() (list []string) {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "SYSTEMROOT"} {
+		if value, ok := os.LookupEnv(name); ok {
+			list = append(list, name+"="+value)
+		}
+	}
+	return list
+}
+
 // Group makes a command the leader of a process group, since it may be a launcher
 // itself: when the command's context ends, if it has one, all of the group is
 // killed.

@@ -68,6 +68,18 @@ func TestReadInfo(t *testing.T) {
 	}
 }
 
+// TestEnvironment: neither a key nor a proxy gets to what is started.
+func TestEnvironment(t *testing.T) {
+	for _, name := range []string{"OPENAI_API_KEY", "https_proxy", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE", "HOME", "PATH"} {
+		t.Setenv(name, "/x")
+	}
+	t.Setenv("TMPDIR", "")
+	os.Unsetenv("TMPDIR") // until the test ends
+	if got := strings.Join(Environment(), " "); got != "PATH=/x HOME=/x" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestOutput(t *testing.T) {
 	h := &Output{}
 	for range 3 {
