@@ -37,7 +37,7 @@ func attempts(t *testing.T) []attempt {
 		t.Fatal(err)
 	}
 	list := []attempt{
-		allow(p, "verify", "health", "help", "version", "completion"),
+		allow(p, "verify", "health", "status", "help", "version", "completion"),
 		only(p+"completion ", "bash", "zsh", "fish"),
 		allow(p+"help ", "all", "limits"),
 		deny(p+"help ", "--port", "key.txt"),
@@ -73,7 +73,7 @@ func attempts(t *testing.T) []attempt {
 // triesOfTables has one for every flag.
 func triesOfTables() (list []attempt) {
 	closed := regexp.MustCompile(`^[a-z0-9.-]+(\|[a-z0-9.-]+)+$`)
-	for command, flags := range map[string][]cli.Flag{"": flagTable(&options{}), "verify ": cli.Verify(nil), "health ": cli.Health} {
+	for command, flags := range map[string][]cli.Flag{"": flagTable(&options{}), "verify ": cli.Verify(nil), "health ": cli.Health, "status ": cli.Status(nil, nil)} {
 		begin := "responses-api-proxy " + command
 		var names []string
 		for _, f := range flags {

@@ -30,6 +30,7 @@ func TestDocuments(t *testing.T) {
 		{readme, "common", cli.Table(first)},
 		{man, "serve", cli.Markdown(topics, flags)},
 		{man, "verify", cli.Markdown([]cli.Topic{{Name: "verify"}}, cli.Verify(nil))},
+		{man, "status", cli.Markdown([]cli.Topic{{Name: "status"}}, cli.Status(nil, nil))},
 		{man, "health", cli.Markdown([]cli.Topic{{Name: "health"}}, cli.Health)},
 	} {
 		text, err := os.ReadFile(list.path)

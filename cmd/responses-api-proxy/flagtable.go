@@ -121,7 +121,7 @@ func flagTable(o *options) []cli.Flag {
 			Text: "It says who, how long, how much, and of what was said only the model, the tokens and the request id. Of many refusals of one user " +
 				"within a second only the number is written. SIGHUP opens FILE again."},
 		{Name: "metrics", Value: "ADDR|unix:PATH", Topic: "logging", Set: cli.String(&o.metrics, "a loopback address with a port, or unix:PATH,"),
-			Summary: "serve /metrics for Prometheus, /healthz and /readyz on a loopback address with a port or a unix socket"},
+			Summary: "serve a status page, /metrics for Prometheus, /healthz and /readyz on a loopback address with a port or a unix socket"},
 		{Name: "log-file", Value: "FILE", Topic: "logging", Set: cli.String(&o.logFile, "a file name"),
 			Summary: "write log messages to FILE in place of standard error, which is closed after start-up", Text: "SIGHUP opens FILE again."},
 		{Name: "dump-dir", Value: "DIR", Topic: "logging", Original: true, Set: cli.String(&o.dumpDir, "a directory's name"),

@@ -30,7 +30,7 @@ func health(args []string) int {
 		fmt.Fprintf(os.Stderr, "%shealth: one ADDR is needed, that of --metrics; run it with health --help\n", linePrefix)
 		return 2
 	}
-	if err := metrics.Probe(args[0], path); err != nil {
+	if _, err := metrics.Fetch(args[0], path); err != nil {
 		fmt.Fprintf(os.Stderr, "%s%v\n", linePrefix, err)
 		return 1
 	}

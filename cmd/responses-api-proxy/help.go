@@ -15,6 +15,7 @@ const synopsis = `Usage: responses-api-proxy [flags] < KEY
        responses-api-proxy help [TOPIC]
        responses-api-proxy verify --help
        responses-api-proxy health [--ready] ADDR
+       responses-api-proxy status [--json] [--metrics ADDR]
        responses-api-proxy completion bash|zsh|fish
        responses-api-proxy version
 
@@ -36,7 +37,7 @@ An SDK, as that user:
 `
 
 // subcommands are the words that may stand first.
-var subcommands = []string{"verify", "health", "help", "version", "completion"}
+var subcommands = []string{"verify", "health", "status", "help", "version", "completion"}
 
 // usage returns what --help prints.
 func usage() string {
@@ -61,6 +62,8 @@ func subcommand(args []string) (code int, ok bool) {
 		return verify(args), true
 	case "health":
 		return health(args), true
+	case "status":
+		return status(args), true
 	}
 	text := ""
 	switch argument := strings.Join(args, " "); {
@@ -91,6 +94,7 @@ func completion(shell string) string {
 		"serve":    cli.Lines(flagTable(&options{})),
 		"verify":   cli.Lines(cli.Verify(nil)),
 		"health":   cli.Lines(cli.Health),
+		"status":   cli.Lines(cli.Status(nil, nil)),
 		"commands": strings.Join(subcommands, " "),
 		"topics":   strings.Join(names, " "),
 	})

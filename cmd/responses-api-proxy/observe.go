@@ -74,6 +74,8 @@ func (s *service) observe() error {
 	if s.metricsListener != nil {
 		m := metrics.New(s.metricsConfig())
 		pages := []server.Page{
+			{Path: "/", ContentType: "text/html; charset=utf-8", Body: m.StatusPage},
+			{Path: "/status.json", ContentType: "application/json", Body: m.StatusJSON},
 			{Path: "/metrics", ContentType: metrics.ContentType, Body: m.Text},
 			{Path: "/healthz", Check: s.healthy},
 			{Path: "/readyz", Check: s.ready},
@@ -102,7 +104,26 @@ func (s *service) metricsConfig() metrics.Config {
 	}
 	apierror.Codes(func(code apierror.Code, _ int) { cfg.Codes = append(cfg.Codes, string(code)) })
 	cfg.Routes, cfg.Counts, cfg.Protections = relay.Routes(), s.counts(), s.protectionMetrics()
+	cfg.State, cfg.Limits = s.state, s.limits
 	return cfg
+}
+
+// state returns what the service does.
+func (s *service) state() string {
+	if err := s.ready(); err != nil {
+		return err.Error()
+	}
+	return "serving"
+}
+
+// limits returns how much of the limits has been used.
+func (s *service) limits() metrics.Limits {
+	l := metrics.Limits{Admitted: s.gate.Admitted(), MaxRequests: s.opts.limits.MaxRequests, Expires: s.gate.Expires(), MaxTokens: s.opts.maxTokens}
+	if s.book != nil {
+		l.Since, l.Resets = s.book.Period()
+		l.Spent = s.book.Spent()
+	}
+	return l
 }
 
 // counts are the numbers that other packages count.

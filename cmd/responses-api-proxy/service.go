@@ -37,6 +37,7 @@ type service struct {
 	sockets
 	client      *upstream.Client
 	gate        *policy.Policy
+	book        *budget.Book // nil without a budget
 	engine      *server.Server
 	serving     []func() error // each serves a listener until that is closed
 	protections sandbox.Report // from the start, and then those of the sandbox
@@ -212,11 +213,12 @@ func (o *options) budgetError(err error) error {
 // openGate prepares to ask the kernel who calls.
 func (s *service) openGate() (err error) {
 	o := s.opts
-	cfg := policy.Config{TCP: s.tcp, Identify: o.audit != "" || o.dumpDir != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
+	cfg := policy.Config{TCP: s.tcp, Identify: o.audit != "" || o.dumpDir != "" || s.metricsListener != nil, Commands: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
 	if o.maxTokens > 0 {
-		if cfg.Budget, err = s.openBudget(); err != nil {
+		if s.book, err = s.openBudget(); err != nil {
 			return err
 		}
+		cfg.Budget = s.book
 	}
 	if s.gate, err = policy.New(cfg); err != nil {
 		return err

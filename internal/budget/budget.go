@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"path/filepath"
 	"sync"
@@ -199,6 +200,14 @@ func (b *Book) Period() (since, resets time.Time) {
 	defer b.mu.Unlock()
 	b.renew()
 	return b.since, b.cfg.Period.end(b.since)
+}
+
+// Spent returns what each user has spent in the period.
+func (b *Book) Spent() map[uint32]int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.renew()
+	return maps.Clone(b.spent)
 }
 
 // renew starts the sums anew if their period is over. It needs b.mu. Where the clock is set back it is not, so that

@@ -12,6 +12,9 @@ _responses_api_proxy_verify='
 _responses_api_proxy_health='
 @health@
 '
+_responses_api_proxy_status='
+@status@
+'
 
 # _responses_api_proxy_offer offers each line.
 _responses_api_proxy_offer() {
@@ -58,6 +61,7 @@ _responses_api_proxy() {
 		case ${COMP_WORDS[1]} in
 		verify) flags=$_responses_api_proxy_verify ;;
 		health) flags=$_responses_api_proxy_health ;;
+		status) flags=$_responses_api_proxy_status ;;
 		help) flags='' words='@topics@' ;;
 		completion) flags='' words='bash zsh fish' ;;
 		esac

@@ -3,7 +3,7 @@
 function __responses_api_proxy_in --description 'report whether the line has this subcommand; serve is none'
     set -l words (commandline -opc)
     switch "$words[2]"
-        case verify health help completion
+        case verify health status help completion
             test $argv[1] = $words[2]
         case '*'
             test $argv[1] = serve
@@ -49,3 +49,4 @@ complete -c responses-api-proxy -n '__responses_api_proxy_in completion' -a 'bas
 __responses_api_proxy_add serve '@serve@'
 __responses_api_proxy_add verify '@verify@'
 __responses_api_proxy_add health '@health@'
+__responses_api_proxy_add status '@status@'

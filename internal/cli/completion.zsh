@@ -5,20 +5,22 @@
 # One line for each flag: its name, behind * if it may be repeated, its value or
 # a dot, and what it means.
 
-local serve='@serve@'
-local verify='@verify@'
-local health='@health@'
-local flags=$serve
+local serve_flags='@serve@'
+local verify_flags='@verify@'
+local health_flags='@health@'
+local status_flags='@status@'
+local flags=$serve_flags
 local -a specs
 
 if [[ $service == *-verify ]]; then
-	flags=$verify
+	flags=$verify_flags
 elif (( CURRENT == 2 )); then
 	specs=('1:command:(@commands@)')
 else
 	case $words[2] in
-	verify | health)
-		flags=${(P)words[2]}
+	verify | health | status)
+		local table=${words[2]}_flags
+		flags=${(P)table}
 		words=("${(@)words[2,-1]}")
 		(( CURRENT-- ))
 		;;

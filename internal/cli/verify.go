@@ -26,6 +26,19 @@ func Verify(set map[string]func(string) error) []Flag {
 	return flags
 }
 
+// Status returns the flags of the subcommand status.
+func Status(metrics *string, json *bool) []Flag {
+	return []Flag{
+		{Name: "metrics", Topic: "status", Value: "ADDR|unix:PATH", Set: String(metrics, "the address of --metrics"),
+			Summary: "the proxy's --metrics", Default: DefaultMetrics + ", if that exists"},
+		{Name: "json", Topic: "status", Set: Bool(json), Summary: "print one JSON document in place of the tables"},
+		{Name: "help", Topic: "status", Set: RequestHelp, Summary: "print how it is called"},
+	}
+}
+
+// DefaultMetrics is where the container image and the examples for systemd have the metrics.
+const DefaultMetrics = "unix:/run/responses-api-proxy/metrics.sock"
+
 // Health are the flags of the subcommand health.
 var Health = []Flag{
 	{Name: "ready", Topic: "health", Summary: "ask whether it accepts new requests"},

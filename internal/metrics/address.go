@@ -69,50 +69,54 @@ func parse(addr string) (network, name string, err error) {
 	return "tcp", net.JoinHostPort(ip.String(), port), nil
 }
 
-// Probe sends GET path, such as "/healthz", to an address that [Listen] takes. It returns nil if the response is 200,
-// and otherwise an error with the status and the reason. It blocks for 5 seconds at most.
-func Probe(addr, path string) error { return probe(addr, path, 5*time.Second) }
+// Fetch sends GET path, such as "/healthz", to an address that [Listen] takes. It returns the body if the response is
+// 200, and otherwise an error with the status and the reason. It blocks for 5 seconds at most.
+func Fetch(addr, path string) ([]byte, error) { return fetch(addr, path, 5*time.Second) }
 
-func probe(addr, path string, limit time.Duration) error {
+func fetch(addr, path string, limit time.Duration) ([]byte, error) {
 	network, name, err := parse(addr)
 	if err != nil {
-		return fmt.Errorf("cannot ask %s: %w", addr, err)
+		return nil, fmt.Errorf("cannot ask %s: %w", addr, err)
 	}
-	status, reason, err := get(network, name, path, time.Now().Add(limit))
+	status, body, err := get(network, name, path, time.Now().Add(limit))
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err // without the address once more
 	}
 	switch timeout, ok := errors.AsType[net.Error](err); {
 	case ok && timeout.Timeout():
-		return fmt.Errorf("%s%s has not answered in %v; see what the proxy is doing, or what else listens there", addr, path, limit)
+		return nil, fmt.Errorf("%s%s has not answered in %v; see what the proxy is doing, or what else listens there", addr, path, limit)
 	case err != nil:
-		return fmt.Errorf("cannot ask %s: %w; see whether the proxy runs with --metrics %s", addr, err, addr)
+		return nil, fmt.Errorf("cannot ask %s: %w; see whether the proxy runs with --metrics %s", addr, err, addr)
 	case status != 200:
-		return fmt.Errorf("%s%s answers %d: %s", addr, path, status, reason)
+		line, _, _ := bytes.Cut(body[:min(len(body), 512)], []byte("\n"))
+		return nil, fmt.Errorf("%s%s answers %d: %s", addr, path, status, strings.Map(printable, string(line)))
 	}
-	return nil
+	return body, nil
 }
 
-// get returns the status and the beginning of the response's first line. It goes to no proxy and follows no redirect.
-func get(network, name, path string, deadline time.Time) (status int, reason string, err error) {
+// maxResponse is the size of the largest response, in bytes: that of maxUsers and more.
+const maxResponse = 1 << 20
+
+// get returns the status and the body of the response. It goes to no proxy and follows no redirect.
+func get(network, name, path string, deadline time.Time) (status int, body []byte, err error) {
 	dialer := net.Dialer{Deadline: deadline}
 	conn, err := dialer.Dial(network, name)
 	if err != nil {
-		return 0, "", err
+		return 0, nil, err
 	}
 	defer conn.Close()
 	conn.SetDeadline(deadline)
 	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path); err != nil {
-		return 0, "", err
+		return 0, nil, err
 	}
-	text, err := io.ReadAll(io.LimitReader(conn, 16<<10))
+	text, err := io.ReadAll(io.LimitReader(conn, maxResponse))
 	if err != nil {
-		return 0, "", err
+		return 0, nil, err
 	}
 	return parseResponse(text)
 }
 
-func parseResponse(text []byte) (status int, reason string, err error) {
+func parseResponse(text []byte) (status int, content []byte, err error) {
 	end, err := http1.HeadEnd(text, 0)
 	if err == nil && end == 0 {
 		err = io.ErrUnexpectedEOF
@@ -122,13 +126,12 @@ func parseResponse(text []byte) (status int, reason string, err error) {
 		err = response.Parse(text[:end])
 	}
 	if err != nil {
-		return 0, "", err
+		return 0, nil, err
 	}
 	var body http1.Body
 	body.Begin(response.Length)
-	content, _, err := body.Take(text[end:])
-	line, _, _ := bytes.Cut(content[:min(len(content), 512)], []byte("\n"))
-	return response.Status, strings.Map(printable, string(line)), err
+	content, _, err = body.Take(text[end:])
+	return response.Status, content, err
 }
 
 // printable keeps a foreign listener from steering the terminal.

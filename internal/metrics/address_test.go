@@ -47,6 +47,12 @@ func pages(m *Metrics, ready func() error) []server.Page {
 	return []server.Page{{Path: "/metrics", ContentType: ContentType, Body: m.Text}, {Path: "/healthz", Check: well}, {Path: "/readyz", Check: ready}}
 }
 
+// Probe returns why a page is not served.
+func Probe(addr, path string) error {
+	_, err := Fetch(addr, path)
+	return err
+}
+
 func unixAddr(t *testing.T) string {
 	if runtime.GOOS == "windows" {
 		t.Skip("no unix sockets here")
@@ -180,7 +186,7 @@ func TestProbeOfNobody(t *testing.T) {
 	}
 	defer l.Close()
 	at := l.Addr().String()
-	if err := probe(at, "/healthz", time.Second/5); err == nil || !strings.Contains(err.Error(), "has not answered in 200ms") {
+	if _, err := fetch(at, "/healthz", time.Second/5); err == nil || !strings.Contains(err.Error(), "has not answered in 200ms") {
 		t.Errorf("a listener that does not answer: %v", err)
 	}
 	l.Close()

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,14 +27,18 @@ type Config struct {
 	// with another counts as "other", one with no route as "none".
 	Routes, Codes []string
 	Counts        Counts
+	// State and Limits are for the status alone. They may be called from any goroutine, and must not block.
+	State  func() string
+	Limits func() Limits
 }
 
 // Protection is one line of defence.
 type Protection struct {
 	// Name and State are as in the start line "protections: ...".
-	Name, State string
+	Name  string `json:"name"`
+	State string `json:"state"`
 	// Missing reports that it, or a part of it, is not in force.
-	Missing bool
+	Missing bool `json:"missing"`
 }
 
 // Counts are the numbers that other packages count. A function that is nil has no series. It is called by every scrape,
@@ -56,6 +61,10 @@ type Metrics struct {
 	cfg   Config
 	began time.Time
 
+	mu       sync.Mutex
+	users    map[int64]*User // with Others
+	failures map[string]Failure
+
 	inFlight            atomic.Int64
 	requests            set[[len(classes)]atomic.Uint64] // by route and class
 	refusals            set[atomic.Uint64]               // by code
@@ -68,7 +77,7 @@ type Metrics struct {
 // New takes the present as the start of the process.
 func New(cfg Config) *Metrics {
 	return &Metrics{
-		cfg: cfg, began: time.Now(),
+		cfg: cfg, began: time.Now(), users: map[int64]*User{Others: {UID: Others}}, failures: map[string]Failure{},
 		requests: newSet[[len(classes)]atomic.Uint64](append([]string{none}, cfg.Routes...)),
 		refusals: newSet[atomic.Uint64](cfg.Codes),
 	}
@@ -81,8 +90,10 @@ func (m *Metrics) Begin() { m.inFlight.Add(1) }
 // the sum overflow.
 const maxTokens = 1 << 40
 
-// End counts the request or refusal for which Begin was called. It does not keep e, and neither blocks nor allocates.
+// End counts the request or refusal for which Begin was called. It does not keep e, does not block, and allocates only
+// for what occurs for the first time.
 func (m *Metrics) End(e *audit.Entry) {
+	m.note(e)
 	m.inFlight.Add(-1)
 	m.requests.of(cmp.Or(e.Route, none))[classOf(e.Status)].Add(1)
 	if e.Code != "" {

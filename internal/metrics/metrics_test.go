@@ -27,6 +27,8 @@ func example() Config {
 			Dials:   func() Dials { return Dials{Connected: 5, Unreachable: 3, TLSFailed: 1} },
 			LogLost: constant(0), LogFailures: constant(0), AuditLost: constant(0), AuditFailures: constant(0),
 		},
+		State:  func() string { return "serving" },
+		Limits: func() Limits { return Limits{Admitted: 3, MaxRequests: 10} },
 	}
 }
 

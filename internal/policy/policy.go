@@ -21,6 +21,8 @@ type Config struct {
 	// Identify determines the user even where that decides nothing, for records. Unidentified users may call all the
 	// same then.
 	Identify bool
+	// Commands also reads the names of processes that come over a unix socket, which takes /proc.
+	Commands bool
 	// Owners requires that the user is known even where every user may call: a response belongs to the user who made it.
 	Owners bool
 	// Users may call; if it is empty, every user of the host may, as with the original, and a start line says so.
@@ -97,6 +99,16 @@ func (p *Policy) Open() bool {
 	defer p.mu.Unlock()
 	return !p.expired()
 }
+
+// Admitted returns how many requests have been admitted.
+func (p *Policy) Admitted() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.admitted
+}
+
+// Expires returns when the service ends by ExpireAfter; zero if it does not.
+func (p *Policy) Expires() time.Time { return p.expires }
 
 // checkExpired calls Expired, once, if no request runs and none will be admitted any more.
 func (p *Policy) checkExpired() {

@@ -69,7 +69,7 @@ func (p *Policy) identifyCaller(nc net.Conn) (who audit.Caller) {
 		}
 		cred, err := peer.OfUnix(c)
 		who.UID, who.Groups, who.Known, who.PID = cred.UID, append(cred.Groups, cred.GID), err == nil, int(cred.PID)
-		if p.cfg.Identify && err == nil {
+		if p.cfg.Commands && err == nil {
 			// If the process has ended, another one may have its number by now. Without a name there is none: it is "".
 			name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cred.PID))
 			who.Command = strings.TrimSuffix(string(name), "\n")

@@ -1,0 +1,206 @@
+package metrics
+
+import (
+	"fmt"
+	"html"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// missing follows the state of a protection that is missing.
+const missing = " (missing)"
+
+// table is a part of a status. Without a head it has two columns, of which the first has names.
+type table struct {
+	title string
+	head  []string
+	rows  [][]string
+}
+
+// numeric reports whether a column has numbers.
+func (t *table) numeric(column int) bool {
+	return t.head != nil && column > 0 && slices.ContainsFunc(t.rows, func(row []string) bool {
+		return len(row) > column && strings.Trim(row[column], "0123456789") == ""
+	})
+}
+
+// tables returns the parts that have rows. name returns how a user is shown.
+func (s *Status) tables(name func(uid int64) string) []table {
+	user := func(uid int64) string {
+		if uid == Others {
+			return "others"
+		}
+		return name(uid)
+	}
+	failures := table{"Last errors", []string{"code", "count", "user", "last"}, nil}
+	for _, f := range s.Errors {
+		failures.rows = append(failures.rows, []string{f.Code, number(f.Count), user(f.UID), s.when(f.Last)})
+	}
+	protections := table{title: "Protections"}
+	for _, p := range s.Protections {
+		protections.rows = append(protections.rows, []string{p.Name, p.State + map[bool]string{true: missing}[p.Missing]})
+	}
+	all := []table{{title: "Process", rows: s.process()}, {title: "Limits", rows: s.limits()}, s.users(user), failures, protections}
+	return slices.DeleteFunc(all, func(t table) bool { return len(t.rows) == 0 })
+}
+
+func (s *Status) users(name func(uid int64) string) table {
+	t := table{"Users", []string{"user", "requests", "failed", "input tokens", "output tokens"}, nil}
+	limit := s.Limits.MaxTokens
+	if limit > 0 {
+		t.head = slices.Insert(t.head, 1, "budget spent", "left")
+	}
+	for _, u := range s.Users {
+		row := []string{name(u.UID), number(u.Requests), number(u.Failed), number(u.Input), number(u.Output)}
+		switch {
+		case limit > 0 && u.UID == Others: // have none
+			row = slices.Insert(row, 1, "", "")
+		case limit > 0:
+			row = slices.Insert(row, 1, number(u.Spent), number(max(0, limit-u.Spent)))
+		}
+		t.rows = append(t.rows, row)
+	}
+	return t
+}
+
+func (s *Status) process() [][]string {
+	return [][]string{
+		{"version", strings.TrimSpace(s.Version + " " + s.Revision)},
+		{"state", s.State},
+		{"started", s.when(s.Started)},
+		{"connections", number(s.Connections)},
+		{"requests running", number(s.Running)},
+		{"requests admitted", number(s.Limits.Admitted)},
+	}
+}
+
+func (s *Status) limits() (rows [][]string) {
+	l := &s.Limits
+	if l.MaxRequests > 0 {
+		rows = append(rows, []string{"requests left", fmt.Sprintf("%d of %d", max(0, l.MaxRequests-l.Admitted), l.MaxRequests)})
+	}
+	if !l.Expires.IsZero() {
+		rows = append(rows, []string{"expires", s.when(l.Expires)})
+	}
+	if l.MaxTokens > 0 {
+		rows = append(rows, []string{"tokens per user", number(l.MaxTokens)}, []string{"budget since", s.when(l.Since)})
+	}
+	if !l.Resets.IsZero() {
+		rows = append(rows, []string{"budget resets", s.when(l.Resets)})
+	}
+	return rows
+}
+
+// when returns a time, and how far it is from that of the status.
+func (s *Status) when(t time.Time) string {
+	text, past := t.UTC().Format("2006-01-02 15:04:05Z"), s.Time.Sub(t)
+	if past >= 0 {
+		return text + ", " + span(past) + " ago"
+	}
+	return text + ", in " + span(-past)
+}
+
+// span returns a duration, in days if it is long.
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= 3*day {
+		return fmt.Sprintf("%d days", d/day)
+	}
+	return d.Round(time.Second).String()
+}
+
+func number(n int64) string { return strconv.FormatInt(n, 10) }
+
+// Text returns the status for a terminal. name returns how a user is shown.
+func (s *Status) Text(name func(uid int64) string) string {
+	var b strings.Builder
+	for _, t := range s.tables(name) {
+		fmt.Fprintf(&b, "%s:\n", t.title)
+		for _, row := range append([][]string{t.head}, t.rows...) {
+			if row == nil { // there is no head
+				continue
+			}
+			line := ""
+			for column, cell := range row {
+				line += fmt.Sprintf("  %*s", t.width(column), cell)
+			}
+			b.WriteString(strings.Map(printable, strings.TrimRight(line, " ")) + "\n")
+		}
+	}
+	return b.String()
+}
+
+// width returns the width of a column, in bytes; less than 0 if its cells stand to the left.
+func (t *table) width(column int) (width int) {
+	for _, row := range append([][]string{t.head}, t.rows...) {
+		if column < len(row) {
+			width = max(width, len(row[column]))
+		}
+	}
+	if !t.numeric(column) {
+		return -width
+	}
+	return width
+}
+
+// pageHead needs no script and loads nothing. The colours are the browser's, which has light and dark ones.
+const pageHead = `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="refresh" content="30">
+<title>responses-api-proxy</title>
+<style>
+body { font: 16px/1.4 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem }
+h1 { font-size: 1.3rem } h2 { font-size: 1.05rem; margin: 1.6rem 0 .3rem }
+div { overflow-x: auto }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+th, td { padding: .3rem 0 .3rem 1rem; border-bottom: 1px solid #8886; text-align: left; vertical-align: top; font-weight: normal }
+th { opacity: .75 }
+tr > :first-child { padding-left: 0 }
+th:nth-last-child(2):first-child { width: 10em }
+.n { text-align: right }
+.w { color: light-dark(#b00020, #ff8a80); font-weight: bold }
+@media (max-width: 40rem) { body { font-size: 14px } th, td { padding-left: .5rem } }
+</style>
+<h1>responses-api-proxy</h1>
+`
+
+// html returns the status as a page. Everything but pageHead and the tags is escaped.
+func (s *Status) html() []byte {
+	b := []byte(pageHead)
+	for _, t := range s.tables(number) {
+		b = fmt.Appendf(b, "<h2>%s</h2>\n<div><table>\n", html.EscapeString(t.title))
+		if t.head != nil {
+			b = t.appendRow(b, t.head, len(t.head))
+		}
+		for _, row := range t.rows {
+			b = t.appendRow(b, row, 1)
+		}
+		b = append(b, "</table></div>\n"...)
+	}
+	return b
+}
+
+// appendRow appends a row, of which the first cells are headers.
+func (t *table) appendRow(b []byte, row []string, headers int) []byte {
+	b = append(b, "<tr>"...)
+	for i, cell := range row {
+		tag, class := "td", ""
+		if i < headers {
+			tag = "th"
+		}
+		switch {
+		case t.numeric(i):
+			class = ` class="n"`
+		case strings.HasSuffix(cell, missing):
+			class = ` class="w"`
+		}
+		b = fmt.Appendf(b, "<%s%s>%s</%[1]s>", tag, class, html.EscapeString(cell))
+	}
+	return append(b, "</tr>\n"...)
+}
