@@ -1,18 +1,15 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"bench/internal/bench"
+	"github.com/responses-api-proxy/responses-api-proxy/bench/internal/bench"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
 )
 
 // arrivals runs one paced stream and tells of each event when it came, in µs
@@ -74,25 +71,15 @@ func copies(s string, c int) {
 	out[s+".bad"] = float64(bad.Load())
 }
 
-// scan has the program scan, which is the main module's, look for -secret.
+// scan looks for -secret in the memory of the processes.
 func scan(name string) {
-	self, err := os.Executable()
-	if err != nil {
-		fatal(err)
-	}
 	for _, p := range pids {
-		cmd := exec.Command(filepath.Join(filepath.Dir(self), "scan"), "-pid", fmt.Sprint(p))
-		cmd.Stdin, cmd.Stderr = bytes.NewReader([]byte(*secret)), os.Stderr
-		b, err := cmd.Output()
-		var found struct{ Full, Fragments, Bytes float64 }
-		if err == nil {
-			err = json.Unmarshal(b, &found)
-		}
+		found, err := memscan.Process(p, []byte(*secret))
 		if err != nil {
-			fatal(fmt.Errorf("scan: %w", err))
+			fatal(err)
 		}
-		out[name+"_copies"] += found.Full
-		out[name+"_fragments"] += found.Fragments
-		out[name+"_scanned_mb"] += mb(found.Bytes)
+		out[name+"_copies"] += float64(found.Full)
+		out[name+"_fragments"] += float64(found.Fragments)
+		out[name+"_scanned_mb"] += mb(float64(found.Bytes))
 	}
 }
