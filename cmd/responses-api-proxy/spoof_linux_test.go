@@ -170,7 +170,7 @@ func socketAs(uid uint32, from, to int) (fd int, err error) {
 // servedOn sends a request on c and closes it.
 func servedOn(c net.Conn) error {
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	_, err := fmt.Fprintf(c, "POST /v1/responses HTTP/1.1\r\nHost: %v\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", c.RemoteAddr())
 	if err != nil {
 		return err

@@ -80,7 +80,7 @@ func TestTerminal(t *testing.T) {
 			}
 		}
 		cmd.Process.Signal(unix.SIGTERM)
-		time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		time.AfterFunc(patience, func() { cmd.Process.Kill() })
 		cmd.Wait()
 		if !echoes(t, tty) {
 			t.Errorf("typed %q: the terminal does not echo after the end", typed)

@@ -9,7 +9,7 @@ import (
 )
 
 // timeout is for what must happen at all.
-const timeout = 10 * time.Second
+const timeout = 30 * time.Second
 
 // socketDir returns a directory whose name is short enough for a socket's path
 // and that other users can reach.

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -22,58 +21,32 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
-
-// A child of another user is this test binary again.
-const childVar = "FRONT_TEST_CHILD" // "job address count"
 
 const nobody, somebody = 65534, 4711
 
 func TestMain(m *testing.M) {
-	if job := os.Getenv(childVar); job != "" {
-		child(strings.Fields(job))
-		os.Exit(0)
+	jobs := map[string]proctest.Job{
+		"ask":  func(args []string) error { fmt.Print(ask(args[0])); return nil },
+		"hold": hold,
 	}
-	os.Exit(m.Run())
+	for _, how := range []string{"close", "reset", "half", "exit"} {
+		jobs[how] = func(args []string) error { return hitAndRun(how, args) }
+	}
+	proctest.Main(m, jobs)
 }
 
-// asUser runs a job as uid and returns what it prints.
+// asUser runs a job as uid, n times, and returns what it prints.
 func asUser(t *testing.T, uid uint32, job, address string, n int) string {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{fmt.Sprintf("%s=%s %s %d", childVar, job, address, n), "GORACE=atexit_sleep_ms=0"}
+	cmd := proctest.Command(job, address, strconv.Itoa(n))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-	out, err := cmd.CombinedOutput()
+	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("%s as uid %d: %v\n%s", job, uid, err, out)
 	}
 	return string(out)
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("only root can play several users")
-	}
-	t.Skip("SECURITY TEST SKIPPED: only root can play several users")
-}
-
-// child does its job. It must not use testing: it is not a test.
-func child(job []string) {
-	n, _ := strconv.Atoi(job[2])
-	switch job[0] {
-	case "ask":
-		fmt.Print(ask(job[1]))
-	case "hold":
-		hold(job[1], n)
-	default:
-		for range n {
-			hitAndRun(job[0], job[1])
-		}
-	}
 }
 
 func network(address string) string {
@@ -101,30 +74,41 @@ func ask(address string) string {
 	return fmt.Sprint(res.StatusCode, " ", string(b))
 }
 
-// hitAndRun sends a request and is gone before anybody can ask who it was.
-func hitAndRun(how, address string) {
-	c, err := net.Dial(network(address), address)
+// hitAndRun sends requests and is gone before anybody can ask who it was.
+func hitAndRun(how string, args []string) error {
+	n, err := strconv.Atoi(args[1])
 	if err != nil {
-		return
+		return err
 	}
-	io.WriteString(c, attackRequest)
-	switch how {
-	case "reset":
-		c.(*net.TCPConn).SetLinger(0)
-	case "half":
-		c.(interface{ CloseWrite() error }).CloseWrite()
-		io.Copy(io.Discard, c)
-	case "exit":
-		os.Exit(0)
+	for range n {
+		c, err := net.Dial(network(args[0]), args[0])
+		if err != nil {
+			continue
+		}
+		io.WriteString(c, attackRequest)
+		switch how {
+		case "reset":
+			c.(*net.TCPConn).SetLinger(0)
+		case "half":
+			c.(interface{ CloseWrite() error }).CloseWrite()
+			io.Copy(io.Discard, c)
+		case "exit":
+			os.Exit(0)
+		}
+		c.Close()
 	}
-	c.Close()
+	return nil
 }
 
-// hold opens n connections, says how many are left after a while, and waits.
-func hold(address string, n int) {
+// hold opens connections, says how many are left after a while, and waits.
+func hold(args []string) error {
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
 	var conns []net.Conn
 	for range n {
-		if c, err := net.Dial(network(address), address); err == nil {
+		if c, err := net.Dial(network(args[0]), args[0]); err == nil {
 			conns = append(conns, c)
 		}
 	}
@@ -140,6 +124,7 @@ func hold(address string, n int) {
 	}
 	all.Wait()
 	fmt.Print(open.Load())
+	return nil
 }
 
 // gated is a stack that admits whom users names, over TCP and a unix socket.
@@ -164,7 +149,7 @@ func gated(t *testing.T, limits policy.Limits, users ...string) (s *stack, addre
 }
 
 func TestOnlyNamedUsers(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "play several users")
 	for _, c := range []struct {
 		admitted        string
 		admits, refuses []uint32
@@ -197,7 +182,7 @@ func TestOnlyNamedUsers(t *testing.T) {
 // kernel reports the closing socket as root's, who is admitted. Not one may
 // reach the upstream.
 func TestHitAndRun(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "play several users")
 	n := 2500
 	if testing.Short() || raceEnabled {
 		n = 500
@@ -228,7 +213,7 @@ func TestHitAndRun(t *testing.T) {
 // TestPassedDescriptor: a connection belongs to the user who made it, whoever
 // writes to it.
 func TestPassedDescriptor(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "play several users")
 	s, addresses := gated(t, policy.Limits{}, "0")
 	for _, address := range addresses {
 		c := connectAs(t, nobody, address)
@@ -287,7 +272,7 @@ func connectRaw(address string) net.Conn {
 // TestConnectionsPerUser: one user holds all connections that he can get;
 // others are served.
 func TestConnectionsPerUser(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "play several users")
 	s, addresses := gated(t, policy.Limits{MaxConnectionsPerUser: 5})
 	for _, address := range addresses {
 		done := make(chan string)
@@ -305,7 +290,7 @@ func TestConnectionsPerUser(t *testing.T) {
 // TestUnnamedUsersHoldFewConnections: a user who is not named gets nothing by
 // connections, and so gets few; those who are named get what they want.
 func TestUnnamedUsersHoldFewConnections(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "play several users")
 	_, addresses := gated(t, policy.Limits{}, "4711")
 	for _, address := range addresses {
 		if got := asUser(t, nobody, "hold", address, 100); got != "64" {
@@ -320,7 +305,7 @@ func TestUnnamedUsersHoldFewConnections(t *testing.T) {
 // TestManyUnnamedUsers: a process can be many users, as those that /etc/subuid
 // gives it; together they get no more connections than one.
 func TestManyUnnamedUsers(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "play several users")
 	s, addresses := gated(t, policy.Limits{}, strconv.Itoa(somebody))
 	for _, address := range addresses {
 		var conns []net.Conn
@@ -329,7 +314,7 @@ func TestManyUnnamedUsers(t *testing.T) {
 				conns = append(conns, connectAs(t, 100_000+uid, address))
 			}
 		}
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(soon)
 		for s.engine.Connections() != 64 {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: eight unnamed users have %d connections open, want 64", address, s.engine.Connections())

@@ -8,11 +8,12 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // TestDumpsOfAnotherUser: a user with more requests under way than there can be dumps does not keep another's out.
 func TestDumpsOfAnotherUser(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "play several users")
 	dir := filepath.Join(t.TempDir(), "dumps")
 	d := must(dump.Open(dump.Config{Dir: dir, Owner: -1}))
 	t.Cleanup(d.Close)

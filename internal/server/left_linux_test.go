@@ -18,6 +18,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 )
 
@@ -102,7 +103,7 @@ func (up *expensive) steal(s *stack, attempt string) (bool, string) {
 // and before it has said what it cost, gets no more out of a budget than one who
 // stays; another user is served all the while.
 func TestLeavingEarlyIsPaid(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "play several users")
 	for _, at := range []int{1, 16} {
 		t.Run(fmt.Sprintf("%d at a time", at), func(t *testing.T) {
 			up := startExpensive(t, 50*time.Millisecond)

@@ -164,7 +164,7 @@ func within(t testing.TB, d time.Duration) context.Context {
 }
 
 // soon is far longer than anything here takes, also on a loaded machine.
-const soon = 20 * time.Second
+const soon = 30 * time.Second
 
 // post sends a body with net/http's client, and the scenario to play.
 func (s *stack) post(scenario, body string) *http.Response {

@@ -3,7 +3,6 @@ package upstream
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -46,14 +45,12 @@ func TestEarlyResponseLeavesNothingUnsent(t *testing.T) {
 	}
 	finish(t, res, nil)
 	for range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		res, err := c.Do(ctx, &Request{Start: []byte("{}"), Length: 2})
+		res, err := c.Do(within(t, soon), &Request{Start: []byte("{}"), Length: 2})
 		if err != nil {
 			t.Errorf("the next request: %v", err)
 		} else if finish(t, res, nil); res.Head.Status != 200 {
 			t.Errorf("status %d", res.Head.Status)
 		}
-		cancel()
 	}
 }
 

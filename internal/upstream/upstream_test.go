@@ -17,7 +17,7 @@ import (
 
 const canary = "sk-canary-0123456789abcdefghijklmnopqrstuvwxyz"
 
-const soon = 20 * time.Second
+const soon = 30 * time.Second
 
 func keyOf(t testing.TB, text string) *secret.Key {
 	t.Helper()
