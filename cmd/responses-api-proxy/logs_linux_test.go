@@ -36,19 +36,9 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
-
-// needRoot skips what only root can try; in CI that is an error.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if err := isRoot(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-}
 
 // asUser runs f on a thread that is uid, and that ends with it.
 func asUser(t *testing.T, uid uintptr, f func() error) {
@@ -114,7 +104,7 @@ func awaitLine(t *testing.T, path, pattern string) {
 // TestFloodOfRefusals: a user who is not admitted sends malformed heads as fast as he can, with names of 200 kB. Log and
 // audit stay small, count what they leave out, and have every line of the user who is admitted.
 func TestFloodOfRefusals(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be two users")
 	const attacker, connections, each, honest = 1002, 8, 50, 40
 	dir := sharedDir(t)
 	log, audit := filepath.Join(dir, "log"), filepath.Join(dir, "audit")
@@ -260,7 +250,7 @@ func (r *running) limitFiles(t *testing.T, limit uint64) {
 // TestFilesLimitedFromOutside: a process of the proxy's own uid stops its audit and its log by prlimit. Nothing in the
 // proxy can prevent that; it serves on, its log and its metrics show it, and what waits is written afterwards.
 func TestFilesLimitedFromOutside(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be two users")
 	dir := sharedDir(t)
 	audit, fifo := filepath.Join(dir, "audit"), filepath.Join(dir, "log")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
@@ -303,7 +293,7 @@ func TestFilesLimitedFromOutside(t *testing.T) {
 
 // TestLogLimitedFromOutside: so it is with the log, which can say so nowhere else than in the metrics.
 func TestLogLimitedFromOutside(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be two users")
 	log := filepath.Join(sharedDir(t), "log")
 	r := launchWith(t, clockUpstream(t, 1, time.Millisecond), "--user", "nobody", "--log-file", log, "--metrics", "127.0.0.1:0")
 	client := &http.Client{Transport: &http.Transport{}, Timeout: patience}

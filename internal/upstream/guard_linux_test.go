@@ -20,21 +20,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // other is a user who does not run the tests.
 const other = 64001
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	switch {
-	case os.Geteuid() == 0:
-	case os.Getenv("CI") == "true":
-		t.Fatal("only root can be two users")
-	default:
-		t.Skip("SECURITY TEST SKIPPED: only root can be two users")
-	}
-}
 
 // A taker is a server of the user uid. It responds to every request with 200.
 type taker struct {
@@ -139,7 +129,7 @@ func refused(t *testing.T, c *Client) string {
 // TestPortTakenByAnotherUser: while the upstream restarts, another user listens
 // on its port.
 func TestPortTakenByAnotherUser(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be two users")
 	for _, host := range []string{"127.0.0.1", "[::1]", "localhost"} {
 		t.Run(host, func(t *testing.T) {
 			listen := strings.Replace(host, "localhost", "127.0.0.1", 1)
@@ -166,7 +156,7 @@ func TestPortTakenByAnotherUser(t *testing.T) {
 // TestOtherAddressOfLocalhost: another user listens on the address of localhost
 // that the upstream has left free.
 func TestOtherAddressOfLocalhost(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be two users")
 	for _, a := range []struct {
 		upstream, taker string
 		tries           int // of two requests, at the taker's address
@@ -195,7 +185,7 @@ func TestOtherAddressOfLocalhost(t *testing.T) {
 // TestUpstreamUser: a user who is named is sent the key, and is asked for once
 // on each connection.
 func TestUpstreamUser(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be two users")
 	s := taken(t, other, "127.0.0.1:0")
 	url := "http://" + s.Addr().String() + "/v1/responses"
 	if body := do(t, clientOf(t, url, 1, other), post("json", "{}")); body != "taken" {
@@ -211,7 +201,7 @@ func TestUpstreamUser(t *testing.T) {
 // TestNotYetAccepted: the kernel reports a socket that nobody has accepted as
 // root's. The other user accepts when the connection has waited for a while.
 func TestNotYetAccepted(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be two users")
 	for _, uid := range []int{other, 0} {
 		s := take(t, uid, "127.0.0.1:0")
 		c := clientOf(t, "http://"+s.Addr().String()+"/v1/responses")
@@ -289,7 +279,7 @@ func TestDeferredAccept(t *testing.T) {
 
 // TestOverflowUser: in a user namespace, 65534 stands for everybody outside.
 func TestOverflowUser(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be two users")
 	inside := inNamespaces(t, unix.CLONE_NEWUSER)
 	g := must(newGuard(must(ParseTarget("http://127.0.0.1/", false)), []uint32{7, 65534}))
 	for _, uid := range []uint32{7, 0, uint32(os.Getuid())} {
@@ -361,7 +351,7 @@ func setAddresses(t *testing.T) {
 // TestLocalhostIsNotResolved: whatever the hosts file has for localhost, it is
 // 127.0.0.1.
 func TestLocalhostIsNotResolved(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be two users")
 	if !inNamespaces(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
 		return
 	}
@@ -384,7 +374,7 @@ func TestLocalhostIsNotResolved(t *testing.T) {
 // TestNameOfAnotherHost: a name that is taken for this host's, but is not, brings
 // the key to no other host.
 func TestNameOfAnotherHost(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "be two users")
 	if !inNamespaces(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
 		return
 	}
