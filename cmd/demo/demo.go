@@ -116,7 +116,8 @@ func (s *stage) start(ctx context.Context, name, info string, command ...string)
 
 // showStream prints a response as it arrives.
 func (s *stage) showStream(ctx context.Context, p *launch.Proxy) error {
-	s.printf("\nThe proxy has a made-up key of %d characters, and a fake OpenAI upstream behind\nit, over TLS. A client without a key asks, and reads the response as it streams:\n", len(s.key))
+	s.printf("\nThe proxy has a made-up key of %d characters, and a fake OpenAI upstream behind\n"+
+		"it, over TLS. A client without a key asks, and reads the response as it streams:\n", len(s.key))
 	s.upstream.Script(fmt.Sprintf("sse n=%d s=%d d=%v", deltas, deltaSize, deltaPause))
 	start := time.Now()
 	var seen []arrival

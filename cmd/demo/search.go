@@ -30,7 +30,8 @@ func (s *stage) showSearch(ctx context.Context, ours *launch.Proxy) error {
 	if os.Geteuid() == 0 {
 		who = "root"
 	}
-	s.printf("\n%d more clients at once. Then an attacker (%s) searches for the key in\nthe proxy, and in a plain httputil.ReverseProxy that had the same key and load:\n\n", crowd, who)
+	s.printf("\n%d more clients at once. Then an attacker (%s) searches for the key in\n"+
+		"the proxy, and in a plain httputil.ReverseProxy that had the same key and load:\n\n", crowd, who)
 	if err := errors.Join(s.load(ctx, ours), s.load(ctx, naive)); err != nil {
 		return err
 	}
@@ -147,7 +148,8 @@ func (h host) judge(ours, naive findings) (note string, err error) {
 	case !naive.mem.denied && naive.mem.Full == 0:
 		return "", errors.New("the key was not found in the ReverseProxy either: the search is broken, and this proves nothing")
 	case naive.mem.denied:
-		note = fmt.Sprintf("  Yama (ptrace_scope=%d) denies all memory, the ReverseProxy's too: on this host\n  the two can be distinguished only as root, if at all.\n", h.yama)
+		note = fmt.Sprintf("  Yama (ptrace_scope=%d) denies all memory, the ReverseProxy's too: on this host\n"+
+			"  the two can be distinguished only as root, if at all.\n", h.yama)
 	case ours.mem.denied && h.root:
 		note = "  This root lacks CAP_SYS_PTRACE. With it all memory may be searched.\n"
 	case ours.mem.denied && h.noSecretMemory == "":

@@ -197,7 +197,7 @@ func TestHostileUpstreamWorks(t *testing.T) {
 		w.Write(text)
 	}))
 	defer front.Close()
-	defer cancel() // or its handlers wait for the stand-in
+	defer cancel() // or its handlers wait for the fake upstream
 	tgt := &target{options: &options{port: front.Listener.Addr().(*net.TCPAddr).Port}, key: key, up: up}
 	results := map[string]string{}
 	for _, a := range append(hostileUpstreamAttempts(tgt), echoAttempts(tgt)...) {

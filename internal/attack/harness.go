@@ -21,7 +21,7 @@ import (
 // startTime is how long the proxy may take until it listens.
 const startTime = 10 * time.Second
 
-// A harness is a proxy that verify has started itself, between a stand-in and the
+// A harness is a proxy that verify has started itself, between a fake upstream and the
 // attempts. Its key is made up: nothing can be spent.
 type harness struct {
 	up    *fakeUpstream
@@ -38,7 +38,7 @@ func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
 }
 
-// openHarness starts the stand-in, and the proxy, and waits for it to listen.
+// openHarness starts the fake upstream, and the proxy, and waits for it to listen.
 func openHarness(ctx context.Context, program []string) (_ *harness, err error) {
 	s := &harness{key: []byte("sk-" + rand.Text() + strings.ToLower(rand.Text()))}
 	defer func() {
@@ -102,7 +102,7 @@ func (s *harness) protections() string {
 	return printable(line)
 }
 
-// close ends the proxy and the stand-in, waits for them, and removes the files.
+// close ends the proxy and the fake upstream, waits for them, and removes the files.
 func (s *harness) close() {
 	if s.proxy != nil {
 		s.proxy.Close()

@@ -61,7 +61,7 @@ func program(t *testing.T, name string) string {
 	return file
 }
 
-// A rig is a running proxy with a stand-in behind it.
+// A rig is a running proxy with a fake upstream behind it.
 type rig struct {
 	up        *openaitest.Server
 	uid       int

@@ -143,27 +143,32 @@ func (x *exchange) playStored() ending {
 
 // catalogue is what Codex asks for: one model, with no more than Codex needs to run it.
 const catalogue = `{"models":[{"slug":"gpt-5","display_name":"gpt-5","description":"","default_reasoning_level":"low",` +
-	`"supported_reasoning_levels":[{"effort":"low","description":""}],"shell_type":"shell_command","visibility":"list","supported_in_api":true,"priority":1,` +
-	`"base_instructions":"","supports_reasoning_summaries":false,"support_verbosity":false,"default_verbosity":null,"apply_patch_tool_type":null,` +
-	`"truncation_policy":{"mode":"tokens","limit":10000},"supports_parallel_tool_calls":false,"context_window":272000,"experimental_supported_tools":[]}]}`
+	`"supported_reasoning_levels":[{"effort":"low","description":""}],"shell_type":"shell_command","visibility":"list",` +
+	`"supported_in_api":true,"priority":1,"base_instructions":"","supports_reasoning_summaries":false,"support_verbosity":false,` +
+	`"default_verbosity":null,"apply_patch_tool_type":null,` +
+	`"truncation_policy":{"mode":"tokens","limit":10000},"supports_parallel_tool_calls":false,"context_window":272000,` +
+	`"experimental_supported_tools":[]}]}`
 
 // cached are the tokens of a message that come from a cache or go there, which input_tokens leaves out.
 const cached = `"cache_creation_input_tokens":3,"cache_read_input_tokens":4`
 
 // playMessages answers as Anthropic's Messages API does.
 func (x *exchange) playMessages() ending {
-	id := x.c.s.ids.Add(1)
-	in, out := x.r.BodyLen/4, 10
+	const out = 10 // tokens
+	message := func(content, stop string, tokens int) string {
+		return fmt.Sprintf(`{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[%s],"stop_reason":%s,`+
+			`"stop_sequence":null,"usage":{"input_tokens":%d,%s,"output_tokens":%d}}`,
+			x.c.s.ids.Add(1), quote(x.ask.Model), content, stop, x.r.BodyLen/4, cached, tokens)
+	}
 	if !x.ask.Stream {
-		return x.replyJSON(`{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[{"type":"text","text":"%s"}],`+
-			`"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":%d,%s,"output_tokens":%d}}`, id, quote(x.ask.Model), filler(40), in, cached, out)
+		return x.replyJSON("%s", message(`{"type":"text","text":"`+filler(40)+`"}`, `"end_turn"`, out))
 	}
 	x.head(200, streamType, chunked)
-	for _, e := range []struct{ kind, rest string }{
-		{"message_start", fmt.Sprintf(`,"message":{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":%d,%s,"output_tokens":1}}`, id, quote(x.ask.Model), in, cached)},
+	for _, e := range []event{
+		{"message_start", `,"message":` + message("", "null", 1)},
 		{"content_block_start", `,"index":0,"content_block":{"type":"text","text":""}`},
 		{"ping", ""},
-		{"content_block_delta", fmt.Sprintf(`,"index":0,"delta":{"type":"text_delta","text":"%s"}`, filler(40))},
+		{"content_block_delta", `,"index":0,"delta":{"type":"text_delta","text":"` + filler(40) + `"}`},
 		{"content_block_stop", `,"index":0`},
 		{"message_delta", fmt.Sprintf(`,"delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":%d}`, out)},
 		{"message_stop", ""},

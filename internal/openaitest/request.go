@@ -124,7 +124,10 @@ func (c *conn) readHead() (head []byte, err error) {
 // parseHead returns what it can make of head, and all that is wrong with it. It
 // quotes no value: that may be a credential.
 func parseHead(head []byte) (*Request, []string) {
-	r := &Request{Head: head, bodyDone: make(chan struct{}), gone: make(chan struct{}), answered: make(chan struct{}), done: make(chan struct{})}
+	r := &Request{Head: head}
+	for _, c := range []*chan struct{}{&r.bodyDone, &r.gone, &r.answered, &r.done} {
+		*c = make(chan struct{})
+	}
 	var faults []string
 	complain := func(bad bool, text string) {
 		if bad {

@@ -104,7 +104,8 @@ func errorFor(status int) apiError {
 const responseObject = `{"id":"%s","object":"response","created_at":%d,"status":"%s","background":false,"completed_at":%s,"error":%s,` +
 	`"incomplete_details":null,"instructions":null,"max_output_tokens":null,"max_tool_calls":null,"model":%s,"output":[%s],` +
 	`"parallel_tool_calls":true,"previous_response_id":null,"prompt_cache_key":null,"reasoning":{"effort":null,"summary":null},` +
-	`"safety_identifier":null,"service_tier":"default","store":true,"temperature":1.0,"text":{"format":{"type":"text"},"verbosity":"medium"},` +
+	`"safety_identifier":null,"service_tier":"default","store":true,"temperature":1.0,` +
+	`"text":{"format":{"type":"text"},"verbosity":"medium"},` +
 	`"tool_choice":"auto","tools":[],"top_logprobs":0,"top_p":1.0,"truncation":"disabled","usage":%s,"user":null,"metadata":{}}`
 
 // A message is the one output item of a response.
@@ -181,7 +182,8 @@ func (m *message) part() string {
 // usage takes four bytes for a token, so that tests know what to expect.
 func (m *message) usage() string {
 	in, out := m.asked/4, int64(len(m.text())/4)
-	return fmt.Sprintf(`{"input_tokens":%d,"input_tokens_details":{"cached_tokens":0},"output_tokens":%d,"output_tokens_details":{"reasoning_tokens":0},"total_tokens":%d}`, in, out, in+out)
+	return fmt.Sprintf(`{"input_tokens":%d,"input_tokens_details":{"cached_tokens":0},"output_tokens":%d,`+
+		`"output_tokens_details":{"reasoning_tokens":0},"total_tokens":%d}`, in, out, in+out)
 }
 
 // filler returns n bytes of text.

@@ -272,7 +272,8 @@ func playStatus(x *exchange) ending {
 
 func playEcho(x *exchange) ending {
 	auth := x.r.Get("Authorization")
-	return x.reply(200, append(bytes.Clone(x.r.Head), x.body...), "Content-Type: text/plain; charset=utf-8", "Authorization: "+auth, "Set-Cookie: echo="+auth)
+	text := append(bytes.Clone(x.r.Head), x.body...)
+	return x.reply(200, text, "Content-Type: text/plain; charset=utf-8", "Authorization: "+auth, "Set-Cookie: echo="+auth)
 }
 
 func playStale(x *exchange) ending {

@@ -68,7 +68,8 @@ func Start(opts Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		opts: opts, fallback: fallback, done: make(chan struct{}), conns: map[*conn]struct{}{}, made: map[string]*message{}, changed: make(chan struct{}),
+		opts: opts, fallback: fallback, conns: map[*conn]struct{}{}, made: map[string]*message{},
+		done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if opts.TLS {
 		if err := s.setupTLS(); err != nil {
