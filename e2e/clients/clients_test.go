@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -176,6 +177,20 @@ func TestCodex(t *testing.T) {
 	s.codex(provider)
 	if got, want := s.sent(), []string{"POST /v1/responses"}; !slices.Equal(got, want) {
 		t.Errorf("it sends %q, want %q", got, want)
+	}
+}
+
+// TestCodexBudget: once the budget is spent, it is told so, and when to try again.
+func TestCodexBudget(t *testing.T) {
+	s := start(t, "", "--max-tokens-per-user", "1", "--budget-period", "month")
+	s.codex(provider)
+	out, failed := s.run(nil, installed("codex"), "exec", "--skip-git-repo-check", "--json", "Say hello")
+	told := regexp.MustCompile(`hit your usage limit\. Uid [0-9]+ has spent its budget of tokens .*, which resets at .*-01T00:00:00Z\. .*, or try again at `)
+	if !failed || !told.MatchString(out) {
+		t.Errorf("it prints %q", out)
+	}
+	if n := len(s.sent()); n != 1 {
+		t.Errorf("it sends %d requests, want 1", n)
 	}
 }
 
