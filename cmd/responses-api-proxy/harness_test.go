@@ -24,6 +24,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
@@ -67,6 +68,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"flood":    positive((*world).cmdFlood),
 	"recovers": positive((*world).cmdRecovers),
 	"await":    positive((*world).cmdAwait),
+	"shows":    positive((*world).cmdShows),
 }
 
 // world is what one script has set up.
@@ -765,6 +767,15 @@ func (w *world) cmdAwait(args []string) {
 	w.until(args[0]+" matches "+args[1], func() bool {
 		b, err := os.ReadFile(w.ts.MkAbs(args[0]))
 		return err == nil && pattern.Match(b)
+	})
+}
+
+// shows ADDR PATH PATTERN waits until the page of the listener of --metrics matches.
+func (w *world) cmdShows(args []string) {
+	pattern := regexp.MustCompile(args[2])
+	w.until(args[0]+args[1]+" shows "+args[2], func() bool {
+		body, err := metrics.Fetch(args[0], args[1])
+		return err == nil && pattern.Match(body)
 	})
 }
 
