@@ -1,33 +1,47 @@
 #!/usr/bin/env bash
-# Proves that scripts/release.sh is reproducible: two runs, in two folders, at
-# two times, under another umask, time zone, language and home, must give the
-# same bytes for everything. Arguments go to release.sh (such as --snapshot, or
-# --target linux/amd64 to be quick).
+# Tests that scripts/release.sh is reproducible: two runs, at two times, from two
+# directories, under another umask, time zone, language and home, must give the same
+# bytes for everything. Then scripts/try-npm.sh installs the npm packages, and the
+# file lists of the others are checked. Arguments go to release.sh (such as
+# --snapshot, or --target linux/amd64 to be quick).
 #
-# It says at its end what was compared. It does not prove that another version
-# of Go, or of gzip and zip, gives the same.
+# It prints at its end what was compared. It does not prove that another version of
+# Go, or of gzip and zip, gives the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tmp=$(mktemp -d)
 trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
+die() { printf 'test-release: %s\n' "$*" >&2; exit 1; }
 
-# Copies, not worktrees: with --snapshot the changes shall come along.
-mkdir "$tmp/one" "$tmp/a longer name"
-{ git ls-files -z -co --exclude-standard | while IFS= read -r -d '' f; do [ ! -e "$f" ] || printf '%s\0' "$f"; done
-  find .git -type f -print0; } >"$tmp/files"
-tar --null -T "$tmp/files" -c | tar -x -C "$tmp/one"
-mkdir -p "$tmp/one/.git/refs" "$tmp/one/.git/objects"
-cp -r "$tmp/one/." "$tmp/a longer name"
-
-mkdir "$tmp/home"
-(umask 022; "$tmp/one/scripts/release.sh" "$@" "$tmp/out1")
+mkdir "$tmp/home" "$tmp/a longer name"
+# A HOME of its own has no git configuration that says whose checkouts are safe.
+printf '[safe]\n\tdirectory = *\n' >"$tmp/home/.gitconfig"
+root=$PWD modcache=$(go env GOMODCACHE) cache=$(go env GOCACHE)
+(umask 022; scripts/release.sh "$@" "$tmp/out1")
 # The caches are the same: what is fetched is pinned by checksums anyway.
-modcache=$(go env GOMODCACHE) cache=$(go env GOCACHE)
-chmod -R go-rwx "$tmp/a longer name"
-(umask 077; find "$tmp/a longer name" -path '*/.git' -prune -o -type f -exec touch -d '2001-02-03 04:05:06' {} +
-	cd / && HOME=$tmp/home GOMODCACHE=$modcache GOCACHE=$cache TZ=Pacific/Chatham LANG=de_DE.UTF-8 GOFLAGS=-buildvcs=false \
-		"$tmp/a longer name/scripts/release.sh" "$@" "$tmp/out2" >/dev/null)
+(umask 077
+	cd / && HOME=$tmp/home TMPDIR="$tmp/a longer name" GOMODCACHE=$modcache GOCACHE=$cache TZ=Pacific/Chatham \
+		LANG=de_DE.UTF-8 GOFLAGS=-buildvcs=false "$root/scripts/release.sh" "$@" "$tmp/out2" >/dev/null)
 
 diff -r "$tmp/out1" "$tmp/out2"
 (cd "$tmp/out2" && sha256sum --quiet -c SHA256SUMS)
+
+# list prints the names in a package, without the leading ./ that some have.
+list() { # package
+	case $1 in
+	*.deb) dpkg-deb --fsys-tarfile "$1" | tar -t ;;
+	*.apk) tar --warning=no-unknown-keyword -tzf "$1" ;;
+	*.zst) zstd -dc "$1" | tar -t ;;
+	esac | sed 's|^\./||'
+}
+for package in "$tmp"/out1/*.{deb,apk,pkg.tar.zst}; do
+	[ -e "$package" ] || continue
+	list "$package" >"$tmp/list"
+	for path in usr/bin/responses-api-proxy usr/bin/responses-api-proxy-verify usr/bin/codex-responses-api-proxy \
+		usr/share/man/man1/responses-api-proxy.1.gz usr/share/bash-completion/completions/responses-api-proxy \
+		usr/share/doc/responses-api-proxy/examples/kubernetes/sidecar.yaml usr/share/doc/responses-api-proxy/docs/install.md; do
+		grep -qx "$path" "$tmp/list" || die "${package##*/} lacks $path"
+	done
+done
+scripts/try-npm.sh "$tmp/out1"
 printf 'test-release: %d files, the same bytes twice\n' "$(find "$tmp/out1" -type f | wc -l)"
