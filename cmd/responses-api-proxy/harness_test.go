@@ -33,7 +33,7 @@ const (
 	canary = "sk-test-CANARY_0123456789-abcdefghijklmnopqrstuvwxyz"
 
 	// patience is for what must happen at all; no test measures it.
-	patience = 30 * time.Second
+	patience = time.Minute
 
 	// The race detector makes every program wait for a second at its end.
 	noRaceDelay = "atexit_sleep_ms=0"
@@ -179,7 +179,7 @@ func (w *world) until(what string, met func() bool) {
 	}
 }
 
-// upstream [tls] [path=PATH] [default=SCENARIO] starts a stand-in for OpenAI
+// upstream [tls] [path=PATH] [default=SCENARIO] starts a fake of OpenAI
 // that accepts $KEY only; $UPSTREAM is its URL, $HOST its address,
 // $CA its authority's file.
 func (w *world) cmdUpstream(args []string) {
@@ -763,10 +763,16 @@ var signals = map[string]syscall.Signal{
 
 // await FILE REGEXP waits until a file has a match.
 func (w *world) cmdAwait(args []string) {
-	pattern := regexp.MustCompile(args[1])
+	pattern, text := regexp.MustCompile(args[1]), []byte(nil)
+	defer func() {
+		if !pattern.Match(text) {
+			w.ts.Logf("%s has %q", args[0], text)
+		}
+	}()
 	w.until(args[0]+" matches "+args[1], func() bool {
-		b, err := os.ReadFile(w.ts.MkAbs(args[0]))
-		return err == nil && pattern.Match(b)
+		var err error
+		text, err = os.ReadFile(w.ts.MkAbs(args[0]))
+		return err == nil && pattern.Match(text)
 	})
 }
 
