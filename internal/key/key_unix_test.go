@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
@@ -26,19 +26,7 @@ const (
 )
 
 // input returns the reading end of a pipe that contains lines.
-func input(t *testing.T, lines string) int {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.Close() })
-	defer w.Close()
-	if _, err := io.WriteString(w, lines); err != nil {
-		t.Fatal(err)
-	}
-	return int(r.Fd())
-}
+func input(t *testing.T, lines string) int { return int(proctest.Input(t, lines).Fd()) }
 
 func open(t *testing.T, lines string, cfg Config) *Key {
 	t.Helper()

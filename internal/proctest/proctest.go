@@ -4,6 +4,7 @@ package proctest
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -110,6 +111,30 @@ func (c *Child) Line() string {
 		return fmt.Sprintf("no line from the child: %v", c.out.Err())
 	}
 	return c.out.Text()
+}
+
+// Input returns the reading end of a pipe that contains text, less than 64 KiB, and
+// ends behind it. It is closed at the end of the test.
+func Input(t testing.TB, text string) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	if _, err := io.WriteString(w, text); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	return r
+}
+
+// Within returns a context for what must happen in time. It outlives the test's own,
+// until after its clean-up.
+func Within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // UntilInputEnds returns when the parent ends the child.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +22,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
@@ -134,14 +134,7 @@ func (s *stack) logged() []string {
 // keyOf puts a key where Read finds it.
 func keyOf(t testing.TB, text string) *key.Key {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	io.WriteString(w, text+"\n")
-	w.Close()
-	k, err := key.Open(int(r.Fd()), key.Config{})
+	k, err := key.Open(int(proctest.Input(t, text+"\n").Fd()), key.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,12 +149,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// within is a context for what must happen soon.
-func within(t testing.TB, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
+var within = proctest.Within
 
 // soon is far longer than anything here takes, also on a loaded machine.
 const soon = 30 * time.Second

@@ -180,18 +180,9 @@ func startSubjectWith(t *testing.T, identity string, env ...string) *subject {
 	if err := os.WriteFile(ca, append(s.issuer.ca, s.upstream.CAPEM()...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if _, err := fmt.Fprintln(w, s.issuer.source); err != nil {
-		t.Fatal(err)
-	}
-	w.Close()
 	cmd := proctest.Command("renew")
 	cmd.Env = append(cmd.Env, append(env, "CA="+ca, "ISSUER="+s.issuer.URL, "UPSTREAM="+s.upstream.URL())...)
-	cmd.ExtraFiles = []*os.File{r}
+	cmd.ExtraFiles = []*os.File{proctest.Input(t, fmt.Sprintln(s.issuer.source))}
 	s.Child = must(proctest.Start(t, cmd))
 	return s
 }

@@ -24,7 +24,8 @@ func TestAuthHeader(t *testing.T) {
 			defer up.Close()
 			roots := x509.NewCertPool()
 			roots.AppendCertsFromPEM(up.CAPEM())
-			client := must(New(Config{Target: must(ParseTarget(up.URL(), false)), Key: keyFor(t, c.name), Roots: roots}))
+			key := keyWith(t, canary, secret.Config{Header: must(secret.ParseHeader(c.name))})
+			client := must(New(Config{Target: must(ParseTarget(up.URL(), false)), Key: key, Roots: roots}))
 			defer client.Close()
 			res, err := client.Do(context.Background(), &Request{})
 			if err != nil {
@@ -40,23 +41,6 @@ func TestAuthHeader(t *testing.T) {
 			}
 		}
 	}
-}
-
-func keyFor(t *testing.T, header string) *secret.Key {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	w.WriteString(canary + "\n")
-	w.Close()
-	key, err := secret.Read(int(r.Fd()), secret.Config{Header: must(secret.ParseHeader(header))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(key.Wipe)
-	return key
 }
 
 // TestRootsFrom: what is not there, or holds no certificate, is an error.

@@ -5,13 +5,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
@@ -19,16 +19,11 @@ const canary = "sk-canary-0123456789abcdefghijklmnopqrstuvwxyz"
 
 const soon = 30 * time.Second
 
-func keyOf(t testing.TB, text string) *secret.Key {
+func keyOf(t testing.TB, text string) *secret.Key { return keyWith(t, text, secret.Config{}) }
+
+func keyWith(t testing.TB, text string, cfg secret.Config) *secret.Key {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	io.WriteString(w, text+"\n")
-	w.Close()
-	key, err := secret.Read(int(r.Fd()), secret.Config{})
+	key, err := secret.Read(int(proctest.Input(t, text+"\n").Fd()), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,11 +51,7 @@ func serve(t testing.TB, opts openaitest.Options) (*openaitest.Server, *Client) 
 	return up, c
 }
 
-func within(t testing.TB, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
+var within = proctest.Within
 
 func post(scenario string, body string) *Request {
 	return &Request{
