@@ -100,7 +100,8 @@ func hitAndRun(how string, args []string) error {
 	return nil
 }
 
-// hold opens connections, says how many are left after a while, and waits.
+// hold opens connections and prints how many are left two seconds after the last one
+// was closed.
 func hold(args []string) error {
 	n, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -112,13 +113,20 @@ func hold(args []string) error {
 			conns = append(conns, c)
 		}
 	}
+	wait := func() {
+		for _, c := range conns {
+			c.SetReadDeadline(time.Now().Add(2 * time.Second))
+		}
+	}
+	wait()
 	var open atomic.Int64
 	var all sync.WaitGroup
 	for _, c := range conns {
 		all.Go(func() {
-			c.SetReadDeadline(time.Now().Add(2 * time.Second))
 			if _, err := c.Read(make([]byte, 1)); os.IsTimeout(err) {
 				open.Add(1)
+			} else {
+				wait()
 			}
 		})
 	}
