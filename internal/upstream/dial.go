@@ -67,10 +67,18 @@ func newEndpoint(cfg Config) (*Endpoint, error) {
 	return e, err
 }
 
+// ForwardProxy is the host and port of the forward proxy that HTTPS_PROXY names; "" if none is used.
+func (e *Endpoint) ForwardProxy() string {
+	if e.proxy == nil {
+		return ""
+	}
+	return e.addr
+}
+
 // Port is the only TCP port that is connected to: the target's, or the forward proxy's.
 func (e *Endpoint) Port() uint16 {
 	_, text, _ := net.SplitHostPort(e.addr)
-	port, _ := strconv.ParseUint(text, 10, 16) // ParseTarget has seen to it; a proxy's name of a port is 0, and refused
+	port, _ := strconv.ParseUint(text, 10, 16) // both were checked
 	return uint16(port)
 }
 
@@ -154,8 +162,12 @@ func proxyFromEnvironment(target *Target) (*url.URL, error) {
 	switch {
 	case err != nil:
 		return nil, errors.New("HTTPS_PROXY is not a URL; set it to http://HOST:PORT or unset it")
-	case u != nil && (u.Scheme != "http" || u.Hostname() == ""):
+	case u == nil:
+		return nil, nil
+	case u.Scheme != "http" || u.Hostname() == "":
 		return nil, fmt.Errorf("HTTPS_PROXY has the scheme %q; only http://HOST:PORT is supported", u.Scheme)
+	case !isPort(cmp.Or(u.Port(), "80")):
+		return nil, fmt.Errorf("HTTPS_PROXY: %.32q is not a port (1 to 65535); set it to http://HOST:PORT or unset it", u.Port())
 	}
 	return u, nil
 }
@@ -197,7 +209,7 @@ func (e *Endpoint) reach(ctx context.Context) (*net.TCPConn, error) {
 func (e *Endpoint) reachOne(ctx context.Context, addr string) (*net.TCPConn, error) {
 	raw, err := e.net.DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return nil, dialError(Unreachable, "cannot connect", err)
+		return nil, e.connectError(addr, err)
 	}
 	c := raw.(*net.TCPConn)
 	if e.tls == nil {
@@ -208,6 +220,16 @@ func (e *Endpoint) reachOne(ctx context.Context, addr string) (*net.TCPConn, err
 	}
 	return c, nil
 }
+
+// connectError names what could not be reached.
+func (e *Endpoint) connectError(addr string, err error) *Error {
+	if e.proxy != nil {
+		return dialError(Unreachable, "cannot connect to the forward proxy "+addr, err, proxyHint)
+	}
+	return dialError(Unreachable, "cannot connect to "+addr, err, "")
+}
+
+const proxyHint = "HTTPS_PROXY names the forward proxy; correct it, unset it, or except the upstream by NO_PROXY"
 
 const localhost = "localhost"
 
@@ -227,18 +249,37 @@ func (e *Endpoint) secure(ctx context.Context, c *conn) error {
 	defer context.AfterFunc(ctx, c.close)()
 	if e.proxy != nil {
 		if err := e.connect(c); err != nil {
-			return dialError(Unreachable, "the proxy named by HTTPS_PROXY", err)
+			return dialError(Unreachable, "forward proxy "+e.addr, err, proxyHint)
 		}
 	}
 	layer, err := tlsrecord.Handshake(ctx, c, e.tls)
 	if err != nil {
-		return dialError(TLSFailed, "TLS handshake", err)
+		return dialError(TLSFailed, "TLS handshake with "+e.target.Addr, err, e.handshakeHint(err))
 	}
 	c.layer, c.in.layer = layer, layer
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		return fail(Unreachable, "cannot connect: %w", err)
 	}
 	return nil
+}
+
+// handshakeHint returns what the operator may do about a failed handshake; "" if the error says all that there is to
+// say. crypto/tls has no type for a version that one side does not have.
+func (e *Endpoint) handshakeHint(err error) string {
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, plain := errors.AsType[tls.RecordHeaderError](err)
+	version := strings.Contains(err.Error(), "protocol version")
+	switch {
+	case unknown:
+		return "if the CA is to be trusted, as that of a network which inspects TLS, name its certificate by --ca-file or SSL_CERT_FILE"
+	case plain:
+		return "this port does not speak TLS; correct --upstream-url"
+	case version && e.tls.MaxVersion == tls.VersionTLS13:
+		return "if the upstream has no TLS 1.3, add --upstream-tls 1.2"
+	case version:
+		return "the upstream does not accept TLS 1.2; omit --upstream-tls"
+	}
+	return ""
 }
 
 // connect asks the forward proxy for a tunnel (RFC 9110, section 9.3.6). The API key takes no part in it.

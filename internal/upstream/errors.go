@@ -31,6 +31,8 @@ type Error struct {
 	Reused bool
 	// Cause is for the operator. It never holds anything of a request.
 	Cause error
+	// Hint is what the operator may do about it; "" if there is nothing to add to the cause.
+	Hint string
 }
 
 func (e *Error) Error() string { return e.Cause.Error() }
@@ -43,12 +45,14 @@ func fail(kind Kind, format string, args ...any) *Error {
 }
 
 // dialError distinguishes a time-out from the other failures of a phase.
-func dialError(kind Kind, phase string, err error) *Error {
+func dialError(kind Kind, phase string, err error, hint string) *Error {
 	var ne net.Error
 	if errors.As(err, &ne) && ne.Timeout() {
 		kind = Timeout
 	}
-	return fail(kind, "%s: %w", phase, err)
+	e := fail(kind, "%s: %w", phase, err)
+	e.Hint = hint
+	return e
 }
 
 func isKind(err error, kind Kind) bool {

@@ -102,6 +102,9 @@ func TestConnect(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://user:pass@"+p.Addr().String())
 	c := must(New(Config{Target: must(ParseTarget("https://upstream.test/v1/responses", false)), Key: keyOf(t, canary), Roots: roots}))
 	defer c.Close()
+	if got := c.ForwardProxy(); got != p.Addr().String() {
+		t.Errorf("the forward proxy is %q", got)
+	}
 	do(t, c, post("json", "{}"))
 	seen := p.text()
 	if !strings.HasPrefix(seen, "CONNECT upstream.test:443 HTTP/1.1\r\nHost: upstream.test:443\r\nProxy-Authorization: Basic dXNlcjpwYXNz\r\n\r\n") {
@@ -128,7 +131,7 @@ func TestProxyEnvironment(t *testing.T) {
 	straight := func(why, url string) {
 		t.Helper()
 		d, err := NewEndpoint(must(ParseTarget(url, true)), x509.NewCertPool())
-		if err != nil || d.proxy != nil {
+		if err != nil || d.ForwardProxy() != "" {
 			t.Errorf("%s: proxy %v, %v", why, d.proxy, err)
 		}
 	}
@@ -140,7 +143,7 @@ func TestProxyEnvironment(t *testing.T) {
 	straight("NO_PROXY", "https://upstream.test/x")
 	straight("loopback", "https://127.0.0.1/x")
 	t.Setenv("NO_PROXY", "")
-	for _, bad := range []string{"socks5://127.0.0.1:1", "https://127.0.0.1:1", "http://[bad"} {
+	for _, bad := range []string{"socks5://127.0.0.1:1", "https://127.0.0.1:1", "http://[bad", "localhost:99999999", "http://127.0.0.1:0", "http://127.0.0.1:x"} {
 		t.Setenv("HTTPS_PROXY", bad)
 		if _, err := NewEndpoint(must(ParseTarget("https://upstream.test/x", false)), x509.NewCertPool()); err == nil || !strings.Contains(err.Error(), "HTTPS_PROXY") {
 			t.Errorf("%s: %v", bad, err)

@@ -82,10 +82,15 @@ func checkParts(u *url.URL) error {
 	case strings.HasSuffix(u.Host, ":"):
 		return errors.New("--upstream-url has an empty port; add the number, or leave the colon out")
 	}
-	if n, err := strconv.ParseUint(cmp.Or(u.Port(), "80"), 10, 16); err != nil || n == 0 {
+	if !isPort(cmp.Or(u.Port(), "80")) {
 		return fmt.Errorf("--upstream-url: %s is not a port (1 to 65535)", u.Port())
 	}
 	return nil
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
 }
 
 // hostName returns an IP address as it is, and any other name in the ASCII form that DNS and certificates use.
