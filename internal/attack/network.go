@@ -1,8 +1,10 @@
 package attack
 
 import (
+	"cmp"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -156,9 +158,17 @@ var optional = []struct {
 	{"messages", func(own string) string { return postTo("/v1/messages", own, "Content-Length: 1") }},
 }
 
-// head is a request without a body.
+// head is a request without a body, by which the operator can recognize the suite in the log.
 func head(method, target string, fields ...string) string {
-	return method + " " + target + " HTTP/1.1\r\n" + strings.Join(append(fields, "", ""), "\r\n")
+	return method + " " + target + " HTTP/1.1\r\nUser-Agent: " + userAgent() + "\r\n" + strings.Join(append(fields, "", ""), "\r\n")
+}
+
+func userAgent() string {
+	version := "devel"
+	if build, ok := debug.ReadBuildInfo(); ok {
+		version = strings.Trim(cmp.Or(build.Main.Version, version), "()")
+	}
+	return "responses-api-proxy-verify/" + version
 }
 
 // post is a request for the one route that carries noJSON; the fields say how

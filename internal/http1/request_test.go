@@ -252,6 +252,9 @@ func TestHeadEndRefusesAtOnce(t *testing.T) {
 			t.Errorf("%q: %v, want status 400 without waiting for more", in, err)
 		}
 	}
+	if _, err := HeadEnd([]byte("\x16\x03\x01"), 0); err == nil || !strings.Contains(err.Error(), "TLS") {
+		t.Errorf("a client that speaks TLS is told %v", err)
+	}
 	for _, in := range []string{"", "P", "POST / HTTP/1.1\r", "POST / HTTP/1.1\r\n", "POST / HTTP/1.1\r\n\r"} {
 		if end, err := HeadEnd([]byte(in), 0); end != 0 || err != nil {
 			t.Errorf("%q: %d, %v; want to wait for more", in, end, err)
