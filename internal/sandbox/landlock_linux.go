@@ -193,7 +193,7 @@ func landlockABI() (int, error) {
 		unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	switch {
 	case errors.Is(err, unix.ENOSYS):
-		return 0, errors.New("not supported by this kernel")
+		return 0, errors.New("not supported by this kernel; Linux 6.7 has what is needed")
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return 0, errors.New("disabled at boot; add landlock to lsm=")
 	}
@@ -234,7 +234,7 @@ func tryLandlock(abi int) (state string, missing error) {
 	}
 	state = fmt.Sprintf("abi%d", abi)
 	if abi < netABI {
-		return state, errors.New("this kernel's version has no rules for the network")
+		return state, errors.New("this kernel's version has no rules for the network; Linux 6.7 has them")
 	}
 	if err := tryPort(unix.SOCK_STREAM); err != nil || abi < udpABI {
 		return state, err

@@ -223,6 +223,9 @@ func (e *Endpoint) reachOne(ctx context.Context, addr string) (*net.TCPConn, err
 
 // connectError names what could not be reached.
 func (e *Endpoint) connectError(addr string, err error) *Error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err // without the address, which stands before it
+	}
 	if e.proxy != nil {
 		return dialError(Unreachable, "cannot connect to the forward proxy "+addr, err, proxyHint)
 	}

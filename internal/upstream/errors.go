@@ -44,15 +44,19 @@ func fail(kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Cause: fmt.Errorf(format, args...)}
 }
 
+// hint adds what the operator may do.
+func (e *Error) hint(text string) *Error {
+	e.Hint = text
+	return e
+}
+
 // dialError distinguishes a time-out from the other failures of a phase.
 func dialError(kind Kind, phase string, err error, hint string) *Error {
 	var ne net.Error
 	if errors.As(err, &ne) && ne.Timeout() {
 		kind = Timeout
 	}
-	e := fail(kind, "%s: %w", phase, err)
-	e.Hint = hint
-	return e
+	return fail(kind, "%s: %w", phase, err).hint(hint)
 }
 
 func isKind(err error, kind Kind) bool {

@@ -70,25 +70,25 @@ func (g *plainGuard) check(ctx context.Context, c *net.TCPConn) error {
 	case !remote.IP.IsLoopback() && g.insecure:
 		return nil
 	case !remote.IP.IsLoopback():
-		return fail(Untrusted, "%s is not an address of this host: plain http would send the key in clear; "+
-			"use https, or add --insecure-upstream", remote.IP)
+		return fail(Untrusted, "%s is not an address of this host: plain http would send the key in clear", remote.IP).
+			hint("use https, or add --insecure-upstream")
 	case g.blind:
 		return nil
 	case g.err != nil:
-		return fail(Untrusted, "cannot determine which user %s belongs to: %w; use https", remote, g.err)
+		return fail(Untrusted, "cannot determine which user %s belongs to: %w", remote, g.err).hint("use https")
 	}
 	uid, err := g.holder(ctx, c)
 	switch {
 	case errors.Is(err, peer.ErrUnknown):
 		return fail(Unreachable, "no process of this network namespace is at the other end of the connection to %s: "+
-			"it has closed it, is in another namespace, or accepts only when data has arrived (TCP_DEFER_ACCEPT); use https", remote)
+			"it has closed it, is in another namespace, or accepts only when data has arrived (TCP_DEFER_ACCEPT)", remote).hint("use https")
 	case errors.Is(err, peer.ErrNotHeld):
 		return fail(Timeout, "%s has not accepted the connection in %v", remote, acceptTimeout)
 	case err != nil:
 		return fail(Unreachable, "cannot determine which user %s belongs to: %w", remote, err)
 	case !slices.Contains(g.uids, uid):
-		return fail(Untrusted, "%s belongs to uid %d, which may not have the key; "+
-			"if that is the upstream's user, add --upstream-user %d", remote, uid, uid)
+		return fail(Untrusted, "%s belongs to uid %d, which may not have the key", remote, uid).
+			hint(fmt.Sprintf("if that is the upstream's user, add --upstream-user %d", uid))
 	}
 	return nil
 }

@@ -71,6 +71,16 @@ func ParseTarget(raw string, insecure bool) (*Target, error) {
 	return t, nil
 }
 
+// Location returns the URL without its query, which may hold what is not to be shown.
+func (t *Target) Location() string {
+	scheme := "http://"
+	if t.TLS {
+		scheme = "https://"
+	}
+	path, _, _ := strings.Cut(t.Path, "?")
+	return scheme + t.Host + path
+}
+
 func checkParts(u *url.URL) error {
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
