@@ -161,7 +161,7 @@ try_serve() {
 	must "another user is refused" in_debian sh -c "setpriv --reuid 4712 --regid 4712 --clear-groups curl -s -m 20 -d '{}' http://127.0.0.1:$port/v1/responses | grep -q '\"code\"'"
 	must "it runs as $name" in_debian sh -c "test \"\$(stat -c %U /proc/$(main_pid))\" = $name || grep -q '^Uid:.*'\$(id -u $name) /proc/$(main_pid)/status"
 	must "its user cannot read the program" in_debian sh -c "test \"\$(stat -c '%a %U:%G' /usr/bin/$name)\" = '711 root:root'"
-	in_debian journalctl -o cat --no-pager -u $name | grep 'protections:' | tee "$tmp/protections" | sed 's/^/  /'
+	in_debian journalctl -o cat --no-pager -u $name | grep ' protections ' | tee "$tmp/protections" | sed 's/^/  /'
 	must "nobody could attach to it as it started" grep -q ' start-window=closed ' "$tmp/protections"
 }
 

@@ -86,7 +86,7 @@ start_proxy() {
 		--metrics 127.0.0.1:0 --audit - --server-info "$tmp/info" --max-body 64KiB --max-concurrent 24 \
 		<<<"$key" >"$tmp/audit.jsonl" 2>"$tmp/proxy.log" &
 	jobs+=("$!")
-	within 10 grep -qs 'protections:' "$tmp/proxy.log" || die "the proxy does not start"
+	within 10 grep -qs ' protections ' "$tmp/proxy.log" || die "the proxy does not start"
 	base=http://127.0.0.1:$(sed 's/.*"port":\([0-9]*\).*/\1/' "$tmp/info")
 	metrics=$(sed -n 's/.* metrics on //p' "$tmp/proxy.log")
 }

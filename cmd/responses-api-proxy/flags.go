@@ -47,6 +47,8 @@ type options struct {
 	budgetPeriod         budget.Period
 
 	audit, metrics, logFile string
+	logFormat               string
+	logRequests             bool
 
 	caFile     string
 	authHeader key.Header

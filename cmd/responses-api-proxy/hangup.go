@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -14,9 +15,12 @@ import (
 // onHangup does what a SIGHUP asks for, as long as the service runs: it opens
 // files again, which something has renamed, and reads another key.
 func (s *service) onHangup() (stop func()) {
+	if len(hangupSignals) == 0 {
+		return func() {}
+	}
 	calls := s.components.hangups()
-	if len(hangupSignals) == 0 || len(calls) == 0 {
-		return func() {} // it stays ignored
+	if len(calls) == 0 {
+		calls = append(calls, func() { s.errs.Info("SIGHUP received, and there is nothing to reload") })
 	}
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, hangupSignals...)
@@ -38,6 +42,7 @@ type rotation struct {
 	fd      int
 	key     *key.Key
 	errs    *errorLog
+	newKey  func()
 	pending atomic.Int32 // how many keys have been asked for that are not there yet
 }
 
@@ -47,7 +52,7 @@ func (s *service) openKeyFD() error {
 	if err := checkKeyFD(fd); err != nil {
 		return err
 	}
-	r := &rotation{fd: fd, key: s.key, errs: s.errs}
+	r := &rotation{fd: fd, key: s.key, errs: s.errs, newKey: s.rejections.newKey}
 	s.components.add(component{
 		needs:  func(p *sandbox.Policy) { p.SetFlags = append(p.SetFlags, fd) }, // for rewind
 		hangup: r.rotate,
@@ -60,27 +65,31 @@ func (s *service) openKeyFD() error {
 // one before.
 func (r *rotation) rotate() {
 	if r.pending.Add(1) > 1 {
-		r.errs.line("still waiting for a key on --key-fd; write it there, one line")
+		r.errs.warning("still waiting for a key on --key-fd; write it there, one line")
 		return
 	}
 	go func() {
 		for again := true; again; {
-			text := r.replaceKey()
+			err := r.replaceKey()
 			again = r.pending.Add(-1) > 0 // before the line: its reader may send the next
-			r.errs.line(text)
+			if err != nil {
+				r.errs.warning(err.Error())
+			} else {
+				r.errs.Info("API key reloaded")
+			}
 		}
 	}()
 }
 
-// replaceKey returns what has come of it.
-func (r *rotation) replaceKey() string {
+func (r *rotation) replaceKey() error {
 	rewind(r.fd)
 	switch err := r.key.Replace(r.fd); {
 	case err == nil:
-		return "another key is in use"
+		r.newKey()
+		return nil
 	case errors.Is(err, io.EOF):
-		return "the old key stays in use: nothing came from --key-fd; write the key there first, then send SIGHUP"
+		return errors.New("API key not reloaded: nothing came from --key-fd, and the old key stays in use; write the key there first, then send SIGHUP")
 	default:
-		return "no other key was read: " + err.Error()
+		return fmt.Errorf("API key not reloaded: %w", err)
 	}
 }

@@ -293,6 +293,7 @@ type launch struct {
 	stderr  string   // "", "broken" or "full"
 	mapped  bool     // as root of a user namespace
 	nobody  bool     // as an ordinary user, also when root runs the tests
+	json    bool     // the start lines are JSON
 	ready   string   // "stderr" where there is no server-info to wait for
 	log     string   // the file that gets standard error
 	args    []string
@@ -313,6 +314,7 @@ type launch struct {
 //	+stderr=full    a pipe that is full, and nobody reads
 //	+log=FILE       where standard error goes; the default is log.txt
 //	+ready=stderr   no --server-info is added
+//	+json           with --log-format json, so that the start lines are others
 func parseLaunch(ts *testscript.TestScript, words []string) *launch {
 	l := &launch{as: "responses-api-proxy", stdin: "text:" + canary + `\n`, log: "log.txt"}
 	for _, word := range words {
@@ -340,6 +342,8 @@ func parseLaunch(ts *testscript.TestScript, words []string) *launch {
 			l.log = v
 		case "+ready":
 			l.ready = v
+		case "+json":
+			l.json = true
 		default:
 			if strings.HasPrefix(word, "+") {
 				ts.Fatalf("unknown word %q", word)
@@ -572,7 +576,9 @@ func (w *world) cmdProxy(args []string) {
 	}
 	w.ts.Setenv("PORT", w.p.port)
 	w.ts.Setenv("PID", strconv.Itoa(w.p.os.Pid))
-	w.checkFirstLine()
+	if !l.json {
+		w.checkFirstLine()
+	}
 }
 
 // infoFile returns the server-info's name, and asks for one where the script
@@ -695,20 +701,31 @@ func (w *world) checkFirstLine() {
 	if w.p.log == "" {
 		return
 	}
-	w.expectLine(`^responses-api-proxy listening on 127\.0\.0\.1:` + w.p.port + `$`)
+	w.expectLine(`^responses-api-proxy listening on 127\.0\.0\.1:` + w.p.port + `$`) // as the original says it
 	if slices.Contains(w.p.args, "--socket") {
 		w.expectLine(`^responses-api-proxy listening on /.*$`)
 	}
+	callers, metrics := "all", ""
+	if slices.ContainsFunc(w.p.args, namesCallers) {
+		callers = `("[^"]+"|[^ "]+)`
+	}
 	if slices.Contains(w.p.args, "--metrics") {
-		w.expectLine(`^responses-api-proxy: metrics on .+$`)
+		metrics = ` metrics=\S+`
 	}
-	if !slices.ContainsFunc(w.p.args, namesCallers) {
-		w.expectLine(`^responses-api-proxy: every user of this host may call; --allow-user limits that$`)
+	w.expectLine(logTime + `INFO started version=\S+ base_url=http://127\.0\.0\.1:` + w.p.port + `(/v1)? upstream=https?://\S+( forward_proxy=\S+)? callers=` + callers + metrics + `$`)
+	w.expectLine(logTime + `INFO protections secret-memory=\w+ dumpable=no core=no start-window=(open|closed) user=\w+ caps=none no-new-privs=on landlock=abi[0-9]+ seccomp=on$`)
+	if w.p.window != "closed" {
+		w.expectLine(logTime + `WARN a protection is incomplete protection=start-window state=open reason="the program's file could be read when it was started, .*mode 0711.*"$`)
 	}
-	w.expectLine(`^responses-api-proxy: protections: secret-memory=\w+ dumpable=no core=no start-window=` + w.p.window + ` user=\w+(\(the process is still root; name another user with --user\))? caps=none no-new-privs=on landlock=abi[0-9]+ seccomp=on$`)
+	if strings.Contains(w.lastLine(`INFO protections `), " user=root ") {
+		w.expectLine(logTime + `WARN a protection is incomplete protection=user state=root reason="the process is still root" hint="name another user with --user"$`)
+	}
+	if callers == "all" {
+		w.expectLine(logTime + `WARN every user of this host may call hint="--allow-user limits that"$`)
+	}
 }
 
-// window matches what the start line reports of the time before the process was
+// window returns what the start line reports of the time before the process was
 // protected.
 func (w *world) window(l *launch) string {
 	program := filepath.Join(w.ts.Getenv("BIN"), l.as)
@@ -719,11 +736,24 @@ func (w *world) window(l *launch) string {
 	if os.Geteuid() == 0 && (!l.nobody || err == nil && st.Mode().Perm()&0o004 == 0) {
 		return "closed"
 	}
-	return `open\(the program's file could be read when it was started, .* mode 0711,.*\)`
+	return "open"
 }
 
 func namesCallers(arg string) bool {
 	return strings.HasPrefix(arg, "--allow-user") || strings.HasPrefix(arg, "--allow-group")
+}
+
+// logTime matches the beginning of the log's lines.
+const logTime = `^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z `
+
+// lastLine returns the last line of the log that has text in it.
+func (w *world) lastLine(text string) (last string) {
+	for line := range strings.Lines(w.p.text()) {
+		if strings.Contains(line, text) {
+			last = line
+		}
+	}
+	return last
 }
 
 // expectLine waits for the next line of the log.
@@ -815,12 +845,26 @@ func (w *world) cmdExits(args []string) {
 	if w.p.log == "" {
 		return
 	}
+	if args[0] == "0" && len(args) == 1 && !strings.Contains(strings.Join(w.p.args, " "), "--log-file") {
+		w.checkStop()
+	}
 	if n := strings.Count(w.p.text(), "\n"); n != w.p.known && len(args) == 1 {
 		w.ts.Fatalf("there are %d lines in the log, want %d%s", n, w.p.known, w.logged())
 	}
 	if strings.Contains(w.p.text(), canary[8:]) {
 		w.ts.Fatalf("the log shows the key%s", w.logged())
 	}
+}
+
+var stopping = regexp.MustCompile(`(?m)` + logTime + `INFO stopping, (1 request|\d+ requests) running$`)
+
+// checkStop expects the lines of a stop, of which the script may have expected the first already.
+func (w *world) checkStop() {
+	lines := strings.SplitAfter(w.p.text(), "\n")
+	if known := strings.Join(lines[:min(w.p.known, len(lines))], ""); !stopping.MatchString(known) {
+		w.expectLine(stopping.String())
+	}
+	w.expectLine(logTime + `INFO stopped$`)
 }
 
 func ending(state *os.ProcessState) string {
@@ -953,7 +997,7 @@ func (w *world) refused(status, code, method, bytes string) {
 		w.checkError(res, body, code)
 	}
 	if w.p.log != "" {
-		w.expectLine(`^responses-api-proxy: ` + code + `(: [^"]*.*)?$`)
+		w.expectLine(logTime + `((WARN|INFO) request refused|ERROR request failed) code=` + code + `( [a-z]+=.*)?$`)
 	}
 	if w.upstream != nil && w.upstream.Count() != before {
 		w.ts.Fatalf("%.60q reached the upstream", bytes)

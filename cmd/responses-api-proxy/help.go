@@ -100,11 +100,14 @@ func completion(shell string) string {
 	})
 }
 
-// version returns the module's version, or the commit that it was built from.
-func version() string {
+// version returns the program's name and version, as a line.
+func version() string { return "responses-api-proxy " + moduleVersion() + "\n" }
+
+// moduleVersion returns the module's version, or the commit that it was built from.
+func moduleVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		info = &debug.BuildInfo{}
 	}
-	return "responses-api-proxy " + cmp.Or(info.Main.Version, "unknown") + "\n"
+	return cmp.Or(info.Main.Version, "unknown")
 }

@@ -83,7 +83,7 @@ func (s *service) exchange(roots *x509.CertPool) (err error) {
 	ctx, done := signal.NotifyContext(context.Background(), stopSignals...)
 	defer done()
 	if len(s.stop) == 0 { // else the stop came before this context
-		err = s.key.Exchange(ctx, roots, s.errs.line)
+		err = s.key.Exchange(ctx, roots, s.errs.warning)
 	}
 	if ctx.Err() != nil || len(s.stop) > 0 {
 		return errors.New("stopped before there was an access token")

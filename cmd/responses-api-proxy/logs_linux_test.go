@@ -33,10 +33,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
@@ -139,7 +139,7 @@ func TestFloodOfRefusals(t *testing.T) {
 		}
 	}
 	all.Wait()
-	awaitLine(t, log, `^responses-api-proxy: \d+ more failed requests of uid 1002 suppressed`)
+	awaitLine(t, log, logTime+`WARN more failed requests suppressed within a second count=\d+ uid=1002$`)
 	awaitLine(t, audit, `^\{"time":"[^"]+Z","uid":1002,"suppressed":\d+\}$`)
 	if err := r.cmd.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -161,23 +161,22 @@ func TestUpstreamFailuresAreNotHidden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &errorLog{Log: linelog.New(to, linelog.Config{Name: "log"})}
-	l.refusals = linelog.NewLimiter(l.suppressed)
+	l := errorLogTo(to)
 	for range 1000 {
-		l.request(audit.Caller{}, apierror.New(apierror.MalformedRequest, ""))
+		l.request(&relay.Request{}, apierror.New(apierror.MalformedRequest, ""))
 	}
 	for range 1000 {
-		l.request(audit.Caller{}, apierror.New(apierror.UpstreamNotTrusted, "127.0.0.1:9200 belongs to uid 1002"))
+		l.request(&relay.Request{}, apierror.New(apierror.UpstreamNotTrusted, "127.0.0.1:9200 belongs to uid 1002"))
 	}
 	l.close()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := bytes.Count(text, []byte("belongs to uid 1002\n")); n < 10 || n > 200 {
+	if n := bytes.Count(text, []byte("belongs to uid 1002\"\n")); n < 10 || n > 200 {
 		t.Errorf("%d of 1000 lines about the upstream", n)
 	}
-	if n := bytes.Count(text, []byte("malformed_request\n")); n < 10 || n > 200 {
+	if n := bytes.Count(text, []byte("code=malformed_request\n")); n < 10 || n > 200 {
 		t.Errorf("%d of 1000 lines about refusals", n)
 	}
 }
@@ -278,10 +277,10 @@ func TestFilesLimitedFromOutside(t *testing.T) {
 	if n := r.value(t, "responses_api_proxy_audit_write_failures_total"); n == 0 {
 		t.Error("no failed write was counted")
 	}
-	const want = "responses-api-proxy: audit lines cannot be written, and wait: file too large"
+	want := regexp.MustCompile(logTime + `WARN audit lines cannot be written, and wait: file too large$`)
 	log.SetReadDeadline(time.Now().Add(patience))
-	if lines := bufio.NewScanner(log); !lines.Scan() || lines.Text() != want {
-		t.Errorf("the log: %q, %v; want %q", lines.Text(), lines.Err(), want)
+	if lines := bufio.NewScanner(log); !lines.Scan() || !want.MatchString(lines.Text()) {
+		t.Errorf("the log: %q, %v; want %s", lines.Text(), lines.Err(), want)
 	}
 	post()
 	if n := size(t, audit); n != before {
@@ -320,8 +319,8 @@ func TestLogLimitedFromOutside(t *testing.T) {
 		t.Error(err)
 	}
 	r.limitFiles(t, unix.RLIM_INFINITY)
-	awaitLine(t, log, `^responses-api-proxy: log lines cannot be written, and wait: file too large$`)
-	awaitLine(t, log, `^responses-api-proxy: the log is written again; 0 lines were lost$`)
+	awaitLine(t, log, logTime+`WARN log lines cannot be written, and wait: file too large$`)
+	awaitLine(t, log, logTime+`WARN the log is written again; 0 lines were lost$`)
 }
 
 // TestCertificateForgesNoLines: the names in a certificate come from the network, unverified.
@@ -364,7 +363,7 @@ func TestCertificateForgesNoLines(t *testing.T) {
 	if res.StatusCode != 502 || bytes.Contains(body, []byte("a.example")) {
 		t.Errorf("status %d, %q", res.StatusCode, body)
 	}
-	awaitLine(t, log, `^responses-api-proxy: upstream_tls_failed: .*a\.example`)
+	awaitLine(t, log, logTime+`ERROR request failed code=upstream_tls_failed .*a\.example`)
 	text, err := os.ReadFile(log)
 	if err != nil {
 		t.Fatal(err)
@@ -462,7 +461,7 @@ func failedStart() {
 	before := descriptors()
 	errs, err := newErrorLog()
 	must(err)
-	s := &service{opts: opts, errs: errs, key: k, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
+	s := newService(opts, errs, k)
 	failure := s.open()
 	s.components.close()
 	errs.close()

@@ -20,6 +20,7 @@ import (
 	"os/signal"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
@@ -54,6 +55,8 @@ func run(args []string) int {
 		fmt.Print(opts.print)
 		return 0
 	}
+	errs.setFormat(opts.logFormat)
+	errs.names = policy.UserNames()
 	if err := opts.accept(protections); err != nil {
 		return errs.fatal(err)
 	}
@@ -68,14 +71,15 @@ func run(args []string) int {
 	defer k.Wipe()
 	// From here on a stop is an orderly one: somebody may read server-info and
 	// send a signal before the first request.
-	s := &service{opts: opts, errs: errs, key: k, protections: protections, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1)}
+	s := newService(opts, errs, k)
+	s.protections = protections
 	signal.Notify(s.stop, stopSignals...)
 	defer s.components.close()
 	if err := s.open(); err != nil {
 		return errs.fatal(err)
 	}
 	defer s.onHangup()() // before anybody can know that it runs
-	s.announce()
+	s.logStartup()
 	s.errs.takeOver()
 	return s.serve()
 }

@@ -17,7 +17,7 @@ func (s *service) tellSystemd() (stop func()) {
 		where = append(where, l.Addr().String())
 	}
 	if err := s.notifier.Notify(systemd.Ready, "serving on "+strings.Join(where, " and ")); err != nil {
-		s.errs.line("systemd does not know that this is ready, and may end it: " + err.Error())
+		s.errs.Error("systemd does not know that this is ready, and may end it", "reason", err)
 	}
 	interval := s.notifier.Watchdog()
 	if interval <= 0 {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
+	"log/slog"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
@@ -33,6 +36,27 @@ type auditor struct{ *audit.Log }
 
 func (auditor) Begin()               {}
 func (a auditor) End(e *audit.Entry) { a.Write(e) }
+
+// requestLog logs each request that the proxy has not refused itself: those have a line already.
+type requestLog struct{ *errorLog }
+
+func (requestLog) Begin() {}
+
+func (l requestLog) End(e *audit.Entry) {
+	if e.Code != "" && !e.Upstream {
+		return
+	}
+	var all attrs
+	all.addUser(l.errorLog, &e.Caller)
+	all.add("route", e.Route)
+	all = append(all, slog.Int("status", e.Status), slog.Duration("duration", e.Duration.Round(time.Millisecond)))
+	all.add("model", shorten([]byte(e.Model), maxAgent))
+	if e.Tokens {
+		all = append(all, slog.Int64("input_tokens", e.InputTokens), slog.Int64("output_tokens", e.OutputTokens))
+	}
+	all.add("code", e.Code)
+	l.LogAttrs(context.Background(), slog.LevelInfo, "request", all...)
+}
 
 // openAudit opens --audit.
 func (s *service) openAudit() (err error) {
@@ -80,11 +104,14 @@ func (s *service) observe() error {
 			{Path: "/healthz", Check: s.healthy},
 			{Path: "/readyz", Check: s.ready},
 		}
-		s.serving = append(s.serving, func() error { return server.ServePages(s.metricsListener, s.errs.line, pages...) })
+		s.serving = append(s.serving, func() error { return server.ServePages(s.metricsListener, s.errs.warning, pages...) })
 		all = append(all, m)
 	}
 	if s.audit != nil {
 		all = append(all, auditor{s.audit})
+	}
+	if s.opts.logRequests {
+		all = append(all, requestLog{s.errs})
 	}
 	if len(all) > 0 {
 		s.engine.Observe(all)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,8 @@ type service struct {
 	ended chan struct{} // asked to end by GET /shutdown or by a limit
 
 	sockets
+	baseURL     string // for clients
+	upstream    string // its URL, without the query
 	client      *upstream.Client
 	gate        *policy.Policy
 	book        *budget.Book // nil without a budget
@@ -48,7 +51,13 @@ type service struct {
 	dump            *dump.Dir
 	notifier        *systemd.Notifier
 
-	draining atomic.Bool
+	rejections *rejections
+	draining   atomic.Bool
+}
+
+func newService(opts *options, errs *errorLog, k *key.Key) *service {
+	return &service{opts: opts, errs: errs, key: k, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1),
+		rejections: newRejections(errs)}
 }
 
 // open makes everything ready to serve, in the original's order of errors: URL, sockets, files. Clients may come as
@@ -122,6 +131,11 @@ func (s *service) openClient(cfg upstream.Config) (err error) {
 	if s.client, err = s.key.Client(cfg); err != nil {
 		return err
 	}
+	s.upstream = cfg.Target.Location()
+	if !strings.HasSuffix(s.upstream, "/responses") && !strings.HasSuffix(s.upstream, "/messages") {
+		s.warnings = append(s.warnings, fmt.Sprintf("--upstream-url ends in neither /responses nor /messages: requests go to POST %s; "+
+			"that of OpenAI is %s", s.upstream, upstream.DefaultURL))
+	}
 	s.components.add(component{
 		needs: func(p *sandbox.Policy) { p.Ports = append(p.Ports, s.client.Port()) },
 		close: s.client.Close,
@@ -173,7 +187,7 @@ func (s *service) openInfo() error {
 // openBudget reads --budget-file, or begins without one.
 func (s *service) openBudget() (*budget.Book, error) {
 	o := s.opts
-	report := func(err error) { s.errs.line("the budget cannot be kept: " + err.Error()) }
+	report := func(err error) { s.errs.Error("the budget cannot be kept", "reason", err) }
 	cfg := budget.Config{Limit: o.maxTokens, Period: o.budgetPeriod, File: o.budgetFile, Report: report}
 	if o.runAs != nil {
 		cfg.Also = []uint32{uint32(o.owner)}
@@ -191,7 +205,7 @@ func (s *service) openBudget() (*budget.Book, error) {
 		start: func() error { return o.budgetError(book.CheckWritable()) },
 		close: func() {
 			if err := book.Close(); err != nil {
-				s.errs.line("the budget could not be written: " + err.Error())
+				s.errs.Error("the budget could not be written", "reason", err)
 			}
 		},
 	})
@@ -213,7 +227,7 @@ func (o *options) budgetError(err error) error {
 // openGate prepares to ask the kernel who calls.
 func (s *service) openGate() (err error) {
 	o := s.opts
-	cfg := policy.Config{TCP: s.tcp, Identify: o.audit != "" || o.dumpDir != "" || s.metricsListener != nil, Commands: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
+	cfg := policy.Config{TCP: s.tcp, Identify: true, Commands: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
 	if o.maxTokens > 0 {
 		if s.book, err = s.openBudget(); err != nil {
 			return err
@@ -232,18 +246,24 @@ func (s *service) openEngine() (err error) {
 	if err != nil {
 		return err
 	}
-	cfg := relay.Config{Upstream: s.client, Dump: s.dump, Routes: open, Log: s.errs.request, ReadUsage: s.audit != nil || s.metricsListener != nil}
+	cfg := relay.Config{Upstream: s.client, Dump: s.dump, Routes: open, Address: s.address(), Log: s.errs.request, OnRejected: s.rejections.add, ReadUsage: s.audit != nil || s.metricsListener != nil || s.opts.logRequests}
+	s.baseURL = open.BaseURL(cfg.Address)
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end
 	}
 	if s.opts.identity.wanted() {
-		cfg.OnUnauthorized = s.key.Renew
+		cfg.OnRejected = func(status int) {
+			s.rejections.add(status)
+			if status == 401 {
+				s.key.Renew()
+			}
+		}
 	}
 	relay, err := relay.New(cfg)
 	if err != nil {
 		return err
 	}
-	if s.engine, err = server.New(server.Config{Relay: relay, Policy: s.gate, MaxConnections: s.maxConnections(), Log: s.errs.line}); err != nil {
+	if s.engine, err = server.New(server.Config{Relay: relay, Policy: s.gate, MaxConnections: s.maxConnections(), Log: s.errs.warning}); err != nil {
 		return err
 	}
 	for _, l := range s.listeners {
@@ -268,7 +288,7 @@ func (s *service) maxConnections() int {
 
 // expire ends the service by a limit.
 func (s *service) expire() {
-	s.errs.line("--max-requests or --expire-after is over; ending")
+	s.errs.Info("the limit of --max-requests or --expire-after is reached")
 	s.end()
 }
 
@@ -277,36 +297,6 @@ func (s *service) end() {
 	select {
 	case s.ended <- struct{}{}:
 	default: // asked already
-	}
-}
-
-// announce says where the service is, and what it lacks.
-func (s *service) announce() {
-	for _, l := range s.listeners {
-		s.errs.write("responses-api-proxy ", fmt.Sprintf("listening on %s", l.Addr())) // as the original says it
-	}
-	if s.metricsListener != nil {
-		s.errs.line("metrics on " + s.metricsListener.Addr().String())
-	}
-	if s.opts.users.Empty() {
-		s.errs.line("every user of this host may call; --allow-user limits that")
-	}
-	kind, unprotected := s.key.Memory()
-	s.errs.line(fmt.Sprintf("protections: secret-memory=%s %s", kind, s.protections))
-	if s.opts.jail == "off" {
-		s.errs.line("warning: the jail is off: whoever takes this process over can do what its user can")
-	}
-	if unprotected != nil {
-		s.errs.line(fmt.Sprintf("warning: the key lies in %s memory, which root can read (%v); --secret-memory=require refuses that", kind, unprotected))
-	}
-	if names := s.opts.ignored(); names != "" {
-		s.errs.line("warning: ignored: " + names + ", which set nothing of this proxy")
-	}
-	for _, text := range s.warnings {
-		s.errs.line("warning: " + text)
-	}
-	if _, ok := os.LookupEnv("OPENAI_API_KEY"); ok {
-		s.errs.line("warning: OPENAI_API_KEY stands in this process's environment, where root can read it; start it with env -u OPENAI_API_KEY")
 	}
 }
 
@@ -325,9 +315,11 @@ func (s *service) serve() int {
 	case <-s.stop:
 	case <-s.ended:
 	case err := <-served:
-		return s.errs.fatal(fmt.Errorf("cannot go on serving: %w", err))
+		s.errs.Error("cannot go on serving", "reason", err)
+		return 1
 	}
 	s.draining.Store(true)
+	s.errs.Info("stopping, " + count(s.engine.Running(), "request") + " running")
 	s.notifier.Notify(systemd.Stopping, "waiting for running requests")
 	ctx, cancel := context.WithTimeout(context.Background(), s.opts.drainTimeout)
 	defer cancel()
@@ -336,7 +328,17 @@ func (s *service) serve() int {
 		cancel()
 	}()
 	if s.engine.Drain(ctx, s.listeners...) != nil {
-		s.errs.line("stopped before all requests had ended; --drain-timeout gives them longer")
+		s.errs.Warn("requests were cut", "hint", "--drain-timeout gives them longer to end")
 	}
+	s.components.close() // what it logs comes before the last line
+	s.errs.Info("stopped")
 	return 0
+}
+
+// count returns a number of things.
+func count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprint(n, " ", thing)
 }

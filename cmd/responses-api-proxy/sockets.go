@@ -79,6 +79,16 @@ func (s *service) take(socket systemd.Socket) error {
 	return nil
 }
 
+// address is where clients find the proxy: over a unix socket any name will do.
+func (s *sockets) address() string {
+	for _, l := range s.listeners {
+		if _, ok := l.Addr().(*net.TCPAddr); ok {
+			return l.Addr().String()
+		}
+	}
+	return "localhost"
+}
+
 func (s *sockets) add(l net.Listener) {
 	s.listeners = append(s.listeners, l)
 	if _, ok := l.Addr().(*net.TCPAddr); ok {

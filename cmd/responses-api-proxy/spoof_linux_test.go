@@ -90,12 +90,12 @@ func portsUsedAgain(t *testing.T, attack string) {
 	}
 }
 
-var suppressed = regexp.MustCompile(`: (\d+) more failed requests (?:of uid \d+ )?suppressed within a second\n`)
+var suppressed = regexp.MustCompile(` more failed requests suppressed within a second count=(\d+)[ \n]`)
 
 // refusals counts the refusals of users in a log, those included of
 // which it has only the number.
 func refusals(log string) int {
-	n := strings.Count(log, ": user_not_allowed: ")
+	n := strings.Count(log, " code=user_not_allowed ")
 	for _, m := range suppressed.FindAllStringSubmatch(log, -1) {
 		more, _ := strconv.Atoi(m[1])
 		n += more

@@ -111,7 +111,7 @@ until crun exec -u 65532:65532 try-container /responses-api-proxy health unix:/r
 	sleep 0.2
 done
 said "health, run inside, says that it serves"
-grep 'protections:' "$tmp/log" | sed 's/^/  /'
+grep ' protections ' "$tmp/log" | sed 's/^/  /'
 grep -q ' start-window=closed ' "$tmp/log" || die "processes of its user could attach as it started"
 [ "$(call 10001)" = 200 ] || die "the agent gets no answer"
 said "the agent's user gets an answer through the socket"

@@ -13,7 +13,7 @@ func TestFallback(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, w, noSecretMemory)
-			r.hear(t, "warning: the key lies in locked memory, which root can read")
+			r.hear(t, "WARN the key lies in locked memory, which root can read")
 			for _, p := range usual {
 				if err := p.run(r); err != nil {
 					t.Errorf("%s: %v", p.name, err)
@@ -48,7 +48,7 @@ func TestNoWarningWithoutFallback(t *testing.T) {
 		t.Error(err)
 	}
 	r.stop(t)
-	if strings.Contains(r.said(), "warning") {
+	if strings.Contains(r.said(), "the key lies in") {
 		t.Errorf("it warns without a reason: %s", r.said())
 	}
 }

@@ -45,7 +45,7 @@ func faultReport(t *testing.T, at func(*testing.T, int) uint64, args ...string) 
 	if err := r.expect(20, 4, "sse n=2", 200); err != nil {
 		t.Fatal(err)
 	}
-	r.hear(t, "protections: ")
+	r.hear(t, " protections ")
 	r.rest(t)
 	before := r.said()
 	pid := r.cmd.Process.Pid

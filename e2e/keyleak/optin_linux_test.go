@@ -99,8 +99,8 @@ func openFolder(t *testing.T) string {
 // scrape reads the metrics ten times a second until the test's end.
 func (r *rig) scrape(t *testing.T) {
 	t.Helper()
-	r.hear(t, "metrics on ")
-	_, addr, _ := strings.Cut(r.said(), "metrics on ")
+	r.hear(t, " protections ") // the line after the one that is wanted
+	_, addr, _ := strings.Cut(r.said(), " metrics=")
 	addr, _, _ = strings.Cut(addr, "\n")
 	quit, done := make(chan struct{}), make(chan int)
 	go func() { done <- r.scrapeUntil(t, quit, "http://"+addr+"/metrics") }()

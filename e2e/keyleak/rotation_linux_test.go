@@ -24,7 +24,7 @@ const (
 	rotations = 1000
 	rotators  = 16 // clients that are always at work meanwhile
 
-	tookKey = "another key is in use"
+	tookKey = "INFO API key reloaded"
 	kept    = "the old key stays in use"
 	// begun is the field in which a request says how many keys were in use
 	// before it was made. The upstream's record of it has that and the key.

@@ -87,8 +87,8 @@ type Error struct {
 	RetryAfter int
 	// ResetsAt is when a budget that is spent starts anew; zero if never.
 	ResetsAt time.Time
-	// Detail is for the operator's log only; "" if there is nothing to add.
-	Detail string
+	// Detail says what is wrong, and Hint what to do about it, for the operator's log only. Either may be "".
+	Detail, Hint string
 }
 
 // New returns the error of a code that has a message. detail is its Detail.
@@ -96,10 +96,12 @@ func New(code Code, detail string) *Error {
 	return &Error{Code: code, Status: table[code].status, Message: table[code].message, Detail: detail}
 }
 
-// Newf returns an error whose message, which is logged as well, is formatted.
+// Newf returns an error whose message, which is logged as well, is formatted: a sentence that says what is wrong, and
+// others that say what to do.
 func Newf(code Code, retryAfter int, format string, args ...any) *Error {
-	e := New(code, fmt.Sprintf(format, args...))
-	e.Message, e.RetryAfter = e.Detail, retryAfter
+	e := New(code, "")
+	e.Message, e.RetryAfter = fmt.Sprintf(format, args...), retryAfter
+	e.Detail, e.Hint, _ = strings.Cut(strings.TrimSuffix(e.Message, "."), ". ")
 	return e
 }
 
@@ -117,11 +119,6 @@ func malformed(code Code, refused *http1.Error) *Error {
 	e := New(code, refused.Reason)
 	e.Status, e.Message = refused.Status, strings.TrimSuffix(e.Message, ".")+": "+refused.Reason+"."
 	return e
-}
-
-// Log returns the line for the operator's log.
-func (e *Error) Log() string {
-	return strings.TrimSuffix(string(e.Code)+": "+e.Detail, ": ")
 }
 
 // Fields returns the header fields of the response, but for date and framing.

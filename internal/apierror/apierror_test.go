@@ -27,8 +27,8 @@ func TestEveryError(t *testing.T) {
 		if err := json.Unmarshal(body, &got); err != nil || got.Error.Code != string(code) || got.Error.Message == "" || got.Error.Type == "" || e.Status < 400 {
 			t.Errorf("%s: status %d, %s", code, e.Status, body)
 		}
-		if strings.Contains(string(body), "detail") || e.Log() != string(code)+": detail" {
-			t.Errorf("%s: the log has %q, the client %s", code, e.Log(), body)
+		if strings.Contains(string(body), "detail") || e.Code != code || e.Detail != "detail" || e.Hint != "" {
+			t.Errorf("%s: the log has %q and %q, the client %s", code, e.Detail, e.Hint, body)
 		}
 		if fields := names(e.Fields()); !strings.HasPrefix(fields, "Content-Type") || strings.Contains(fields, "X-Should-Retry") != (e.Status == 429) {
 			t.Errorf("%s has the fields %s", code, fields)
@@ -78,10 +78,23 @@ func TestExhausted(t *testing.T) {
 	}
 }
 
+// TestHints: what to do is not part of what is wrong.
+func TestHints(t *testing.T) {
+	for message, want := range map[string][2]string{
+		"Uid 7 may not do this. Use %s.":     {"Uid 7 may not do this", "Use x"},
+		"It is 1.5 of %s. Do this. Do that.": {"It is 1.5 of x", "Do this. Do that"},
+		"Only %s.":                           {"Only x", ""},
+	} {
+		if e := Newf(HostNotAllowed, 0, message, "x"); e.Detail != want[0] || e.Hint != want[1] || !strings.HasPrefix(e.Message, want[0]) {
+			t.Errorf("%q: %+v", message, e)
+		}
+	}
+}
+
 func TestErrorsOfHeads(t *testing.T) {
 	for status, want := range map[int]Code{400: MalformedRequest, 408: RequestTimeout, 417: MalformedRequest, 431: HeadTooLarge, 505: MalformedRequest} {
 		e := OfHead(&http1.Error{Status: status, Reason: "the reason"})
-		if e.Code != want || e.Status != status || !strings.HasSuffix(e.Message, ": the reason.") || e.Log() != string(want)+": the reason" {
+		if e.Code != want || e.Status != status || !strings.HasSuffix(e.Message, ": the reason.") || e.Detail != "the reason" {
 			t.Errorf("status %d: %+v, want %s", status, e, want)
 		}
 	}

@@ -98,7 +98,7 @@ func lastOf(text string) string {
 
 // protections is what our own proxy reports of them; "" of any other.
 func (s *harness) protections() string {
-	_, line, _ := strings.Cut(s.proxy.Output.Line("protections: "), "protections: ")
+	_, line, _ := strings.Cut(s.proxy.Output.Line(" protections "), " protections ")
 	return printable(line)
 }
 

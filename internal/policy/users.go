@@ -121,3 +121,14 @@ func (u *Users) admits(who audit.Caller) bool {
 	}
 	return slices.Contains(u.UIDs, who.UID) || slices.ContainsFunc(who.Groups, func(g uint32) bool { return slices.Contains(u.GIDs, g) })
 }
+
+// UserNames returns the names of the users in /etc/passwd. It is empty where there is no such file.
+func UserNames() map[uint32]string {
+	names := map[uint32]string{}
+	eachRecord("/etc/passwd", func(f []string) {
+		if uid, err := parseID(f[2]); err == nil && names[uid] == "" {
+			names[uid] = f[0]
+		}
+	})
+	return names
+}

@@ -80,12 +80,8 @@ func (x *exchange) admit() *apierror.Error {
 // checkRoute returns why the route refuses every such request.
 func (x *exchange) checkRoute() *apierror.Error {
 	switch {
-	case x.route.use == policy.Nothing && string(x.Head.Method) == "HEAD" && string(x.Head.Target) == "/":
-		return x.relay.routeNotAllowed("HEAD /, by which Claude Code checks that the proxy can be reached; this is harmless")
-	case x.route.use == policy.Nothing:
-		return x.relay.routeNotAllowed("")
-	case x.route.use == policy.Shutdown && x.relay.cfg.Shutdown == nil:
-		return x.relay.routeNotAllowed("GET /shutdown needs --http-shutdown")
+	case x.route.use == policy.Nothing, x.route.use == policy.Shutdown && x.relay.cfg.Shutdown == nil:
+		return x.relay.routeNotAllowed(x.Head)
 	case !x.route.is(upgrades):
 		return nil
 	case !x.relay.cfg.Routes.opens(x.route.route):
@@ -133,7 +129,9 @@ func (x *exchange) forward(ctx context.Context) error {
 	case status == 101 && x.handshake != nil:
 		return x.tunnel(ctx, res)
 	case status >= 300 && status < 400 && status != 304:
-		return x.refuse(apierror.New(apierror.UpstreamRedirect, fmt.Sprintf("status %d", status)))
+		e := apierror.New(apierror.UpstreamRedirect, fmt.Sprintf("status %d", status))
+		e.Hint = "correct --upstream-url"
+		return x.refuse(e)
 	}
 	return x.pass(res)
 }
@@ -180,8 +178,8 @@ func (x *exchange) send(ctx context.Context) (*upstream.Response, error) {
 		return nil, err
 	}
 	x.Entry.Reused = res.Reused
-	if res.Head.Status == 401 && x.relay.cfg.OnUnauthorized != nil {
-		x.relay.cfg.OnUnauthorized()
+	if status := res.Head.Status; status == 401 || status == 403 || status == 429 {
+		x.relay.cfg.OnRejected(status)
 	}
 	if res.Sent() { // the stream may last for long
 		x.releaseBuffer()
@@ -316,5 +314,7 @@ func ofUpstream(err error) *apierror.Error {
 	if e.Kind == upstream.Cancelled {
 		return nil
 	}
-	return apierror.New(codes[e.Kind], e.Error())
+	failed := apierror.New(codes[e.Kind], e.Error())
+	failed.Hint = e.Hint
+	return failed
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
@@ -75,11 +76,13 @@ type Upstream interface {
 type Config struct {
 	// Upstream is where allowed requests go. Required.
 	Upstream Upstream
-	// OnUnauthorized is called when the upstream responds with status 401, before the response is passed on; nil does
-	// nothing. It must not block.
-	OnUnauthorized func()
+	// OnRejected is called with the status when the upstream responds with 401, 403 or 429, before the response is
+	// passed on; nil does nothing. It must not block.
+	OnRejected func(status int)
 	// Routes are the routes; nil means POST /v1/responses alone.
 	Routes *RouteSet
+	// Address is where clients find the proxy, for messages; "" means HOST:PORT.
+	Address string
 	// Shutdown is called once the response to GET /shutdown has been handed to the server; nil means that the route
 	// is closed.
 	Shutdown func()
@@ -89,8 +92,9 @@ type Config struct {
 	ReadOn ReadOn
 	// Dump takes what passes; nil takes nothing.
 	Dump *dump.Dir
-	// Log takes each error that a client received, or would have, and the client; nil drops them. It must not block.
-	Log func(who audit.Caller, e *apierror.Error)
+	// Log takes each request that failed, and the error that its client received, or would have; nil drops them. The
+	// request's Head is nil if it was released, or never read. Log must not block, and must not keep the request.
+	Log func(r *Request, e *apierror.Error)
 }
 
 // Relay serves requests. Its methods may be used concurrently.
@@ -108,8 +112,12 @@ func New(cfg Config) (*Relay, error) {
 		return nil, errors.New("BUG: a relay without an upstream")
 	}
 	if cfg.Log == nil {
-		cfg.Log = func(audit.Caller, *apierror.Error) {}
+		cfg.Log = func(*Request, *apierror.Error) {}
 	}
+	if cfg.OnRejected == nil {
+		cfg.OnRejected = func(int) {}
+	}
+	cfg.Address = cmp.Or(cfg.Address, anyAddress)
 	if cfg.Routes == nil {
 		cfg.Routes, _ = NewRouteSet(nil, responsesAPI.path, 0) // cannot fail: nothing is opened
 	}
@@ -161,12 +169,20 @@ func (p *Relay) Refuse(r *Request, w ResponseWriter, e *apierror.Error) error {
 // record notes why a request fails, for its record and for the operator.
 func (p *Relay) record(r *Request, e *apierror.Error) {
 	r.Entry.Code = string(e.Code)
-	p.cfg.Log(r.Session.Caller(), e)
+	p.cfg.Log(r, e)
 }
 
-// routeNotAllowed returns an error whose message names the open routes.
-func (p *Relay) routeNotAllowed(detail string) *apierror.Error {
-	e := apierror.New(apierror.RouteNotAllowed, detail)
-	e.Message = p.cfg.Routes.sentence
+// routeNotAllowed returns an error whose message names the open routes, and the flag that opens the one that h asks for.
+func (p *Relay) routeNotAllowed(h *http1.Request) *apierror.Error {
+	e := apierror.New(apierror.RouteNotAllowed, "")
+	e.Message = strings.Replace(p.cfg.Routes.sentence, anyAddress, p.cfg.Address, 1)
+	e.Hint = "the client's base URL must be " + p.cfg.Routes.BaseURL(p.cfg.Address)
+	if string(h.Method) == "HEAD" && string(h.Target) == "/" {
+		e.Hint = "Claude Code checks by it that the proxy can be reached; this is harmless"
+	}
+	if flag := p.cfg.Routes.flagFor(h); flag != "" {
+		e.Message += " The proxy's operator can allow this route with " + flag + "."
+		e.Hint = flag + " allows it"
+	}
 	return e
 }

@@ -75,9 +75,12 @@ type api struct {
 }
 
 var (
-	responsesAPI = api{"/v1/responses", "http://HOST:PORT/v1", "Responses API", "https://api.openai.com/v1/responses", usage.Responses}
-	messagesAPI  = api{"/v1/messages", "http://HOST:PORT", "Messages API", "https://api.anthropic.com/v1/messages", usage.Messages}
+	responsesAPI = api{"/v1/responses", "http://" + anyAddress + "/v1", "Responses API", "https://api.openai.com/v1/responses", usage.Responses}
+	messagesAPI  = api{"/v1/messages", "http://" + anyAddress, "Messages API", "https://api.anthropic.com/v1/messages", usage.Messages}
 )
+
+// anyAddress stands for the proxy's address where that is not known.
+const anyAddress = "HOST:PORT"
 
 // Routes returns the names of all routes.
 func Routes() (names []string) {
@@ -161,6 +164,11 @@ func (o *RouteSet) describe() string {
 	return fmt.Sprintf("This proxy forwards exactly %s. Set the client's base URL to %s and use the %s.", list, o.api.base, o.api.name)
 }
 
+// BaseURL returns the base URL for clients of a proxy at address.
+func (o *RouteSet) BaseURL(address string) string {
+	return strings.Replace(o.api.base, anyAddress, address, 1)
+}
+
 // opens reports whether requests of the route may pass.
 func (o *RouteSet) opens(r *route) bool {
 	if r.flag == "" {
@@ -181,26 +189,43 @@ var noRoute = routeMatch{route: &route{}}
 // find compares method and path byte by byte: no other spelling of the same path is the same route. What is not open
 // is no route, but for the two that have refusals of their own.
 func (o *RouteSet) find(h *http1.Request) routeMatch {
-	path, query, hasQuery := bytes.Cut(h.Target, []byte("?"))
 	for i := range routes {
 		r := &routes[i]
-		if string(h.Method) != r.method || hasQuery && !r.query.allow(query) || r.is(upgrades) && !asksForWebSocket(h) {
-			continue
-		}
-		id, ok := r.match(path)
+		id, ok := r.match(h)
 		switch {
 		case !ok:
 		case r.use == policy.Shutdown:
 			return routeMatch{route: r}
 		case o.opens(r) || r.is(upgrades) && o.api == &responsesAPI:
+			path, query, _ := bytes.Cut(h.Target, []byte("?"))
 			return routeMatch{r, o.target(r, path, query), id}
 		}
 	}
 	return noRoute
 }
 
-// match reports whether path has the route's form, and the response's id in it.
-func (r *route) match(path []byte) (id []byte, ok bool) {
+// flagFor returns the flag that opens the route that h asks for; "" if it asks for none, or no flag opens it beside the
+// routes that are open.
+func (o *RouteSet) flagFor(h *http1.Request) string {
+	for i := range routes {
+		r := &routes[i]
+		switch _, ok := r.match(h); {
+		case !ok:
+		case r.use == policy.Shutdown:
+			return "--http-shutdown"
+		case r.flag != "" && o.api == &responsesAPI:
+			return "--allow-route " + r.flag
+		}
+	}
+	return ""
+}
+
+// match reports whether h has the route's form, and the response's id in it.
+func (r *route) match(h *http1.Request) (id []byte, ok bool) {
+	path, query, hasQuery := bytes.Cut(h.Target, []byte("?"))
+	if string(h.Method) != r.method || hasQuery && !r.query.allow(query) || r.is(upgrades) && !asksForWebSocket(h) {
+		return nil, false
+	}
 	before, after, named := strings.Cut(r.path, "ID")
 	if !named {
 		return nil, string(path) == r.path

@@ -361,8 +361,33 @@ func TestRefusalNamesWhatIsOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := p.Refuse(&Request{}, a, p.routeNotAllowed("")); err != nil || !strings.Contains(string(a.body), c.want) {
+		if err := p.Refuse(&Request{}, a, p.routeNotAllowed(&http1.Request{})); err != nil || !strings.Contains(string(a.body), c.want) {
 			t.Errorf("%q: %s", c.names, a.body)
+		}
+	}
+}
+
+// TestRefusalNamesFlagAndAddress: a route that a flag opens is refused with the flag's name, to client and operator.
+func TestRefusalNamesFlagAndAddress(t *testing.T) {
+	for _, c := range []struct{ opened, path, method, target, hint string }{
+		{"", plainPath, "GET", "/v1/models", "--allow-route models allows it"},
+		{"", plainPath, "POST", "/v1/responses/compact", "--allow-route compact allows it"},
+		{"", plainPath, "DELETE", "/v1/responses/resp_1", "--allow-route retrieve allows it"},
+		{"models", plainPath, "POST", "/v1/messages", "--allow-route messages allows it"},
+		{"", plainPath, "GET", "/shutdown", "--http-shutdown allows it"},
+		{"", plainPath, "GET", "/v1/models?x", "the client's base URL must be http://127.0.0.1:8080/v1"},
+		{"", plainPath, "POST", "/v1/chat/completions", "the client's base URL must be http://127.0.0.1:8080/v1"},
+		{"", plainPath, "POST", "/v1/responses?x", "the client's base URL must be http://127.0.0.1:8080/v1"},
+		{"messages", "/v1/messages", "GET", "/v1/models", "the client's base URL must be http://127.0.0.1:8080"},
+	} {
+		p, err := New(Config{Upstream: unreached{}, Routes: open(t, c.path, strings.Fields(c.opened)...), Address: "127.0.0.1:8080"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := p.routeNotAllowed(&http1.Request{Method: []byte(c.method), Target: []byte(c.target)})
+		flag, named := strings.CutSuffix(c.hint, " allows it")
+		if e.Hint != c.hint || named != strings.Contains(e.Message, " with "+flag+".") || !strings.Contains(e.Message, "http://127.0.0.1:8080") {
+			t.Errorf("%s %s: %q, %q", c.method, c.target, e.Hint, e.Message)
 		}
 	}
 }

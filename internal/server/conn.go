@@ -88,6 +88,18 @@ func (c *conn) deny(denial *apierror.Error) {
 	}
 }
 
+// headForLog returns the head, if it is a small one and all of it is there already, so that the operator can see what was
+// denied.
+func (c *conn) headForLog() *http1.Request {
+	if c.unused() > firstBuffer {
+		return nil
+	}
+	if end, err := http1.HeadEnd(c.Buffered(), 0); err != nil || end == 0 || c.in.req.Parse(c.Buffered()[:end]) != nil {
+		return nil
+	}
+	return &c.in.req
+}
+
 // turnBusy fails if a drain has dropped the connection.
 func (c *conn) turnBusy() bool {
 	return c.state.CompareAndSwap(waiting, busy) || c.state.CompareAndSwap(fresh, busy)
@@ -96,6 +108,7 @@ func (c *conn) turnBusy() bool {
 // respondAndClose gives the last response, to what is no request.
 func (c *conn) respondAndClose(e *apierror.Error) {
 	c.record()
+	c.request.Head = c.headForLog()
 	c.out.begin(c, 1, bytes.HasPrefix(c.Buffered(), []byte("HEAD ")), true)
 	err := c.server.cfg.Relay.Refuse(&c.request, &c.out, e)
 	if err == nil {

@@ -155,8 +155,8 @@ func (s *Server) full() bool {
 	}
 	if time.Since(s.noted) > fullEvery {
 		s.noted = time.Now()
-		s.cfg.Log("too many connections: all that there are descriptors for, which is " + strconv.Itoa(s.cfg.MaxConnections) +
-			"; more are reset. Raise the limit of open files (ulimit -n), or set --max-connections-per-user")
+		s.cfg.Log("too many connections: there are descriptors for " + strconv.Itoa(s.cfg.MaxConnections) +
+			", and more are reset; raise the limit of open files (ulimit -n), or set --max-connections-per-user")
 	}
 	return true
 }
@@ -199,6 +199,16 @@ func (s *Server) Connections() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)
+}
+
+// Running is how many requests are being served.
+func (s *Server) Running() (n int) {
+	s.each(func(c *conn) {
+		if c.state.Load() == busy {
+			n++
+		}
+	})
+	return n
 }
 
 func (s *Server) remove(c *conn) {
@@ -250,14 +260,9 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 
 // cut ends all connections, and returns ctx's error if one had a request.
 func (s *Server) cut(ctx context.Context) error {
-	requests := 0
+	requests := s.Running()
 	s.cfg.Relay.Cut()
-	s.each(func(c *conn) {
-		if c.state.Load() == busy {
-			requests++
-		}
-		c.abandon()
-	})
+	s.each((*conn).abandon)
 	select {
 	case <-s.empty:
 	case <-time.After(cutTimeout): // something is stuck that must not be able to hold the process

@@ -123,7 +123,9 @@ func (s *stack) log(line string) {
 }
 
 // logOf logs an error of a client.
-func (s *stack) logOf(_ audit.Caller, e *apierror.Error) { s.log(e.Log()) }
+func (s *stack) logOf(_ *relay.Request, e *apierror.Error) {
+	s.log(strings.TrimSuffix(string(e.Code)+": "+e.Detail, ": "))
+}
 
 func (s *stack) logged() []string {
 	s.mu.Lock()

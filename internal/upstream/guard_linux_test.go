@@ -123,7 +123,7 @@ func refused(t *testing.T, c *Client) string {
 		}
 		t.Fatalf("error %v, want one of kind Untrusted", err)
 	}
-	return err.Error()
+	return err.Error() + "; " + e.Hint
 }
 
 // TestPortTakenByAnotherUser: while the upstream restarts, another user listens

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+)
+
+const memoryHint = "Linux 5.14 to 6.4 has secret memory when booted with secretmem.enable=1; --secret-memory=require refuses to start without it"
+
+// logStartup says where the service is, what it does for whom, and what it lacks.
+func (s *service) logStartup() {
+	for _, l := range s.listeners {
+		s.errs.plain("responses-api-proxy ", fmt.Sprintf("listening on %s", l.Addr())) // as the original says it
+	}
+	started := attrs{slog.String("version", moduleVersion()), slog.String("base_url", s.baseURL), slog.String("upstream", s.upstream)}
+	started.add("forward_proxy", s.client.ForwardProxy())
+	started.add("callers", s.callers())
+	if s.metricsListener != nil {
+		started.add("metrics", s.metricsListener.Addr().String())
+	}
+	s.errs.LogAttrs(context.Background(), slog.LevelInfo, "started", started...)
+	s.logProtections()
+	if s.opts.users.Empty() {
+		s.errs.Warn("every user of this host may call", "hint", "--allow-user limits that")
+	}
+	if s.opts.jail == "off" {
+		s.errs.Warn("the jail is off: a compromised process will have all of its user's privileges")
+	}
+	if kind, why := s.key.Memory(); why != nil {
+		s.errs.Warn("the key lies in "+kind+" memory, which root can read", "reason", why, "hint", memoryHint)
+	}
+	if names := s.opts.ignored(); names != "" {
+		s.errs.Warn("flags ignored, which set nothing of this proxy", "flags", names)
+	}
+	for _, text := range s.warnings {
+		s.errs.warning(text)
+	}
+	if _, ok := os.LookupEnv("OPENAI_API_KEY"); ok {
+		s.errs.Warn("OPENAI_API_KEY stands in this process's environment, where root can read it", "hint", "start it with env -u OPENAI_API_KEY")
+	}
+	if cmp.Or(os.Getenv("ALL_PROXY"), os.Getenv("all_proxy")) != "" && s.client.ForwardProxy() == "" {
+		s.errs.Warn("ALL_PROXY is not used", "hint", "HTTPS_PROXY names a forward proxy")
+	}
+}
+
+// callers names the users and groups of --allow-user and --allow-group.
+func (s *service) callers() string {
+	if s.opts.users.Empty() {
+		return "all"
+	}
+	var names []string
+	for _, uid := range s.opts.users.UIDs {
+		names = append(names, cmp.Or(s.errs.names[uid], strconv.FormatUint(uint64(uid), 10)))
+	}
+	for _, gid := range s.opts.users.GIDs {
+		names = append(names, fmt.Sprint("group ", gid))
+	}
+	return strings.Join(names, ", ")
+}
+
+// logProtections writes one line of what is in force, and one for each protection that is not, with what to do.
+func (s *service) logProtections() {
+	var all attrs
+	for _, p := range s.protectionMetrics() {
+		all = append(all, slog.String(p.Name, cmp.Or(p.State, "missing")))
+	}
+	s.errs.LogAttrs(context.Background(), slog.LevelInfo, "protections", all...)
+	for _, p := range s.protections {
+		if p.Missing != nil {
+			reason, hint, _ := strings.Cut(p.Missing.Error(), "; ")
+			missing := attrs{slog.String("protection", p.Name), slog.String("state", cmp.Or(p.State, "missing")), slog.String("reason", reason)}
+			missing.add("hint", hint)
+			s.errs.LogAttrs(context.Background(), slog.LevelWarn, "a protection is incomplete", missing...)
+		}
+	}
+}
