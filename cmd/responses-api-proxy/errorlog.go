@@ -147,12 +147,18 @@ func (a *attrs) addHead(r *relay.Request) {
 	}
 }
 
-// shorten copies the first bytes of p.
+// shorten copies the first bytes of p, up to what may be a key: a client may have
+// one of its own, and put it into a URL.
 func shorten(p []byte, limit int) string {
-	if len(p) > limit {
-		return string(p[:limit]) + "..."
+	text := string(p[:min(len(p), limit)])
+	before, _, hasKey := strings.Cut(text, "sk-")
+	switch {
+	case hasKey:
+		return before + "sk-..."
+	case len(p) > limit:
+		return text + "..."
 	}
-	return string(p)
+	return text
 }
 
 // suppressed logs that n lines of a user's were left out.
