@@ -54,6 +54,7 @@ var mayImport = map[string][]string{
 	"e2e/keyleak":            nil,
 	"e2e/escape":             nil,
 	"e2e/clients":            nil,
+	"e2e/codexaction":        nil,
 }
 
 func TestImportsFlowOneWay(t *testing.T) {
