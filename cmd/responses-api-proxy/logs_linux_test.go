@@ -277,7 +277,7 @@ func TestFilesLimitedFromOutside(t *testing.T) {
 	if n := r.value(t, "responses_api_proxy_audit_write_failures_total"); n == 0 {
 		t.Error("no failed write was counted")
 	}
-	want := regexp.MustCompile(logTime + `WARN audit lines cannot be written, and wait: file too large$`)
+	want := regexp.MustCompile(logTime + `WARN audit lines cannot be written, and are queued: file too large$`)
 	log.SetReadDeadline(time.Now().Add(patience))
 	if lines := bufio.NewScanner(log); !lines.Scan() || !want.MatchString(lines.Text()) {
 		t.Errorf("the log: %q, %v; want %s", lines.Text(), lines.Err(), want)
@@ -319,8 +319,8 @@ func TestLogLimitedFromOutside(t *testing.T) {
 		t.Error(err)
 	}
 	r.limitFiles(t, unix.RLIM_INFINITY)
-	awaitLine(t, log, logTime+`WARN log lines cannot be written, and wait: file too large$`)
-	awaitLine(t, log, logTime+`WARN the log is written again; 0 lines were lost$`)
+	awaitLine(t, log, logTime+`WARN log lines cannot be written, and are queued: file too large$`)
+	awaitLine(t, log, logTime+`WARN the log is written again; 0 lines were dropped$`)
 }
 
 // TestCertificateForgesNoLines: the names in a certificate come from the network, unverified.

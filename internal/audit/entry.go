@@ -1,65 +1,65 @@
-// Package audit records in one JSON line per request which user spent the key on what: facts about a request, never its
-// content or the response's.
+// Package audit records in one line of JSON per request which user spent the key on what. It records facts about a
+// request, never the content of the request or its response.
 package audit
 
 import "time"
 
-// Entry describes one completed or rejected request. Texts may be chosen by a client, by the upstream or by a process's
-// name: they are cut and escaped when they are written.
+// Entry describes one completed or rejected request. A client, the upstream or a process's name may determine the
+// texts: AppendJSON cuts and escapes them.
 type Entry struct {
-	// Time is when the request's head had been read, or the connection accepted.
+	// Time is when the request's head was read, or the connection accepted.
 	Time time.Time
-	// Duration ends when the last byte of the response was handed to the kernel, or the exchange was given up; FirstByte
-	// when the first byte of the final response was, and is 0 if none was. Both begin at Time.
+	// Duration ends when the last byte of the response was passed to the kernel, or the exchange was aborted. FirstByte
+	// ends with the first byte of the final response; it is 0 if there was none. Both start at Time.
 	Duration, FirstByte time.Duration
 
 	Caller Caller
 
-	// Route is the route's name, from a closed set; "" if the target is none of them.
+	// Route is the route's name, from a closed set; "" if the target is no route.
 	Route string
-	// Status is the response's; 0 if there was none.
+	// Status is the response's status code; 0 if there was no response.
 	Status int
-	// Code says what went wrong, from the closed set of docs/errors.md; "" if nothing did. A response that broke off
-	// keeps its status and has a code.
+	// Code is the error code, from the closed set of docs/errors.md; "" for no error. A response that was aborted has
+	// both a status and a code.
 	Code string
 
-	// BytesIn and BytesOut are the bytes of the bodies: read from the client, and written to it.
+	// BytesIn and BytesOut are the sizes of the bodies: read from the client, and written to it.
 	BytesIn, BytesOut int64
-	// Streamed reports whether the response was a stream of events.
+	// Streamed reports whether the response was an event stream.
 	Streamed bool
 
-	// Model is the one that the response names; "" if it does not.
+	// Model is the model that the response names; "" if it names none.
 	Model string
-	// Tokens reports whether the response has InputTokens and OutputTokens.
+	// Tokens reports whether the response contained InputTokens and OutputTokens.
 	Tokens                    bool
 	InputTokens, OutputTokens int64
 
 	// RequestID is the upstream's x-request-id; "" if there was none.
 	RequestID string
-	// Upstream reports whether the request went to the upstream, or should have; Reused whether it went on a connection
-	// that had served before.
+	// Upstream reports whether the request was sent upstream, or should have been; Reused whether it used an existing
+	// connection.
 	Upstream, Reused bool
 }
 
-// Caller is the user and the process at the other end of a connection, as far as the kernel reports them.
+// Caller is the user and process at the other end of a connection, as far as the kernel reports them.
 type Caller struct {
-	// UID counts only if Known is true.
+	// UID is valid only if Known is true.
 	UID   uint32
 	Known bool
-	// Groups are the user's. They, PID and Command are known over a unix socket only.
+	// Groups are the user's groups. Groups, PID and Command are available over a unix socket only.
 	Groups []uint32
-	// PID is the process that connected, which may have passed the connection on; 0 if it is not known.
+	// PID is the process that connected, which may have passed the connection on; 0 if unknown.
 	PID int
-	// Command is that process's name, of at most 15 bytes; "" if it is not known.
+	// Command is the name of that process, of at most 15 bytes; "" if unknown.
 	Command string
-	// Unix reports whether the connection came over a unix socket. Over TCP a browser may be behind it.
+	// Unix reports whether the connection came over a unix socket. Over TCP the client may be a browser.
 	Unix bool
 }
 
-// Observer is notified of each exchange with a client. Its methods must not block, and must be safe for concurrent use.
+// Observer is notified of each exchange with a client. Its methods must not block and must be safe for concurrent use.
 type Observer interface {
-	// Begin is called when a request's head has been read, or a connection is about to be refused without one.
+	// Begin is called when a request's head was read, or before a connection is refused without a head.
 	Begin()
-	// End is called once for each Begin. e must not be kept.
+	// End is called once for each Begin. It must not keep e.
 	End(e *Entry)
 }

@@ -9,21 +9,21 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 )
 
-// MaxLine is more than any line is long, in bytes, whatever is in its texts and numbers.
+// MaxLine is an upper bound of the length of a line, in bytes, for any texts and numbers.
 const MaxLine = 3 << 10
 
-// Bytes that are kept of each text, before it is escaped.
+// Maximum bytes of each text, before escaping.
 const (
 	maxCommand   = 15
 	maxModel     = 64
 	maxRequestID = 128
-	maxName      = 64 // of a route or a code, which are never that long
+	maxName      = 64 // of a route or a code, which are always shorter
 )
 
-// AppendJSON appends e as one JSON object and a line feed; it does not allocate where dst has room for [MaxLine] bytes.
-// The keys, listed in docs/logging.md, are always in the same order; what is not known is left out. Texts are cut at a
-// rune's boundary. What no terminal should show, such as control characters and marks of writing direction, is escaped,
-// and what is not UTF-8 becomes U+FFFD.
+// AppendJSON appends e as one JSON object and a line feed. It does not allocate if dst has capacity for [MaxLine]
+// bytes. The keys, listed in docs/logging.md, always have the same order; unknown values are omitted. Texts are cut
+// between runes. Characters that could affect a terminal, such as control characters and direction marks, are escaped,
+// and invalid UTF-8 is replaced with U+FFFD.
 func (e *Entry) AppendJSON(dst []byte) []byte {
 	l := begin(dst, e.Time)
 	l.millis("duration_ms", e.Duration)
@@ -62,7 +62,7 @@ func (e *Entry) AppendJSON(dst []byte) []byte {
 	return l.end()
 }
 
-// line is a JSON object that is being written. encoding/json and log/slog would write other escapes, and allocate.
+// line is a JSON object that is being appended. encoding/json and log/slog would use other escapes, and allocate.
 type line []byte
 
 func begin(dst []byte, t time.Time) line {
@@ -71,7 +71,7 @@ func begin(dst []byte, t time.Time) line {
 
 func (l line) end() []byte { return append(l, "}\n"...) }
 
-// raw appends a member whose value is written already, or written next.
+// raw appends a member whose value is JSON already, or is appended next.
 func (l *line) raw(name, value string) {
 	*l = append(append(append(append(*l, `,"`...), name...), `":`...), value...)
 }
@@ -81,8 +81,8 @@ func (l *line) int(name string, n int64) {
 	*l = strconv.AppendInt(*l, n, 10)
 }
 
-// millis appends milliseconds with three decimals, rounded down; 0 for what is negative, as a clock that was set back
-// makes it.
+// millis appends a number of milliseconds with three decimals, rounded down; 0 for a negative duration, which results
+// from a clock that was set back.
 func (l *line) millis(name string, d time.Duration) {
 	us := max(d, 0).Microseconds()
 	l.int(name, us/1000)
@@ -98,7 +98,7 @@ func (l *line) text(name, text string, limit int) {
 	*l = append(appendEscaped(*l, cut(text, limit)), '"')
 }
 
-// cut returns what fits of text, without a rune that does not fit as a whole.
+// cut returns at most limit bytes of text, without a part of a rune.
 func cut(text string, limit int) string {
 	for i := range text {
 		if _, size := utf8.DecodeRuneInString(text[i:]); i+size > limit {
@@ -108,7 +108,7 @@ func cut(text string, limit int) string {
 	return text
 }
 
-// appendEscaped appends what stands between a JSON string's quotes.
+// appendEscaped appends the content of a JSON string, without its quotes.
 func appendEscaped(dst []byte, text string) []byte {
 	const hex = "0123456789abcdef"
 	for _, r := range text {

@@ -13,7 +13,7 @@ import (
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 7_900_000, time.FixedZone("", 3600))
 
-// full has everything that an entry can have.
+// full has every member of an entry.
 func full() *Entry {
 	return &Entry{
 		Time: noon, Duration: 1234567 * time.Microsecond, FirstByte: 45678 * time.Nanosecond,
@@ -74,7 +74,7 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// The longest that a line can be.
+// TestMaxLine measures the longest line.
 func TestMaxLine(t *testing.T) {
 	long := strings.Repeat("\x01", 1000)
 	e := full()
@@ -97,8 +97,7 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
-// FuzzLine: whatever the texts are, a line is one line of JSON that a terminal
-// may show, and it says what the texts say.
+// FuzzLine: for any texts, a line is one line of JSON that a terminal can show, with the same texts.
 func FuzzLine(f *testing.F) {
 	for _, s := range []string{"", "codex", "a\nb", `"},{"a":"`, "\x1b]0;x\x07", "\u202ex", "\xff\xfe", strings.Repeat("é", 200), strings.Repeat("\x80", 200), "\u2028", "\U000e0041", `\u0000`} {
 		f.Add(s, s, s, int64(5))

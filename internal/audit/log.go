@@ -8,20 +8,21 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 )
 
-// gatherFor is how long a first line waits for others: to wake the writer and to write cost several times what a line
-// does.
+// gatherFor is how long a first line waits for others: a wake-up of the writer and a write cost several times as much
+// as a line.
 const gatherFor = 50 * time.Millisecond
 
-// Log writes records; see [linelog.Log]. No request ever waits for it. Of each user, ten refusals a second are written,
-// and the number of the others is. Its methods may be used concurrently.
+// Log writes records; see [linelog.Log]. It never blocks a request. It writes ten refusals a second of each user, and
+// the number of the others. Its methods may be called concurrently.
 type Log struct {
 	*linelog.Log
 	refusals *linelog.Limiter
 }
 
-// Open opens the file at path, or standard output for "-". What [linelog.File] says of path and owner holds. A FIFO needs
-// no reader: what it cannot take waits, and what it holds when the process ends is lost. A line that an earlier process
-// left unfinished is ended first. report takes what [linelog.Config] has reported; nil drops it.
+// Open opens the file at path, or standard output for "-". [linelog.File] describes path and owner. A FIFO needs no
+// reader: lines beyond its capacity are queued, and the content of the FIFO is lost when the process ends. An
+// incomplete line of an earlier process is terminated first. report receives what [linelog.Config] reports; nil ignores
+// it.
 func Open(path string, owner int, report func(error)) (l *Log, err error) {
 	var to *linelog.Target
 	if path == "-" {
@@ -39,10 +40,10 @@ func Open(path string, owner int, report func(error)) (l *Log, err error) {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, MaxLine); return &b }}
 
-// Write queues a record, unless it is a refusal and its user has had too many within the second. It never blocks, and
-// keeps no reference to e.
+// Write queues a record, unless it is a refusal and its user has had too many within the second. It does not block and
+// does not keep e.
 func (l *Log) Write(e *Entry) {
-	// What was refused before anything was sent has cost nothing, so it is worth no line where there are many.
+	// A refusal before anything was sent has cost nothing, so that a line for each is not needed.
 	if e.Code != "" && !e.Upstream && !l.refusals.Allow(e.Caller.User()) {
 		return
 	}
@@ -52,7 +53,7 @@ func (l *Log) Write(e *Entry) {
 	buffers.Put(b)
 }
 
-// User is the caller as a [linelog.Limiter] knows it.
+// User returns the user for a [linelog.Limiter].
 func (c *Caller) User() int64 {
 	if !c.Known {
 		return linelog.Unidentified
@@ -60,8 +61,8 @@ func (c *Caller) User() int64 {
 	return int64(c.UID)
 }
 
-// writeSuppressed queues a line that stands for n refusals of one user's, who is not named if there are several or the
-// kernel does not identify them.
+// writeSuppressed queues a line for n suppressed refusals of one user. It names no user for [linelog.Others] and
+// [linelog.Unidentified].
 func (l *Log) writeSuppressed(uid, n int64) {
 	suppressed := begin(nil, time.Now())
 	if uid >= 0 {
@@ -71,7 +72,7 @@ func (l *Log) writeSuppressed(uid, n int64) {
 	l.Log.Write(suppressed.end())
 }
 
-// Close writes what is queued, for a second at most, and reports if that was not all. Closing again does nothing.
+// Close writes the queue, for at most a second, and reports the lines that remain. It may be called more than once.
 func (l *Log) Close() {
 	l.refusals.Flush()
 	l.Log.Close()

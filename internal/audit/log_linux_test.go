@@ -14,8 +14,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
-// TestStandardOutput runs a program whose standard output nobody reads: it does
-// not block, and it ends.
+// TestStandardOutput runs a program whose standard output has no reader: it does not block, and it ends.
 func TestStandardOutput(t *testing.T) {
 	const n = 6000
 	if proctest.AgainDir() != "" {
@@ -27,7 +26,7 @@ func TestStandardOutput(t *testing.T) {
 		l.Reopen() // does nothing
 		l.Close()
 		json.NewEncoder(os.Stderr).Encode([]int64{l.Written(), l.Lost()})
-		os.Exit(0) // or the framework would write to standard output
+		os.Exit(0) // or package testing would write to standard output
 	}
 	reader, writer := proctest.Pipe(t)
 	defer writer.Close()
@@ -47,10 +46,10 @@ func TestStandardOutput(t *testing.T) {
 	}
 }
 
-// TestMain lets proctest remove what Static made.
+// TestMain lets proctest remove the binary of Static.
 func TestMain(m *testing.M) { proctest.Main(m, nil) }
 
-// TestRotationInSandbox rotates the file in the sandbox, which allows it and no more.
+// TestRotationInSandbox rotates the file in the sandbox, which allows nothing else.
 func TestRotationInSandbox(t *testing.T) {
 	if proctest.AgainDir() == "" {
 		dir := t.TempDir()
@@ -63,7 +62,7 @@ func TestRotationInSandbox(t *testing.T) {
 	l := mustOpen(t, path, r)
 	write(l, 0, 10)
 	proctest.Eventually(t, "the lines are written", func() bool { return l.Written() == 10 })
-	if err := os.Rename(path, path+".1"); err != nil { // the sandbox will not have it
+	if err := os.Rename(path, path+".1"); err != nil { // the sandbox forbids it
 		t.Fatal(err)
 	}
 	report, err := sandbox.Enforce(sandbox.Policy{Append: []string{dir}})
@@ -72,7 +71,7 @@ func TestRotationInSandbox(t *testing.T) {
 	}
 	for _, what := range []string{"landlock=abi", "seccomp=on"} {
 		if !strings.Contains(report.String(), what) {
-			proctest.Cannot(t, "the sandbox is not whole here: "+report.String())
+			proctest.Cannot(t, "the sandbox is incomplete: "+report.String())
 		}
 	}
 	l.Reopen()

@@ -29,7 +29,7 @@ func mustOpen(t *testing.T, path string, r proctest.Reports) *Log {
 	return l
 }
 
-// write writes lines with the numbers from first to end, without end.
+// write writes lines with the numbers from first to end.
 func write(l *Log, first, end int) {
 	e := full()
 	for i := first; i < end; i++ {
@@ -89,10 +89,10 @@ func TestOpenRefuses(t *testing.T) {
 		{"theirs", "belongs to another user (uid 4242), who could change it; name another file"},
 		{"link", "is a symbolic link; name the file itself"},
 		{".", "is a directory; name a file in it"},
-		{"no/file", "no such file or directory; name a file that you may write to, in a directory that is there"},
+		{"no/file", "no such file or directory; name a writable file in an existing directory"},
 	} {
 		if c.name == "theirs" && os.Geteuid() != 0 {
-			continue // chown is root's
+			continue // only root can chown
 		}
 		l, err := Open(filepath.Join(dir, c.name), 4343, nil)
 		if err == nil {
@@ -109,7 +109,7 @@ func TestOwner(t *testing.T) {
 		proctest.Cannot(t, "only root can give files away")
 	}
 	path := filepath.Join(t.TempDir(), "audit")
-	for _, owner := range []int{4242, 0, -1} { // only the first one makes it
+	for _, owner := range []int{4242, 0, -1} { // only the first one creates it
 		l, err := Open(path, owner, nil)
 		if owner != 4242 {
 			if err == nil {
@@ -127,8 +127,7 @@ func TestOwner(t *testing.T) {
 	}
 }
 
-// BenchmarkWrite: the goroutines give way now and then, as requests do, or the
-// writer would not get to run.
+// BenchmarkWrite: the goroutines yield now and then, as requests do, or the writer would not run.
 func BenchmarkWrite(b *testing.B) {
 	for name, path := range map[string]string{"null": "/dev/null", "file": filepath.Join(b.TempDir(), "audit")} {
 		b.Run(name, func(b *testing.B) {
@@ -152,8 +151,7 @@ func BenchmarkWrite(b *testing.B) {
 	}
 }
 
-// TestRefusalsAreLimited: what costs nothing cannot fill the disk, and what was
-// spent is written always.
+// TestRefusalsAreLimited: refusals, which cost nothing, cannot fill the disk; requests with costs are always written.
 func TestRefusalsAreLimited(t *testing.T) {
 	const n = 2000
 	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()

@@ -4,7 +4,7 @@ package linelog
 
 import "os"
 
-// duplicate returns the standard stream itself, which is not written to once the log is closed.
+// duplicate returns the standard stream itself; a closed log no longer writes to it.
 func duplicate(fd int) (*os.File, error) {
 	return [...]*os.File{os.Stdin, os.Stdout, os.Stderr}[fd], nil
 }

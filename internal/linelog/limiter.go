@@ -6,36 +6,35 @@ import (
 )
 
 const (
-	// perSecond is how many lines a user can cause in a second in the long run, and burst how many at once.
+	// perSecond is the number of lines that a user can cause in a second on average, and burst the number at once.
 	perSecond = 10
 	burst     = 100
-	// maxUsers is how many users are distinguished. The rest share a limit: one that can be many users, as the root of
-	// a user namespace can, must not be able to write more lines by that.
+	// maxUsers is the number of users with limits of their own. All others share one: a process that can act as many
+	// users, such as the root of a user namespace, must not get more lines by that.
 	maxUsers = 64
 )
 
-// Users that have no uid of their own.
+// Pseudo-users, for callers without a limit of their own.
 const (
-	Unidentified = -1 // by the kernel
-	Others       = -2 // beyond those that are distinguished
+	Unidentified = -1 // not identified by the kernel
+	Others       = -2 // beyond maxUsers
 )
 
-// Limiter limits how many lines each user can cause. Its methods may be used concurrently.
+// Limiter limits the lines that each user can cause. Its methods may be called concurrently.
 type Limiter struct {
 	report func(uid, suppressed int64)
 
 	mu    sync.Mutex
-	users map[int64]int64 // lines that may still be written; if negative, lines suppressed within the second
-	timer *time.Timer     // calls Flush in a second
+	users map[int64]int64 // lines that remain; if negative, lines suppressed in this second
+	timer *time.Timer     // calls Flush once a second
 }
 
-// NewLimiter returns a limiter. Once a second, for each user some of whose lines were suppressed, report is called with
-// their number.
+// NewLimiter returns a limiter. Once a second it calls report for each user with suppressed lines, with their number.
 func NewLimiter(report func(uid, suppressed int64)) *Limiter {
 	return &Limiter{report: report, users: map[int64]int64{}}
 }
 
-// Allow reports whether a line that uid, or [Unidentified], has caused may be written. It counts it in any case.
+// Allow reports whether a line caused by uid, or [Unidentified], may be written, and counts the line.
 func (l *Limiter) Allow(uid int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,8 +53,8 @@ func (l *Limiter) Allow(uid int64) bool {
 	return left > 0
 }
 
-// Flush ends the present second: it reports what was suppressed in it, and forgets users of whom nothing must be
-// remembered. The limiter calls it once a second; its owner must call it at the end.
+// Flush ends the current second: it reports the suppressed lines, and removes users with a full allowance. The limiter
+// calls it once a second; its owner must call it at the end.
 func (l *Limiter) Flush() {
 	suppressed := map[int64]int64{}
 	l.mu.Lock()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// limited is a limiter, and what it has reported.
+// limited is a limiter with its reports.
 type limited struct {
 	*Limiter
 	news     sync.Mutex
@@ -25,7 +25,7 @@ func newLimited() *limited {
 	return l
 }
 
-// many asks n times and returns how many lines were allowed.
+// many calls Allow n times and returns how many lines were allowed.
 func (l *limited) many(uid int64, n int) (allowed int) {
 	for range n {
 		if l.Allow(uid) {
@@ -35,14 +35,14 @@ func (l *limited) many(uid int64, n int) (allowed int) {
 	return allowed
 }
 
-// next waits until the second has ended, and returns what was reported.
+// next waits until the second has ended, and returns the reports.
 func (l *limited) next() map[int64]int64 {
 	time.Sleep(time.Second)
 	synctest.Wait()
 	return l.take()
 }
 
-// take returns what was reported since it was last called.
+// take returns the reports since its last call.
 func (l *limited) take() map[int64]int64 {
 	l.news.Lock()
 	defer l.news.Unlock()
@@ -51,7 +51,7 @@ func (l *limited) take() map[int64]int64 {
 	return got
 }
 
-// remembered is the number of users whom the limiter remembers.
+// remembered returns the number of users that the limiter tracks.
 func (l *limited) remembered() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -93,11 +93,11 @@ func TestLimiter(t *testing.T) {
 		if got := l.take(); !maps.Equal(got, map[int64]int64{1: 1000 - burst}) {
 			t.Errorf("reported at the end %v", got)
 		}
-		time.Sleep(time.Minute) // no timer is left
+		time.Sleep(time.Minute) // no timer remains
 	})
 }
 
-// TestLimiterOfManyUsers: who can be many users cannot write many lines.
+// TestLimiterOfManyUsers: a process that acts as many users cannot write many lines.
 func TestLimiterOfManyUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimited()

@@ -1,8 +1,8 @@
-// Package linelog writes lines to a file or a stream without ever making its caller wait.
+// Package linelog writes lines to a file or a stream without blocking its caller.
 //
-// Lines wait in a queue of about 1 MiB, and one goroutine writes them. What does not fit, because the disk is full, a
-// limit is reached, or the reader has stopped, is lost, counted and reported; what waits is written as soon as that is
-// possible again. A line is in the file once and whole, whatever happens in between.
+// Lines are queued, about 1 MiB of them, and one goroutine writes them. Lines that do not fit into the queue, because
+// the disk is full, a limit is reached or the reader has stopped, are dropped, counted and reported; queued lines are
+// written when that is possible again. Each line is written once and whole, whatever happens in between.
 package linelog
 
 import (
@@ -17,52 +17,53 @@ import (
 )
 
 const (
-	// maxQueued is how many bytes wait to be written, including those that are being written.
+	// maxQueued is the maximum number of queued bytes, including those that are being written.
 	maxQueued = 1 << 20
-	// keepQueue is the size up to which the queue's buffer is kept when it is empty, and from which lines do not gather.
+	// keepQueue is the size up to which an empty queue keeps its buffer, and from which a write is not delayed.
 	keepQueue = 64 << 10
-	// retryAfter is the pause after a write that has failed.
+	// retryAfter is the pause after a failed write.
 	retryAfter = time.Second
-	// closeWait is how long Close and Redirect wait for the writer; closeWrite is a little less, for a write that can
-	// be interrupted.
+	// closeWait is how long Close and Redirect wait for the writer; closeWrite, for a write that can be interrupted, is
+	// a little less.
 	closeWait  = time.Second
 	closeWrite = closeWait * 9 / 10
 )
 
 var (
-	errSlow  = errors.New("more come than can be written")
-	errStuck = errors.New("nobody reads them")
+	errSlow  = errors.New("lines arrive faster than they can be written")
+	errStuck = errors.New("no reader")
 
 	lineFeed = []byte{'\n'}
 )
 
-// Config says what the lines are.
+// Config describes the lines.
 type Config struct {
-	// Name names the lines in reports, as in "audit lines are being lost". Required.
+	// Name names the lines in reports, as in "audit lines are being dropped". Required.
 	Name string
-	// Gather is how long a first line waits for others, which saves wake-ups and writes; zero means not at all.
+	// Gather is how long a first line waits for others, which saves wake-ups and writes; 0 means that it does not.
 	Gather time.Duration
-	// Report takes an error when lines cannot be written, when the first of them is lost, and a notice when all is well
-	// again; nil drops them. One goroutine of the log's calls it; it may block, and may write to this log.
+	// Report receives an error when lines cannot be written and when the first line is dropped, and a notice when
+	// writing succeeds again; nil ignores them. It is called from one goroutine of the log; it may block, and may write
+	// to this log.
 	Report func(error)
 }
 
-// Log writes lines. Its methods may be used concurrently.
+// Log writes lines. Its methods may be called concurrently.
 type Log struct {
 	cfg      Config
-	wake     chan struct{} // the target has something to do
-	timer    *time.Timer   // signals wake: lines have gathered, or a write that failed is to be tried again
-	reported chan struct{} // closed when Report has had all of reports
+	wake     chan struct{} // wakes the target's goroutine
+	timer    *time.Timer   // signals wake, for gathered lines or a retry
+	reported chan struct{} // closed when Report has received all reports
 
 	written, lost, failures atomic.Int64
 
 	mu         sync.Mutex
 	w          *Target
-	queue      bytes.Buffer // whole lines that no target has taken
+	queue      bytes.Buffer // complete lines that no target has taken
 	reports    chan error   // for Report
-	lostBefore int64        // the trouble that there is now, if any
-	failing    error        // why the last write failed; nil if it did not
-	losing     bool         // lines were lost since all was well
+	lostBefore int64        // value of lost at the last notice of recovery
+	failing    error        // error of the last write; nil if it succeeded
+	losing     bool         // lines were dropped since the last notice of recovery
 	closed     bool
 }
 
@@ -93,7 +94,7 @@ func (l *Log) start(t *Target) {
 	l.signal()
 }
 
-// signal wakes the target, unless it has been woken already.
+// signal wakes the target's goroutine; it does not block.
 func (l *Log) signal() {
 	select {
 	case l.wake <- struct{}{}:
@@ -101,7 +102,7 @@ func (l *Log) signal() {
 	}
 }
 
-// Write queues a line, which must end with a line feed and have no other. It never blocks, and does not keep line.
+// Write queues a line, which must end with its only line feed. It does not block and does not keep line.
 func (l *Log) Write(line []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -112,7 +113,7 @@ func (l *Log) Write(line []byte) {
 	}
 	l.queue.Write(line)
 	switch {
-	case l.failing != nil: // a new line changes nothing: the timer will try again
+	case l.failing != nil: // the timer retries
 	case before == 0 && l.cfg.Gather > 0:
 		l.timer.Reset(l.cfg.Gather)
 	case before == 0 || before < keepQueue && l.queue.Len() >= keepQueue:
@@ -120,16 +121,16 @@ func (l *Log) Write(line []byte) {
 	}
 }
 
-// drop counts a line that has no place. It needs l.mu.
+// drop counts a dropped line. l.mu must be held.
 func (l *Log) drop() {
 	l.lost.Add(1)
 	if !l.losing && !l.closed {
 		l.losing = true
-		l.post("%s lines are being lost: %w", l.cfg.Name, cmp.Or(l.failing, errSlow))
+		l.post("%s lines are being dropped: %w", l.cfg.Name, cmp.Or(l.failing, errSlow))
 	}
 }
 
-// post has an error reported, unless sixteen wait or the log is closed; it does not wait. It needs l.mu.
+// post queues a report, unless sixteen are queued or the log is closed. It does not block. l.mu must be held.
 func (l *Log) post(format string, args ...any) {
 	select {
 	case l.reports <- fmt.Errorf(format, args...):
@@ -137,9 +138,9 @@ func (l *Log) post(format string, args ...any) {
 	}
 }
 
-// Reopen makes the log open its file by name again, soon, as is needed when another program has renamed it. Lines
-// queued by then may still go to the old one. If it cannot be opened, the old one stays in use, which is reported. What
-// is not a regular file stays open.
+// Reopen makes the log open its file by name again soon, for use after a rotation has renamed it. Lines queued before
+// may still be written to the old file. If the file cannot be opened, the old one stays in use and the error is
+// reported. A target other than a regular file stays open.
 func (l *Log) Reopen() {
 	l.mu.Lock()
 	l.w.reopen.Store(true)
@@ -147,23 +148,23 @@ func (l *Log) Reopen() {
 	l.signal()
 }
 
-// Redirect makes the log go on with t, once what is queued has been written, for which it waits a second at most.
+// Redirect makes the log write to t, once the queue is written, for which it waits at most a second.
 func (l *Log) Redirect(t *Target) {
 	l.stop()
 	l.start(t)
 }
 
-// Lost returns how many lines were not written and will not be.
+// Lost returns the number of lines that were dropped.
 func (l *Log) Lost() int64 { return l.lost.Load() }
 
-// Written returns how many lines the kernel has taken.
+// Written returns the number of lines that were written.
 func (l *Log) Written() int64 { return l.written.Load() }
 
-// Failures returns how often lines could not be written. It grows about once a second while they cannot.
+// Failures returns the number of failed writes. While writes fail it grows about once a second.
 func (l *Log) Failures() int64 { return l.failures.Load() }
 
-// Close writes what is queued, for a second at most, and reports if that was not all. Lines that come later, or at the
-// same time, may be lost. Closing again does nothing.
+// Close writes the queue, for at most a second, and reports the lines that remain. Lines that are written concurrently
+// or later may be dropped. It may be called more than once.
 func (l *Log) Close() {
 	l.mu.Lock()
 	first := !l.closed
@@ -176,17 +177,17 @@ func (l *Log) Close() {
 	l.end()
 	select {
 	case <-l.reported:
-	case <-time.After(closeWait / 10): // Report is stuck
+	case <-time.After(closeWait / 10): // Report is blocked
 	}
 }
 
-// stop ends the writer once the queue is written, or after a second. A writer that is stuck is abandoned: it may go on
-// to write the lines that it holds, which count as lost.
+// stop ends the writer once the queue is written, or after a second. It abandons a writer that is blocked: that may
+// still write its lines, which count as dropped.
 func (l *Log) stop() {
 	l.mu.Lock()
 	w := l.w
 	w.last = true
-	w.file.SetWriteDeadline(time.Now().Add(closeWrite)) // fails on a regular file, which needs none
+	w.file.SetWriteDeadline(time.Now().Add(closeWrite)) // fails for a regular file, which does not block
 	l.mu.Unlock()
 	l.signal()
 	select {
@@ -202,7 +203,7 @@ func (l *Log) stop() {
 	}
 }
 
-// end counts what is left as lost, and reports for the last time.
+// end counts what remains as dropped, and sends the last report.
 func (l *Log) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -213,11 +214,11 @@ func (l *Log) end() {
 		if why == nil || errors.Is(why, os.ErrDeadlineExceeded) {
 			why = errStuck
 		}
-		l.post("%d %s lines were lost: %w", lost-l.lostBefore, l.cfg.Name, why)
+		l.post("%d %s lines were dropped: %w", lost-l.lostBefore, l.cfg.Name, why)
 	}
 	close(l.reports)
 	l.queue, l.reports = bytes.Buffer{}, nil
 }
 
-// countLines counts the lines that end in p.
+// countLines returns the number of lines that end in p.
 func countLines(p []byte) int64 { return int64(bytes.Count(p, lineFeed)) }

@@ -14,7 +14,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// ownMounts gives a child mounts of its own, in a user namespace if need be.
+// ownMounts gives a child its own mount namespace, in a user namespace if necessary.
 func ownMounts() *syscall.SysProcAttr {
 	if os.Geteuid() == 0 {
 		return &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
@@ -62,7 +62,7 @@ func (d disk) empty() {
 	}
 }
 
-// wantTorn wants the file to end within a line, or the test tries nothing.
+// wantTorn checks that the file ends within a line; otherwise the test proves nothing.
 func (d disk) wantTorn() {
 	d.t.Helper()
 	text, err := os.ReadFile(d.audit)
@@ -71,10 +71,9 @@ func (d disk) wantTorn() {
 	}
 }
 
-const waiting = "audit lines cannot be written, and wait: no space left on device"
+const waiting = "audit lines cannot be written, and are queued: no space left on device"
 
-// TestFullDisk fills a disk and makes room again, in every way that an operator
-// may.
+// TestFullDisk fills a disk and frees space, in every way that an operator may.
 func TestFullDisk(t *testing.T) {
 	if proctest.AgainDir() == "" {
 		proctest.Again(t, "/proc/self/exe", t.TempDir(), ownMounts())
@@ -97,7 +96,7 @@ func roomAgain(t *testing.T) {
 	d.wantTorn()
 	write(l, 50, 100)
 	d.empty()
-	r.Want(t, "the audit is written again; 0 lines were lost")
+	r.Want(t, "the audit is written again; 0 lines were dropped")
 	write(l, 100, 110)
 	l.Close()
 	proctest.CheckLines(t, 110, 0, d.audit)
@@ -107,14 +106,14 @@ func roomAgain(t *testing.T) {
 func roomTooLate(t *testing.T) {
 	d, r := newDisk(t), proctest.NewReports()
 	l := mustOpen(t, d.audit, r)
-	write(l, 0, 200) // more than there is room for, and less than the queue has
+	write(l, 0, 200) // more than fits on the disk, and less than the queue holds
 	r.Want(t, waiting)
 	write(l, 200, 10_000)
-	r.Want(t, "audit lines are being lost: no space left on device")
+	r.Want(t, "audit lines are being dropped: no space left on device")
 	if err := unix.Mount("", d.dir, "", unix.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
-	r.Want(t, fmt.Sprintf("the audit is written again; %d lines were lost", l.Lost()))
+	r.Want(t, fmt.Sprintf("the audit is written again; %d lines were dropped", l.Lost()))
 	l.Close()
 	seen, broken := proctest.Lines(t, d.audit)
 	if int64(len(seen)) != l.Written() || broken != 0 {
@@ -135,7 +134,7 @@ func truncated(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.empty()
-	r.Want(t, "the audit is written again; 0 lines were lost")
+	r.Want(t, "the audit is written again; 0 lines were dropped")
 	l.Close()
 	if after, broken := proctest.Lines(t, d.audit); len(before)+len(after) != 49 || broken != 1 {
 		t.Errorf("%d lines before, %d after, %d broken", len(before), len(after), broken)
@@ -155,7 +154,7 @@ func renamed(t *testing.T) {
 	}
 	d.empty()
 	l.Reopen()
-	r.Want(t, "the audit is written again; 0 lines were lost")
+	r.Want(t, "the audit is written again; 0 lines were dropped")
 	l.Close()
 	proctest.CheckLines(t, 50, 1, old, d.audit)
 	if _, broken := proctest.Lines(t, d.audit); broken != 0 {
@@ -171,7 +170,7 @@ func reopenedAsIs(t *testing.T) {
 	r.Want(t, waiting)
 	l.Reopen()
 	d.empty()
-	r.Want(t, "the audit is written again; 0 lines were lost")
+	r.Want(t, "the audit is written again; 0 lines were dropped")
 	l.Close()
 	proctest.CheckLines(t, 50, 1, d.audit)
 }
@@ -183,7 +182,7 @@ func closedAndOpened(t *testing.T) {
 	write(l, 0, 50)
 	r.Want(t, waiting)
 	l.Close()
-	r.Want(t, "audit lines were lost: no space left on device")
+	r.Want(t, "audit lines were dropped: no space left on device")
 	checkSum(t, l, 50)
 	d.empty()
 	n := int(l.Written())

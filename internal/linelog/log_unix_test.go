@@ -29,7 +29,7 @@ func mustOpen(t *testing.T, path string, r proctest.Reports) *Log {
 	return open(t, to, r.Report)
 }
 
-// open starts a log that gathers lines as the audit log does.
+// open starts a log with the audit log's delay.
 func open(t *testing.T, to *Target, report func(error)) *Log {
 	t.Helper()
 	l := New(to, Config{Name: "audit", Gather: 50 * time.Millisecond, Report: report})
@@ -40,14 +40,14 @@ func open(t *testing.T, to *Target, report func(error)) *Log {
 // rest makes a line as long as one of the audit log's.
 var rest = strings.Repeat("x", 400)
 
-// write writes lines with the numbers from first to end, without end.
+// write writes lines with the numbers from first to end.
 func write(l *Log, first, end int) {
 	for i := first; i < end; i++ {
 		l.Write(fmt.Appendf(nil, `{"request_id":"%d","rest":"%s"}`+"\n", i, rest))
 	}
 }
 
-// checkSum wants every line to be counted once.
+// checkSum checks that every line is counted once.
 func checkSum(t *testing.T, l *Log, n int) {
 	t.Helper()
 	if w, lost := l.Written(), l.Lost(); w+lost != int64(n) {
@@ -75,7 +75,7 @@ func TestFile(t *testing.T) {
 	r.Silent(t)
 }
 
-// What a process that died has left of a line is ended.
+// TestTornFile: a line feed terminates the incomplete line of a process that died.
 func TestTornFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit")
 	if err := os.WriteFile(path, []byte("{}\n{\"time"), 0o600); err != nil {
@@ -90,7 +90,7 @@ func TestTornFile(t *testing.T) {
 	}
 }
 
-// A device that is always full takes nothing, and nobody waits for it.
+// TestFullDevice: a device that is always full accepts nothing and blocks no caller.
 func TestFullDevice(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("there is no /dev/full")
@@ -98,14 +98,14 @@ func TestFullDevice(t *testing.T) {
 	r := proctest.NewReports()
 	l := mustOpen(t, "/dev/full", r)
 	write(l, 0, 3)
-	r.Want(t, "audit lines cannot be written, and wait: no space left on device")
+	r.Want(t, "audit lines cannot be written, and are queued: no space left on device")
 	write(l, 3, 5000)
-	r.Want(t, "audit lines are being lost: no space left on device")
+	r.Want(t, "audit lines are being dropped: no space left on device")
 	if n := l.Lost(); n == 0 || n > 4000 {
 		t.Errorf("%d lines are lost by now", n)
 	}
 	l.Close()
-	r.Want(t, "5000 audit lines were lost: no space left on device")
+	r.Want(t, "5000 audit lines were dropped: no space left on device")
 	if l.Lost() != 5000 || l.Written() != 0 {
 		t.Errorf("%d lost, %d written", l.Lost(), l.Written())
 	}
@@ -121,15 +121,14 @@ func fifo(t *testing.T) string {
 	return path
 }
 
-// A FIFO without a reader holds up neither the beginning, nor requests, nor the
-// end.
+// TestFIFOWithoutReader: a FIFO without a reader blocks neither the start, nor writes, nor the end.
 func TestFIFOWithoutReader(t *testing.T) {
 	r := proctest.NewReports()
 	l := mustOpen(t, fifo(t), r)
 	write(l, 0, 1000)
 	l.Reopen() // does nothing
 	l.Close()
-	r.Want(t, "audit lines were lost: nobody reads them")
+	r.Want(t, "audit lines were dropped: no reader")
 	if l.Lost() == 0 || l.Written() == 0 {
 		t.Errorf("%d lost, %d written", l.Lost(), l.Written())
 	}
@@ -138,7 +137,7 @@ func TestFIFOWithoutReader(t *testing.T) {
 }
 
 func TestFIFOLateReader(t *testing.T) {
-	const n = 2000 // more than a pipe holds, less than the queue
+	const n = 2000 // more than a pipe's capacity, less than the queue's
 	path, r := fifo(t), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	write(l, 0, n)
@@ -162,15 +161,15 @@ func TestFIFOLateReader(t *testing.T) {
 	r.Silent(t)
 }
 
-// A reader who stops is noticed, and costs lines, but no time; all that he has
-// not missed is there when he goes on.
+// TestStoppedReader: a reader that stops is reported and costs lines but no time; it receives all others when it
+// continues.
 func TestStoppedReader(t *testing.T) {
 	const n = 6000
 	reader, writer := proctest.Pipe(t)
 	r := proctest.NewReports()
 	l := open(t, &Target{file: writer}, r.Report)
 	write(l, 0, n)
-	r.Want(t, "audit lines are being lost: more come than can be written")
+	r.Want(t, "audit lines are being dropped: lines arrive faster than they can be written")
 	lost := l.Lost()
 
 	done := make(chan int64)
@@ -183,7 +182,7 @@ func TestStoppedReader(t *testing.T) {
 		}
 		done <- whole
 	}()
-	r.Want(t, fmt.Sprintf("the audit is written again; %d lines were lost", lost))
+	r.Want(t, fmt.Sprintf("the audit is written again; %d lines were dropped", lost))
 	write(l, n, n+10)
 	l.Close()
 	if whole := <-done; whole != l.Written() || l.Lost() != lost {
@@ -193,8 +192,7 @@ func TestStoppedReader(t *testing.T) {
 	r.Silent(t)
 }
 
-// Close does not wait for a write that blocks; what becomes of its lines later
-// is not counted any more.
+// TestCloseWithStuckWriter: Close does not wait for a blocked write; its lines count as dropped.
 func TestCloseWithStuckWriter(t *testing.T) {
 	const n = 1000
 	reader, writer := proctest.Pipe(t)
@@ -202,7 +200,7 @@ func TestCloseWithStuckWriter(t *testing.T) {
 	l := open(t, &Target{file: writer}, r.Report)
 	write(l, 0, n)
 	l.Close()
-	r.Want(t, "audit lines were lost: nobody reads them")
+	r.Want(t, "audit lines were dropped: no reader")
 	checkSum(t, l, n)
 	if l.Lost() == 0 {
 		t.Error("nothing is lost")
@@ -218,20 +216,20 @@ func TestCloseWithStuckWriter(t *testing.T) {
 	r.Silent(t)
 }
 
-// A reader who is gone is no reason to end.
+// TestReaderGone: a reader that exits does not end the process.
 func TestReaderGone(t *testing.T) {
 	reader, writer := proctest.Pipe(t)
 	reader.Close()
 	r := proctest.NewReports()
 	l := open(t, &Target{file: writer}, r.Report)
 	write(l, 0, 1)
-	r.Want(t, "audit lines cannot be written, and wait: broken pipe")
+	r.Want(t, "audit lines cannot be written, and are queued: broken pipe")
 	l.Close()
-	r.Want(t, "1 audit lines were lost: broken pipe")
+	r.Want(t, "1 audit lines were dropped: broken pipe")
 	r.Silent(t)
 }
 
-// A Report that never returns holds up nobody else.
+// TestStuckReport: a Report that never returns blocks no caller.
 func TestStuckReport(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
@@ -250,8 +248,7 @@ func devFull(t *testing.T) *os.File {
 	return f
 }
 
-// TestRotation renames the file again and again while lines come from all
-// sides: each is in one file, once and whole.
+// TestRotation renames the file repeatedly while goroutines write lines: each line is in one file, once and whole.
 func TestRotation(t *testing.T) {
 	const writers, each, turns = 4, 3000, 10
 	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
@@ -262,7 +259,7 @@ func TestRotation(t *testing.T) {
 		all.Go(func() {
 			for n := i * each; n < (i+1)*each; n += 100 {
 				write(l, n, n+100)
-				for mine := sent.Add(100); mine-l.Written() > 1000; { // or lines would be lost
+				for mine := sent.Add(100); mine-l.Written() > 1000; { // or lines would be dropped
 					runtime.Gosched()
 				}
 			}
@@ -285,7 +282,7 @@ func TestRotation(t *testing.T) {
 	r.Silent(t)
 }
 
-// Where there is no new file to be had, the old one goes on.
+// TestReopenFails: if no new file can be opened, the old one stays in use.
 func TestReopenFails(t *testing.T) {
 	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
 	l := mustOpen(t, path, r)
@@ -329,7 +326,7 @@ func TestReopenFails(t *testing.T) {
 	r.Silent(t)
 }
 
-// SIGHUP without a rename changes nothing.
+// TestReopenSameFile: SIGHUP without a rename changes nothing.
 func TestReopenSameFile(t *testing.T) {
 	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
 	l := mustOpen(t, path, r)

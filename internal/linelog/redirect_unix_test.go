@@ -14,7 +14,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// TestRedirect: lines go to the old target up to the call, and to the new one from it on.
+// TestRedirect: lines before the call are written to the old target, and later ones to the new one.
 func TestRedirect(t *testing.T) {
 	path, next, r := filepath.Join(t.TempDir(), "audit"), filepath.Join(t.TempDir(), "next"), proctest.NewReports()
 	l := mustOpen(t, path, r)
@@ -37,9 +37,9 @@ func TestRedirect(t *testing.T) {
 	r.Silent(t)
 }
 
-// TestRedirectFromStuckTarget: a reader that has stopped costs the lines that it was given, and none after them.
+// TestRedirectFromStuckTarget: a blocked target costs the lines that it has taken, and none after them.
 func TestRedirectFromStuckTarget(t *testing.T) {
-	const n = 1000 // more than a pipe holds
+	const n = 1000 // more than a pipe's capacity
 	reader, stuck := proctest.Pipe(t)
 	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
 	l := open(t, &Target{file: stuck}, r.Report)
@@ -55,7 +55,7 @@ func TestRedirectFromStuckTarget(t *testing.T) {
 		t.Error("nothing is lost")
 	}
 	write(l, n, n+10)
-	reader.Close() // the old writer goes on, and ends
+	reader.Close() // the old writer continues, and ends
 	l.Close()
 	checkSum(t, l, n+10)
 	seen, broken := proctest.Lines(t, path)
@@ -70,7 +70,7 @@ func TestRedirectFromStuckTarget(t *testing.T) {
 	r.Silent(t)
 }
 
-// TestReportsIntoItself: a log that reports to itself has what it lost in it, and does not go round in circles.
+// TestReportsIntoItself: a log that reports to itself contains the report of dropped lines, and does not loop.
 func TestReportsIntoItself(t *testing.T) {
 	reader, writer := proctest.Pipe(t)
 	var l *Log
@@ -84,12 +84,12 @@ func TestReportsIntoItself(t *testing.T) {
 	}()
 	proctest.Eventually(t, "all lines and both reports are written or lost", func() bool { return l.Written()+l.Lost() == 10_002 })
 	l.Close()
-	if got := <-text; bytes.Count(got, []byte("lines are being lost")) > 1 || bytes.Count(got, []byte("is written again; ")) != 1 {
+	if got := <-text; bytes.Count(got, []byte("lines are being dropped")) > 1 || bytes.Count(got, []byte("is written again; ")) != 1 {
 		t.Errorf("it ends with %q", got[max(0, len(got)-500):])
 	}
 }
 
-// TestOneWriteIsWhole: what goes into one write are whole lines, and no more than Linux leaves in one piece in a pipe.
+// TestOneWriteIsWhole: one write consists of whole lines, and is small enough to be atomic on a pipe.
 func TestOneWriteIsWhole(t *testing.T) {
 	line := func(n int) string { return strings.Repeat("x", n-1) + "\n" }
 	for _, c := range []struct {
@@ -101,7 +101,7 @@ func TestOneWriteIsWhole(t *testing.T) {
 		{line(maxWrite), maxWrite},
 		{line(maxWrite-1) + line(2), maxWrite - 1},
 		{line(10) + line(maxWrite), 10},
-		{line(10_000) + line(5), 10_000}, // alone
+		{line(10_000) + line(5), 10_000}, // a long line on its own
 	} {
 		if got := len(piece([]byte(c.text))); got != c.want {
 			t.Errorf("of %d bytes %d, want %d", len(c.text), got, c.want)
@@ -109,7 +109,7 @@ func TestOneWriteIsWhole(t *testing.T) {
 	}
 }
 
-// TestStandardIsOurOwn: closing it leaves the stream open.
+// TestStandardIsOurOwn: Close leaves the standard stream open.
 func TestStandardIsOurOwn(t *testing.T) {
 	to, err := Standard(2)
 	if err != nil {

@@ -10,33 +10,34 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 )
 
-// maxWrite is how much goes into one write(2), unless a line alone is longer: PIPE_BUF, up to which Linux never splits
-// a write to a pipe. So lines of several processes are not mixed there, and a reader that stops is noticed soon.
+// maxWrite is the size of one write(2), unless a single line is longer. It is PIPE_BUF: Linux writes up to that size to
+// a pipe atomically (pipe(7)), so that lines of several processes are not mixed, and a reader that stops is detected
+// early.
 const maxWrite = 4096
 
-// Target is where lines go. A log closes it; until it has a log, its owner must.
+// Target is a destination of lines. A log closes it; before it has a log, its owner must.
 type Target struct {
 	file  *os.File
-	torn  bool               // it ends within a line, which a line feed must end first
-	again *safefile.Appender // opens it again; nil if it is not a regular file
+	torn  bool               // it ends within a line, so that a line feed must be written first
+	again *safefile.Appender // opens the file again; nil if it is not a regular file
 
-	// The goroutine run, of a log, is the only one that may wait for the file. What follows changes with log.mu held, as
-	// file does; lines and at are changed by that goroutine only.
+	// The log's goroutine run is the only one that may block on the file. The fields below, and file, change with
+	// log.mu held; only that goroutine changes lines and at.
 	log       *Log
-	done      chan struct{} // closed when run has ended
-	lines     []byte        // whole lines, taken from the queue for one write
-	at        int           // so much of lines is written
-	reopen    atomic.Bool   // asked for
-	last      bool          // end once the queue is empty, or a write fails
-	abandoned bool          // nothing counts any more
+	done      chan struct{} // closed when run has returned
+	lines     []byte        // complete lines, taken from the queue for one write
+	at        int           // number of bytes of lines that are written
+	reopen    atomic.Bool   // Reopen was called
+	last      bool          // end when the queue is empty or a write fails
+	abandoned bool          // its lines no longer count
 }
 
-// File opens the file at path, as [safefile.OpenAppend] does: a new one is given to owner. It may be a FIFO or a
-// device. Errors say what to do.
+// File opens the file at path, under the rules of [safefile.OpenAppend]; a new one is given to owner. It may be a FIFO
+// or a device. Errors contain a hint.
 func File(path string, owner int) (*Target, error) {
 	again, f, torn, err := safefile.OpenAppend(path, owner)
-	if _, ok := errors.AsType[*os.PathError](err); ok { // the others say what to do
-		err = fmt.Errorf("%w; name a file that you may write to, in a directory that is there", err)
+	if _, ok := errors.AsType[*os.PathError](err); ok { // other errors have a hint already
+		err = fmt.Errorf("%w; name a writable file in an existing directory", err)
 	}
 	if err != nil {
 		return nil, err
@@ -48,8 +49,9 @@ func File(path string, owner int) (*Target, error) {
 	return &Target{file: f, torn: torn, again: again}, nil
 }
 
-// Standard returns a descriptor of our own for standard output (1) or standard error (2): Go ends a process that writes
-// to those when there is no reader. Whether it blocks is left as it is, since others may share it.
+// Standard returns a duplicate of standard output (1) or standard error (2). The runtime ends a process that writes to
+// the descriptors 1 or 2 of a pipe without a reader (os/signal, SIGPIPE); a duplicate only fails. Its blocking mode is
+// unchanged, since other processes may share it.
 func Standard(fd int) (*Target, error) {
 	f, err := duplicate(fd)
 	return &Target{file: f}, err
@@ -63,7 +65,7 @@ func (t *Target) Close() {
 	}
 }
 
-// held returns what was taken from the queue and is not written. It needs log.mu.
+// held returns the taken lines that are not written. log.mu must be held.
 func (t *Target) held() []byte { return t.lines[t.at:] }
 
 func (t *Target) run() {
@@ -75,8 +77,8 @@ func (t *Target) run() {
 	t.Close()
 }
 
-// work writes until nothing is left, or until a write fails. What a failed write has left of a line stands first in the
-// next one.
+// work writes until the queue is empty or a write fails. The rest of a line that a failed write has begun is written
+// first by the next one.
 func (t *Target) work() error {
 	for {
 		if !t.take(t.openAgain()) {
@@ -96,8 +98,8 @@ func (t *Target) work() error {
 	}
 }
 
-// take takes the next lines of the queue, unless some are left. It reports whether there are lines; if not, all is well
-// again. An error of openAgain is reported.
+// take takes the next lines from the queue, unless some remain. It reports whether there are lines to write; if there
+// are none, it sends the notice of recovery. It reports an error of openAgain.
 func (t *Target) take(opening error) bool {
 	l := t.log
 	l.mu.Lock()
@@ -120,13 +122,13 @@ func (t *Target) take(opening error) bool {
 		l.queue = bytes.Buffer{}
 	}
 	if l.failing != nil || l.losing {
-		l.post("the %s is written again; %d lines were lost", l.cfg.Name, l.lost.Load()-l.lostBefore)
+		l.post("the %s is written again; %d lines were dropped", l.cfg.Name, l.lost.Load()-l.lostBefore)
 	}
 	l.failing, l.losing, l.lostBefore = nil, false, l.lost.Load()
 	return false
 }
 
-// piece returns the lines that go into one write.
+// piece returns the lines for one write.
 func piece(p []byte) []byte {
 	if len(p) <= maxWrite {
 		return p
@@ -147,7 +149,7 @@ func (t *Target) advance(n int) {
 	t.at += n
 }
 
-// finish records how work ended, and reports whether it was for the last time. After an error it is called again later.
+// finish records the result of work, and reports whether the goroutine ends. After an error work is tried again later.
 func (t *Target) finish(err error) (ended bool) {
 	l := t.log
 	l.mu.Lock()
@@ -155,7 +157,7 @@ func (t *Target) finish(err error) (ended bool) {
 	if err != nil && !t.abandoned {
 		err = cause(err)
 		if l.failing == nil && !l.losing && !l.closed {
-			l.post("%s lines cannot be written, and wait: %w", l.cfg.Name, err)
+			l.post("%s lines cannot be written, and are queued: %w", l.cfg.Name, err)
 		}
 		l.failing = err
 		l.failures.Add(1)
@@ -164,7 +166,7 @@ func (t *Target) finish(err error) (ended bool) {
 	return t.abandoned || t.last && (err != nil || l.queue.Len() == 0)
 }
 
-// cause leaves out the name of the file, which the operator has chosen.
+// cause removes the file's name from an error: the report names the lines instead.
 func cause(err error) error {
 	if p, ok := errors.AsType[*os.PathError](err); ok {
 		return p.Err
@@ -172,8 +174,8 @@ func cause(err error) error {
 	return err
 }
 
-// openAgain opens the file by its name again, if that was asked for, and goes on there with the beginning of a line that
-// the old one has a part of. The new one may be the old one.
+// openAgain opens the file by its name again after Reopen, and continues there with the whole line of which the old
+// file has a part. Both may be the same file.
 func (t *Target) openAgain() error {
 	if !t.reopen.Swap(false) || t.again == nil {
 		return nil
@@ -181,7 +183,7 @@ func (t *Target) openAgain() error {
 	l, old := t.log, t.file
 	f, err := t.again.Reopen()
 	if err != nil {
-		return fmt.Errorf("the %s file cannot be opened again, and the old one stays in use: %w", l.cfg.Name, err)
+		return fmt.Errorf("the %s file cannot be opened again; the old one stays in use: %w", l.cfg.Name, err)
 	}
 	begin := bytes.LastIndexByte(t.lines[:t.at], '\n') + 1
 	if begin < t.at {
@@ -191,7 +193,7 @@ func (t *Target) openAgain() error {
 	l.mu.Lock()
 	t.file, t.at = f, begin
 	l.mu.Unlock()
-	if err := old.Close(); err != nil { // which may block
+	if err := old.Close(); err != nil { // may block
 		return fmt.Errorf("closing the old %s file: %w", l.cfg.Name, cause(err))
 	}
 	return nil

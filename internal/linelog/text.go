@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// AppendText appends text so that it stays on its line and cannot steer a terminal: what is not [Printable] becomes an
-// escape sequence as in a Go string, such as \n or \x1b. It appends about limit bytes at most, and says how many bytes
-// of text are missing then.
+// AppendText appends text such that it stays on one line and cannot control a terminal: characters that are not
+// [Printable] are appended as escape sequences of a Go string, such as \n or \x1b. It appends about limit bytes at
+// most, and then the number of bytes that were omitted.
 func AppendText(dst []byte, text string, limit int) []byte {
 	begin := len(dst)
 	for i := 0; i < len(text); {
@@ -20,7 +20,7 @@ func AppendText(dst []byte, text string, limit int) []byte {
 		if Printable(r) {
 			dst = append(dst, text[i:i+size]...)
 		} else {
-			quoted := strconv.Quote(text[i : i+size]) // which distinguishes U+FFFD from invalid UTF-8
+			quoted := strconv.Quote(text[i : i+size]) // distinguishes U+FFFD from invalid UTF-8
 			dst = append(dst, quoted[1:len(quoted)-1]...)
 		}
 		i += size
@@ -28,6 +28,6 @@ func AppendText(dst []byte, text string, limit int) []byte {
 	return dst
 }
 
-// Printable reports whether r may stand in a line as it is: what Unicode calls printable, and neither a control
-// character, nor a format character, nor unassigned. U+FFFD may have been invalid UTF-8.
+// Printable reports whether r can be appended unchanged: printable as defined by Unicode, and neither a control
+// character nor a format character nor unassigned. U+FFFD is not, since it may be invalid UTF-8.
 func Printable(r rune) bool { return r != utf8.RuneError && unicode.IsPrint(r) }

@@ -27,7 +27,7 @@ func TestAppendText(t *testing.T) {
 	}
 }
 
-// FuzzAppendText: whatever is in it, it is one printable line of a limited length.
+// FuzzAppendText: any text becomes one printable line of limited length.
 func FuzzAppendText(f *testing.F) {
 	f.Add("a.example\nresponses-api-proxy: protections: forged\x1b[2J", 2000)
 	f.Add("\xff\u202e𝄞", 3)
