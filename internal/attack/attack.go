@@ -1,12 +1,10 @@
-// Package attack is the attack suite, which the subcommand verify runs: it tries
-// what an attacker would, and reports what came of it.
+// Package attack is the attack suite that the subcommand verify runs: it attempts what an attacker would, and reports
+// the results.
 //
-// It sends nothing that a right proxy would forward. Whatever it sends has a
-// body that is no JSON, so that it costs nothing even where it gets through.
-// It works on any proxy with the same interface, the original one included.
+// It sends nothing that a correct proxy would forward. The body of every request is invalid JSON, so that a request
+// which is forwarded costs nothing. It works against any proxy with the same interface, the original included.
 //
-// With --stand-in it starts the proxy itself, with a key that is made up and an
-// upstream of its own, and ends it again.
+// With --stand-in it starts and stops the proxy itself, with a random key and a fake upstream.
 package attack
 
 import (
@@ -45,15 +43,13 @@ Example:
 
 const groupState = "Its state"
 
-// childCommand makes this program, run as another user, only ask whether that
-// user may call. It is not for users.
+// childCommand makes this program, run as another user, check only whether that user may call. It is internal.
 const childCommand = "--child-ask"
 
-// childRaceCommand makes this program, run as the proxy's user, race proxies at
-// their start. It is not for users.
+// childRaceCommand makes this program, run as the proxy's user, race proxies at their start. It is internal.
 const childRaceCommand = "--child-race"
 
-// options are what the command line says.
+// options are the parsed command line.
 type options struct {
 	serverInfo, socket string
 	proxy              string // the program to start, for standIn
@@ -61,16 +57,15 @@ type options struct {
 	port, pid          int
 	keyStdin, spend    bool
 	disruptive, json   bool
-	asking, racing     bool     // run by verify itself
-	open               []string // routes, by the names of --allow-route
+	asking, racing     bool     // set in children of verify
+	open               []string // open routes, by the names of --allow-route
 }
 
-// errFlags marks what is wrong with the command line.
+// errFlags marks an error of the command line.
 type errFlags struct{ error }
 
-// Run is the subcommand; args are what stands behind "verify". It returns the
-// exit code: 0 if nothing was stolen or spent, 1 if something was, 2 for a bad
-// command line or a proxy that cannot be found.
+// Run is the subcommand; args are the arguments after "verify". It returns the exit code: 0 if no attempt succeeded, 1
+// if one did, 2 for an invalid command line or a proxy that cannot be found.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	code, err := run(args, stdin, stdout)
 	switch {
@@ -113,7 +108,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer) (int, error) {
 	return tryAll(context.Background(), t, stdout)
 }
 
-// runHarness does everything at a proxy of our own, and ends that.
+// runHarness makes all attempts against a proxy that it starts and stops.
 func runHarness(opts *options, stdout io.Writer) (int, error) {
 	ctx, stop := interruptible()
 	defer stop()
@@ -122,7 +117,7 @@ func runHarness(opts *options, stdout io.Writer) (int, error) {
 		return 0, err
 	}
 	defer s.close()
-	opts.serverInfo, opts.spend = s.info, true // which costs nothing here
+	opts.serverInfo, opts.spend = s.info, true // free of charge here
 	t, err := find(opts)
 	if err != nil {
 		return 0, err
@@ -141,18 +136,17 @@ func tryAll(ctx context.Context, t *target, stdout io.Writer) (int, error) {
 		r.add(a)
 	}
 	if ctx.Err() != nil {
-		return 0, errInterrupted // what was tried last proves nothing
+		return 0, errInterrupted // the last attempt was interrupted and proves nothing
 	}
 	return r.end()
 }
 
-// attempts are in the order in which they are made: what stops the proxy comes
-// last.
+// attempts returns the attempts in order; those that stop the proxy are last.
 func attempts(t *target) (list []attempt) {
 	list = append(list, hostileUpstreamAttempts(t)...)
 	list = append(list, processAttempts(t)...)
 	if t.says != "" {
-		list = append(list, attempt{groupState, "protections", "what it says of itself", func() (result, string) { return info, t.says }})
+		list = append(list, attempt{groupState, "protections", "as the proxy reports them", func() (result, string) { return info, t.says }})
 	}
 	list = append(list, raceAttempts(t)...)
 	list = append(list, fileAttempts(t)...)
@@ -186,7 +180,7 @@ func parseFlags(args []string) (*options, error) {
 	case err != nil:
 		return nil, errFlags{err}
 	case len(rest) > 0:
-		return nil, errFlags{errors.New("unexpected argument; all that verify takes is flags")}
+		return nil, errFlags{errors.New("unexpected argument; verify takes flags only")}
 	}
 	if err := o.settle(); err != nil {
 		return nil, errFlags{err}
@@ -194,7 +188,7 @@ func parseFlags(args []string) (*options, error) {
 	return o, nil
 }
 
-// settle refuses what does not go together.
+// settle checks that the options are compatible.
 func (o *options) settle() error {
 	ways := 0
 	for _, given := range []bool{o.serverInfo != "", o.socket != "", o.port != 0, o.standIn} {
@@ -208,14 +202,14 @@ func (o *options) settle() error {
 	case ways != 1:
 		return errors.New("give one of --server-info FILE, --port N, --socket PATH and --stand-in")
 	case o.standIn && (o.pid != 0 || o.keyStdin):
-		return errors.New("--stand-in knows the proxy's pid and key: leave --pid and --key-stdin out")
+		return errors.New("--stand-in starts its own proxy; omit --pid and --key-stdin")
 	case o.proxy != "" && !o.standIn:
 		return errors.New("--proxy goes with --stand-in")
 	}
 	return nil
 }
 
-// program returns the proxy to start, and its first arguments.
+// program returns the proxy's program and first arguments.
 func (o *options) program() []string {
 	if words := strings.Fields(o.proxy); len(words) > 0 {
 		return words
@@ -223,7 +217,7 @@ func (o *options) program() []string {
 	return []string{proxyBeside()}
 }
 
-// readKey reads the key that is to be looked for.
+// readKey reads the key to search for.
 func readKey(stdin io.Reader) ([]byte, error) {
 	const most = 4096
 	text, err := io.ReadAll(io.LimitReader(stdin, most))
@@ -237,12 +231,12 @@ func readKey(stdin io.Reader) ([]byte, error) {
 		}
 	}
 	if len(text) < memscan.MinFragment || len(text) == most {
-		return nil, fmt.Errorf("the key on standard input has %d characters; from %d on it can be looked for", len(text), memscan.MinFragment)
+		return nil, fmt.Errorf("the key on standard input has %d characters; the search needs at least %d", len(text), memscan.MinFragment)
 	}
 	return text, nil
 }
 
-// isTerminal tells whether w is one that wants colour (no-color.org).
+// isTerminal reports whether w is a terminal that should get colour (no-color.org).
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -14,8 +14,7 @@ import (
 	"testing"
 )
 
-// TestCommandLine: what is wrong is said, with exit code 2 and nothing on
-// standard output.
+// TestCommandLine: an invalid command line is reported, with exit code 2 and nothing on standard output.
 func TestCommandLine(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -39,8 +38,8 @@ func TestCommandLine(t *testing.T) {
 		{"--port 1 --server-info x", "", "give one of --server-info"},
 		{"--pid 1", "", "give one of --server-info"},
 		{"--port 1 --stand-in", "", "give one of --server-info"},
-		{"--stand-in --pid 1", "", "leave --pid and --key-stdin out"},
-		{"--stand-in --key-stdin", "", "leave --pid and --key-stdin out"},
+		{"--stand-in --pid 1", "", "omit --pid and --key-stdin"},
+		{"--stand-in --key-stdin", "", "omit --pid and --key-stdin"},
 		{"--port 1 --proxy x", "", "--proxy goes with --stand-in"},
 		{"--stand-in --proxy /no/such/program", "", "cannot start the proxy"},
 		{"--port 0", "", "a number from 1 to 65535"},
@@ -50,10 +49,10 @@ func TestCommandLine(t *testing.T) {
 		{"--bogus", "", "not defined: --bogus"},
 		{"--port 1 extra", "", "unexpected argument; "},
 		{"--port 1 --spend=maybe", "", "this flag takes no value"},
-		{"--server-info " + filepath.Join(dir, "none"), "", "cannot learn from --server-info"},
-		{"--server-info " + file("empty", ""), "", "cannot learn from --server-info"},
+		{"--server-info " + filepath.Join(dir, "none"), "", "cannot find the proxy by --server-info"},
+		{"--server-info " + file("empty", ""), "", "cannot find the proxy by --server-info"},
 		{"--server-info " + file("wrong", `{"port":0,"pid":1}`), "", "no port and pid in it"},
-		{"--server-info " + file("text", `hello`), "", "cannot learn from --server-info"},
+		{"--server-info " + file("text", `hello`), "", "cannot find the proxy by --server-info"},
 		{"--socket " + filepath.Join(dir, "none"), "", "cannot reach the proxy"},
 		{"--port " + port + " --key-stdin", "short\n" + strings.Repeat("x", 100), "has 5 characters"},
 		{"--port " + port + " --key-stdin", "", "has 0 characters"},
@@ -99,12 +98,12 @@ func TestUsage(t *testing.T) {
 		}
 	}
 	if strings.Contains(Usage, childCommand) {
-		t.Error("the usage text shows what is not for users")
+		t.Error("the usage text contains internal options")
 	}
 }
 
-// TestJudge: the policy by which an answer is a refusal or a theft.
-func TestJudge(t *testing.T) {
+// TestVerdict: which responses are refusals and which are successful attacks.
+func TestVerdict(t *testing.T) {
 	json := func(code string) string {
 		return `{"error":{"message":"m","type":"t","param":null,"code":` + code + `}}`
 	}
@@ -114,7 +113,7 @@ func TestJudge(t *testing.T) {
 	}{
 		// Refused by the proxy, ours or another.
 		{safe, "403 Forbidden", json(`"browser_not_allowed"`)},
-		{skipped, "403 Forbidden", json(`"user_not_allowed"`)},  // it says nothing about the request
+		{skipped, "403 Forbidden", json(`"user_not_allowed"`)},  // refused for the user, whatever the request
 		{broken, "404 Not Found", json(`"response_not_found"`)}, // the route is open
 		{safe, "426 Upgrade Required", json(`"websocket_not_supported"`)},
 		{safe, "400 Bad Request", json(`"malformed_request"`)},
@@ -123,7 +122,7 @@ func TestJudge(t *testing.T) {
 		{safe, "400 Bad Request", "400 Bad Request"},
 		{safe, "501 Not Implemented", ""},
 		{safe, "505 HTTP Version Not Supported", ""},
-		// Forwarded, as the answer shows.
+		// Forwarded, as the response shows.
 		{broken, "200 OK", ""},
 		{broken, "204 No Content", ""},
 		{broken, "101 Switching Protocols\r\nConnection: upgrade", ""},
@@ -133,13 +132,13 @@ func TestJudge(t *testing.T) {
 		{broken, "403 Forbidden\r\nCF-RAY: r", json(`"browser_not_allowed"`)},
 		{broken, "400 Bad Request", json(`null`)},
 		{broken, "401 Unauthorized", json(`"invalid_api_key"`)},
-		// Let in, and failed behind the door.
+		// Accepted, and failed upstream.
 		{broken, "502 Bad Gateway", json(`"upstream_unreachable"`)},
 		{broken, "502 Bad Gateway", ""},
 		{broken, "500 Internal Server Error", ""},
 		{broken, "429 Too Many Requests", json(`"rate_limited"`)},
 		{broken, "400 Bad Request", json(`"incomplete_body"`)},
-		// Refused, but pages may read why.
+		// Refused, but pages may read the response.
 		{broken, "403 Forbidden\r\nAccess-Control-Allow-Origin: *", ""},
 		{skipped, "429 Too Many Requests", json(`"too_many_connections"`)},
 	} {
@@ -148,25 +147,25 @@ func TestJudge(t *testing.T) {
 			raw = "HTTP/1.1 " + c.head + "\r\n\r\n"
 		}
 		a := receive(bufio.NewReader(strings.NewReader(raw)), "POST")
-		if got, text := verdict([]answer{a}); got != c.want || text == "" {
+		if got, text := verdict([]response{a}); got != c.want || text == "" {
 			t.Errorf("%q %s: %s, %q; want %s", c.head, c.body, got, text, c.want)
 		}
-		refusal := answer{Response: &http.Response{StatusCode: 400, Header: http.Header{}}}
-		if got, _ := verdict([]answer{refusal, a}); c.want == broken && got != broken {
+		refusal := response{Response: &http.Response{StatusCode: 400, Header: http.Header{}}}
+		if got, _ := verdict([]response{refusal, a}); c.want == broken && got != broken {
 			t.Errorf("%q behind a refusal: %s", c.head, got)
 		}
 	}
 	for _, c := range []struct {
 		want result
-		a    answer
-	}{{safe, answer{}}, {info, answer{err: errHangs}}, {info, answer{err: errNotHTTP}}, {skipped, answer{err: os.ErrPermission}}} {
-		if got, _ := verdict([]answer{c.a}); got != c.want {
+		a    response
+	}{{safe, response{}}, {info, response{err: errNoResponse}}, {info, response{err: errNotHTTP}}, {skipped, response{err: os.ErrPermission}}} {
+		if got, _ := verdict([]response{c.a}); got != c.want {
 			t.Errorf("%v: %s, want %s", c.a.err, got, c.want)
 		}
 	}
 }
 
-// TestAttacksCostNothing: no attack has a body that could be a question.
+// TestAttacksCostNothing: no attack has a valid JSON body.
 func TestAttacksCostNothing(t *testing.T) {
 	tgt := &target{options: &options{port: 1234}}
 	for _, a := range tgt.attacks() {
@@ -181,7 +180,7 @@ func TestAttacksCostNothing(t *testing.T) {
 	}
 }
 
-// TestTokens: what is a key by its shape, and what is not.
+// TestTokens: strings with and without the form of a key.
 func TestTokens(t *testing.T) {
 	const key = "sk-proj-a1B2c3D4e5F6g7H8i9J0k"
 	const other = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJzdWIiOiIxIn0"
@@ -206,12 +205,12 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%q: %q, want %q", c.text, got, c.want)
 		}
 	}
-	if text := listTokens([]token{{"sk-abc", 9}, {"sk-abc", 9}, {"b", 1}}); text != "3 in the shape of a key: sk-abc… (9 characters), b… (1 characters)" {
+	if text := listTokens([]token{{"sk-abc", 9}, {"sk-abc", 9}, {"b", 1}}); text != "3 in the form of a key: sk-abc… (9 characters), b… (1 characters)" {
 		t.Error(text)
 	}
 }
 
-// findTokens feeds p in pieces.
+// findTokens passes p to a scanner in pieces.
 func findTokens(p []byte, size int) (found []string) {
 	var s tokenScanner
 	for piece := range slices.Chunk(p, size) {
@@ -225,8 +224,7 @@ func findTokens(p []byte, size int) (found []string) {
 	return found
 }
 
-// FuzzTokens: where pieces end makes no difference, and no find tells more than
-// its beginning.
+// FuzzTokens: the result does not depend on the pieces, and contains only the beginning of a token.
 func FuzzTokens(f *testing.F) {
 	const key = "sk-proj-a1B2c3D4e5F6g7H8i9J0k"
 	f.Add([]byte(strings.Repeat("-", 3000)+" "+key+" "+strings.Repeat("ab ", 1000)), uint16(7))
@@ -251,7 +249,7 @@ func TestRows(t *testing.T) {
 		}
 	}
 	if got := strings.Count(out.String(), "x"); got != 60 {
-		t.Errorf("%d of 60 characters are there:\n%s", got, out.String())
+		t.Errorf("%d of 60 characters in:\n%s", got, out.String())
 	}
 	for x, want := range map[result]string{safe: "\x1b[32m✓\x1b[0m", broken: "\x1b[31m✗\x1b[0m", skipped: "–"} {
 		if got := (&report{color: true}).mark(x); got != want {
@@ -259,14 +257,14 @@ func TestRows(t *testing.T) {
 		}
 	}
 	if isTerminal(&out) {
-		t.Error("a buffer is no terminal")
+		t.Error("a buffer is reported as a terminal")
 	}
 	if got := printable("a\x1b[31m\nb\x9b…é"); got != "a?[31m?b?…?" {
 		t.Errorf("%q", got)
 	}
 }
 
-// TestFiles: who could put another file in the place of the proxy's.
+// TestFiles: which modes allow another user to replace the proxy's files.
 func TestFiles(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("there are no modes here")
@@ -280,7 +278,7 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		file, folder         os.FileMode
+		file, directory      os.FileMode
 		wantFile, wantFolder result
 	}{
 		{0o600, 0o700, safe, safe},
@@ -292,14 +290,14 @@ func TestFiles(t *testing.T) {
 		if err := os.Chmod(path, c.file); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(dir, c.folder); err != nil {
+		if err := os.Chmod(dir, c.directory); err != nil {
 			t.Fatal(err)
 		}
 		if got, text := checkFile(path, 0o022); got != c.wantFile {
 			t.Errorf("%v: %s, %s", c.file, got, text)
 		}
 		if got, text := checkDirectory(path); got != c.wantFolder {
-			t.Errorf("%v: %s, %s", c.folder, got, text)
+			t.Errorf("%v: %s, %s", c.directory, got, text)
 		}
 	}
 	if got, _ := checkFile(filepath.Join(dir, "none"), 0o022); got != skipped {

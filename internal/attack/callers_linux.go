@@ -10,11 +10,10 @@ import (
 	"syscall"
 )
 
-// another is who asks besides us: nobody.
-const another = 65534
+// otherUID is a user other than the one who runs verify: nobody.
+const otherUID = 65534
 
-// askAsAnother runs this program again, as another user, to see whether that
-// one may call.
+// askAsAnother runs this program again as another user, to find out whether that user may call.
 func askAsAnother(t *target) (result, string) {
 	if os.Geteuid() != 0 {
 		return skipped, "only root can become another user"
@@ -25,15 +24,15 @@ func askAsAnother(t *target) (result, string) {
 	}
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env, cmd.Dir = []string{}, "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: another, Gid: another}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: otherUID, Gid: otherUID}}
 	out, err := cmd.Output()
 	if err != nil {
-		return skipped, fmt.Sprintf("cannot ask as uid %d: %v", another, err)
+		return skipped, fmt.Sprintf("cannot run as uid %d: %v", otherUID, err)
 	}
-	return info, fmt.Sprintf("uid %d: %.200s", another, strings.TrimSpace(string(out)))
+	return info, fmt.Sprintf("uid %d: %.200s", otherUID, strings.TrimSpace(string(out)))
 }
 
-// childAsk is what the other user does.
+// childAsk is the child's part of askAsAnother.
 func childAsk(o *options, stdout io.Writer) error {
 	_, text := (&target{options: o}).ask()
 	_, err := fmt.Fprintln(stdout, text)

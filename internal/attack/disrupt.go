@@ -1,8 +1,8 @@
 package attack
 
-const groupDisruptive = "What ends the proxy"
+const groupDisruptive = "Attempts that end the proxy"
 
-// shutdownAttempt is a web page's <img src="http://127.0.0.1:PORT/shutdown">.
+// shutdownAttempt sends the request of a page with <img src="http://127.0.0.1:PORT/shutdown">.
 func (t *target) shutdownAttempt() attempt {
 	const name, proves = "shutdown by a page", "no web page stops the proxy"
 	switch {

@@ -17,83 +17,80 @@ import (
 )
 
 const (
-	// patience is how long an answer may take; a proxy that refuses does so
-	// at once.
-	patience = 3 * time.Second
-	// quiet is how long after an answer another one is waited for, which would
-	// be to a request smuggled behind the first.
-	quiet = 100 * time.Millisecond
-	// maxAnswer is how much of an answer is read.
-	maxAnswer = 64 << 10
+	// timeout is the maximum time for a response; a proxy that refuses a request does so at once.
+	timeout = 3 * time.Second
+	// smuggledWait is how long to wait after a response for another one, which would be to a smuggled request.
+	smuggledWait = 100 * time.Millisecond
+	// maxResponse is the maximum number of bytes of a response that are read.
+	maxResponse = 64 << 10
 )
 
 var (
-	errHangs   = errors.New("no answer")
-	errNotHTTP = errors.New("the answer is not HTTP/1.1")
+	errNoResponse = errors.New("no response")
+	errNotHTTP    = errors.New("the response is not HTTP/1.1")
 )
 
-// An answer is what came back, or why nothing did; nil and no error means that
-// the connection was closed without an answer.
-type answer struct {
+// A response is what was received, or the reason why nothing was; nil and no error mean that the connection was closed
+// without a response.
+type response struct {
 	*http.Response
 	body []byte
 	err  error
 }
 
-// send sends raw bytes on a connection of their own and returns the answer;
-// with all, also those to what may have been smuggled in behind it.
-func (t *target) send(raw string, all bool) []answer {
+// send sends raw bytes on a new connection and returns the response; with all, also the responses to smuggled requests.
+func (t *target) send(raw string, all bool) []response {
 	c, err := t.dial()
 	if err != nil {
-		return []answer{{err: err}}
+		return []response{{err: err}}
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
-	io.WriteString(c, raw) // the proxy may hang up before the end; its answer says why
+	c.SetDeadline(time.Now().Add(timeout))
+	io.WriteString(c, raw) // the proxy may close the connection early; its response gives the reason
 	method, _, _ := strings.Cut(raw, " ")
 	r := bufio.NewReader(c)
-	answers := []answer{receive(r, method)}
-	for all && answers[len(answers)-1].Response != nil {
-		c.SetDeadline(time.Now().Add(quiet))
+	responses := []response{receive(r, method)}
+	for all && responses[len(responses)-1].Response != nil {
+		c.SetDeadline(time.Now().Add(smuggledWait))
 		next := receive(r, method)
 		if next.Response == nil {
 			break
 		}
-		answers = append(answers, next)
+		responses = append(responses, next)
 	}
-	return answers
+	return responses
 }
 
-// receive reads one final answer.
-func receive(r *bufio.Reader, method string) answer {
+// receive reads one final response.
+func receive(r *bufio.Reader, method string) response {
 	for {
 		if _, err := r.Peek(1); err != nil {
-			return answer{err: silence(err)}
+			return response{err: silence(err)}
 		}
 		res, err := http.ReadResponse(r, &http.Request{Method: method})
 		if err != nil {
-			return answer{err: errNotHTTP}
+			return response{err: errNotHTTP}
 		}
 		if res.StatusCode >= 200 || res.StatusCode == http.StatusSwitchingProtocols {
-			body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer)) // judged as far as it came
-			return answer{Response: res, body: body}
+			body, _ := io.ReadAll(io.LimitReader(res.Body, maxResponse)) // an incomplete body is evaluated as far as it was received
+			return response{Response: res, body: body}
 		}
 	}
 }
 
-// silence tells a connection that was closed from one that hangs.
+// silence distinguishes a closed connection from one that times out.
 func silence(err error) error {
 	var timeout net.Error
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
-		return errHangs
+		return errNoResponse
 	}
 	return nil
 }
 
-// verdict returns what the answers to an attack mean; the worst counts.
-func verdict(answers []answer) (result, string) {
+// verdict returns the worst verdict of the responses to an attack.
+func verdict(responses []response) (result, string) {
 	worst, detail := safe, ""
-	for _, a := range answers {
+	for _, a := range responses {
 		if r, text := a.verdict(); detail == "" || r == broken {
 			worst, detail = r, text
 		}
@@ -101,13 +98,12 @@ func verdict(answers []answer) (result, string) {
 	return worst, detail
 }
 
-// verdict distinguishes a refusal of the proxy from anything that shows that the request
-// was let in.
-func (a answer) verdict() (result, string) {
+// verdict distinguishes a refusal by the proxy from any sign that the request was accepted.
+func (a response) verdict() (result, string) {
 	if a.Response == nil {
 		switch {
-		case errors.Is(a.err, errHangs):
-			return info, "hangs without an answer, as far as can be seen not forwarded"
+		case errors.Is(a.err, errNoResponse):
+			return info, "no response; apparently not forwarded"
 		case errors.Is(a.err, errNotHTTP):
 			return info, a.err.Error()
 		case a.err != nil:
@@ -118,58 +114,57 @@ func (a answer) verdict() (result, string) {
 	code := a.code()
 	switch {
 	case a.fromUpstream():
-		return broken, fmt.Sprintf("forwarded: the upstream answered %d", a.StatusCode)
+		return broken, fmt.Sprintf("forwarded: the upstream responded with %d", a.StatusCode)
 	case a.StatusCode < 400:
-		return broken, fmt.Sprintf("answered with %d", a.StatusCode)
+		return broken, fmt.Sprintf("responded with %d", a.StatusCode)
 	case a.Header.Get("Access-Control-Allow-Origin") != "":
 		return broken, fmt.Sprintf("%d, but pages may read it", a.StatusCode)
-	case code == "user_not_allowed": // which says nothing about what was asked for
-		return skipped, "not told: this user may not call; run it as one who may"
+	case code == "user_not_allowed": // independent of the request
+		return skipped, "unknown: this user may not call; run verify as one who may"
 	case code == "too_many_connections":
 		return skipped, "too many connections of this user are open"
-	case ours[code] && !letIn[code] && !strings.HasPrefix(code, "upstream_"):
+	case ownCodes[code] && !acceptedCodes[code] && !strings.HasPrefix(code, "upstream_"):
 		return safe, fmt.Sprintf("%d %s", a.StatusCode, code)
-	case ours[code]:
-		return broken, fmt.Sprintf("let in: %d %s", a.StatusCode, code)
+	case ownCodes[code]:
+		return broken, fmt.Sprintf("accepted: %d %s", a.StatusCode, code)
 	case code != "":
-		return broken, fmt.Sprintf("%d with an error that is not the proxy's own: forwarded", a.StatusCode)
+		return broken, fmt.Sprintf("%d with another server's error: forwarded", a.StatusCode)
 	case a.StatusCode >= 500 && a.StatusCode != http.StatusNotImplemented && a.StatusCode != http.StatusHTTPVersionNotSupported:
-		return broken, fmt.Sprintf("let in: %d, as when the upstream cannot be reached", a.StatusCode)
+		return broken, fmt.Sprintf("accepted: %d, as when the upstream cannot be reached", a.StatusCode)
 	}
 	return safe, fmt.Sprintf("%d", a.StatusCode)
 }
 
-// ours are the codes that the proxy itself answers with.
-var ours = func() map[string]bool {
+// ownCodes are the codes of the proxy's own responses.
+var ownCodes = func() map[string]bool {
 	m := map[string]bool{}
 	apierror.Codes(func(code apierror.Code, _ int) { m[string(code)] = true })
 	return m
 }()
 
-// letIn are codes of the proxy that only a request gets that was accepted; all
-// that begin with "upstream_" belong to them.
-var letIn = map[string]bool{
+// acceptedCodes are codes of the proxy that only an accepted request gets; all codes with the prefix "upstream_" are
+// too.
+var acceptedCodes = map[string]bool{
 	"rate_limited": true, "too_many_requests": true, "budget_exhausted": true,
 	"body_too_large": true, "incomplete_body": true, "internal_error": true, "response_not_found": true,
 }
 
-// code returns the code of an error in OpenAI's shape: "" if it has another
-// shape, "?" if it has no code or a strange one.
-func (a answer) code() string {
+// code returns the code of an error in OpenAI's format: "" for another format, "?" for a missing or unusual code.
+func (a response) code() string {
 	var e struct {
 		Error *struct{ Code any } `json:"error"`
 	}
 	if json.Unmarshal(a.body, &e) != nil || e.Error == nil {
 		return ""
 	}
-	if code, _ := e.Error.Code.(string); ours[code] {
+	if code, _ := e.Error.Code.(string); ownCodes[code] {
 		return code
 	}
 	return "?"
 }
 
-// fromUpstream tells whether OpenAI, or what stands before it, has answered.
-func (a answer) fromUpstream() bool {
+// fromUpstream reports whether OpenAI, or a server in front of it, sent the response.
+func (a response) fromUpstream() bool {
 	for name := range a.Header {
 		if name == "X-Request-Id" || name == "Cf-Ray" || strings.HasPrefix(name, "Openai-") {
 			return true
@@ -178,8 +173,8 @@ func (a answer) fromUpstream() bool {
 	return false
 }
 
-// contains tells whether the answer gives secret away.
-func (a answer) contains(secret []byte) bool {
+// contains reports whether the response contains secret.
+func (a response) contains(secret []byte) bool {
 	var head bytes.Buffer
 	a.Header.Write(&head)
 	return bytes.Contains(head.Bytes(), secret) || bytes.Contains(a.body, secret)

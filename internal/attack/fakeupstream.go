@@ -10,28 +10,27 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
-// words are in the body of every request that goes to the fake upstream: a server
-// that has got them has got what a client said.
-const words = "Only-my-upstream-may-read-this"
+// canaryText is in the body of every request to the fake upstream: a server that received it has received a client's
+// body.
+const canaryText = "Only-my-upstream-may-read-this"
 
-// refuse is the scenario of a request that is part of no check.
+// refuse is the scenario for requests that are part of no check.
 const refuse = "status code=400"
 
-// A fakeUpstream is an upstream that the checker controls, with a second server to
-// which no request may go.
+// A fakeUpstream is an upstream that verify controls, with a second server to which no request may be sent.
 type fakeUpstream struct {
 	key              []byte
 	upstream, second *openaitest.Server
 	mu               sync.Mutex
-	scenario         string // of the upstream now
+	scenario         string // present scenario of the upstream
 	before           int    // requests to the upstream before it was set
 	beforeSecond     int
 }
 
-// A sight is a request that has come to the fake upstream.
-type sight struct {
-	what      string // method and place
-	key, body bool   // it had the key; it had what the client said
+// A seenRequest is a request that the fake upstream received.
+type seenRequest struct {
+	what      string // method and server
+	key, body bool   // contained the key; contained the client's body
 }
 
 func startFakeUpstream(key []byte) (*fakeUpstream, error) {
@@ -47,7 +46,7 @@ func startFakeUpstream(key []byte) (*fakeUpstream, error) {
 	return s, nil
 }
 
-// close ends both servers, and with them all responses that are still running.
+// close stops both servers and all running responses.
 func (s *fakeUpstream) close() {
 	for _, server := range []*openaitest.Server{s.upstream, s.second} {
 		if server != nil {
@@ -62,15 +61,15 @@ func (s *fakeUpstream) address() string { return s.upstream.Addr() }
 // elsewhere is a URL of the second server.
 func (s *fakeUpstream) elsewhere() string { return "http://" + s.second.Addr() + "/v1/responses" }
 
-// setScenario sets how the upstream responds from now on, and forgets what was seen.
+// setScenario sets how the upstream responds from now on, and excludes earlier requests from sights.
 func (s *fakeUpstream) setScenario(scenario string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.scenario, s.before, s.beforeSecond = scenario, s.upstream.Count(), s.second.Count()
 }
 
-// choose returns the scenario. The upstream responds under its second name and for
-// other routes too: no request comes to these by the proxy's rules.
+// choose returns the scenario. The upstream also accepts its second name and other routes: a correct proxy sends no
+// requests there.
 func (s *fakeUpstream) choose(r *openaitest.Request) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,14 +82,14 @@ func (s *fakeUpstream) choose(r *openaitest.Request) string {
 	return refuse
 }
 
-// expected reports whether a request came to the upstream by its name, for the one route.
+// expected reports whether a request was sent to the upstream under its name, for the one route.
 func expected(r *openaitest.Request) bool {
 	return r.Target == "/v1/responses" && !strings.HasPrefix(r.Get("Host"), "localhost:")
 }
 
-// sights returns what was seen since setScenario where nothing should come, and how
-// often the upstream itself was asked. It waits for the requests' bodies.
-func (s *fakeUpstream) sights() (misdirected []sight, arrived int) {
+// sights returns the misdirected requests since setScenario, and the number of requests that the upstream itself
+// received. It waits for the requests' bodies.
+func (s *fakeUpstream) sights() (misdirected []seenRequest, arrived int) {
 	s.mu.Lock()
 	before, beforeSecond := s.before, s.beforeSecond
 	s.mu.Unlock()
@@ -107,9 +106,9 @@ func (s *fakeUpstream) sights() (misdirected []sight, arrived int) {
 	return misdirected, arrived
 }
 
-func (s *fakeUpstream) sight(r *openaitest.Request, place string) sight {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func (s *fakeUpstream) sight(r *openaitest.Request, place string) seenRequest {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	body, _ := r.Body(ctx) // as much of it as came
-	return sight{r.Method + " " + place, bytes.Contains(r.Head, s.key), bytes.Contains(body, []byte(words))}
+	body, _ := r.Body(ctx) // as far as it was received
+	return seenRequest{r.Method + " " + place, bytes.Contains(r.Head, s.key), bytes.Contains(body, []byte(canaryText))}
 }

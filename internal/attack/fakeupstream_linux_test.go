@@ -20,8 +20,8 @@ import (
 	"time"
 )
 
-// withFakeUpstream is verify --stand-in with a folder for temporary files that must be
-// empty in the end.
+// withFakeUpstream returns a command for verify --stand-in, with a directory for temporary files that must be empty at
+// the end.
 func withFakeUpstream(t *testing.T, program string, more ...string) *exec.Cmd {
 	t.Helper()
 	dir := publicDir(t)
@@ -35,7 +35,7 @@ func withFakeUpstream(t *testing.T, program string, more ...string) *exec.Cmd {
 	return cmd
 }
 
-// publicDir is a folder that other users can reach.
+// publicDir returns a directory that other users can search.
 func publicDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -47,8 +47,7 @@ func publicDir(t *testing.T) string {
 	return dir
 }
 
-// awaitGone waits until there is no process pid, but for a zombie that init has
-// not seen.
+// awaitGone waits until process pid has ended, or is a zombie that init has not reaped.
 func awaitGone(t *testing.T, pid int) {
 	t.Helper()
 	for limit := time.Now().Add(longEnough); ; time.Sleep(time.Millisecond) {
@@ -62,8 +61,7 @@ func awaitGone(t *testing.T, pid int) {
 	}
 }
 
-// TestStandIn: no upstream, whatever it tries, gets our proxy to do wrong, and
-// nothing is left of either.
+// TestStandIn: no behaviour of the upstream makes the proxy fail an attempt, and nothing of either remains.
 func TestStandIn(t *testing.T) {
 	cmd := withFakeUpstream(t, program(t, "responses-api-proxy"), "--json")
 	var stderr bytes.Buffer
@@ -76,18 +74,18 @@ func TestStandIn(t *testing.T) {
 	d.check(t, cmd.ProcessState.ExitCode())
 	want := []string(nil)
 	if os.Geteuid() != 0 && d.detail(t, raceName)[:6] == string(broken) {
-		want = []string{raceName} // the program is ours, and we can read it
+		want = []string{raceName} // the program belongs to the user, who can read it
 	}
 	if !slices.Equal(d.list(broken), want) || stderr.Len() > 0 {
 		t.Errorf("broken: %q; %s", d.list(broken), &stderr)
 	}
 	d.expect(t, safe, "301 elsewhere", "307 elsewhere", "308 elsewhere", "307 to another name", "307 in a chain", "echo in headers",
 		"cut while chunked", "cut, last request", "cut before its length", "client leaves, waiting", "client leaves, reading",
-		"server-info file", "its folder", "other routes")
+		"server-info file", "its directory", "other routes")
 	if os.Geteuid() == 0 {
 		d.expect(t, safe, raceName)
 	}
-	for name, want := range map[string]string{"echo in the body": "info: passed", "well-formed request": "info: forwarded; the answer is 400"} {
+	for name, want := range map[string]string{"echo in the body": "info: passed", "well-formed request": "info: forwarded; the response is 400"} {
 		if got := d.detail(t, name); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %s", name, got)
 		}
@@ -95,7 +93,7 @@ func TestStandIn(t *testing.T) {
 	awaitGone(t, d.PID)
 }
 
-// TestStandInAlone: the program is its own proxy.
+// TestStandInAlone: verify finds the proxy beside it.
 func TestStandInAlone(t *testing.T) {
 	dir := publicDir(t)
 	cmd := exec.Command(program(t, "responses-api-proxy"), "verify", "--stand-in", "--disruptive")
@@ -109,8 +107,8 @@ func TestStandInAlone(t *testing.T) {
 	}
 }
 
-// TestStandInEnds: whatever ends verify ends the proxy too, a launcher's child
-// included, and that has seen nothing of verify's environment.
+// TestStandInEnds: any end of verify ends the proxy too, a launcher's child included, and the proxy does not inherit
+// verify's environment.
 func TestStandInEnds(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
 		t.Run(sig.String(), func(t *testing.T) {
@@ -157,17 +155,17 @@ func awaitFile(t *testing.T, path string) string {
 	}
 }
 
-// TestStandInFails: a proxy that does not start is no table.
+// TestStandInFails: for a proxy that does not start, no table is printed.
 func TestStandInFails(t *testing.T) {
 	cmd := withFakeUpstream(t, program(t, "responses-api-proxy")+" --bogus")
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "the proxy has ended: responses-api-proxy: ") || strings.Contains(string(out), "A thief") {
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "the proxy ended: responses-api-proxy: ") || strings.Contains(string(out), "An attacker") {
 		t.Errorf("%v: %s", err, out)
 	}
 }
 
-// TestHostileUpstreamWorks: a proxy as one writes it in ten lines falls for all of them.
+// TestHostileUpstreamWorks: a proxy of ten lines fails all of these attempts.
 func TestHostileUpstreamWorks(t *testing.T) {
 	key := []byte(canary)
 	up, err := startFakeUpstream(key)
@@ -204,7 +202,7 @@ func TestHostileUpstreamWorks(t *testing.T) {
 		r, text := a.try()
 		results[a.name] = string(r) + ": " + text
 		if strings.Contains(text, canary[:shown+1]) {
-			t.Errorf("%s shows the key: %s", a.name, text)
+			t.Errorf("%s prints the key: %s", a.name, text)
 		}
 	}
 	for name, want := range map[string]string{
@@ -213,12 +211,12 @@ func TestHostileUpstreamWorks(t *testing.T) {
 		"308 elsewhere":          "broken: followed with the key and the body: POST ",
 		"307 to another name":    "broken: followed with the body: POST /elsewhere",
 		"307 in a chain":         "broken: followed with the key and the body: POST /hop and 1 more",
-		"cut while chunked":      "broken: looks whole: 200 and 8 bytes",
-		"cut, last request":      "broken: looks whole: 200 and 8 bytes",
-		"cut before its length":  "broken: looks whole: 200 and 500 bytes",
-		"client leaves, waiting": "broken: upstream still asked after 2s",
-		"client leaves, reading": "broken: upstream still asked after 2s; nothing was passed on",
-		"echo in headers":        "broken: the key is in the answer's Authorization and Set-Cookie",
+		"cut while chunked":      "broken: appears complete: 200 and 8 bytes",
+		"cut, last request":      "broken: appears complete: 200 and 8 bytes",
+		"cut before its length":  "broken: appears complete: 200 and 500 bytes",
+		"client leaves, waiting": "broken: upstream request still open after 2s",
+		"client leaves, reading": "broken: upstream request still open after 2s; nothing was passed on",
+		"echo in headers":        "broken: the key is in the response's Authorization and Set-Cookie",
 		"echo in the body":       "info: passed",
 	} {
 		if !strings.HasPrefix(results[name], want) {

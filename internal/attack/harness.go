@@ -18,27 +18,26 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
 )
 
-// startTime is how long the proxy may take until it listens.
+// startTime is the maximum time until the proxy listens.
 const startTime = 10 * time.Second
 
-// A harness is a proxy that verify has started itself, between a fake upstream and the
-// attempts. Its key is made up: nothing can be spent.
+// A harness is a proxy that verify started, between a fake upstream and the attempts. Its key is random, so that
+// nothing can be spent.
 type harness struct {
 	up    *fakeUpstream
 	key   []byte
-	dir   string // for server-info and cores; removed at the end
+	dir   string // for server-info and core files; removed at the end
 	info  string
-	proxy *launch.Proxy // nil: it was not started
+	proxy *launch.Proxy // nil if it was not started
 }
 
-// interruptible returns a context that ends by every signal that would end
-// verify: it must not leave a proxy behind. SIGPIPE is one of them, since the
-// reader of the table may have gone.
+// interruptible returns a context that every signal which would end verify cancels: verify must not leave a proxy
+// behind. SIGPIPE is one of them, for a reader of the table that exits.
 func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
 }
 
-// openHarness starts the fake upstream, and the proxy, and waits for it to listen.
+// openHarness starts the fake upstream and the proxy, and waits until that listens.
 func openHarness(ctx context.Context, program []string) (_ *harness, err error) {
 	s := &harness{key: []byte("sk-" + rand.Text() + strings.ToLower(rand.Text()))}
 	defer func() {
@@ -77,32 +76,32 @@ func (s *harness) start(ctx context.Context, program []string) error {
 	case ctx.Err() != nil:
 		return errInterrupted
 	case errors.As(err, &ended):
-		return fmt.Errorf("the proxy has ended: %s", lastOf(ended.Output))
+		return fmt.Errorf("the proxy ended: %s", lastOf(ended.Output))
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("the proxy does not listen after %s", startTime)
+		return fmt.Errorf("the proxy did not listen within %s", startTime)
 	case err != nil:
 		return fmt.Errorf("cannot start the proxy: %w", err)
 	}
 	return nil
 }
 
-var errInterrupted = errors.New("interrupted; the proxy that was started is stopped")
+var errInterrupted = errors.New("interrupted; the proxy was stopped")
 
-// lastOf is the end of what the proxy wrote to standard error.
+// lastOf returns the last line that the proxy wrote to standard error.
 func lastOf(text string) string {
 	if text = text[max(0, len(text)-300):]; text == "" {
-		return "it wrote nothing"
+		return "no output"
 	}
 	return printable(text)
 }
 
-// protections is what our own proxy reports of them; "" of any other.
+// protections returns what our own proxy reports; "" for any other.
 func (s *harness) protections() string {
 	_, line, _ := strings.Cut(s.proxy.Output.Line(" protections "), " protections ")
 	return printable(line)
 }
 
-// close ends the proxy and the fake upstream, waits for them, and removes the files.
+// close stops the proxy and the fake upstream, waits for them, and removes the files.
 func (s *harness) close() {
 	if s.proxy != nil {
 		s.proxy.Close()
@@ -115,8 +114,8 @@ func (s *harness) close() {
 	}
 }
 
-// proxyBeside returns the path of the proxy in the directory of this program. The
-// first name stands for both where neither is there.
+// proxyBeside returns the path of the proxy in the directory of this program. If neither name exists, it returns the
+// first.
 func proxyBeside() string {
 	self, err := os.Executable()
 	if err == nil {

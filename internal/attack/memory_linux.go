@@ -14,18 +14,17 @@ const groupMemory = "Its memory, where it can be read"
 
 func (v *processTarget) memoryAttempts() []attempt {
 	list := []attempt{
-		{groupMemory, "keys of any kind", "nothing looks like a key", v.scanTokens},
+		{groupMemory, "keys of any kind", "nothing has the form of a key", v.scanTokens},
 		{groupMemory, "the secret page", "root cannot read it either", v.readSecret},
 	}
-	const name, proves = "the key itself", "no copy of it, and no 16 characters of it in a row"
+	const name, proves = "the key itself", "no copy of it, and no 16 consecutive characters"
 	if len(v.key) == 0 {
 		return append(list, skip(groupMemory, name, proves, "only with --key-stdin"))
 	}
 	return append(list, attempt{groupMemory, name, proves, v.scanKey})
 }
 
-// unreadable is the verdict when memory cannot be searched. That it cannot is
-// good, but says nothing about what is in it.
+// unreadable returns the verdict for memory that cannot be searched: good, but no proof of what it contains.
 func (v *processTarget) unreadable(err error) (result, string) {
 	if !errors.Is(err, fs.ErrPermission) {
 		return denied(err)
@@ -33,7 +32,7 @@ func (v *processTarget) unreadable(err error) (result, string) {
 	return skipped, "denied by the kernel; root can search it"
 }
 
-// scanKey looks for the key that was given.
+// scanKey searches for the given key.
 func (v *processTarget) scanKey() (result, string) {
 	r, err := memscan.Process(v.pid, v.key)
 	if err != nil {
@@ -46,8 +45,8 @@ func (v *processTarget) scanKey() (result, string) {
 	return safe, text
 }
 
-// echoedInMemory tells how much of what the upstream gave away the proxy still
-// has. It is for information: the one who wrote it there had the key.
+// echoedInMemory reports how much of the upstream's echoes remains in memory. It is for information: the upstream had
+// the key.
 func (t *target) echoedInMemory() (result, string) {
 	r, text := (&processTarget{target: t}).scanKey()
 	if r == broken {
@@ -56,7 +55,7 @@ func (t *target) echoedInMemory() (result, string) {
 	return r, text
 }
 
-// scanTokens looks for whatever has the shape of a key.
+// scanTokens searches for anything in the form of a key.
 func (v *processTarget) scanTokens() (result, string) {
 	m, err := memscan.Open(v.pid)
 	if err != nil {
@@ -79,7 +78,7 @@ func (v *processTarget) scanTokens() (result, string) {
 	return safe, fmt.Sprintf("0 found %s; %d pages refused", where, read.Unreadable)
 }
 
-// readSecret reads secret memory through the two files that lead there.
+// readSecret tries to read secret memory through the two files in /proc that refer to it.
 func (v *processTarget) readSecret() (result, string) {
 	m, err := memscan.Open(v.pid)
 	if err != nil {
@@ -102,7 +101,7 @@ func (v *processTarget) readSecret() (result, string) {
 		}
 	}
 	if pages == 0 {
-		return info, "it has no secret memory"
+		return info, "the proxy has no secret memory"
 	}
 	return safe, "refused, in /proc/PID/mem and map_files"
 }

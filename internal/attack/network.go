@@ -13,21 +13,20 @@ import (
 
 const groupNetwork = "Requests that must not pass (their body is no JSON and costs nothing)"
 
-// noJSON is the body of every attack: what gets through is refused by the
-// upstream before it costs anything.
+// noJSON is the body of every attack: the upstream refuses it before it costs anything.
 const noJSON = "{"
 
-// An attack is a row of requests of which none may pass.
+// An attack is a list of requests of which the proxy may forward none.
 type attack struct {
 	name, proves string
 	requests     []string
-	browser      bool   // what only browsers do: pointless at a unix socket
-	framing      bool   // where it ends is in doubt: there may be a second request in it
-	mustAnswer   bool   // a connection that hangs is a fault
-	route        string // that may have been opened on purpose, by its name
+	browser      bool   // sent by browsers only: not applicable to a unix socket
+	framing      bool   // its end is ambiguous: it may contain a second request
+	mustAnswer   bool   // a connection without a response fails
+	route        string // the name of the route, if it may be open
 }
 
-// networkAttempts are what a local program, or a web page, may send.
+// networkAttempts are the requests that a local program, or a web page, may send.
 func networkAttempts(t *target) []attempt {
 	list := []attempt{{groupNetwork, "this user calls", "only real routes are forwarded", t.ask}}
 	list = append(list, attempt{groupNetwork, "another user calls", "only real routes are forwarded", func() (result, string) { return askAsAnother(t) }})
@@ -38,7 +37,7 @@ func networkAttempts(t *target) []attempt {
 			continue
 		}
 		if a.route != "" && slices.Contains(t.open, a.route) {
-			list = append(list, skip(groupNetwork, a.name, a.proves, "it was to be open"))
+			list = append(list, skip(groupNetwork, a.name, a.proves, "the route is open on purpose"))
 			continue
 		}
 		list = append(list, attempt{groupNetwork, a.name, a.proves, func() (result, string) { return t.launch(a) }})
@@ -46,8 +45,7 @@ func networkAttempts(t *target) []attempt {
 	return list
 }
 
-// launch sends all requests and says which of them passed, or what became of
-// the first.
+// launch sends all requests and returns which of them were accepted, or the result of the first.
 func (t *target) launch(a attack) (result, string) {
 	worst, detail := safe, ""
 	var passed []string
@@ -74,14 +72,13 @@ func (t *target) launch(a attack) (result, string) {
 	return worst, detail
 }
 
-// firstLine is the beginning of a request, in as many characters as a table can
-// take.
+// firstLine returns the beginning of a request, short enough for the table.
 func firstLine(raw string) string {
 	line, _, _ := strings.Cut(raw, " HTTP/")
 	return line[:min(len(line), 48)]
 }
 
-// attacks is the list, for the proxy's own address.
+// attacks returns the attacks, for the proxy's own address.
 func (t *target) attacks() []attack {
 	own := "Host: " + t.host()
 	one := func(fields ...string) []string { return []string{post(fields...)} }
@@ -93,15 +90,15 @@ func (t *target) attacks() []attack {
 	}
 	const smuggling = "no request is smuggled"
 	return append([]attack{
-		{name: "foreign Host", proves: "no page comes in by DNS rebinding", browser: true,
+		{name: "foreign Host", proves: "DNS rebinding does not reach the proxy", browser: true,
 			requests: append(one("Host: evil.example", "Content-Length: 1"), one("Host: evil.example:"+strconv.Itoa(t.port), "Content-Length: 1")...)},
 		page("foreign Origin", "Origin: https://evil.example", "no web page can spend the key"),
 		page("Origin: null", "Origin: null", "no file or frame can either"),
 		page("Referer", "Referer: https://evil.example/", "no old browser can either"),
 		page("Sec-Fetch-Site", "Sec-Fetch-Site: cross-site", "no page without Origin can"),
-		{name: "CORS preflight", proves: "no page may read answers", browser: true,
+		{name: "CORS preflight", proves: "no page may read responses", browser: true,
 			requests: []string{head("OPTIONS", "/v1/responses", own, "Origin: https://evil.example", "Access-Control-Request-Method: POST")}},
-		{name: "websocket upgrade", proves: "there is no second way in", route: "websocket",
+		{name: "websocket upgrade", proves: "no route but HTTP is open", route: "websocket",
 			requests: []string{head("GET", "/v1/responses", own, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")}},
 		framing("length and chunked", smuggling, chunked(own, "Content-Length: 1", "Transfer-Encoding: chunked"), chunked(own, "Transfer-Encoding: chunked", "Content-Length: 1")),
 		framing("two lengths", smuggling, post(own, "Content-Length: 1", "Content-Length: 0"), post(own, "Content-Length: 0", "Content-Length: 1")),
@@ -110,13 +107,13 @@ func (t *target) attacks() []attack {
 		framing("folded header", smuggling, post(own, "X-Folded: a\r\n b", "Content-Length: 1")),
 		framing("bare line feeds", smuggling, strings.ReplaceAll(post(own, "Content-Length: 1"), "\r\n", "\n")),
 		framing("blank before colon", smuggling, post(own, "Content-Length : 1")),
-		framing("no Host, or two", "every request has one reading", post("Content-Length: 1"), post(own, own, "Content-Length: 1")),
-		{name: "HTTP/2 preface", proves: "other protocols are answered and leave nothing behind", mustAnswer: true,
+		framing("no Host, or two", "every request has one interpretation", post("Content-Length: 1"), post(own, own, "Content-Length: 1")),
+		{name: "HTTP/2 preface", proves: "other protocols get a response and use no resources", mustAnswer: true,
 			requests: []string{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"}},
 	}, t.misdirected()...)
 }
 
-// misdirected are requests for anything but the one route.
+// misdirected returns requests for anything but the one route.
 func (t *target) misdirected() []attack {
 	own := "Host: " + t.host()
 	routes := attack{name: "other routes", proves: "one route is open, and no other"}
@@ -131,7 +128,7 @@ func (t *target) misdirected() []attack {
 			routes.requests = append(routes.requests, o.request(own))
 		}
 	}
-	spellings := attack{name: "other spellings", proves: "no route is open in disguise"}
+	spellings := attack{name: "other spellings", proves: "no route is open under another spelling"}
 	for _, target := range []string{"/v1/responses/", "/v1/responses?", "/v1/responses?x=1", "//v1/responses", "/v1/./responses", "/v1/x/../responses",
 		"/v1/%72esponses", "/v1%2Fresponses", "/V1/Responses", "/v1/responses;a=b", "http://api.openai.com/v1/responses"} {
 		spellings.requests = append(spellings.requests, postTo(target, own, "Content-Length: 1"))
@@ -140,12 +137,11 @@ func (t *target) misdirected() []attack {
 	for _, method := range []string{"GET", "HEAD", "PUT", "PATCH", "DELETE", "TRACE", "post", "BREW"} {
 		methods.requests = append(methods.requests, head(method, "/v1/responses", own))
 	}
-	tunnel := attack{name: "CONNECT", proves: "it is no open proxy", requests: []string{head("CONNECT", "api.openai.com:443", own)}}
+	tunnel := attack{name: "CONNECT", proves: "it is not an open proxy", requests: []string{head("CONNECT", "api.openai.com:443", own)}}
 	return []attack{routes, spellings, methods, tunnel}
 }
 
-// optional are requests for the routes that an operator can open, each of which
-// costs nothing where it gets through.
+// optional are requests for the routes that an operator can open, each of which costs nothing if it is forwarded.
 var optional = []struct {
 	route   string
 	request func(own string) string
@@ -158,7 +154,7 @@ var optional = []struct {
 	{"messages", func(own string) string { return postTo("/v1/messages", own, "Content-Length: 1") }},
 }
 
-// head is a request without a body, by which the operator can recognize the suite in the log.
+// head returns a request without a body, whose User-Agent identifies the suite in the operator's log.
 func head(method, target string, fields ...string) string {
 	return method + " " + target + " HTTP/1.1\r\nUser-Agent: " + userAgent() + "\r\n" + strings.Join(append(fields, "", ""), "\r\n")
 }
@@ -171,11 +167,10 @@ func userAgent() string {
 	return "responses-api-proxy-verify/" + version
 }
 
-// post is a request for the one route that carries noJSON; the fields say how
-// it is framed.
+// post returns a request for the one route with the body noJSON; the fields define its framing.
 func post(fields ...string) string { return postTo("/v1/responses", fields...) }
 
-// chunked is the same request with its body in a chunk.
+// chunked returns the same request with a chunked body.
 func chunked(fields ...string) string {
 	return head("POST", "/v1/responses", fields...) + "1\r\n" + noJSON + "\r\n0\r\n\r\n"
 }
@@ -191,13 +186,13 @@ func (t *target) ask() (result, string) {
 	case a.code() == "user_not_allowed":
 		return info, "may not call: refused by uid"
 	case a.fromUpstream() || a.StatusCode < 400:
-		return broken, fmt.Sprintf("may call, even what is no route: %d", a.StatusCode)
+		return broken, fmt.Sprintf("may call, even an unknown route: %d", a.StatusCode)
 	case a.code() == "route_not_allowed":
-		return info, "may call: refused for the route alone"
-	case ours[a.code()]:
+		return info, "may call: refused only for the route"
+	case ownCodes[a.code()]:
 		return info, "may not call now: " + a.code()
 	}
-	return info, fmt.Sprintf("may call, it seems: %d for a route that is never there", a.StatusCode)
+	return info, fmt.Sprintf("apparently may call: %d for a route that does not exist", a.StatusCode)
 }
 
 // fromOutside connects to the proxy's port at every other address of this host.
@@ -230,9 +225,9 @@ func (t *target) fromOutside() (result, string) {
 
 const groupSpend = "A proper request"
 
-// spendAttempts send the only request that a right proxy forwards.
+// spendAttempts send the only request that a correct proxy forwards.
 func spendAttempts(t *target) []attempt {
-	const name, proves = "well-formed request", "the proxy works, and its answer has no key in it"
+	const name, proves = "well-formed request", "the proxy works, and its response contains no key"
 	if !t.spend {
 		return []attempt{skip(groupSpend, name, proves, "only with --spend")}
 	}
@@ -247,9 +242,9 @@ func (t *target) spendOne() (result, string) {
 		_, text := a.verdict()
 		return info, text
 	case len(t.key) > 0 && a.contains(t.key):
-		return broken, "the answer gives the key away"
-	case ours[a.code()]:
+		return broken, "the response contains the key"
+	case ownCodes[a.code()]:
 		return info, fmt.Sprintf("not forwarded: %d %s", a.StatusCode, a.code())
 	}
-	return info, fmt.Sprintf("forwarded; the answer is %d", a.StatusCode)
+	return info, fmt.Sprintf("forwarded; the response is %d", a.StatusCode)
 }

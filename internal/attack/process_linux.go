@@ -21,32 +21,31 @@ const (
 type processTarget struct {
 	*target
 	status map[string]string // of /proc/PID/status
-	root   bool              // we have CAP_SYS_PTRACE: the kernel lets us look, and it counts what we find
+	root   bool              // verify has CAP_SYS_PTRACE: the kernel permits access, so only findings count
 }
 
-// checkPID fails if there is no process pid; 0 stands for none.
+// checkPID returns an error if there is no process pid; 0 means that it is not given.
 func checkPID(pid int) error {
 	if pid == 0 {
 		return nil
 	}
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d/status", pid)); err != nil {
-		return fmt.Errorf("there is no process %d; is the server-info file an old one?", pid)
+		return fmt.Errorf("there is no process %d; the server-info file may be stale", pid)
 	}
 	return nil
 }
 
-// processAttempts are tries to look into the process, and at what the kernel
-// tells everybody about it.
+// processAttempts try to read the process, and what the kernel shows every user about it.
 func processAttempts(t *target) []attempt {
 	if t.pid == 0 {
-		return []attempt{skip(groupProcess, "all of them", "", "the process is not known: give --pid")}
+		return []attempt{skip(groupProcess, "all of them", "", "the process is unknown; add --pid")}
 	}
 	v := &processTarget{target: t, status: readStatus(t.pid), root: hasPtrace()}
 	var list []attempt
 	add := func(group, name, proves string, try func() (result, string)) {
 		list = append(list, attempt{group, name, proves, try})
 	}
-	add(groupProcess, "the thief", "", v.attacker)
+	add(groupProcess, "the attacker", "", v.attacker)
 	for _, f := range []struct{ name, proves string }{
 		{"cmdline", "its arguments hold no key"},
 		{"environ", "its environment is private"},
@@ -57,7 +56,7 @@ func processAttempts(t *target) []attempt {
 		{"syscall", "its registers are private"},
 	} {
 		if v.root {
-			f.proves = "no key lies in it" // since root reads it
+			f.proves = "no key lies in it" // since root can read it
 		}
 		add(groupProcess, "/proc/PID/"+f.name, f.proves, func() (result, string) { return v.file(f.name) })
 	}
@@ -66,19 +65,19 @@ func processAttempts(t *target) []attempt {
 		proves = "the key's memory has no descriptor"
 	}
 	add(groupProcess, "/proc/PID/fd", proves, v.descriptors)
-	add(groupProcess, "/proc/PID/mem", "its memory is shut", v.openMemory)
+	add(groupProcess, "/proc/PID/mem", "its memory cannot be opened", v.openMemory)
 	add(groupProcess, "process_vm_readv", "its memory cannot be copied", v.readRemote)
 	if !v.root {
-		add(groupProcess, "ptrace attach", "no debugger gets in", v.attach)
+		add(groupProcess, "ptrace attach", "no debugger can attach", v.attach)
 	}
-	add(groupProcess, "pidfd_getfd", "its sockets stay its own", v.copyDescriptors)
+	add(groupProcess, "pidfd_getfd", "its sockets cannot be duplicated", v.copyDescriptors)
 	list = append(list, v.memoryAttempts()...)
-	add(groupState, "dumpable", "the kernel shuts it to its own user", v.dumpable)
+	add(groupState, "dumpable", "its own user cannot access it", v.dumpable)
 	add(groupState, "core limit", "a crash writes no key to disk", v.coreLimit)
 	for _, f := range []struct{ field, want, proves string }{
-		{"NoNewPrivs", "1", "it can gain no rights"},
+		{"NoNewPrivs", "1", "it can gain no privileges"},
 		{"Seccomp", "2", "it has few system calls"},
-		{"CapEff", "0000000000000000", "it has no rights of root's"},
+		{"CapEff", "0000000000000000", "it has no capabilities"},
 	} {
 		add(groupState, f.field, f.proves, func() (result, string) { return v.fact(f.field, f.want) })
 	}
@@ -86,7 +85,7 @@ func processAttempts(t *target) []attempt {
 	return append(list, v.rootAttempts()...)
 }
 
-// readStatus returns the fields of /proc/PID/status, which everybody may read.
+// readStatus returns the fields of /proc/PID/status, which every user may read.
 func readStatus(pid int) map[string]string {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	fields := map[string]string{}
@@ -104,21 +103,21 @@ func hasPtrace() bool {
 
 func (v *processTarget) path(name string) string { return fmt.Sprintf("/proc/%d/%s", v.pid, name) }
 
-// denied is the verdict on an attempt that failed, for whatever reason.
+// denied returns the verdict for an attempt that failed.
 func denied(err error) (result, string) {
 	var no syscall.Errno
 	switch {
 	case errors.Is(err, fs.ErrPermission), err == unix.EPERM:
 		return safe, "denied by the kernel"
 	case errors.Is(err, unix.ENOSYS):
-		return skipped, "this kernel cannot do that"
+		return skipped, "not supported by this kernel"
 	case errors.As(err, &no):
 		return skipped, no.Error()
 	}
-	return skipped, "no answer"
+	return skipped, "no response"
 }
 
-// allowed is the verdict on one that worked: root may look, nobody else.
+// allowed returns the verdict for one that succeeded: root may read, no one else.
 func (v *processTarget) allowed(what string) (result, string) {
 	if v.root {
 		return info, what + ", as root may"
@@ -126,13 +125,13 @@ func (v *processTarget) allowed(what string) (result, string) {
 	return broken, what + " without any privilege"
 }
 
-// attacker reports how much the attempts can mean.
+// attacker reports the privileges of the attempts.
 func (v *processTarget) attacker() (result, string) {
 	owner, _, _ := strings.Cut(v.status["Uid"], "\t")
-	text := "another user, kept out by any kernel"
+	text := "another user, refused by every kernel"
 	switch {
 	case v.root:
-		return info, "may look everywhere (CAP_SYS_PTRACE)"
+		return info, "may read all memory (CAP_SYS_PTRACE)"
 	case owner == strconv.Itoa(os.Geteuid()):
 		text = "the proxy's own user"
 	}
@@ -157,7 +156,7 @@ func (v *processTarget) file(name string) (result, string) {
 	return v.allowed("readable")
 }
 
-// descriptors lists what the process has open.
+// descriptors lists the process's open files.
 func (v *processTarget) descriptors() (result, string) {
 	entries, err := os.ReadDir(v.path("fd"))
 	if err != nil {
@@ -186,30 +185,30 @@ func (v *processTarget) openMemory() (result, string) {
 func (v *processTarget) readRemote() (result, string) {
 	var b [1]byte
 	_, err := unix.ProcessVMReadv(v.pid, []unix.Iovec{{Base: &b[0], Len: 1}}, []unix.RemoteIovec{{Base: 0, Len: 1}}, 0)
-	if err != nil && err != unix.EFAULT { // which is: allowed, but there is nothing at 0
+	if err != nil && err != unix.EFAULT { // permitted, although nothing is mapped at 0
 		return denied(err)
 	}
 	return v.allowed("allowed")
 }
 
-// attach seizes the process, which does not stop it, on a thread that ends at
-// once: with its tracer gone the process is free again, whatever happened.
+// attach seizes the process, which does not stop it, on a thread that ends at once: the end of its tracer detaches it
+// in any case.
 func (v *processTarget) attach() (result, string) {
 	if err := onOwnThread(func() error { return unix.PtraceSeize(v.pid) }); err != nil {
 		return denied(err)
 	}
-	for limit := time.Now().Add(patience); ; {
+	for limit := time.Now().Add(timeout); ; {
 		if tracer := readStatus(v.pid)["TracerPid"]; tracer == "0" || tracer == "" {
 			return v.allowed("attached")
 		}
 		if time.Now().After(limit) {
-			return broken, "attached, and cannot let go: end verify"
+			return broken, "attached, and cannot detach: end verify"
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// copyDescriptors tries to take over the first of the process's descriptors.
+// copyDescriptors tries to duplicate the first of the process's descriptors.
 func (v *processTarget) copyDescriptors() (result, string) {
 	p, err := unix.PidfdOpen(v.pid, 0)
 	if err != nil {
@@ -230,8 +229,8 @@ func (v *processTarget) copyDescriptors() (result, string) {
 	return v.allowed(fmt.Sprintf("%d copied", got))
 }
 
-// sealed tells whether the process is not dumpable: then its files in /proc
-// belong to root. Of root's own processes that cannot be told.
+// sealed reports whether the process is not dumpable: then its files in /proc belong to root. For root's own processes
+// known is false.
 func (v *processTarget) sealed() (yes, known bool) {
 	uid, _, _ := strings.Cut(v.status["Uid"], "\t")
 	var st unix.Stat_t
@@ -245,7 +244,7 @@ func (v *processTarget) dumpable() (result, string) {
 	yes, known := v.sealed()
 	switch {
 	case !known:
-		return skipped, "it runs as root: it cannot be told from outside"
+		return skipped, "not visible for a process of root"
 	case yes:
 		return safe, "no: its files in /proc belong to root"
 	}
@@ -263,7 +262,7 @@ func (v *processTarget) coreLimit() (result, string) {
 			return v.coreVerdict(f[0], f[1])
 		}
 	}
-	return skipped, "the kernel does not say"
+	return skipped, "not reported by the kernel"
 }
 
 func (v *processTarget) coreVerdict(soft, hard string) (result, string) {
@@ -277,11 +276,11 @@ func (v *processTarget) coreVerdict(soft, hard string) (result, string) {
 	return broken, text
 }
 
-// fact compares a field of the status. What is missing of a sandbox is no theft.
+// fact compares a field of the status. A missing sandbox is not a successful attack.
 func (v *processTarget) fact(field, want string) (result, string) {
 	switch got, ok := v.status[field]; {
 	case !ok:
-		return skipped, "the kernel does not say"
+		return skipped, "not reported by the kernel"
 	case got == want:
 		return safe, got
 	default:

@@ -8,7 +8,7 @@ import (
 	"runtime"
 )
 
-const notHere = "only Linux has these ways in; this is " + runtime.GOOS
+const notHere = "only Linux has these interfaces; this is " + runtime.GOOS
 
 func checkPID(int) error { return nil }
 

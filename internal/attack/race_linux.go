@@ -23,28 +23,26 @@ const (
 	raceName   = "memory as it starts"
 )
 
-// raceStarts is how many proxies are attacked while they start, and raceTime is
-// how long all of that may take.
+// raceStarts is the number of proxies that are attacked at their start, and raceTime the limit for all of them.
 const (
 	raceStarts = 10
 	raceTime   = 30 * time.Second
 )
 
-// What came of the race for one proxy.
+// The outcomes of the race for one proxy.
 const (
 	raceOpen    = "open"
 	raceRefused = "refused"
-	raceMissed  = "missed" // the attacker did not see it in time
+	raceMissed  = "missed" // the attacker did not find it in time
 )
 
-// raceAttempts race the proxy at its start: until it has made itself not
-// dumpable, another process of its user can open its memory, and such a
-// descriptor stays good. As root, both are another user's.
+// raceAttempts race the proxy at its start: until it is not dumpable, another process of its user can open its memory,
+// and such a descriptor stays valid. As root, verify runs both as another user.
 func raceAttempts(t *target) []attempt {
 	if t.up == nil {
 		return nil
 	}
-	return []attempt{{groupStart, raceName, "no process of its user gets in before it is shut", t.race}}
+	return []attempt{{groupStart, raceName, "no process of its user can attach before it is protected", t.race}}
 }
 
 func (t *target) race() (result, string) {
@@ -74,13 +72,12 @@ func raceVerdict(count map[string]int) (result, string) {
 	case count[raceOpen] > 0:
 		return broken, fmt.Sprintf("opened at %d of %d starts; make the program root's, mode 0711", count[raceOpen], raceStarts)
 	case count[raceRefused] == 0:
-		return skipped, "no proxy was seen before it served"
+		return skipped, "no proxy was found before it served"
 	}
 	return safe, fmt.Sprintf("refused at %d of %d starts", count[raceRefused], raceStarts)
 }
 
-// raceOnce starts an attacker, and then a proxy whose server-info is info, and
-// ends both.
+// raceOnce starts an attacker, and then a proxy whose server-info is info, and stops both.
 func (t *target) raceOnce(ctx context.Context, info string) (outcome string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -96,7 +93,7 @@ func (t *target) raceOnce(ctx context.Context, info string) (outcome string, err
 		return "", err
 	}
 	defer attacker.Wait()
-	defer cancel() // comes before Wait
+	defer cancel() // before Wait
 	if _, err := io.ReadFull(out, make([]byte, len(raceReady))); err != nil {
 		return "", fmt.Errorf("the attacker did not start: %w", err)
 	}
@@ -112,7 +109,7 @@ func (t *target) raceOnce(ctx context.Context, info string) (outcome string, err
 	ended := make(chan struct{})
 	go func() {
 		proxy.Wait()
-		cancel() // there is nothing to attack any more
+		cancel() // nothing is left to attack
 		close(ended)
 	}()
 	text, _ := io.ReadAll(out)
@@ -124,32 +121,31 @@ func (t *target) raceOnce(ctx context.Context, info string) (outcome string, err
 	return string(text), nil
 }
 
-// asAnother has root's command run as another user.
+// asAnother makes root's command run as another user.
 func asAnother(cmd *exec.Cmd) {
 	if uid := raceUser(); uid != os.Geteuid() {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	}
 }
 
-// raceUser is whom the proxies of the race and their attacker run as.
+// raceUser returns the uid of the proxies of the race and their attacker.
 func raceUser() int {
 	if os.Geteuid() == 0 {
-		return another
+		return otherUID
 	}
 	return os.Geteuid()
 }
 
 const raceReady = "ready\n"
 
-// childRace is the attacker: it opens the memory of every new process that has
-// the name of a server-info file, which it reads from stdin, among its arguments.
-// Once that file names the proxy, it says what it has of that.
+// childRace is the attacker: it opens the memory of every new process whose arguments contain the name of a server-info
+// file, which it reads from stdin. When that file names the proxy, it prints what it has opened of it.
 func childRace(stdin io.Reader, stdout io.Writer) error {
 	info, err := io.ReadAll(stdin)
 	if err != nil {
 		return err
 	}
-	r := &racer{info: info, processes: map[int]*entrance{}}
+	r := &racer{info: info, processes: map[int]*openedProcess{}}
 	if r.loadavg, err = os.Open("/proc/loadavg"); err != nil {
 		return err
 	}
@@ -169,19 +165,18 @@ func childRace(stdin io.Reader, stdout io.Writer) error {
 type racer struct {
 	info      []byte
 	loadavg   *os.File
-	newest    int // the newest process that was looked at
-	processes map[int]*entrance
+	newest    int // the newest process that was checked
+	processes map[int]*openedProcess
 }
 
-// An entrance is what the racer has of one process.
-type entrance struct {
+// An openedProcess is what the racer has opened of one process.
+type openedProcess struct {
 	mem     *os.File
 	start   int64 // of the first mapping
 	refused bool
 }
 
-// newestPID returns the number that the kernel gave out last, which is the last
-// word of /proc/loadavg.
+// newestPID returns the pid that the kernel assigned last, the last word of /proc/loadavg (proc_loadavg(5)).
 func (r *racer) newestPID() int {
 	text := make([]byte, 128)
 	n, _ := r.loadavg.ReadAt(text, 0)
@@ -196,12 +191,12 @@ func (r *racer) newestPID() int {
 	return pid
 }
 
-// look tries every process that is new, and each one again until it is refused:
-// its arguments, and so its memory, may be another program's at first.
+// look tries every new process, and each one again until it is refused: its arguments, and so its memory, may first be
+// another program's.
 func (r *racer) look() {
 	newest := r.newestPID()
 	for ; r.newest < newest; r.newest++ {
-		r.processes[r.newest+1] = &entrance{}
+		r.processes[r.newest+1] = &openedProcess{}
 	}
 	for pid, e := range r.processes {
 		if e.refused {
@@ -217,7 +212,7 @@ func (r *racer) look() {
 	}
 }
 
-func (e *entrance) open(pid int) {
+func (e *openedProcess) open(pid int) {
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
 	if err != nil {
 		e.refused = errors.Is(err, fs.ErrPermission)
@@ -241,7 +236,7 @@ func (r *racer) outcome(pid int) string {
 	const magic = "\x7fELF"
 	text := make([]byte, len(magic))
 	if e.mem != nil {
-		e.mem.ReadAt(text, e.start) // nothing comes of memory that execve has replaced
+		e.mem.ReadAt(text, e.start) // memory that execve has replaced reads as nothing
 	}
 	if string(text) == magic {
 		return raceOpen

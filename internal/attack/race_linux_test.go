@@ -9,9 +9,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// TestRace: a process of the proxy's user wins the race against a program that
-// this user can read, and --strict does not start that. It gets into none whose
-// file only root can read, and that serves.
+// TestRace: a process of the proxy's user wins the race against a program that this user can read, which --strict does
+// not start. It opens none whose file only root can read, and that serves.
 func TestRace(t *testing.T) {
 	needsRoot(t)
 	scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
@@ -52,8 +51,7 @@ func TestRace(t *testing.T) {
 	r.ask(t)
 }
 
-// TestRaceVerdict: one that was opened is one too many, and none that was seen
-// proves nothing.
+// TestRaceVerdict: a single opened process is broken, and no process found proves nothing.
 func TestRaceVerdict(t *testing.T) {
 	for _, c := range []struct {
 		open, refused, missed int

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// A result is what came of one attempt.
+// A result is the outcome of one attempt.
 type result string
 
 const (
@@ -17,15 +17,15 @@ const (
 	broken  result = "broken" // makes the exit code 1
 	skipped result = "skipped"
 	info    result = "info"
-	rootCan result = "root" // what no proxy can keep root from
+	rootCan result = "root" // possible for root against any proxy
 )
 
 var marks = map[result]string{safe: "✓", broken: "✗", skipped: "–", info: "·", rootCan: "!"}
 
-// An attempt is one thing that a thief would try.
+// An attempt is one operation of an attacker.
 type attempt struct {
 	group, name string
-	proves      string // what is so if the result is safe, and is not so if it is broken
+	proves      string // what is true if the result is safe, and false if it is broken
 	try         func() (result, string)
 }
 
@@ -43,18 +43,18 @@ type document struct {
 	Version  int            `json:"version"` // of this format
 	Address  string         `json:"address"`
 	PID      int            `json:"pid,omitempty"`
-	UID      int            `json:"uid"` // who attacked; -1 where there are no uids
+	UID      int            `json:"uid"` // of the attacker; -1 where there are no uids
 	Attempts []outcome      `json:"attempts"`
 	Counts   map[result]int `json:"counts"`
 	Exit     int            `json:"exit"`
 }
 
-// A report prints results as they come.
+// A report prints results as they arrive.
 type report struct {
 	document
 	w           io.Writer
 	json, color bool
-	err         error // the first that writing met
+	err         error // the first error of a write
 }
 
 func newReport(t *target, w io.Writer) *report {
@@ -64,7 +64,7 @@ func newReport(t *target, w io.Writer) *report {
 	if r.UID >= 0 {
 		who = fmt.Sprintf("uid %d", r.UID)
 	}
-	r.printf("A thief (%s) at the proxy on %s", who, printable(r.Address))
+	r.printf("An attacker (%s) against the proxy on %s", who, printable(r.Address))
 	if r.PID > 0 {
 		r.printf(", process %d", r.PID)
 	}
@@ -91,7 +91,7 @@ func (r *report) add(a attempt) {
 	r.row(o)
 }
 
-// end prints the sum and returns the exit code.
+// end prints the totals and returns the exit code.
 func (r *report) end() (int, error) {
 	if r.Counts[broken] > 0 {
 		r.Exit = 1
@@ -104,7 +104,7 @@ func (r *report) end() (int, error) {
 	}
 	r.printf("\n%d safe, %d broken, %d skipped, %d for information\n", r.Counts[safe], r.Counts[broken], r.Counts[skipped], r.Counts[info])
 	if n := r.Counts[rootCan]; n > 0 {
-		r.printf("%s %d ways by which root, who cannot read the key, can have it all the same\n", r.mark(rootCan), n)
+		r.printf("%s %d other ways for root, who cannot read the key, to obtain it\n", r.mark(rootCan), n)
 	}
 	switch {
 	case r.err != nil:
@@ -128,7 +128,7 @@ func (r *report) printf(format string, args ...any) {
 	}
 }
 
-// The columns, of 80 with the mark and the blanks between.
+// The columns, of 80 with the mark and the spaces between them.
 const (
 	nameWidth   = 23
 	detailWidth = 25
@@ -166,12 +166,12 @@ func cell(lines []string, i int) string {
 	return ""
 }
 
-// pad fills up with blanks, counting characters and not bytes.
+// pad appends spaces, and counts characters rather than bytes.
 func pad(s string, width int) string {
 	return s + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(s)))
 }
 
-// wrap breaks text at blanks, and words that are too long wherever it must.
+// wrap breaks text at spaces, and words that are too long anywhere.
 func wrap(text string, width int) (lines []string) {
 	line := ""
 	for _, word := range strings.Fields(text) {
@@ -190,8 +190,7 @@ func wrap(text string, width int) (lines []string) {
 	return append(lines, line)
 }
 
-// printable replaces what a hostile proxy may have put in a name to handler tricks
-// on a terminal.
+// printable replaces characters by which a hostile proxy could control a terminal.
 func printable(text string) string {
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c == 0x7f || c > 0x7e && c != '…' {
@@ -201,7 +200,7 @@ func printable(text string) string {
 	}, text)
 }
 
-// skip returns an attempt that is not made, and why.
+// skip returns an attempt that is not made, with the reason.
 func skip(group, name, proves, reason string) attempt {
 	return attempt{group, name, proves, func() (result, string) { return skipped, reason }}
 }

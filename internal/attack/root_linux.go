@@ -16,12 +16,11 @@ import (
 
 const groupRoot = "What root can do beyond reading"
 
-// rootAttempts show by what root can have the key, who finds none by reading
-// memory. It is neither a fault nor a merit of the proxy, and none of it is
-// carried through.
+// rootAttempts show how root, who cannot find the key by reading memory, can obtain it otherwise. No proxy can prevent
+// them, and none is carried out.
 func (v *processTarget) rootAttempts() []attempt {
 	if !v.root {
-		return []attempt{skip(groupRoot, "all of them", "", "only root can")}
+		return []attempt{skip(groupRoot, "all of them", "", "only root can do this")}
 	}
 	var list []attempt
 	add := func(name string, try func() (result, string)) {
@@ -53,8 +52,7 @@ func (v *processTarget) rootAttempts() []attempt {
 	return list
 }
 
-// can is the verdict on what only root can do. A refusal is the kernel's, and
-// no merit of the proxy's either.
+// can returns the verdict for what only root can do. A refusal is the kernel's, not the proxy's.
 func can(err error, what string) (result, string) {
 	if err != nil {
 		return info, "not here: " + err.Error()
@@ -73,15 +71,15 @@ func (v *processTarget) attachAsRoot() (result, string) {
 	}
 }
 
-// instruction is one of BPF's, in the kernel's encoding.
+// instruction is a BPF instruction, in the kernel's encoding (linux/bpf.h).
 type instruction struct {
 	code, registers uint8 // source and destination
 	offset          int16
 	value           int32
 }
 
-// probe is what a raw tracepoint needs to read memory of the process that meets
-// it: bpf_probe_read_user(stack, 8, 0).
+// probe is the program that a raw tracepoint needs to read memory of the current process: bpf_probe_read_user(stack, 8,
+// 0).
 var probe = []instruction{
 	{0xbf, 0xa1, 0, 0}, // r1 = r10
 	{0x07, 0x01, 0, -8},
@@ -92,10 +90,10 @@ var probe = []instruction{
 	{0x95, 0x00, 0, 0}, // return r0
 }
 
-// Both are where the garbage collector and growing stacks leave them.
+// Package variables, so that neither the garbage collector nor a growing stack moves them.
 var license, everyCall = []byte("GPL\x00"), []byte("sys_enter\x00")
 
-// loadTracepoint loads probe, attaches it to every system call, and lets go.
+// loadTracepoint loads probe, attaches it to every system call, and detaches it.
 func loadTracepoint() error {
 	load := struct {
 		kind, count           uint32
@@ -130,8 +128,8 @@ func bpf(command uintptr, attr unsafe.Pointer, size uintptr) (int, error) {
 	return int(fd), nil
 }
 
-// defineUprobe defines an event in tracefs whose record would hold the key's
-// page, and removes it. Where tracefs is not mounted, it is for this thread only.
+// defineUprobe defines an event in tracefs whose record would contain the key's page, and removes it. It mounts tracefs
+// for this thread only if necessary.
 func (v *processTarget) defineUprobe() error {
 	return onOwnThread(func() error {
 		dir, err := tracefs()
@@ -154,7 +152,7 @@ func (v *processTarget) defineUprobe() error {
 	})
 }
 
-// tracefs returns where that is mounted. It must run on a thread of its own.
+// tracefs returns the path of tracefs. It must run on its own thread.
 func tracefs() (string, error) {
 	const usual = "/sys/kernel/tracing"
 	for _, dir := range []string{usual, "/sys/kernel/debug/tracing"} {
@@ -175,7 +173,7 @@ func tracefs() (string, error) {
 	return usual, nil
 }
 
-// secretAddress is where the key's page begins, or anything else.
+// secretAddress returns the address of the key's page, or any other.
 func (v *processTarget) secretAddress() uint64 {
 	m, err := memscan.Open(v.pid)
 	if err != nil {
@@ -190,9 +188,8 @@ func (v *processTarget) secretAddress() uint64 {
 	return 0
 }
 
-// onOwnThread calls f on a thread that ends with it, and with that all that
-// belongs to the thread. The main thread never ends; another one is taken while
-// this goroutine holds that.
+// onOwnThread calls f on a thread that ends afterwards, with all of its namespaces. The main thread cannot end, so it
+// is kept busy by this goroutine if necessary.
 func onOwnThread(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -207,10 +204,10 @@ func onOwnThread(f func() error) error {
 	return <-done
 }
 
-// keyLogLine is what decrypts a recorded TLS session, as NSS's key log has it.
+// keyLogLine is a line of NSS's key log, which decrypts a recorded TLS session.
 var keyLogLine = regexp.MustCompile(`CLIENT_(TRAFFIC_SECRET_0|RANDOM) [0-9a-f]{64} [0-9a-f]{64,96}`)
 
-// scanKeyLog looks for the secrets of TLS sessions as text.
+// scanKeyLog searches for the secrets of TLS sessions as text.
 func (v *processTarget) scanKeyLog() (result, string) {
 	m, err := memscan.Open(v.pid)
 	if err != nil {
@@ -243,7 +240,7 @@ func (v *processTarget) scanKeyLog() (result, string) {
 	return info, "no line of one"
 }
 
-// kernelSettings are those that take ways from root (docs/hardening.md).
+// kernelSettings returns the settings that restrict root (docs/hardening.md).
 func kernelSettings() string {
 	var words []string
 	for _, s := range []struct{ name, path string }{
@@ -256,7 +253,7 @@ func kernelSettings() string {
 		text, err := os.ReadFile(s.path)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			value = "not there"
+			value = "missing"
 		case err == nil:
 			value = strings.TrimSpace(string(text))
 		}

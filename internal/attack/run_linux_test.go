@@ -30,7 +30,7 @@ import (
 
 const (
 	canary = "sk-test-QpW7zKx2Lm9VbN4tRf8YcD1sHg6JuE3oAi5TeXkMvZ0wSdCyBn"
-	// owner runs the proxies if root runs the tests; stranger is a third one.
+	// owner runs the proxies if root runs the tests; stranger is a third user.
 	owner, stranger = 65534, 65533
 	longEnough      = 30 * time.Second
 )
@@ -61,7 +61,7 @@ func program(t *testing.T, name string) string {
 	return file
 }
 
-// A rig is a running proxy with a fake upstream behind it.
+// A rig is a running proxy with a fake upstream.
 type rig struct {
 	up        *openaitest.Server
 	uid       int
@@ -94,7 +94,7 @@ func start(t *testing.T, kind string, flags ...string) *rig {
 	return r
 }
 
-// makeDir makes a folder that every user can look into.
+// makeDir makes a directory that every user can search.
 func (r *rig) makeDir(t *testing.T) {
 	t.Helper()
 	var err error
@@ -137,7 +137,7 @@ func (r *rig) run(t *testing.T, cmd *exec.Cmd) {
 	r.port, r.pid, r.gone = p.Port, p.PID, p.Ended
 }
 
-// ask is a proper request.
+// ask sends a valid request.
 func (r *rig) ask(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), longEnough)
@@ -153,14 +153,13 @@ func (r *rig) ask(t *testing.T) {
 	}
 	defer res.Body.Close()
 	io.Copy(io.Discard, res.Body)
-	// 403: the proxy has been told not to serve us
+	// 403: this user may not call
 	if res.StatusCode != 200 && res.StatusCode != 403 {
 		t.Fatalf("status %d", res.StatusCode)
 	}
 }
 
-// verify runs verify as uid, and checks what must hold of every run: no key is
-// shown, by whatever part of it.
+// verify runs verify as uid and checks every run: no part of the key longer than permitted is printed.
 func (r *rig) verify(t *testing.T, uid int, args ...string) (code int, out string) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", append([]string{"verify"}, r.expand(args)...)...)
@@ -182,7 +181,7 @@ func (r *rig) verify(t *testing.T, uid int, args ...string) (code int, out strin
 	return cmd.ProcessState.ExitCode(), stdout.String()
 }
 
-// document runs verify with --json and checks that its document is a whole one.
+// document runs verify with --json and checks that it prints one complete document.
 func (r *rig) document(t *testing.T, uid int, args ...string) *document {
 	t.Helper()
 	code, out := r.verify(t, uid, append(args, "--json")...)
@@ -272,15 +271,14 @@ func needsSecretMemory(t *testing.T) {
 	}
 }
 
-// ways are the attempts that show whether a process lets others look in.
+// ways are the attempts that show whether a process permits access.
 var ways = []string{"/proc/PID/environ", "/proc/PID/maps", "/proc/PID/auxv", "/proc/PID/io", "/proc/PID/fd", "/proc/PID/mem",
 	"process_vm_readv", "ptrace attach", "pidfd_getfd"}
 
-// requests are the attempts that a proxy of today does not notice.
+// requests are the attempts that a naive proxy accepts.
 var requests = []string{"foreign Host", "foreign Origin", "Origin: null", "Referer", "Sec-Fetch-Site", "other routes", "other spellings", "other methods"}
 
-// TestOurs: nobody finds anything at our proxy, and nothing that is tried
-// reaches the upstream or disturbs the proxy.
+// TestOurs: no attempt succeeds against our proxy, and none reaches the upstream or disturbs the proxy.
 func TestOurs(t *testing.T) {
 	r := start(t, "ours")
 	before := r.up.Count()
@@ -289,7 +287,7 @@ func TestOurs(t *testing.T) {
 		uid                      int
 		safe, information, later []string
 	}{
-		{"same user", r.uid, append(slices.Clone(ways), requests...), []string{"the thief"}, []string{"keys of any kind", "the key itself", "another user calls"}},
+		{"same user", r.uid, append(slices.Clone(ways), requests...), []string{"the attacker"}, []string{"keys of any kind", "the key itself", "another user calls"}},
 		{"another user", stranger, append(slices.Clone(ways), requests...), []string{"this user calls"}, []string{"keys of any kind"}},
 		{"root", 0, append([]string{"keys of any kind", "the key itself", "the secret page", "/proc/PID/environ", "/proc/PID/fd", "dumpable", "core limit"}, requests...),
 			[]string{"/proc/PID/mem", "another user calls", "the kernel's settings"}, nil},
@@ -320,8 +318,7 @@ func TestOurs(t *testing.T) {
 	r.ask(t)
 }
 
-// checkRoot: what root can do beyond reading is neither safe nor broken, and no
-// other user can do it.
+// checkRoot: what root can do is neither safe nor broken, and no other user can do it.
 func (d *document) checkRoot(t *testing.T, root bool) {
 	t.Helper()
 	found := d.list(rootCan)
@@ -356,15 +353,15 @@ func TestKeyLog(t *testing.T) {
 	if got, text := v.scanKeyLog(); got != info {
 		t.Errorf("%s: %s", got, text)
 	}
-	label := []string{"CLIENT", "TRAFFIC", "SECRET", "0"} // put together at run time, so as to be there once
+	label := []string{"CLIENT", "TRAFFIC", "SECRET", "0"} // assembled at run time, so that it is in memory once
 	line := []byte(strings.Join(label, "_") + " " + strings.Repeat("0f", 32) + " " + strings.Repeat("1e", 48) + "\n")
 	if got, text := v.scanKeyLog(); got != rootCan || !strings.Contains(text, " lines: ") {
 		t.Errorf("%s: %s, with %d bytes of a line", got, text, len(line))
 	}
-	runtime.KeepAlive(line) // or its memory may be used again during the scan
+	runtime.KeepAlive(line) // or the scan could find its memory reused
 }
 
-// TestNaive: what is there to be found is found.
+// TestNaive: every attempt finds what the naive proxy exposes.
 func TestNaive(t *testing.T) {
 	r := start(t, "naive")
 	d := r.document(t, r.uid, "--port", "$PORT", "--pid", "$PID", "--key-stdin")
@@ -378,13 +375,13 @@ func TestNaive(t *testing.T) {
 	}
 	for _, req := range r.up.Requests()[1:] {
 		if body, _ := req.Body(t.Context()); strings.Contains(string(body), "model") || strings.Contains(string(body), "input") {
-			t.Errorf("this could have cost something: %s", body)
+			t.Errorf("a valid body was sent: %s", body)
 		}
 	}
 	r.ask(t)
 }
 
-// TestNaiveAsRoot: root, who may read, finds the key without knowing it.
+// TestNaiveAsRoot: root finds the key of the naive proxy without knowing it.
 func TestNaiveAsRoot(t *testing.T) {
 	needsRoot(t)
 	r := start(t, "naive")
@@ -396,7 +393,7 @@ func TestNaiveAsRoot(t *testing.T) {
 	}
 }
 
-// TestTable is readable at 80 columns, and names what is broken.
+// TestTable: the table has 80 columns, and names what is broken.
 func TestTable(t *testing.T) {
 	r := start(t, "naive")
 	code, out := r.verify(t, r.uid, "--server-info", "$INFO", "--key-stdin")
@@ -419,7 +416,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// TestCallers: verify says who may call.
+// TestCallers: verify reports who may call.
 func TestCallers(t *testing.T) {
 	needsRoot(t)
 	r := start(t, "ours", "--allow-user", "0")
@@ -443,8 +440,7 @@ func TestCallers(t *testing.T) {
 	}
 }
 
-// TestSocket: over a unix socket the kernel tells the pid, and there are no web
-// pages.
+// TestSocket: over a unix socket the kernel reports the pid, and web pages do not apply.
 func TestSocket(t *testing.T) {
 	r := start(t, "ours", "--socket", "$DIR/s")
 	before := r.up.Count()
@@ -459,12 +455,12 @@ func TestSocket(t *testing.T) {
 	}
 }
 
-// TestSpend: one request goes out if it is asked for.
+// TestSpend: one request is sent if --spend is given.
 func TestSpend(t *testing.T) {
 	r := start(t, "ours")
 	before := r.up.Count()
 	d := r.document(t, r.uid, "--server-info", "$INFO", "--spend")
-	if got := d.detail(t, "well-formed request"); !strings.HasPrefix(got, "info: forwarded; the answer is ") {
+	if got := d.detail(t, "well-formed request"); !strings.HasPrefix(got, "info: forwarded; the response is ") {
 		t.Error(got)
 	}
 	if n := r.up.Count() - before; n != 1 {
@@ -472,12 +468,12 @@ func TestSpend(t *testing.T) {
 	}
 }
 
-// TestDisruptive: the proxy ends, and leaves nothing.
+// TestDisruptive: the proxy ends, and leaves nothing behind.
 func TestDisruptive(t *testing.T) {
 	r := start(t, "ours")
 	uid := r.uid
 	if os.Geteuid() == 0 {
-		uid = 0 // who sees in which folder the core would be
+		uid = 0 // root can read the directory of the core file
 	}
 	d := r.document(t, uid, "--server-info", "$INFO", "--disruptive")
 	if d.Exit != 0 {
@@ -493,8 +489,8 @@ func TestDisruptive(t *testing.T) {
 	}
 }
 
-// TestCrashFindsCores: a soft limit of 0 does not save a process. It is a shell
-// that has the key, since Go programs catch the signal.
+// TestCrashFindsCores: a soft limit of 0 does not prevent a core file. The target is a shell, because the Go runtime
+// catches the signal.
 func TestCrashFindsCores(t *testing.T) {
 	if pattern, _ := os.ReadFile("/proc/sys/kernel/core_pattern"); !bytes.HasPrefix(pattern, []byte("core")) {
 		t.Skipf("here cores go elsewhere: %s", pattern)

@@ -13,22 +13,22 @@ import (
 // A target is the proxy that is attacked.
 type target struct {
 	*options
-	key  []byte        // to look for; nil: unknown
-	says string        // its own word on its protections, if we have it
-	up   *fakeUpstream // behind the proxy; nil: OpenAI, or whatever it is
+	key  []byte        // the key to search for; nil if unknown
+	says string        // the proxy's own report of its protections, if available
+	up   *fakeUpstream // the proxy's upstream; nil if it is OpenAI or unknown
 }
 
-// find makes sure that the proxy is there, and whose process it is.
+// find checks that the proxy exists, and finds its process.
 func find(o *options) (*target, error) {
 	t := &target{options: o}
 	if o.serverInfo != "" {
 		if err := t.readInfo(); err != nil {
-			return nil, fmt.Errorf("cannot learn from --server-info where the proxy is: %w", err)
+			return nil, fmt.Errorf("cannot find the proxy by --server-info: %w", err)
 		}
 	}
 	c, err := t.dial()
 	if err != nil {
-		return nil, fmt.Errorf("cannot reach the proxy: %w; does it run?", err)
+		return nil, fmt.Errorf("cannot reach the proxy: %w; start it, or check the address", err)
 	}
 	defer c.Close()
 	if u, ok := c.(*net.UnixConn); ok && t.pid == 0 {
@@ -38,7 +38,7 @@ func find(o *options) (*target, error) {
 	return t, checkPID(t.pid)
 }
 
-// readInfo reads {"port":N,"pid":N}. A pid on the command line wins.
+// readInfo reads the server-info file. A pid on the command line takes precedence.
 func (t *target) readInfo() error {
 	info, err := launch.ReadInfo(t.serverInfo)
 	if err != nil {
@@ -51,7 +51,7 @@ func (t *target) readInfo() error {
 	return nil
 }
 
-// tcp tells whether the proxy is attacked over TCP, as a browser could.
+// tcp reports whether the proxy is attacked over TCP, as a browser could.
 func (t *target) tcp() bool { return t.socket == "" }
 
 func (t *target) dial() (net.Conn, error) {
@@ -62,7 +62,7 @@ func (t *target) dial() (net.Conn, error) {
 	return net.DialTimeout(network, address, 5*time.Second)
 }
 
-// host is the Host header of a well-behaved client.
+// host returns the Host field of a well-behaved client.
 func (t *target) host() string {
 	if t.tcp() {
 		return net.JoinHostPort("127.0.0.1", strconv.Itoa(t.port))

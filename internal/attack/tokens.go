@@ -9,17 +9,17 @@ import (
 )
 
 const (
-	minKey    = 20   // characters behind "sk-"
-	minBearer = 40   // characters behind "Bearer "
-	maxToken  = 2048 // with what stands before it; longer ones are cut
+	minKey    = 20   // characters after "sk-"
+	minBearer = 40   // characters after "Bearer "
+	maxToken  = 2048 // with its prefix; longer ones are cut
 
-	// minVariety tells keys from rows of x and other fillers.
+	// minVariety distinguishes keys from repeated characters and other fillers.
 	minVariety = 10
-	// shown is how much of a find is ever printed.
+	// shown is the number of characters of a finding that are printed.
 	shown = 6
 )
 
-// A token is a string in the shape of a credential. The rest of it is not kept.
+// A token is a string in the form of a credential. Only its beginning is kept.
 type token struct {
 	start  string
 	length int
@@ -27,16 +27,15 @@ type token struct {
 
 func (t token) String() string { return fmt.Sprintf("%s… (%d characters)", t.start, t.length) }
 
-// A tokenScanner is fed memory in ascending order, in pieces of any size, and
-// finds tokens across their borders too.
+// A tokenScanner receives memory in ascending order, in pieces of any size, and finds tokens across their borders too.
 type tokenScanner struct {
-	next  uint64 // address behind what was fed last
-	buf   []byte // what may still begin or continue a token, and one byte before it
-	begun bool   // buf[0] has been looked at
+	next  uint64 // address after the last piece
+	buf   []byte // what may begin or continue a token, and one byte before it
+	begun bool   // buf[0] has been searched
 	found []token
 }
 
-// feedAt looks at p, which lies at addr. Nothing is joined across a gap.
+// feedAt searches p, which lies at addr. Pieces with a gap between them are not joined.
 func (s *tokenScanner) feedAt(addr uint64, p []byte) {
 	if addr != s.next {
 		s.flush()
@@ -45,20 +44,19 @@ func (s *tokenScanner) feedAt(addr uint64, p []byte) {
 	s.next = addr + uint64(len(p))
 }
 
-// feed looks at p, which follows on what came before.
+// feed searches p, which follows the previous piece.
 func (s *tokenScanner) feed(p []byte) {
 	s.buf = append(s.buf, p...)
 	s.search(len(s.buf) - maxToken)
 }
 
-// flush looks at what is left; what comes next does not follow on it.
+// flush searches the rest; the next piece does not continue it.
 func (s *tokenScanner) flush() {
 	s.search(len(s.buf))
 	s.buf, s.begun = s.buf[:0], false
 }
 
-// search looks for tokens that begin before limit, and forgets what is there
-// but for the byte before limit.
+// search searches for tokens that begin before limit, and drops all but the byte before limit.
 func (s *tokenScanner) search(limit int) {
 	from := 0
 	if s.begun {
@@ -88,17 +86,17 @@ func (s *tokenScanner) marked(mark string, from, limit, least int) {
 	}
 }
 
-// measure keeps the token whose mark ends at rest, if it is one.
+// measure records the token whose prefix ends at rest, if it is one.
 func (s *tokenScanner) measure(start, rest, least int) {
-	behind := s.buf[rest:min(len(s.buf), start+maxToken)] // which is there, whatever the pieces
+	behind := s.buf[rest:min(len(s.buf), start+maxToken)] // always present, whatever the pieces
 	n := 0
 	for n < len(behind) && (keyChar[behind[n]] || s.buf[start] == 'B' && bearerChar[behind[n]]) {
 		n++
 	}
 	if s.buf[start] == 'B' {
-		start = rest // "Bearer " itself says nothing
+		start = rest // "Bearer " itself is no secret
 		if bytes.HasPrefix(behind, []byte("sk-")) {
-			return // found by that mark
+			return // found by that prefix
 		}
 	}
 	if n < least || variety(behind[:n]) < minVariety {
@@ -107,8 +105,8 @@ func (s *tokenScanner) measure(start, rest, least int) {
 	s.found = append(s.found, token{string(s.buf[start : start+shown]), rest + n - start})
 }
 
-// variety counts different characters. What has no digit or no letter has none:
-// keys have both, and programs' own texts hardly ever.
+// variety returns the number of different characters, or 0 without a digit or without a letter: keys have both, and
+// texts of programs hardly ever.
 func variety(p []byte) int {
 	var seen [256]bool
 	n, digits, letters := 0, 0, 0
@@ -139,11 +137,11 @@ func chars(more string) (t [256]bool) {
 	return t
 }
 
-// findings names what of value is in p, in words; nothing if nothing is.
+// findings describes secrets in p; "" if there are none.
 func (t *target) findings(p []byte) string {
 	if len(t.key) > 0 {
 		if r := memscan.Bytes(p, t.key); r.Full+r.Fragments > 0 {
-			return "the key is in it"
+			return "it contains the key"
 		}
 	}
 	var s tokenScanner
@@ -152,12 +150,12 @@ func (t *target) findings(p []byte) string {
 	return listTokens(s.found)
 }
 
-// listTokens names different tokens once each, and not more than three.
+// listTokens names at most three different tokens.
 func listTokens(found []token) string {
 	if len(found) == 0 {
 		return ""
 	}
-	text := fmt.Sprintf("%d in the shape of a key: ", len(found))
+	text := fmt.Sprintf("%d in the form of a key: ", len(found))
 	var names []string
 	seen := map[token]bool{}
 	for _, f := range found {

@@ -15,17 +15,16 @@ import (
 )
 
 const (
-	groupTricks = "Tricks of an upstream (the stand-in)"
-	groupEcho   = "An upstream that gives the key away (the stand-in)"
+	groupTricks = "Hostile upstream (a fake one)"
+	groupEcho   = "Upstream that returns the key (a fake one)"
 )
 
-// promptly is how soon the upstream must learn that a client has left: until
-// then the answer goes on costing.
-const promptly = 2 * time.Second
+// leaveTimeout is the maximum time until the upstream must see that a client disconnected: until then the response
+// costs tokens.
+const leaveTimeout = 2 * time.Second
 
-// hostileUpstreamAttempts are what a hostile or broken upstream may do to the proxy and
-// its clients, but for echoes. They come first, so that the key has been used before the memory
-// is searched.
+// hostileUpstreamAttempts are what a hostile or faulty upstream may do to the proxy and its clients, except echoes.
+// They are first, so that the key has been used before the memory is searched.
 func hostileUpstreamAttempts(t *target) []attempt {
 	if t.up == nil {
 		return nil
@@ -52,21 +51,21 @@ func hostileUpstreamAttempts(t *target) []attempt {
 		{"cut, last request", "cutchunk", "close"},
 		{"cut before its length", "cutcl", "keep-alive"},
 	} {
-		add(c.name, "clients see that something is missing", func() (result, string) { return t.cutOff(c.scenario, c.connection) })
+		add(c.name, "clients detect an incomplete response", func() (result, string) { return t.cutOff(c.scenario, c.connection) })
 	}
-	add("client leaves, waiting", "nothing is spent on nobody", func() (result, string) { return t.leave("silent") })
-	add("client leaves, reading", "nothing is spent on nobody", func() (result, string) { return t.leave("headthensilent") })
+	add("client leaves, waiting", "no tokens are spent without a client", func() (result, string) { return t.leave("silent") })
+	add("client leaves, reading", "no tokens are spent without a client", func() (result, string) { return t.leave("headthensilent") })
 	return list
 }
 
-// echoAttempts let the upstream give the key away. They come after the memory
-// has been searched: what the upstream sends is in the proxy's buffers.
+// echoAttempts let the upstream return the key. They follow the search of the memory, because the upstream's data is in
+// the proxy's buffers.
 func echoAttempts(t *target) []attempt {
 	if t.up == nil {
 		return nil
 	}
 	list := []attempt{
-		{groupEcho, "echo in headers", "no header brings the key to clients", t.echoedInHeaders},
+		{groupEcho, "echo in headers", "no header passes the key to clients", t.echoedInHeaders},
 		{groupEcho, "echo in the body", "", t.echoedInBody},
 	}
 	if t.pid == 0 {
@@ -75,16 +74,16 @@ func echoAttempts(t *target) []attempt {
 	return append(list, attempt{groupEcho, "memory after echoes", "the echoes left no copy", t.echoedInMemory})
 }
 
-// proper is a request as a client sends it.
+// proper returns a valid request of a client.
 func (t *target) proper(fields ...string) string {
-	const body = `{"model":"none","input":"` + words + `"}`
+	const body = `{"model":"none","input":"` + canaryText + `"}`
 	fields = append(fields, "Host: "+t.host(), "Content-Type: application/json", fmt.Sprintf("Content-Length: %d", len(body)))
 	return head("POST", "/v1/responses", fields...) + body
 }
 
-// perform sends a proper request to the upstream, which responds by a scenario. It
-// fails if the request did not get there.
-func (t *target) perform(scenario string) (a answer, misdirected []sight, err error) {
+// perform sends a valid request to the upstream, which responds by a scenario. It returns an error if the request did
+// not reach the upstream.
+func (t *target) perform(scenario string) (a response, misdirected []seenRequest, err error) {
 	t.up.setScenario(scenario)
 	defer t.up.setScenario(refuse)
 	a = t.send(t.proper(), false)[0]
@@ -96,8 +95,7 @@ func (t *target) perform(scenario string) (a answer, misdirected []sight, err er
 	return a, misdirected, nil
 }
 
-// redirected sends the proxy elsewhere. It must go nowhere, and must not send
-// its client there either.
+// redirected responds with a redirect. The proxy must neither follow it nor pass it to its client.
 func (t *target) redirected(status int, to string) (result, string) {
 	a, misdirected, err := t.perform(fmt.Sprintf("redirect status=%d to=%s", status, to))
 	switch {
@@ -110,14 +108,14 @@ func (t *target) redirected(status int, to string) (result, string) {
 		return safe, "not followed; " + text
 	case a.StatusCode < 400 || a.Header.Get("Location") != "":
 		return broken, fmt.Sprintf("passed on to the client: %d", a.StatusCode)
-	case ours[a.code()]:
+	case ownCodes[a.code()]:
 		return safe, fmt.Sprintf("not followed: %d %s", a.StatusCode, a.code())
 	}
 	return safe, fmt.Sprintf("not followed: %d", a.StatusCode)
 }
 
-// followed says where the proxy went, and what it took there.
-func followed(misdirected []sight) string {
+// followed describes which server the proxy contacted, and what it sent there.
+func followed(misdirected []seenRequest) string {
 	key, body := false, false
 	for _, x := range misdirected {
 		key, body = key || x.key, body || x.body
@@ -149,7 +147,7 @@ func (t *target) echoedInHeaders() (result, string) {
 	slices.Sort(fields)
 	switch {
 	case len(fields) > 0:
-		return broken, "the key is in the answer's " + strings.Join(fields, " and ")
+		return broken, "the key is in the response's " + strings.Join(fields, " and ")
 	case err != nil:
 		return skipped, err.Error()
 	case a.Response == nil:
@@ -159,79 +157,78 @@ func (t *target) echoedInHeaders() (result, string) {
 	return safe, fmt.Sprintf("Authorization and Set-Cookie dropped; %d", a.StatusCode)
 }
 
-// header returns the answer's header, if there is one.
-func (a answer) header() http.Header {
+// header returns the response's header, if there is one.
+func (a response) header() http.Header {
 	if a.Response == nil {
 		return nil
 	}
 	return a.Header
 }
 
-// echoedInBody is for information: a body is passed as it is, whatever the
-// upstream writes in it.
+// echoedInBody is for information: a body is passed unchanged, whatever the upstream writes in it.
 func (t *target) echoedInBody() (result, string) {
 	a, _, err := t.perform("echo")
 	switch {
 	case err != nil:
 		return skipped, err.Error()
 	case bytes.Contains(a.body, t.key):
-		return info, "passed: an upstream has the key and can give it away; not preventable here"
+		return info, "passed: an upstream has the key and can return it; no proxy can prevent that"
 	}
 	return info, "not passed"
 }
 
-// cutOff checks that an answer without its end does not look whole.
+// cutOff checks that an incomplete response does not appear complete.
 func (t *target) cutOff(scenario, connection string) (result, string) {
 	t.up.setScenario(scenario)
 	defer t.up.setScenario(refuse)
 	c, err := t.dial()
 	if err != nil {
-		return answer{err: err}.verdict()
+		return response{err: err}.verdict()
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
-	io.WriteString(c, t.proper("Connection: "+connection)) // a failure shows in the answer
+	c.SetDeadline(time.Now().Add(timeout))
+	io.WriteString(c, t.proper("Connection: "+connection)) // a failure shows in the response
 	res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: "POST"})
 	_, arrived := t.up.sights()
 	switch {
 	case arrived == 0:
 		return skipped, "did not reach the upstream"
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return broken, "hangs without an answer"
+		return broken, "no response"
 	case err != nil:
-		return safe, "connection closed without an answer"
+		return safe, "connection closed without a response"
 	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxResponse))
 	return truncationVerdict(res.StatusCode, len(body), err)
 }
 
-// truncationVerdict judges by how reading n bytes of a body ended.
+// truncationVerdict evaluates how reading n bytes of a body ended.
 func truncationVerdict(status, n int, err error) (result, string) {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return broken, fmt.Sprintf("hangs after %d bytes", n)
+		return broken, fmt.Sprintf("no end after %d bytes", n)
 	case err != nil:
-		return safe, fmt.Sprintf("cut for the client too, after %d bytes", n)
+		return safe, fmt.Sprintf("aborted for the client too, after %d bytes", n)
 	case status >= 500:
-		return safe, fmt.Sprintf("answered with %d", status)
+		return safe, fmt.Sprintf("responded with %d", status)
 	}
-	return broken, fmt.Sprintf("looks whole: %d and %d bytes", status, n)
+	return broken, fmt.Sprintf("appears complete: %d and %d bytes", status, n)
 }
 
-// leave closes the connection to the proxy, before a response or in the middle of
-// one, and waits for the proxy to close that to the upstream.
+// leave disconnects from the proxy, before a response or within one, and waits until the proxy disconnects from the
+// upstream.
 func (t *target) leave(scenario string) (result, string) {
 	t.up.setScenario(scenario)
 	defer t.up.setScenario(refuse)
 	before := t.up.upstream.Count()
 	c, err := t.dial()
 	if err != nil {
-		return answer{err: err}.verdict()
+		return response{err: err}.verdict()
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(timeout))
 	io.WriteString(c, t.proper()) // a failure shows as a request that does not arrive
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	requests, err := t.up.upstream.Await(ctx, before+1)
 	if err != nil {
@@ -248,8 +245,8 @@ func (t *target) leave(scenario string) (result, string) {
 	since := time.Now()
 	select {
 	case <-requests[before].Gone():
-		return safe, fmt.Sprintf("upstream left after %d ms", time.Since(since).Milliseconds()) + note
-	case <-time.After(promptly):
-		return broken, fmt.Sprintf("upstream still asked after %s", promptly) + note
+		return safe, fmt.Sprintf("upstream disconnected after %d ms", time.Since(since).Milliseconds()) + note
+	case <-time.After(leaveTimeout):
+		return broken, fmt.Sprintf("upstream request still open after %s", leaveTimeout) + note
 	}
 }
