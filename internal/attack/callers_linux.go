@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// otherUID is a user other than the one who runs verify: nobody.
+// otherUID is a user other than the one who runs verify, the overflow uid.
 const otherUID = 65534
 
 // askAsAnother runs this program again as another user, to find out whether that user may call.

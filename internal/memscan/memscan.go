@@ -1,8 +1,6 @@
-// Package memscan looks for copies of a key, whole or in part, in the memory
-// of a process, in a file such as a core (whose register notes are bytes like
-// any others), or in a byte slice. It is a tool for tests: it proves that a
-// key is where it should be and nowhere else. Who looks for something else
-// reads a process's memory with Open and Each.
+// Package memscan searches for copies of a key, whole or in part, in the memory of a process, in a file such as a core
+// file (whose register notes are searched as well), or in a byte slice. It is a tool for tests: it proves that a key is
+// in its place and nowhere else. Open and Each read a process's memory for other searches.
 package memscan
 
 import (
@@ -11,26 +9,26 @@ import (
 	"os"
 )
 
-// MinFragment is the length of the shortest part of a key that is reported.
+// MinFragment is the length of the shortest part of a key that is reported, in bytes.
 const MinFragment = 16
 
-// chunk is how much is read at once.
+// chunk is the size of a read in bytes.
 const chunk = 1 << 20
 
-// errNoKey saves a test from "nothing found" when it looked for nothing.
+// errNoKey keeps a test from succeeding because it searched for nothing.
 var errNoKey = errors.New("memscan: empty key")
 
-// A Report says what was found and how much was looked at.
+// A Report contains the findings of a search and its extent.
 type Report struct {
 	Full       int   // whole copies, overlapping ones included
-	Fragments  int   // stretches of MinFragment or more bytes of the key outside of any whole copy
+	Fragments  int   // stretches of at least MinFragment bytes of the key outside of whole copies
 	Longest    int   // length of the longest fragment
-	Bytes      int64 // bytes looked at; pages that were never touched are not read
+	Bytes      int64 // bytes searched; pages that were never touched are not read
 	Regions    int   // mappings of which anything was read
-	Unreadable int   // pages that the kernel would not read to us, such as memfd_secret(2)'s
+	Unreadable int   // pages that the kernel refused to read, such as memfd_secret(2)'s
 }
 
-// Bytes looks for key in p.
+// Bytes searches p for key.
 func Bytes(p, key []byte) Report {
 	if len(key) == 0 {
 		return Report{}
@@ -41,7 +39,7 @@ func Bytes(p, key []byte) Report {
 	return s.report
 }
 
-// File looks for key in the file at path.
+// File searches the file at path for key.
 func File(path string, key []byte) (Report, error) {
 	if len(key) == 0 {
 		return Report{}, errNoKey

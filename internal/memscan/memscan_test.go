@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// testKey has no repeated part, and no byte of the noise around it.
+// testKey returns a key without a repeated part and without a byte of the noise around it.
 func testKey(n int) []byte {
 	rnd, key := rand.New(rand.NewPCG(1, uint64(n))), make([]byte, n)
 	for i := range key {
@@ -17,7 +17,7 @@ func testKey(n int) []byte {
 	return key
 }
 
-// plant returns size zero bytes with parts at the offsets given.
+// plant returns size zero bytes with parts at the given offsets.
 func plant(size int, parts map[int][]byte) []byte {
 	p := make([]byte, size)
 	for at, part := range parts {
@@ -75,7 +75,7 @@ func TestNothing(t *testing.T) {
 	}
 }
 
-// TestBorders plants around the border of two reads.
+// TestBorders places keys around the border of two reads.
 func TestBorders(t *testing.T) {
 	key := testKey(100)
 	for shift := range 120 {
@@ -96,7 +96,7 @@ func TestBorders(t *testing.T) {
 	}
 }
 
-// TestPieces feeds pieces of all sizes: what they are must not matter.
+// TestPieces: the result does not depend on the pieces.
 func TestPieces(t *testing.T) {
 	key := testKey(64)
 	p := plant(2000, map[int][]byte{3: key, 500: key[:16], 901: key[30:47], 1500: key})
@@ -119,7 +119,7 @@ func TestGapJoinsNothing(t *testing.T) {
 	check(t, "gap", s.report, 0, 2, 32)
 }
 
-// naive is Report's definition in its plainest form.
+// naive is the reference for Report.
 func naive(p, key []byte) (full, fragments, longest int) {
 	var runs []run
 	for i := range p {
@@ -154,7 +154,7 @@ func naive(p, key []byte) (full, fragments, longest int) {
 	return full, fragments, longest
 }
 
-// mix makes memory out of parts of the key, as script says, two bytes a part.
+// mix assembles memory from parts of the key, two bytes of script for each part.
 func mix(key, script []byte) []byte {
 	var p []byte
 	for i := 0; i+1 < len(script); i += 2 {

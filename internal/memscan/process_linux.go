@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process looks for key in every mapping of the process pid, which runs on
-// meanwhile. The error wraps fs.ErrPermission when the kernel denies access.
+// Process searches every mapping of the process pid, which keeps running, for key. The error wraps fs.ErrPermission if
+// the kernel denies access.
 func Process(pid int, key []byte) (Report, error) {
 	if len(key) == 0 {
 		return Report{}, errNoKey
@@ -32,31 +32,30 @@ func Process(pid int, key []byte) (Report, error) {
 	}
 	s.flush()
 	if r.Regions == 0 {
-		return s.report, errors.New("memscan: no memory to read; has the process ended?")
+		return s.report, errors.New("memscan: no memory to read; the process may have ended")
 	}
 	return s.report, nil
 }
 
-// Memory is that of a process which runs on meanwhile, as /proc shows it.
+// Memory is the memory of a running process, as /proc shows it.
 type Memory struct {
-	// Mappings are those at the time of Open, without the kernel's own pages,
-	// which hold no data of the process and cannot all be read.
+	// Mappings are those at the time of Open, without the kernel's own pages (such as [vdso]), which contain no data of
+	// the process and are partly unreadable.
 	Mappings []Mapping
 
 	mem, pagemap *os.File
 }
 
-// A Mapping is one line of /proc/PID/maps.
+// A Mapping is one line of /proc/PID/maps (proc_pid_maps(5)).
 type Mapping struct {
 	Start, End uint64
-	// Name is the file's, or what the kernel calls it; "" if it has none.
+	// Name is the mapped file, or the kernel's name for the mapping; "" if there is none.
 	Name string
 
 	anonymous bool
 }
 
-// Open opens the memory of the process pid. The error wraps fs.ErrPermission
-// when the kernel denies access.
+// Open opens the memory of the process pid. The error wraps fs.ErrPermission if the kernel denies access.
 func Open(pid int) (*Memory, error) {
 	dir := fmt.Sprintf("/proc/%d/", pid)
 	maps, err := os.ReadFile(dir + "maps")
@@ -76,7 +75,7 @@ func Open(pid int) (*Memory, error) {
 	if m.mem, err = os.Open(dir + "mem"); err != nil {
 		return nil, err
 	}
-	m.pagemap, _ = os.Open(dir + "pagemap") // without it every page is read, which is slower and no less right
+	m.pagemap, _ = os.Open(dir + "pagemap") // optional: without it every page is read, which is slower
 	return m, nil
 }
 
@@ -88,22 +87,19 @@ func (m *Memory) Close() {
 	}
 }
 
-// ReadAt reads memory at an address. The error is the kernel's own, such as EIO
-// for what it keeps from others.
+// ReadAt reads memory at an address. The error is the kernel's, such as EIO for memory that it refuses to read.
 func (m *Memory) ReadAt(p []byte, addr uint64) (n int, err error) {
 	return unix.Pread(int(m.mem.Fd()), p, int64(addr))
 }
 
-// Reading is how far Each has come.
+// Reading is the extent of Each.
 type Reading struct {
 	Bytes      int64
 	Regions    int // mappings of which anything was read
-	Unreadable int // pages that the kernel would not read to us
+	Unreadable int // pages that the kernel refused to read
 }
 
-// Each hands everything that there is to see, in ascending order, in pieces of
-// any size: what does not follow on the piece before has another address. see
-// must not keep p.
+// Each passes all readable memory to see, in ascending order, in pieces of any size. see must not keep p.
 func (m *Memory) Each(see func(addr uint64, p []byte)) (Reading, error) {
 	r := reader{memory: m, see: see, page: make([]byte, chunk)}
 	for _, one := range m.Mappings {
@@ -154,8 +150,7 @@ func (r *reader) mapping(m Mapping) error {
 	return nil
 }
 
-// span reads one stretch of memory; where that fails it goes on behind the
-// page that failed.
+// span reads one stretch of memory; it skips a page that cannot be read.
 func (r *reader) span(s run) error {
 	size := uint64(os.Getpagesize())
 	for s.start < s.end {
@@ -178,9 +173,8 @@ func (r *reader) span(s run) error {
 	return nil
 }
 
-// touched returns the parts of a mapping worth reading. Anonymous memory that
-// was never written to is all zeros, and a Go process reserves gigabytes of it
-// (with the race detector, terabytes).
+// touched returns the parts of a mapping that may contain data. Anonymous memory that was never written is zero, and a
+// Go process reserves gigabytes of it (terabytes with the race detector).
 func (m *Memory) touched(of Mapping) []run {
 	whole := []run{{of.Start, of.End}}
 	if !of.anonymous || m.pagemap == nil {
@@ -198,8 +192,7 @@ func (m *Memory) touched(of Mapping) []run {
 	return parts
 }
 
-// The kernel's struct pm_scan_arg, struct page_region and what goes with them,
-// from linux/fs.h (Linux 6.7 and later).
+// struct pm_scan_arg and struct page_region of linux/fs.h (Linux 6.7 and later).
 type (
 	pmScanArg struct {
 		size, flags, start, end, walkEnd, vec, vecLen, maxPages     uint64
@@ -214,11 +207,11 @@ const (
 	pageSwapped = 1 << 4
 )
 
-// pagemapScan returns the stretches between from and to that are in memory or
-// in swap, and how far it came.
+// pagemapScan returns the stretches between from and to that are present or swapped, and the address up to which it
+// scanned (PAGEMAP_SCAN, ioctl_pagemap_scan(2)).
 func (m *Memory) pagemapScan(from, to uint64) ([]run, uint64, error) {
 	regions := make([]pageRegion, 512)
-	var pin runtime.Pinner // the kernel gets the address as a number, which keeps nothing in place
+	var pin runtime.Pinner // the kernel receives the address as an integer, which does not keep the object in place
 	pin.Pin(&regions[0])
 	defer pin.Unpin()
 	arg := pmScanArg{

@@ -18,8 +18,7 @@ import (
 
 func TestMain(m *testing.M) { proctest.Main(m, map[string]proctest.Job{"hold": child}) }
 
-// child never has the key in one piece but where it is told to: it gets the
-// key's seed, and makes each byte in its place.
+// child has the key in one piece only in its place: it receives the key's seed and computes each byte there.
 func child(args []string) error {
 	what, arg, _ := strings.Cut(args[0], ":")
 	n, _ := strconv.Atoi(arg)
@@ -47,8 +46,7 @@ func child(args []string) error {
 	return nil
 }
 
-// childKey fills p with what testKey(164) returns to the parent; with a copy
-// of the generator, since that one makes a copy of the key.
+// childKey fills p with the parent's testKey(164), by a copy of the generator, since testKey makes a copy of the key.
 func childKey(p []byte) []byte {
 	x := uint32(12345)
 	for i := range p {
@@ -87,7 +85,7 @@ func secret() []byte {
 	return p
 }
 
-// startChild returns the child's pid, or 0 if its kernel cannot do what it should.
+// startChild returns the child's pid, or 0 if its kernel does not support the kind.
 func startChild(t *testing.T, kind string, attr *syscall.SysProcAttr) int {
 	t.Helper()
 	cmd := proctest.Command("hold", kind)
@@ -139,8 +137,7 @@ func TestProcessThatIsGone(t *testing.T) {
 	}
 }
 
-// TestDenied asks as somebody without privileges for a process that made
-// itself undumpable, or for one of root's.
+// TestDenied reads, without privileges, an undumpable process and one of root's.
 func TestDenied(t *testing.T) {
 	if os.Getuid() != 0 {
 		pid := startChild(t, "undumpable", nil)
@@ -150,7 +147,7 @@ func TestDenied(t *testing.T) {
 		return
 	}
 	pid := startChild(t, "none", nil)
-	runtime.LockOSThread() // and never unlock it: the thread ends with the test
+	runtime.LockOSThread() // never unlocked: the thread ends with the test
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 65534); errno != 0 {
 		t.Fatal(errno)
 	}

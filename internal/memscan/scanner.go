@@ -7,27 +7,24 @@ import (
 	"slices"
 )
 
-// word is the unit of the search. Wherever a fragment lies, if it has 15 bytes
-// or more then one whole aligned word is inside it; so it is enough to look at
-// aligned words and compare byte by byte only around those that the key has.
+// word is the unit of the search. A fragment of 15 bytes or more contains a whole aligned word, so the scanner looks up
+// aligned words only, and compares bytes only around those that occur in the key.
 const word = 8
 
-// A scanner is fed memory in ascending order, in pieces of any size, and finds
-// what lies across their borders too.
+// A scanner receives memory in ascending order, in pieces of any size, and finds keys across their borders.
 type scanner struct {
 	key    []byte
-	words  map[uint64][]int  // where in the key each 8-byte window stands
-	filter [1 << 10]uint64   // one bit per hash of a window: nearly all words end here
-	buf    []byte            // memory not settled yet, with one key's length before it
+	words  map[uint64][]int  // offsets in the key of each 8-byte window
+	filter [1 << 10]uint64   // one bit per hash of a window, which rejects nearly all words
+	buf    []byte            // memory that is not settled, preceded by one key's length
 	base   uint64            // address of buf[0]
-	next   int               // where in buf the search goes on
-	ends   map[uint64]uint64 // per diagonal (address minus place in the key), where the last run ended
+	next   int               // offset in buf at which the search continues
+	ends   map[uint64]uint64 // end of the last run for each diagonal (address minus offset in the key)
 	runs   []run
 	report Report
 }
 
-// A run is a stretch of memory that equals a stretch of the key, and would not
-// if it were longer on either side.
+// A run is a maximal stretch of memory that equals a stretch of the key.
 type run struct{ start, end uint64 }
 
 func newScanner(key []byte) *scanner {
@@ -43,8 +40,7 @@ func newScanner(key []byte) *scanner {
 
 func hash(w uint64) uint64 { return w * 0x9E3779B97F4A7C15 >> 48 }
 
-// feed looks at p, which lies at addr. A gap since the last piece ends what
-// was there: nothing is joined across it.
+// feed searches p, which lies at addr. Pieces with a gap between them are not joined.
 func (s *scanner) feed(addr uint64, p []byte) {
 	if addr != s.base+uint64(len(s.buf)) {
 		s.flush()
@@ -52,12 +48,12 @@ func (s *scanner) feed(addr uint64, p []byte) {
 	}
 	s.report.Bytes += int64(len(p))
 	s.buf = append(s.buf, p...)
-	// A word is settled when a whole key's length after it is known.
+	// A word is settled when a whole key's length follows it.
 	s.search(len(s.buf) - len(s.key))
 	s.trim()
 }
 
-// flush settles what is left and counts.
+// flush settles the rest and counts.
 func (s *scanner) flush() {
 	s.search(len(s.buf))
 	s.count()
@@ -65,8 +61,7 @@ func (s *scanner) flush() {
 	clear(s.ends)
 }
 
-// trim forgets what no later run can reach back to. It keeps the grid of
-// aligned words by dropping whole words only.
+// trim drops what no later run can reach. It drops whole words only, to keep the alignment.
 func (s *scanner) trim() {
 	drop := (s.next - len(s.key)) &^ (word - 1)
 	if drop <= 0 {
@@ -97,8 +92,7 @@ func (s *scanner) search(limit int) {
 	s.next = p
 }
 
-// searchShort serves keys that may hold no aligned word; they have no
-// fragments either.
+// searchShort searches for keys that may not contain an aligned word; they have no fragments either.
 func (s *scanner) searchShort() {
 	for {
 		i := bytes.Index(s.buf[s.next:], s.key)
@@ -111,7 +105,7 @@ func (s *scanner) searchShort() {
 	s.next = max(s.next, len(s.buf)-len(s.key)+1)
 }
 
-// hit extends the word at p to both sides, for each place it has in the key.
+// hit extends the word at p to both sides, for each of its offsets in the key.
 func (s *scanner) hit(p int, places []int) {
 	at := s.base + uint64(p)
 	for _, k := range places {
@@ -133,8 +127,7 @@ func (s *scanner) hit(p int, places []int) {
 	}
 }
 
-// count adds up the runs, without those that lie inside of another: keys that
-// repeat themselves match one place of memory in several ways.
+// count counts runs, except those within another one: a key with repetitions matches one place in several ways.
 func (s *scanner) count() {
 	slices.SortFunc(s.runs, func(a, b run) int {
 		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(b.end, a.end))
