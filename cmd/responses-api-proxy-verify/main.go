@@ -1,8 +1,6 @@
-// Responses-api-proxy-verify runs the attack suite against a proxy:
-// responses-api-proxy verify runs it from the directory in which both programs
-// are. It is a program of its own because what it is made of (ptrace, a memory
-// scanner, a launcher, a fake upstream) must not be linked into the process
-// that holds the key.
+// Responses-api-proxy-verify runs the attack suite against a proxy. The command responses-api-proxy verify runs it from
+// the directory that contains both. It is a separate program because its parts (ptrace, a memory scanner, a launcher, a
+// fake upstream) must not be linked into the process that holds the key.
 //
 // Package attack has the checks, and documents the exit codes.
 package main

@@ -8,6 +8,7 @@ import (
 	"syscall"
 )
 
+// ownGroup makes cmd the leader of a new process group.
 func ownGroup(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -15,5 +16,5 @@ func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr.Setpgid = true
 }
 
-// endGroup ends a process that ownGroup was called for, and its children.
+// endGroup kills a process that ownGroup prepared, and its descendants in the group.
 func endGroup(p *os.Process) error { return syscall.Kill(-p.Pid, syscall.SIGKILL) }

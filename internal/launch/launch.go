@@ -1,6 +1,5 @@
-// Package launch starts a proxy as an operator would, with the key on standard
-// input, and finds it by its --server-info. It is for programs that try or show
-// a proxy.
+// Package launch starts a proxy as an operator would, with the key on standard input, and finds it by its server-info
+// file. It is for programs that test or demonstrate a proxy.
 package launch
 
 import (
@@ -18,18 +17,18 @@ import (
 )
 
 const (
-	// poll is how often Start looks for the server-info file.
+	// poll is the interval between reads of the server-info file.
 	poll = 5 * time.Millisecond
-	// maxOutput is how much is kept of what a proxy writes.
+	// maxOutput is the number of bytes of a proxy's output that are kept.
 	maxOutput = 16 << 10
-	// waitDelay is how long a descendant may hold a pipe after the end.
+	// waitDelay is how long a descendant may keep a pipe open after the end.
 	waitDelay = time.Second
 )
 
-// Info is the content of a --server-info file.
+// Info is the content of a server-info file.
 type Info struct{ Port, PID int }
 
-// ReadInfo reads a --server-info file, and refuses what no proxy writes.
+// ReadInfo reads a server-info file, and returns an error unless it has a port and a pid.
 func ReadInfo(path string) (Info, error) {
 	var info Info
 	text, err := os.ReadFile(path)
@@ -40,16 +39,16 @@ func ReadInfo(path string) (Info, error) {
 		return Info{}, err
 	}
 	if info.Port < 1 || info.Port > 65535 || info.PID < 1 {
-		return Info{}, errors.New("there is no port and pid in it")
+		return Info{}, errors.New("no port and pid in it")
 	}
 	return info, nil
 }
 
-// A Proxy is a process that serves, and all processes that it has started.
+// A Proxy is a running proxy, with all processes that it started.
 type Proxy struct {
 	Info
-	Output *Output       // what it has written to standard error
-	Ended  chan struct{} // closed when the process is gone
+	Output *Output       // standard error
+	Ended  chan struct{} // closed when the process has ended
 
 	cmd   *exec.Cmd
 	stdin io.Closer
@@ -59,15 +58,15 @@ type Proxy struct {
 // An EndedError reports a proxy that ended before it listened.
 type EndedError struct {
 	Err    error  // how it ended
-	Output string // what it wrote to standard error
+	Output string // its standard error
 }
 
 func (e *EndedError) Error() string {
-	return fmt.Sprintf("ended at its start (%v): %s", e.Err, e.Output)
+	return fmt.Sprintf("ended during start-up (%v): %s", e.Err, e.Output)
 }
 
-// Environment is what programs need to be found and to start, and nothing that
-// could hold a key or lead to a proxy.
+// Environment returns the variables that programs need to start, and none that could contain a key or configure a
+// forward proxy.
 func Environment() (list []string) {
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "SYSTEMROOT"} {
 		if value, ok := os.LookupEnv(name); ok {
@@ -77,9 +76,8 @@ func Environment() (list []string) {
 	return list
 }
 
-// Group makes a command the leader of a process group, since it may be a launcher
-// itself: when the command's context ends, if it has one, all of the group is
-// killed.
+// Group makes a command the leader of a process group, since it may be a launcher itself. When the command's context,
+// if it has one, ends, the whole group is killed.
 func Group(cmd *exec.Cmd) {
 	ownGroup(cmd)
 	if cmd.Cancel != nil {
@@ -88,11 +86,9 @@ func Group(cmd *exec.Cmd) {
 	cmd.WaitDelay = waitDelay
 }
 
-// Start starts cmd, writes a line with the key to its standard input, which it
-// closes if the proxy is not to wait for its end, and waits until the file info
-// is whole or ctx ends. Its error is that of cmd.Start, the cause of ctx's end,
-// or an *EndedError; then nothing is left running. Otherwise the caller must call
-// Close.
+// Start starts cmd, writes a line with the key to its standard input, which it closes if closeInput is set, and waits
+// until the file info is complete or ctx ends. The error is cmd.Start's, the cause of ctx's end, or an *EndedError;
+// then no process remains. Otherwise the caller must call Close.
 func Start(ctx context.Context, cmd *exec.Cmd, key []byte, info string, closeInput bool) (*Proxy, error) {
 	p := &Proxy{cmd: cmd, Output: &Output{}, Ended: make(chan struct{})}
 	Group(cmd)
@@ -109,7 +105,7 @@ func Start(ctx context.Context, cmd *exec.Cmd, key []byte, info string, closeInp
 		defer close(p.Ended)
 		p.err = cmd.Wait()
 	}()
-	// If this fails, then because the process is gone, which await reports.
+	// If this fails, the process has ended, which await reports.
 	stdin.Write(append(bytes.Clone(key), '\n'))
 	if closeInput {
 		stdin.Close()
@@ -138,7 +134,7 @@ func (p *Proxy) await(ctx context.Context, path string) (err error) {
 	}
 }
 
-// Close kills the process and all that it has started, and waits for it.
+// Close kills the process and all that it started, and waits for it.
 func (p *Proxy) Close() {
 	p.stdin.Close()
 	endGroup(p.cmd.Process)
@@ -164,8 +160,7 @@ func (o *Output) String() string {
 	return o.buf.String()
 }
 
-// Line returns the first line that has text in it, without spaces around it; ""
-// if there is none.
+// Line returns the first line that contains text, trimmed; "" if there is none.
 func (o *Output) Line(text string) string {
 	for line := range strings.Lines(o.String()) {
 		if strings.Contains(line, text) {

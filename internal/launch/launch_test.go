@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestStart: only a proxy that listens is one, and nothing else is left running.
+// TestStart: Start succeeds only for a proxy that listens, and otherwise leaves no process.
 func TestStart(t *testing.T) {
 	info := filepath.Join(t.TempDir(), "info.json")
 	start := func(ctx context.Context, job string) (*Proxy, *exec.Cmd, error) {
@@ -54,7 +54,7 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestReadInfo: what no proxy writes is none.
+// TestReadInfo: a file that no proxy writes is refused.
 func TestReadInfo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "info.json")
 	for text, ok := range map[string]bool{`{"port":1,"pid":2}`: true, "": false, `{"port":1`: false, `{"port":1,"pid":0}`: false,

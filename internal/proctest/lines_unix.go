@@ -19,13 +19,13 @@ import (
 // Reports receives the errors that a log reports.
 type Reports chan error
 
-// NewReports returns room for 100 of them.
+// NewReports returns a channel with space for 100 reports.
 func NewReports() Reports { return make(Reports, 100) }
 
-// Report is to be the log's Report.
+// Report is the log's Report function.
 func (r Reports) Report(err error) { r <- err }
 
-// Want waits for the next report and looks for a piece of text in it.
+// Want waits for the next report and checks that it contains text.
 func (r Reports) Want(t testing.TB, text string) {
 	t.Helper()
 	select {
@@ -38,7 +38,7 @@ func (r Reports) Want(t testing.TB, text string) {
 	}
 }
 
-// Silent fails if anything else was reported.
+// Silent fails the test if anything else was reported.
 func (r Reports) Silent(t testing.TB) {
 	t.Helper()
 	select {
@@ -48,7 +48,7 @@ func (r Reports) Silent(t testing.TB) {
 	}
 }
 
-// Eventually fails the test if ok, which what describes, does not come true within half a minute.
+// Eventually fails the test unless ok, described by what, becomes true within half a minute.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	late := time.After(lineTimeout)
@@ -63,7 +63,7 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// LineNumber returns the number that a line of JSON has as its request_id, or false if it is not whole.
+// LineNumber returns the number in the request_id of a line of JSON, or false if the line is incomplete.
 func LineNumber(line []byte) (int, bool) {
 	var e struct {
 		ID string `json:"request_id"`
@@ -75,7 +75,7 @@ func LineNumber(line []byte) (int, bool) {
 	return n, err == nil
 }
 
-// Lines reads files; it returns how often each number occurs in a whole line, and how many lines are not whole.
+// Lines reads files and returns how often each number occurs in a whole line, and the number of incomplete lines.
 func Lines(t testing.TB, paths ...string) (seen map[int]int, broken int) {
 	t.Helper()
 	seen = map[int]int{}
@@ -95,7 +95,7 @@ func Lines(t testing.TB, paths ...string) (seen map[int]int, broken int) {
 	return seen, broken
 }
 
-// CheckLines wants the lines 0 to n-1, each once and whole.
+// CheckLines checks that the files contain the lines 0 to n-1, each once and whole.
 func CheckLines(t testing.TB, n, wantBroken int, paths ...string) {
 	t.Helper()
 	seen, broken := Lines(t, paths...)
@@ -110,7 +110,7 @@ func CheckLines(t testing.TB, n, wantBroken int, paths ...string) {
 	}
 }
 
-// Pipe returns a pipe whose writing end blocks, as standard output's does.
+// Pipe returns a pipe whose writing end blocks, as standard output's may.
 func Pipe(t testing.TB) (reader, writer *os.File) {
 	t.Helper()
 	var fds [2]int
@@ -122,11 +122,11 @@ func Pipe(t testing.TB) (reader, writer *os.File) {
 	return reader, writer
 }
 
-// AgainVar is the variable of the environment that AgainDir returns.
+// AgainVar is the environment variable that AgainDir returns.
 const AgainVar = "PROCTEST_AGAIN"
 
-// Again runs the test once more in a child of the given binary, which does in dir what cannot be done, or not undone, in
-// the process that runs the tests.
+// Again runs the test once more in a child of the given binary, which does in dir what would affect the test process or
+// cannot be undone.
 func Again(t testing.TB, binary, dir string, attr *syscall.SysProcAttr) {
 	t.Helper()
 	cmd := exec.Command(binary, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=2m")

@@ -1,5 +1,5 @@
-// Package proctest is the test kit for what a test cannot do in its own process:
-// child processes, other users, and binaries without cgo.
+// Package proctest is the test kit for what a test cannot do in its own process: child processes, other users, and
+// binaries without cgo.
 package proctest
 
 import (
@@ -21,16 +21,15 @@ import (
 // lineTimeout is how long Line waits.
 const lineTimeout = 2 * time.Minute
 
-// jobVar names the job for which the test binary was started again.
+// jobVar is the variable that names the job of a child.
 const jobVar = "PROCTEST_JOB"
 
-// A Job runs in a child process, in place of the tests, with the arguments of
-// Command. Its error is printed to standard output.
+// A Job runs in a child process, in place of the tests, with the arguments of Command. Its error is printed to standard
+// output.
 type Job func(args []string) error
 
-// Main is the body of TestMain: it runs the tests, or the job for which Env or
-// Command started the test binary, and exits. The exit code of a job is 0, or 1
-// if it has failed.
+// Main is the body of TestMain: it runs the tests, or the job for which Env or Command started the test binary, and
+// exits. The exit code of a job is 0, or 1 if it fails.
 func Main(m *testing.M, jobs map[string]Job) {
 	name, child := os.LookupEnv(jobVar)
 	if !child {
@@ -52,36 +51,35 @@ func Main(m *testing.M, jobs map[string]Job) {
 	os.Exit(0)
 }
 
-// Env returns the environment that makes the test binary do a job. The race
-// detector does not sleep at the child's exit.
+// Env returns the environment that makes the test binary run a job. The race detector does not sleep at the child's
+// exit.
 func Env(job string) []string { return []string{jobVar + "=" + job, "GORACE=atexit_sleep_ms=0"} }
 
-// Command returns a command that starts the test binary again for a job. Its
-// environment is Env's and nothing else; its standard error is the parent's.
+// Command returns a command that runs a job in the test binary. Its environment is Env's only; its standard error is
+// the parent's.
 func Command(job string, args ...string) *exec.Cmd {
 	return CommandOf(self(), job, args...)
 }
 
-// CommandOf is Command for a test binary that Static has built.
+// CommandOf is Command for a test binary built by Static.
 func CommandOf(binary, job string, args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, args...)
 	cmd.Env, cmd.Stderr = Env(job), os.Stderr
 	return cmd
 }
 
-// A Child is a command under way that prints lines and ends when its standard
-// input does.
+// A Child is a running command that prints lines and exits when its standard input is closed.
 type Child struct {
 	Cmd *exec.Cmd
 	In  io.Writer // the standard input
-	End func()    // closes it, and waits; may be called again
+	End func()    // closes In and waits; may be called more than once
 
 	pipe *os.File
 	out  *bufio.Scanner
 }
 
-// Start starts cmd. The child ends with the test, if not by End. The error is
-// that of cmd.Start: not every machine has the namespaces that cmd may need.
+// Start starts cmd. The child ends at the end of the test, if not by End. The error is cmd.Start's: not every machine
+// has the namespaces that cmd may need.
 func Start(t testing.TB, cmd *exec.Cmd) (*Child, error) {
 	t.Helper()
 	in, err := cmd.StdinPipe()
@@ -104,7 +102,7 @@ func Start(t testing.TB, cmd *exec.Cmd) (*Child, error) {
 	return c, nil
 }
 
-// Line returns the next line of the child's standard output, or what is wrong.
+// Line returns the next line of the child's standard output, or a description of the error.
 func (c *Child) Line() string {
 	c.pipe.SetReadDeadline(time.Now().Add(lineTimeout))
 	if !c.out.Scan() {
@@ -151,23 +149,21 @@ func self() string {
 	return file
 }
 
-// Static returns a copy of this test binary without cgo, as the proxy is built: a
-// binary with cgo, which the race detector needs, cannot be sandboxed. Every user
-// can run it. It is made once; Main removes it.
+// Static returns a copy of this test binary without cgo, as the proxy is built: a binary with cgo, which the race
+// detector needs, cannot be sandboxed. Every user can execute it. It is built once; Main removes it.
 func Static(t testing.TB) string {
 	t.Helper()
 	return once(t, "static.test", func(file string) error {
 		if linkedWithCgo {
 			return goCommand("test", "-c", "-o", file, ".")
 		}
-		text, err := os.ReadFile(self()) // where there is no go command, this is how it is tested
+		text, err := os.ReadFile(self()) // without a go command, this binary is tested as it is
 		return errors.Join(err, os.WriteFile(file, text, 0o755))
 	})
 }
 
-// Program returns a program that is built without cgo from a package, which is an
-// import path or a directory. It has the package's name; all programs are in one
-// directory, and every user can run them. Each is built once; Main removes it.
+// Program returns a program built without cgo from a package, an import path or a directory. It has the package's name;
+// all programs are in one directory, and every user can execute them. Each is built once; Main removes it.
 func Program(t testing.TB, pkg string) string {
 	t.Helper()
 	return once(t, path.Base(pkg), func(file string) error {
@@ -175,13 +171,13 @@ func Program(t testing.TB, pkg string) string {
 	})
 }
 
-// binaries are in dir, once there is one.
+// binaries is the directory with built programs; "" until the first.
 var binaries struct {
 	mu  sync.Mutex
 	dir string
 }
 
-// once returns the file of a name that build has made.
+// once returns the file with a name, which build creates on the first call.
 func once(t testing.TB, name string, build func(file string) error) string {
 	t.Helper()
 	binaries.mu.Lock()
@@ -213,8 +209,7 @@ func goCommand(args ...string) error {
 	return nil
 }
 
-// Cannot ends a test that needs what this machine lacks: it skips the test on a
-// developer's machine, and fails it where CI is true.
+// Cannot ends a test that needs what this machine lacks: it skips the test, or fails it if CI is true.
 func Cannot(t testing.TB, why string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {

@@ -40,8 +40,7 @@ func TestJob(t *testing.T) {
 	}
 }
 
-// TestFailedJob: no job that fails, or that does not exist, passes for one that
-// was done.
+// TestFailedJob: a job that fails or does not exist is reported as an error.
 func TestFailedJob(t *testing.T) {
 	for job, want := range map[string]string{"fail": "no\n", "none": "no job \"none\"\n", "": "no job \"\"\n"} {
 		cmd := Command(job)
@@ -52,7 +51,7 @@ func TestFailedJob(t *testing.T) {
 	}
 }
 
-// A recorder is a test that cannot be ended: it notes which end it would have.
+// A recorder is a testing.TB that records how a test would have ended.
 type recorder struct {
 	testing.TB
 	ends []string
@@ -62,7 +61,7 @@ func (r *recorder) Helper()      {}
 func (r *recorder) Fatal(...any) { r.ends = append(r.ends, "fatal") }
 func (r *recorder) Skip(...any)  { r.ends = append(r.ends, "skip") }
 
-// TestCannot: where CI runs, no test is skipped.
+// TestCannot: in CI no test is skipped.
 func TestCannot(t *testing.T) {
 	for ci, want := range map[string]string{"true": "fatal", "": "skip"} {
 		t.Setenv("CI", ci)
