@@ -23,26 +23,26 @@ import (
 )
 
 const (
-	// limit is how long all may take but the build.
+	// limit is the maximum time for everything but the build.
 	limit = time.Minute
 
-	// The shown response: as many lines as fit the screen, far enough apart to be
-	// seen coming one by one; deltaSize makes the fake upstream's text one sentence.
+	// The shown response has as many lines as fit the screen, with pauses between them that a reader can see; deltaSize
+	// makes the fake upstream's text one sentence.
 	deltas     = 6
 	deltaPause = 80 * time.Millisecond
 	deltaSize  = 276
 
-	// crowd is how many clients ask at once before the search.
+	// crowd is the number of clients that send a request at once before the search.
 	crowd = 50
 
-	// question is what every client asks.
+	// question is the content of every request.
 	question = `{"model":"gpt-5","stream":true,"input":"What does every typist write?"}`
 )
 
-// A stage is what the demo's steps share.
+// A stage is the state that the demo's steps share.
 type stage struct {
 	out      io.Writer
-	err      error // the first that writing to out met
+	err      error // the first error of a write to out
 	key      string
 	dir      string // temporary
 	upstream *openaitest.Server
@@ -54,7 +54,7 @@ func (s *stage) printf(format string, args ...any) {
 	}
 }
 
-// run shows everything and returns why it failed, if it did.
+// run shows everything, and returns the first error.
 func (s *stage) run(ctx context.Context, proxy string) (err error) {
 	if s.dir, err = os.MkdirTemp("", "responses-api-proxy-demo-"); err != nil {
 		return err
@@ -89,7 +89,7 @@ func (s *stage) run(ctx context.Context, proxy string) (err error) {
 		return fmt.Errorf("streaming through the proxy: %w", err)
 	}
 	if runtime.GOOS != "linux" {
-		s.printf("\nThe search of a process's memory that should come now is shown on Linux only.\n")
+		s.printf("\nThe search of a process's memory is available on Linux only.\n")
 		return nil
 	}
 	return s.showSearch(ctx, ours)
@@ -97,8 +97,7 @@ func (s *stage) run(ctx context.Context, proxy string) (err error) {
 
 func (s *stage) caFile() string { return filepath.Join(s.dir, "ca.pem") }
 
-// start runs a proxy with the key on standard input, which ends with the demo, and
-// waits until it listens.
+// start runs a proxy with the key on standard input, which ends with the demo, and waits until it listens.
 func (s *stage) start(ctx context.Context, name, info string, command ...string) (*launch.Proxy, error) {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = append(launch.Environment(), "SSL_CERT_FILE="+s.caFile())
@@ -107,7 +106,7 @@ func (s *stage) start(ctx context.Context, name, info string, command ...string)
 	switch {
 	case errors.As(err, &ended):
 		first, _, _ := strings.Cut(ended.Output, "\n")
-		return nil, fmt.Errorf("%s ended at its start (%v): %s", name, ended.Err, first)
+		return nil, fmt.Errorf("%s ended during start-up (%v): %s", name, ended.Err, first)
 	case err != nil:
 		return nil, fmt.Errorf("cannot start %s: %w", name, err)
 	}
@@ -135,20 +134,20 @@ func (s *stage) showStream(ctx context.Context, p *launch.Proxy) error {
 	return nil
 }
 
-// An arrival is one piece of text and its journey.
+// An arrival is one piece of text with the times at which it was sent and received.
 type arrival struct {
 	text     string
 	sent, at time.Time
 }
 
-// line is what the demo prints of it.
+// line returns the line that the demo prints for a.
 func (a arrival) line(start time.Time) string {
 	late := float64(a.at.Sub(a.sent)) / float64(time.Millisecond)
 	return fmt.Sprintf("  %5.2f s  %-43.43s  %6.2f ms after sending\n", a.at.Sub(start).Seconds(), strings.TrimSpace(a.text), late)
 }
 
-// checkStream distinguishes a stream from a response that was collected first.
-// Single events may be late on a busy machine.
+// checkStream distinguishes a stream from a response that was collected first. Single events may be late on a slow
+// machine.
 func checkStream(seen []arrival) error {
 	if len(seen) != deltas {
 		return fmt.Errorf("%d events arrived, not %d", len(seen), deltas)
@@ -159,9 +158,8 @@ func checkStream(seen []arrival) error {
 	return nil
 }
 
-// ask sends the question, without any key, on a connection of its own, and hands
-// each piece of text to got as it arrives. It fails unless the response is whole
-// and does not contain the key.
+// ask sends the question, without any key, on a new connection, and passes each piece of text to got as it arrives. It
+// returns an error unless the response is complete and does not contain the key.
 func (s *stage) ask(ctx context.Context, p *launch.Proxy, got func(arrival)) error {
 	c := &http.Client{Transport: &http.Transport{}}
 	defer c.CloseIdleConnections()
@@ -210,12 +208,12 @@ func (s *stage) readEvents(body io.Reader, got func(arrival)) error {
 		whole = whole || e.Type == "response.completed"
 	}
 	if lines.Err() == nil && !whole {
-		return errors.New("the response is not whole")
+		return errors.New("the response is incomplete")
 	}
 	return lines.Err()
 }
 
-// load has a crowd of clients ask at once.
+// load sends the requests of a crowd of clients at once.
 func (s *stage) load(ctx context.Context, p *launch.Proxy) (err error) {
 	results := make(chan error)
 	for range crowd {
@@ -227,7 +225,7 @@ func (s *stage) load(ctx context.Context, p *launch.Proxy) (err error) {
 	return err
 }
 
-// newKey makes up a key of the length that OpenAI's have.
+// newKey returns a random key of the length that OpenAI's have.
 func newKey() string {
 	return "sk-demo-" + rand.Text() + rand.Text() + rand.Text() + rand.Text()
 }

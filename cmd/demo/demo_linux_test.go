@@ -22,10 +22,10 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// proxies are what this test binary is by its name, with the real one's flags.
+// proxies are the proxies that this test binary becomes by its name, with the real one's flags.
 var proxies = map[string]newProxy{"leaky": naiveProxy, "stuck": stuckProxy}
 
-// stuckProxy passes the first piece of an answer and then nothing.
+// stuckProxy passes the first piece of a response and then nothing.
 func stuckProxy(target *url.URL, key string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		naiveProxy(target, key).ServeHTTP(&stuckWriter{w, r.Context()}, r)
@@ -63,8 +63,7 @@ type show struct {
 	errs bytes.Buffer
 }
 
-// prepare returns the demo ready to run, with a temporary directory of its own
-// that uid may write to.
+// prepare returns the demo ready to run, with a temporary directory of its own that uid may write to.
 func prepare(t *testing.T, uid int, args ...string) *show {
 	t.Helper()
 	demo := proctest.Program(t, "../demo")
@@ -86,7 +85,7 @@ func prepare(t *testing.T, uid int, args ...string) *show {
 	return s
 }
 
-// finish runs the demo to its end and returns standard output and exit code.
+// finish waits for the demo and returns standard output and exit code.
 func (s *show) finish(t *testing.T) (string, int) {
 	t.Helper()
 	out, err := s.Output()
@@ -119,7 +118,7 @@ func (s *show) checkGone(t *testing.T) {
 	}
 }
 
-// checkShow is for a demo in which all goes as it should.
+// checkShow is for a demo that succeeds.
 func checkShow(t *testing.T, s *show, want ...string) string {
 	t.Helper()
 	out, code := s.finish(t)
@@ -134,8 +133,7 @@ func checkShow(t *testing.T, s *show, want ...string) string {
 	return out
 }
 
-// mayTrace tells whether this process has CAP_SYS_PTRACE, as root has outside of
-// containers.
+// mayTrace reports whether this process has CAP_SYS_PTRACE, as root has outside of containers.
 func mayTrace(t *testing.T) bool {
 	t.Helper()
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -167,10 +165,10 @@ func TestDemo(t *testing.T) {
 	checkContains(t, out, "/proc/PID/mem      ✓ no key ", "✗ ", "(root)", " pages denied")
 }
 
-// TestDemoAsNobody is the same for somebody without privileges.
+// TestDemoAsNobody runs the demo without privileges.
 func TestDemoAsNobody(t *testing.T) {
 	if os.Getuid() != 0 {
-		proctest.Cannot(t, "only root can become somebody else")
+		proctest.Cannot(t, "only root can become another user")
 	}
 	out := checkShow(t, prepare(t, 65534, "-proxy", proctest.Program(t, command)), "denied by the kernel", "an attacker (uid 65534)")
 	if strings.Contains(out, "Building") {
@@ -195,7 +193,7 @@ func instead(t *testing.T, proxy string) *show {
 	return prepare(t, os.Getuid(), "-proxy", link)
 }
 
-// TestLeakyProxy shows a proxy that is no better than the naive one.
+// TestLeakyProxy shows a proxy that keeps the key as the naive one does.
 func TestLeakyProxy(t *testing.T) {
 	s := instead(t, "leaky")
 	out, code := s.finish(t)
@@ -205,7 +203,7 @@ func TestLeakyProxy(t *testing.T) {
 	checkScreen(t, out+s.errs.String())
 	checkContains(t, s.errs.String(), "demo: failed: the key was read from the proxy's memory\n")
 	if strings.Contains(out, "nowhere to be found") {
-		t.Errorf("praise:\n%s", out)
+		t.Errorf("the demo reports success:\n%s", out)
 	}
 }
 
@@ -218,7 +216,7 @@ func TestFailures(t *testing.T) {
 		code   int
 		errors string
 	}{
-		{"proxy that ends", []string{"-proxy", "/bin/false"}, nil, 1, "demo: failed: the proxy ended at its start (exit status 1)"},
+		{"proxy that ends", []string{"-proxy", "/bin/false"}, nil, 1, "demo: failed: the proxy ended during start-up (exit status 1)"},
 		{"no proxy", []string{"-proxy", "/none"}, nil, 1, "demo: failed: cannot start the proxy: "},
 		{"no go", nil, func(s *show) { s.Env = append(s.Env, "PATH=/none") }, 1, "demo: failed: no go command in PATH"},
 		{"no module", nil, func(s *show) { s.Dir = elsewhere }, 1, "run the demo in a checkout"},
@@ -246,7 +244,7 @@ func TestHelp(t *testing.T) {
 	checkScreen(t, usage)
 }
 
-// TestStopped ends the demo in the middle of an answer.
+// TestStopped stops the demo in the middle of a response.
 func TestStopped(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(sig.String(), func(t *testing.T) {
@@ -270,8 +268,8 @@ func TestStopped(t *testing.T) {
 	}
 }
 
-// TestNobodyReads wants no child left behind by a broken pipe.
-func TestNobodyReads(t *testing.T) {
+// TestBrokenPipe: a broken pipe leaves no child behind.
+func TestBrokenPipe(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -287,7 +285,7 @@ func TestNobodyReads(t *testing.T) {
 	s.checkGone(t)
 }
 
-// awaitText returns once the first piece of the answer is there.
+// awaitText returns once the first piece of the response has arrived.
 func awaitText(t *testing.T, out io.Reader) {
 	t.Helper()
 	lines := bufio.NewScanner(out)
@@ -296,5 +294,5 @@ func awaitText(t *testing.T, out io.Reader) {
 			return
 		}
 	}
-	t.Fatal("no answer")
+	t.Fatal("no response")
 }

@@ -1,15 +1,12 @@
-// Demo shows on one machine, without a key and without a network, what
-// responses-api-proxy is for: a fake upstream that answers only to a made-up key,
-// the real proxy, a client that has no key and gets its response as it streams,
-// and an attacker that searches the proxy's memory for the key. The same search
-// finds it in a plain httputil.ReverseProxy, which proves that it can find keys.
+// Demo shows on one machine, without a key and without a network, what responses-api-proxy is for: a fake upstream that
+// accepts only a random key, the real proxy, a client without a key that reads its response as it streams, and an
+// attacker that searches the proxy's memory for the key. The same search finds the key in a plain
+// httputil.ReverseProxy, which proves that it can find keys.
 //
-// It builds the proxy with the go command, in a temporary directory, and listens
-// on 127.0.0.1 only. All that it starts has ended, and the directory is gone, when
-// it returns, also after Ctrl-C.
+// It builds the proxy with the go command, in a temporary directory, and listens on 127.0.0.1 only. It stops all that
+// it starts and removes the directory before it returns, also after Ctrl-C.
 //
-// Exit codes: 0 if all went as it should, 1 if anything did not, 2 for a
-// command line that it does not understand.
+// Exit codes: 0 for success, 1 for any failure, 2 for an invalid command line.
 package main
 
 import (
@@ -77,7 +74,7 @@ func run(args []string, out, errs io.Writer) int {
 	s := &stage{out: out, key: newKey()}
 	err = s.run(ctx, *proxy)
 	if ctx.Err() != nil {
-		err = errors.New("interrupted") // what else failed follows from it
+		err = errors.New("interrupted") // other errors follow from it
 	}
 	if err := cmp.Or(err, s.err); err != nil {
 		fmt.Fprintf(errs, "\ndemo: failed: %v\n", err)
@@ -86,8 +83,8 @@ func run(args []string, out, errs io.Writer) int {
 	return 0
 }
 
-// build builds the proxy as releases are built, but for the stamp of the commit:
-// git refuses to tell root about another user's checkout.
+// build builds the proxy as releases are built, but without the stamp of the commit: git refuses to read another user's
+// checkout as root.
 func (s *stage) build(ctx context.Context) (binary string, err error) {
 	if _, err := exec.LookPath("go"); err != nil {
 		return "", errors.New("no go command in PATH, which builds the proxy; give a built one with -proxy FILE")
@@ -96,8 +93,7 @@ func (s *stage) build(ctx context.Context) (binary string, err error) {
 	binary = filepath.Join(s.dir, "responses-api-proxy.exe") // the suffix is for Windows
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", binary, command)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	// The go command ends its compilers when it is interrupted, and could not if it
-	// were killed.
+	// When the go command is interrupted, it ends its compilers; if it were killed, they would continue.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()

@@ -13,16 +13,14 @@ import (
 	"strings"
 )
 
-// naiveCommand is the argument with which the demo starts itself as the naive
-// proxy. It is not for users.
+// naiveCommand is the argument with which the demo starts itself as the naive proxy. It is internal.
 const naiveCommand = "naive-proxy-of-the-demo"
 
 // newProxy makes a proxy to target that adds key.
 type newProxy func(target *url.URL, key string) http.Handler
 
-// naive serves an upstream's URL until standard input ends, whose first line is the
-// key, and writes its port and pid to the file info. Standard input ends with the
-// demo, however that ended.
+// naive serves an upstream's URL until standard input ends, whose first line is the key, and writes its port and pid to
+// the file info. Standard input ends with the demo, however that ends.
 func naive(upstream, info string, proxy newProxy) error {
 	target, err := url.Parse(upstream)
 	if err != nil {
@@ -46,15 +44,14 @@ func naive(upstream, info string, proxy newProxy) error {
 	return errors.New("standard input has ended")
 }
 
-// naiveProxy is the standard library's proxy with nothing done for or against
-// the key: it sets the field, as everybody would.
+// naiveProxy is the standard library's proxy with no protection for the key: it sets the field, as most proxies would.
 func naiveProxy(target *url.URL, key string) http.Handler {
 	p := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.Out.URL, r.Out.Host = target, target.Host
 		r.Out.Header.Set("Authorization", "Bearer "+key)
 	}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Without it net/http cuts a few responses short, and the load would fail.
+		// Without full duplex, net/http truncates some responses, and the load would fail.
 		http.NewResponseController(w).EnableFullDuplex()
 		p.ServeHTTP(w, r)
 	})

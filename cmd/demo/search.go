@@ -64,7 +64,7 @@ func (f find) key() bool { return f.Full > 0 || f.Fragments > 0 }
 // findings are the results for one process.
 type findings struct{ cmdline, environ, mem find }
 
-// search looks for the key wherever the kernel shows what a process has.
+// search searches everything that the kernel shows of a process for the key.
 func search(pid int, key string) (f findings, err error) {
 	dir, k := fmt.Sprintf("/proc/%d/", pid), []byte(key)
 	if f.cmdline, err = found(memscan.File(dir+"cmdline", k)); err != nil {
@@ -76,7 +76,7 @@ func search(pid int, key string) (f findings, err error) {
 	if f.mem, err = found(memscan.Process(pid, k)); err != nil || !f.mem.denied {
 		return f, err
 	}
-	// What was denied may have been only the list of mappings.
+	// Only the list of mappings may have been denied.
 	if mem, err := os.Open(dir + "mem"); err == nil {
 		mem.Close()
 		return f, fmt.Errorf("%smem can be opened, and %smaps cannot be read", dir, dir)
@@ -117,7 +117,7 @@ func (f find) String() string {
 	return fmt.Sprintf("✗ %d copies, %d fragments", f.Full, f.Fragments)
 }
 
-// size is how much memory was searched.
+// size returns how much memory was searched.
 func (f find) size() string {
 	if f.denied {
 		return ""
@@ -125,22 +125,21 @@ func (f find) size() string {
 	return fmt.Sprintf("  in %.1f MB, %d pages denied", float64(f.Bytes)/1e6, f.Unreadable)
 }
 
-// A host is what decides how much an attacker can read.
+// A host has the properties that determine how much an attacker can read.
 type host struct {
 	root           bool
 	yama           int
-	noSecretMemory string // the proxy's warning that root can read the key here; empty: there is none
+	noSecretMemory string // the proxy's warning that root can read the key here; "" if there is none
 }
 
-// judge returns what the table does not say, in lines, and what is not as it
-// should be. A search that finds nothing proves something only if it finds what is
-// there to be found.
+// judge returns what the table does not show, as lines, and an error for an unexpected result. A search that finds
+// nothing proves something only if it finds the key where it is known to be.
 func (h host) judge(ours, naive findings) (note string, err error) {
 	switch {
 	case ours.cmdline.key() || ours.environ.key():
-		return "", errors.New("the key stands in the proxy's command line or environment")
+		return "", errors.New("the key is in the proxy's command line or environment")
 	case ours.mem.key() && h.noSecretMemory != "":
-		return "", fmt.Errorf("root read the key: this system has no secret memory, as the proxy said:\n%s", h.noSecretMemory)
+		return "", fmt.Errorf("root read the key: this system has no secret memory, as the proxy warned:\n%s", h.noSecretMemory)
 	case ours.mem.key():
 		return "", errors.New("the key was read from the proxy's memory")
 	case naive.mem.denied && h.yama < 2:
@@ -164,7 +163,7 @@ func (h host) judge(ours, naive findings) (note string, err error) {
 // yama returns the kernel's ptrace_scope: 0 and 1 let the demo read the memory
 // of its own children, 2 only with CAP_SYS_PTRACE, 3 never (Yama.rst).
 func yama() int {
-	text, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope") // not there in a kernel without Yama
+	text, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope") // missing in a kernel without Yama
 	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
 	return n
 }

@@ -26,8 +26,8 @@ func TestJudge(t *testing.T) {
 		name        string
 		ours, naive findings
 		host        host
-		want        string   // part of the error; empty: none
-		notes       []string // parts of the note; nil: there is none
+		want        string   // part of the error; "" for none
+		notes       []string // parts of the note; nil for none
 	}{
 		{"root finds nothing", memory(clean), memory(copies(57, 2)), host{root: true}, "", nil},
 		{"user is denied", memory(denied), memory(copies(57, 2)), host{}, "", []string{"As root"}},
@@ -90,7 +90,7 @@ func TestReadEvents(t *testing.T) {
 	const whole = "data: {\"type\":\"response.completed\"}\n\n"
 	for _, c := range []struct{ name, body, want string }{
 		{"whole", "event: x\n" + whole, ""},
-		{"cut", "data: {\"type\":\"response.created\"}\n\n", "not whole"},
+		{"cut", "data: {\"type\":\"response.created\"}\n\n", "incomplete"},
 		{"key in an event", "data: {\"type\":\"" + st.key + "\"}\n\n" + whole, "contains the key"},
 		{"key in a comment", ": " + st.key + "\n" + whole, "contains the key"},
 		{"not JSON", "data: x\n\n" + whole, "not JSON"},
@@ -100,7 +100,7 @@ func TestReadEvents(t *testing.T) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 		if err != nil && strings.Contains(err.Error(), st.key) {
-			t.Errorf("%s: the error holds the key", c.name)
+			t.Errorf("%s: the error contains the key", c.name)
 		}
 	}
 }
