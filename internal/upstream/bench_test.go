@@ -24,9 +24,8 @@ var codexFields = []http1.Field{
 	{Name: []byte("x-codex-turn-metadata"), Value: []byte(strings.Repeat("m", 800))},
 }
 
-// BenchmarkRequest is one request and its answer over TLS on loopback, the
-// stand-in's share included: with the key in secret memory, and with a plain
-// header from the heap as any other client sends it.
+// BenchmarkRequest is one request and its response over TLS on loopback, including the fake upstream's work: with the
+// key in secret memory, and with a plain header from the heap as any other client sends it.
 func BenchmarkRequest(b *testing.B) {
 	for name, send := range map[string]sender{"secret": (*Client).Do, "plain": (*Client).doPlain} {
 		b.Run(name, func(b *testing.B) {
@@ -40,9 +39,8 @@ func BenchmarkRequest(b *testing.B) {
 	}
 }
 
-// BenchmarkPriceOfSecrecy takes turns between the two in one process, a hundred
-// requests each, and reports what the secret way costs more: the median over
-// all pairs of turns, since the machine may slow down in any of them.
+// BenchmarkPriceOfSecrecy alternates between the two in one process, a hundred requests each, and reports the
+// additional cost of secret memory: the median over all pairs of turns, since the machine may slow down in any of them.
 func BenchmarkPriceOfSecrecy(b *testing.B) {
 	for name, tls := range map[string]bool{"https": true, "http": false} {
 		b.Run(name, func(b *testing.B) {
@@ -116,7 +114,7 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// doPlain is Do with the key in an ordinary header: the yardstick.
+// doPlain is Do with the key in an ordinary header, for comparison.
 func (c *Client) doPlain(ctx context.Context, r *Request) (*Response, error) {
 	cn, _, err := c.connectionFor(ctx, &Request{})
 	if err != nil {

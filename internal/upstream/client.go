@@ -1,5 +1,5 @@
-// Package upstream is the way to the one destination: connections, TLS, and the writer that puts the API key on the
-// wire and nowhere else.
+// Package upstream sends requests to the one upstream: it makes connections and TLS sessions, and writes the API key to
+// them and nowhere else.
 package upstream
 
 import (
@@ -12,42 +12,42 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
-// Config says where to and with what.
+// Config describes the upstream and the credential.
 type Config struct {
 	// Target is the destination. Required.
 	Target *Target
 	// Key is the credential. Required.
 	Key *secret.Key
-	// LegacyTLS speaks TLS 1.2, with AEAD cipher suites only, in place of 1.3.
+	// LegacyTLS uses TLS 1.2, with AEAD cipher suites only, in place of 1.3.
 	LegacyTLS bool
 	// Roots are the trusted certificate authorities; nil means those of the system, SSL_CERT_FILE and SSL_CERT_DIR.
 	Roots *x509.CertPool
-	// Users may be the upstream on this host if it is reached by plain http, as root and the user that runs the process
-	// when New is called always may. A process of any other user is sent nothing.
+	// Users are trusted as the user of an upstream on this host over plain http, besides root and the user that runs
+	// the process when New is called. Nothing is sent to a process of any other user.
 	Users []uint32
 }
 
-// Client sends requests to its Endpoint, the target. Its methods may be used concurrently.
+// Client sends requests to its Endpoint, the target. Its methods may be called concurrently.
 type Client struct {
 	*Endpoint
 	key  *secret.Key
 	line []byte // request line and Host of a POST to the target
-	host []byte // what follows the target of any other request
+	host []byte // the part after the target of any other request
 	pool pool
 
-	mu    sync.Mutex // of stats
+	mu    sync.Mutex // guards stats
 	stats Stats
 }
 
-// Stats are sums since the client was made: of connections that were begun, by what came of them.
+// Stats are totals since New: connections that were started, by result.
 type Stats struct {
-	// Connected could carry requests; the others never did.
+	// Connected connections could carry requests; the others never did.
 	Connected, Unreachable, TLSFailed, Timeouts int64
-	// GivenUp were still being made when their request ended.
+	// GivenUp connections were not established when their request ended.
 	GivenUp int64
 }
 
-// New prepares a client and reads all files that it needs. It connects to nothing.
+// New prepares a client and reads all files that it needs. It makes no connections.
 func New(cfg Config) (*Client, error) {
 	e, err := newEndpoint(cfg)
 	if err != nil {
@@ -57,35 +57,34 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{Endpoint: e, key: cfg.Key, line: []byte("POST " + cfg.Target.Path + host), host: []byte(host)}
 	if c.Room() < 0 {
 		e.Close()
-		return nil, fmt.Errorf("--upstream-url is too long: there is room for about %d characters", len(c.line)+c.Room())
+		return nil, fmt.Errorf("--upstream-url is too long; shorten it to about %d characters", len(c.line)+c.Room())
 	}
 	return c, nil
 }
 
-// Path is the target's: where a Request without a Target of its own goes.
+// Path returns the target's path, to which a Request without a Target is sent.
 func (c *Client) Path() string { return c.target.Path }
 
-// Room is how many bytes longer than the Client's own a request's method and target may be together: request line and
-// credential share one record.
+// Room returns how many bytes longer than the Client's own a request's method and target may be together: request line
+// and credential share one record.
 func (c *Client) Room() int { return maxSecretRecord - c.key.MaxLen() - len(c.line) }
 
-// Stats returns the sums of this moment.
+// Stats returns the current totals.
 func (c *Client) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.stats
 }
 
-// Close closes the connections that wait for another request. Over plain http to this host no other connection can be
-// made then.
+// Close closes the idle connections. Over plain http to this host, no further connection can be made.
 func (c *Client) Close() {
 	c.pool.close()
 	c.Endpoint.Close()
 }
 
-// Do sends r and returns the answer once its head is there; the upstream may take as long as it likes. When ctx ends,
-// the connection is closed at once. A request of which the upstream may have seen a byte is never sent again. Errors
-// are of type *Error.
+// Do sends r and returns the response when its head has arrived; it does not limit how long the upstream takes. When
+// ctx ends, the connection is closed at once. A request of which the upstream may have received a byte is never sent
+// again, because it may have been executed. Errors are of type *Error.
 func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	for {
 		if ctx.Err() != nil {
@@ -95,14 +94,14 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 		if err != nil {
 			return nil, cancelled(ctx, err)
 		}
-		before := cn.taken.Load()
+		before := cn.bytesWritten.Load()
 		res, err := c.exchange(ctx, cn, r)
 		if err == nil {
 			res.Reused = reused
 			return res, nil
 		}
-		// The pooled connection was dead and took nothing: the next one is as good as the first.
-		if reused && cn.taken.Load() == before && r.Rest == nil && ctx.Err() == nil && isKind(err, Closed) {
+		// The pooled connection was closed and accepted no byte, so the request can be sent again on another one.
+		if reused && cn.bytesWritten.Load() == before && r.Rest == nil && ctx.Err() == nil && isKind(err, Closed) {
 			continue
 		}
 		var e *Error
@@ -113,7 +112,7 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	}
 }
 
-// connectionFor takes a pooled connection or makes a new one.
+// connectionFor returns a pooled connection or makes a new one.
 func (c *Client) connectionFor(ctx context.Context, r *Request) (cn *conn, reused bool, err error) {
 	if !r.Upgrade {
 		if cn := c.pool.get(); cn != nil {
@@ -125,7 +124,7 @@ func (c *Client) connectionFor(ctx context.Context, r *Request) (cn *conn, reuse
 	return cn, false, err
 }
 
-// count counts a connection that was begun, by what came of it.
+// count counts a started connection, by result.
 func (c *Client) count(ctx context.Context, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,25 +142,25 @@ func (c *Client) count(ctx context.Context, err error) {
 	}
 }
 
-// exchange sends r on cn and reads the head of the answer. cn belongs to the answer, or is closed on an error, and on a
-// panic.
+// exchange sends r on cn and reads the head of the response. cn then belongs to the response; on an error or a panic it
+// is closed.
 func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response, error) {
 	res := &Response{c: cn, client: c, request: r}
 	res.unwatch = context.AfterFunc(ctx, cn.close)
-	answered := false
+	ok := false
 	defer func() {
-		if !answered {
+		if !ok {
 			res.Close()
 		}
 	}()
-	before := cn.taken.Load()
+	before := cn.bytesWritten.Load()
 	left, err := c.sendHead(ctx, cn, r)
 	switch {
 	case errors.Is(err, secret.ErrWiped):
 		return nil, &Error{Kind: Internal, Cause: err}
 	case isKind(err, Internal):
 		return nil, err
-	case err != nil && cn.taken.Load() == before:
+	case err != nil && cn.bytesWritten.Load() == before:
 		return nil, fail(Closed, "sending the request: %w", err)
 	case err == nil:
 		r.Fields = nil
@@ -172,13 +171,13 @@ func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response,
 			res.copyBody(left)
 		}
 	}
-	// After a failed write there may still be an answer, such as 413.
+	// After a failed write there may still be a response, such as 413.
 	if err := res.readHead(); err != nil {
 		return nil, err
 	}
 	if err != nil {
 		res.reuse = false
 	}
-	answered = true
+	ok = true
 	return res, nil
 }

@@ -12,20 +12,20 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
-// conn is a TCP connection for one request after another.
+// conn is a TCP connection that carries one request after another.
 type conn struct {
 	*net.TCPConn
-	raw   syscall.RawConn
-	taken atomic.Int64    // bytes that the kernel has taken: without one, the peer cannot have seen any of a request
-	layer tlsrecord.Layer // nil for plain http
-	in    reader
-	idle  time.Time // since when it waits in the pool
+	raw          syscall.RawConn
+	bytesWritten atomic.Int64    // bytes that the kernel has accepted: at 0 the peer cannot have received anything
+	layer        tlsrecord.Layer // nil for plain http
+	in           reader
+	idle         time.Time // when it was put into the pool
 }
 
-// Write sends bytes as they are, below TLS.
+// Write sends bytes unchanged, below TLS.
 func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.TCPConn.Write(p)
-	c.taken.Add(int64(n))
+	c.bytesWritten.Add(int64(n))
 	return n, err
 }
 
@@ -40,8 +40,8 @@ func (c *conn) send(p []byte) (n int, err error) {
 	return c.Write(p)
 }
 
-// sendInPlace sends the n bytes at buf[tlsrecord.HeaderSize:], which may be secret, from where they lie: over TLS as
-// one record, for which buf has room and in which it is overwritten.
+// sendInPlace sends the n bytes at buf[tlsrecord.HeaderSize:], which may be secret, in place: over TLS as one record,
+// which overwrites them and for which buf has space.
 func (c *conn) sendInPlace(buf []byte, n int) error {
 	if c.layer != nil {
 		return c.layer.WriteInPlace(buf, n)
@@ -51,20 +51,20 @@ func (c *conn) sendInPlace(buf []byte, n int) error {
 	return err
 }
 
-// close ends the connection at once, whatever is being read or written, and without an alert of TLS, which might wait
-// to be sent. It may be called twice.
+// close closes the connection at once, even during a read or write, and without a TLS alert, which might block. It may
+// be called more than once.
 func (c *conn) close() { c.Close() }
 
 const (
-	// idleLimit is shorter than the idle time-outs of common edges (nginx 75 s, AWS ALB 60 s), so that we close a
-	// connection before they do.
+	// idleLimit is shorter than the idle time-outs of common load balancers (nginx 75 s, AWS ALB 60 s), so that this
+	// side closes a connection first.
 	idleLimit = 45 * time.Second
-	// sweepEvery bounds how long a connection that the upstream has closed stays open on our side.
+	// sweepEvery is the maximum time for which a connection that the upstream has closed stays open on this side.
 	sweepEvery = 5 * time.Second
 	maxIdle    = 256
 )
 
-// pool keeps connections between requests. The zero value is ready.
+// pool keeps idle connections. The zero value is ready to use.
 type pool struct {
 	mu     sync.Mutex
 	conns  []*conn // the longest idle first
@@ -72,7 +72,7 @@ type pool struct {
 	closed bool
 }
 
-// get returns the connection that was used last and is still open, or nil.
+// get returns the open connection that was used last, or nil.
 func (p *pool) get() *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,7 +80,7 @@ func (p *pool) get() *conn {
 		c := p.conns[n]
 		p.conns[n] = nil
 		p.conns = p.conns[:n]
-		if c.quiet() {
+		if c.idleAndOpen() {
 			return c
 		}
 		c.close()
@@ -88,7 +88,7 @@ func (p *pool) get() *conn {
 	return nil
 }
 
-// put keeps c, which must have nothing unread.
+// put keeps c, which must have no unread data.
 func (p *pool) put(c *conn) {
 	c.in.shrink()
 	c.idle = time.Now()
@@ -104,12 +104,12 @@ func (p *pool) put(c *conn) {
 	}
 }
 
-// sweep closes what is idle for too long or dead, and comes again as long as anything is left.
+// sweep closes connections that are idle for too long or closed by the peer. It runs again while any are left.
 func (p *pool) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.conns = slices.DeleteFunc(p.conns, func(c *conn) bool {
-		dead := p.closed || time.Since(c.idle) >= idleLimit || !c.quiet()
+		dead := p.closed || time.Since(c.idle) >= idleLimit || !c.idleAndOpen()
 		if dead {
 			c.close()
 		}
@@ -122,7 +122,7 @@ func (p *pool) sweep() {
 	}
 }
 
-// close closes all connections, and those that come later.
+// close closes all connections, and those that are put later.
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true

@@ -22,24 +22,24 @@ import (
 )
 
 const (
-	// dialTimeout bounds the connecting to one address, and after it tunnel and handshake together: only a broken or
-	// hostile peer is slow there.
+	// dialTimeout limits connecting to one address, and then CONNECT and the TLS handshake together: only a faulty or
+	// hostile peer needs longer.
 	dialTimeout    = 10 * time.Second
-	maxConnectHead = 16 << 10 // of a proxy's answer to CONNECT, in bytes
+	maxConnectHead = 16 << 10 // size of a proxy's response to CONNECT, in bytes
 )
 
-// Endpoint is a host to connect to, by TLS unless its URL has the scheme http.
+// Endpoint is a host to connect to, by TLS unless the scheme of its URL is http.
 type Endpoint struct {
 	target *Target
 	addr   string // host:port of the target, or of the proxy
 	net    net.Dialer
 	tls    *tls.Config // nil for plain http
-	proxy  *url.URL    // nil: straight to the target
-	guard  *plainGuard // of plain http; nil with TLS
+	proxy  *url.URL    // nil for a direct connection
+	guard  *plainGuard // for plain http; nil with TLS
 }
 
-// NewEndpoint reads the proxy environment, and the root certificates unless they are given: nothing is read from files
-// later, except for DNS. Roots are as in Config. It connects to nothing.
+// NewEndpoint reads the proxy environment, and the root certificates unless they are given: no file is read later,
+// except for name resolution. Roots are as in Config. It makes no connections.
 func NewEndpoint(target *Target, roots *x509.CertPool) (*Endpoint, error) {
 	return newEndpoint(Config{Target: target, Roots: roots})
 }
@@ -51,7 +51,7 @@ func newEndpoint(cfg Config) (*Endpoint, error) {
 		Control:         setUserTimeout,
 	}}
 	var err error
-	if !cfg.Target.TLS { // never through a proxy: it would see the key
+	if !cfg.Target.TLS { // never through a proxy, which would receive the key
 		e.guard, err = newGuard(cfg.Target, cfg.Users)
 		return e, err
 	}
@@ -82,18 +82,18 @@ func (e *Endpoint) Port() uint16 {
 	return uint16(port)
 }
 
-// Unguarded reports whether plain http to this host may bring the key to any user who takes the upstream's port: the
-// system does not report who it is.
+// Unguarded reports whether plain http to this host may send the key to any user who listens on the upstream's port,
+// because the system does not report the user.
 func (e *Endpoint) Unguarded() bool { return e.guard != nil && e.guard.blind }
 
-// Close releases what plain http to this host needs: no connection can be made by it then.
+// Close closes what plain http to this host needs: no connection can be made afterwards.
 func (e *Endpoint) Close() {
 	if e != nil && e.guard != nil {
 		e.guard.close()
 	}
 }
 
-// tlsConfig pins exactly one version, and the suites of 1.2 that do not copy what they seal.
+// tlsConfig allows exactly one version, and the suites of 1.2 that do not copy the plaintext.
 func tlsConfig(name string, legacy bool, roots *x509.CertPool) *tls.Config {
 	c := &tls.Config{
 		ServerName:    name,
@@ -106,8 +106,8 @@ func tlsConfig(name string, legacy bool, roots *x509.CertPool) *tls.Config {
 	if legacy {
 		c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 		c.ClientSessionCache = tls.NewLRUClientSessionCache(4)
-		c.DynamicRecordSizingDisabled = true // fewer records, and calls
-		// AEAD only: crypto/tls copies what it encrypts by CBC.
+		c.DynamicRecordSizingDisabled = true // fewer records, and system calls
+		// AEAD only: crypto/tls copies the plaintext for CBC.
 		c.CipherSuites = []uint16{
 			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
@@ -126,8 +126,8 @@ func RootsFrom(file string) (*x509.CertPool, error) {
 	return readRoots("--ca-file", file, "it must be PEM")
 }
 
-// loadRoots reads the system's roots, or those that SSL_CERT_FILE and SSL_CERT_DIR name. A file that was named and
-// gives no certificate is an error at start rather than at the first request.
+// loadRoots reads the system's roots, or those that SSL_CERT_FILE and SSL_CERT_DIR name. A named file without a
+// certificate is an error at the start rather than at the first request.
 func loadRoots() (*x509.CertPool, error) {
 	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
 		if _, err := readRoots("SSL_CERT_FILE", file, "name a PEM file of root certificates, or unset it"); err != nil {
@@ -148,7 +148,7 @@ func readRoots(option, file, hint string) (*x509.CertPool, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: there is no certificate in %s; %s", option, file, hint)
+		return nil, fmt.Errorf("%s: no certificate in %s; %s", option, file, hint)
 	}
 	return roots, nil
 }
@@ -156,7 +156,7 @@ func readRoots(option, file, hint string) (*x509.CertPool, error) {
 func proxyFromEnvironment(target *Target) (*url.URL, error) {
 	env := httpproxy.FromEnvironment()
 	u, err := env.ProxyFunc()(&url.URL{Scheme: "https", Host: target.Addr})
-	if _, bad := url.Parse(env.HTTPSProxy); bad != nil { // httpproxy would go without
+	if _, bad := url.Parse(env.HTTPSProxy); bad != nil { // httpproxy would connect without a proxy
 		err = bad
 	}
 	switch {
@@ -190,8 +190,8 @@ func (e *Endpoint) dial(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// reach connects to the target, or to the forward proxy. The connection may carry the key once it is secure, or at once
-// if it is to stay plain.
+// reach connects to the target, or to the forward proxy. The caller must secure the connection before it sends the key,
+// unless it is plain http.
 func (e *Endpoint) reach(ctx context.Context) (*net.TCPConn, error) {
 	var failed error
 	for _, addr := range addresses(e.addr) {
@@ -199,7 +199,7 @@ func (e *Endpoint) reach(ctx context.Context) (*net.TCPConn, error) {
 		if err == nil {
 			return c, nil
 		}
-		if failed == nil || isKind(err, Untrusted) { // which says more than that nothing listens on the other address
+		if failed == nil || isKind(err, Untrusted) { // more specific than a refused connection to the other address
 			failed = err
 		}
 	}
@@ -236,8 +236,9 @@ const proxyHint = "HTTPS_PROXY names the forward proxy; correct it, unset it, or
 
 const localhost = "localhost"
 
-// addresses returns what to dial, in that order. localhost is not resolved: the hosts file may name ::1 first, which
-// any user may listen on if the upstream does not, and without a hosts file the answer would be the name server's.
+// addresses returns the addresses to dial, in order. localhost is not resolved (RFC 6761, section 6.3): the hosts file
+// may name ::1 first, where any user may listen if the upstream does not, and without a hosts file the name server
+// would determine the address.
 func addresses(addr string) []string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || !strings.EqualFold(host, localhost) {
@@ -246,9 +247,9 @@ func addresses(addr string) []string {
 	return []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}
 }
 
-// secure opens the tunnel and the TLS session, within dialTimeout.
+// secure performs CONNECT and the TLS handshake, within dialTimeout.
 func (e *Endpoint) secure(ctx context.Context, c *conn) error {
-	c.SetDeadline(time.Now().Add(dialTimeout)) // fails only if everything does that follows
+	c.SetDeadline(time.Now().Add(dialTimeout)) // fails only if all later calls do
 	defer context.AfterFunc(ctx, c.close)()
 	if e.proxy != nil {
 		if err := e.connect(c); err != nil {
@@ -305,9 +306,9 @@ func (e *Endpoint) connect(c *conn) error {
 	case err != nil:
 		return fmt.Errorf("no valid response to CONNECT: %w", err)
 	case response.Status/100 != 2:
-		return fmt.Errorf("CONNECT was answered with status %d", response.Status)
-	case !c.in.empty(): // a TLS server does not speak first
-		return errors.New("there are bytes behind the response to CONNECT")
+		return fmt.Errorf("CONNECT returned status %d", response.Status)
+	case !c.in.empty(): // a TLS server does not send first
+		return errors.New("unexpected bytes after the response to CONNECT")
 	}
 	c.in.shrink()
 	return nil

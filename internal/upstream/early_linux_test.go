@@ -13,9 +13,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
-// TestEarlyResponseLeavesNothingUnsent: an upstream responds to a large body
-// without reading it, and keeps the connection. The next requests would wait in
-// the kernel behind that body.
+// TestEarlyResponseLeavesNothingUnsent: an upstream responds to a large body without reading it, and keeps the
+// connection open. The next request would wait in the kernel behind that body.
 func TestEarlyResponseLeavesNothingUnsent(t *testing.T) {
 	l := must(net.Listen("tcp4", "127.0.0.1:0"))
 	defer l.Close()
@@ -73,8 +72,7 @@ func respondEarly(c net.Conn) {
 	}
 }
 
-// TestLargeBodiesKeepTheConnection: an upstream that has read a large body is
-// sent the next one on the same connection.
+// TestLargeBodiesKeepTheConnection: after an upstream has read a large body, the next request uses the same connection.
 func TestLargeBodiesKeepTheConnection(t *testing.T) {
 	for _, tls := range []bool{false, true} {
 		up, c := serve(t, openaitest.Options{TLS: tls})

@@ -7,29 +7,29 @@ import (
 	"net"
 )
 
-// Kind classifies what went wrong on the way to the upstream and back.
+// Kind classifies a failure of an exchange with the upstream.
 type Kind int
 
 // The kinds of failure.
 const (
 	Unreachable Kind = iota + 1 // no connection could be made
-	TLSFailed                   // the connection could not be secured
-	Untrusted                   // the other end of the connection must not be sent the key
-	Timeout                     // connecting or securing the connection took too long
-	Closed                      // the upstream, or the network, ended the connection
-	Malformed                   // the response breaks HTTP/1.1
-	BodyFailed                  // the client did not deliver the body that it announced
+	TLSFailed                   // the TLS handshake failed
+	Untrusted                   // the peer must not receive the key
+	Timeout                     // connecting or the handshake took too long
+	Closed                      // the upstream, or the network, closed the connection
+	Malformed                   // the response violates HTTP/1.1
+	BodyFailed                  // the client did not send the whole body
 	Cancelled                   // the caller's context ended
-	Internal                    // this process could not send the request, for want of a key or of memory
+	Internal                    // this process could not send the request, for lack of a key or of memory
 )
 
-// Error is every error of this package but those of its set-up.
+// Error is the type of every error of this package except those of the set-up.
 type Error struct {
-	// Kind is what a caller may branch on.
+	// Kind distinguishes errors for callers.
 	Kind Kind
-	// Reused reports whether the request went on a connection that had served before.
+	// Reused reports whether the request was sent on a connection that was used before.
 	Reused bool
-	// Cause is for the operator. It never holds anything of a request.
+	// Cause is for the operator. It never contains data of a request.
 	Cause error
 	// Hint is what the operator may do about it; "" if there is nothing to add to the cause.
 	Hint string
@@ -64,7 +64,7 @@ func isKind(err error, kind Kind) bool {
 	return errors.As(err, &e) && e.Kind == kind
 }
 
-// cancelled lets the caller's own end take precedence over what came of it.
+// cancelled returns Cancelled if ctx has ended, and otherwise err.
 func cancelled(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fail(Cancelled, "the request was cancelled: %w", context.Cause(ctx))

@@ -10,25 +10,25 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
-// exchangeTimeout bounds one secret exchange, from the connection's beginning to the response's end.
+// exchangeTimeout limits one exchange, from connecting to the end of the response.
 const exchangeTimeout = 30 * time.Second
 
-// ExchangeMemory is the secret memory that an exchange needs, in bytes: for the longest record, behind a head of which a
-// part has arrived.
+// ExchangeMemory is the size of the secret memory that an exchange needs, in bytes: the longest record, after a part of
+// a head.
 const ExchangeMemory = 8<<10 + tlsrecord.MaxRecord
 
-// ErrOversized is the error of a response that is larger than the memory for it.
+// ErrOversized means that the response is larger than the memory for it.
 var ErrOversized = errors.New("the response is too large")
 
 var errMalformed = errors.New("the response is malformed")
 
-// Exchange connects to the endpoint, sends request, which is a whole HTTP/1.1 message that asks for the connection to be
-// closed, and reads the response. All three buffers should be secret memory, so that neither message ever lies in
-// ordinary memory: memory has ExchangeMemory bytes and is wiped; the caller wipes request and room. Exchange returns the
-// status and, if that is 2xx, the body, which is a part of room. Redirects are not followed.
+// Exchange connects to the endpoint, sends request, a complete HTTP/1.1 message with Connection: close, and reads the
+// response. All three buffers should be secret memory, so that neither message is ever in ordinary memory. memory has
+// ExchangeMemory bytes and is wiped; the caller wipes request and room. Exchange returns the status and, if that is
+// 2xx, the content, which is a part of room. It does not follow redirects.
 //
-// It gives up after 30 seconds, or when ctx ends. Errors are of type *Error and hold nothing of either message; one for
-// a response that does not fit is ErrOversized.
+// It stops after 30 seconds, or when ctx ends. Errors are of type *Error and contain nothing of either message; the
+// error for a response that does not fit is ErrOversized.
 func (e *Endpoint) Exchange(ctx context.Context, memory, request, room []byte) (status int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
@@ -51,7 +51,7 @@ func (e *Endpoint) Exchange(ctx context.Context, memory, request, room []byte) (
 	return status, body, ended(ctx, err)
 }
 
-// receive reads a whole response, and its body into room.
+// receive reads a complete response, with its content into room.
 func receive(r *Response, room []byte) (status int, body []byte, err error) {
 	switch err := r.readHead(); {
 	case err != nil:
@@ -68,7 +68,7 @@ func receive(r *Response, room []byte) (status int, body []byte, err error) {
 			return 0, nil, ErrOversized
 		}
 		n += copy(room[n:], piece)
-		secret.Scrub() // the next read may wait
+		secret.Scrub() // the next read may block
 	}
 	if err != io.EOF {
 		return 0, nil, err
@@ -76,13 +76,13 @@ func receive(r *Response, room []byte) (status int, body []byte, err error) {
 	return r.Head.Status, room[:n], nil
 }
 
-// ended lets the end of ctx take precedence over a failure, and takes from err what may quote the response.
+// ended returns Timeout or Cancelled if ctx has ended, and removes from other errors what may quote the response.
 func ended(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fail(Timeout, "there was no response in time")
+		return fail(Timeout, "no response in time")
 	case ctx.Err() != nil:
 		return fail(Cancelled, "the exchange was cancelled")
 	case errors.Is(err, ErrOversized):

@@ -16,16 +16,16 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
-// host answers each connection's one request by play.
+// host handles the one request of each connection by handler.
 type host struct {
 	addr  string
 	roots *x509.CertPool
 	heard chan []byte
 }
 
-// startHost listens; with a name, over TLS as that name. A request is over when
-// its body has the length that it says, of digits in "length: ".
-func startHost(t testing.TB, cfg *tls.Config, play func(c net.Conn)) *host {
+// startHost listens; with cfg, over TLS. A request is complete when its body has the length in its head, of digits
+// after "length: ".
+func startHost(t testing.TB, cfg *tls.Config, handler func(c net.Conn)) *host {
 	t.Helper()
 	h := &host{heard: make(chan []byte, 64), roots: x509.NewCertPool()}
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
@@ -43,13 +43,13 @@ func startHost(t testing.TB, cfg *tls.Config, play func(c net.Conn)) *host {
 			if err != nil {
 				return
 			}
-			go h.serve(c, play)
+			go h.serve(c, handler)
 		}
 	}()
 	return h
 }
 
-func (h *host) serve(c net.Conn, play func(c net.Conn)) {
+func (h *host) serve(c net.Conn, handler func(c net.Conn)) {
 	defer c.Close()
 	var got []byte
 	p := make([]byte, 32<<10)
@@ -61,12 +61,12 @@ func (h *host) serve(c net.Conn, play func(c net.Conn)) {
 		got = append(got, p[:n]...)
 	}
 	h.heard <- got
-	play(c)
+	handler(c)
 }
 
-func says(text string) func(net.Conn) { return func(c net.Conn) { io.WriteString(c, text) } }
+func respondWith(text string) func(net.Conn) { return func(c net.Conn) { io.WriteString(c, text) } }
 
-// endpoint is h for a secret exchange.
+// endpoint returns h as an Endpoint.
 func (h *host) endpoint(t testing.TB, secure bool) *Endpoint {
 	t.Helper()
 	scheme := map[bool]string{true: "https", false: "http"}[secure]
@@ -93,8 +93,8 @@ const lengthHead = "HTTP/1.1 200 OK\r\nContent-Length: "
 
 func sized(body string) string { return fmt.Sprintf("%s%d\r\n\r\n%s", lengthHead, len(body), body) }
 
-// answers is what may come back, and what is made of it.
-var answers = []struct {
+// responses are what the host may send, with the result.
+var responses = []struct {
 	what, raw string
 	status    int
 	body      string
@@ -129,13 +129,13 @@ var answers = []struct {
 func TestExchangeReadsAnswers(t *testing.T) {
 	c := newMemory(t)
 	for _, secure := range []bool{true, false} {
-		for _, a := range answers {
+		for _, a := range responses {
 			t.Run(fmt.Sprintf("tls %t: %s", secure, a.what), func(t *testing.T) {
 				var cfg *tls.Config
 				if secure {
 					cfg = &tls.Config{}
 				}
-				h := startHost(t, cfg, says(a.raw))
+				h := startHost(t, cfg, respondWith(a.raw))
 				status, body, err := exchange(t, c, h.endpoint(t, secure), "request END")
 				if a.status == 0 {
 					if err == nil || !strings.Contains(err.Error(), a.body) || status != 0 || body != "" {
@@ -154,7 +154,7 @@ func TestExchangeReadsAnswers(t *testing.T) {
 	}
 }
 
-// The answer comes byte by byte, each in a record of its own.
+// TestExchangeReadsTinyRecords: the response arrives byte by byte, each in its own record.
 func TestExchangeReadsTinyRecords(t *testing.T) {
 	raw := "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nthe\r\n5;x=y\r\n body\r\n0\r\n\r\n"
 	h := startHost(t, &tls.Config{}, func(c net.Conn) {
@@ -171,7 +171,7 @@ func TestExchangeReadsTinyRecords(t *testing.T) {
 func TestExchangeSendsLargeRequests(t *testing.T) {
 	c := newMemory(t)
 	for _, size := range []int{1, tlsrecord.MaxPlaintext - 4, tlsrecord.MaxPlaintext - 3, tlsrecord.MaxPlaintext - 2, 2 * tlsrecord.MaxPlaintext, 50_000} {
-		h := startHost(t, &tls.Config{}, says(sized("ok")))
+		h := startHost(t, &tls.Config{}, respondWith(sized("ok")))
 		request := strings.Repeat("r", size) + "END"
 		if _, body, err := exchange(t, c, h.endpoint(t, true), request); body != "ok" || err != nil {
 			t.Errorf("%d bytes: %q, %v", size, body, err)
@@ -182,7 +182,7 @@ func TestExchangeSendsLargeRequests(t *testing.T) {
 	}
 }
 
-// A TLS session that ends without saying so may have been cut by anybody.
+// TestExchangeWantsASignedEnd: without close_notify, an attacker may have cut the TLS session.
 func TestExchangeWantsASignedEnd(t *testing.T) {
 	h := startHost(t, &tls.Config{}, func(c net.Conn) {
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nthe beginning of the body")
@@ -195,11 +195,11 @@ func TestExchangeWantsASignedEnd(t *testing.T) {
 
 func TestExchangeRefusesBadTLS(t *testing.T) {
 	c := newMemory(t)
-	old := startHost(t, &tls.Config{MaxVersion: tls.VersionTLS12}, says(sized("x")))
+	old := startHost(t, &tls.Config{MaxVersion: tls.VersionTLS12}, respondWith(sized("x")))
 	if _, _, err := exchange(t, c, old.endpoint(t, true), "END"); !isKind(err, TLSFailed) {
 		t.Errorf("TLS 1.2: %v", err)
 	}
-	stranger := startHost(t, &tls.Config{}, says(sized("x")))
+	stranger := startHost(t, &tls.Config{}, respondWith(sized("x")))
 	stranger.roots = x509.NewCertPool()
 	if _, _, err := exchange(t, c, stranger.endpoint(t, true), "END"); !isKind(err, TLSFailed) {
 		t.Errorf("an unknown authority: %v", err)
@@ -230,7 +230,7 @@ func TestExchangeGivesUp(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		h := startHost(t, cfg, func(c net.Conn) {
 			cancel()
-			io.Copy(io.Discard, c) // until the client has gone
+			io.Copy(io.Discard, c) // until the client has disconnected
 		})
 		_, _, err := h.endpoint(t, cfg != nil).Exchange(ctx, newMemory(t).Bytes(), []byte("END"), make([]byte, roomSize))
 		if !isKind(err, Cancelled) {
@@ -278,10 +278,9 @@ func TestEndpointPort(t *testing.T) {
 	}
 }
 
-// FuzzAnswer: whatever comes, in whatever pieces, a body that is returned lies
-// within the room and has the length that the head announced.
-func FuzzAnswer(f *testing.F) {
-	for _, a := range answers {
+// FuzzResponse: for any bytes in any pieces, returned content lies within room and has the announced length.
+func FuzzResponse(f *testing.F) {
+	for _, a := range responses {
 		f.Add([]byte(a.raw[:min(len(a.raw), 512)]), uint8(7))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, size uint8) {
@@ -290,7 +289,7 @@ func FuzzAnswer(f *testing.F) {
 		r.c.in = reader{src: &pieces{raw, []byte{size}}, buf: make([]byte, int(size)*8), fixed: true}
 		status, body, err := receive(r, room)
 		if err != nil && (status != 0 || body != nil) {
-			t.Fatal("an answer beside an error")
+			t.Fatal("a response beside an error")
 		}
 		if err == nil && status/100 == 2 && len(body) > 0 && !bytes.Contains(room, body) {
 			t.Error("the body does not lie in the room")

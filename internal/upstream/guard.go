@@ -14,37 +14,36 @@ import (
 )
 
 const (
-	// acceptTimeout bounds the wait for an upstream on this host that has not accepted the connection. Single workers
-	// accept when they have finished another response.
+	// acceptTimeout limits the wait for an upstream on this host to accept the connection. A single-threaded server
+	// accepts only after its present response.
 	acceptTimeout = 60 * time.Second
-	// unknownTimeout is how long the other end may not be established: the handshake's last packet may still be under
-	// way within the kernel.
+	// unknownTimeout is how long the peer's socket may not be established: the kernel may still be processing the last
+	// packet of the handshake.
 	unknownTimeout = time.Second
 
 	shortestPause = 50 * time.Microsecond // between two look-ups
 	longestPause  = 50 * time.Millisecond
 )
 
-// A plainGuard decides whether the key may go in clear to the other end of a connection. Any user may listen on a free
-// port of a loopback address, so that the address alone identifies nobody: over plain http the kernel must report that
-// the accepted socket is held by a user that is trusted. TLS needs no guard: the certificate vouches for the upstream,
-// whichever process has it.
+// A plainGuard decides whether the key may be sent over a plain http connection. Any user may listen on a free port of
+// a loopback address, so the address alone identifies no user: the kernel must report that the accepted socket is held
+// by a trusted user. TLS needs no guard, because the certificate identifies the upstream.
 //
-// The owner of the listening socket would be a simpler question, but has no safe answer: between the connection and the
-// look-up another process may have taken the port. And a socket that is not yet accepted has no owner; the kernel
-// reports it as root's, with inode 0. So the guard waits until the connection is accepted. The uid is that of the
-// process that has accepted it, which may be another one than that of the listener's maker.
+// Looking up the owner of the listening socket would be simpler, but not safe: another process may have bound the port
+// between the connection and the look-up. A socket that is not yet accepted has no owner; the kernel reports it as
+// root's, with inode 0. So the guard waits until the connection is accepted. The uid is that of the process that
+// accepted it, which may differ from the user that created the listener.
 type plainGuard struct {
-	peers    *peer.TCP // nil if the system does not report who is at the other end
+	peers    *peer.TCP // nil if the system does not report the peer's user
 	err      error     // why peers is nil
-	blind    bool      // no version of this system reports it; false on Linux, where a sandbox may refuse the question
+	blind    bool      // no version of this system reports it; false on Linux, where a sandbox may refuse the look-up
 	uids     []uint32
-	insecure bool // other hosts may be sent the key in clear
+	insecure bool // the key may be sent to other hosts over plain http
 }
 
-// newGuard opens a netlink socket, since the sandbox refuses that later. It trusts root, the user that runs this
-// process now, and users. On Linux it fails for a target on this host if the kernel does not report who is at the other
-// end of a connection. On other systems it checks addresses only.
+// newGuard opens a netlink socket, which the sandbox refuses later. It trusts root, the user that runs this process
+// now, and users. On Linux it returns an error for a target on this host if the kernel does not report the peer's user.
+// On other systems it checks addresses only.
 func newGuard(target *Target, users []uint32) (*plainGuard, error) {
 	g := &plainGuard{uids: append(slices.Clone(users), 0, uint32(os.Getuid())), insecure: target.Insecure}
 	g.uids = slices.DeleteFunc(g.uids, peer.IsOverflow)
@@ -63,7 +62,7 @@ func (g *plainGuard) close() {
 	}
 }
 
-// check returns an error unless the key may be sent over c in clear. It may wait for c to be accepted.
+// check returns an error unless the key may be sent over c. It may wait for c to be accepted.
 func (g *plainGuard) check(ctx context.Context, c *net.TCPConn) error {
 	remote := c.RemoteAddr().(*net.TCPAddr)
 	switch {
@@ -93,7 +92,7 @@ func (g *plainGuard) check(ctx context.Context, c *net.TCPConn) error {
 	return nil
 }
 
-// holder returns the uid that has accepted c. It waits until one has, or ctx ends.
+// holder returns the uid that accepted c. It waits for that until ctx ends.
 func (g *plainGuard) holder(ctx context.Context, c *net.TCPConn) (uint32, error) {
 	begun := time.Now()
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {

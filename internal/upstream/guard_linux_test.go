@@ -29,12 +29,11 @@ const other = 64001
 // A taker is a server of the user uid. It responds to every request with 200.
 type taker struct {
 	net.Listener
-	accepts  chan struct{} // closed to let it accept
-	received chan string   // per connection, when it has ended
+	accepts  chan struct{} // closed to make it accept
+	received chan string   // the bytes of each connection, when it has ended
 }
 
-// take listens on addr as uid. The uid that counts for a socket is that of the
-// thread that creates or accepts it.
+// take listens on addr as uid. The owner of a socket is the uid of the thread that creates or accepts it.
 func take(t *testing.T, uid int, addr string) *taker {
 	t.Helper()
 	s := &taker{accepts: make(chan struct{}), received: make(chan string, 10)}
@@ -87,7 +86,7 @@ func (s *taker) serve(c net.Conn) {
 	}
 }
 
-// gotNothing checks that one connection has come and has brought no byte.
+// gotNothing checks that one connection was made and no byte was received.
 func (s *taker) gotNothing(t *testing.T) {
 	t.Helper()
 	select {
@@ -168,7 +167,7 @@ func TestOtherAddressOfLocalhost(t *testing.T) {
 			c := clientOf(t, "http://localhost:"+port(up.Addr())+"/v1/responses")
 			do(t, c, post("json", "{}"))
 			up.Close()
-			text := refused(t, c) // and not that nothing listens on the other address
+			text := refused(t, c) // rather than a refused connection to the other address
 			if !strings.Contains(text, fmt.Sprint("uid ", other)) {
 				t.Errorf("error %q", text)
 			}
@@ -182,8 +181,7 @@ func TestOtherAddressOfLocalhost(t *testing.T) {
 	}
 }
 
-// TestUpstreamUser: a user who is named is sent the key, and is asked for once
-// on each connection.
+// TestUpstreamUser: the key is sent to a named user, after one look-up for each connection.
 func TestUpstreamUser(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
 	s := taken(t, other, "127.0.0.1:0")
@@ -198,8 +196,7 @@ func TestUpstreamUser(t *testing.T) {
 	s.gotNothing(t)
 }
 
-// TestNotYetAccepted: the kernel reports a socket that nobody has accepted as
-// root's. The other user accepts when the connection has waited for a while.
+// TestNotYetAccepted: the kernel reports a socket that is not accepted as root's. The other user accepts after a while.
 func TestNotYetAccepted(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
 	for _, uid := range []int{other, 0} {
@@ -259,8 +256,7 @@ func TestNeverAccepted(t *testing.T) {
 	}
 }
 
-// TestDeferredAccept: the kernel has no established socket to report until
-// data has arrived, so that nothing may be sent.
+// TestDeferredAccept: the kernel reports no established socket until data has arrived, so that nothing may be sent.
 func TestDeferredAccept(t *testing.T) {
 	l := must(net.Listen("tcp4", "127.0.0.1:0"))
 	defer l.Close()
@@ -277,7 +273,7 @@ func TestDeferredAccept(t *testing.T) {
 	}
 }
 
-// TestOverflowUser: in a user namespace, 65534 stands for everybody outside.
+// TestOverflowUser: in a user namespace, 65534 stands for every unmapped user.
 func TestOverflowUser(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
 	inside := inNamespaces(t, unix.CLONE_NEWUSER)
@@ -292,9 +288,8 @@ func TestOverflowUser(t *testing.T) {
 	}
 }
 
-// inNamespaces runs the test again in new namespaces, and reports whether it is
-// there. In its own network and mount namespaces it may change addresses and
-// /etc/hosts; in its own user namespace, 0 is the only uid.
+// inNamespaces runs the test again in new namespaces, and reports whether it runs there. In its own network and mount
+// namespaces it may change addresses and /etc/hosts; in its own user namespace, 0 is the only uid.
 func inNamespaces(t *testing.T, flags uintptr) bool {
 	t.Helper()
 	const env = "UPSTREAM_TEST_NAMESPACES"
@@ -307,7 +302,7 @@ func inNamespaces(t *testing.T, flags uintptr) bool {
 		ids := []syscall.SysProcIDMap{{Size: 1}}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, UidMappings: ids, GidMappings: ids}
 	} else {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: flags} // which makes all mounts private
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: flags} // makes all mounts private
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()+" ") {
@@ -316,7 +311,7 @@ func inNamespaces(t *testing.T, flags uintptr) bool {
 	return false
 }
 
-// setHosts puts text in the place of /etc/hosts.
+// setHosts replaces /etc/hosts.
 func setHosts(t *testing.T, text string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "hosts")
@@ -329,7 +324,7 @@ func setHosts(t *testing.T, text string) {
 	t.Cleanup(func() { unix.Unmount("/etc/hosts", unix.MNT_DETACH) })
 }
 
-// elsewhere is no loopback address, but an address of the namespace's own.
+// elsewhere is an address of the namespace that is not loopback.
 const elsewhere = "10.9.8.7"
 
 func setAddresses(t *testing.T) {
@@ -348,8 +343,7 @@ func setAddresses(t *testing.T) {
 	}
 }
 
-// TestLocalhostIsNotResolved: whatever the hosts file has for localhost, it is
-// 127.0.0.1.
+// TestLocalhostIsNotResolved: localhost is 127.0.0.1, whatever the hosts file contains.
 func TestLocalhostIsNotResolved(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
 	if !inNamespaces(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {
@@ -371,8 +365,7 @@ func TestLocalhostIsNotResolved(t *testing.T) {
 	}
 }
 
-// TestNameOfAnotherHost: a name that is taken for this host's, but is not, brings
-// the key to no other host.
+// TestNameOfAnotherHost: a name that is wrongly considered this host's does not send the key to another host.
 func TestNameOfAnotherHost(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
 	if !inNamespaces(t, unix.CLONE_NEWNET|unix.CLONE_NEWNS) {

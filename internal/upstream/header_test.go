@@ -11,8 +11,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 )
 
-// TestAuthHeader: each kind of credential goes out in its own field, once, and
-// in no other.
+// TestAuthHeader: each kind of credential is sent in its own field, once, and in no other.
 func TestAuthHeader(t *testing.T) {
 	for _, c := range []struct{ name, field, value string }{
 		{"bearer", "Authorization", "Bearer " + canary},

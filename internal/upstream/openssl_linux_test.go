@@ -16,8 +16,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
-// openssl is a TLS server of another make: it chooses the cipher suite, and it
-// can update keys, which crypto/tls cannot be made to.
+// openssl is another implementation of a TLS server: it can select the cipher suite and update keys, which crypto/tls
+// cannot.
 type openssl struct {
 	cmd  *exec.Cmd
 	in   io.Writer
@@ -60,7 +60,7 @@ func startOpenSSL(t *testing.T, suite string) (*openssl, *x509.CertPool) {
 	return s, roots
 }
 
-// until reads what the server prints, up to a line with text, which it returns.
+// until reads the server's output up to a line that contains text, and returns the line.
 func (s *openssl) until(t *testing.T, text string) string {
 	t.Helper()
 	for {
@@ -74,8 +74,8 @@ func (s *openssl) until(t *testing.T, text string) string {
 	}
 }
 
-// answer waits for a request and answers it.
-func (s *openssl) answer(t *testing.T) {
+// respond waits for a request and responds to it.
+func (s *openssl) respond(t *testing.T) {
 	t.Helper()
 	if line := s.until(t, "authorization"); strings.TrimSpace(line) != "authorization: Bearer "+canary {
 		t.Errorf("openssl got %q", line)
@@ -84,7 +84,7 @@ func (s *openssl) answer(t *testing.T) {
 	io.WriteString(s.in, "HTTP/1.1 200 OK\nContent-Length: 4\n\nok\n")
 }
 
-// TestOpenSSL talks to it under each suite, before and after a key update.
+// TestOpenSSL uses each suite, before and after a key update.
 func TestOpenSSL(t *testing.T) {
 	for _, suite := range []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} {
 		t.Run(suite, func(t *testing.T) {
@@ -95,8 +95,8 @@ func TestOpenSSL(t *testing.T) {
 				s.exchange(t, c)
 			}
 			first := c.pool.conns[0]
-			io.WriteString(s.in, "K\n") // update the keys, and ask us to
-			for ctx := within(t, soon); first.quiet() && ctx.Err() == nil; {
+			io.WriteString(s.in, "K\n") // update the keys, and request an update of ours
+			for ctx := within(t, soon); first.idleAndOpen() && ctx.Err() == nil; {
 				runtime.Gosched()
 			}
 			s.exchange(t, c)
@@ -107,12 +107,11 @@ func TestOpenSSL(t *testing.T) {
 	}
 }
 
-// TestOpenSSLUpdatesKeys: it updates keys in the middle of a response, and asks
-// us to, under each suite: the response and the next requests pass on the same
-// connection.
+// TestOpenSSLUpdatesKeys: the server updates keys in the middle of a response, and requests an update of ours, for each
+// suite: the response and the next requests pass on the same connection.
 func TestOpenSSLUpdatesKeys(t *testing.T) {
 	for _, suite := range []string{"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} {
-		for _, command := range []string{"k\n", "K\n"} { // K asks for ours as well
+		for _, command := range []string{"k\n", "K\n"} { // K requests an update of ours too
 			t.Run(suite+" "+command, func(t *testing.T) {
 				s, roots := startOpenSSL(t, suite)
 				c := must(New(Config{Target: must(ParseTarget("https://"+s.addr+"/v1/responses", false)), Key: keyOf(t, canary), Roots: roots}))
@@ -131,8 +130,7 @@ func TestOpenSSLUpdatesKeys(t *testing.T) {
 	}
 }
 
-// updateWithin sends one request, and has the keys updated between the head and
-// the body of the response.
+// updateWithin sends one request, and updates the keys between the head and the body of the response.
 func (s *openssl) updateWithin(t *testing.T, c *Client, command string) {
 	t.Helper()
 	answered := make(chan struct{})
@@ -147,8 +145,8 @@ func (s *openssl) updateWithin(t *testing.T, c *Client, command string) {
 		t.Fatal(err)
 	}
 	<-answered
-	io.WriteString(s.in, command) // which s_server must read by itself
-	for ctx := within(t, soon); res.c.quiet(); runtime.Gosched() {
+	io.WriteString(s.in, command) // s_server must read it as a separate command
+	for ctx := within(t, soon); res.c.idleAndOpen(); runtime.Gosched() {
 		if ctx.Err() != nil {
 			t.Fatal("waited in vain for the key update")
 		}
@@ -159,11 +157,11 @@ func (s *openssl) updateWithin(t *testing.T, c *Client, command string) {
 	}
 }
 
-// exchange sends one request and answers it.
+// exchange sends one request and responds to it.
 func (s *openssl) exchange(t *testing.T, c *Client) {
 	t.Helper()
 	answered := make(chan struct{})
-	go func() { defer close(answered); s.answer(t) }()
+	go func() { defer close(answered); s.respond(t) }()
 	defer func() { <-answered }()
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
 	defer cancel()

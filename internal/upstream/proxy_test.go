@@ -15,19 +15,18 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
-// forwardProxy is a forward proxy that leads every name to one address and
-// keeps what it sees on the client's side.
+// forwardProxy is a forward proxy that connects every name to one address and records what it receives from the client.
 type forwardProxy struct {
 	net.Listener
-	to     string
-	answer string
+	to       string
+	response string
 
 	mu   sync.Mutex
 	seen bytes.Buffer
 }
 
-func startForwardProxy(t *testing.T, to, answer string) *forwardProxy {
-	p := &forwardProxy{Listener: must(net.Listen("tcp", "127.0.0.1:0")), to: to, answer: answer}
+func startForwardProxy(t *testing.T, to, response string) *forwardProxy {
+	p := &forwardProxy{Listener: must(net.Listen("tcp", "127.0.0.1:0")), to: to, response: response}
 	t.Cleanup(func() { p.Close() })
 	go func() {
 		for {
@@ -47,7 +46,7 @@ func (p *forwardProxy) tunnel(c net.Conn) {
 	if _, err := http.ReadRequest(in); err != nil {
 		return
 	}
-	io.WriteString(c, p.answer)
+	io.WriteString(c, p.response)
 	up, err := net.Dial("tcp", p.to)
 	if err != nil {
 		return
@@ -69,14 +68,14 @@ func (p *forwardProxy) text() string {
 	return p.seen.String()
 }
 
-// named gives the stand-in's address another name, with a certificate for it.
+// named gives the fake upstream's address another name, with a certificate for it.
 func named(t *testing.T, name string) (address string, roots *x509.CertPool) {
 	ca := must(openaitest.NewCA())
 	up := must(openaitest.Start(openaitest.Options{Key: canary}))
 	t.Cleanup(up.Close)
 	l := tls.NewListener(must(net.Listen("tcp", "127.0.0.1:0")), &tls.Config{Certificates: []tls.Certificate{must(ca.Leaf(name))}})
 	t.Cleanup(func() { l.Close() })
-	go func() { // TLS off, and on to the stand-in
+	go func() { // terminates TLS for the fake upstream
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -116,13 +115,13 @@ func TestConnect(t *testing.T) {
 }
 
 func TestConnectRefused(t *testing.T) {
-	for _, answer := range []string{"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 302 F\r\nLocation: /\r\n\r\n", "garbage\r\n\r\n", "HTTP/1.1 200 OK\n\n"} {
+	for _, response := range []string{"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 302 F\r\nLocation: /\r\n\r\n", "garbage\r\n\r\n", "HTTP/1.1 200 OK\n\n"} {
 		addr, roots := named(t, "upstream.test")
-		p := startForwardProxy(t, addr, answer)
+		p := startForwardProxy(t, addr, response)
 		t.Setenv("HTTPS_PROXY", "http://"+p.Addr().String())
 		c := must(New(Config{Target: must(ParseTarget("https://upstream.test/v1/responses", false)), Key: keyOf(t, canary), Roots: roots}))
 		if _, err := c.Do(within(t, soon), post("json", "{}")); !isKind(err, Unreachable) {
-			t.Errorf("%q: %v", answer, err)
+			t.Errorf("%q: %v", response, err)
 		}
 	}
 }

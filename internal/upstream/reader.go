@@ -16,22 +16,22 @@ const (
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// reader holds what was read and not yet used: plaintext in buf[r:w], and behind it, in buf[x:y], what the record layer
-// has not yet opened. Records are opened where they lie. The buffer is small until a read fills it, and small again
-// once empty, so that a stream that waits for its next event costs little.
+// reader buffers what was read and not yet used: plaintext in buf[r:w], and after it, in buf[x:y], what the record
+// layer has not opened. Records are opened in place. The buffer is small until a read fills it, and small again when it
+// is empty, so that a stream that waits for its next event uses little memory.
 type reader struct {
 	src        io.Reader
 	layer      tlsrecord.Layer // nil for plain http
-	buf        []byte          // small, one of buffers, or larger
+	buf        []byte          // small, from buffers, or larger
 	r, w, x, y int
-	fixed      bool // buf is secret memory: neither replaced nor given back
+	fixed      bool // buf is secret memory: never replaced or returned to a pool
 	small      [smallSize]byte
 }
 
 func (b *reader) empty() bool { return b.r == b.w && b.x == b.y }
 
-// Buffered is http1.Input's: the plaintext, and if there is none, that of the next record that was read whole. An error
-// of that is Fill's.
+// Buffered implements http1.Input. It returns the plaintext, or if there is none, that of the next complete record.
+// Fill returns the error of opening it.
 func (b *reader) Buffered() []byte {
 	if b.r == b.w {
 		b.open()
@@ -42,8 +42,8 @@ func (b *reader) Buffered() []byte {
 // Consume drops n bytes of plaintext.
 func (b *reader) Consume(n int) { b.r += n }
 
-// Fill adds to the plaintext, reading as often as it takes. It returns an error only if nothing came with it: io.EOF,
-// if the peer has ended its side in good order.
+// Fill appends to the plaintext, with as many reads as needed. It returns an error only if there is no new plaintext:
+// io.EOF if the peer closed its side cleanly.
 func (b *reader) Fill() error {
 	for had := b.w - b.r; ; {
 		size, err := b.open()
@@ -54,13 +54,13 @@ func (b *reader) Fill() error {
 			return err
 		}
 		if b.fixed {
-			secret.Scrub() // makeRoom may have moved plaintext, and the read may wait
+			secret.Scrub() // makeRoom may have moved plaintext, and the read may block
 		}
 		n, err := b.src.Read(b.buf[b.y:])
 		b.y += n
 		switch {
 		case n > 0:
-		case err == io.EOF && b.layer != nil: // without close_notify anybody may have ended it
+		case err == io.EOF && b.layer != nil: // without close_notify an attacker may have cut the connection
 			return io.ErrUnexpectedEOF
 		case err == nil:
 			return io.ErrNoProgress
@@ -70,8 +70,8 @@ func (b *reader) Fill() error {
 	}
 }
 
-// open adds the next record that holds any to the plaintext, if that was read whole. It does not block. If not, it
-// returns how long the record is, or 0 if that is not known. A record with an error stays, for the error to come again.
+// open appends the plaintext of the next complete record with data. It does not block. Otherwise it returns the length
+// of the incomplete record, or 0 if that is unknown. A record with an error stays, so that the error is returned again.
 func (b *reader) open() (size int, err error) {
 	if b.layer == nil {
 		b.w, b.x = b.y, b.y
@@ -98,12 +98,12 @@ func (b *reader) open() (size int, err error) {
 	}
 }
 
-// drained reports whether nothing that was read is left: no plaintext, no record, no part of one. Tickets and key
-// updates it takes in on the way.
+// drained reports whether all that was read is used: no plaintext, no record, no part of one. It processes tickets and
+// key updates.
 func (b *reader) drained() bool { return len(b.Buffered()) == 0 && b.empty() }
 
-// makeRoom makes room for another byte, and for the whole of a record of size bytes, of which the beginning may be
-// there. An empty buffer follows the size of what was last read.
+// makeRoom makes space for at least one byte, and for a whole record of size bytes, whose beginning may be in the
+// buffer. The size of an empty buffer follows that of the last read.
 func (b *reader) makeRoom(size int) error {
 	size = max(size, b.y-b.x+1)
 	if b.empty() {
@@ -140,14 +140,14 @@ func (b *reader) makeRoom(size int) error {
 	return nil
 }
 
-// shrink empties the reader and gives a larger buffer back.
+// shrink empties the reader and returns a larger buffer to the pool.
 func (b *reader) shrink() {
 	giveBack(b.buf)
 	b.buf, b.r, b.w, b.x, b.y = b.small[:], 0, 0, 0, 0
 }
 
-// giveBack overwrites what is in buf: an upstream that echoes the key must not leave copies in buffers that wait for
-// others.
+// giveBack overwrites buf before it returns to the pool: an upstream that echoes the key must not leave copies in
+// pooled buffers.
 func giveBack(buf []byte) {
 	clear(buf)
 	if len(buf) == bufferSize {

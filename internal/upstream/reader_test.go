@@ -14,9 +14,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
-// frames is a record layer without a secret: its records look like those of TLS,
-// and each byte of plaintext is inverted. A record of 0 bytes serves the session
-// itself.
+// frames is a record layer without keys: its records have the form of TLS records, and each byte of plaintext is
+// inverted. A record of 0 bytes has no data.
 type frames struct{ tlsrecord.Layer }
 
 func (frames) Size(p []byte) (int, error) {
@@ -49,7 +48,7 @@ func frame(text []byte) []byte {
 
 var endFrame = []byte{23, 3, 3, 0, 1, 0}
 
-// pieces hands out at most so many bytes at a time.
+// pieces returns a limited number of bytes for each Read.
 type pieces struct {
 	rest  []byte
 	sizes []byte
@@ -68,9 +67,8 @@ func (s *pieces) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// FuzzReader: in whatever records a text comes, and in whatever pieces those are
-// read and used, the reader returns that text, whole, and then the end; a text
-// that is cut off has no clean end.
+// FuzzReader: for any records, and any pieces in which those are read and used, the reader returns the whole text and
+// then the end; a truncated text has no clean end.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte{1, 200, 0, 0, 3}, []byte{0, 3, 255}, []byte{1, 9}, false, false)
 	f.Add([]byte{255, 255, 255}, []byte{255}, []byte{0}, true, false)
@@ -110,11 +108,11 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// TestReaderIsSmallWhenIdle: after large records a small one is enough to give
-// the large buffer back, and nothing of what came is left in either.
+// TestReaderIsSmallWhenIdle: after large records, a small one is enough to return the large buffer to the pool, and no
+// data is left in either.
 func TestReaderIsSmallWhenIdle(t *testing.T) {
 	large, small := bytes.Repeat([]byte("x"), tlsrecord.MaxPlaintext), []byte("event")
-	r, w := io.Pipe() // hands over each write by itself
+	r, w := io.Pipe() // delivers each write separately
 	b := &reader{src: r, layer: frames{}}
 	go func() {
 		for _, text := range [][]byte{large, large, small, small} {
@@ -142,8 +140,7 @@ func TestReaderIsSmallWhenIdle(t *testing.T) {
 	}
 }
 
-// TestFixedReader: what does not fit secret memory is refused; nothing goes to
-// other memory.
+// TestFixedReader: a record that does not fit into secret memory is refused; no other memory is used.
 func TestFixedReader(t *testing.T) {
 	memory := make([]byte, 1500)
 	b := &reader{src: &pieces{rest: frame(make([]byte, 2000))}, layer: frames{}, buf: memory, fixed: true}
@@ -152,8 +149,8 @@ func TestFixedReader(t *testing.T) {
 	}
 }
 
-// TestCutResponse: over TLS only close_notify ends a response whose end is that
-// of the connection, and a response that is cut anywhere is not whole.
+// TestCutResponse: over TLS only close_notify ends a response that is delimited by the end of the connection, and a
+// response that is cut anywhere is incomplete.
 func TestCutResponse(t *testing.T) {
 	heads := map[string]string{"until close": "", "length": "Content-Length: 21\r\n", "chunked": "Transfer-Encoding: chunked\r\n"}
 	bodies := map[string]string{"until close": "the body", "length": "the body", "chunked": "8\r\nthe body\r\n"}
@@ -191,7 +188,7 @@ func TestCutResponse(t *testing.T) {
 	}
 }
 
-// TestRecordSizes: responses in records of one byte and of as many as may be.
+// TestRecordSizes: responses in records of one byte and of the maximum size.
 func TestRecordSizes(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for _, size := range []int{1, 100, 1000, 1024, 16 << 10} {
@@ -221,8 +218,7 @@ func TestRecordSizes(t *testing.T) {
 	}
 }
 
-// TestBufferedBringsAllRecords: records that came together are there without
-// another read.
+// TestBufferedBringsAllRecords: records that arrived together are returned without another read.
 func TestBufferedBringsAllRecords(t *testing.T) {
 	const n = 5
 	_, c := serveSurplus(t, true, tls.VersionTLS13, func(c *surplusConn, _, _ []byte) {
@@ -250,7 +246,7 @@ func TestBufferedBringsAllRecords(t *testing.T) {
 			piece = append(piece, more...)
 		}
 		if err == io.EOF {
-			if i > 1 { // the kernel may hand over the head alone
+			if i > 1 { // the kernel may deliver the head alone
 				t.Errorf("%d reads for records that came together", i+1)
 			}
 			return
@@ -261,8 +257,7 @@ func TestBufferedBringsAllRecords(t *testing.T) {
 	}
 }
 
-// TestManyRecords: requests of many records before and after, so that the
-// numbers must be kept right.
+// TestManyRecords: requests and responses of many records, so that the record numbers must be right.
 func TestManyRecords(t *testing.T) {
 	up, c := serve(t, openaitest.Options{TLS: true})
 	for _, size := range []int{0, 1, 7000, 8000, 9000, 20000, 64 << 10, 300 << 10, 5} {
@@ -280,8 +275,7 @@ func TestURLThatLeavesNoRoom(t *testing.T) {
 	}
 }
 
-// spy notes where records with the credential are sealed, and what is there when
-// they have been sent.
+// spy records where records with the credential are sealed, and the content of that memory after they were sent.
 type spy struct {
 	tlsrecord.Layer
 	at     *byte
@@ -298,9 +292,8 @@ func (s *spy) WriteInPlace(buf []byte, n int) error {
 	return err
 }
 
-// TestSealedRecordIsCleared: the record with the credential, which anybody who
-// has the session's key could open, is never outside of secret memory, and not
-// even there once it has been sent.
+// TestSealedRecordIsCleared: the record with the credential, which can be opened with the session's keys, is never
+// outside of secret memory, and is wiped once it has been sent.
 func TestSealedRecordIsCleared(t *testing.T) {
 	up, c := serve(t, openaitest.Options{TLS: true})
 	do(t, c, post("json", "{}"))
@@ -311,7 +304,7 @@ func TestSealedRecordIsCleared(t *testing.T) {
 		do(t, c, post("json", strings.Repeat(" ", size)))
 		found := false
 		var slots []*secret.Slot
-		for range 4 { // all there are
+		for range 4 { // all slots
 			slot := must(c.key.Slot(within(t, soon)))
 			slots = append(slots, slot)
 			found = found || &slot.Bytes()[0] == s.at

@@ -14,46 +14,45 @@ import (
 
 // Body is a request body that arrives while it is being sent.
 type Body interface {
-	// Read is io.Reader's. io.EOF means that the client has sent all of it.
+	// Read implements io.Reader. io.EOF means that the client has sent the whole body.
 	Read(p []byte) (int, error)
-	// Interrupt makes a Read that blocks, and every later one, fail.
+	// Interrupt makes a blocked Read, and every later one, fail.
 	Interrupt()
 }
 
-// Request is one request to the target's host. Whoever makes it has removed every field that must not pass; the
-// credential is put in here.
+// Request is one request to the target's host. The caller has removed every field that must not pass; Client adds the
+// credential.
 type Request struct {
-	// Method and Target are the request line's. Without a Target it is a POST to the Client's own, which costs least;
-	// Target must not be longer than [Client.Room] allows.
+	// Method and Target are those of the request line. Without a Target it is a POST to the Client's own, the cheapest
+	// case; Target must not be longer than [Client.Room] allows.
 	Method string
 	Target []byte
-	// Upgrade asks for a WebSocket (RFC 6455, section 4.1), on a connection of its own that never serves another
-	// request.
+	// Upgrade requests a WebSocket (RFC 6455, section 4.1), on a new connection that is not reused.
 	Upgrade bool
-	// Fields go out in their order, after Host and the credential.
+	// Fields are sent in order, after Host and the credential.
 	Fields []http1.Field
-	// Sent is called, if it is not nil, once the head has been written: Fields, which are nil then, are not needed any
-	// more. Rest is not being read.
+	// Sent, if not nil, is called when the head has been written: Fields, which are nil then, are no longer needed.
+	// Rest is not being read.
 	Sent func()
 	// Start is the body, or its beginning, in memory.
 	Start []byte
-	// Rest is what follows Start; nil if Start is all.
+	// Rest is the body after Start; nil if Start is all of it.
 	Rest Body
-	// Length is the whole body's number of bytes, or http1.Chunked, which needs a Rest.
+	// Length is the length of the whole body in bytes, or http1.Chunked, which needs a Rest.
 	Length int64
 }
 
 const (
-	// maxPooled is the largest buffer that is kept for the next head.
+	// maxPooled is the size of the largest buffer that is kept for the next head.
 	maxPooled = 16 << 10
-	// syncBody is how much is written before the answer is read for: less than what the sockets' buffers hold, so that
-	// an upstream that responds without reading cannot block both sides.
+	// syncBody is how much is written before the response is read: less than the sockets' buffers hold, so that an
+	// upstream that responds without reading cannot block both sides.
 	syncBody = 64 << 10
-	// copySize is the buffer of a body that is passed on while it arrives.
+	// copySize is the size of the buffer for a body that is forwarded while it arrives.
 	copySize = 32 << 10
-	// chunkSpace is for a chunk's size and CR LF, in front of its data.
+	// chunkSpace is the space for a chunk's size and CR LF, before its data.
 	chunkSpace = 10
-	// maxSecretRecord is how much of a request fits one record in a slot, in bytes.
+	// maxSecretRecord is how many bytes of a request fit into one record in a slot.
 	maxSecretRecord = secret.SlotSize - tlsrecord.Overhead
 )
 
@@ -62,7 +61,7 @@ var (
 	copies = sync.Pool{New: func() any { b := make([]byte, copySize); return &b }}
 )
 
-// appendLine renders what comes before the credential: request line and Host.
+// appendLine appends the part before the credential: request line and Host.
 func (c *Client) appendLine(b []byte, r *Request) []byte {
 	if r.Target == nil {
 		return append(b, c.line...)
@@ -70,7 +69,7 @@ func (c *Client) appendLine(b []byte, r *Request) []byte {
 	return append(append(append(append(b, r.Method...), ' '), r.Target...), c.host...)
 }
 
-// appendFields renders the head behind the credential.
+// appendFields appends the part of the head after the credential.
 func (r *Request) appendFields(b []byte) []byte {
 	for _, f := range r.Fields {
 		b = append(append(append(append(b, f.Name...), ": "...), f.Value...), "\r\n"...)
@@ -84,7 +83,7 @@ func (r *Request) appendFields(b []byte) []byte {
 			b = appendChunkSize(b, len(r.Start))
 		}
 		return b
-	case r.Method == "GET" || r.Method == "DELETE": // which have no body here
+	case r.Method == "GET" || r.Method == "DELETE": // these never have a body here
 		return append(b, "\r\n"...)
 	}
 	b = append(b, "content-length: "...)
@@ -96,7 +95,7 @@ func appendChunkSize(b []byte, n int) []byte {
 	return append(strconv.AppendInt(b, int64(n), 16), "\r\n"...)
 }
 
-// sendHead sends the head, and as much of Start as belongs in one go with it. It returns what is left of Start.
+// sendHead sends the head, and as much of Start as fits into the same write. It returns the rest of Start.
 func (c *Client) sendHead(ctx context.Context, cn *conn, r *Request) ([]byte, error) {
 	buf := heads.Get().(*[]byte)
 	defer func() {
@@ -121,10 +120,10 @@ func (c *Client) sendHead(ctx context.Context, cn *conn, r *Request) ([]byte, er
 	return r.Start[len(now):], err
 }
 
-// sendSecret sends line, the credential, and as much of rest as fits one record with them, and cuts that off rest. All
-// of it is put together in a slot, and sent from there: over TLS it is sealed there before, so that neither record nor
-// plaintext is ever in ordinary memory. The slot is given back when the kernel has the bytes, on a panic as well, and
-// the key with it: to replace the key is to wait for that.
+// sendSecret sends line, the credential, and as much of rest as fits into one record with them, which it removes from
+// rest. It assembles all of it in a slot, and sends from there: over TLS it seals it there first, so that neither
+// record nor plaintext is ever in ordinary memory. The slot is released when the kernel has the bytes, also on a panic,
+// and the loan of the key ends; a replacement of the key waits for that.
 func (c *Client) sendSecret(ctx context.Context, cn *conn, line []byte, rest [][]byte) error {
 	return c.key.Line(func(credential []byte) error {
 		slot, err := c.key.Slot(ctx)
@@ -144,11 +143,11 @@ func (c *Client) sendSecret(ctx context.Context, cn *conn, line []byte, rest [][
 	})
 }
 
-// errBody marks an error of the client's in a body's copying.
+// errBody marks an error of the client during the copying of a body.
 var errBody = errors.New("the request body did not arrive")
 
-// sendRest sends the rest of the body: what sendHead has left, then what arrives, a chunk for each read if it is
-// chunked. The last chunk is only sent if the client has sent its own.
+// sendRest sends the rest of the body: what sendHead has left, then what arrives, one chunk for each read if it is
+// chunked. It sends the last chunk only if the client has sent its own.
 func (c *conn) sendRest(r *Request, left []byte) error {
 	if _, err := c.send(left); err != nil || r.Rest == nil {
 		return err

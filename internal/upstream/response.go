@@ -9,44 +9,44 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// Response is an answer whose body is still to come. Close must be called.
+// Response is a response whose body has not been read. The caller must call Close.
 type Response struct {
-	// Head is the answer's head. What it points to is valid until Next.
+	// Head is the head. Its slices are valid until Next.
 	Head http1.Response
-	// Reused reports whether the connection had served before.
+	// Reused reports whether the connection was used before.
 	Reused bool
 
 	c       *conn
 	client  *Client
 	request *Request
 	body    http1.Body
-	reuse   bool          // the connection may serve again
-	unwatch func() bool   // of the context; false once it has closed the connection
-	copied  chan struct{} // closed when the copier of the request's body has ended; nil if there is none
-	copyErr error         // of the copier, once copied is closed
+	reuse   bool          // the connection can be reused
+	unwatch func() bool   // of the context; returns false once it has closed the connection
+	copied  chan struct{} // closed when the copier of the request's body has ended; nil without one
+	copyErr error         // of the copier, valid once copied is closed
 }
 
-// Next returns the next piece of the body as soon as there is one. It blocks without a time limit. The piece is valid
-// until the next call. The last piece may come together with io.EOF; any other error, of type *Error, means that the
-// body is incomplete.
+// Next returns the next piece of the body as soon as it arrives. It blocks without a time limit. The piece is valid
+// until the next call. The last piece may come with io.EOF; any other error, of type *Error, means that the body is
+// incomplete.
 func (r *Response) Next() ([]byte, error) {
 	piece, err := r.body.Next(&r.c.in)
 	return piece, r.blame(err, inBody)
 }
 
-// Buffered is Next for what is there already: it does not block, and returns nothing and no error where Next would, or
-// would fail.
+// Buffered is Next for what has arrived already: it does not block, and returns neither data nor an error where Next
+// would block or fail.
 func (r *Response) Buffered() ([]byte, error) {
 	piece, err := r.body.Buffered(&r.c.in)
 	return piece, r.blame(err, inBody)
 }
 
-// Sent reports whether all of the request's body has been written, so that its buffers are free.
+// Sent reports whether the whole body of the request has been written, so that its buffers may be reused.
 func (r *Response) Sent() bool { return r.sendErr() == nil }
 
 var errSending = errors.New("the request body is being sent")
 
-// sendErr returns how the copier of the request's body has ended, or errSending.
+// sendErr returns the error of the request body's copier, or errSending while it runs.
 func (r *Response) sendErr() error {
 	if r.copied == nil {
 		return nil
@@ -59,14 +59,14 @@ func (r *Response) sendErr() error {
 	}
 }
 
-// inHead and inBody are where a response can break off.
+// inHead and inBody are the places in a response where the connection can end.
 const (
 	inHead = "the connection ended before the response"
 	inBody = "the connection ended in the middle of the response"
 )
 
-// blame turns an error of reading into one of this package's, by what caused it: the response itself, the caller, the
-// client that did not deliver its body, or the upstream. io.EOF remains the end of a whole body.
+// blame converts a read error into one of this package's, by its cause: the response itself, the caller, the client
+// that did not send its body, or the upstream. io.EOF remains the end of a complete body.
 func (r *Response) blame(err error, where string) error {
 	var malformed *http1.Error
 	switch {
@@ -78,7 +78,7 @@ func (r *Response) blame(err error, where string) error {
 		return &Error{Kind: BodyFailed, Cause: errBody}
 	case r.unwatch != nil && !r.unwatch():
 		return fail(Cancelled, "the request was cancelled")
-	case err == io.EOF: // io.EOF, wrapped or not, must only ever mean a whole body
+	case err == io.EOF: // io.EOF, wrapped or not, must always mean a complete body
 		err = io.ErrUnexpectedEOF
 	}
 	return fail(Closed, "%s: %w", where, err)
@@ -90,8 +90,8 @@ func (r *Response) Close() {
 	watched := r.unwatch()
 	keep := watched && r.body.Done() && r.reuse
 	if r.copied != nil {
-		// The next request would wait in the kernel behind a body that the upstream may never read, if it responded
-		// early. What was written in one go with the head fits the buffers of a connection that is idle.
+		// If the upstream responded early it may never read the rest of the body, and the next request would wait in
+		// the kernel behind that. The part that is written with the head fits into the buffers of an idle connection.
 		keep = r.stopCopier() && keep && r.c.acknowledged()
 	}
 	if keep && r.c.in.drained() {
@@ -102,9 +102,9 @@ func (r *Response) Close() {
 	r.c.in.shrink()
 }
 
-// stopCopier ends the copier and reports whether it has sent all of the body. The upstream may respond before the
-// copier's goroutine runs again after its last write: a write that the kernel has taken whole succeeds whatever the
-// deadline, one that still waits fails.
+// stopCopier ends the copier and reports whether it has sent the whole body. The upstream may respond before the
+// copier's goroutine runs again after its last write: a write that the kernel has accepted succeeds despite the
+// deadline, one that blocks fails.
 func (r *Response) stopCopier() bool {
 	if !r.Sent() {
 		r.c.SetWriteDeadline(time.Unix(1, 0))
@@ -116,7 +116,7 @@ func (r *Response) stopCopier() bool {
 	return r.copyErr == nil && r.c.SetWriteDeadline(time.Time{}) == nil
 }
 
-// readHead reads up to the final answer's head; interim ones are dropped (RFC 9110, section 15.2).
+// readHead reads the final response's head; it drops interim responses (RFC 9110, section 15.2).
 func (r *Response) readHead() error {
 	for {
 		head, err := http1.ReadHead(&r.c.in, maxHead)
@@ -128,7 +128,7 @@ func (r *Response) readHead() error {
 		}
 		switch status := r.Head.Status; {
 		case status == 101 && !r.request.Upgrade:
-			return fail(Malformed, "the upstream switched protocols without being asked")
+			return fail(Malformed, "the upstream switched protocols without a request")
 		case status == 101 || status >= 200:
 			r.body.Begin(r.Head.Length)
 			r.reuse = !r.Head.Close && !r.request.Upgrade
@@ -137,16 +137,16 @@ func (r *Response) readHead() error {
 	}
 }
 
-// copyBody sends the rest of the body while the answer is being read for.
+// copyBody sends the rest of the body while the response is awaited.
 func (r *Response) copyBody(left []byte) {
 	r.copied = make(chan struct{})
 	go func() {
 		defer func() {
-			if recover() != nil { // nothing that one client sends may end the process
+			if recover() != nil { // no client's data may end the process
 				r.copyErr = fmt.Errorf("%w: panic", errBody)
 			}
 			close(r.copied)
-			if errors.Is(r.copyErr, errBody) { // what was sent must never be taken for a whole request
+			if errors.Is(r.copyErr, errBody) { // what was sent must never be interpreted as a complete request
 				r.c.close()
 			}
 		}()
@@ -154,14 +154,14 @@ func (r *Response) copyBody(left []byte) {
 	}()
 }
 
-// Stream is a connection whose protocol was switched: bytes in both directions, by other rules than HTTP's. One
-// goroutine may read while another writes.
+// Stream is a connection whose protocol was switched: bytes in both directions, no longer HTTP. One goroutine may read
+// while another writes.
 type Stream struct{ c *conn }
 
 var errNotSwitched = errors.New("bug: the upstream has not switched protocols")
 
-// Switch takes the connection of an answer with status 101. From then on the request's context has no power over it;
-// Interrupt has, and the Response's Close, which must still be called.
+// Switch takes over the connection of a response with status 101. From then on the request's context no longer affects
+// it; Interrupt does, and so does the Response's Close, which must still be called.
 func (r *Response) Switch() (*Stream, error) {
 	if r.Head.Status != 101 {
 		return nil, &Error{Kind: Internal, Cause: errNotSwitched}
@@ -172,7 +172,7 @@ func (r *Response) Switch() (*Stream, error) {
 	return &Stream{r.c}, nil
 }
 
-// Read is io.Reader's. It blocks without a time limit; io.EOF means that the upstream has ended its side in good order.
+// Read implements io.Reader. It blocks without a time limit; io.EOF means that the upstream closed its side cleanly.
 func (s *Stream) Read(p []byte) (int, error) {
 	in := &s.c.in
 	if len(in.Buffered()) == 0 {
@@ -185,10 +185,10 @@ func (s *Stream) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write is io.Writer's. It blocks for as long as the upstream does not read.
+// Write implements io.Writer. It blocks while the upstream does not read.
 func (s *Stream) Write(p []byte) (int, error) { return s.c.send(p) }
 
-// CloseWrite ends our side of the connection in good order.
+// CloseWrite closes this side of the connection cleanly.
 func (s *Stream) CloseWrite() error {
 	if s.c.layer != nil {
 		if err := s.c.layer.CloseWrite(); err != nil {
@@ -198,5 +198,5 @@ func (s *Stream) CloseWrite() error {
 	return s.c.TCPConn.CloseWrite()
 }
 
-// Interrupt ends the connection at once, also under a Read or Write.
+// Interrupt closes the connection at once, even during a Read or Write.
 func (s *Stream) Interrupt() { s.c.close() }

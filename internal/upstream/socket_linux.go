@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// userTimeout is how long sent bytes may stay unacknowledged before the kernel gives the connection up
-// (TCP_USER_TIMEOUT, tcp(7)): a peer that has vanished is noticed while it is being sent to.
+// userTimeout is how long sent bytes may stay unacknowledged before the kernel closes the connection (TCP_USER_TIMEOUT,
+// tcp(7)): it detects a peer that has vanished during a transfer.
 const userTimeout = 30 * time.Second
 
 func setUserTimeout(_, _ string, raw syscall.RawConn) error {
@@ -22,7 +22,7 @@ func setUserTimeout(_, _ string, raw syscall.RawConn) error {
 }
 
 // acknowledged reports whether the peer's kernel has acknowledged every byte that was written. It reads the size of the
-// write queue with SO_MEMINFO (Linux 4.12), since the sandbox refuses ioctl and so SIOCOUTQ.
+// write queue with SO_MEMINFO (Linux 4.12), because the sandbox refuses ioctl(2) and so SIOCOUTQ.
 func (c *conn) acknowledged() bool {
 	var info [unix.SK_MEMINFO_VARS]uint32
 	size := uint32(unsafe.Sizeof(info))

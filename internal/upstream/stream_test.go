@@ -18,20 +18,20 @@ func fields(lines ...string) (all []http1.Field) {
 	return all
 }
 
-// upgrade asks for a WebSocket.
+// upgrade returns a request for a WebSocket.
 func upgrade(scenario string) *Request {
 	return &Request{Method: "GET", Target: []byte("/v1/responses"), Upgrade: true,
 		Fields: fields("X-Fake: "+scenario, "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")}
 }
 
-// hello is a text frame with a mask of zeros, echo what the stand-in answers.
+// hello is a text frame with a mask of zeros, echo the fake upstream's response to it.
 const (
 	hello = "\x81\x85\x00\x00\x00\x00hello"
 	echo  = "\x81\x05hello"
 )
 
-// TestRequestLines: each request has its own method and target, one credential,
-// and as much framing as its method has a use for; the usual one is unchanged.
+// TestRequestLines: each request has its own method and target, one credential, and the framing that its method needs;
+// the usual one is unchanged.
 func TestRequestLines(t *testing.T) {
 	for _, opts := range []openaitest.Options{{}, {TLS: true}} {
 		up, c := serve(t, opts)
@@ -69,7 +69,7 @@ func TestRequestLines(t *testing.T) {
 	}
 }
 
-// TestLineThatDoesNotFit is refused before a byte of it goes out.
+// TestLineThatDoesNotFit: a request line that is too long is refused before a byte of it is sent.
 func TestLineThatDoesNotFit(t *testing.T) {
 	up, c := serve(t, openaitest.Options{TLS: true})
 	target := func(more int) []byte { return []byte("/" + strings.Repeat("a", len(c.Path())-1+more)) }
@@ -88,7 +88,7 @@ func TestSwitch(t *testing.T) {
 	for name, opts := range map[string]openaitest.Options{"http": {}, "TLS 1.3": {TLS: true}} {
 		t.Run(name, func(t *testing.T) {
 			up, c := serve(t, opts)
-			res, err := c.Do(within(t, soon), post("json", "{}")) // so that the pool has one
+			res, err := c.Do(within(t, soon), post("json", "{}")) // so that the pool has a connection
 			finish(t, res, err)
 			res, err = c.Do(within(t, soon), upgrade("ws"))
 			if err != nil || res.Head.Status != 101 || res.Reused {
@@ -118,8 +118,8 @@ func TestSwitch(t *testing.T) {
 	}
 }
 
-// TestSwitchOnlyIfAsked: neither is a 101 that nobody wants an answer, nor any
-// other answer a switch; one to a refused handshake serves nobody else.
+// TestSwitchOnlyIfAsked: an unrequested 101 is an error, and no other status switches protocols; the connection of a
+// refused handshake is not reused.
 func TestSwitchOnlyIfAsked(t *testing.T) {
 	up, c := serve(t, openaitest.Options{})
 	if _, err := c.Do(within(t, soon), post("switch", "{}")); !isKind(err, Malformed) {
@@ -138,7 +138,7 @@ func TestSwitchOnlyIfAsked(t *testing.T) {
 	}
 }
 
-// TestInterruptedStream ends a read that waits.
+// TestInterruptedStream ends a blocked read.
 func TestInterruptedStream(t *testing.T) {
 	up, c := serve(t, openaitest.Options{TLS: true})
 	res, err := c.Do(within(t, soon), upgrade("wssilent"))
@@ -161,7 +161,7 @@ func TestInterruptedStream(t *testing.T) {
 	}
 }
 
-// TestHalfClosedStream: the upstream is told that nothing more comes.
+// TestHalfClosedStream: the upstream sees the end of the client's side.
 func TestHalfClosedStream(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
 		up, c := serve(t, openaitest.Options{TLS: withTLS})
@@ -182,8 +182,7 @@ func TestHalfClosedStream(t *testing.T) {
 	}
 }
 
-// TestSwitchThroughAProxy: CONNECT, then TLS, then the handshake; the proxy sees
-// nothing of it.
+// TestSwitchThroughAProxy: CONNECT, then TLS, then the handshake, of which the proxy sees nothing.
 func TestSwitchThroughAProxy(t *testing.T) {
 	address, roots := named(t, "api.example")
 	p := startForwardProxy(t, address, "HTTP/1.1 200 OK\r\n\r\n")

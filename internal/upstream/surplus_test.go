@@ -19,8 +19,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
-// A surplusServer sends more than was asked for behind its first response on a
-// connection, as its send function decides.
+// A surplusServer sends more than was requested after its first response on a connection, as its send function
+// determines.
 type surplusServer struct {
 	net.Listener
 	tls   *tls.Config // nil for plain http
@@ -28,8 +28,7 @@ type surplusServer struct {
 	conns atomic.Int32
 }
 
-// A surplusConn collects what is written to it until flush, so that the test
-// decides which records share a segment.
+// A surplusConn collects what is written to it until flush, so that the test determines which records share a segment.
 type surplusConn struct {
 	net.Conn           // TCP
 	stream   io.Writer // the TLS session over it, or itself
@@ -44,7 +43,7 @@ func (c *surplusConn) Write(p []byte) (int, error) {
 // flush sends the first n bytes of what was collected, or all of it.
 func (c *surplusConn) flush(n int) {
 	n = min(n, len(c.out))
-	c.Conn.SetWriteDeadline(time.Time{}) // crypto/tls lets writes fail after close_notify
+	c.Conn.SetWriteDeadline(time.Time{}) // crypto/tls makes writes fail after close_notify
 	c.Conn.Write(c.out[:n])
 	c.out = c.out[n:]
 }
@@ -81,7 +80,7 @@ func (s *surplusServer) accept() {
 	}
 }
 
-// direct lets a TLS handshake pass without being collected.
+// direct passes a TLS handshake through without collecting it.
 type direct struct {
 	*surplusConn
 	shaken bool
@@ -131,8 +130,7 @@ func responseOf(body string) []byte {
 	return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
-// TestSurplusResponse: bytes behind the end of a response end the connection.
-// The next request never receives them.
+// TestSurplusResponse: bytes after the end of a response close the connection. The next request never receives them.
 func TestSurplusResponse(t *testing.T) {
 	together := func(c *surplusConn, response, surplus []byte) {
 		c.stream.Write(append(response, surplus...))
@@ -143,8 +141,7 @@ func TestSurplusResponse(t *testing.T) {
 		c.stream.Write(surplus)
 		c.flush(everything)
 	}
-	// partOfRecord sends the last byte of the surplus with the next request
-	// only, if that comes on the same connection.
+	// partOfRecord sends the last byte of the surplus with the next request only, if that comes on the same connection.
 	partOfRecord := func(c *surplusConn, response, surplus []byte) {
 		c.stream.Write(response)
 		c.stream.Write(surplus)
@@ -202,7 +199,7 @@ func TestLateSurplus(t *testing.T) {
 				t.Errorf("%s received %q, want %q", user, got, want)
 			}
 			(<-late)()
-			for ctx := within(t, soon); c.pool.conns[0].quiet(); runtime.Gosched() {
+			for ctx := within(t, soon); c.pool.conns[0].idleAndOpen(); runtime.Gosched() {
 				if ctx.Err() != nil {
 					t.Fatal("the surplus does not arrive")
 				}
@@ -214,8 +211,7 @@ func TestLateSurplus(t *testing.T) {
 	}
 }
 
-// TestNoSurplus: responses in several records of one segment leave a
-// connection that serves again.
+// TestNoSurplus: after responses in several records of one segment the connection is reused.
 func TestNoSurplus(t *testing.T) {
 	for _, version := range []uint16{0, tls.VersionTLS12, tls.VersionTLS13} {
 		s, c := serveSurplus(t, version != 0, version, func(c *surplusConn, response, _ []byte) {
@@ -229,7 +225,7 @@ func TestNoSurplus(t *testing.T) {
 				t.Errorf("%q", got)
 			}
 		}
-		large := strings.Repeat("x", 100<<10) // records that do not fit the reader's buffer
+		large := strings.Repeat("x", 100<<10) // records that do not fit into the reader's buffer
 		if got := ask(t, c, large); got != "answer to "+large {
 			t.Errorf("%d bytes", len(got))
 		}

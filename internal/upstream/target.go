@@ -13,28 +13,27 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// DefaultURL is where requests go unless the operator names another place.
+// DefaultURL is the upstream URL unless the operator names another one.
 const DefaultURL = "https://api.openai.com/v1/responses"
 
-// Target is the one destination, taken apart. Once parsed it never changes.
+// Target is a parsed upstream URL. It is immutable.
 type Target struct {
 	// TLS reports whether the scheme is https.
 	TLS bool
-	// Host is the value of the Host header: the port stands there only if the URL had one that is not the scheme's.
+	// Host is the value of the Host field, which contains the port only if it is not the scheme's default.
 	Host string
-	// Name is the host alone, for DNS and for the certificate.
+	// Name is the host name, for name resolution and for the certificate.
 	Name string
-	// Addr is host:port, to be dialled.
+	// Addr is the host:port to dial.
 	Addr string
-	// Path is the request target: path and query as they stood in the URL.
+	// Path is the request target: path and query, unchanged from the URL.
 	Path string
 	// Insecure allows plain http to addresses that are not loopback.
 	Insecure bool
 }
 
-// ParseTarget takes an absolute http or https URL apart. It refuses what has no place in a destination (user info, a
-// fragment) and, unless insecure is true, plain http to anything but a loopback address: the key would cross a network
-// in clear.
+// ParseTarget parses an absolute http or https URL. It refuses user info, a fragment and, unless insecure is true,
+// plain http to anything but a loopback address: the key would cross a network in clear.
 func ParseTarget(raw string, insecure bool) (*Target, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -52,7 +51,7 @@ func ParseTarget(raw string, insecure bool) (*Target, error) {
 	}
 	t := &Target{TLS: u.Scheme == "https", Name: name, Path: u.RequestURI(), Insecure: insecure}
 	for _, c := range []byte(t.Path) {
-		if c <= ' ' || c >= 0x7f { // net/url encodes paths, but leaves queries as they are
+		if c <= ' ' || c >= 0x7f { // net/url encodes paths, but not queries
 			return nil, errors.New("--upstream-url has a character in its query that must be percent-encoded")
 		}
 	}
@@ -88,9 +87,9 @@ func checkParts(u *url.URL) error {
 	case u.Opaque != "" || u.Hostname() == "":
 		return errors.New("--upstream-url has no host; give it as https://HOST/PATH")
 	case u.User != nil:
-		return errors.New("--upstream-url must not hold a user name or password; the key comes from standard input")
+		return errors.New("--upstream-url must not contain a user name or password; the key comes from standard input")
 	case strings.HasSuffix(u.Host, ":"):
-		return errors.New("--upstream-url has an empty port; add the number, or leave the colon out")
+		return errors.New("--upstream-url has an empty port; add the number, or omit the colon")
 	}
 	if !isPort(cmp.Or(u.Port(), "80")) {
 		return fmt.Errorf("--upstream-url: %s is not a port (1 to 65535)", u.Port())

@@ -46,7 +46,7 @@ func TestParseTarget(t *testing.T) {
 	}
 }
 
-// FuzzParseTarget: what is accepted can be put on the wire as it is.
+// FuzzParseTarget: an accepted target can be written to the wire unchanged.
 func FuzzParseTarget(f *testing.F) {
 	for _, seed := range []string{DefaultURL, "http://[::1]:8080/x?y=z", "https://h/a%20b", "https://h/\x7f", "https://h/ä"} {
 		f.Add(seed)

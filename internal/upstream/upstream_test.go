@@ -38,7 +38,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// serve starts a stand-in and a client for it.
+// serve starts a fake upstream and a client for it.
 func serve(t testing.TB, opts openaitest.Options) (*openaitest.Server, *Client) {
 	t.Helper()
 	opts.Key = canary
@@ -60,7 +60,7 @@ func post(scenario string, body string) *Request {
 	}
 }
 
-// finish reads an answer to its end and returns its body.
+// finish reads a response to its end and returns its body.
 func finish(t testing.TB, res *Response, err error) string {
 	t.Helper()
 	if err != nil {
@@ -99,7 +99,7 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 }
 
-// TestNotReused: answers after which a connection is not clean.
+// TestNotReused: responses after which a connection is not reused.
 func TestNotReused(t *testing.T) {
 	for _, scenario := range []string{"closedelim n=1", "http10", "earlyclose status=413"} {
 		up, c := serve(t, openaitest.Options{})
@@ -111,8 +111,8 @@ func TestNotReused(t *testing.T) {
 	}
 }
 
-// TestNeverSentTwice: the upstream has seen the request and gives no answer.
-// On a kept-alive connection the temptation to repeat it is greatest.
+// TestNeverSentTwice: the upstream has received the request and does not respond. On a kept-alive connection the client
+// could be tempted to send it again.
 func TestNeverSentTwice(t *testing.T) {
 	for _, tls := range []bool{false, true} {
 		for _, scenario := range []string{"closebefore", "cuthead", "garbage"} {
@@ -133,8 +133,7 @@ func TestNeverSentTwice(t *testing.T) {
 	}
 }
 
-// TestDeadPooledConnection: the upstream has closed it; the request goes out on
-// another one, once.
+// TestDeadPooledConnection: if the upstream has closed the connection, the request is sent on another one, once.
 func TestDeadPooledConnection(t *testing.T) {
 	for _, tls := range []bool{false, true} {
 		up, c := serve(t, openaitest.Options{TLS: tls})
@@ -151,13 +150,13 @@ func TestDeadPooledConnection(t *testing.T) {
 	}
 }
 
-// TestConnectionThatDiesUnwritten: what the check of the pool cannot see, a
-// write that fails before the kernel has taken a byte, is repeated as well.
+// TestConnectionThatDiesUnwritten: a write that fails before the kernel has accepted a byte, which the check of the
+// pool cannot detect, is also repeated.
 func TestConnectionThatDiesUnwritten(t *testing.T) {
 	for _, tls := range []bool{false, true} {
 		up, c := serve(t, openaitest.Options{TLS: tls})
 		do(t, c, post("json", "{}"))
-		c.pool.conns[0].TCPConn.CloseWrite() // every write fails from now on; nothing to be read
+		c.pool.conns[0].TCPConn.CloseWrite() // every write fails from now on; nothing can be read
 		do(t, c, post("json", "{}"))
 		if n := up.Count(); n != 2 {
 			t.Errorf("tls %v: the upstream saw %d requests, want 2", tls, n)
@@ -196,8 +195,7 @@ func TestClosedPoolKeepsNothing(t *testing.T) {
 	}
 }
 
-// TestClosedClientSendsNothingInClear: without its means to ask who the upstream
-// is, a client sends the key to no one.
+// TestClosedClientSendsNothingInClear: without its netlink socket, a client does not send the key.
 func TestClosedClientSendsNothingInClear(t *testing.T) {
 	up, c := serve(t, openaitest.Options{})
 	do(t, c, post("json", "{}"))
@@ -267,8 +265,8 @@ func TestLegacyTLS(t *testing.T) {
 	}
 }
 
-// TestSessionsAreNotResumed: with TLS 1.3 each connection proves the
-// certificate; crypto/tls resumes those of TLS 1.2.
+// TestSessionsAreNotResumed: with TLS 1.3 each connection verifies the certificate; crypto/tls resumes sessions of TLS
+// 1.2.
 func TestSessionsAreNotResumed(t *testing.T) {
 	for _, version := range []uint16{0x0303, 0x0304} {
 		up := must(openaitest.Start(openaitest.Options{Key: canary, TLS: true, TLSMax: version}))

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quiet reports whether nothing has arrived on an idle connection: neither its end nor bytes that were not asked for.
-// It does not block.
-func (c *conn) quiet() bool {
+// idleAndOpen reports whether nothing has arrived on an idle connection, neither its end nor unexpected bytes. It does
+// not block.
+func (c *conn) idleAndOpen() bool {
 	var quiet bool
 	err := c.raw.Control(func(fd uintptr) {
 		var p [1]byte
