@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a time, one minute each unless an argument says
-# otherwise ("scripts/fuzz.sh 10s"), two at a time on one core each. Prints a
-# line for each target and fails if one fails or if there is none.
+# Runs every fuzz target for one minute, or for the time in the argument
+# ("scripts/fuzz.sh 10s"), two at a time on one core each. Prints a line for
+# each target, and fails if a target fails or if there is none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export GOFLAGS=-buildvcs=false each=${1:-60s}

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Tries the Debian package as an administrator would: install, configure, start,
-# call as an ordinary user, upgrade, remove, purge; in a Debian of its own under
-# /tmp, whose systemd runs in namespaces. Nothing of it reaches this machine's
-# files, users or network, and nothing stays.
+# Tests the Debian package as an administrator would use it: install, configure,
+# start, call as an ordinary user, upgrade, remove, purge. It does so in a Debian
+# of its own under /tmp, whose systemd runs in namespaces. It does not change
+# this machine's files, users or network, and removes everything at the end.
 #
-#	try-deb.sh [DEB]    # default: a package of this tree, made now
+#	try-deb.sh [DEB]    # default: a package built from this tree
 #
 # It needs root, debootstrap and a Debian mirror ($MIRROR; default: the one that
-# apt uses here), and prints at the end what it could not try.
-# TRY_DEB_BASE=DIR keeps the bare Debian there for the next time.
+# apt uses here), and prints at the end what it could not test.
+# TRY_DEB_BASE=DIR keeps the minimal Debian there for the next run.
 set -euo pipefail
 
 name=responses-api-proxy
@@ -19,12 +19,12 @@ mirror=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Pack
 
 step() { printf '\n== %s\n' "$*"; }
 die() { printf 'try-deb: %s\n' "$*" >&2; exit 1; }
-# must says what is asserted, and ends the script if it does not hold.
-must() { local what=$1; shift; "$@" >/dev/null 2>"$tmp/must" || { cat "$tmp/must" >&2; die "not so: $what"; }; printf '  %s\n' "$what"; }
-must_not() { local what=$1; shift; ! "$@" >/dev/null 2>&1 || die "not so: $what"; printf '  %s\n' "$what"; }
+# must prints an assertion, and ends the script if it fails.
+must() { local what=$1; shift; "$@" >/dev/null 2>"$tmp/must" || { cat "$tmp/must" >&2; die "failed: $what"; }; printf '  %s\n' "$what"; }
+must_not() { local what=$1; shift; ! "$@" >/dev/null 2>&1 || die "failed: $what"; printf '  %s\n' "$what"; }
 
-# make_base gets a bare Debian with systemd and curl.
-make_base() { # folder
+# make_base installs a minimal Debian with systemd and curl.
+make_base() { # directory
 	[ ! -e "$1/sbin/init" ] || return 0
 	debootstrap --variant=minbase --include=systemd,systemd-sysv,curl bookworm "$1" "$mirror" >"$tmp/debootstrap.log" 2>&1 ||
 		{ tail -n 20 "$tmp/debootstrap.log" >&2; die "debootstrap failed"; }
@@ -55,7 +55,7 @@ boot() {
 	done
 }
 
-# inside is what the first process of the namespaces does.
+# inside is the script of the first process in the namespaces.
 inside='set -e
 cd "$1"
 mount --bind . .
@@ -79,17 +79,17 @@ mount --bind "$2" dev/console
 pivot_root . mnt
 cd /
 umount -l /mnt
-mount --make-rshared / # systemd leaves that to whoever made the namespaces
+mount --make-rshared / # systemd leaves that to the creator of the namespaces
 export container=try-deb
 exec /sbin/init --log-target=console --log-level=notice --show-status=no'
 
 wait_a_moment() { sleep 0.2; }
 
-# in_debian runs a command there as root, as_caller as an ordinary user.
+# in_debian runs a command in that Debian as root, as_caller as an ordinary user.
 in_debian() { nsenter -t "$pid1" -m -p -n -i -u -C -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"; }
 as_caller() { in_debian setpriv --reuid $caller --regid $caller --clear-groups "$@"; }
 
-# files lists every file there with its kind, rights and owner.
+# files lists every file there with its type, mode and owner.
 files() {
 	in_debian find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /srv -o -path /tmp -o -path /var/tmp \
 		-o -path /var/lib/dpkg -o -path /var/cache -o -path /var/log/dpkg.log -o -path /var/lib/systemd \) -prune \
@@ -97,13 +97,13 @@ files() {
 }
 
 call() { as_caller curl -sS -m 20 -o /dev/null -w '%{http_code}' -d '{"input":"hello"}' "$@"; }
-answers() { [ "$(call http://127.0.0.1:$port/v1/responses)" = 200 ]; }
+responds() { [ "$(call http://127.0.0.1:$port/v1/responses)" = 200 ]; }
 active() { in_debian systemctl is-active --quiet $name.service; }
 logs() { in_debian journalctl --sync || true; in_debian journalctl -o cat --no-pager -n 20 -u $name >&2 || true; tail -n 20 "$tmp/systemd.log" >&2; }
 main_pid() { in_debian systemctl show -p MainPID --value $name.service; }
 
-# clean_up ends what runs there and removes it; systemd's processes go with the
-# first of them.
+# clean_up ends all processes there and removes the files; systemd's processes
+# end with the first of them.
 clean_up() {
 	[ -z "${pid1:-}" ] || kill -KILL "$pid1" 2>/dev/null || true
 	[ -z "${launcher:-}" ] || wait "$launcher" 2>/dev/null || true
@@ -113,7 +113,7 @@ clean_up() {
 	rm -rf --one-file-system "$tmp"
 }
 
-# newer makes a package of a later version, otherwise the same.
+# newer makes the same package with a later version.
 newer() { # deb, output
 	dpkg-deb -R "$1" "$tmp/newer"
 	sed -i 's/^Version: .*/&+2/' "$tmp/newer/DEBIAN/control"
@@ -122,7 +122,7 @@ newer() { # deb, output
 
 install_deb() { in_debian dpkg -i "$1" >"$tmp/dpkg.log" 2>&1 || { cat "$tmp/dpkg.log" >&2; die "dpkg -i $1 failed"; }; }
 
-# configure does what the package's documentation tells the administrator to do.
+# configure follows the package's documentation.
 configure() {
 	in_debian sh -c "umask 377; echo $key > /etc/$name/key"
 	in_debian sh -c "cat >> /etc/default/$name" <<-END
@@ -156,7 +156,7 @@ try_serve() {
 	configure
 	in_debian systemctl reset-failed $name.service 2>/dev/null || true
 	in_debian systemctl enable --now $name.service >/dev/null 2>&1 || { logs; die "it does not start"; }
-	wait_for "it answers an ordinary user, from the upstream" answers
+	wait_for "an ordinary user gets the upstream's response" responds
 	must_not "... whose own key it is not" as_caller cat /etc/$name/key
 	must "another user is refused" in_debian sh -c "setpriv --reuid 4712 --regid 4712 --clear-groups curl -s -m 20 -d '{}' http://127.0.0.1:$port/v1/responses | grep -q '\"code\"'"
 	must "it runs as $name" in_debian sh -c "test \"\$(stat -c %U /proc/$(main_pid))\" = $name || grep -q '^Uid:.*'\$(id -u $name) /proc/$(main_pid)/status"
@@ -181,18 +181,18 @@ try_upgrade() {
 	install_deb /srv/2.deb
 	must "it runs" active
 	must "... anew" test "$(main_pid)" != "$before"
-	wait_for "it answers" answers
+	wait_for "it responds" responds
 	must "the configuration is the administrator's still" in_debian grep -q "allow-user $caller" /etc/default/$name
 }
 
 try_remove() {
 	step "remove: the service is gone, key and configuration stay"
 	in_debian dpkg -r $name >/dev/null 2>&1 || die "dpkg -r failed"
-	must_not "it does not answer" answers
+	must_not "it does not respond" responds
 	must_not "no process of it is there" in_debian pgrep -x $name
 	must "the key stays" in_debian test -s /etc/$name/key
 	files >"$tmp/removed"
-	# Left are configuration, key, and what was enabled; and the user.
+	# Configuration, key, enabled units and the user remain.
 	diff <(cat "$tmp/before") "$tmp/removed" | sed -n 's/^> \([^ ]*\) .*/\1/p' >"$tmp/left" || true
 	sed 's/^/  left: /' "$tmp/left"
 	must_not "nothing else stays" grep -vE "^/etc/(default|logrotate\.d)(/$name)?$|^/etc/$name(/key)?$|$accounts|^/etc/systemd/system/[^/]*wants(/$name\.(service|socket))?$|^/var/(lib|log)/$name" "$tmp/left"
@@ -202,9 +202,9 @@ try_purge() {
 	step "purge: as before, but for the user's number"
 	install_deb /srv/2.deb
 	in_debian systemctl start $name.service
-	wait_for "installed again it serves with the key that was left" answers
+	wait_for "installed again it serves with the key that was left" responds
 	in_debian dpkg -P $name >/dev/null 2>&1 || die "dpkg -P failed"
-	must_not "it does not answer" answers
+	must_not "it does not respond" responds
 	files >"$tmp/purged"
 	diff "$tmp/before" "$tmp/purged" | sed -n 's/^[<>] \([^ ]*\) .*/\1/p' | sort -u >"$tmp/left" || true
 	sed 's/^/  changed: /' "$tmp/left"
@@ -212,7 +212,7 @@ try_purge() {
 	must "the user stays: its number must not be given to another" in_debian getent passwd $name
 }
 
-# What adding a user changes.
+# Files that change when a user is added.
 accounts='^/etc/(passwd|group|shadow|gshadow)-?$|^/etc/\.pwd\.lock$|^/etc/(subuid|subgid)-?$'
 
 main() {

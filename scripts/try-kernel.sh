@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests of internal/sandbox on another kernel: what Landlock restricts
-# depends on its version, and most machines have one. The kernel is emulated,
-# with nothing but the tests, busybox and five files in /etc.
+# Runs the tests of internal/sandbox on another kernel, because Landlock's
+# restrictions depend on its version. The kernel runs in an emulator, with only
+# the tests, busybox and five files in /etc.
 #
 #	try-kernel.sh VMLINUZ [-test.FLAG]...
 #

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Holds contrib/kubernetes to the schemas of Kubernetes, which the pinned tool
-# carries: unknown fields, wrong types and missing ones are errors. It asks no
-# cluster, so it says nothing of admission or of images.
+# Validates contrib/kubernetes against the schemas of Kubernetes, which the
+# pinned tool contains: unknown fields, wrong types and missing fields are errors.
+# It needs no cluster, and so checks neither admission nor images.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# The newest schemas that this release of the tool has; sidecars are in them.
+# The newest schemas of this release of the tool; they include sidecars.
 GOFLAGS='' go run sigs.k8s.io/kubectl-validate@v0.0.4 --version 1.30 contrib/kubernetes/*.yaml

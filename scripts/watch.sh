@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Watches the proxy as an operator does: a real Prometheus, with contrib's
-# configuration, scrapes a real proxy under a mixed load, and is asked what it saw.
+# Monitors the proxy as an operator does: a real Prometheus, with contrib's
+# configuration, scrapes a real proxy under a mixed load, and is then queried.
 #
 #	scripts/watch.sh [PICTURE.png]
 #
-# With PICTURE.png, a headless Chromium takes contrib's console as it looks near
-# the load's end. The load: JSON and streams of many lengths, bursts, refusals,
-# errors of the upstream, an outage of it, streams that break off, and clients
-# that leave. The upstream is a stand-in, and the key made up.
+# With PICTURE.png, a headless Chromium takes a picture of contrib's console near
+# the end of the load. The load: JSON and streams of many lengths, bursts,
+# refusals, errors and an outage of the upstream, aborted streams, and clients
+# that disconnect. The upstream is a fake one, and the key is random.
 #
 # It needs Go, curl 7.84, and prometheus with promtool (Debian: prometheus, whose
 # service need not run); for the picture chromium. As root it also sends requests
-# as somebody whom the proxy must refuse. All sockets are on 127.0.0.1, all files
-# in one folder under /tmp. It takes LOAD seconds (150) and about 20 more, ends
+# as a user that the proxy must refuse. All sockets are on 127.0.0.1, all files
+# in one directory under /tmp. It takes LOAD seconds (150) and about 20 more, ends
 # after LOAD + 200 at the latest, and leaves nothing running.
-# Exit codes: 0 if all is as it should be, 1 if not, 2 if it cannot run here.
+# Exit codes: 0 for success, 1 for a failure, 2 if it cannot run on this machine.
 set -euo pipefail
 
 readonly load=${LOAD:-150} # seconds
@@ -34,10 +34,10 @@ for tool in go curl prometheus promtool ${picture:+chromium}; do
 	command -v "$tool" >/dev/null || cannot "$tool is not installed"
 done
 
-[ -z "$picture" ] || [ -e "$console_libraries/prom.lib" ] || cannot "there is no $console_libraries/prom.lib; CONSOLE_LIBRARIES names its folder"
+[ -z "$picture" ] || [ -e "$console_libraries/prom.lib" ] || cannot "there is no $console_libraries/prom.lib; set CONSOLE_LIBRARIES to its directory"
 
 tmp=$(mktemp -d /tmp/responses-api-proxy-watch-XXXXXX)
-standin='' jobs=() # what runs: the upstream; the proxy, Prometheus, the load
+standin='' jobs=() # processes: the upstream; the proxy, Prometheus, the load
 
 clear_up() {
 	trap - EXIT INT TERM
@@ -48,7 +48,7 @@ clear_up() {
 trap clear_up EXIT
 trap 'exit 1' INT TERM
 
-# within SECONDS COMMAND...: until it succeeds.
+# within SECONDS COMMAND... runs the command until it succeeds.
 within() {
 	local end=$((SECONDS + $1))
 	shift
@@ -57,7 +57,7 @@ within() {
 		sleep 0.2
 	done
 }
-# is WHAT CONDITION: CONDITION is awk's, of numbers.
+# is WHAT CONDITION asserts CONDITION, an awk expression of numbers.
 is() {
 	awk "BEGIN { exit !($2) }" || die "$1: $2 does not hold"
 	printf '   ok: %s: %s\n' "$1" "$2"
@@ -69,7 +69,7 @@ go build -trimpath -o "$tmp/responses-api-proxy" ./cmd/responses-api-proxy
 go build -buildvcs=false -o "$tmp/standin" scripts/standin.go
 key=sk-watch-$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
 
-# --- what runs ---------------------------------------------------------------
+# --- processes ---------------------------------------------------------------
 
 upstream=127.0.0.1:0 # a free port, and the same one after the outage
 start_upstream() {
@@ -107,8 +107,8 @@ start_prometheus() {
 
 # --- the load ----------------------------------------------------------------
 
-# post FAKE [CURL-OPTION...]: one request in the background, which the stand-in
-# answers as FAKE says (internal/openaitest's scenarios).
+# post FAKE [CURL-OPTION...] sends one request in the background, to which the
+# fake upstream responds by the scenario FAKE (internal/openaitest).
 post() {
 	local fake=$1
 	shift
@@ -116,7 +116,7 @@ post() {
 		--json '{"model":"gpt-5","input":"What is the capital of France?","stream":true}' "$@" "$base/v1/responses" >/dev/null &
 }
 
-# ordinary N: requests that end well, of many lengths, some of them three on one connection.
+# ordinary N sends requests that succeed, of many lengths, some of them three on one connection.
 ordinary() {
 	local i
 	for ((i = 0; i < $1; i++)); do
@@ -125,13 +125,13 @@ ordinary() {
 		1 | [6-9] | 10) post "silent d=$((100 + RANDOM % 900))ms" ;;
 		2) post "keepalive n=3 d=$((RANDOM % 200))ms" ;;
 		3) post "sse n=$((20 + RANDOM % 100)) d=20ms s=20" ;;
-		4) post "json s=200" --rate 1/s "$base/v1/responses" "$base/v1/responses" ;; # thinks in between
+		4) post "json s=200" --rate 1/s "$base/v1/responses" "$base/v1/responses" ;; # with a pause between them
 		5) post "headthensilent d=$((300 + RANDOM % 1500))ms" ;;
 		esac
 	done
 }
 
-# refused: what the proxy must not forward, one kind each second.
+# refused sends what the proxy must not forward, one kind each second.
 refused() {
 	case $(($1 % 8)) in
 	0) curl --silent --output /dev/null "$base/v1/models" & ;;
@@ -142,12 +142,12 @@ refused() {
 	esac
 }
 
-# faults: what goes wrong beyond the proxy, or before it.
+# faults causes failures of the upstream and of clients.
 faults() {
 	case $(($1 % 10)) in
 	1) post "status code=429 retry=1" ;;
 	3) post "cut n=8 d=30ms" ;;
-	5) post "sse n=200 d=50ms" --max-time 2 ;; # the client leaves
+	5) post "sse n=200 d=50ms" --max-time 2 ;; # the client disconnects
 	7) post "status code=500" ;;
 	9) post closebefore ;;
 	esac
@@ -173,7 +173,7 @@ run_load() {
 	wait
 }
 
-# outage ends the upstream when the load has come so far, and starts it again.
+# outage stops the upstream at a certain point of the load, and starts it again.
 outage() {
 	within "$load" test -e "$tmp/outage"
 	kill -KILL "$standin"
@@ -183,20 +183,20 @@ outage() {
 	start_upstream
 }
 
-# --- what Prometheus knows ---------------------------------------------------
+# --- queries -----------------------------------------------------------------
 
-# ask EXPRESSION: its one value now, or nothing.
+# ask EXPRESSION prints its one present value, or nothing.
 ask() { promtool query instant "$server" "$1" | sed -n 's/.*=> \([^ ]*\) @.*/\1/p'; }
 
-# show WHAT EXPRESSION: all its series.
+# show WHAT EXPRESSION prints all of its series.
 show() {
 	printf '   %s:\n' "$1"
 	promtool query instant "$server" "$2" | sed -e 's/ @\[.*//' -e 's/^/      /'
 }
 
-# dashboard asks for each of the Grafana dashboard's expressions over the whole
-# run, with the variables put in as Grafana would. All must be well-formed, and
-# bring data.
+# dashboard queries each of the Grafana dashboard's expressions over the whole
+# run, with the variables replaced as in Grafana. All must be well-formed and
+# have data.
 # shellcheck disable=SC2016 # the variables are the dashboard's
 dashboard() {
 	local expr from=$1 n=0 none=0
@@ -211,7 +211,7 @@ dashboard() {
 	is "of them without data" "$none == 0"
 }
 
-# take writes the console's picture, over so many seconds that end now.
+# take writes the console's picture of the last seconds.
 take() {
 	local hash
 	hash="%7B%22duration%22%3A$1%2C%22endTime%22%3A0%7D"

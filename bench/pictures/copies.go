@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The picture's places, in px.
+// Positions in the picture, in px.
 const (
 	copiesHeight = 412
 	copiesLeft   = 56
@@ -16,10 +16,10 @@ const (
 	copiesBottom = 336
 )
 
-// atOnce are the numbers of streams that compare is asked for.
+// atOnce are the numbers of streams that compare runs.
 var atOnce = []int{1, 2, 4, 8, 16, 32, 64}
 
-// A curve is one contender's, with a mark for each point.
+// A curve belongs to one contender, with a mark for each point.
 type curve struct {
 	contender, label, note string
 	colour                 string
@@ -75,8 +75,7 @@ func (k *curve) fill(f figures) error {
 
 func (k *curve) last() string { return count(k.copies[len(k.copies)-1]) }
 
-// copiesAxes draws the axes, and returns where a number of streams and one of
-// copies lie.
+// copiesAxes draws the axes, and returns the positions of a number of streams and of copies.
 func copiesAxes(c *canvas, curves []curve) (x, y func(float64) float64) {
 	most := 1.0
 	for _, k := range curves {
@@ -97,7 +96,7 @@ func copiesAxes(c *canvas, curves []curve) (x, y func(float64) float64) {
 	}
 	for _, n := range atOnce {
 		if n == 2 {
-			continue // no room between 1 and 4
+			continue // no space between 1 and 4
 		}
 		c.text(x(float64(n)), copiesBottom+19, fmt.Sprint(n), style{size: 12, fill: c.faint, anchor: "middle"})
 	}
@@ -125,13 +124,12 @@ func square(c *canvas, x, y float64, colour string) {
 	c.put(`<rect x="%s" y="%s" width="7" height="7" fill="%s"/>`, px(x-3.5), px(y-3.5), colour)
 }
 
-// diamond is hollow and larger than the others, so that both are seen.
+// diamond draws a hollow mark that is larger than the others, so that both are visible.
 func diamond(c *canvas, x, y float64, colour string) {
 	c.put(`<path d="M%s %sl8 8l-8 8l-8 -8z" fill="none" stroke="%s" stroke-width="2"/>`, px(x), px(y-8), colour)
 }
 
-// labelCurves writes each curve's mark and name at its end, from the top down,
-// with room between them.
+// labelCurves writes each curve's mark and name at its end, from the top down, with space between them.
 func labelCurves(c *canvas, curves []curve, y func(float64) float64) {
 	const gap = 44
 	sorted := slices.Clone(curves)
@@ -148,7 +146,7 @@ func labelCurves(c *canvas, curves []curve, y func(float64) float64) {
 	}
 }
 
-// describeCopies says in words what the picture shows.
+// describeCopies describes the picture in words.
 func describeCopies(curves []curve) string {
 	var b strings.Builder
 	for _, k := range curves {

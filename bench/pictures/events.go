@@ -13,7 +13,7 @@ type row struct {
 	bold                   bool
 }
 
-// The picture's places, in px.
+// Positions in the picture, in px.
 const (
 	eventsHeight = 342
 	eventsLeft   = 186 // the request
@@ -23,11 +23,10 @@ const (
 	eventsPerDot = 1.6 // the radius of one event's dot; the area grows with the events
 )
 
-// eventsSaid is how many events a dot must be to say its number.
-const eventsSaid = 30
+// minLabelled is the number of events from which a dot is labelled with it.
+const minLabelled = 30
 
-// together is how close to each other, in s, events count as one arrival: a
-// fifth of the time between two of them.
+// together is the maximum distance, in s, of events that count as one arrival: a fifth of the time between two of them.
 const together = 0.010
 
 // A burst is events that arrived together.
@@ -69,7 +68,7 @@ func drawEvents(f figures, t theme) ([]byte, error) {
 	return c.bytes(), nil
 }
 
-// timeAxis draws a line for each second, and returns where a time lies.
+// timeAxis draws a line for each second, and returns the position of a time.
 func timeAxis(c *canvas, f figures, bottom float64) func(s float64) float64 {
 	last := 1.0
 	for contender := range f {
@@ -77,7 +76,7 @@ func timeAxis(c *canvas, f figures, bottom float64) func(s float64) float64 {
 			last = max(last, at)
 		}
 	}
-	last = math.Ceil(last - 0.2) // a little beyond the last line is no new second
+	last = math.Ceil(last - 0.2) // slightly more than the last line is not a new second
 	at := func(s float64) float64 { return eventsLeft + s/last*(eventsRight-eventsLeft) }
 	for s := 0.0; s <= last; s++ {
 		c.line(at(s), eventsTop-eventsRow/2, at(s), bottom, c.grid, 1)
@@ -97,7 +96,7 @@ func drawRow(c *canvas, f figures, r row, y float64, axis func(float64) float64)
 	for _, b := range bursts {
 		radius := eventsPerDot * math.Sqrt(float64(b.n))
 		c.dot(axis(b.at), y, radius, r.colour)
-		if b.n >= eventsSaid {
+		if b.n >= minLabelled {
 			c.text(axis(b.at), y+4, fmt.Sprint(b.n), style{size: 11, fill: c.onOriginal, bold: true, anchor: "middle"})
 		}
 	}
@@ -109,7 +108,7 @@ func drawRow(c *canvas, f figures, r row, y float64, axis func(float64) float64)
 	return err
 }
 
-// arrivals returns when each event came, in s after the request.
+// arrivals returns when each event arrived, in s after the request.
 func arrivals(f figures, contender string) (at []float64) {
 	for {
 		us, err := f.value(contender, fmt.Sprintf("arrivals.event_%03d_us", len(at)+1))
@@ -130,14 +129,13 @@ func gather(at []float64) (bursts []burst) {
 	return bursts
 }
 
-// medianDelay leaves the longest ones to the tables: on a busy machine they
-// tell of its other work.
+// medianDelay omits the longest delays, which the tables have: on a busy machine they measure its other work.
 func medianDelay(f figures, contender string) (string, error) {
 	us, err := f.value(contender, "arrivals.delay_p50_us")
 	return millis(us/1e3) + " ms", err
 }
 
-// describeEvents says in words what the picture shows.
+// describeEvents describes the picture in words.
 func describeEvents(f figures, rows []row) (string, error) {
 	var b strings.Builder
 	for _, r := range rows {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// figures are what compare -o writes: contender, metric, one value a round.
+// figures are the output of compare -o: contender, metric, one value for each round.
 type figures map[string]map[string][]float64
 
 func load(file string) (got figures, err error) {
@@ -22,7 +22,7 @@ func load(file string) (got figures, err error) {
 	return got, got.sound()
 }
 
-// sound refuses figures of requests that failed: a picture of them would lie.
+// sound refuses figures of requests that failed, which would make the picture wrong.
 func (f figures) sound() error {
 	for contender, metrics := range f {
 		for metric, rounds := range metrics {
@@ -43,7 +43,7 @@ func (f figures) value(contender, metric string) (float64, error) {
 	return (v[len(v)/2] + v[(len(v)-1)/2]) / 2, nil
 }
 
-// rounds returns how many rounds a figure comes from.
+// rounds returns the number of rounds of a figure.
 func (f figures) rounds(contender, metric string) int { return len(f[contender][metric]) }
 
 // count writes a whole number with commas, as the documents do.

@@ -1,7 +1,7 @@
 // pictures draws README.md's charts from the figures that compare has saved.
 // It reads events.json and copies.json in -dir, and writes events-light.svg,
 // events-dark.svg, copies-light.svg and copies-dark.svg beside them. The same
-// figures always give the same bytes. Run it in the folder bench.
+// figures always give the same bytes. Run it in the directory bench.
 package main
 
 import (

@@ -25,7 +25,7 @@ func drawn(t *testing.T) map[string][]byte {
 	return got
 }
 
-// TestCommitted keeps the pictures and their figures together.
+// TestCommitted compares the committed pictures with their figures.
 func TestCommitted(t *testing.T) {
 	for name, want := range drawn(t) {
 		got, err := os.ReadFile(filepath.Join(pictures, name))
@@ -35,8 +35,8 @@ func TestCommitted(t *testing.T) {
 	}
 }
 
-// TestSelfContained allows only what GitHub shows of a picture: no script, no
-// link, no style or font from elsewhere, and a title and a description.
+// TestSelfContained allows only what GitHub shows of a picture: no script, no link, no external style or font, and a
+// title and a description.
 func TestSelfContained(t *testing.T) {
 	allowed := []string{"svg", "title", "desc", "g", "rect", "path", "circle", "text"}
 	for name, svg := range drawn(t) {
@@ -74,8 +74,7 @@ func eachElement(t *testing.T, name string, svg []byte, f func(xml.StartElement)
 	}
 }
 
-// TestContrast holds every colour that carries text to WCAG's 4.5 for its
-// background.
+// TestContrast: every colour of text has WCAG's contrast of 4.5 to its background.
 func TestContrast(t *testing.T) {
 	for _, th := range []theme{light, dark} {
 		for _, c := range [][2]string{
@@ -113,7 +112,7 @@ func luminance(t *testing.T, colour string) (l float64) {
 	return l
 }
 
-// TestUnsound gives figures that must not become a picture.
+// TestUnsound: figures of failed requests are refused.
 func TestUnsound(t *testing.T) {
 	for _, c := range []struct{ name, events, want string }{
 		{"failed", `{"ours":{"arrivals.bad":[0,1,0]}}`, "measure again"},

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// A theme is the colours on one of GitHub's two backgrounds. Each has a contrast
-// of 4.5 or more there, and blue and orange differ to every kind of eye.
+// A theme is the colours on one of GitHub's two backgrounds. Each has a contrast of 4.5 or more there, and blue and
+// orange differ for readers with any form of colour blindness.
 type theme struct {
 	name                              string
 	back, ink, faint, grid            string
@@ -25,17 +25,16 @@ var (
 	}
 )
 
-// width is that of all pictures, in px; GitHub shows them at about this size.
+// width is the width of all pictures, in px; GitHub shows them at about this size.
 const width = 800
 
-// A canvas is an SVG picture under way. It needs nothing from elsewhere: no
-// script, no font but what the reader has.
+// A canvas is an SVG picture being drawn. It refers to nothing external: no script, and only the reader's fonts.
 type canvas struct {
 	strings.Builder
 	theme
 }
 
-// newCanvas begins a picture. Title and desc are for those who hear it.
+// newCanvas begins a picture. Title and desc are for screen readers.
 func newCanvas(t theme, height int, title, desc string) *canvas {
 	c := &canvas{theme: t}
 	c.put(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %[1]d %[2]d" role="img" aria-labelledby="title desc">`, width, height)
@@ -56,7 +55,7 @@ func (c *canvas) bytes() []byte {
 
 func (c *canvas) put(format string, args ...any) { fmt.Fprintf(c, format+"\n", args...) }
 
-// A style is how a text looks. Anchor is SVG's text-anchor; empty is start.
+// A style is the appearance of a text. Anchor is SVG's text-anchor; empty is start.
 type style struct {
 	size   int
 	fill   string
@@ -83,8 +82,7 @@ func (c *canvas) dot(x, y, r float64, fill string) {
 	c.put(`<circle cx="%s" cy="%s" r="%s" fill="%s"/>`, px(x), px(y), px(r), fill)
 }
 
-// px writes a length with a tenth of a pixel, which hides what floating point
-// does differently on different processors.
+// px formats a length with a tenth of a pixel, which hides differences in floating point between processors.
 func px(v float64) string { return strings.TrimSuffix(fmt.Sprintf("%.1f", v), ".0") }
 
 func escape(s string) string {

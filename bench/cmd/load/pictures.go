@@ -12,9 +12,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
 )
 
-// arrivals runs one paced stream and tells of each event when it came, in µs
-// after the request: what one user sees. An event is about as long as one word
-// of a Responses stream.
+// arrivals runs one paced stream and records when each event arrived, in µs after the request. An event is about as
+// long as one word of a Responses stream.
 func arrivals(s string) {
 	n := scaled(120)
 	var (
@@ -33,10 +32,9 @@ func arrivals(s string) {
 	percentiles(s+".delay", e.delays)
 }
 
-// copies opens c streams, each when the one before it has begun, so that no
-// contender can let any of them wait. It counts the copies of the key in the
-// process's memory while all of them run and after they have ended. An event
-// is longer than any contender's buffer (README.md): each begins at once.
+// copies opens c streams, each when the one before it has begun, so that no contender can delay any of them. It counts
+// the copies of the key in the process's memory while all of them run and after they have ended. An event is longer
+// than any contender's buffer (README.md), so that each stream begins at once.
 func copies(s string, c int) {
 	if *pid == 0 {
 		return
@@ -66,12 +64,12 @@ func copies(s string, c int) {
 		fmt.Fprintf(os.Stderr, "load: %s: %d streams ended before the scan did\n", s, gone)
 	}
 	streams.Wait()
-	time.Sleep(200 * time.Millisecond) // the proxy may hear of the last stream's end later than we do
+	time.Sleep(200 * time.Millisecond) // the proxy may detect the end of the last stream later than load
 	scan(s + ".after")
 	out[s+".bad"] = float64(bad.Load())
 }
 
-// scan looks for -secret in the memory of the processes.
+// scan runs the main module's program scan to search for -secret.
 func scan(name string) {
 	for _, p := range pids {
 		found, err := memscan.Process(p, []byte(*secret))
