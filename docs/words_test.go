@@ -1,0 +1,95 @@
+package docs
+
+import (
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// standardWords are the packages whose comments are in standard technical English. Add a package once its comments are.
+var standardWords = []string{
+	"cmd/demo", "cmd/responses-api-proxy-verify",
+	"internal/apierror", "internal/attack", "internal/audit", "internal/http1", "internal/jsonscan", "internal/key", "internal/launch",
+	"internal/linelog", "internal/listen", "internal/memscan", "internal/peer", "internal/proctest", "internal/safefile", "internal/sandbox",
+	"internal/secret", "internal/systemd", "internal/tlsrecord", "internal/tokenexchange", "internal/upstream",
+}
+
+// markers are expressions that standard technical English does without. A verb of speech or thought is not matched at
+// the beginning of a comment, where it is an identifier, nor with a person as its subject.
+var markers = map[string]*regexp.Regexp{
+	"a verb of speech or thought with a thing as subject": regexp.MustCompile(`(?i)\b(?:tells?|told|says?|said|knows?|knew|wants?|asks?|believes?)\b`),
+	"an indefinite person":                                regexp.MustCompile(`(?i)\b(?:nobody|somebody|whoever|whom|anybody|everybody)\b`),
+	"a sentence that begins with a pronoun":               regexp.MustCompile(`(?:^|[.!?:] )(?:What|Who|Those that|Nobody)\b`),
+	"a word for a directory":                              regexp.MustCompile(`(?i)\bfolders?\b`),
+	"another word for reports":                            regexp.MustCompile(`(?i)\btells whether\b`),
+}
+
+// exempt matches the text before a marker that makes it none: the start of a comment, a person, and before nobody, which
+// is also a user's name, that it is one.
+var exempt = regexp.MustCompile(`(?i)(?:^|\b(?:we|you|users?|operators?|people|humans?)(?: \w+)? |\busers? |[="'])$`)
+
+// TestWords: these packages have at most one marker in 1,000 words of comments, as the standard library has.
+func TestWords(t *testing.T) {
+	for _, pkg := range standardWords {
+		words, found := commentMarkers(t, filepath.Join("..", pkg))
+		if words == 0 {
+			t.Errorf("%s has no comments", pkg)
+		}
+		if len(found)*1000 > words {
+			t.Errorf("%s: %d markers in %d words of comments:\n%s", pkg, len(found), words, strings.Join(found, "\n"))
+		}
+	}
+}
+
+// commentMarkers returns the number of words in the comments of a directory's Go files, and each marker with its place.
+func commentMarkers(t *testing.T, dir string) (words int, found []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := token.NewFileSet()
+	for _, file := range files {
+		f, err := parser.ParseFile(set, file, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range f.Comments {
+			all := strings.Fields(c.Text())
+			words += len(all)
+			for _, m := range findMarkers(strings.Join(all, " ")) {
+				found = append(found, set.Position(c.Pos()).String()+": "+m)
+			}
+		}
+	}
+	return words, found
+}
+
+func findMarkers(text string) (found []string) {
+	for what, re := range markers {
+		for _, at := range re.FindAllStringIndex(text, -1) {
+			if what == "a sentence that begins with a pronoun" || !exempt.MatchString(text[:at[0]]) {
+				found = append(found, what+": "+text[max(0, at[0]-30):min(len(text), at[1]+30)])
+			}
+		}
+	}
+	return found
+}
+
+// TestFindMarkers: TestWords can fail.
+func TestFindMarkers(t *testing.T) {
+	for text, want := range map[string]int{
+		"Close releases the slot. The kernel knows the user nobody.":            1,
+		"open says whether somebody listens.":                                   2,
+		"What is there stays. Who asks is refused.":                             3,
+		"f tells whether the folder is empty":                                   3,
+		"Ask requests a token. The users want it, and an operator may say why.": 0,
+	} {
+		if got := findMarkers(text); len(got) != want {
+			t.Errorf("%q: %q, want %d markers", text, got, want)
+		}
+	}
+}
