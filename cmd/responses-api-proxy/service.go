@@ -40,7 +40,7 @@ type service struct {
 	upstream    string // its URL, without the query
 	client      *upstream.Client
 	gate        *policy.Policy
-	book        *budget.Book // nil without a budget
+	book        *budget.Ledger // nil without a budget
 	engine      *server.Server
 	serving     []func() error // each serves a listener until that is closed
 	protections sandbox.Report // from the start, and then those of the sandbox
@@ -185,12 +185,12 @@ func (s *service) openInfo() error {
 }
 
 // openBudget reads --budget-file, or begins without one.
-func (s *service) openBudget() (*budget.Book, error) {
+func (s *service) openBudget() (*budget.Ledger, error) {
 	o := s.opts
 	report := func(err error) { s.errs.Error("the budget cannot be kept", "reason", err) }
 	cfg := budget.Config{Limit: o.maxTokens, Period: o.budgetPeriod, File: o.budgetFile, Report: report}
 	if o.runAs != nil {
-		cfg.Also = []uint32{uint32(o.owner)}
+		cfg.ExtraOwners = []uint32{uint32(o.owner)}
 	}
 	book, err := budget.Open(cfg)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package budget adds up how many tokens every user has spent, and keeps the sums in a small file.
+// Package budget sums the tokens that each user has spent, and keeps the sums in a small file.
 //
-// The callers never wait for the disk: they change numbers in memory, and a timer writes the file after them.
+// Callers never wait for the disk: they change numbers in memory, and a timer writes the file afterwards.
 package budget
 
 import (
@@ -16,61 +16,62 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 )
 
-// pause is the least time between two writes, and so what a change waits for at most before it is written: a crash
-// loses no more than the last second, with half of that left for a slow disk.
+// pause is the minimum time between two writes, and so the maximum time before a change is written. A crash loses at
+// most the last second, of which half is for a slow disk.
 const pause = time.Second / 2
 
-// Config says what a budget is and where it is kept.
+// Config describes a budget and its file.
 type Config struct {
-	// Limit is how many tokens each user may spend. Required, at least 1.
+	// Limit is the number of tokens that each user may spend. Required, at least 1.
 	Limit int64
 
-	// Period is how long they may spend it for; then the sums start anew.
+	// Period is the time in which they may spend it; at its end the sums restart at 0.
 	Period Period
 
-	// File keeps the sums from one start to the next; empty means that they are forgotten at the end. It is made if it
-	// is missing, as is a lock file beside it (.NAME.lock). The directory must be writable and should be the proxy's
-	// own: a user who can write there can remove the file, and with it what was spent.
+	// File keeps the sums between runs; empty means that they are kept in memory only. It is created if it is missing,
+	// as is a lock file beside it (.NAME.lock). The directory must be writable and should belong to the proxy alone: a
+	// user who can write there can remove the file, and with it the sums.
 	//
 	// To give users a new budget within a period, stop the proxy and delete their lines.
 	File string
 
-	// Also are users, besides our own and root, whom File may belong to: the one whom the process becomes after Open.
-	Also []uint32
+	// ExtraOwners are users, besides root and the effective user, who may own File: the one that the process becomes
+	// after Open.
+	ExtraOwners []uint32
 
-	// Report takes the error when the file cannot be written, once for every kind of failure until it works again. It
-	// is called from another goroutine. nil means that only Close returns it.
+	// Report receives the error when the file cannot be written, once for each kind of failure until a write succeeds
+	// again. It is called from another goroutine. nil means that only Close returns the error.
 	Report func(error)
 }
 
-// Book keeps the sums. Its methods may be called from any goroutine.
-type Book struct {
+// Ledger keeps the sums. Its methods may be called concurrently.
+type Ledger struct {
 	cfg   Config
 	pause time.Duration
-	file  *safefile.Store // nil: memory only
+	file  *safefile.Store // nil without a file
 
 	mu       sync.Mutex
-	since    time.Time // the sums count since then: the start of their period, or later
+	since    time.Time // when the sums started: the start of their period, or later
 	spent    map[uint32]int64
-	reserved map[uint32]int64 // for requests that run; the file has nothing of it
-	dirty    bool             // spent has changed since it was last copied for the file, and write will be called
-	copied   time.Time        // when that was
+	reserved map[uint32]int64 // for running requests; not in the file
+	dirty    bool             // spent has changed since it was copied for the file, and a call of write is due
+	copied   time.Time        // when it was copied
 
-	writing  sync.Mutex // the file is being written; guards the rest
+	writing  sync.Mutex // held while the file is written; guards the fields below
 	reported map[string]bool
 	closed   bool
 	closeErr error
 }
 
-// Open reads the sums from c.File. What is there but is not to be trusted or understood is an error; it is never taken
-// for an empty book.
-func Open(c Config) (*Book, error) { return open(c, pause) }
+// Open reads the sums from c.File. A file that is not trusted or malformed is an error; it is never replaced by an
+// empty one.
+func Open(c Config) (*Ledger, error) { return open(c, pause) }
 
-func open(c Config, pause time.Duration) (*Book, error) {
+func open(c Config, pause time.Duration) (*Ledger, error) {
 	if c.Limit < 1 {
-		return nil, errors.New("the limit of tokens must be at least 1")
+		return nil, errors.New("the token limit must be at least 1")
 	}
-	b := &Book{cfg: c, pause: pause, since: c.Period.start(time.Now()), spent: map[uint32]int64{}, reserved: map[uint32]int64{}, reported: map[string]bool{}}
+	b := &Ledger{cfg: c, pause: pause, since: c.Period.start(time.Now()), spent: map[uint32]int64{}, reserved: map[uint32]int64{}, reported: map[string]bool{}}
 	if c.File == "" {
 		return b, nil
 	}
@@ -80,18 +81,18 @@ func open(c Config, pause time.Duration) (*Book, error) {
 	return b, nil
 }
 
-// load opens the file, makes sure that no other process uses it, and writes back what it has read: what cannot be
-// written is better known at the start.
-func (b *Book) load(path string) error {
+// load opens and locks the file, reads it, and writes it back: a file that cannot be written must be an error at the
+// start.
+func (b *Ledger) load(path string) error {
 	if name := filepath.Base(path); name == "." || name == ".." || path[len(path)-1] == filepath.Separator {
 		return fmt.Errorf("the budget file %q is a directory; name a file", path)
 	}
-	file, err := safefile.OpenStore(path, b.cfg.Also...)
+	file, err := safefile.OpenStore(path, b.cfg.ExtraOwners...)
 	switch {
 	case errors.Is(err, safefile.ErrLocked):
-		return fmt.Errorf("the budget file %s is in use by another process; stop that, or name another file", path)
+		return fmt.Errorf("the budget file %s is in use by another process; stop that process, or name another file", path)
 	case err != nil:
-		return fmt.Errorf("cannot lock the budget file %s: %w; its directory must be there, and be readable and writable", path, err)
+		return fmt.Errorf("cannot lock the budget file %s: %w; its directory must exist, and be readable and writable", path, err)
 	}
 	b.file = file
 	if err = b.read(); err == nil {
@@ -103,8 +104,8 @@ func (b *Book) load(path string) error {
 	return err
 }
 
-// read reads the file. A file that is not there is an empty book.
-func (b *Book) read() error {
+// read reads the file. Without a file the sums are empty.
+func (b *Ledger) read() error {
 	text, err := b.file.Read()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -114,31 +115,31 @@ func (b *Book) read() error {
 	}
 	from, spent, err := parse(text)
 	if err != nil {
-		return fmt.Errorf("the budget file %s is malformed: %w; fix it, or remove it to start from nothing", b.cfg.File, err)
+		return fmt.Errorf("the budget file %s is malformed: %w; fix it, or remove it to start from zero", b.cfg.File, err)
 	}
-	if b.spent = spent; !from.IsZero() { // otherwise it is not known, and the sums count in the present period
+	if b.spent = spent; !from.IsZero() { // otherwise unknown, and the sums count in the present period
 		b.since = from
 	}
 	return nil
 }
 
-// CheckWritable writes the file as it is, and returns why it cannot be written. A process that has changed its user
-// must call it before it serves: later there is nothing to do but to report it.
-func (b *Book) CheckWritable() error {
+// CheckWritable writes the file unchanged, and returns the error. A process that has changed its user must call it
+// before it serves: later an error can only be reported.
+func (b *Ledger) CheckWritable() error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	return b.save(true)
 }
 
-// maxDeposit is the largest deposit, in tokens: about what the largest context window of a model on offer holds, which
-// is what one response can cost unless tools make the model read it several times.
+// maxDeposit is the largest deposit, in tokens: about the largest context window of the models on offer. One response
+// can cost that much, or more if tools make the model read it several times.
 const maxDeposit = 1_000_000
 
-// Deposit is what each request has reserved while it runs, and is charged if nothing says what it cost, in tokens. At
-// least four requests of a user can run at a time, whatever the limit.
-func (b *Book) Deposit() int64 { return min(max(b.cfg.Limit/4, 1), maxDeposit) }
+// Deposit returns the number of tokens that each request reserves while it runs, and that it is charged if its usage is
+// unknown. It allows at least four concurrent requests of a user, whatever the limit.
+func (b *Ledger) Deposit() int64 { return min(max(b.cfg.Limit/4, 1), maxDeposit) }
 
-// State is what Reserve decides.
+// State is the result of Reserve.
 type State int
 
 // The states. The zero value allows nothing.
@@ -151,9 +152,9 @@ const (
 	OK
 )
 
-// Reserve reserves a deposit for a request, which must be settled once, unless what the user has spent and reserved has
-// reached the limit. The request may cost more than its deposit: its price is not known before.
-func (b *Book) Reserve(uid uint32) (spent int64, state State) {
+// Reserve reserves a deposit for a request, unless the user's spent and reserved tokens have reached the limit. The
+// caller must call Settle once. The request may cost more than its deposit, because its cost is not known before.
+func (b *Ledger) Reserve(uid uint32) (spent int64, state State) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.renew()
@@ -168,8 +169,8 @@ func (b *Book) Reserve(uid uint32) (spent int64, state State) {
 	return spent, OK
 }
 
-// Settle releases a deposit and adds what its request cost, in one step.
-func (b *Book) Settle(uid uint32, tokens int64) {
+// Settle releases a deposit and adds the cost of its request, in one step.
+func (b *Ledger) Settle(uid uint32, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.reserved[uid] -= b.Deposit(); b.reserved[uid] <= 0 {
@@ -178,41 +179,40 @@ func (b *Book) Settle(uid uint32, tokens int64) {
 	b.add(uid, max(tokens, 0))
 }
 
-// Add adds to what a user has spent. A sum stops at the largest number; a negative number adds nothing. What is added
-// after Close is not written.
-func (b *Book) Add(uid uint32, tokens int64) {
+// Add adds to a user's sum. A sum saturates at the largest number; a negative number adds nothing. What is added after
+// Close is not written.
+func (b *Ledger) Add(uid uint32, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.add(uid, max(tokens, 0))
 }
 
-// Refund takes back what a user was charged too much since the start of the period: no more than all of it.
-func (b *Book) Refund(uid uint32, tokens int64) {
+// Refund subtracts from a user's sum, at most down to 0, for a charge since the start of the period.
+func (b *Ledger) Refund(uid uint32, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.renew()
 	b.add(uid, -min(max(tokens, 0), b.spent[uid]))
 }
 
-// Period returns since when the sums count, and when they start anew; never if that is zero.
-func (b *Book) Period() (since, resets time.Time) {
+// Period returns when the sums started, and when they restart; the zero time if never.
+func (b *Ledger) Period() (since, resets time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.renew()
 	return b.since, b.cfg.Period.end(b.since)
 }
 
-// Spent returns what each user has spent in the period.
-func (b *Book) Spent() map[uint32]int64 {
+// Spent returns the sum of each user in the period.
+func (b *Ledger) Spent() map[uint32]int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.renew()
 	return maps.Clone(b.spent)
 }
 
-// renew starts the sums anew if their period is over. It needs b.mu. Where the clock is set back it is not, so that
-// nothing is forgotten.
-func (b *Book) renew() {
+// renew resets the sums if their period is over. b.mu must be held. If the clock is set back it keeps them.
+func (b *Ledger) renew() {
 	now, end := time.Now(), b.cfg.Period.end(b.since)
 	if end.IsZero() || now.Before(end) {
 		return
@@ -222,8 +222,8 @@ func (b *Book) renew() {
 	b.markDirty()
 }
 
-// add needs b.mu.
-func (b *Book) add(uid uint32, tokens int64) {
+// add changes a sum. b.mu must be held.
+func (b *Ledger) add(uid uint32, tokens int64) {
 	b.renew()
 	if tokens == 0 {
 		return
@@ -232,7 +232,7 @@ func (b *Book) add(uid uint32, tokens int64) {
 	b.markDirty()
 }
 
-// plus adds b, which may be negative, to a, which is not.
+// plus returns the saturated sum of a, which is not negative, and b, which may be.
 func plus(a, b int64) int64 {
 	if b > 0 && a > math.MaxInt64-b {
 		return math.MaxInt64
@@ -240,16 +240,16 @@ func plus(a, b int64) int64 {
 	return a + b
 }
 
-// markDirty has the file written: at once, or when pause has passed since the last time. It needs b.mu.
-func (b *Book) markDirty() {
+// markDirty schedules a write of the file: at once, or when pause has passed since the last one. b.mu must be held.
+func (b *Ledger) markDirty() {
 	if b.file != nil && !b.dirty {
 		time.AfterFunc(b.pause-time.Since(b.copied), b.write)
 	}
 	b.dirty = true
 }
 
-// write writes what has changed. After a failure it is called again, change or not.
-func (b *Book) write() {
+// write writes the changed sums. After a failure it runs again, even without a change.
+func (b *Ledger) write() {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	if !b.closed {
@@ -257,8 +257,8 @@ func (b *Book) write() {
 	}
 }
 
-// save writes the sums if they have changed, or must be written. It needs b.writing.
-func (b *Book) save(must bool) error {
+// save writes the sums if they have changed or if must is set. b.writing must be held.
+func (b *Ledger) save(must bool) error {
 	b.mu.Lock()
 	changed := b.dirty
 	if b.file == nil || !changed && !must {
@@ -282,9 +282,9 @@ func (b *Book) save(must bool) error {
 	return fmt.Errorf("cannot write the budget file %s: %w", b.cfg.File, err)
 }
 
-// reportOnce reports a failure unless it has been reported. Its text is its kind: it names a step, the file and the
-// system's error, and nothing that varies.
-func (b *Book) reportOnce(err error) {
+// reportOnce reports a failure unless it was the last one reported. Failures are compared by their text, which names a
+// step, the file and the system's error, and nothing variable.
+func (b *Ledger) reportOnce(err error) {
 	switch {
 	case err == nil:
 		clear(b.reported)
@@ -294,8 +294,9 @@ func (b *Book) reportOnce(err error) {
 	}
 }
 
-// Close writes what is left and closes the file. It waits for a write that is under way. Further calls return the same.
-func (b *Book) Close() error {
+// Close writes the remaining changes and closes the file. It waits for a running write. Further calls return the same
+// error.
+func (b *Ledger) Close() error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	if !b.closed && b.file != nil {

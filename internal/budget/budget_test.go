@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-func mustOpen(t *testing.T, c Config) *Book {
+func mustOpen(t *testing.T, c Config) *Ledger {
 	t.Helper()
 	b, err := Open(c)
 	if err != nil {
@@ -24,7 +24,7 @@ func mustOpen(t *testing.T, c Config) *Book {
 }
 
 // allowed reports what a user has spent, and whether another request may begin.
-func allowed(b *Book, uid uint32) (int64, bool) {
+func allowed(b *Ledger, uid uint32) (int64, bool) {
 	spent, state := b.Reserve(uid)
 	if state == OK {
 		b.Settle(uid, 0)
@@ -76,8 +76,7 @@ func TestAllowed(t *testing.T) {
 	}
 }
 
-// TestReserve: requests that run at the same time cannot overdraw by more than
-// what each costs beyond its deposit.
+// TestReserve: concurrent requests cannot exceed the limit by more than what each costs beyond its deposit.
 func TestReserve(t *testing.T) {
 	for _, c := range []struct{ limit, deposit int64 }{
 		{1, 1}, {3, 1}, {4, 1}, {7, 1}, {10_000, 2_500}, {3_999_999, 999_999}, {4_000_000, 1_000_000}, {math.MaxInt64, 1_000_000},
@@ -98,7 +97,7 @@ func TestReserve(t *testing.T) {
 		reserve(1, 0, OK)
 	}
 	reserve(1, 0, Reserved)
-	reserve(2, 0, OK) // another's deposits are none of its business
+	reserve(2, 0, OK) // other users' deposits do not count
 	b.Settle(1, 300)
 	reserve(1, 300, Reserved)
 	b.Settle(1, -5)
@@ -153,8 +152,8 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// A change is in the file at once after a quiet time, and a second later in any
-// case, without a write for every change.
+// TestWritesInTime: a change is written at once after a pause, and otherwise within a second, without a write for each
+// change.
 func TestWritesInTime(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
 	synctest.Test(t, func(t *testing.T) {
@@ -173,7 +172,7 @@ func TestWritesInTime(t *testing.T) {
 		synctest.Wait()
 		wantSpent(t, file, 1, 15)
 
-		for range 2000 { // changes that never end
+		for range 2000 { // permanent changes
 			b.Add(2, 1)
 			time.Sleep(time.Millisecond)
 		}
@@ -195,7 +194,7 @@ func TestCloseWritesWhatIsLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantSpent(t, file, 1, 15)
-		b.Add(1, 1000) // too late; it must not write, or panic
+		b.Add(1, 1000) // too late; it must neither write nor panic
 		time.Sleep(time.Hour)
 		if err := b.Close(); err != nil {
 			t.Error(err)
@@ -208,7 +207,7 @@ func TestCloseWritesWhatIsLeft(t *testing.T) {
 	}
 }
 
-// What has not changed is not written.
+// TestQuiet: unchanged sums are not written.
 func TestQuiet(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
 	synctest.Test(t, func(t *testing.T) {
@@ -229,8 +228,7 @@ func TestQuiet(t *testing.T) {
 	})
 }
 
-// A failure is reported once for each kind until a write works again; nothing
-// is lost in between.
+// TestReports: a failure is reported once for each kind until a write succeeds; no change is lost meanwhile.
 func TestReports(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "b")
@@ -243,7 +241,7 @@ func TestReports(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// next returns the one report of the next while, or nothing.
+		// next returns the report of the next interval, or "".
 		next := func() string {
 			t.Helper()
 			time.Sleep(10 * pause)
@@ -265,7 +263,7 @@ func TestReports(t *testing.T) {
 			}
 		}
 		block(inTheWay)
-		want("") // nothing has changed
+		want("") // no change
 		b.Add(1, 10)
 		first := next()
 		if !strings.Contains(first, "cannot write the budget file") {
@@ -274,7 +272,7 @@ func TestReports(t *testing.T) {
 		b.Add(1, 10)
 		want("")
 
-		os.RemoveAll(filepath.Dir(inTheWay)) // another kind
+		os.RemoveAll(filepath.Dir(inTheWay)) // another kind of failure
 		os.Remove(file)
 		block(filepath.Join(file, "x"))
 		want("rename")
@@ -293,7 +291,7 @@ func TestReports(t *testing.T) {
 	})
 }
 
-// Neither a disk that hangs nor a report that does may hold up the callers.
+// TestNeverWaits: neither a blocked disk nor a blocked Report blocks the callers.
 func TestNeverWaits(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -327,7 +325,7 @@ func TestRefusesToStart(t *testing.T) {
 	for _, c := range []struct{ file, want string }{
 		{write("empty", "", 0o600), "malformed: line 1"},
 		{write("version", strings.Replace(good, "version 1", "version 3", 1), 0o600), "malformed: line 1"},
-		{write("cut", header1+"\n1 5\n", 0o600), "remove it to start from nothing"},
+		{write("cut", header1+"\n1 5\n", 0o600), "remove it to start from zero"},
 		{write("json", `{"1":5}`, 0o600), "malformed"},
 		{filepath.Join(dir, "missing", "b"), "directory"},
 		{filepath.Join(write("file", good, 0o600), "b"), "directory"},

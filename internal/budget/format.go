@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The file has a line for its version, one for the time since which the sums count, one "UID TOKENS" for every user in
-// rising order, and one to show that nothing is missing behind it. A book has exactly one form. Version 1, which is only
+// The file has a line with its version, one with the start of the sums, one "UID TOKENS" for each user in ascending
+// order, and a last line that shows that it is complete. A ledger has exactly one such form. Version 1, which is only
 // read, lacks the time.
 const (
 	header  = "responses-api-proxy token budget, version 2"
@@ -18,7 +18,7 @@ const (
 	footer  = "end"
 )
 
-// format returns a book's file. from is in UTC and in whole seconds.
+// format returns a ledger's file. from is in UTC and in whole seconds.
 func format(from time.Time, spent map[uint32]int64) []byte {
 	b := []byte(header + "\n" + since + from.Format(time.RFC3339) + "\n")
 	for _, uid := range slices.Sorted(maps.Keys(spent)) {
@@ -27,10 +27,10 @@ func format(from time.Time, spent map[uint32]int64) []byte {
 	return append(b, footer+"\n"...)
 }
 
-// parse reads a file as format writes it, or of version 1, and nothing else. from is zero for version 1. Its errors name
-// the line.
+// parse reads a file of format's form or of version 1, and returns an error that names the line for anything else. from
+// is zero for version 1.
 func parse(file []byte) (from time.Time, spent map[uint32]int64, err error) {
-	lines := strings.Split(string(file), "\n") // the last of which has no line feed
+	lines := strings.Split(string(file), "\n") // the last one is empty
 	switch {
 	case lines[0] == header1:
 		spent, err = parseSums(lines, 2)
@@ -48,9 +48,11 @@ func parse(file []byte) (from time.Time, spent map[uint32]int64, err error) {
 	return from.UTC(), spent, err
 }
 
-func cut(lines []string) error { return fmt.Errorf("line %d: the file is cut", max(len(lines), 2)) }
+func cut(lines []string) error {
+	return fmt.Errorf("line %d: the file is truncated", max(len(lines), 2))
+}
 
-// parseSums reads the lines of users, of which the first has the number first, and the last line.
+// parseSums reads the lines of users, the first of which is line number first, and the last line.
 func parseSums(lines []string, first int) (map[uint32]int64, error) {
 	spent, last := map[uint32]int64{}, int64(-1)
 	for number := first; number < len(lines); number++ {
@@ -60,11 +62,11 @@ func parseSums(lines []string, first int) (map[uint32]int64, error) {
 		case line == footer && number == len(lines)-1 && lines[number] == "":
 			return spent, nil
 		case line == footer:
-			return nil, fmt.Errorf("there is something behind the line %q", footer)
+			return nil, fmt.Errorf("unexpected text after the line %q", footer)
 		case !ok:
 			return nil, fmt.Errorf("line %d is not a uid, a space and a number of tokens", number)
 		case int64(uid) <= last:
-			return nil, fmt.Errorf("line %d: uid %d is not larger than the one before", number, uid)
+			return nil, fmt.Errorf("line %d: uid %d is not larger than the previous one", number, uid)
 		}
 		spent[uid], last = tokens, int64(uid)
 	}

@@ -26,14 +26,14 @@ func TestParseRefuses(t *testing.T) {
 	for file, want := range map[string]string{
 		"":                         "line 1 is not",
 		"\n":                       "line 1 is not",
-		header:                     "line 2: the file is cut",
-		header1:                    "line 2: the file is cut",
+		header:                     "line 2: the file is truncated",
+		header1:                    "line 2: the file is truncated",
 		"\ufeff" + first + "end\n": "line 1 is not",
 		strings.Replace(first, "1", "3", 1) + "end\n": "line 1 is not",
-		second:                     "line 3: the file is cut",
-		second + "1 2\n":           "line 4: the file is cut",
+		second:                     "line 3: the file is truncated",
+		second + "1 2\n":           "line 4: the file is truncated",
 		second + "1 2\n1 3\nend\n": "line 4: uid 1 is not larger",
-		second + "end\n\n":         "something behind",
+		second + "end\n\n":         "unexpected text after",
 		second + "since 2026-11-26T00:00:00Z\nend\n":        "line 3 is not a uid",
 		first + "since 2026-11-26T00:00:00Z\nend\n":         "line 2 is not a uid",
 		header + "\nend\n":                                  "line 2 is not \"since \"",
@@ -44,12 +44,12 @@ func TestParseRefuses(t *testing.T) {
 		header + "\nsince 2026-11-26T00:00:00+00:00\nend\n": "line 2 is not \"since \"",
 		header + "\nsince 2026-11-26T01:00:00+01:00\nend\n": "line 2 is not \"since \"",
 		header + "\nsince 0001-01-01T00:00:00Z\nend\n":      "line 2 is not \"since \"",
-		first:                                  "line 2: the file is cut",
-		first + "end":                          "line 2: the file is cut",
-		first + "1 2\n":                        "line 3: the file is cut",
-		first + "1 2\n3 4":                     "line 3: the file is cut",
-		first + "end\n\n":                      "something behind",
-		first + "end\n1 2\n":                   "something behind",
+		first:                                  "line 2: the file is truncated",
+		first + "end":                          "line 2: the file is truncated",
+		first + "1 2\n":                        "line 3: the file is truncated",
+		first + "1 2\n3 4":                     "line 3: the file is truncated",
+		first + "end\n\n":                      "unexpected text after",
+		first + "end\n1 2\n":                   "unexpected text after",
 		first + "\nend\n":                      "line 2 is not a uid",
 		first + "1\nend\n":                     "line 2 is not a uid",
 		first + "1 \nend\n":                    "line 2 is not a uid",
@@ -74,8 +74,8 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// FuzzParse: a file is refused, or it is the one form of what was read. So no
-// two readings of a file are possible, and none with a number below 0.
+// FuzzParse: an accepted file equals the form that format writes. So a file has only one interpretation, and no number
+// below 0.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"", header1 + "\nend\n", header1 + "\n0 1\n1000 5\nend\n", header1 + "\n01 2\nend\n", header1 + "\n1 2",
 		header + "\nsince 2026-11-26T00:00:00Z\n0 1\n1000 5\nend\n", header + "\nsince 2026-11-26T00:00:00z\nend\n"} {

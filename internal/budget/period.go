@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Period is how long sums count before they start anew: a duration, or [Month]. Periods of a duration are aligned in
-// UTC, so that those of 24h begin at midnight and those of 168h on Mondays. Under the zero value sums count for ever.
+// Period is the time after which sums restart at 0: a duration, or [Month]. Periods of a duration are aligned in UTC,
+// so that those of 24h begin at midnight.
 type Period time.Duration
 
 // Month is a calendar month in UTC.
@@ -24,7 +24,7 @@ func ParsePeriod(s string) (Period, error) {
 	return Period(d), nil
 }
 
-// start returns the start of the period that t is in; without periods it is t, in whole seconds.
+// start returns the start of the period that contains t; without periods t, in whole seconds.
 func (p Period) start(t time.Time) time.Time {
 	t = t.UTC()
 	if p == Month {
@@ -33,7 +33,7 @@ func (p Period) start(t time.Time) time.Time {
 	return t.Truncate(max(time.Duration(p), time.Second))
 }
 
-// end returns the end of the period that t is in; the zero time without periods.
+// end returns the end of the period that contains t; the zero time without periods.
 func (p Period) end(t time.Time) time.Time {
 	switch p {
 	case 0:

@@ -47,10 +47,10 @@ func TestPeriods(t *testing.T) {
 	}
 }
 
-// TestRenewal: sums are forgotten at the end of their period, not before, and a request that runs then is charged in the
-// next one.
+// TestRenewal: sums restart at the end of their period, not before, and a request that runs then is charged in the next
+// one.
 func TestRenewal(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // which begins at midnight UTC
+	synctest.Test(t, func(t *testing.T) { // begins at midnight UTC
 		b := mustOpen(t, Config{Limit: 100, Period: Period(24 * time.Hour)})
 		midnight := time.Now()
 		time.Sleep(10 * time.Hour)
@@ -82,7 +82,7 @@ func TestRenewal(t *testing.T) {
 	})
 }
 
-// TestPeriodOfFile: a start neither prolongs a period nor shortens it.
+// TestPeriodOfFile: a restart neither prolongs a period nor shortens it.
 func TestPeriodOfFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // at 2000-01-01T00:00:00Z
 		for _, c := range []struct {

@@ -16,8 +16,7 @@ import (
 
 func init() { jobs["sandboxed"] = jobSandboxed }
 
-// TestLandlock: the file is written with these rights on its folder, and no
-// others: make, write and remove files.
+// TestLandlock: the file is written with the rights to make, write and remove files in its directory, and no others.
 func TestLandlock(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
 	out, err := proctest.Command("sandboxed", file).Output()
@@ -37,21 +36,21 @@ func jobSandboxed(args []string) error {
 	if err != nil {
 		return err
 	}
-	runtime.LockOSThread() // the rules are this thread's; Close writes on it
+	runtime.LockOSThread() // the rules apply to this thread, on which Close writes
 	if err := restrict(filepath.Dir(file)); err != nil {
 		return err
 	}
 	if _, err := os.Open("/etc/passwd"); !errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("the rules are not in force: %v", err)
 	}
-	b.mu.Lock() // as Add, but without waking the writer, which is not restricted
+	b.mu.Lock() // Add without starting the writer, which is not restricted
 	b.spent[1], b.dirty = 5, true
 	b.mu.Unlock()
 	return b.Close()
 }
 
 func restrict(dir string) error {
-	const everything = 1<<13 - 1 // of Landlock's first version
+	const everything = 1<<13 - 1 // all rights of Landlock's first version
 	attr := unix.LandlockRulesetAttr{Handled_access_fs: everything}
 	ruleset, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), 8, 0)
 	if errno == unix.ENOSYS || errno == unix.EOPNOTSUPP {

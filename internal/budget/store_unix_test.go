@@ -63,7 +63,7 @@ func TestForeignFile(t *testing.T) {
 	}
 }
 
-// Links and pipes are refused, at once, and where a link leads to stays as it is.
+// TestNotRegular: links and pipes are refused at once, and a link's target is unchanged.
 func TestNotRegular(t *testing.T) {
 	dir := t.TempDir()
 	target := filepath.Join(dir, "target")
@@ -89,8 +89,8 @@ func TestNotRegular(t *testing.T) {
 	}
 }
 
-// Two books on one file would forget each other's users.
-func TestOneBookPerFile(t *testing.T) {
+// TestOneLedgerPerFile: two ledgers of one file would overwrite each other's sums.
+func TestOneLedgerPerFile(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "b")
 	first := mustOpen(t, Config{Limit: 1, File: file})
@@ -121,8 +121,8 @@ func TestMadeForUsAlone(t *testing.T) {
 	}
 }
 
-// The folder is known by its descriptor, not by its name.
-func TestMovedFolder(t *testing.T) {
+// TestMovedDirectory: the directory is used by its descriptor, not by its name.
+func TestMovedDirectory(t *testing.T) {
 	dir := t.TempDir()
 	here, there := filepath.Join(dir, "here"), filepath.Join(dir, "there")
 	if err := os.Mkdir(here, 0o700); err != nil {
@@ -142,7 +142,7 @@ func TestMovedFolder(t *testing.T) {
 	}
 }
 
-// jobAdd adds as fast as it can and says how much it has added for certain.
+// jobAdd adds as fast as it can and prints how much it has certainly added.
 func jobAdd(args []string) error {
 	file := args[0]
 	rest, err := time.ParseDuration(args[1])
@@ -156,28 +156,28 @@ func jobAdd(args []string) error {
 	for range 2 {
 		go func() {
 			for uid := uint32(1000); ; uid++ {
-				b.Add(uid%64, 1) // uid 64 is for what is told
+				b.Add(uid%64, 1) // uid 64 counts what is printed
 			}
 		}()
 	}
 	for n := int64(1); ; n++ {
 		b.Add(64, 1)
 		if _, err := fmt.Println(n); err != nil {
-			return err // the parent is gone
+			return err // the parent has ended
 		}
 	}
 }
 
-// told follows a child's output.
-type told struct {
+// progress reads a child's output.
+type progress struct {
 	mu   sync.Mutex
 	last int64
 	odd  string
 	end  chan struct{}
 }
 
-func listen(r io.Reader) *told {
-	s := &told{end: make(chan struct{})}
+func listen(r io.Reader) *progress {
+	s := &progress{end: make(chan struct{})}
 	go func() {
 		defer close(s.end)
 		for in := bufio.NewScanner(r); in.Scan(); {
@@ -193,14 +193,14 @@ func listen(r io.Reader) *told {
 	return s
 }
 
-func (s *told) get() int64 {
+func (s *progress) get() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last
 }
 
-// A process that is killed while it adds leaves a whole file with all but the
-// last moments in it, and the next one goes on from there.
+// TestKilled: a process that is killed while it adds leaves a complete file with all but the last moments, and the next
+// one continues from there.
 func TestKilled(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
 	base := int64(0)
@@ -209,7 +209,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// killOne returns what the file says of uid 64 after the end.
+// killOne returns the file's sum of uid 64 after the end.
 func killOne(t *testing.T, file, pause string, base int64) int64 {
 	c := proctest.Command("add", file, pause)
 	out, err := c.StdoutPipe()
@@ -223,7 +223,7 @@ func killOne(t *testing.T, file, pause string, base int64) int64 {
 	s := listen(out)
 	until(t, "the child has begun", func() bool { return s.get() > 0 })
 	var seen int64
-	for range 2 { // what it had done by now is in the file soon
+	for range 2 { // what it had added is in the file soon
 		done, since := s.get(), time.Now()
 		until(t, "its work is in the file", func() bool { seen = inFile(t, file); return seen >= base+done })
 		if late := time.Since(since); late > time.Second {
@@ -237,7 +237,7 @@ func killOne(t *testing.T, file, pause string, base int64) int64 {
 	c.Wait() // it was killed
 	after := inFile(t, file)
 	if after < seen || after > base+s.last+1 || s.odd != "" {
-		t.Fatalf("the file had %d, then %d; the child told of %d; %s", seen, after, base+s.last, s.odd)
+		t.Fatalf("the file had %d, then %d; the child progress of %d; %s", seen, after, base+s.last, s.odd)
 	}
 	return after
 }
@@ -251,7 +251,7 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// inFile reads the file, which must be whole at any moment.
+// inFile reads the file, which must always be complete.
 func inFile(t *testing.T, file string) int64 {
 	t.Helper()
 	text, err := os.ReadFile(file)

@@ -33,7 +33,7 @@ type Config struct {
 	Origin *Origin
 	Limits Limits
 	// Budget limits tokens; nil means no limit.
-	Budget *budget.Book
+	Budget *budget.Ledger
 	// Expired is called once when no request will be admitted any more and none is running; nil does nothing.
 	Expired func()
 }

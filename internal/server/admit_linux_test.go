@@ -367,7 +367,7 @@ func TestMappedAddress(t *testing.T) {
 // told is refused as well, and does not count as root, whose number is 0.
 func TestUnknownIsNobody(t *testing.T) {
 	p := newPurse(t, 1<<40)
-	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Book, Limits: policy.Limits{MaxConnectionsPerUser: 1}}))
+	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger, Limits: policy.Limits{MaxConnectionsPerUser: 1}}))
 	t.Cleanup(gate.Close)
 	client, server := net.Pipe() // neither TCP nor unix: the kernel knows nothing of it
 	defer client.Close()

@@ -16,7 +16,7 @@ import (
 // TestBudgetAddsUpExactly: 200 streams at once cost the sum of what each says.
 func TestBudgetAddsUpExactly(t *testing.T) {
 	p := newPurse(t, 1<<40)
-	s := limited(t, policy.Config{TCP: true, Budget: p.Book})
+	s := limited(t, policy.Config{TCP: true, Budget: p.Ledger})
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var want int64

@@ -166,7 +166,7 @@ func stealAll(t *testing.T, s *stack, up *expensive, at int) int64 {
 func withBudget(t *testing.T, limits policy.Limits, readOn relay.ReadOn) (*stack, purse) {
 	t.Helper()
 	p := newPurse(t, 1<<40)
-	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Book, Limits: limits}))
+	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger, Limits: limits}))
 	t.Cleanup(gate.Close)
 	return start(t, func(s *setup) { s.front.Policy, s.readOn = gate, readOn }), p
 }
@@ -327,7 +327,7 @@ func TestAbsurdCost(t *testing.T) {
 		}))
 		t.Cleanup(up.Close)
 		p := newPurse(t, 1<<40)
-		gate := must(policy.New(policy.Config{TCP: true, Budget: p.Book}))
+		gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
 		t.Cleanup(gate.Close)
 		s := start(t, func(s *setup) { s.front.Policy, s.url = gate, up.URL+"/v1/responses" })
 		read(t, s.post("", question))
@@ -340,7 +340,7 @@ func TestAbsurdCost(t *testing.T) {
 // until they are fetched, which a spent budget does not prevent.
 func TestFetchingGivesBack(t *testing.T) {
 	p := newPurse(t, 4000)
-	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Book}))
+	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
 	t.Cleanup(gate.Close)
 	s := start(t, allowing("retrieve"), func(s *setup) { s.front.Policy = gate })
 	var made []string
@@ -378,7 +378,7 @@ func TestEndedByItsUser(t *testing.T) {
 		}))
 		t.Cleanup(up.Close)
 		p := newPurse(t, 1<<40)
-		gate := must(policy.New(policy.Config{TCP: true, Budget: p.Book}))
+		gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
 		t.Cleanup(gate.Close)
 		s := start(t, allowing("retrieve"), func(s *setup) { s.front.Policy, s.url = gate, up.URL+"/v1/responses" })
 		res := s.post("", question)

@@ -11,7 +11,7 @@ import (
 )
 
 // purse is a budget in memory, of one user: us.
-type purse struct{ *budget.Book }
+type purse struct{ *budget.Ledger }
 
 func newPurse(t testing.TB, limit int64) purse {
 	b := must(budget.Open(budget.Config{Limit: limit}))
@@ -29,7 +29,7 @@ func (p purse) total() int64 {
 }
 
 // spent is a budget of which nothing is left.
-func spent() *budget.Book {
+func spent() *budget.Ledger {
 	b := must(budget.Open(budget.Config{Limit: 1}))
 	b.Add(uint32(os.Geteuid()), 1)
 	return b
@@ -115,7 +115,7 @@ func TestMaxRequestsEndsTheService(t *testing.T) {
 func TestBudget(t *testing.T) {
 	for _, scenario := range []string{"json", "sse n=5", "keepalive n=2 d=1ms", "trailers", "gzip"} {
 		p := newPurse(t, 4)
-		s := limited(t, policy.Config{TCP: true, Budget: p.Book})
+		s := limited(t, policy.Config{TCP: true, Budget: p.Ledger})
 		if body := read(t, s.post(scenario, `{"stream":true}`)); body == "" {
 			t.Errorf("%s: no answer", scenario)
 		}
@@ -138,7 +138,7 @@ func TestBudget(t *testing.T) {
 
 func TestRefusalsOfTheUpstreamCostNothing(t *testing.T) {
 	p := newPurse(t, 1)
-	s := limited(t, policy.Config{TCP: true, Budget: p.Book})
+	s := limited(t, policy.Config{TCP: true, Budget: p.Ledger})
 	for _, scenario := range []string{"status code=429", "status code=500", "closebefore", "redirect status=307 to=/x"} {
 		read(t, s.post(scenario, `{}`))
 	}

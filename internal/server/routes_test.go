@@ -239,7 +239,7 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 // costs nothing is not estimated.
 func TestRoutesAndBudgets(t *testing.T) {
 	money := newPurse(t, 1<<40)
-	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Book}))
+	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Ledger}))
 	t.Cleanup(gate.Close)
 	s := start(t, allowing("compact", "input-tokens", "models", "retrieve", "search"), func(s *setup) { s.front.Policy = gate })
 	costs := func(want int64, what string, do func()) {
@@ -272,7 +272,7 @@ func TestRoutesAndBudgets(t *testing.T) {
 // response that breaks off is charged the deposit.
 func TestMessagesAndBudgets(t *testing.T) {
 	money, seen := newPurse(t, 1<<40), &entries{}
-	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Book}))
+	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Ledger}))
 	t.Cleanup(gate.Close)
 	anthropic := func(s *setup) { s.fake.Path, s.fake.Key = "/v1/messages", "" }
 	s := start(t, allowing("messages"), anthropic, func(s *setup) { s.front.Policy, s.observer = gate, seen })

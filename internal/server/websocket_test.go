@@ -288,7 +288,7 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 // TestWebsocketIsClosedByDefault, whatever else is open, and where tokens are
 // counted: 426 makes Codex send a POST at once.
 func TestWebsocketIsClosedByDefault(t *testing.T) {
-	gate := must(policy.New(policy.Config{TCP: true, Budget: newPurse(t, 1<<40).Book}))
+	gate := must(policy.New(policy.Config{TCP: true, Budget: newPurse(t, 1<<40).Ledger}))
 	t.Cleanup(gate.Close)
 	for want, s := range map[string]*stack{
 		"websocket_not_supported": start(t, allowing("retrieve", "models")),
