@@ -10,13 +10,11 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// TestChromium judges what a real browser sends: testdata/chromium.jsonl has one
-// of each kind of request that Chromium 156 made from a page of another origin
-// that tried everything (fetch in every mode, XMLHttpRequest, beacons, forms,
-// frames, sandboxed frames, workers, images, scripts, links, EventSource,
-// WebSocket; with and without a referrer) to 127.0.0.1, localhost, ::1 and a
-// name that was led here. None may pass. If --allow-host has that name, none of
-// them may stop the proxy, and none but a GET may pass.
+// TestChromium checks the requests of a real browser: testdata/chromium.jsonl has one of each kind that Chromium 156
+// sent from a page of another origin that tried everything (fetch in every mode, XMLHttpRequest, beacons, forms,
+// frames, sandboxed frames, workers, images, scripts, links, EventSource, WebSocket; with and without a referrer) to
+// 127.0.0.1, localhost, ::1 and a name that resolved to this host. None may pass. If --allow-host has that name, none
+// of them may stop the proxy, and none but a GET may pass.
 func TestChromium(t *testing.T) {
 	f, err := os.Open("testdata/chromium.jsonl")
 	if err != nil {

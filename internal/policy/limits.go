@@ -7,36 +7,36 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 )
 
-// Limits says how much is served. Zero means no limit, everywhere.
+// Limits are the limits of the service. Zero means no limit.
 type Limits struct {
 	// MaxBody is the largest request body, in bytes.
 	MaxBody int64
-	// MaxConcurrent and MaxConcurrentPerUser limit the requests that run.
+	// MaxConcurrent and MaxConcurrentPerUser limit concurrent requests.
 	MaxConcurrent, MaxConcurrentPerUser int
-	// MaxConnectionsPerUser limits open connections, used or not.
+	// MaxConnectionsPerUser limits open connections, idle or not.
 	MaxConnectionsPerUser int
-	// MaxRequests ends the service after so many admitted requests, ExpireAfter after so long.
+	// MaxRequests ends the service after that many admitted requests, ExpireAfter after that time.
 	MaxRequests int64
 	ExpireAfter time.Duration
-	// Rate is the number of requests a second that each user may begin, in the long run; Burst how many at once.
+	// Rate is the number of requests a second that each user may send on average; Burst the number at once.
 	Rate  float64
 	Burst int
 }
 
 const (
-	// maxRefused is how many refused connections one user may have at a time that are sent the reason. Each counts for
-	// refusedFor at least, open or not: so a user who connects again and again costs little more than the kernel's work.
+	// maxRefused is the number of refused connections of one user at a time that receive the reason. Each counts for at
+	// least refusedFor, open or not: so a user who reconnects repeatedly costs little more than the kernel's work.
 	maxRefused = 8
 	refusedFor = time.Second
-	// maxUnnamed is how many connections may be open of users who may send no request at all.
+	// maxUnnamed is the number of open connections of all users who may send no request.
 	maxUnnamed = 64
 )
 
-// noUser, (uid_t) -1, stands for callers that the kernel does not identify, and for all users who may send no request: a
-// process can be tens of thousands of users (/etc/subuid), and must not be able to take all connections by that.
+// noUser, (uid_t) -1, stands for callers that the kernel does not identify, and for all users who may send no request:
+// a process can act as tens of thousands of users (/etc/subuid), and must not be able to use all connections by that.
 const noUser = math.MaxUint32
 
-// place is what a connection takes up among those of its user.
+// place is the limit under which a connection counts.
 type place byte
 
 const (
@@ -46,16 +46,16 @@ const (
 	places
 )
 
-// usage is what one user has at the moment.
+// usage is the present use of one user.
 type usage struct {
 	connections [places]int
 	requests    int
-	full        time.Time // when the rate has yielded what the user has spent of the burst
+	full        time.Time // when the whole burst will be available again
 	expiring    bool      // a timer will call update
 }
 
-// update calls change with what a user has. One who has nothing open then is forgotten: at once, or by a timer when the
-// burst is whole, as a new user's is.
+// update calls change with a user's usage. A user without open connections and requests is removed: at once, or by a
+// timer when the whole burst is available, as for a new user.
 func (p *Policy) update(uid uint32, change func(u *usage)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,7 +76,7 @@ func (p *Policy) update(uid uint32, change func(u *usage)) {
 	delete(p.users, uid)
 }
 
-// enter counts a connection at a place, and returns nowhere if it is one too many.
+// enter counts a connection at a place, and returns nowhere if the limit is reached.
 func (p *Policy) enter(uid uint32, at place, limit int) (got place) {
 	p.update(uid, func(u *usage) {
 		if !reached(u.connections[at], limit) {
@@ -89,7 +89,7 @@ func (p *Policy) enter(uid uint32, at place, limit int) (got place) {
 
 func reached(n, limit int) bool { return limit > 0 && n >= limit }
 
-// begin counts a request, or returns why it must not begin.
+// begin counts a request, or returns the denial.
 func (p *Policy) begin(uid uint32) (denial *apierror.Error) {
 	l := &p.cfg.Limits
 	p.update(uid, func(u *usage) {
@@ -113,14 +113,14 @@ func (p *Policy) begin(uid uint32) (denial *apierror.Error) {
 	return denial
 }
 
-// expired reports whether no request will be admitted any more. It needs p.mu.
+// expired reports whether no further request will be admitted. p.mu must be held.
 func (p *Policy) expired() bool {
 	limit := p.cfg.Limits.MaxRequests
 	return limit > 0 && p.admitted >= limit || !p.expires.IsZero() && time.Until(p.expires) <= 0
 }
 
-// take takes one request of the user's burst, or returns how long it takes until there is one. Each is there again after
-// an interval: of a year at most, since a longer time may not be a Duration.
+// take uses one request of the user's burst, or returns the time until one is available. One becomes available after
+// each interval, of a year at most, since a longer one may overflow a Duration.
 func (l *Limits) take(u *usage) (wait time.Duration) {
 	if l.Rate == 0 {
 		return 0

@@ -9,15 +9,15 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// Origin refuses what a browser sends. A page that was led here by DNS rebinding gives another Host; any other page's
-// request has an Origin, a Referer or Sec-Fetch-Site. Programs send none of these.
+// Origin refuses requests of browsers. A page that uses DNS rebinding sends another Host; any other page's request has
+// an Origin, a Referer or Sec-Fetch-Site. Programs send none of these.
 type Origin struct {
 	named map[string]bool // besides loopback
 	port  string
 }
 
-// NewOrigin allows loopback addresses and localhost with port, and the names in more: a name alone stands for that name
-// with port, or as it is with a port of its own.
+// NewOrigin allows loopback addresses and localhost with port, and the names in more: a name without a port stands for
+// that name with port, and one with a port for itself.
 func NewOrigin(port int, more []string) *Origin {
 	o := &Origin{named: map[string]bool{}, port: strconv.Itoa(port)}
 	for _, name := range more {
@@ -28,8 +28,8 @@ func NewOrigin(port int, more []string) *Origin {
 	return o
 }
 
-// check inspects a request that came over TCP. Stopping takes a loopback Host: to plain http at any other name, browsers
-// send a page's GET without Sec-Fetch-Site, and without Referer if the page asks for that.
+// check inspects a request that came over TCP. Stopping requires a loopback Host: to plain http at any other name,
+// browsers send a page's GET without Sec-Fetch-Site, and without Referer if the page requests that.
 func (o *Origin) check(head *http1.Request, stopping bool) *apierror.Error {
 	allowed := false
 	for _, f := range head.Fields {

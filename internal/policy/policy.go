@@ -1,5 +1,5 @@
-// Package policy decides who may spend the key: by the user that the kernel reports, by signs of a browser, and by
-// limits. Each connection has a [Session]; each request on it gets one [Lease] or one denial. A nil Session may do
+// Package policy decides who may use the key: by the user that the kernel reports, by signs of a browser, and by
+// limits. Each connection has a [Session]; each request on it gets one [Lease] or one denial. A nil Session permits
 // nothing.
 package policy
 
@@ -13,28 +13,27 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
 )
 
-// Config says whom to admit. The zero value admits every request of every user without limits, and does not
+// Config describes the users to admit. The zero value admits every request of every user without limits, and does not
 // identify them.
 type Config struct {
-	// TCP reports that connections come over TCP, too or only.
+	// TCP states that connections come over TCP, besides unix sockets or only.
 	TCP bool
-	// Identify determines the user even where that decides nothing, for records. Unidentified users may call all the
-	// same then.
+	// Identify identifies users even if no decision depends on it, for records. Unidentified users are then admitted.
 	Identify bool
 	// Commands also reads the names of processes that come over a unix socket, which takes /proc.
 	Commands bool
-	// Owners requires that the user is known even where every user may call: a response belongs to the user who made it.
+	// Owners requires identified users even if every user may call: a response belongs to the user who created it.
 	Owners bool
-	// Users may call; if it is empty, every user of the host may, as with the original, and a start line says so.
+	// Users may call. If it is empty, every user of the host may, as with the original; a start line warns of that.
 	Users Users
-	// ShutdownUsers may call GET /shutdown, besides passing Users; if it is empty, all who may call may stop.
+	// ShutdownUsers may call GET /shutdown, if they are among Users; if it is empty, every caller may.
 	ShutdownUsers Users
-	// Origin holds for callers over TCP; nil lets everything pass.
+	// Origin applies to callers over TCP; nil admits every origin.
 	Origin *Origin
 	Limits Limits
 	// Budget limits tokens; nil means no limit.
 	Budget *budget.Ledger
-	// Expired is called once when no request will be admitted any more and none is running; nil does nothing.
+	// Expired is called once, when no further request will be admitted and none is running; nil does nothing.
 	Expired func()
 }
 
@@ -42,9 +41,9 @@ type Config struct {
 type Policy struct {
 	cfg      Config
 	expires  time.Time   // by ExpireAfter; zero if it does not
-	needsUID bool        // it matters who calls
-	identify bool        // callers are looked up
-	tcp      *peer.TCP   // nil where no TCP connections come, or their owners cannot be determined
+	needsUID bool        // a decision depends on the user
+	identify bool        // callers are identified
+	tcp      *peer.TCP   // nil without TCP, or if the users of TCP connections cannot be determined
 	timer    *time.Timer // of ExpireAfter
 	once     sync.Once   // calls Expired
 	unknown  atomic.Int64
@@ -55,7 +54,7 @@ type Policy struct {
 	users    map[uint32]*usage
 }
 
-// New returns a policy. It fails if the kernel cannot identify callers although that matters.
+// New returns a policy. It returns an error if the kernel cannot identify callers although a decision depends on it.
 func New(cfg Config) (p *Policy, err error) {
 	p = newPolicy(cfg)
 	if p.identify = p.needsUID || cfg.Identify; p.identify && cfg.TCP {
@@ -69,7 +68,7 @@ func New(cfg Config) (p *Policy, err error) {
 	return p, nil
 }
 
-// newPolicy returns a policy that does not ask the kernel.
+// newPolicy returns a policy that does not identify callers.
 func newPolicy(cfg Config) *Policy {
 	p, l := &Policy{cfg: cfg, users: map[uint32]*usage{}}, cfg.Limits
 	p.needsUID = cfg.Owners || !cfg.Users.Empty() || !cfg.ShutdownUsers.Empty() || cfg.Budget != nil ||
@@ -90,17 +89,17 @@ func (p *Policy) Close() {
 	}
 }
 
-// Unknown returns how many connections were refused because the kernel did not identify their users.
+// Unknown returns the number of connections that were refused because the kernel did not identify their users.
 func (p *Policy) Unknown() int64 { return p.unknown.Load() }
 
-// Open reports whether another request may be admitted: whether the service has not reached its limits.
+// Open reports whether another request may be admitted, that is, whether no limit of the service is reached.
 func (p *Policy) Open() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.expired()
 }
 
-// Admitted returns how many requests have been admitted.
+// Admitted returns the number of admitted requests.
 func (p *Policy) Admitted() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,7 +109,7 @@ func (p *Policy) Admitted() int64 {
 // Expires returns when the service ends by ExpireAfter; zero if it does not.
 func (p *Policy) Expires() time.Time { return p.expires }
 
-// checkExpired calls Expired, once, if no request runs and none will be admitted any more.
+// checkExpired calls Expired, once, if no request runs and none will be admitted.
 func (p *Policy) checkExpired() {
 	p.mu.Lock()
 	over := p.running == 0 && p.expired()

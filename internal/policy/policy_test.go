@@ -162,8 +162,7 @@ func TestMissingSessionIsRefused(t *testing.T) {
 	}
 }
 
-// TestReleasedOnce: a second Release or Close frees nothing that another holds,
-// and charges nothing.
+// TestReleasedOnce: a second Release or Close neither frees another's place nor charges anything.
 func TestReleasedOnce(t *testing.T) {
 	b, err := budget.Open(budget.Config{Limit: 1000})
 	if err != nil {
@@ -264,8 +263,7 @@ func TestCountersForget(t *testing.T) {
 	}
 }
 
-// TestCountersForgetUnderRate: what a user has spent of the rate is remembered
-// until it would be there again, and no longer.
+// TestCountersForgetUnderRate: a user's use of the burst is kept until it would be available again, and no longer.
 func TestCountersForgetUnderRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newPolicy(Config{Limits: Limits{Rate: 0.5, Burst: 4}})
@@ -421,8 +419,7 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// TestBudgetAndBody: what a request may not cost, it may not begin, and what it
-// does not come to is given back.
+// TestBudgetAndBody: a request over the limits is refused, and the unused part of its deposit is returned.
 func TestBudgetAndBody(t *testing.T) {
 	b, err := budget.Open(budget.Config{Limit: 1000})
 	if err != nil {
@@ -463,13 +460,13 @@ func TestBudgetAndBody(t *testing.T) {
 	if codeOf(d) != apierror.BudgetExhausted || d.RetryAfter != 0 || !strings.Contains(d.Message, "1234") {
 		t.Errorf("%+v", d)
 	}
-	begin("", false).Release(-235) // it turns out that something cost less
+	begin("", false).Release(-235) // a correction: an earlier response cost less
 	if l := begin("", true); g.running != 2 {
 		t.Errorf("%d requests run, %+v", g.running, l)
 	}
 }
 
-// TestBudgetResets: the denial says when the budget starts anew.
+// TestBudgetResets: the denial contains the time at which the budget restarts.
 func TestBudgetResets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // at 2000-01-01T00:00:00Z
 		b, err := budget.Open(budget.Config{Limit: 10, Period: budget.Month})
@@ -499,9 +496,8 @@ func TestBudgetResets(t *testing.T) {
 	})
 }
 
-// TestRefusedAreFew: of the refused connections of one user few are sent the
-// reason, each of which counts for a second, however soon it ends. The others
-// are silent, and another user's are not.
+// TestRefusedAreFew: few of a user's refused connections receive the reason, and each counts for a second, however soon
+// it ends. The others get no response; another user's do.
 func TestRefusedAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newPolicy(Config{})

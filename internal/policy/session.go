@@ -17,19 +17,19 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
 )
 
-// Session is one connection. A nil Session may send no request.
+// Session is one connection. A nil Session permits no request.
 type Session struct {
 	policy  *Policy
 	caller  audit.Caller
-	unnamed bool            // it may send no request at all
-	denial  *apierror.Error // of all its requests; nil if each is decided on
+	unnamed bool            // its user may send no request
+	denial  *apierror.Error // of all requests; nil if each is decided individually
 	place   place
-	since   time.Time // it has had the place
+	since   time.Time // when it got its place
 	closed  atomic.Bool
 }
 
-// Connect determines who is at the other end of nc, once, and counts the connection. It does not block. Where it matters
-// who that is, it must be known. The session must be closed once nc is closed.
+// Connect identifies the user at the other end of nc, once, and counts the connection. It does not block. If a decision
+// depends on the user, an unidentified one is denied. The caller must close the session after nc.
 func (p *Policy) Connect(nc net.Conn) *Session {
 	s := &Session{policy: p, since: time.Now(), caller: p.identifyCaller(nc)}
 	if !s.caller.Known && p.needsUID {
@@ -54,7 +54,7 @@ func (p *Policy) Connect(nc net.Conn) *Session {
 	return s
 }
 
-// identifyCaller never guesses: a caller whom the kernel does not identify is not known.
+// identifyCaller never guesses: Known is false for a caller that the kernel does not identify.
 func (p *Policy) identifyCaller(nc net.Conn) (who audit.Caller) {
 	switch c := nc.(type) {
 	case *net.TCPConn:
@@ -70,7 +70,7 @@ func (p *Policy) identifyCaller(nc net.Conn) (who audit.Caller) {
 		cred, err := peer.OfUnix(c)
 		who.UID, who.Groups, who.Known, who.PID = cred.UID, append(cred.Groups, cred.GID), err == nil, int(cred.PID)
 		if p.cfg.Commands && err == nil {
-			// If the process has ended, another one may have its number by now. Without a name there is none: it is "".
+			// If the process has ended, another one may have its pid by now. Without a name the text is "".
 			name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cred.PID))
 			who.Command = strings.TrimSuffix(string(name), "\n")
 		}
@@ -83,14 +83,14 @@ func (s *Session) deny(e *apierror.Error) {
 	s.denial, s.place = e, s.policy.enter(s.charged(), amongRefused, maxRefused)
 }
 
-// Denial returns why the session may send no request; nil if each is decided on.
+// Denial returns the reason why the session may send no request; nil if each is decided individually.
 func (s *Session) Denial() *apierror.Error { return s.denial }
 
-// Silent reports whether the connection must be closed without a response: too many connections of the same user are
-// open only to receive a denial.
+// Silent reports whether the connection must be closed without a response, because too many connections of the same
+// user are open only to receive a denial.
 func (s *Session) Silent() bool { return s.place == nowhere }
 
-// charged returns the user whose connection it is among the counted ones.
+// charged returns the uid under which the connection is counted.
 func (s *Session) charged() uint32 {
 	if s.unnamed || !s.caller.Known {
 		return noUser
@@ -111,7 +111,7 @@ func (s *Session) Close() {
 	release()
 }
 
-// Caller returns who is at the other end; of a nil Session, no one who is known.
+// Caller returns the user at the other end; the zero Caller for a nil Session.
 func (s *Session) Caller() audit.Caller {
 	if s == nil {
 		return audit.Caller{}
@@ -122,13 +122,13 @@ func (s *Session) Caller() audit.Caller {
 // Metered reports whether the tokens of responses must be counted.
 func (s *Session) Metered() bool { return s == nil || s.policy.cfg.Budget != nil }
 
-// Use is what a request is for.
+// Use is the purpose of a request.
 type Use byte
 
 const (
-	Nothing  Use = iota // refused by its route: admitted if the session may send requests at all; the lease holds nothing
+	Nothing  Use = iota // refused by its route: admitted if the session may send requests; the lease holds nothing
 	Shutdown            // stops the proxy; the lease holds nothing
-	Free                // cannot cost tokens: no budget limits it
+	Free                // costs no tokens: no budget limits it
 	Spend               // can cost tokens
 )
 
@@ -165,7 +165,7 @@ func (s *Session) Admit(head *http1.Request, use Use) (*Lease, *apierror.Error) 
 	return l, nil
 }
 
-// reserve reserves a deposit, or returns why it must not be reserved.
+// reserve reserves a deposit, or returns the denial.
 func (s *Session) reserve() *apierror.Error {
 	switch spent, state := s.policy.cfg.Budget.Reserve(s.caller.UID); state {
 	case budget.OK:
@@ -190,7 +190,7 @@ func (s *Session) exhausted(spent int64) *apierror.Error {
 	return e
 }
 
-// check decides whether the session may send head at all: by the user, and by where it comes from.
+// check decides whether the session may send head at all, by its user and its origin.
 func (s *Session) check(head *http1.Request, stopping bool) *apierror.Error {
 	if s.denial != nil {
 		return s.denial
@@ -217,13 +217,13 @@ func (s *Session) forbidden(flag string) *apierror.Error {
 // Lease is one admitted request.
 type Lease struct {
 	*Session
-	deposit  int64       // reserved of the budget; 0 if the lease has no part in one
-	running  atomic.Bool // it counts among the requests that run
+	deposit  int64       // reserved in the budget; 0 without a budget
+	running  atomic.Bool // it counts as a running request
 	released atomic.Bool
 }
 
-// Detach frees the request's place among those that run before the lease is released: its client has left. Further calls
-// do nothing. It may be called from any goroutine.
+// Detach ends the counting of the request as running before the lease is released, because its client has disconnected.
+// Further calls do nothing. It may be called from any goroutine.
 func (l *Lease) Detach() {
 	if l.running.Swap(false) {
 		l.policy.update(l.caller.UID, func(u *usage) {
@@ -234,8 +234,8 @@ func (l *Lease) Detach() {
 	}
 }
 
-// Release ends the lease with the tokens that the request cost. They are negative where an earlier request of the same
-// user had been charged too much. Further calls do nothing.
+// Release ends the lease with the tokens that the request cost, a negative number if an earlier request of the same
+// user was charged too much. Further calls do nothing.
 func (l *Lease) Release(tokens int64) {
 	if l.released.Swap(true) {
 		return
@@ -252,10 +252,10 @@ func (l *Lease) Release(tokens int64) {
 	l.Detach()
 }
 
-// Deposit returns the tokens that the request is charged if the response does not report its cost; 0 without a budget.
+// Deposit returns the tokens that the request is charged if its response does not report its usage; 0 without a budget.
 func (l *Lease) Deposit() int64 { return l.deposit }
 
-// BudgetSince returns since when the sums of the budget count; zero if there is no budget.
+// BudgetSince returns when the sums of the budget started; the zero time without a budget.
 func (l *Lease) BudgetSince() (since time.Time) {
 	if b := l.policy.cfg.Budget; b != nil {
 		since, _ = b.Period()
@@ -269,7 +269,7 @@ func (l *Lease) Expires() time.Time { return l.policy.expires }
 // MaxBody returns the size of the largest body in bytes; 0 means no limit.
 func (l *Lease) MaxBody() int64 { return l.policy.cfg.Limits.MaxBody }
 
-// TooLarge returns the denial of a body over MaxBody, for one whose size shows late.
+// TooLarge returns the denial of a body over MaxBody, for one whose size is found out late.
 func (l *Lease) TooLarge() *apierror.Error {
 	return apierror.Newf(apierror.BodyTooLarge, 0, "The request's body is larger than %d bytes. The limit is --max-body.", l.MaxBody())
 }

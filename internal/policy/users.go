@@ -12,7 +12,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
 )
 
-// Users is a set of users: those that were named, also as members of a group, and the groups that were named.
+// Users is a set of users, named individually or as members of a group, and of groups.
 type Users struct{ UIDs, GIDs []uint32 }
 
 // Empty reports whether no user and no group was named.
@@ -61,8 +61,8 @@ func parseID(s string) (uint32, error) {
 	return uint32(n), err
 }
 
-// AddGroup adds a group by name or number, and those who are its members in /etc/passwd and /etc/group now: over TCP the
-// kernel reports the user only.
+// AddGroup adds a group by name or number, and its present members in /etc/passwd and /etc/group: over TCP the kernel
+// reports only the user.
 func (u *Users) AddGroup(who string) error {
 	gid, err := lookUpGroup(who)
 	if err != nil {
@@ -83,7 +83,7 @@ func lookUpGroup(who string) (uint32, error) {
 	return parseID(found.Gid)
 }
 
-// addMembers adds the users of a group: those whose first group it is, and those whom the group names.
+// addMembers adds the users of a group: those with it as their primary group, and its members in /etc/group.
 func (u *Users) addMembers(gid string) error {
 	named := map[string]bool{}
 	err := eachRecord("/etc/group", func(f []string) {
@@ -103,7 +103,7 @@ func (u *Users) addMembers(gid string) error {
 	})
 }
 
-// eachRecord reads a file of lines with at least four fields between colons.
+// eachRecord reads a file of lines with at least four fields separated by colons.
 func eachRecord(path string, each func(fields []string)) error {
 	text, err := os.ReadFile(path)
 	for line := range strings.Lines(string(text)) {
