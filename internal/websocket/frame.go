@@ -14,19 +14,20 @@ const (
 
 var errFrame = errors.New("malformed WebSocket frame")
 
-// frameTracker finds where frames end. It reads their headers alone (RFC 6455, section 5.2). The zero value stands at a boundary.
+// frameTracker finds the ends of frames by their headers (RFC 6455, section 5.2). The zero value is at a frame
+// boundary.
 type frameTracker struct {
 	header    [maxHeader]byte
 	have      int    // bytes of the header
-	left      uint64 // bytes of the payload, once inPayload
+	left      uint64 // remaining bytes of the payload, once inPayload
 	inPayload bool
 }
 
-// boundary reports whether no frame is under way.
+// boundary reports whether the tracker is between two frames.
 func (f *frameTracker) boundary() bool { return f.have == 0 }
 
-// next consumes the bytes of p that belong to the frame under way, or to the next one: at least one. closing reports whether with
-// them a close frame has ended.
+// next consumes the bytes of p that belong to the present frame, or to the next one: at least one. closing reports
+// whether they complete a close frame.
 func (f *frameTracker) next(p []byte) (n int, closing bool, err error) {
 	for !f.inPayload {
 		if n == len(p) {
@@ -48,8 +49,8 @@ func (f *frameTracker) next(p []byte) (n int, closing bool, err error) {
 	return n + int(m), closing, nil
 }
 
-// parse reports whether the header is whole, and reads the payload's length then. Only what makes it impossible to go on is
-// refused: the rest is for the peers to check.
+// parse reports whether the header is complete, and sets the payload's length if it is. It refuses only what makes it
+// impossible to continue: the peers check the rest.
 func (f *frameTracker) parse() (whole bool, err error) {
 	if f.have < 2 {
 		return false, nil
@@ -68,7 +69,7 @@ func (f *frameTracker) parse() (whole bool, err error) {
 	case f.have < size:
 		return false, nil
 	case f.header[0]&0x08 != 0 && (length > 125 || f.header[0]&0x80 == 0):
-		return false, errFrame // control frames are short, and in one piece (section 5.5)
+		return false, errFrame // control frames are short and not fragmented (section 5.5)
 	case length == 126:
 		f.left = uint64(binary.BigEndian.Uint16(f.header[2:]))
 	case length == 127:
@@ -82,7 +83,7 @@ func (f *frameTracker) parse() (whole bool, err error) {
 	return true, nil
 }
 
-// closeFrame returns a close frame with status 1001. It must be masked if it goes to a server.
+// closeFrame returns a close frame with status 1001. It must be masked for a server.
 func closeFrame(masked bool) []byte {
 	const hi, lo = goingAway >> 8, goingAway & 0xff
 	if !masked {

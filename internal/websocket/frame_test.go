@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// made is a frame with a first byte and so many bytes of content.
+// made returns a frame with a first byte and size bytes of content.
 func made(first byte, size int, masked bool) []byte {
 	b := []byte{first}
 	var mask byte
@@ -25,10 +25,10 @@ func made(first byte, size int, masked bool) []byte {
 	if masked {
 		b = append(b, 1, 2, 3, 4)
 	}
-	return append(b, bytes.Repeat([]byte{0x88}, size)...) // which looks like close frames
+	return append(b, bytes.Repeat([]byte{0x88}, size)...) // looks like close frames
 }
 
-// walk follows p in pieces and returns where frames end, and where closing ones.
+// walk passes p to a tracker in pieces and returns the ends of frames, and of close frames.
 func walk(p []byte, piece int) (ends, closings []int, err error) {
 	var f frameTracker
 	for at := 0; at < len(p); {
@@ -59,7 +59,7 @@ func TestFrameTracker(t *testing.T) {
 	var ends []int
 	for _, masked := range []bool{true, false} {
 		for _, size := range []int{0, 1, 2, 125, 126, 127, 65535, 65536, 70000} {
-			for _, first := range []byte{0x81, 0x01, 0x00, 0x80, 0xc2} { // text, its pieces, and a compressed one
+			for _, first := range []byte{0x81, 0x01, 0x00, 0x80, 0xc2} { // text, its fragments, and a compressed one
 				p = append(p, made(first, size, masked)...)
 				ends = append(ends, len(p))
 			}
@@ -112,7 +112,7 @@ func TestCloseFrames(t *testing.T) {
 	}
 }
 
-// reference finds the ends of frames in one go.
+// reference finds the ends of frames in one pass.
 func reference(p []byte) (ends []int, ok bool) {
 	for at := 0; ; {
 		rest := p[at:]
@@ -152,7 +152,7 @@ func reference(p []byte) (ends []int, ok bool) {
 	}
 }
 
-// FuzzFrameTracker: however bytes are cut, frames end where the reference says.
+// FuzzFrameTracker compares the ends of frames with the reference, for any pieces.
 func FuzzFrameTracker(f *testing.F) {
 	f.Add(append(made(0x81, 5, true), made(0x88, 2, false)...), uint8(3))
 	f.Add(append(made(0x82, 300, true), made(0x09, 2, false)...), uint8(1))

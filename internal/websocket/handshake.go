@@ -1,5 +1,5 @@
-// Package websocket is as much of RFC 6455 as a proxy needs that does not read messages: the handshake, where frames end, and how
-// a connection ends.
+// Package websocket implements the parts of RFC 6455 that a proxy needs which does not read messages: the handshake,
+// the ends of frames, and the end of a connection.
 package websocket
 
 import (
@@ -12,18 +12,18 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// maxOffers is how many extensions, protocols, or connection options are read. Clients offer one or two; a head would hold
-// 100,000.
+// maxOffers is the maximum number of extensions, protocols, or connection options that are read. Clients offer one or
+// two; a head could contain 100,000.
 const maxOffers = 64
 
-// Handshake is a client's opening handshake. Nothing of it points into the request's head.
+// Handshake is a client's opening handshake. It does not refer to the request's head.
 type Handshake struct {
 	key                   []byte
 	extensions, protocols [][]byte // offered
 }
 
-// Parse checks a GET's head by RFC 6455, section 4.2.1. The error is for the client; its status is 426 for an unsupported
-// version, and 400 for everything else.
+// Parse checks a GET's head by RFC 6455, section 4.2.1. The error is for the client; its status is 426 for an
+// unsupported version, and 400 otherwise.
 func Parse(head *http1.Request) (*Handshake, *http1.Error) {
 	keys, versions := values(head.Fields, "sec-websocket-key"), values(head.Fields, "sec-websocket-version")
 	h := &Handshake{
@@ -53,8 +53,8 @@ func Parse(head *http1.Request) (*Handshake, *http1.Error) {
 	return nil, &http1.Error{Status: status, Reason: reason}
 }
 
-// Check returns an error if a response of status 101 does not complete the handshake (RFC 6455, section 4.1). The error is for
-// the operator and repeats nothing of the response.
+// Check returns an error if a response of status 101 does not complete the handshake (RFC 6455, section 4.1). The error
+// is for the operator and quotes nothing of the response.
 func (h *Handshake) Check(head *http1.Response) error {
 	accepts, chosen := values(head.Fields, "sec-websocket-accept"), values(head.Fields, "sec-websocket-protocol")
 	extensions := members(head.Fields, "sec-websocket-extensions")
@@ -79,7 +79,7 @@ func values(fields []http1.Field, name string) (all [][]byte) {
 	return all
 }
 
-// members returns the members of the lists in all fields of that name, up to one too many.
+// members returns the members of the lists in all fields of that name, at most one more than maxOffers.
 func members(fields []http1.Field, name string) (all [][]byte) {
 	for _, list := range values(fields, name) {
 		http1.Tokens(list, func(m []byte) {
@@ -91,7 +91,7 @@ func members(fields []http1.Field, name string) (all [][]byte) {
 	return all
 }
 
-// namesWebSocket reports whether the fields name WebSocket, and no other protocol, as the one to upgrade to.
+// namesWebSocket reports whether the fields name WebSocket, and no other protocol, in Upgrade.
 func namesWebSocket(fields []http1.Field) bool {
 	protocols := values(fields, "upgrade")
 	return len(protocols) == 1 && http1.Is(protocols[0], "websocket")
@@ -101,7 +101,7 @@ func hasUpgradeOption(fields []http1.Field) bool {
 	return slices.ContainsFunc(members(fields, "connection"), func(m []byte) bool { return http1.Is(m, "upgrade") })
 }
 
-// offered reports whether all that was chosen is among the offers. Parameters of extensions do not matter.
+// offered reports whether everything chosen was offered. Parameters of extensions are ignored.
 func offered(offers, chosen [][]byte) bool {
 	return !slices.ContainsFunc(chosen, func(c []byte) bool {
 		return !slices.ContainsFunc(offers, func(o []byte) bool { return bytes.Equal(withoutParameters(o), withoutParameters(c)) })
@@ -118,7 +118,7 @@ func validKey(key []byte) bool {
 	return err == nil && len(nonce) == 16 && len(key) == base64.StdEncoding.EncodedLen(16)
 }
 
-// accept returns the proof that the server has understood the key.
+// accept returns the Sec-WebSocket-Accept that proves that the server has processed the key.
 func (h *Handshake) accept() string {
 	sum := sha1.Sum(append(bytes.Clone(h.key), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
 	return base64.StdEncoding.EncodeToString(sum[:])

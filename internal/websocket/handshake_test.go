@@ -108,8 +108,7 @@ func TestCheck(t *testing.T) {
 	deny(append(good, "Sec-WebSocket-Protocol: p", "Sec-WebSocket-Protocol: p")...)
 }
 
-// FuzzHandshake: what is accepted is a handshake by the letter of RFC 6455 as
-// net/http reads the same head.
+// FuzzHandshake: an accepted head is a handshake of RFC 6455 as net/http parses the same head.
 func FuzzHandshake(f *testing.F) {
 	f.Add(strings.Join(plain, "\r\n"))
 	f.Add("Connection: a\r\nConnection: b, UPGRADE\r\nUpgrade: WEBSOCKET\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + sampleKey)

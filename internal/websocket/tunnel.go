@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// replyTimeout is how long a peer may take to reply to a close frame, and to end its side once the other has.
+	// replyTimeout is the maximum time for a peer to reply to a close frame, and to close its side after the other has.
 	replyTimeout = 5 * time.Second
-	// leaveTimeout is how long bytes of a client that has left may take to be passed on.
+	// leaveTimeout is the maximum time to forward the bytes of a client that has disconnected.
 	leaveTimeout = time.Second
 
 	bufferSize = 16 << 10 // of each direction
@@ -18,35 +18,35 @@ const (
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
-// Side is one of the two connections. Read may run at the same time as everything else, Write and CloseWrite at the same time as
-// Interrupt.
+// Side is one of the two connections. Read may be called concurrently with all other methods, Write and CloseWrite
+// concurrently with Interrupt.
 type Side interface {
 	io.Reader
 	io.Writer
-	// CloseWrite ends what the peer reads.
+	// CloseWrite closes the direction towards the peer.
 	CloseWrite() error
-	// Interrupt makes every Read and Write fail that runs or is to come.
+	// Interrupt makes every present and future Read and Write fail.
 	Interrupt()
 }
 
-// Config is what to tunnel, and for how long.
+// Config describes a tunnel and its limits.
 type Config struct {
 	Client, Upstream Side
-	// Stop, when closed, ends the tunnel in good order: both peers get a close frame with status 1001 as soon as the frame that
-	// they are getting is whole.
+	// Stop, when closed, ends the tunnel cleanly: both peers get a close frame with status 1001 after the frame that is
+	// being sent to them.
 	Stop <-chan struct{}
-	// Deadline does the same; zero means none.
+	// Deadline does the same at a time; zero means none.
 	Deadline time.Time
-	// Idle does the same after so long without a byte from either side; zero means never.
+	// Idle does the same after that time without a byte from either side; zero means never.
 	Idle time.Duration
-	// ClientLeft is closed when the client has at least ended its side. If it is nil, that is noticed by Read.
+	// ClientLeft is closed when the client has closed at least its side. If it is nil, Read detects that.
 	ClientLeft <-chan struct{}
 }
 
-// End is how a tunnel has ended.
+// End is the way in which a tunnel ended.
 type End int
 
-// The ends. All but Closed are ends without close frames from both peers.
+// All ends but Closed are without close frames from both peers.
 const (
 	Closed            End = iota + 1 // both peers have sent close frames, or the tunnel was stopped
 	ClientLeft                       // the client's connection ended
@@ -55,18 +55,18 @@ const (
 	UpstreamMalformed                // the upstream's bytes are not frames
 )
 
-// tunnel is what both directions share.
+// tunnel is the state that both directions share.
 type tunnel struct {
 	up, down       *direction
 	running        sync.WaitGroup
 	received, sent atomic.Int32 // close frames
 	late, over     sync.Once
 	done           chan struct{} // closed when the tunnel must end
-	end            End           // and how
+	end            End           // the way it ended
 }
 
-// Run copies both ways until the tunnel ends, and returns when nothing of it runs any more. It interrupts both sides; closing
-// them is the caller's. Each direction is held up by its reader, and takes a buffer of fixed size.
+// Run copies in both directions until the tunnel ends, and returns when all of its goroutines have. It interrupts both
+// sides; the caller closes them. Each direction is limited by its reader, and has a buffer of fixed size.
 func Run(cfg Config) End {
 	expired, passed := make(chan struct{}, 1), func() {}
 	expire := func() {
@@ -104,7 +104,7 @@ func (t *tunnel) supervise(cfg Config, expired <-chan struct{}) {
 			cfg.Stop = nil
 		case <-expired:
 			t.stop()
-			t.finishWithin(replyTimeout) // whatever frame is under way
+			t.finishWithin(replyTimeout) // even within a frame
 		case <-cfg.ClientLeft:
 			t.finishWithin(leaveTimeout)
 			cfg.ClientLeft = nil
@@ -140,27 +140,27 @@ func (t *tunnel) finishWithin(d time.Duration) {
 	})
 }
 
-// direction is one of the two.
+// direction is one of the two directions.
 type direction struct {
 	*tunnel
 	from, to  Side
-	masked    bool   // our close frame to to
-	left      End    // if from ends without a close frame
-	malformed End    // if from's bytes are not frames
-	passed    func() // is called whenever bytes have come
+	masked    bool   // mask our close frame to to
+	left      End    // the end if from closes without a close frame
+	malformed End    // the end if from's bytes are not frames
+	passed    func() // called when bytes have arrived
 
 	mu       sync.Mutex
 	frames   frameTracker
-	stopping bool // a close frame is to be added at the next boundary
+	stopping bool // add a close frame at the next boundary
 	silent   bool // nothing more may be written: a close frame was, or a write failed
 	closed   bool // from has sent a close frame
 }
 
-// copy passes on what comes until one of the two sides ends.
+// copy forwards what arrives until one of the two sides ends.
 func (d *direction) copy() {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	defer clear(*buf) // of what an upstream may have echoed
+	defer clear(*buf) // an upstream may have echoed the key
 	for {
 		n, err := d.from.Read(*buf)
 		if n > 0 {
@@ -177,28 +177,28 @@ func (d *direction) copy() {
 	}
 }
 
-// readEnd passes on that from has ended its side. Without a close frame before it, that is no half-close: the peer has left.
+// readEnd handles the end of from's side. Without a close frame before it, the peer has disconnected.
 func (d *direction) readEnd() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
 	case d.closed:
-		d.to.CloseWrite() // best effort: to may have ended as well
+		d.to.CloseWrite() // best effort: to may have ended too
 	case d.silent && d.sent.Load() > 0:
-		d.finish(Closed) // in good order: it was stopped
+		d.finish(Closed) // cleanly: it was stopped
 	default:
 		d.finish(d.left)
 	}
 }
 
-// pass writes p, or as much of it as the peer is still to get. It fails where p is no frame.
+// pass writes p, or the part of it that precedes a close frame. It returns an error if p is not a frame.
 func (d *direction) pass(p []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for at := 0; at < len(p); {
 		if d.stopping && d.frames.boundary() {
 			d.write(p[:at])
-			d.sendClose() // after which nothing is written any more
+			d.sendClose() // nothing is written after that
 		}
 		n, closing, err := d.frames.next(p[at:])
 		if err != nil {
@@ -208,7 +208,7 @@ func (d *direction) pass(p []byte) error {
 		if closing && !d.closed {
 			d.closed = true
 			d.write(p[:at])
-			d.silent = true // what follows it is dropped
+			d.silent = true // what follows a close frame is dropped
 			if d.received.Add(1) == 2 {
 				d.finish(Closed)
 			}
@@ -220,18 +220,18 @@ func (d *direction) pass(p []byte) error {
 	return nil
 }
 
-// write sends p, unless nothing more may be written. It needs d.mu.
+// write sends p, unless nothing more may be written. d.mu must be held.
 func (d *direction) write(p []byte) {
 	if d.silent || len(p) == 0 {
 		return
 	}
 	if _, err := d.to.Write(p); err != nil {
 		d.silent = true
-		d.finishWithin(leaveTimeout) // the other direction will notice, if it has time
+		d.finishWithin(leaveTimeout) // the other direction detects it, given time
 	}
 }
 
-// sendClose adds a close frame if that is due here and now. It needs d.mu.
+// sendClose adds a close frame if one is due at this boundary. d.mu must be held.
 func (d *direction) sendClose() {
 	if d.stopping && !d.silent && d.frames.boundary() {
 		d.write(closeFrame(d.masked))
@@ -242,7 +242,7 @@ func (d *direction) sendClose() {
 	}
 }
 
-// stop adds a close frame as soon as it can.
+// stop adds a close frame at the next boundary.
 func (d *direction) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

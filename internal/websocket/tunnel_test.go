@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// pipe is one of the two connections, in memory: the tunnel's end of it, and
-// the peer's.
+// pipe is one of the two connections, in memory: the tunnel's end, and the peer's.
 type pipe struct {
 	in, out     *io.PipeReader
 	toUs, to    *io.PipeWriter
@@ -33,10 +32,10 @@ func (p *pipe) Interrupt() {
 	p.to.CloseWithError(io.ErrClosedPipe)
 }
 
-// send is the peer's.
+// send sends from the peer.
 func (p *pipe) send(b []byte) { go p.toUs.Write(b) }
 
-// expect reads what the peer gets.
+// expect reads what the peer receives.
 func (p *pipe) expect(t *testing.T, want []byte) {
 	t.Helper()
 	got := make([]byte, len(want))
@@ -45,7 +44,7 @@ func (p *pipe) expect(t *testing.T, want []byte) {
 	}
 }
 
-// ended checks that the peer gets nothing more.
+// ended checks that the peer receives nothing more.
 func (p *pipe) ended(t *testing.T) {
 	t.Helper()
 	if rest, _ := io.ReadAll(p.out); len(rest) > 0 {
@@ -53,8 +52,7 @@ func (p *pipe) ended(t *testing.T) {
 	}
 }
 
-// play runs a tunnel with a clock of its own, and returns how it ended and how
-// long it took.
+// play runs a tunnel in a synctest bubble, and returns how it ended and how long it took.
 func play(t *testing.T, cfg Config, script func(client, upstream *pipe)) (end End, took time.Duration) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -80,7 +78,7 @@ var (
 	going       = closeFrame(false)
 )
 
-// goodbye reads a masked close frame of ours.
+// goodbye reads a masked close frame.
 func goodbye(t *testing.T, p *pipe) {
 	t.Helper()
 	got := make([]byte, 8)
@@ -182,7 +180,7 @@ func TestEnds(t *testing.T) {
 		}, Closed, time.Minute + replyTimeout},
 		{"bytes from one side alone keep it open", Config{Idle: time.Minute}, func(t *testing.T, c, u *pipe) {
 			for range 10 {
-				time.Sleep(50 * time.Second) // of the bubble's own clock
+				time.Sleep(50 * time.Second) // of the bubble's clock
 				u.send(reply)
 				c.expect(t, reply)
 			}
@@ -211,18 +209,18 @@ func closed() <-chan struct{} {
 	return c
 }
 
-// TestStopWaitsForBoundaries: nothing is put into a frame, wherever it is cut,
-// and not a byte of the next one follows.
+// TestStopWaitsForBoundaries: no close frame is inserted into a frame, however that is split, and no byte of the next
+// frame follows.
 func TestStopWaitsForBoundaries(t *testing.T) {
 	first, second := made(0x01, 200, false), made(0x80, 3, false)
 	both := append(bytes.Clone(first), second...)
 	for cut := 1; cut < len(first); cut++ {
-		// The stop comes by the clock, which goes on only when all have read.
+		// The deadline is reached only when all goroutines block.
 		end, _ := play(t, Config{Deadline: time.Date(2000, 1, 1, 0, 0, 1, 0, time.UTC)}, func(c, u *pipe) {
 			u.send(first[:cut])
 			c.expect(t, first[:cut])
 			goodbye(t, u)
-			synctest.Wait() // until the other direction knows as well
+			synctest.Wait() // until the other direction has detected it
 			u.send(both[cut:])
 			c.expect(t, first[cut:])
 			c.expect(t, going)
@@ -234,8 +232,7 @@ func TestStopWaitsForBoundaries(t *testing.T) {
 	}
 }
 
-// FuzzStop: whenever a stop comes, what a peer gets is whole frames, as they
-// were sent, then one close frame, and nothing more.
+// FuzzStop: for a stop at any time, a peer receives whole frames, unchanged, then one close frame, and nothing more.
 func FuzzStop(f *testing.F) {
 	f.Add(uint16(7), uint16(3), uint16(5))
 	f.Fuzz(func(t *testing.T, size, cut, piece uint16) {
