@@ -83,11 +83,11 @@ type Error struct {
 	Code    Code
 	Status  int
 	Message string // for the client
-	// RetryAfter is after how many seconds to try again; 0 means not at all.
+	// RetryAfter is the number of seconds after which to try again; 0 means not at all.
 	RetryAfter int
-	// ResetsAt is when a budget that is spent starts anew; zero if never.
+	// ResetsAt is when a spent budget restarts; zero if never.
 	ResetsAt time.Time
-	// Detail says what is wrong, and Hint what to do about it, for the operator's log only. Either may be "".
+	// Detail is the cause and Hint the remedy, for the operator's log only. Either may be "".
 	Detail, Hint string
 }
 
@@ -96,8 +96,8 @@ func New(code Code, detail string) *Error {
 	return &Error{Code: code, Status: table[code].status, Message: table[code].message, Detail: detail}
 }
 
-// Newf returns an error whose message, which is logged as well, is formatted: a sentence that says what is wrong, and
-// others that say what to do.
+// Newf returns an error with a formatted message, which is logged as well: one sentence with the cause, and others with
+// the remedy.
 func Newf(code Code, retryAfter int, format string, args ...any) *Error {
 	e := New(code, "")
 	e.Message, e.RetryAfter = fmt.Sprintf(format, args...), retryAfter

@@ -179,8 +179,8 @@ func (b *Ledger) Settle(uid uint32, tokens int64) {
 	b.add(uid, max(tokens, 0))
 }
 
-// Add adds to a user's sum. A sum saturates at the largest number; a negative number adds nothing. What is added after
-// Close is not written.
+// Add adds to a user's sum. A sum saturates at the largest number; a negative number adds nothing. Additions after
+// Close are not written.
 func (b *Ledger) Add(uid uint32, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -111,8 +111,8 @@ func (c *Child) Line() string {
 	return c.out.Text()
 }
 
-// Input returns the reading end of a pipe that contains text, less than 64 KiB, and
-// ends behind it. It is closed at the end of the test.
+// Input returns the reading end of a pipe that contains only text, less than 64 KiB. It is closed at the end of the
+// test.
 func Input(t testing.TB, text string) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -127,15 +127,14 @@ func Input(t testing.TB, text string) *os.File {
 	return r
 }
 
-// Within returns a context for what must happen in time. It outlives the test's own,
-// until after its clean-up.
+// Within returns a context with a time-out. It outlives the test's own context, until after its clean-up.
 func Within(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// UntilInputEnds returns when the parent ends the child.
+// UntilInputEnds blocks until the parent ends the child.
 func UntilInputEnds() { io.Copy(io.Discard, os.Stdin) }
 
 func self() string {

@@ -67,7 +67,7 @@ func newEndpoint(cfg Config) (*Endpoint, error) {
 	return e, err
 }
 
-// ForwardProxy is the host and port of the forward proxy that HTTPS_PROXY names; "" if none is used.
+// ForwardProxy returns the host:port of the forward proxy in HTTPS_PROXY; "" if none is used.
 func (e *Endpoint) ForwardProxy() string {
 	if e.proxy == nil {
 		return ""
@@ -75,7 +75,7 @@ func (e *Endpoint) ForwardProxy() string {
 	return e.addr
 }
 
-// Port is the only TCP port that is connected to: the target's, or the forward proxy's.
+// Port returns the only TCP port that is connected to: the target's, or the forward proxy's.
 func (e *Endpoint) Port() uint16 {
 	_, text, _ := net.SplitHostPort(e.addr)
 	port, _ := strconv.ParseUint(text, 10, 16) // both were checked
@@ -221,7 +221,7 @@ func (e *Endpoint) reachOne(ctx context.Context, addr string) (*net.TCPConn, err
 	return c, nil
 }
 
-// connectError names what could not be reached.
+// connectError returns the error of a connection, which names the forward proxy or the address.
 func (e *Endpoint) connectError(addr string, err error) *Error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err // without the address, which stands before it
@@ -267,8 +267,8 @@ func (e *Endpoint) secure(ctx context.Context, c *conn) error {
 	return nil
 }
 
-// handshakeHint returns what the operator may do about a failed handshake; "" if the error says all that there is to
-// say. crypto/tls has no type for a version that one side does not have.
+// handshakeHint returns a hint for a failed handshake; "" if there is none. crypto/tls has no type for the error of an
+// unsupported version.
 func (e *Endpoint) handshakeHint(err error) string {
 	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
 	_, plain := errors.AsType[tls.RecordHeaderError](err)
@@ -286,7 +286,7 @@ func (e *Endpoint) handshakeHint(err error) string {
 	return ""
 }
 
-// connect asks the forward proxy for a tunnel (RFC 9110, section 9.3.6). The API key takes no part in it.
+// connect requests a tunnel from the forward proxy (RFC 9110, section 9.3.6). The request does not contain the API key.
 func (e *Endpoint) connect(c *conn) error {
 	request := fmt.Appendf(nil, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n", e.target.Addr)
 	if u := e.proxy.User; u != nil {

@@ -31,7 +31,7 @@ type Error struct {
 	Reused bool
 	// Cause is for the operator. It never contains data of a request.
 	Cause error
-	// Hint is what the operator may do about it; "" if there is nothing to add to the cause.
+	// Hint is what the operator can do; "" if there is none.
 	Hint string
 }
 
@@ -44,13 +44,13 @@ func fail(kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Cause: fmt.Errorf(format, args...)}
 }
 
-// hint adds what the operator may do.
+// hint sets e's hint and returns e.
 func (e *Error) hint(text string) *Error {
 	e.Hint = text
 	return e
 }
 
-// dialError distinguishes a time-out from the other failures of a phase.
+// dialError returns Timeout for a time-out, and otherwise kind.
 func dialError(kind Kind, phase string, err error, hint string) *Error {
 	var ne net.Error
 	if errors.As(err, &ne) && ne.Timeout() {

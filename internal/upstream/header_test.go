@@ -42,7 +42,7 @@ func TestAuthHeader(t *testing.T) {
 	}
 }
 
-// TestRootsFrom: what is not there, or holds no certificate, is an error.
+// TestRootsFrom: a missing file, or one without a certificate, is an error.
 func TestRootsFrom(t *testing.T) {
 	empty := t.TempDir() + "/empty.pem"
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {

@@ -102,7 +102,8 @@ func isPort(text string) bool {
 	return err == nil && n > 0
 }
 
-// hostName returns an IP address as it is, and any other name in the ASCII form that DNS and certificates use.
+// hostName returns an IP address unchanged, and any other name in the ASCII form that DNS and certificates use (RFC
+// 5890).
 func hostName(name string) (string, error) {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return name, nil
