@@ -19,7 +19,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
-// jobs run in a child process: they change what cannot be changed back.
+// jobs run in a child process, because they change limits and rights irrevocably.
 var jobs = map[string]func(dir string) error{"memory": jobMemory, "limit": jobLimit, "sandbox": jobSandbox}
 
 func TestMain(m *testing.M) {
@@ -40,7 +40,7 @@ func run(t *testing.T, c *exec.Cmd) string {
 	return string(out)
 }
 
-// TestMemory: a body of 50 MB costs less than 32 MiB, most of it garbage: JSON is held up to 2 MiB.
+// TestMemory: a body of 50 MB costs less than 32 MiB, most of it garbage: JSON is buffered up to 2 MiB.
 func TestMemory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	t.Log(strings.TrimSpace(run(t, proctest.Command("memory", dir))))
@@ -92,7 +92,7 @@ func jobMemory(dir string) error {
 	return nil
 }
 
-// feed hands a body over, no faster than the writer follows.
+// feed passes a body on no faster than the writer follows.
 func feed(d *Dir, take func([]byte), text []byte) {
 	piece := bytes.Repeat(text, 32<<10/len(text))
 	for sent := 0; sent < bodySize(); sent += len(piece) {
@@ -103,7 +103,7 @@ func feed(d *Dir, take func([]byte), text []byte) {
 	}
 }
 
-// peak is VmHWM in KiB, begun anew if reset.
+// peak returns VmHWM in KiB, and resets it if reset is set.
 func peak(reset bool) (kib int, err error) {
 	if reset {
 		if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
@@ -119,8 +119,7 @@ func peak(reset bool) (kib int, err error) {
 	return kib, err
 }
 
-// TestFailingDisk: what cannot be written leaves nothing behind, and what fits
-// is written as ever.
+// TestFailingDisk: a dump that cannot be written leaves nothing behind, and one that fits is complete.
 func TestFailingDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	run(t, proctest.Command("limit", dir))
@@ -154,8 +153,8 @@ func jobLimit(dir string) error {
 	return nil
 }
 
-// TestInSandbox: in the sandbox of a program that names the folder in Write, all of
-// this can be done, by the user that root becomes too.
+// TestInSandbox: all of this works in the sandbox of a program that names the directory in Write, also for the user
+// that root becomes.
 func TestInSandbox(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	if out := run(t, proctest.CommandOf(proctest.Static(t), "sandbox", dir)); out != "" {

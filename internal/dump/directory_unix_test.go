@@ -51,7 +51,7 @@ func TestDirectoryOwner(t *testing.T) {
 	refuse(t, dir, os.Geteuid()+1, "belongs to uid")
 }
 
-// TestNewDirectoryIsGivenAway: with the folders above it that were made for it.
+// TestNewDirectoryIsGivenAway: new directories are given to the owner, with those above that were created.
 func TestNewDirectoryIsGivenAway(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
@@ -106,7 +106,7 @@ func TestNoDirectory(t *testing.T) {
 	}
 }
 
-// TestRelativeDirectory: as users name it.
+// TestRelativeDirectory: a relative path works.
 func TestRelativeDirectory(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, dir := range []string{"d", "./e/f/", "d/../g"} {
@@ -122,7 +122,7 @@ func TestRelativeDirectory(t *testing.T) {
 	}
 }
 
-// TestLinksAreNotFollowed: names that are ours but are links, are left alone.
+// TestLinksAreNotFollowed: links with names of dumps are not followed.
 func TestLinksAreNotFollowed(t *testing.T) {
 	top := t.TempDir()
 	dir, outside := filepath.Join(top, "d"), filepath.Join(top, "outside")

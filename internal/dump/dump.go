@@ -40,36 +40,38 @@ const DefaultMaxBytes = 1 << 30
 const (
 	defaultCloseTime = 5 * time.Second  // how long Close waits for the disk
 	reportPause      = 10 * time.Second // between two reports
-	maxUnfinished    = 512              // files: the descriptors are the clients' first of all
-	maxQueued        = 16 << 20         // bytes that wait for the disk
-	maxOfOne         = 4 << 20          // of one file among them: what comes in 10 ms at 400 MB/s
+	maxUnfinished    = 512              // files: most descriptors are for clients
+	maxQueued        = 16 << 20         // bytes queued for the disk
+	maxOfOne         = 4 << 20          // of one file: what arrives in 10 ms at 400 MB/s
 	maxJSON          = 2 << 20          // of a body that is written as JSON
-	yieldAt          = 128 << 10        // of one file among them, from which on its caller lets the writer run first
-	pieceCost        = 512              // that each piece counts for besides its own
+	yieldAt          = 128 << 10        // of one file, from which its caller lets the writer run first
+	pieceCost        = 512              // added to the size of each queued piece
 )
 
-// Config says where dumps go. In the sandbox the process must be allowed to make, read, write, rename and remove files in Dir.
+// Config describes where dumps are written. In the sandbox the process must be allowed to create, read, write, rename
+// and remove files in Dir.
 type Config struct {
-	// Dir is the directory. Required. It is made, with its parents, mode 0700. One that is there must belong to Owner, or to us
-	// if there is none, and be closed to everybody else; no other process may use it at the same time.
+	// Dir is the directory. Required. It is created, with its parents, with mode 0700. An existing one must belong to
+	// Owner, or to the effective user if Owner is -1, and be accessible to no other user; no other process may use it
+	// at the same time.
 	Dir string
-	// MaxBytes is how much the files in Dir may take, in bytes, each counted in whole blocks of 4 KiB; 0 is DefaultMaxBytes.
-	// Dumps are removed to make room: the oldest of earlier runs, then the oldest of the user who has the most. Unfinished files
-	// of one user take half of it at most. Files whose names are not those of dumps are neither counted nor touched.
+	// MaxBytes limits the size of the files in Dir, in bytes, each counted in blocks of 4 KiB; 0 is DefaultMaxBytes.
+	// Dumps are removed to stay within it: the oldest of earlier runs, then the oldest of the user with the most.
+	// Unfinished files of one user may use at most half of it. Files with other names are neither counted nor changed.
 	MaxBytes int64
-	// Owner is the user, by number, to whom new directories are given: the one that the process will become; -1 is us. It is
-	// ignored on systems other than Unix.
+	// Owner is the uid that new directories are given to: that of the user that the process will become; -1 is the
+	// effective user. It is ignored on systems other than Unix.
 	Owner int
-	// Report receives the error of a dump that was lost, if none was reported in the last ten seconds, and the last of the others
-	// when the Dir is closed; nil drops it. It must not block.
+	// Report receives the error of a lost dump, unless one was reported in the last ten seconds, and the last of the
+	// others when the Dir is closed; nil drops it. It must not block.
 	Report func(error)
 }
 
-// Dir takes dumps. Its methods may be used concurrently; those of a nil Dir do nothing.
+// Dir writes dumps. Its methods may be called concurrently; those of a nil Dir do nothing.
 type Dir struct {
 	files     *safefile.Dir
 	lock      *os.File
-	quota     quota // the writer's
+	quota     quota // used by the writer only
 	report    func(error)
 	sequence  atomic.Int64
 	closing   sync.Once
@@ -78,7 +80,7 @@ type Dir struct {
 
 	mu         sync.Mutex
 	closed     bool
-	pieces     chan piece // for the writer; there is always room
+	pieces     chan piece // for the writer; never full
 	unfinished map[*message]struct{}
 	open       share // of maxUnfinished
 	queue      share // of maxQueued
@@ -87,8 +89,8 @@ type Dir struct {
 	reported   time.Time
 }
 
-// Open makes the directory, or checks the one that is there, removes the unfinished dumps of earlier runs, and removes the oldest
-// dumps until the rest are within the limit. Errors are for the operator.
+// Open creates or checks the directory, removes the unfinished dumps of earlier runs, and removes the oldest dumps
+// until the others are within the limit. Errors are for the operator.
 func Open(cfg Config) (*Dir, error) {
 	d, err := prepare(cfg)
 	if err == nil {
@@ -124,9 +126,8 @@ func prepare(cfg Config) (*Dir, error) {
 	return d, nil
 }
 
-// Begin begins the dump of a user's request, which is given without our own credential, and copies what it needs. It returns nil
-// when there is nothing to dump to, or no room, which counts as one lost file. No user takes so much of the room that there is
-// none for another.
+// Begin begins the dump of a user's request, whose fields must be without the API key, and copies what it needs. It
+// returns nil for a nil Dir, and if there is no space, which counts as one lost file. No user can use all of the space.
 func (d *Dir) Begin(user uint32, method, target []byte, fields []http1.Field) *Exchange {
 	if d == nil {
 		return nil
@@ -139,7 +140,7 @@ func (d *Dir) Begin(user uint32, method, target []byte, fields []http1.Field) *E
 	return e
 }
 
-// Lost returns how many files are missing, or truncated because the disk could not follow.
+// Lost returns the number of files that are missing, or truncated because the disk was too slow.
 func (d *Dir) Lost() int64 {
 	if d == nil {
 		return 0
@@ -149,8 +150,8 @@ func (d *Dir) Lost() int64 {
 	return d.lost
 }
 
-// Close finishes the dumps that were begun, with what came of them so far. It waits for the disk for up to five seconds; what is
-// unfinished then is removed by the next Open.
+// Close finishes the dumps that were begun, as far as they were received. It waits for the disk for up to five seconds;
+// the next Open removes what is unfinished then.
 func (d *Dir) Close() {
 	if d != nil {
 		d.closing.Do(d.finishAll)
@@ -181,7 +182,7 @@ func (d *Dir) closeFiles() {
 	d.files.Close()
 }
 
-// recordLoss counts a file off, once, and reports it unless another was reported lately. It needs d.mu.
+// recordLoss counts a lost file, once, and reports it unless another was reported recently. d.mu must be held.
 func (d *Dir) recordLoss(m *message, err error) {
 	if m.lost {
 		return
@@ -197,7 +198,7 @@ func (d *Dir) recordLoss(m *message, err error) {
 	}
 }
 
-// reportLoss reports the last loss, unless that was done. It needs d.mu.
+// reportLoss reports the last loss, once. d.mu must be held.
 func (d *Dir) reportLoss() {
 	if d.unreported != nil {
 		d.report(fmt.Errorf("%w; %d lost so far", d.unreported, d.lost))

@@ -51,7 +51,7 @@ func postAs(d *Dir, user uint32, lines ...string) *Exchange {
 	return d.Begin(user, []byte("POST"), []byte("/v1/responses"), fields(lines...))
 }
 
-// stalled opens a Dir whose disk hangs until resume.
+// stalled opens a Dir whose disk blocks until resume.
 func stalled(t testing.TB, cfg Config) (d *Dir, resume func()) {
 	t.Helper()
 	cfg.Owner = -1
@@ -62,7 +62,7 @@ func stalled(t testing.TB, cfg Config) (d *Dir, resume func()) {
 	return d, func() { go d.write() }
 }
 
-// whole dumps an exchange from beginning to end.
+// whole dumps a complete exchange.
 func whole(d *Dir, request, answer string) *Exchange {
 	e := post(d, "Host: h")
 	e.Request([]byte(request))
@@ -203,7 +203,7 @@ const (
 `
 )
 
-// TestOrder: calls may come in any order, and be left out.
+// TestOrder: calls may come in any order, and be omitted.
 func TestOrder(t *testing.T) {
 	const request, answer = "000001-MS-request.json", "000001-MS-response.json"
 	p := []byte("p")
@@ -264,7 +264,7 @@ func TestBeginAfterClose(t *testing.T) {
 	d.Close()
 }
 
-// TestKeepsNothing: callers use their buffers again at once.
+// TestKeepsNothing: callers may reuse their buffers at once.
 func TestKeepsNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	d, resume := stalled(t, Config{Dir: dir})
@@ -282,8 +282,7 @@ func TestKeepsNothing(t *testing.T) {
 	}
 }
 
-// FuzzBody: whatever the body and wherever it is split, the file is JSON, and
-// its body is the same value, or the text as a string.
+// FuzzBody: for any body and any split, the file is JSON, and its body is the same value, or the text as a string.
 func FuzzBody(f *testing.F) {
 	f.Add([]byte(`{"a":[1.50,-0,1e3,123456789012345678901234567890],"a":"\u00e9 é"}`), 5, true)
 	f.Add([]byte("event: a\ndata: \xff\xe2\x82\n\n"), 3, false)
@@ -331,7 +330,7 @@ func checkBody(t *testing.T, file, body []byte, complete bool) {
 	}
 }
 
-// TestGrowth: indenting must not be a way to fill the disk.
+// TestGrowth: indentation must not be a way to fill the disk.
 func TestGrowth(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	d := mustOpen(t, Config{Dir: dir})
@@ -391,7 +390,7 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-// TestOldestFirst: the dumps of earlier runs go first, in their order.
+// TestOldestFirst: the dumps of earlier runs are removed first, in their order.
 func TestOldestFirst(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -443,7 +442,7 @@ func TestLimitHolds(t *testing.T) {
 	read(t, dir, "000050-*-response.json") // the newest is there
 }
 
-// TestTooLarge: a dump that has no room is removed, reported and counted.
+// TestTooLarge: a dump without space is removed, reported and counted.
 func TestTooLarge(t *testing.T) {
 	for name, body := range map[string]string{"text": "x" + strings.Repeat("\x00", 200<<10), "JSON": `"` + strings.Repeat("a", 60<<10) + `"`} {
 		t.Run(name, func(t *testing.T) {
@@ -478,7 +477,8 @@ func wantReport(t *testing.T, told <-chan error, words ...string) {
 	}
 }
 
-// TestStalledDisk: while the writer hangs, callers do not; the dump is truncated, and said so while the disk still hangs.
+// TestStalledDisk: a blocked writer does not block callers; the dump is truncated, and that is reported while the disk
+// is still blocked.
 func TestStalledDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	told := make(chan error, 1)
@@ -495,7 +495,7 @@ func TestStalledDisk(t *testing.T) {
 	if d.queue.used > maxOfOne || e.request.queued > maxOfOne {
 		t.Errorf("%d bytes are queued", d.queue.used)
 	}
-	other := whole(d, "small", "answer") // still has room
+	other := whole(d, "small", "answer") // still has space
 	var crowd []*Exchange
 	for range 30 {
 		x := post(d)
@@ -505,7 +505,7 @@ func TestStalledDisk(t *testing.T) {
 	if d.queue.used > maxQueued || d.Lost() < 15 {
 		t.Errorf("%d bytes are queued, %d files are lost", d.queue.used, d.Lost())
 	}
-	another := postAs(d, 1) // has room as ever
+	another := postAs(d, 1) // has space again
 	another.Request(make([]byte, 1<<20))
 	another.RequestEnd(true)
 	resume()
@@ -538,7 +538,7 @@ func TestStalledDisk(t *testing.T) {
 	}
 }
 
-// wantEmptyQueue checks that all is given back.
+// wantEmptyQueue checks that all space is released.
 func wantEmptyQueue(t *testing.T, d *Dir) {
 	t.Helper()
 	for name, s := range map[string]*share{"queue": &d.queue, "files": &d.open, "disk": &d.quota.unfinished} {
@@ -551,7 +551,7 @@ func wantEmptyQueue(t *testing.T, d *Dir) {
 	}
 }
 
-// TestHungDisk: Close gives up.
+// TestHungDisk: Close returns although the disk is blocked.
 func TestHungDisk(t *testing.T) {
 	told := make(chan error, 2)
 	d, resume := stalled(t, Config{Dir: filepath.Join(t.TempDir(), "d"), Report: func(err error) { told <- err }})
@@ -605,8 +605,7 @@ func TestReportsAreRare(t *testing.T) {
 	})
 }
 
-// TestConcurrent: many exchanges at once, of which the halves overlap; none is
-// mixed up with another.
+// TestConcurrent: concurrent exchanges, whose halves overlap, are not mixed up.
 func TestConcurrent(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	d := mustOpen(t, Config{Dir: dir})
@@ -663,7 +662,7 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// TestManyUnderWay: files that are unfinished at once are limited, for each user to what it leaves to the others.
+// TestManyUnderWay: the number of unfinished files is limited, for each user to the number left to the others.
 func TestManyUnderWay(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	d := mustOpen(t, Config{Dir: dir})
@@ -681,7 +680,7 @@ func TestManyUnderWay(t *testing.T) {
 	wantEmptyQueue(t, d)
 }
 
-// TestOneUserKeepsNoneOut: whatever one user has under way, and has dumped, another's exchange is dumped whole, and stays.
+// TestOneUserKeepsNoneOut: whatever one user has begun and dumped, another's exchange is dumped as a whole, and stays.
 func TestOneUserKeepsNoneOut(t *testing.T) {
 	const max = 8 << 20
 	t.Run("under way", func(t *testing.T) {
@@ -724,7 +723,7 @@ func dumpAs(d *Dir, user uint32, body string) *Exchange {
 	return e
 }
 
-// TestSmallPieces: a body that may be JSON is held as a whole, however small its pieces are.
+// TestSmallPieces: a body that may be JSON is buffered as a whole, however small its pieces are.
 func TestSmallPieces(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	d := mustOpen(t, Config{Dir: dir})
@@ -748,7 +747,7 @@ func TestSmallPieces(t *testing.T) {
 	wantEmptyQueue(t, d)
 }
 
-// TestPieces: what comes in turns stands together, wherever characters are split.
+// TestPieces: pieces of both bodies in turns are written together, however characters are split.
 func TestPieces(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	d := mustOpen(t, Config{Dir: dir})
@@ -782,8 +781,7 @@ func TestPieces(t *testing.T) {
 	}
 }
 
-// BenchmarkPiece is what a piece of a body costs the one who hands it over, and what it costs to take it out of the queue
-// again; without the disk.
+// BenchmarkPiece measures the cost of a piece of a body for its caller and for the queue, without the disk.
 func BenchmarkPiece(b *testing.B) {
 	for _, size := range []int{200, 32 << 10} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
@@ -806,7 +804,7 @@ func BenchmarkPiece(b *testing.B) {
 	}
 }
 
-// drain waits until the writer has followed.
+// drain waits until the writer has processed all pieces.
 func drain(d *Dir) {
 	for {
 		if len(d.pieces) == 0 {

@@ -14,9 +14,9 @@ var (
 	errBusy = errors.New("the disk is slower than the traffic, or too many exchanges are under way; it is left out")
 )
 
-// Exchange is the dump of one request and its response. Its methods never wait for the disk and keep nothing that they are given.
-// They may be called concurrently, and in any order: what comes too early or too late is dropped. Those of a nil Exchange do
-// nothing.
+// Exchange is the dump of one request and its response. Its methods never wait for the disk and do not keep their
+// arguments. They may be called concurrently, and in any order: a call that is too early or too late is ignored. Those
+// of a nil Exchange do nothing.
 type Exchange struct{ request, response message }
 
 // Request adds a piece of the request's body.
@@ -33,7 +33,8 @@ func (e *Exchange) RequestEnd(complete bool) {
 	}
 }
 
-// Answer begins the response, with the fields as the upstream sent them. If it is not called there is no file of it.
+// Answer begins the response, with the fields as the upstream sent them. Without this call there is no file of the
+// response.
 func (e *Exchange) Answer(status int, fields []http1.Field) {
 	if e != nil {
 		e.response.begin(head{Status: status}.render(fields, bytes.ToLower))
@@ -47,7 +48,7 @@ func (e *Exchange) Body(p []byte) {
 	}
 }
 
-// End ends the exchange, which must be the last call: a request that was not ended is truncated.
+// End ends the exchange and must be the last call: a request that has not ended is truncated.
 func (e *Exchange) End() {
 	if e != nil {
 		e.request.end(true)
@@ -64,26 +65,26 @@ type message struct {
 	// Guarded by dir.mu.
 	used   bool  // it was begun or ended, and cannot begin
 	open   bool  // between its beginning and its end
-	short  bool  // what is dumped of the body is not all of it
-	lost   bool  // it was counted off
-	queued int64 // what it has of dir.queue
+	short  bool  // a part of the body is not in the dump
+	lost   bool  // it was counted as lost
+	queued int64 // its part of dir.queue
 
 	// The writer's.
 	file   *os.File // nil until something is written
-	body   []byte   // as far as it is there and not written
+	body   []byte   // received and not written
 	isText bool     // the body is a string, whose beginning is written
 	failed bool
-	size   int64 // of the file, whose blocks it has of the quota
+	size   int64 // size of the file, whose blocks are counted in quota
 }
 
-// piece is what the writer gets: all in front of the body of a message first, then its body piece by piece, and a piece without
-// data at its end.
+// piece is a message to the writer: first everything before the body, then the body piece by piece, and at the end a
+// piece without data.
 type piece struct {
 	*message
 	data []byte
 }
 
-// begin returns false if there is no dump of the message.
+// begin returns false if the message is not dumped.
 func (m *message) begin(head []byte) bool {
 	d := m.dir
 	d.mu.Lock()
@@ -106,7 +107,7 @@ func (m *message) begin(head []byte) bool {
 	return true
 }
 
-// add dumps a piece of the body. After one that was lost there are no others.
+// add dumps a piece of the body. After a lost piece it ignores all others.
 func (m *message) add(p []byte) {
 	m.dir.mu.Lock()
 	if m.open && !m.short && len(p) > 0 && !m.put(p) {
@@ -126,7 +127,7 @@ func (m *message) end(short bool) {
 	m.endLocked(short)
 }
 
-// endLocked needs dir.mu.
+// endLocked ends the message. d.mu must be held.
 func (m *message) endLocked(short bool) {
 	if m.open {
 		m.short = m.short || short
@@ -135,7 +136,7 @@ func (m *message) endLocked(short bool) {
 	m.used, m.open = true, false
 }
 
-// put queues a copy of p, or reports that there is no room. It needs dir.mu.
+// put queues a copy of p, or returns false if there is no space. d.mu must be held.
 func (m *message) put(p []byte) bool {
 	n := int64(len(p) + pieceCost)
 	if m.queued+n > maxOfOne || !m.dir.queue.take(m.user, n) {
@@ -146,8 +147,8 @@ func (m *message) put(p []byte) bool {
 	return true
 }
 
-// share divides a number of things among users. Each may take as many as it leaves to the others, so that no user keeps another
-// out: one alone gets half, the next one a quarter.
+// share divides a resource among users. A user may take at most as much as is left to the others, so that no user
+// excludes another: a single user gets half, the next one a quarter.
 type share struct {
 	max, used int64
 	users     map[uint32]int64
@@ -155,7 +156,7 @@ type share struct {
 
 func newShare(max int64) share { return share{max: max, users: map[uint32]int64{}} }
 
-// take takes n for a user, or reports that there are not enough.
+// take takes n for a user, or returns false if there is not enough.
 func (s *share) take(user uint32, n int64) bool {
 	if s.users[user]+n > s.max-s.used-n {
 		return false
@@ -165,7 +166,7 @@ func (s *share) take(user uint32, n int64) bool {
 	return true
 }
 
-// release gives n back.
+// release returns n.
 func (s *share) release(user uint32, n int64) {
 	s.used -= n
 	if s.users[user] -= n; s.users[user] <= 0 {

@@ -9,7 +9,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// head is what comes before the body of a message.
+// head is the part of a file before the body.
 type head struct {
 	Method  string  `json:"method,omitempty"`
 	URL     string  `json:"url,omitempty"`
@@ -22,7 +22,7 @@ type field struct {
 	Value string `json:"value"`
 }
 
-// render returns everything that comes before the value of body. name returns the name of a field as it is shown.
+// render returns everything before the value of body. name returns the form in which the name of a field is dumped.
 func (h head) render(fields []http1.Field, name func([]byte) []byte) []byte {
 	h.Headers = []field{} // not null
 	for _, f := range fields {
@@ -43,14 +43,14 @@ func text(b []byte) string {
 	return string([]rune(string(b)))
 }
 
-// encode returns v as JSON, in which only what must be escaped is.
+// encode returns v as JSON with the minimum of escapes.
 func encode(v any, indent string) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", indent)
 	if e.Encode(v) != nil {
-		return nil // a bug: what we encode are strings and numbers
+		return nil // a bug: strings and numbers can always be encoded
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

@@ -12,7 +12,7 @@ func TestRedact(t *testing.T) {
 	hide := func(name string) { t.Helper(); wantRedacted(t, name, "v", true) }
 	show := func(name string) { t.Helper(); wantRedacted(t, name, "v", false) }
 
-	// What the original redacts.
+	// Redacted by the original too.
 	hide("Authorization")
 	hide("AUTHORIZATION")
 	hide("Cookie")
@@ -20,7 +20,7 @@ func TestRedact(t *testing.T) {
 	hide("Set-Cookie")
 	hide("X-Cookie-Foo")
 
-	// What it does not.
+	// Not redacted by the original.
 	hide("Proxy-Authorization")
 	hide("Proxy-Authenticate")
 	hide("WWW-Authenticate")
@@ -54,7 +54,7 @@ func TestRedact(t *testing.T) {
 	hide("X-OAuth2-Scopes")
 	hide("X-AuthUser")
 	hide("x-author-key")
-	hide("Idempotency-Key") // the price of a rule without exceptions
+	hide("Idempotency-Key") // a consequence of a rule without exceptions
 
 	show("Host")
 	show("Content-Type")
@@ -108,7 +108,7 @@ func TestRedactLongName(t *testing.T) {
 	wantRedacted(t, string(name)+"key", "v", true)
 }
 
-// FuzzText: whatever the bytes and wherever they are split, the string is what Go makes of them.
+// FuzzText: for any bytes and any split, the string is that of Go's conversion.
 func FuzzText(f *testing.F) {
 	f.Add([]byte("plain \" \\ \x00\x1f\x7f\b\t\n\f\r"), 3)
 	f.Add([]byte("grüße 世界 😀 \xff\xc3 \xe2\x82 \xed\xa0\x80 \xf0\x9f\x98"), 7)

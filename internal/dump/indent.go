@@ -16,7 +16,8 @@ const (
 // mayBeJSON reports whether JSON can begin with c.
 func mayBeJSON(c byte) bool { return strings.IndexByte("{[\"-0123456789tfn \t\r\n", c) >= 0 }
 
-// indent returns body as it stands in a dump, and whether it can: it must be JSON (RFC 8259) in UTF-8, and within the limits.
+// indent returns body in the form of a dump, and whether that is possible: it must be JSON (RFC 8259) in UTF-8, and
+// within the limits.
 func indent(body []byte) (text []byte, ok bool) {
 	if !utf8.Valid(body) || !json.Valid(body) {
 		return nil, false
@@ -31,7 +32,7 @@ func indent(body []byte) (text []byte, ok bool) {
 	return b.Bytes(), err == nil
 }
 
-// measure returns how deep valid JSON is nested, and at most how long it becomes.
+// measure returns the depth of valid JSON, and an upper bound of its indented length.
 func measure(text []byte) (depth, size int) {
 	open, inString, escaped := 0, false, false
 	for _, c := range text {

@@ -73,7 +73,7 @@ func TestIndent(t *testing.T) {
 	not(strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000))
 }
 
-// checkIndent checks whether text stands in a dump as JSON, and that no more is allocated for that than is needed.
+// checkIndent checks whether text is dumped as JSON, and that no more is allocated than needed.
 func checkIndent(t *testing.T, text []byte, want bool) {
 	t.Helper()
 	got, ok := indent(text)
@@ -98,7 +98,7 @@ func checkIndent(t *testing.T, text []byte, want bool) {
 	}
 }
 
-// FuzzIndent: what stands in a dump as JSON is what encoding/json takes, if it is UTF-8, not nested too deep, and does not
+// FuzzIndent: what is dumped as JSON is what encoding/json accepts, if it is UTF-8, not nested too deeply, and does not
 // grow too much.
 func FuzzIndent(f *testing.F) {
 	f.Add([]byte(`{"model":"gpt","input":[{"a":1.50e+3,"b":"\u00e9é\ud800"}],"x":[[],{}]}`))

@@ -12,7 +12,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 )
 
-// id is what makes the name of a dump.
+// id identifies a dump and determines its name.
 type id struct {
 	time       int64 // of the request, in Unix milliseconds
 	sequence   int64
@@ -28,10 +28,10 @@ func (i id) String() string {
 	return fmt.Sprintf("%06d-%d-%s.json", i.sequence, i.time, kind)
 }
 
-// part returns the name of the file while it is unfinished, which no tool takes for a dump.
+// part returns the name of the unfinished file, which no tool considers a dump.
 func (i id) part() string { return "." + i.String() + ".part" }
 
-// parseID is for names that String returns, and for no others.
+// parseID parses exactly the names that String returns.
 func parseID(name string) (i id, ok bool) {
 	_, err := fmt.Sscanf(name, "%d-%d-", &i.sequence, &i.time)
 	i.isResponse = strings.HasSuffix(name, "-response.json")
@@ -48,30 +48,30 @@ func isLeftover(name string) bool {
 
 var errFull = errors.New("it needs more room than the directory's limit leaves")
 
-// earlier is the user of the dumps of earlier runs, whose users are not known.
+// earlier is the pseudo-user of earlier runs' dumps, whose users are unknown.
 const earlier = -1
 
-// quota keeps what the dumps take within the limit.
+// quota keeps the size of the dumps within the limit.
 type quota struct {
 	files      *safefile.Dir
 	unfinished share               // of the limit
 	finished   map[int64]*finished // by user
-	used       int64               // of the limit, by all
+	used       int64               // bytes in use by all dumps
 }
 
-// finished are the finished dumps of one user, the oldest first, and what they take.
+// finished are the finished dumps of one user, the oldest first, and their size.
 type finished struct {
 	dumps []stored
 	size  int64
 }
 
-// stored is a finished dump, and what it takes.
+// stored is a finished dump and its size.
 type stored struct {
 	id
 	size int64
 }
 
-// blocks returns what a file of so many bytes takes.
+// blocks returns the size of a file in whole blocks.
 func blocks(size int64) int64 { return (size + 4095) &^ 4095 }
 
 // load finds the dumps of earlier runs, and removes unfinished ones.
@@ -117,7 +117,8 @@ func (q *quota) add(user int64, s stored) {
 	q.used += s.size
 }
 
-// take takes n bytes for an unfinished dump, and removes finished ones for it. After an error none are taken.
+// take reserves n bytes for an unfinished dump, and removes finished ones to make space. After an error none are
+// reserved.
 func (q *quota) take(user uint32, n int64) error {
 	if !q.unfinished.take(user, n) {
 		return errFull
@@ -130,14 +131,14 @@ func (q *quota) take(user uint32, n int64) error {
 	return err
 }
 
-// release gives n bytes back.
+// release returns n bytes.
 func (q *quota) release(user uint32, n int64) {
 	q.unfinished.release(user, n)
 	q.used -= n
 }
 
-// makeRoom removes finished dumps until the rest is within the limit: the oldest of earlier runs, then the oldest of the user who
-// has the most. There is always one to remove, since unfinished ones take less than the limit.
+// makeRoom removes finished dumps until the others are within the limit: the oldest of earlier runs, then the oldest of
+// the user with the most. There is always one to remove, since unfinished dumps use less than the limit.
 func (q *quota) makeRoom() error {
 	for q.used > q.unfinished.max {
 		user := q.largest()
@@ -155,7 +156,7 @@ func (q *quota) makeRoom() error {
 	return nil
 }
 
-// largest returns the user who has the most, or earlier.
+// largest returns the user with the most, or earlier.
 func (q *quota) largest() (user int64) {
 	size := int64(-1)
 	for u, f := range q.finished {

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// write is the goroutine that puts what comes into files.
+// write is the goroutine that writes pieces to files.
 func (d *Dir) write() {
 	defer close(d.idle)
 	for p := range d.pieces {
@@ -18,7 +18,7 @@ func (d *Dir) write() {
 	}
 }
 
-// release takes a piece out of the queue, and n bytes: what is held of the body stays there.
+// release removes a piece from the queue, and n bytes of its size: the buffered part of a body stays counted.
 func (d *Dir) release(p piece, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -32,7 +32,7 @@ func (d *Dir) release(p piece, n int) {
 	p.queued -= int64(n)
 }
 
-// take takes the next piece. A body is held for as long as it may become JSON, and else written at once.
+// take processes the next piece. It buffers a body as long as that may be JSON, and otherwise writes it at once.
 func (m *message) take(p []byte) error {
 	switch {
 	case m.failed:
@@ -49,8 +49,8 @@ func (m *message) take(p []byte) error {
 	return m.writeText(false)
 }
 
-// writeText writes what is held of the body as the beginning of a string, or as its next part: in steps, to bound what it is
-// quoted into. The beginning of a character is held, unless it is the last.
+// writeText writes the buffered body as the beginning or the next part of a string, in steps, to limit the memory for
+// its escapes. The beginning of a split character stays buffered, unless it is the last.
 func (m *message) writeText(last bool) error {
 	const step = 32 << 10
 	if !m.isText {
@@ -87,7 +87,7 @@ func wholeRunes(p []byte) int {
 	return len(p)
 }
 
-// write writes to the file, if there is room.
+// write writes to the file, if there is space.
 func (m *message) write(p []byte) (err error) {
 	if m.file == nil {
 		if m.file, err = m.dir.files.Create(m.id.part()); err != nil {
@@ -105,7 +105,7 @@ func (m *message) write(p []byte) (err error) {
 	return err
 }
 
-// finish writes the end of the body and of the file, and gives that its name.
+// finish writes the end of the body and of the file, and renames the file.
 func (m *message) finish() error {
 	end, isJSON := []byte(nil), false
 	if !m.isText {
@@ -117,7 +117,7 @@ func (m *message) finish() error {
 		}
 		end = []byte{'"'}
 	}
-	if m.short { // which nothing changes any more
+	if m.short { // final: no later call changes it
 		end = append(end, ",\n  \"truncated\": true"...)
 	}
 	m.body = nil
@@ -132,11 +132,11 @@ func (m *message) finish() error {
 	return err
 }
 
-// fail gives a message up. A file that cannot be removed is left to the next Open.
+// fail ends the dump of a message. A file that cannot be removed is left to the next Open.
 func (m *message) fail(err error) {
 	m.failed, m.body = true, nil
 	if m.file != nil {
-		m.file.Close() // again, perhaps
+		m.file.Close() // possibly a second time
 		m.dir.files.Remove(m.id.part())
 	}
 	m.dir.quota.release(m.user, blocks(m.size))
