@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// details is what an answer says apart from the sum of its tokens.
+// details are what a response reports besides the sum of its tokens.
 type details struct {
 	model         string
 	input, output int64
@@ -18,7 +18,7 @@ func read(m *Meter) details {
 	return details{string(m.Model()), in, out, exact}
 }
 
-// checkDetails tries a body whole, in single bytes, and split at every position.
+// checkDetails reads a body as a whole, byte by byte, and split at every position.
 func checkDetails(t *testing.T, contentType, body string, want details) {
 	t.Helper()
 	same := func(how string, m *Meter) {
@@ -118,7 +118,7 @@ func TestDetailsInStream(t *testing.T) {
 	}
 }
 
-// What goes in and what comes out is exact only if both were said.
+// Input and output are exact only if both were reported.
 func TestUsage(t *testing.T) {
 	for usage, want := range map[string]details{
 		plain:                                  {"", 70, 30, true},

@@ -8,20 +8,20 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/jsonscan"
 )
 
-// role is what a document is good for.
+// role is the use of a document.
 type role uint8
 
 const (
 	ignored role = iota
-	opens        // it gives the ID
-	closes       // it gives everything
-	starts       // it gives the model, and what the input costs
-	updates      // it gives what the response has cost so far
-	stops        // nothing follows that changes this
+	opens        // has the ID
+	closes       // has everything
+	starts       // has the model and the cost of the input
+	updates      // has the cost of the response so far
+	stops        // no later event changes the cost
 	unknown      // an event without a type so far
 )
 
-// API is one whose responses can be read.
+// API is an API whose responses can be read.
 type API uint8
 
 // Responses is OpenAI's Responses API, and Messages Anthropic's Messages API.
@@ -30,14 +30,14 @@ const (
 	Messages
 )
 
-// reading is what is read of the responses of an API.
+// reading defines what is read of an API's responses.
 type reading struct {
-	events          map[string]role // the types of a stream's events that matter
+	events          map[string]role // the types of relevant events of a stream
 	response, event jsonscan.Member // the paths of the members that are read
-	nullable        bool            // a number that is null is not given
+	nullable        bool            // a number that is null counts as missing
 }
 
-// Identifiers of the members that are read. The numbers of tokens come last.
+// Identifiers of the members that are read. Those of token counts are last.
 const (
 	typeID uint8 = iota + 1
 	idID
@@ -51,7 +51,8 @@ const (
 	numCounts = cacheReadID - inputID + 1
 )
 
-// Of repeated members the larger number counts, so that nothing lowers the sum, the first type, the first ID and the last model.
+// Of repeated members the largest number counts, so that nothing lowers the sum, and the first type, the first ID and
+// the last model.
 var typeMember = jsonscan.Member{Name: "type", ID: typeID, Repeat: jsonscan.First}
 
 var apis = [...]reading{Responses: readResponses(), Messages: readMessages()}
@@ -78,8 +79,8 @@ func readResponses() reading {
 	}
 }
 
-// readMessages: what is written to a cache or read from it is not in input_tokens. The numbers in a stream's events are those of
-// the whole response so far.
+// readMessages: input_tokens excludes the tokens written to and read from a cache. The numbers in a stream's events are
+// those of the whole response so far.
 func readMessages() reading {
 	usage := jsonscan.Member{Name: "usage", Members: []jsonscan.Member{
 		{Name: "input_tokens", ID: inputID},
@@ -101,8 +102,8 @@ func readMessages() reading {
 }
 
 const (
-	maxText  = 32  // bytes of a name, type or number; no longer one matters
-	maxModel = 64  // bytes that are kept of a model's name
+	maxText  = 32  // bytes of a name, type or number; longer ones are irrelevant
+	maxModel = 64  // bytes of a model's name that are kept
 	maxID    = 136 // bytes of the longest ID that is kept; OpenAI's have about 55
 )
 
@@ -112,20 +113,20 @@ type document struct {
 	room     [maxText]byte
 	model    [maxModel]byte
 	role     role
-	modelLen uint8 // 0 while there is none
-	partial  int16 // bytes of the string that is being kept; -1 if it is dropped
+	modelLen uint8 // 0 without a model
+	partial  int16 // length of the kept part of a string; -1 if it is dropped
 	tally
 }
 
-// tally is what one response has cost.
+// tally is the cost of one response.
 type tally struct {
 	begun   bool // an event has reported it
-	inexact bool // a number on the path is not plain, or one may be missing
+	inexact bool // a number is not plain, or may be missing
 	seen    [numCounts]bool
 	counts  [numCounts]int64
 }
 
-// merge adds a later report on the same response: the larger numbers count.
+// merge adds a later report of the same response: the larger numbers count.
 func (t *tally) merge(later *tally) {
 	t.begun, t.inexact = true, t.inexact || later.inexact
 	for i := range t.counts {
@@ -134,7 +135,7 @@ func (t *tally) merge(later *tally) {
 	}
 }
 
-// begin prepares for the next document. It drops an ID that turned out not to be the response's.
+// begin starts the next document. It drops an ID that turned out not to be the response's.
 func (m *Meter) begin() {
 	if !m.idFixed {
 		m.idLen = 0
@@ -162,7 +163,7 @@ func (m *Meter) feed(p []byte) {
 		case member == typeID:
 			d.role = ignored
 		case member == idID && m.idLen == 0:
-			if n := d.keep(m.id[:], kind, text); n <= maxID { // a part of an ID could be another one
+			if n := d.keep(m.id[:], kind, text); n <= maxID { // a part of an ID could equal another one
 				m.idLen = uint8(n)
 			}
 		case member == modelID:
@@ -175,7 +176,7 @@ func (m *Meter) feed(p []byte) {
 	}
 }
 
-// fixID accepts an ID once the role of its document is known as well. Nothing else matters in an event that begins a response.
+// fixID accepts an ID once the role of its document is known. Nothing else matters in an event that begins a response.
 func (m *Meter) fixID() {
 	named := m.doc.role == opens || m.doc.role == closes
 	m.idFixed = m.idFixed || m.idLen > 0 && named
@@ -184,7 +185,8 @@ func (m *Meter) fixID() {
 	}
 }
 
-// readModel reads the name of the model, cut to whole runes. One with an escape is none: the upstream has no such names.
+// readModel reads the name of the model, cut to whole runes. It ignores one with an escape: the upstream has no such
+// names.
 func (d *document) readModel(kind jsonscan.Kind, part []byte) {
 	n := d.keep(d.model[:], kind, part)
 	if n > maxModel {
@@ -203,8 +205,8 @@ func wholeRunes(p []byte) int {
 	return len(p)
 }
 
-// keep puts the parts of a string into room and returns its length with the last one: len(room)+1 for one that is cut, 0 for one
-// with an escape before that, and for other values.
+// keep copies the parts of a string into room and returns its length with the last one: len(room)+1 if it is longer, 0
+// if it contains an escape before that, and for other values.
 func (d *document) keep(room []byte, kind jsonscan.Kind, part []byte) int {
 	n := int(d.partial)
 	if 0 <= n && n <= len(room) {
@@ -239,20 +241,20 @@ func (t *tally) readCount(which uint8, kind jsonscan.Kind, text []byte) {
 	t.inexact = t.inexact || !exact
 }
 
-// parseCount returns a number, rounded up, and whether it is exact: an integer without sign, fraction and exponent that fits. The
-// largest that fits stands for all beyond it, and 0 for those below it.
+// parseCount returns a number, rounded up, and whether it is exact: an integer without sign, fraction and exponent that
+// fits. Numbers out of range become the largest, or 0.
 func parseCount(text []byte) (n int64, exact bool) {
 	if n, err := strconv.ParseUint(string(text), 10, 63); err == nil {
 		return int64(n), true
 	}
-	f, _ := strconv.ParseFloat(string(text), 64) // which is infinite out of range
+	f, _ := strconv.ParseFloat(string(text), 64) // infinite if out of range
 	if f = math.Ceil(f); f >= math.MaxInt64 {
 		return math.MaxInt64, false
 	}
 	return max(int64(f), 0), false
 }
 
-// endDocument takes the usage out of a document that is over.
+// endDocument adds the usage of a complete document.
 func (m *Meter) endDocument() {
 	d := &m.doc
 	d.inexact = d.inexact || !d.find.Done()
@@ -264,7 +266,7 @@ func (m *Meter) endDocument() {
 		m.add(&d.tally)
 	case starts:
 		m.endRunning(false)
-		d.seen[outputID-inputID] = false // what is given is only its beginning
+		d.seen[outputID-inputID] = false // the reported output is only its beginning
 		m.running.merge(&d.tally)
 	case updates:
 		m.running.merge(&d.tally)
@@ -273,7 +275,7 @@ func (m *Meter) endDocument() {
 	}
 }
 
-// endRunning counts the response of which a stream has reported so far. stopped reports whether nothing is missing.
+// endRunning counts the response on which a stream has reported so far. stopped reports whether it was complete.
 func (m *Meter) endRunning(stopped bool) {
 	if m.running != nil && m.running.begun {
 		m.running.inexact = m.running.inexact || !stopped
@@ -282,8 +284,7 @@ func (m *Meter) endRunning(stopped bool) {
 	}
 }
 
-// add counts what a response has cost. Several of them in one stream add up: to count one response twice is safe, to miss a second
-// one is not.
+// add adds the cost of a response. Several in one stream add up: to count a response twice is safe, to miss one is not.
 func (m *Meter) add(t *tally) {
 	hasParts, hasTotal := t.seen[0] && t.seen[1], t.seen[2]
 	input, output, total := t.counts[0], t.counts[1], t.counts[2]
@@ -293,6 +294,6 @@ func (m *Meter) add(t *tally) {
 	m.found = true
 	m.inexact = m.inexact || t.inexact || !hasParts && !hasTotal
 	m.partless = m.partless || !hasParts
-	m.sum = plus(m.sum, max(plus(input, output), total)) // a total that is larger than its parts, or alone
+	m.sum = plus(m.sum, max(plus(input, output), total)) // the total may exceed its parts, or be the only number
 	m.input, m.output = plus(m.input, input), plus(m.output, output)
 }

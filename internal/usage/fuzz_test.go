@@ -12,16 +12,16 @@ import (
 	"unicode/utf8"
 )
 
-// reference reads a whole body the slow way. ok is false if it does not judge:
-// where something is no JSON, or a number is odd.
+// reference reads a whole body with encoding/json. ok is false if it gives no verdict: for invalid JSON or unusual
+// numbers.
 type reference struct {
 	sum     int64
 	in, out int64
-	model   string // of the last closing event that gives a text for it
+	model   string // of the last closing event with a model
 	found   bool
 	ok      bool
 	exact   bool
-	parted  bool // input and output were said
+	parted  bool // input and output were reported
 }
 
 // member is an object's key and value; a list, because keys may repeat.
@@ -56,7 +56,7 @@ func decode(d *json.Decoder) (any, error) {
 	}
 	_, err = d.Token()
 	if open == '[' {
-		return len(all), err // what lists hold is of no interest
+		return len(all), err // lists are irrelevant
 	}
 	return all, err
 }
@@ -78,7 +78,7 @@ func (r *reference) parse(doc string) []member {
 
 var plainNumber = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
 
-// response takes the usage out of a response object.
+// response reads the usage of a response object.
 func (r *reference) response(objects ...any) {
 	most := map[string]int64{}
 	var model string
@@ -179,8 +179,8 @@ func refer(contentType, body string) reference {
 	return r
 }
 
-// FuzzBody holds every body against the reference. Where that does not judge,
-// a body still counts for no less than its estimate, however it is cut.
+// FuzzBody compares every body with the reference. Without its verdict, a body counts for at least its estimate,
+// however it is split.
 func FuzzBody(f *testing.F) {
 	for _, s := range []string{
 		`{"usage":` + plain + `}`, created + completed(plain), "\ufeff" + completed(`{"total_tokens":5}`) + "data: [DONE]\n\n",
@@ -221,14 +221,13 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-// checkDetails holds a meter to the reference. Where the body has escapes, a
-// model may be given up, and an earlier one or none stand in its place.
+// checkDetails compares a meter with the reference. In a body with escapes, the model may be an earlier one or none.
 func (r *reference) checkDetails(t *testing.T, body string, got details) {
 	t.Helper()
 	if exact := r.found && r.exact && r.parted; got.exact != exact || got.input != r.in || got.output != r.out {
 		t.Fatalf("%+v; want %d, %d, exact %t", got, r.in, r.out, exact)
 	}
-	model := string([]rune(got.model)) // with U+FFFD for what is no UTF-8, as encoding/json has it
+	model := string([]rune(got.model)) // encoding/json replaces invalid UTF-8 with U+FFFD
 	whole := len(got.model) <= maxModel-utf8.UTFMax
 	if !strings.Contains(body, `\`) && (!strings.HasPrefix(r.model, model) || whole && model != r.model) {
 		t.Fatalf("model %q, want %q", got.model, r.model)
@@ -238,8 +237,8 @@ func (r *reference) checkDetails(t *testing.T, body string, got details) {
 	}
 }
 
-// FuzzHostile puts hostile text wherever a model or a client can have some in
-// an answer. It must never change the count, or the model.
+// FuzzHostile puts hostile text wherever a model or a client can place text in a response. It must never change the
+// count or the model.
 func FuzzHostile(f *testing.F) {
 	for _, s := range []string{
 		"", `"`, `\`, `\\"`, `","usage":{"total_tokens":0},"a":"`, "\n\ndata: " + `{"type":"response.completed"}` + "\n\n", "\r\r", "usage", "type",
@@ -265,8 +264,7 @@ func FuzzHostile(f *testing.F) {
 	})
 }
 
-// hostile returns a response whose texts, free keys and nested output are the
-// attacker's.
+// hostile returns a response whose texts, free keys and nested output the attacker determines.
 func hostile(t *testing.T, text, key string, in, out uint16) string {
 	s, k := quote(t, text), quote(t, key)
 	nested := fmt.Sprintf(`{%s:%s,"model":"no","usage":{"input_tokens":99999999,"total_tokens":99999999},"type":"response.completed","response":{"model":"no","usage":{"total_tokens":99999999}}}`, k, s)
@@ -277,7 +275,7 @@ func hostile(t *testing.T, text, key string, in, out uint16) string {
 func event(t *testing.T, kind, key string, value any) string {
 	switch kind {
 	case "response.completed", "response.incomplete", "response.failed":
-		return "" // the upstream chooses the type
+		return "" // the upstream determines the type
 	}
 	return fmt.Sprintf("data: {\"type\":%s,%s:%s}\n\n", quote(t, kind), quote(t, key), quote(t, value))
 }

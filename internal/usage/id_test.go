@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// checkID tries a body whole, in single bytes, and split at every position. An
-// id that is known never changes.
+// checkID reads a body as a whole, byte by byte, and split at every position. A known ID never changes.
 func checkID(t *testing.T, contentType, body, want string) {
 	t.Helper()
 	for i := range len(body) + 1 {
@@ -84,15 +83,15 @@ func TestIDInStream(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) { checkID(t, sseType, c.body, c.id) })
 	}
-	// What begins a response costs nothing, whatever it says.
+	// An event that begins a response costs nothing, whatever it contains.
 	m := meter(sseType, responseEvent("response.created", `{"id":"resp_1","model":"no","usage":{"input_tokens":5,"output_tokens":5}}`), 0)
 	if got := read(m); got != (details{}) {
 		t.Errorf("an opening event counts for %+v", got)
 	}
 }
 
-// FuzzID puts hostile text wherever a model or a client can have some in an
-// answer. It must never become the id, nor hide it.
+// FuzzID puts hostile text wherever a model or a client can place text in a response. It must neither become the ID nor
+// hide it.
 func FuzzID(f *testing.F) {
 	for _, s := range []string{
 		"", `"`, `\`, `","id":"no","a":"`, "id", "response", "type", "response.created", "resp_no", `}}}]]`, "{[{",
@@ -104,7 +103,7 @@ func FuzzID(f *testing.F) {
 		response := strings.Replace(hostile(t, text, key, 1, 1), `{"id":`, `{"id":"resp_real","previous_response_id":`, 1)
 		stream := event(t, "response.output_text.delta", "delta", text) + event(t, key, "item", map[string]any{"id": "no", key: text}) +
 			responseEvent("response.created", response) + event(t, "response.output_item.done", "item", map[string]any{"id": "no", key: text})
-		if key == "response.created" || key == "response" { // the upstream chooses types and names of its own
+		if key == "response.created" || key == "response" { // the upstream determines types and names
 			return
 		}
 		for contentType, body := range map[string]string{jsonType: response, sseType: stream} {
@@ -117,8 +116,7 @@ func FuzzID(f *testing.F) {
 	})
 }
 
-// FuzzIDInPieces: however a body is cut, it has the same id, and one that is
-// within the bounds and was there.
+// FuzzIDInPieces: the ID does not depend on how a body is split, is within its limits, and occurs in the body.
 func FuzzIDInPieces(f *testing.F) {
 	f.Add(`{"id":"resp_1"}`, uint8(3))
 	f.Add(responseEvent("response.created", `{"id":"resp_1"}`), uint8(7))

@@ -2,28 +2,28 @@ package usage
 
 import "bytes"
 
-// lines is the position in the lines of a stream. They end in LF, CRLF or CR, as the standard of server-sent events says.
+// lines is the position in the lines of a stream, which end in LF, CRLF or CR (WHATWG HTML, server-sent events).
 type lines struct {
-	name    uint8 // bytes of dataField that the line has begun with, or inData or inOther
-	afterCR bool  // the last byte was a CR: an LF would belong to it
-	hasData bool  // the event has had a data line
+	name    uint8 // matched bytes of dataField, or inData or inOther
+	afterCR bool  // the last byte was a CR, to which an LF would belong
+	hasData bool  // the event has a data line
 }
 
 const (
 	dataField = "data:"
 
-	inData  = uint8(len(dataField)) + 1 // behind the colon and one space
+	inData  = uint8(len(dataField)) + 1 // after the colon and one space
 	inOther = inData + 1                // in a comment, or another field
 )
 
 // lineFeed joins the data lines of an event.
 var lineFeed = []byte{'\n'}
 
-// readLines passes what data lines hold to the event's document.
+// readLines passes the content of data lines to the event's document.
 func (m *Meter) readLines(p []byte) {
 	ends := "\r\n"
 	if bytes.IndexByte(p, '\r') < 0 {
-		ends = "\n" // which is the fastest to look for by far
+		ends = "\n" // the fastest search
 	}
 	for len(p) > 0 {
 		if m.lines.afterCR {
@@ -70,10 +70,10 @@ func (m *Meter) startData() {
 	m.lines.hasData = true
 }
 
-// endLine goes on to the next line; an empty one ends the event.
+// endLine starts the next line; an empty line ends the event.
 func (m *Meter) endLine(end byte) {
 	l := m.lines
-	if int(l.name) == len(dataField)-1 { // without a colon it is an empty line of data
+	if int(l.name) == len(dataField)-1 { // a field name without a colon is an empty line of data
 		m.startData()
 	}
 	if l.name == 0 && l.hasData {

@@ -1,9 +1,9 @@
-// Package usage reads how many tokens a response of OpenAI's Responses API or Anthropic's Messages API has cost, of which model, and
-// which ID it has, while the response passes: it holds nothing back and keeps no text but those two names.
+// Package usage reads from a passing response of OpenAI's Responses API or Anthropic's Messages API its number of
+// tokens, its model and its ID. It delays nothing, and keeps no text but these two names.
 //
-// What the model says, and what a client makes the upstream repeat, reaches a body only inside JSON strings or below other names.
-// So the package follows the JSON closely enough to distinguish these, and believes only the members in its tables of paths, in the
-// types of events in its tables of events.
+// The output of a model, and text of a client that the upstream repeats, occur in a body only inside JSON strings or
+// under other names. So the package parses the JSON closely enough to distinguish these, and trusts only the members in
+// its tables of paths, in the types of events in its tables of events.
 package usage
 
 import (
@@ -11,29 +11,29 @@ import (
 	"math"
 )
 
-// Meter reads the body of one response. [New] makes one. It is for one goroutine at a time and of fixed size.
+// Meter reads the body of one response. Use [New] to make one. It is for one goroutine at a time and of fixed size.
 type Meter struct {
 	api   API
 	kind  kind
-	mark  uint8 // bytes of a byte order mark so far; len(byteOrderMark) once that is settled
+	mark  uint8 // matched bytes of a byte-order mark; len(byteOrderMark) once that is decided
 	lines lines
 	doc   document // the response, or the stream's current event
 	bytes int64
 
-	running *tally // what a stream's events have reported on a response that has not stopped; nil with Responses
+	running *tally // the reports so far on a response that has not stopped; nil with Responses
 
 	// Of all closing events, or of the response itself:
 	sum           int64
 	input, output int64
 	found         bool // there was one
-	inexact       bool // one was cut, invalid, or without plain numbers
-	partless      bool // one did not name both input and output
+	inexact       bool // one was truncated, invalid, or without plain numbers
+	partless      bool // one did not report both input and output
 	modelLen      uint8
-	model         [maxModel]byte // of the last one that named it
+	model         [maxModel]byte // of the last one with a model
 
 	// The response's ID:
-	idFixed bool  // it is the response's, for good
-	idLen   uint8 // 0 while it is not complete
+	idFixed bool  // it is certainly the response's
+	idLen   uint8 // 0 while it is incomplete
 	id      [maxID]byte
 }
 
@@ -47,8 +47,8 @@ const (
 
 const byteOrderMark = "\ufeff"
 
-// New returns a Meter for a response of an API, and chooses by Content-Type how its body is read. One of another type than JSON and
-// event streams, or with any coding but identity, is not looked into: its bytes are counted.
+// New returns a Meter for a response of an API, which it parses according to Content-Type. Of other types than JSON and
+// event streams, and of any coding but identity, it only counts the bytes.
 func New(api API, contentType, contentEncoding []byte) *Meter {
 	m := &Meter{api: api, kind: kindOf(contentType, contentEncoding)}
 	if api == Messages {
@@ -72,12 +72,12 @@ func kindOf(contentType, contentEncoding []byte) kind {
 	return opaque
 }
 
-// Write reads the next piece of the body, of any size. It keeps no reference to p and never fails.
+// Write reads the next piece of the body, of any size. It does not keep p and never fails.
 func (m *Meter) Write(p []byte) {
 	m.bytes += int64(len(p))
 	for len(p) > 0 && int(m.mark) < len(byteOrderMark) {
 		if p[0] != byteOrderMark[m.mark] {
-			m.read([]byte(byteOrderMark[:m.mark])) // it only began like one
+			m.read([]byte(byteOrderMark[:m.mark])) // not a byte-order mark
 			m.mark = uint8(len(byteOrderMark))
 			break
 		}
@@ -96,11 +96,11 @@ func (m *Meter) read(p []byte) {
 	}
 }
 
-// Tokens returns the input and output tokens of what has been seen so far. They are exact if every closing event (there must be
-// one), or the JSON response, was whole and gave plain numbers. Otherwise n is what was read, but not less than the [Estimate] of
-// the response's bytes; what the request cost is not known here.
+// Tokens returns the input and output tokens so far. They are exact if every closing event (of at least one), or the
+// JSON response, was complete and had plain numbers. Otherwise n is the number that was read, but at least the
+// [Estimate] of the response's bytes; it does not include the unknown cost of the request.
 //
-// An event without its closing empty line counts if its document is whole, since the tokens are spent all the same.
+// An event without its closing empty line counts if its document is complete, since the tokens are spent.
 func (m *Meter) Tokens() (n int64, exact bool) {
 	all := m.settled()
 	if all.found && !all.inexact {
@@ -109,7 +109,7 @@ func (m *Meter) Tokens() (n int64, exact bool) {
 	return max(all.sum, Estimate(all.bytes)), false
 }
 
-// settled returns what the meter would be if the body ended here.
+// settled returns the meter as if the body ended here.
 func (m *Meter) settled() Meter {
 	all := *m
 	if m.running != nil {
@@ -121,15 +121,16 @@ func (m *Meter) settled() Meter {
 	return all
 }
 
-// Usage returns the input and output tokens that the response names. Several closing events add up. They are exact if
-// [Meter.Tokens] are and each event named both. Otherwise they are what was read, and nothing is estimated.
+// Usage returns the input and output tokens that the response reports. Several closing events add up. They are exact if
+// [Meter.Tokens] is exact and each event reported both. Otherwise they are what was read, without an estimate.
 func (m *Meter) Usage() (input, output int64, exact bool) {
 	all := m.settled()
 	return all.input, all.output, all.found && !all.inexact && !all.partless
 }
 
-// Model returns the model that the response names, cut to 64 bytes at a rune's boundary, and nil while there is none or for one
-// with an escape. It need not be UTF-8, and is valid until the next Write. The last closing event that names one counts.
+// Model returns the model that the response names, cut to 64 bytes between runes, and nil if there is none or it
+// contains an escape. It need not be UTF-8, and is valid until the next Write. The last closing event with a model
+// counts.
 func (m *Meter) Model() []byte {
 	switch {
 	case (m.doc.role == closes || m.doc.role == starts) && m.doc.modelLen > 0:
@@ -140,9 +141,9 @@ func (m *Meter) Model() []byte {
 	return nil
 }
 
-// ID returns the ID that the response gives itself, in a stream in the first event that begins or ends a response and has one. It
-// is nil while there is none, and for one that is longer than 136 bytes or has an escape. It has any form, is known with the byte
-// behind it, and never changes then.
+// ID returns the ID of the response, in a stream from the first event with one that begins or ends a response. It is
+// nil if there is none, or if it is longer than 136 bytes or contains an escape. It may have any form, is available
+// when the byte after it has arrived, and then never changes.
 func (m *Meter) ID() []byte {
 	if !m.idFixed {
 		return nil
@@ -150,16 +151,17 @@ func (m *Meter) ID() []byte {
 	return m.id[:m.idLen]
 }
 
-// Stream reports whether the body is read as a stream of events.
+// Stream reports whether the body is parsed as an event stream.
 func (m *Meter) Stream() bool { return m.kind == stream }
 
-// Estimate returns how many tokens a number of bytes stands for where no usage is given: one for every four bytes, rounded up.
+// Estimate returns the number of tokens assumed for a number of bytes without usage: one for every four bytes, rounded
+// up.
 func Estimate(bytes int64) int64 {
 	n := max(bytes, 0)
 	return n/4 + min(n%4, 1)
 }
 
-// plus adds two numbers that are not negative; it stops at the largest.
+// plus adds two numbers that are not negative; it saturates.
 func plus(a, b int64) int64 {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64

@@ -13,7 +13,7 @@ const (
 	sseType  = "text/event-stream; charset=utf-8"
 )
 
-// meter runs a body through a new meter in pieces of n bytes; 0 is all at once.
+// meter passes a body to a new meter in pieces of n bytes; 0 means all at once.
 func meter(contentType, body string, n int) *Meter {
 	m := New(Responses, []byte(contentType), nil)
 	if n <= 0 {
@@ -22,12 +22,12 @@ func meter(contentType, body string, n int) *Meter {
 	for p := []byte(body); len(p) > 0; p = p[min(n, len(p)):] {
 		piece := append([]byte(nil), p[:min(n, len(p))]...)
 		m.Write(piece)
-		clear(piece) // it must not have been kept
+		clear(piece) // the meter must not keep it
 	}
 	return m
 }
 
-// check tries a body whole, in single bytes, and split at every position.
+// check reads a body as a whole, byte by byte, and split at every position.
 func check(t *testing.T, contentType, body string, want int64, exact bool) {
 	t.Helper()
 	same := func(how string, m *Meter) {
@@ -41,7 +41,7 @@ func check(t *testing.T, contentType, body string, want int64, exact bool) {
 	for i := range body {
 		m := New(Responses, []byte(contentType), nil)
 		m.Write([]byte(body[:i]))
-		m.Tokens() // asking must not change anything
+		m.Tokens() // Tokens must not change anything
 		m.Write([]byte(body[i:]))
 		same(fmt.Sprintf("split at %d", i), m)
 	}
@@ -53,7 +53,7 @@ const (
 	created = `data: {"type":"response.created","response":{"id":"r","usage":null}}` + "\n\n"
 )
 
-// completed is a stream's last event.
+// completed returns a stream's last event.
 func completed(usage string) string {
 	return `data: {"type":"response.completed","response":{"id":"r","output":[],"usage":` + usage + "}}\n\n"
 }
@@ -129,8 +129,8 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// What is no plain number is never exact. One that JSON allows counts rounded up;
-// one that it does not is missing, and so is what follows: the estimate holds.
+// TestOddNumbers: a number that is not plain is never exact. A valid one is rounded up; an invalid one ends the
+// document, and the estimate applies.
 func TestOddNumbers(t *testing.T) {
 	const most = math.MaxInt64
 	for number, want := range map[string]int64{
@@ -283,8 +283,8 @@ func TestSize(t *testing.T) {
 	}
 }
 
-// A body's bytes are looked at a bounded number of times, however it is cut and
-// whatever it holds; what would be slow here takes minutes then.
+// TestNoSlowBodies: the work for a body is linear in its size, however it is split and whatever it contains; otherwise
+// these would take minutes.
 func TestNoSlowBodies(t *testing.T) {
 	const size = 8 << 20
 	for name, s := range map[string]string{
