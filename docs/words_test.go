@@ -13,8 +13,9 @@ import (
 var standardWords = []string{
 	"cmd/demo", "cmd/responses-api-proxy-verify",
 	"internal/apierror", "internal/attack", "internal/audit", "internal/http1", "internal/jsonscan", "internal/key", "internal/launch",
-	"internal/linelog", "internal/listen", "internal/memscan", "internal/peer", "internal/proctest", "internal/safefile", "internal/sandbox",
-	"internal/secret", "internal/systemd", "internal/tlsrecord", "internal/tokenexchange", "internal/upstream",
+	"internal/budget", "internal/dump", "internal/linelog", "internal/listen", "internal/memscan", "internal/metrics", "internal/peer", "internal/policy",
+	"internal/proctest", "internal/safefile", "internal/sandbox",
+	"internal/secret", "internal/systemd", "internal/tlsrecord", "internal/tokenexchange", "internal/upstream", "internal/usage", "internal/websocket",
 }
 
 // markers are expressions that standard technical English does without. A verb of speech or thought is not matched at

@@ -18,12 +18,12 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 )
 
-// Listen makes the socket at addr: "127.0.0.1:9464", "[::1]:9464", "localhost:9464" (which is 127.0.0.1, whatever a
-// resolver says), or "unix:PATH". Port 0 lets the kernel choose.
+// Listen creates the socket at addr: "127.0.0.1:9464", "[::1]:9464", "localhost:9464" (always 127.0.0.1), or
+// "unix:PATH". Port 0 selects a free port.
 //
-// Every other address is refused: the numbers tell how much the key is used, and who may read them across a network is
-// for a proxy in front of this to decide. Over TCP every user of this host may read them. A unix socket is made as
-// [listen.Unix] makes it, with mode 0660 and our group: a dead one of ours is replaced, and one that lives is an error.
+// Every other address is refused: the numbers show how much the key is used, and access across a network is left to a
+// proxy in front of this one. Over TCP every user of this host may read them. A unix socket is created as by
+// [listen.Unix], with mode 0660 and our group: it replaces a stale one of ours, and a live one is an error.
 func Listen(addr string) (net.Listener, error) {
 	network, name, err := parse(addr)
 	if err != nil {
@@ -37,7 +37,7 @@ func Listen(addr string) (net.Listener, error) {
 		return l, nil
 	}
 	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // as in package listen: Landlock overlooks it
+	lc.SetMultipathTCP(false) // as in package listen: Landlock does not cover Multipath TCP
 	l, err := lc.Listen(context.Background(), network, name)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on --metrics %s: %w; choose another port, or 0 for a free one", addr, err)
@@ -47,7 +47,7 @@ func Listen(addr string) (net.Listener, error) {
 
 const want = "use 127.0.0.1:PORT, [::1]:PORT or unix:PATH"
 
-// parse reads an address of this host's own, and returns it as package net wants it.
+// parse parses an address of this host, and returns it in the form of package net.
 func parse(addr string) (network, name string, err error) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		if path == "" {
@@ -80,7 +80,7 @@ func fetch(addr, path string, limit time.Duration) ([]byte, error) {
 	}
 	status, body, err := get(network, name, path, time.Now().Add(limit))
 	if op, ok := errors.AsType[*net.OpError](err); ok {
-		err = op.Err // without the address once more
+		err = op.Err // without the address
 	}
 	switch timeout, ok := errors.AsType[net.Error](err); {
 	case ok && timeout.Timeout():
@@ -134,7 +134,7 @@ func parseResponse(text []byte) (status int, content []byte, err error) {
 	return response.Status, content, err
 }
 
-// printable keeps a foreign listener from steering the terminal.
+// printable reports whether a rune of a foreign listener can be printed without controlling the terminal.
 func printable(r rune) rune {
 	if unicode.IsPrint(r) {
 		return r

@@ -197,8 +197,8 @@ func TestProbeOfNobody(t *testing.T) {
 	}
 }
 
-// A probe believes nothing but 200 over HTTP, goes nowhere else, and prints
-// nothing that steers a terminal.
+// TestProbeOfOthers: a probe accepts nothing but 200 over HTTP, makes no other connection, and prints nothing that
+// controls a terminal.
 func TestProbeOfOthers(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	var asked atomic.Int64

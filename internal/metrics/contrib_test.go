@@ -26,7 +26,7 @@ func file(t *testing.T, path string) string {
 	return string(text)
 }
 
-// dashboard is what the tests need of Grafana's model.
+// dashboard is the part of Grafana's model that the tests need.
 type dashboard struct {
 	SchemaVersion int
 	Title, UID    string
@@ -84,7 +84,7 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// full is a scrape of a Metrics with every value and code that there is.
+// full returns a scrape of a Metrics with every value and code.
 func full(t *testing.T) *scrape {
 	cfg := example()
 	cfg.Codes = nil
@@ -99,8 +99,7 @@ var (
 	matcher  = regexp.MustCompile(`(\w+)(=~|!~|!=|=)"([^"]*)"`)
 )
 
-// known checks that every series that text names exists, with the labels and, of
-// codes and other closed sets, the values that it asks for.
+// known checks that every series in text exists, with its labels and, for codes and other closed sets, with its values.
 func known(t *testing.T, s *scrape, where, text string) (count int) {
 	t.Helper()
 	for _, m := range selector.FindAllStringSubmatch(text, -1) {
@@ -150,7 +149,7 @@ func TestWhatContribAsksForExists(t *testing.T) {
 	}
 }
 
-// Whatever this program alone shows is on the dashboard.
+// TestTheDashboardLeavesNothingOut: every metric that only this program has is on the dashboard.
 func TestTheDashboardLeavesNothingOut(t *testing.T) {
 	text := file(t, dashboardFile)
 	for family := range full(t).kinds {
@@ -160,8 +159,7 @@ func TestTheDashboardLeavesNothingOut(t *testing.T) {
 	}
 }
 
-// promtool runs Prometheus's own judge. Where it is not installed the test says
-// so, and in CI fails.
+// promtool runs Prometheus's own check. Without it the test is skipped, and fails in CI.
 func promtool(t *testing.T, input string, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath("promtool")
@@ -211,7 +209,7 @@ func TestPromtoolConfig(t *testing.T) {
 
 func TestPromtoolRules(t *testing.T) { promtool(t, "", "check", "rules", alertsFile) }
 
-// TestPromtoolAlerts: each alert fires when it should, and not when all is well.
+// TestPromtoolAlerts: each alert fires when it should, and not otherwise.
 func TestPromtoolAlerts(t *testing.T) {
 	promtool(t, "", "test", "rules", "testdata/alerts_test.yml")
 }

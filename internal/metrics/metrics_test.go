@@ -120,7 +120,7 @@ func TestOneRequest(t *testing.T) {
 	})
 }
 
-// What never went to the upstream says nothing about how long the upstream took.
+// TestRefusalsAreNotTimed: requests that were not sent upstream are not in the upstream's durations.
 func TestRefusalsAreNotTimed(t *testing.T) {
 	m := New(example())
 	m.Begin()
@@ -137,8 +137,7 @@ func TestRefusalsAreNotTimed(t *testing.T) {
 	})
 }
 
-// Nothing that a client or the upstream chooses makes a series, and nothing
-// makes a counter fall.
+// TestWhatOthersChoose: no text of a client or the upstream makes a series, and no value makes a counter fall.
 func TestWhatOthersChoose(t *testing.T) {
 	m := New(example())
 	before := read(t, m)
@@ -189,8 +188,8 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// While many count, no series that counts falls from one scrape to the next,
-// histograms hold, and in the end nothing is missing.
+// TestScrapesDuringUpdates: during concurrent updates no counter falls between scrapes, histograms are consistent, and
+// at the end every update is counted.
 func TestScrapesDuringUpdates(t *testing.T) {
 	const workers, each = 4, 5000
 	m := New(example())

@@ -13,7 +13,8 @@ const prefix = "responses_api_proxy_"
 // ContentType is Text's.
 const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 
-// Text returns all numbers for Prometheus. What is counted meanwhile may be in one number already and not yet in another.
+// Text returns all numbers for Prometheus. An update during the call may be included in one number and not yet in
+// another.
 func (m *Metrics) Text() []byte {
 	p := &page{text: make([]byte, 0, 16<<10)}
 	m.writeFixed(p)

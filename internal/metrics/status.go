@@ -48,8 +48,8 @@ type User struct {
 	Spent    int64 `json:"budget_spent,omitempty"`
 }
 
-// Others stands for callers that the kernel has not identified, for those of whom no request was for the upstream, and
-// for those beyond the first maxUsers: a process can be any number of users (/etc/subuid).
+// Others stands for callers that the kernel has not identified, for users whose requests were never for the upstream,
+// and for those beyond the first maxUsers: a process can act as any number of users (/etc/subuid).
 const (
 	Others   = -1
 	maxUsers = 1000
