@@ -61,8 +61,9 @@ func (c *recordConn) Read(p []byte) (int, error) {
 		n := copy(p, c.pending)
 		c.pending = c.pending[n:]
 		return n, nil
+	// io.EOF would be permanent for crypto/tls.
 	case c.taken:
-		return 0, errDry
+		return 0, errNoPending
 	case c.left == 0:
 		if _, err := io.ReadFull(c.Conn, c.header[:]); err != nil {
 			return 0, err
@@ -75,6 +76,8 @@ func (c *recordConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write fails after a TLS 1.3 handshake: a record that crypto/tls sealed, such as the response to a key update, would
+// use a record number that the session uses too.
 func (c *recordConn) Write(p []byte) (int, error) {
 	if c.taken && !c.writable {
 		return 0, errTaken
@@ -82,9 +85,9 @@ func (c *recordConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// errDry is the error of a recordConn without pending data. crypto/tls treats a time-out as temporary and reads again
+// errNoPending is the error of a recordConn without pending data. crypto/tls treats a time-out as temporary and reads again
 // later.
-var errDry = os.ErrDeadlineExceeded
+var errNoPending = os.ErrDeadlineExceeded
 
 // legacy is the Layer of TLS 1.2: crypto/tls with one record at a time. crypto/tls seals directly from the caller's
 // memory.
@@ -96,6 +99,7 @@ type legacy struct {
 // maxLegacyRecord is the size of the longest record (RFC 5246, section 6.2.3).
 const maxLegacyRecord = HeaderSize + MaxPlaintext + 2048
 
+// Size allows every content type: crypto/tls processes alerts, and refuses the rest.
 func (l *legacy) Size(p []byte) (int, error) { return sizeOf(p, maxLegacyRecord) }
 
 // Open passes the record to crypto/tls, which copies it; so the plaintext may overwrite the record.
@@ -103,7 +107,7 @@ func (l *legacy) Open(record []byte) ([]byte, error) {
 	l.below.pending = record
 	text := record[HeaderSize:]
 	n, err := l.Read(text)
-	if err == errDry {
+	if err == errNoPending {
 		err = nil
 	}
 	return text[:n], err

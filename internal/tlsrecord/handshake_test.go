@@ -233,7 +233,7 @@ func TestRecordConn(t *testing.T) {
 		t.Errorf("%d bytes were read, want 20", ours.read)
 	}
 	c.taken = true
-	if n, err := c.Read(p); n != 0 || err != errDry {
+	if n, err := c.Read(p); n != 0 || err != errNoPending {
 		t.Errorf("read when taken: %d, %v", n, err)
 	}
 	if n, err := c.Write(p); n != 0 || !errors.Is(err, errTaken) {

@@ -35,6 +35,7 @@ type suite struct {
 	aead    func(key []byte) (cipher.AEAD, error)
 }
 
+// suites are the cipher suites of TLS 1.3 that crypto/tls supports.
 var suites = map[uint16]suite{
 	tls.TLS_AES_128_GCM_SHA256:       {sha256.New, 16, newGCM},
 	tls.TLS_AES_256_GCM_SHA384:       {sha512.New384, 32, newGCM},
@@ -49,7 +50,8 @@ func newGCM(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// expand is HKDF-Expand-Label with an empty context (RFC 8446, section 7.1).
+// expand is HKDF-Expand-Label with an empty context (RFC 8446, section 7.1). The derived bytes are in the heap; the
+// callers clear what they do not keep.
 func (s suite) expand(traffic []byte, label string, size int) ([]byte, error) {
 	label = "tls13 " + label
 	info := append([]byte{byte(size >> 8), byte(size), byte(len(label))}, label...)
@@ -95,14 +97,15 @@ func (k *keys) update() error {
 	if k.next, err = k.suite.expand(traffic, "traffic upd", len(traffic)); err != nil {
 		return err
 	}
+	// The first record under new keys has number 0 (RFC 8446, section 5.3).
 	copy(k.iv[:], iv)
 	k.seq = 0
 	k.aead, err = k.suite.aead(key)
 	return err
 }
 
-// number assigns the next record number and computes its nonce (RFC 8446, section 5.3). A number never wraps: a second
-// use of a nonce would expose the plaintext of both records.
+// number assigns the next record number and computes its nonce (RFC 8446, section 5.3). A number never wraps: two
+// records with one nonce reveal the XOR of their plaintexts, and with GCM the authentication key.
 func (k *keys) number() error {
 	if k.seq == math.MaxUint64 {
 		return errSequence
@@ -125,6 +128,8 @@ func (k *keys) seal(buf []byte, n int, contentType byte) ([]byte, error) {
 	}
 	record := buf[:n+Overhead]
 	header, text := record[:HeaderSize], record[HeaderSize:HeaderSize+n+1]
+	// The content type follows the plaintext. The header always has the type application_data and the version 3.3, as
+	// in TLS 1.2, which middleboxes expect (RFC 8446, section 5.2).
 	text[n] = contentType
 	header[0], header[1], header[2] = typeApplicationData, 3, 3
 	binary.BigEndian.PutUint16(header[3:], uint16(len(text)+tagSize))
@@ -138,12 +143,14 @@ func (k *keys) open(record []byte) (text []byte, contentType byte, err error) {
 		return nil, 0, err
 	}
 	header, sealed := record[:HeaderSize], record[HeaderSize:]
+	// The header is authenticated with the record, so that a modified length is detected.
 	text, err = k.aead.Open(sealed[:0], k.nonce[:], sealed, header)
 	if err != nil {
 		return nil, 0, errBadRecord
 	}
+	// The last byte that is not 0 is the content type; padding follows it.
 	n := len(text)
-	for n > 0 && text[n-1] == 0 { // padding (RFC 8446, section 5.4)
+	for n > 0 && text[n-1] == 0 { // RFC 8446, section 5.4
 		n--
 	}
 	switch {

@@ -112,6 +112,7 @@ func (s *session) Size(p []byte) (int, error) {
 	return sizeOf(p, MaxRecord)
 }
 
+// sizeOf returns the size in a record's header. It refuses an empty record, which has neither a content type nor a tag.
 func sizeOf(p []byte, longest int) (int, error) {
 	if len(p) < HeaderSize {
 		return 0, nil
@@ -123,6 +124,8 @@ func sizeOf(p []byte, longest int) (int, error) {
 	return n, nil
 }
 
+// Open returns the first error again on every later call: after it, the number or the keys no longer match the peer's.
+// It scrubs the vector registers, through which the plaintext has passed.
 func (s *session) Open(record []byte) (data []byte, err error) {
 	if s.readErr == nil {
 		data, s.readErr = s.open(record)
@@ -131,6 +134,7 @@ func (s *session) Open(record []byte) (data []byte, err error) {
 	return data, s.readErr
 }
 
+// open processes one record by its inner content type (RFC 8446, section 5.2), which an observer cannot see or change.
 func (s *session) open(record []byte) ([]byte, error) {
 	text, contentType, err := s.in.open(record)
 	if err != nil {
@@ -150,6 +154,8 @@ func (s *session) open(record []byte) ([]byte, error) {
 		return nil, s.handshake(text)
 	case contentType != typeAlert || len(text) != 2:
 		return nil, errUnexpected
+	// Only close_notify ends the session cleanly: without it an attacker may have truncated the data (RFC 8446, section
+	// 6.1).
 	case text[1] == closeNotify:
 		return nil, io.EOF
 	case text[1] == userCanceled: // Java sends it before close_notify; crypto/tls ignores it too
@@ -189,6 +195,7 @@ func (s *session) WriteInPlace(buf []byte, n int) error {
 	return s.send(buf, n, typeApplicationData)
 }
 
+// buffers are for Write. They are not wiped, because its data is not secret.
 var buffers = sync.Pool{New: func() any { return new([MaxPlaintext + Overhead]byte) }}
 
 func (s *session) Write(p []byte) (n int, err error) {
@@ -220,6 +227,8 @@ func (s *session) CloseWrite() error {
 // send performs a key update if one is due, and then seals a record in place and writes it.
 func (s *session) send(buf []byte, n int, contentType byte) error {
 	if s.writeErr == nil && (s.updateDue.Swap(false) || s.out.seq >= updateAfter) {
+		// The update is sealed with the present keys, which change directly after it (RFC 8446, section 4.6.3). It
+		// requests none in return, so that two peers do not update forever.
 		update := [5 + Overhead]byte{HeaderSize: keyUpdate, 0, 0, 1, 0} // update_not_requested
 		if s.writeErr = s.sendSealed(update[:], 5, typeHandshake); s.writeErr == nil {
 			s.writeErr = s.out.update()
@@ -238,6 +247,7 @@ func (s *session) sendSealed(buf []byte, n int, contentType byte) error {
 	if err != nil {
 		return err
 	}
+	// The plaintext has passed through the vector registers, and the write may block.
 	secret.Scrub()
 	_, err = s.w.Write(record)
 	return err
