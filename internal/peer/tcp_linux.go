@@ -47,9 +47,9 @@ type (
 )
 
 const (
-	established = 1 // TCP_ESTABLISHED
-	anyCookie   = ^uint32(0)
-	loopback    = 1 // the interface's index, the same in every network namespace
+	established = 1          // TCP_ESTABLISHED
+	anyCookie   = ^uint32(0) // INET_DIAG_NOCOOKIE: find a socket by its addresses alone
+	loopback    = 1          // the interface's index, the same in every network namespace
 )
 
 // OpenTCP opens the netlink socket. The caller must call Close.
@@ -71,6 +71,7 @@ func OpenTCP() (*TCP, error) {
 func (t *TCP) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// -1 makes every later call fail, since another file may get the descriptor's number.
 	unix.Close(t.fd)
 	t.fd = -1
 }
@@ -92,10 +93,12 @@ func (t *TCP) Owner(c *net.TCPConn) (uid uint32, err error) {
 	if err != nil {
 		return 0, err
 	}
+	// Mapped addresses are compared unmapped: both ends of one connection may differ in that.
 	remote, local := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
 	if !remote.Addr().IsValid() || remote.Addr().Is4() != local.Addr().Is4() {
 		return 0, ErrUnknown
 	}
+	// Control keeps the descriptor open during the look-up.
 	ctlErr := raw.Control(func(fd uintptr) { uid, err = t.owner(int(fd), remote, local) })
 	return uid, errors.Join(err, ctlErr)
 }
@@ -108,6 +111,8 @@ func (t *TCP) owner(fd int, remote, local netip.AddrPort) (uint32, error) {
 		return 0, err
 	}
 	theirs, ours, err := t.lookUp(remote, local)
+	// The order of the requests matters: if our end is established after the look-up of the peer's, no other connection
+	// had these addresses at that time.
 	switch {
 	case err != nil:
 		return 0, err
@@ -124,9 +129,11 @@ func (t *TCP) owner(fd int, remote, local netip.AddrPort) (uint32, error) {
 
 // lookUp returns the kernel's sockets for both ends of a connection: the zero diagMessage for a missing one.
 func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagMessage, err error) {
+	// One look-up at a time, so that each reads its own responses.
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.seq += 2
+	// A new sequence number for each request identifies its response.
 	requests := [2]diagRequest{newRequest(t.seq, remote, local), newRequest(t.seq+1, local, remote)}
 	// An accepted socket inherits the interface of a listener bound to one (SO_BINDTODEVICE, socket(7)), and is found
 	// only under it.
