@@ -53,6 +53,7 @@ func (i *Info) Remove() {
 	defer i.read.Close()
 	text := make([]byte, len(i.line)+1)
 	n, _ := i.read.ReadAt(text, 0)
+	// Another process may have written its own port into the file, or replaced it, since Write.
 	ours, err := i.read.Stat()
 	if err != nil || !bytes.Equal(text[:n], i.line) {
 		return

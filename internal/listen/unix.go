@@ -30,6 +30,7 @@ type UnixSocket struct {
 	path, name        string      // the path as given, and its last element, looked up in dir
 	made              unix.Stat_t // identifies the socket's file
 
+	// mu serializes Close, which a signal and the end of the service may both call.
 	mu  sync.Mutex
 	dir *safefile.Dir // checked and held open; nil after Close
 }
@@ -75,6 +76,7 @@ func find(path string) (*UnixSocket, error) {
 	switch {
 	case path == "":
 		return nil, errors.New("the path is empty; name a file for the socket")
+	// Once the proxy has ended, another user could bind the same abstract name and impersonate it (unix(7)).
 	case path[0] == '@' || strings.Contains(path, "\x00"):
 		return nil, errors.New("abstract names have no file mode to exclude other users; use a path in a directory")
 	case len(path) > maxUnixPath:
@@ -82,6 +84,7 @@ func find(path string) (*UnixSocket, error) {
 	case s.name == "" || s.name == "." || s.name == "..":
 		return nil, errors.New("the path names a directory; add a name for the socket")
 	}
+	// The directory stays open: Close finds the socket there even if the directory is renamed.
 	var err error
 	s.dir, err = safefile.OpenDir(path[:slash+1], safefile.Walk{Trusted: true})
 	return s, err
@@ -99,6 +102,7 @@ func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
 	if err := s.removeStale(); err != nil {
 		return err
 	}
+	// The lock and the trusted directory exclude every other process from the name until the socket listens.
 	if s.UnixListener, err = listenNarrow(s.path); err != nil {
 		return fmt.Errorf("%w; check the directory, or choose another path", errors.Unwrap(err)) // Unwrap omits the path, which Unix adds
 	}
@@ -117,17 +121,22 @@ func (s *UnixSocket) open(cfg UnixConfig) error {
 		return fmt.Errorf("the new socket has been removed: %w; find out which program removes files from its directory", err)
 	}
 	mode, group := cfg.mode(uint32(os.Geteuid()))
+	// The group is set first: mode 0660 would admit the group of the process, or of a set-group-id directory, until
+	// then.
 	if mode == 0o660 {
 		err := unix.Fchownat(s.dir.FD(), s.name, -1, int(group), unix.AT_SYMLINK_NOFOLLOW)
 		switch {
 		case group == math.MaxUint32: // the kernel takes this gid as "unchanged", and 0660 would admit the wrong group
 			return fmt.Errorf("cannot give the socket to group %d: no such group; choose another", group)
 		case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL): // EINVAL: no such group in this user namespace
+			// This process may not give the file to that group (chown(2)). The mode can only admit all users;
+			// peer.OfUnix decides.
 			mode = 0o666
 		case err != nil:
 			return fmt.Errorf("cannot give the socket to group %d: %w; choose another path", group, err)
 		}
 	}
+	// fchmod(2) on the listener would not change the file's mode.
 	if err := unix.Fchmodat(s.dir.FD(), s.name, mode, 0); err != nil {
 		return fmt.Errorf("cannot give the socket mode %04o: %w; choose another path", mode, err)
 	}
