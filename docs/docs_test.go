@@ -49,7 +49,7 @@ var mayImport = map[string][]string{
 	"internal/upstream":      {"internal/http1", "internal/peer", "internal/secret", "internal/tlsrecord"},
 	"internal/tokenexchange": {"internal/jsonscan", "internal/secret", "internal/upstream"},
 	"internal/key":           {"internal/secret", "internal/tokenexchange", "internal/upstream"},
-	"internal/relay":         {"internal/apierror", "internal/audit", "internal/dump", "internal/http1", "internal/policy", "internal/upstream", "internal/usage", "internal/websocket"},
+	"internal/relay":         {"internal/apierror", "internal/audit", "internal/dump", "internal/http1", "internal/jsonscan", "internal/policy", "internal/upstream", "internal/usage", "internal/websocket"},
 	"internal/server":        {"internal/apierror", "internal/policy", "internal/audit", "internal/http1", "internal/relay"},
 	"e2e/keyleak":            nil,
 	"e2e/escape":             nil,

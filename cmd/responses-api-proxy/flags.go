@@ -34,6 +34,7 @@ type options struct {
 	drainTimeout     time.Duration
 
 	routes []string // besides POST /v1/responses
+	models []string // that requests may name; none means every model
 
 	users, shutdownUsers policy.Users
 	hosts                []string
@@ -98,7 +99,7 @@ func (o *options) complete() error {
 	case o.budgetPeriod != 0 && o.maxTokens == 0:
 		return errors.New("--budget-period needs --max-tokens-per-user")
 	}
-	return cmp.Or(relay.CheckRoutes(o.routes), o.identity.check(o))
+	return cmp.Or(relay.CheckRoutes(o.routes), relay.CheckModels(o.models, o.routes), o.identity.check(o))
 }
 
 // ignored returns the names of the flags of Codex that were given, which mean

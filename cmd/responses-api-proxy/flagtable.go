@@ -79,6 +79,10 @@ func flagTable(o *options) []cli.Flag {
 			Summary: "another name by which clients may call this host",
 			Text:    "`GET /shutdown` still takes a loopback address or `localhost` only: by another name a web page could send it."},
 
+		{Name: "allow-model", Value: "NAME|PREFIX*", Topic: "limits", Repeat: true, Set: cli.Each(&o.models, relay.CheckModel),
+			Summary: "model that requests may name, or the beginning of its name with * behind it", Default: "every model",
+			Text: "A request is refused unless every reader of JSON finds the same allowed model in it, within its first 1 MiB. " +
+				"The models of tools are not checked. It excludes `--allow-route websocket`."},
 		{Name: "max-body", Value: "SIZE", Topic: "limits", Set: cli.Size(&l.MaxBody),
 			Summary: "largest body of a request, such as 64MiB", Default: "512MiB"},
 		{Name: "max-concurrent", Value: "N", Topic: "limits", Set: cli.Count(&l.MaxConcurrent),

@@ -123,7 +123,7 @@ var claudeEnv = []string{"ANTHROPIC_API_KEY=none", "CLAUDE_CODE_DISABLE_NONESSEN
 
 // TestClaudeCode: a turn of Claude Code works, and is charged what the API reports.
 func TestClaudeCode(t *testing.T) {
-	s := start(t, "/v1/messages", "--allow-route", "messages", "--auth-header", "x-api-key")
+	s := start(t, "/v1/messages", "--allow-route", "messages", "--auth-header", "x-api-key", "--allow-model", "claude-*")
 	out, failed := s.run(append(claudeEnv, "ANTHROPIC_BASE_URL="+s.base()), installed("claude"), "-p", "Say hello")
 	if failed || !strings.Contains(out, "quick brown fox") {
 		t.Errorf("it prints %q", out)
@@ -147,6 +147,15 @@ func TestClaudeCodeBudget(t *testing.T) {
 		t.Errorf("it prints %q", out)
 	}
 	s.sent()
+}
+
+// TestModelsRefused shows the reason to whoever asks for a model that is not allowed.
+func TestModelsRefused(t *testing.T) {
+	s := start(t, "/v1/messages", "--allow-route", "messages", "--auth-header", "x-api-key", "--allow-model", "claude-small")
+	out, failed := s.run(append(slices.Clip(claudeEnv), "ANTHROPIC_BASE_URL="+s.base(), "CLAUDE_CODE_MAX_RETRIES=0"), installed("claude"), "-p", "Say hello")
+	if !failed || !strings.Contains(out, "is not allowed here, but claude-small") || len(s.sent()) > 0 {
+		t.Errorf("it prints %q", out)
+	}
 }
 
 // codex runs Codex with a configuration, in which BASE stands for the proxy's address.
@@ -173,7 +182,7 @@ wire_api = "responses"
 `
 
 func TestCodex(t *testing.T) {
-	s := start(t, "")
+	s := start(t, "", "--allow-model", "gpt-6*")
 	s.codex(provider)
 	if got, want := s.sent(), []string{"POST /v1/responses"}; !slices.Equal(got, want) {
 		t.Errorf("it sends %q, want %q", got, want)
@@ -217,7 +226,7 @@ func TestCodexCatalogue(t *testing.T) {
 
 // TestCodexSearch lets the default model search.
 func TestCodexSearch(t *testing.T) {
-	s := start(t, "", "--allow-route", "search")
+	s := start(t, "", "--allow-route", "search", "--allow-model", "gpt-6*")
 	s.up.Script("search")
 	s.codex(provider + `supports_standalone_web_search = true`)
 	if got, want := s.sent(), []string{"POST /v1/responses", "POST /v1/alpha/search", "POST /v1/responses"}; !slices.Equal(got, want) {
@@ -237,7 +246,7 @@ func TestSDKs(t *testing.T) {
 		"Vercel AI SDK": {"node", filepath.Join(prefix, "ai-sdk.mjs")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, "")
+			s := start(t, "", "--allow-model", "gpt-5")
 			out, failed := s.run([]string{"BASE=" + s.base() + "/v1"}, command...)
 			if failed || !strings.Contains(out, "the quick brown fox") || !strings.Contains(out, "the the") {
 				t.Errorf("it prints %q", out)

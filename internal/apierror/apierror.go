@@ -31,6 +31,8 @@ var (
 	HeadTooLarge          = add("head_too_large", 431, invalid, "The request's head is too large")
 	RequestTimeout        = add("request_timeout", 408, invalid, "The request did not arrive in time")
 	IncompleteBody        = add("incomplete_body", 400, invalid, "The request's body is incomplete or malformed. Nothing was sent to the upstream as complete; send it again.")
+	ModelNotAllowed       = add("model_not_allowed", 403, invalid, "")
+	ModelNotReadable      = add("model_not_readable", 400, invalid, "")
 	UserNotAllowed        = add("user_not_allowed", 403, invalid, "")
 	HostNotAllowed        = add("host_not_allowed", 403, invalid, "")
 	BrowserNotAllowed     = add("browser_not_allowed", 403, invalid, "")

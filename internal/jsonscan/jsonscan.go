@@ -60,6 +60,8 @@ type Finder struct {
 	// Trusted skips unwanted objects and arrays without checking their content, which is faster and works at any depth.
 	// It is for documents from an author who writes valid JSON: an invalid one may be accepted.
 	Trusted bool
+	// PlainNames makes a document invalid in which a name of an object on the path has an escape.
+	PlainNames bool
 
 	cut    bool
 	begun  bool    // a text that continues is in Room
@@ -73,7 +75,7 @@ type Finder struct {
 
 // Start begins a document. The members of root are those of the outermost object. Finder does not change them.
 func (f *Finder) Start(root *Member) {
-	*f = Finder{Room: f.Room, Trusted: f.Trusted, wanted: root, scan: scanner{inPlace: f.Room == nil}}
+	*f = Finder{Room: f.Room, Trusted: f.Trusted, PlainNames: f.PlainNames, wanted: root, scan: scanner{inPlace: f.Room == nil}}
 }
 
 // Next reads p up to the first wanted value and returns the rest of p. The id is 0 only with None and Invalid. The text
@@ -112,10 +114,10 @@ func (f *Finder) Done() bool { return f.scan.state == done }
 // name reads a name in the innermost object of the path and decides whether its value is wanted.
 func (f *Finder) name(continues bool, part []byte) {
 	text, whole := f.gather(continues, part)
-	if f.cut && f.Room == nil {
+	if f.cut && f.Room == nil || f.PlainNames && f.scan.escaped {
 		f.scan.state = invalid
 	}
-	if !whole {
+	if !whole || f.scan.state == invalid {
 		return
 	}
 	members := f.path[f.level-1].Members

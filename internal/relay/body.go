@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -14,40 +15,61 @@ import (
 // they arrive.
 const maxMemory = 1 << 20
 
-// receivedBody counts a request's body, limits it, and shows it to the dump.
+// receivedBody counts a request's body, limits it, checks its model, and shows it to the dump.
 type receivedBody struct {
 	upstream.Body
 	x *exchange
 }
 
-var errTooLarge = errors.New("the body is too large")
+var errRefused = errors.New("the body is refused")
 
-// Read fails before it hands on a byte too many.
+// refuse notes why the body is refused, for the response.
+func (b *receivedBody) refuse(e *apierror.Error) error {
+	b.x.refusal.Store(e)
+	return errRefused
+}
+
+// Read fails before it hands on a byte too many, or the last byte of a body whose model is not allowed.
 func (b *receivedBody) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
 	received, limit := b.x.received.Add(int64(n)), b.x.lease.MaxBody()
 	if limit > 0 && received > limit {
-		b.x.tooLarge.Store(true)
-		return 0, errTooLarge
+		return 0, b.refuse(b.x.lease.TooLarge())
+	}
+	ended := err == io.EOF || received == b.x.out.Length
+	if e := b.checkModel(p[:n], ended); e != nil {
+		return 0, b.refuse(e)
 	}
 	b.x.dump.Request(p[:n])
-	if err == io.EOF || received == b.x.out.Length {
+	if ended {
 		b.x.dump.RequestEnd(true)
 	}
 	return n, err
 }
 
-// readStart reads a body of up to maxMemory bytes into out.Start, and leaves what is longer in out.Rest. The buffer,
-// which may be nil, belongs to the caller, also on errors.
-func readStart(out *upstream.Request, body upstream.Body) (buf *buffer, err error) {
+// checkModel returns why the body is refused, of which p are the next bytes.
+func (b *receivedBody) checkModel(p []byte, ended bool) (e *apierror.Error) {
+	if b.x.model == nil {
+		return nil
+	}
+	if e = b.x.model.read(p); e == nil && ended {
+		e = b.x.model.end()
+	}
+	return e
+}
+
+// readStart reads a body of up to maxMemory bytes into out.Start, and leaves what is longer in out.Rest: all of it,
+// or what is behind the first maxMemory bytes if those are to be held. The buffer, which may be nil, belongs to the
+// caller, also on errors.
+func readStart(out *upstream.Request, body upstream.Body, hold bool) (buf *buffer, err error) {
 	size, chunked := out.Length, out.Length == http1.Chunked
 	switch {
 	case size == 0:
 		return nil, nil
-	case size > maxMemory:
+	case size > maxMemory && !hold:
 		out.Rest = body
 		return nil, nil
-	case chunked:
+	case size > maxMemory, chunked:
 		size = maxMemory
 	}
 	buf = takeBuffer(int(size))
@@ -62,7 +84,7 @@ func readStart(out *upstream.Request, body upstream.Body) (buf *buffer, err erro
 		return buf, err
 	case !chunked && int64(n) < size:
 		return buf, io.ErrUnexpectedEOF
-	case chunked && err == nil:
+	case out.Length > int64(n), chunked && err == nil:
 		out.Rest = body
 	default: // a chunked body that has ended gets a length
 		out.Length = int64(n)

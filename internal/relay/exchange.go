@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,11 +29,12 @@ type exchange struct {
 	handshake *websocket.Handshake // nil unless it is to become a WebSocket
 	lease     *policy.Lease        // nil until the request is admitted
 
-	out      upstream.Request // on its way up
-	buffer   *buffer          // of out.Start; nil if there is none
-	body     receivedBody
-	tooLarge atomic.Bool
-	dump     *dump.Exchange // nil where nothing is dumped
+	out     upstream.Request // on its way up
+	buffer  *buffer          // of out.Start; nil if there is none
+	body    receivedBody
+	model   *modelCheck                    // nil where every model is allowed
+	refusal atomic.Pointer[apierror.Error] // of the body; nil if there is none
+	dump    *dump.Exchange                 // nil where nothing is dumped
 	account
 	outliving outliving
 }
@@ -74,7 +76,7 @@ func (x *exchange) admit() *apierror.Error {
 		return apierror.New(apierror.InternalError, "a request without a lease")
 	}
 	x.lease = lease
-	return x.checkResponse()
+	return cmp.Or(x.checkResponse(), x.beginModel())
 }
 
 // checkRoute returns why the route refuses every such request.
@@ -153,7 +155,10 @@ func (x *exchange) prepare() (err error) {
 		Fields: fields, Length: x.Head.Length, Sent: x.Release, // as soon as it can be: the response may be long in coming
 	}
 	x.body = receivedBody{x.Body, x}
-	x.buffer, err = readStart(&x.out, &x.body)
+	x.buffer, err = readStart(&x.out, &x.body, x.model != nil)
+	if err == nil && x.model != nil && !x.model.found {
+		return x.body.refuse(unreadable(`"model" is not in the first %d bytes`, maxMemory))
+	}
 	return err
 }
 
@@ -269,8 +274,8 @@ func (x *exchange) clientGone() error {
 func (x *exchange) failed(err error) error {
 	e := ofUpstream(err)
 	switch {
-	case x.tooLarge.Load():
-		e = x.lease.TooLarge()
+	case x.refusal.Load() != nil:
+		e = x.refusal.Load()
 	case x.Entry.Upstream:
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		e = apierror.New(apierror.RequestTimeout, "the body stalled")

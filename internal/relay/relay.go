@@ -83,6 +83,8 @@ type Config struct {
 	Routes *RouteSet
 	// Address is where clients find the proxy, for messages; "" means HOST:PORT.
 	Address string
+	// Models are the models that requests may name, or beginnings of names with * behind them; none means every model.
+	Models []string
 	// Shutdown is called once the response to GET /shutdown has been handed to the server; nil means that the route
 	// is closed.
 	Shutdown func()
@@ -120,6 +122,9 @@ func New(cfg Config) (*Relay, error) {
 	cfg.Address = cmp.Or(cfg.Address, anyAddress)
 	if cfg.Routes == nil {
 		cfg.Routes, _ = NewRouteSet(nil, responsesAPI.path, 0) // cannot fail: nothing is opened
+	}
+	if err := CheckModels(cfg.Models, cfg.Routes.names); err != nil {
+		return nil, err
 	}
 	p := &Relay{cfg: cfg, readers: readers{users: map[uint32]int{}, limits: ReadOn{
 		Time:    cmp.Or(cfg.ReadOn.Time, 10*time.Minute),

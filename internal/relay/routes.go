@@ -34,23 +34,24 @@ const (
 	hasUsage                    // a response reports what it cost, or what an earlier one did
 	hasID                       // a response has an ID by which its user may name it later
 	canEnd                      // a request may end the response that it names before its time
+	hasModel                    // a request's body names its model
 	upgrades                    // a request is a WebSocket's handshake
 )
 
 // routes is the closed list of what may pass. The most frequent comes first.
 var routes = [...]route{
-	{name: "responses", method: "POST", path: "/v1/responses", use: policy.Spend, traits: hasBody | hasUsage | hasID},
+	{name: "responses", method: "POST", path: "/v1/responses", use: policy.Spend, traits: hasBody | hasModel | hasUsage | hasID},
 	{name: "shutdown", method: "GET", path: "/shutdown", use: policy.Shutdown, traits: hasBody},
-	{name: "compact", flag: "compact", method: "POST", path: "/v1/responses/compact", use: policy.Spend, traits: hasBody | hasUsage},
-	{name: "input-tokens", flag: "input-tokens", method: "POST", path: "/v1/responses/input_tokens", use: policy.Free, traits: hasBody},
+	{name: "compact", flag: "compact", method: "POST", path: "/v1/responses/compact", use: policy.Spend, traits: hasBody | hasModel | hasUsage},
+	{name: "input-tokens", flag: "input-tokens", method: "POST", path: "/v1/responses/input_tokens", use: policy.Free, traits: hasBody | hasModel},
 	{name: "models", flag: "models", method: "GET", path: "/v1/models", query: modelsQuery, use: policy.Free, shown: "GET /v1/models (no query but client_version)"},
 	{name: "retrieve", flag: "retrieve", method: "GET", path: "/v1/responses/ID", query: retrieveQuery, use: policy.Free, traits: hasUsage, shown: getAndDelete},
 	{name: "delete", flag: "retrieve", method: "DELETE", path: "/v1/responses/ID", use: policy.Free, traits: canEnd, shown: getAndDelete},
 	{name: "cancel", flag: "retrieve", method: "POST", path: "/v1/responses/ID/cancel", use: policy.Free, traits: hasBody | hasUsage | canEnd},
 	{name: "websocket", flag: "websocket", method: "GET", path: "/v1/responses", use: policy.Spend, traits: upgrades, shown: "GET /v1/responses as a WebSocket"},
-	{name: "search", flag: "search", method: "POST", path: "/v1/alpha/search", use: policy.Spend, traits: hasBody},
-	{name: "messages", flag: "messages", method: "POST", path: "/v1/messages", query: messagesQuery, use: policy.Spend, traits: hasBody | hasUsage},
-	{name: "count-tokens", flag: "messages", method: "POST", path: "/v1/messages/count_tokens", query: messagesQuery, use: policy.Free, traits: hasBody},
+	{name: "search", flag: "search", method: "POST", path: "/v1/alpha/search", use: policy.Spend, traits: hasBody | hasModel},
+	{name: "messages", flag: "messages", method: "POST", path: "/v1/messages", query: messagesQuery, use: policy.Spend, traits: hasBody | hasModel | hasUsage},
+	{name: "count-tokens", flag: "messages", method: "POST", path: "/v1/messages/count_tokens", query: messagesQuery, use: policy.Free, traits: hasBody | hasModel},
 }
 
 const getAndDelete = "GET and DELETE /v1/responses/ID"
@@ -259,6 +260,7 @@ func asksForWebSocket(h *http1.Request) bool {
 const (
 	digits       = "0123456789"
 	alphanumeric = digits + "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	printable    = alphanumeric + "!#$%&'()*+,-./:;<=>?@[]^_`{|}~" // but quotes and backslashes
 
 	maxID    = 128 // of the bytes behind resp_
 	maxQuery = 1024

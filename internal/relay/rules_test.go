@@ -206,25 +206,32 @@ func TestReadStart(t *testing.T) {
 		what   string
 		length int64
 		body   *part
+		hold   bool
 		start  int   // bytes in memory
 		rest   bool  // more to come
 		sent   int64 // the length that goes up
 		err    error
 	}{
-		{"none", 0, &part{end: io.EOF}, 0, false, 0, nil},
-		{"short", 5, &part{[]string{"he", "llo"}, io.EOF}, 5, false, 5, nil},
-		{"at the limit", maxMemory, &part{[]string{long}, io.EOF}, maxMemory, false, maxMemory, nil},
-		{"over it", maxMemory + 1, &part{[]string{long, "x"}, io.EOF}, 0, true, maxMemory + 1, nil},
-		{"chunked, short", http1.Chunked, &part{[]string{"hello"}, io.EOF}, 5, false, 5, nil},
-		{"chunked, empty", http1.Chunked, &part{end: io.EOF}, 0, false, 0, nil},
-		{"chunked, over the limit", http1.Chunked, &part{[]string{long, "x"}, io.EOF}, maxMemory, true, http1.Chunked, nil},
-		{"broken off", 10, &part{[]string{"hello"}, io.ErrUnexpectedEOF}, 5, false, 10, io.ErrUnexpectedEOF},
-		{"ended early", 10, &part{[]string{"hello"}, io.EOF}, 5, false, 10, io.ErrUnexpectedEOF},
-		{"chunked, broken off", http1.Chunked, &part{[]string{"hello"}, io.ErrUnexpectedEOF}, 5, false, http1.Chunked, io.ErrUnexpectedEOF},
-		{"stalled", 10, &part{[]string{"hello"}, os.ErrDeadlineExceeded}, 5, false, 10, os.ErrDeadlineExceeded},
+		{"none", 0, &part{end: io.EOF}, false, 0, false, 0, nil},
+		{"short", 5, &part{[]string{"he", "llo"}, io.EOF}, false, 5, false, 5, nil},
+		{"at the limit", maxMemory, &part{[]string{long}, io.EOF}, false, maxMemory, false, maxMemory, nil},
+		{"over it", maxMemory + 1, &part{[]string{long, "x"}, io.EOF}, false, 0, true, maxMemory + 1, nil},
+		{"over it, held", maxMemory + 1, &part{[]string{long, "x"}, io.EOF}, true, maxMemory, true, maxMemory + 1, nil},
+		{"over it, held and ended early", maxMemory + 1, &part{[]string{long}, io.EOF}, true, maxMemory, true, maxMemory + 1, nil},
+		{"at the limit, held", maxMemory, &part{[]string{long}, io.EOF}, true, maxMemory, false, maxMemory, nil},
+		{"short, held", 5, &part{[]string{"he", "llo"}, io.EOF}, true, 5, false, 5, nil},
+		{"chunked, over the limit, held", http1.Chunked, &part{[]string{long, "x"}, io.EOF}, true, maxMemory, true, http1.Chunked, nil},
+		{"over it, held and broken off", maxMemory + 1, &part{[]string{"hello"}, io.ErrUnexpectedEOF}, true, 5, false, maxMemory + 1, io.ErrUnexpectedEOF},
+		{"chunked, short", http1.Chunked, &part{[]string{"hello"}, io.EOF}, false, 5, false, 5, nil},
+		{"chunked, empty", http1.Chunked, &part{end: io.EOF}, false, 0, false, 0, nil},
+		{"chunked, over the limit", http1.Chunked, &part{[]string{long, "x"}, io.EOF}, false, maxMemory, true, http1.Chunked, nil},
+		{"broken off", 10, &part{[]string{"hello"}, io.ErrUnexpectedEOF}, false, 5, false, 10, io.ErrUnexpectedEOF},
+		{"ended early", 10, &part{[]string{"hello"}, io.EOF}, false, 5, false, 10, io.ErrUnexpectedEOF},
+		{"chunked, broken off", http1.Chunked, &part{[]string{"hello"}, io.ErrUnexpectedEOF}, false, 5, false, http1.Chunked, io.ErrUnexpectedEOF},
+		{"stalled", 10, &part{[]string{"hello"}, os.ErrDeadlineExceeded}, false, 5, false, 10, os.ErrDeadlineExceeded},
 	} {
 		out := &upstream.Request{Length: c.length}
-		buf, err := readStart(out, c.body)
+		buf, err := readStart(out, c.body, c.hold)
 		if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) || len(out.Start) != c.start || (out.Rest != nil) != c.rest || out.Length != c.sent {
 			t.Errorf("%s: %d bytes, rest %v, length %d, %v", c.what, len(out.Start), out.Rest != nil, out.Length, err)
 		}

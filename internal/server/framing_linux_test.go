@@ -100,6 +100,10 @@ var refusals = []refusal{
 	{code: apierror.UserNotAllowed, with: gates(policy.Config{Users: named("4711")}), request: simple},
 	{code: apierror.HostNotAllowed, with: gates(policy.Config{Origin: policy.NewOrigin(80, nil)}), request: "POST /v1/responses HTTP/1.1\r\nHost: evil.example\r\n\r\n"},
 	{code: apierror.BrowserNotAllowed, with: gates(policy.Config{Origin: policy.NewOrigin(80, nil)}), request: "POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n"},
+	{code: apierror.ModelNotAllowed, with: models, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 13\r\n\r\n{\"model\":\"x\"}"},
+	{code: apierror.ModelNotReadable, with: models, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
+	{code: apierror.ModelNotReadable, with: models, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"},
+	{code: apierror.ModelNotReadable, with: models, request: simple},
 	{code: apierror.BodyTooLarge, with: gates(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
 	{code: apierror.BodyTooLarge, with: gates(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"},
 	{code: apierror.TooManyConnections, with: gates(policy.Config{Limits: policy.Limits{MaxConnectionsPerUser: 1}}), before: "headthensilent", request: simple},
@@ -113,6 +117,8 @@ func metered(t *testing.T, s *setup) {
 	s.routes = []string{"websocket"}
 	gates(policy.Config{Budget: spent()})(t, s)
 }
+
+func models(_ *testing.T, s *setup) { s.models = []string{"gpt-5"} }
 
 func hurried(_ *testing.T, s *setup) {
 	s.front.HeadTimeout, s.front.BodyTimeout = 50*time.Millisecond, 50*time.Millisecond

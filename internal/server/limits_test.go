@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"strings"
@@ -190,4 +191,57 @@ func costOf(t *testing.T, stream string) (n int64) {
 		t.Errorf("a stream without usage: %v", err)
 	}
 	return n
+}
+
+// TestModels: what names another model, or may do so for another reader, does not reach the upstream, or not as
+// complete; what passes arrives byte by byte as it was sent.
+func TestModels(t *testing.T) {
+	both(t, func(t *testing.T, options ...func(*setup)) {
+		s := start(t, append(options, allowing("compact", "input-tokens", "search", "models"), func(s *setup) { s.models = []string{"gpt-5", "o4-*"} })...)
+		for _, route := range []string{"responses", "responses/compact", "responses/input_tokens", "alpha/search"} {
+			s.want(200, "", "POST "+route, `{"input":"x", "model":"gpt-5" }`)
+			before := s.up.Count()
+			s.want(403, "model_not_allowed", "POST "+route, `{"model":"gpt-5-pro"}`)
+			s.want(400, "model_not_readable", "POST "+route, `{"model":"gpt-5","model":"gpt-5-pro"}`)
+			s.want(400, "model_not_readable", "POST "+route, `{"model":"gpt-5"}`, "Content-Encoding: gzip")
+			s.want(400, "model_not_readable", "POST "+route, "")
+			if s.up.Count() != before {
+				t.Errorf("a refused request on %s reached the upstream", route)
+			}
+		}
+		s.want(200, "", "GET models", "")
+
+		long := strings.Repeat("x", 3<<20)
+		for _, c := range []struct {
+			status int
+			body   string
+		}{
+			{200, `{"model":"o4-mini","input":"` + long + `"}`},
+			{400, `{"model":"o4-mini","input":"` + long + `","model":"gpt-5-pro"}`},
+			{400, `{"input":"` + long + `","model":"o4-mini"}`},
+			{403, `{"model":"gpt-5-pro","input":"` + long + `"}`},
+			{400, `{"model":"gpt-5","input":"` + long + `"}}`},
+		} {
+			for _, chunked := range []bool{false, true} {
+				before := s.up.Count()
+				framing, sent := fmt.Sprint("Content-Length: ", len(c.body)), c.body
+				if chunked {
+					framing, sent = "Transfer-Encoding: chunked", fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(c.body), c.body)
+				}
+				p := s.dial()
+				p.send(request("X-Fake: json", framing))
+				fmt.Fprint(p, sent) // the proxy may have hung up before the end
+				if res := p.answer(); res.StatusCode != c.status {
+					t.Errorf("%.30s…%s, chunked %t: %d, want %d", c.body, c.body[len(c.body)-25:], chunked, res.StatusCode, c.status)
+				}
+				for _, r := range s.up.Requests()[before:] {
+					wait(t, r.Done(), "the request's end")
+					got, err := r.Body(within(t, soon))
+					if complete := err == nil; complete != (c.status == 200) || complete && r.BodySHA256 != sha256.Sum256([]byte(c.body)) {
+						t.Errorf("%.30s…, chunked %t: %d bytes arrived, %v", c.body, chunked, len(got), err)
+					}
+				}
+			}
+		}
+	})
 }

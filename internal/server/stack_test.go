@@ -51,6 +51,7 @@ type setup struct {
 	url      string         // of the upstream, in place of fake's
 	upstream relay.Upstream // in place of the client of fake
 	routes   []string
+	models   []string
 	usage    bool // to be read for records
 	readOn   relay.ReadOn
 	dump     *dump.Dir
@@ -87,7 +88,7 @@ func start(t testing.TB, options ...func(*setup)) *stack {
 
 func (s *stack) serve(cfg setup) {
 	open := must(relay.NewRouteSet(cfg.routes, s.client.Path(), s.client.Room()))
-	pc := relay.Config{Upstream: s.client, Routes: open, ReadUsage: cfg.usage, ReadOn: cfg.readOn, Dump: cfg.dump, Log: s.logOf}
+	pc := relay.Config{Upstream: s.client, Routes: open, Models: cfg.models, ReadUsage: cfg.usage, ReadOn: cfg.readOn, Dump: cfg.dump, Log: s.logOf}
 	if cfg.upstream != nil {
 		pc.Upstream = cfg.upstream
 	}
