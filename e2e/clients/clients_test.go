@@ -238,6 +238,15 @@ func TestCodexSearch(t *testing.T) {
 	}
 }
 
+// TestLimits: an SDK can read what is left.
+func TestLimits(t *testing.T) {
+	s := start(t, "", "--max-tokens-per-user", "10", "--budget-period", "month")
+	out, failed := s.run([]string{"BASE=" + s.base() + "/v1"}, "node", filepath.Join(prefix, "limits.mjs"))
+	if failed || !regexp.MustCompile(`^429 budget_exhausted 10 0 [0-9hm]+s\n$`).MatchString(out) {
+		t.Errorf("it prints %q", out)
+	}
+}
+
 // TestSDKs: each asks for a response, and for a stream.
 func TestSDKs(t *testing.T) {
 	for name, command := range map[string][]string{

@@ -89,8 +89,22 @@ type Error struct {
 	RetryAfter int
 	// ResetsAt is when a spent budget restarts; zero if never.
 	ResetsAt time.Time
+	// Met is the limit that the request has met; nil if it is none that is counted.
+	Met *Limit
 	// Detail is the cause and Hint the remedy, for the operator's log only. Either may be "".
 	Detail, Hint string
+}
+
+// Limit is a limit of requests or tokens, and how much of it is left.
+type Limit struct {
+	Of        string // "Requests" or "Tokens"
+	Max, Left int64
+}
+
+// Meeting sets Met, and returns the error.
+func (e *Error) Meeting(of string, limit, left int64) *Error {
+	e.Met = &Limit{of, limit, left}
+	return e
 }
 
 // New returns the error of a code that has a message. detail is its Detail.
@@ -129,6 +143,7 @@ func (e *Error) Fields() []http1.Field {
 	if e.RetryAfter > 0 {
 		fields = append(fields, field("Retry-After", strconv.Itoa(e.RetryAfter)))
 	}
+	fields = append(fields, e.limitFields()...)
 	exhausted := table[e.Code].kind == spent
 	if exhausted { // Codex prints this, not the message
 		fields = append(fields, field("X-Codex-Promo-Message", strings.TrimSuffix(e.Message, ".")))
@@ -142,6 +157,21 @@ func (e *Error) Fields() []http1.Field {
 		return append(fields, field("Upgrade", "websocket"), field("Connection", "Upgrade"), field("Sec-WebSocket-Version", "13"))
 	}
 	return append(fields, field("Upgrade", "HTTP/1.1"), field("Connection", "Upgrade")) // RFC 9110, section 15.5.22
+}
+
+// limitFields returns what is known of the limit, by the names that OpenAI's responses have.
+func (e *Error) limitFields() (fields []http1.Field) {
+	if e.Met == nil {
+		return nil
+	}
+	fields = append(fields,
+		field("X-Ratelimit-Limit-"+e.Met.Of, strconv.FormatInt(e.Met.Max, 10)),
+		field("X-Ratelimit-Remaining-"+e.Met.Of, strconv.FormatInt(e.Met.Left, 10)))
+	if !e.ResetsAt.IsZero() {
+		reset := time.Duration(e.RetryAfter) * time.Second
+		fields = append(fields, field("X-Ratelimit-Reset-"+e.Met.Of, reset.String()))
+	}
+	return fields
 }
 
 func field(name, value string) http1.Field {

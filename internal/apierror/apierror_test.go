@@ -62,6 +62,29 @@ func TestFields(t *testing.T) {
 	}
 }
 
+// TestLimitFields: what is left is reported by the names that OpenAI's responses have.
+func TestLimitFields(t *testing.T) {
+	spent := Newf(BudgetExhausted, 3723, "later").Meeting("Tokens", 1000, 0)
+	spent.ResetsAt = time.Unix(1795737600, 0)
+	for want, e := range map[string]*Error{
+		"": Newf(TooManyConnections, 1, "later"),
+		"X-Ratelimit-Limit-Requests: 4, X-Ratelimit-Remaining-Requests: 0":                                  Newf(RateLimited, 7, "later").Meeting("Requests", 4, 0),
+		"X-Ratelimit-Limit-Tokens: 1000, X-Ratelimit-Remaining-Tokens: 250":                                 Newf(TooManyRequests, 1, "later").Meeting("Tokens", 1000, 250),
+		"X-Ratelimit-Limit-Tokens: 1000, X-Ratelimit-Remaining-Tokens: 0":                                   Newf(BudgetExhausted, 0, "never").Meeting("Tokens", 1000, 0),
+		"X-Ratelimit-Limit-Tokens: 1000, X-Ratelimit-Remaining-Tokens: 0, X-Ratelimit-Reset-Tokens: 1h2m3s": spent,
+	} {
+		var all []string
+		for _, f := range e.Fields() {
+			if strings.HasPrefix(string(f.Name), "X-Ratelimit-") {
+				all = append(all, string(f.Name)+": "+string(f.Value))
+			}
+		}
+		if got := strings.Join(all, ", "); got != want {
+			t.Errorf("%s has the fields %s, want %s", e.Code, got, want)
+		}
+	}
+}
+
 // TestExhausted: Codex prints the field and the time; it needs the type for that, and the time as a number.
 func TestExhausted(t *testing.T) {
 	e := Newf(BudgetExhausted, 0, "It is spent. Ask.")

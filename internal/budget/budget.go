@@ -139,6 +139,9 @@ const maxDeposit = 1_000_000
 // unknown. It allows at least four concurrent requests of a user, whatever the limit.
 func (b *Ledger) Deposit() int64 { return min(max(b.cfg.Limit/4, 1), maxDeposit) }
 
+// Limit returns the number of tokens that each user may spend.
+func (b *Ledger) Limit() int64 { return b.cfg.Limit }
+
 // State is the result of Reserve.
 type State int
 

@@ -97,12 +97,15 @@ func (p *Policy) begin(uid uint32) (denial *apierror.Error) {
 		case p.expired():
 			denial = apierror.Newf(apierror.Expired, 0, "This proxy has served its time or its number of requests, and ends.")
 		case reached(p.running, l.MaxConcurrent):
-			denial = apierror.Newf(apierror.TooManyRequests, 1, "Too many requests are running. Try again; the limit is --max-concurrent.")
+			denial = apierror.Newf(apierror.TooManyRequests, 1, "Too many requests are running. Try again; the limit is --max-concurrent.").
+				Meeting("Requests", int64(l.MaxConcurrent), 0)
 		case reached(u.requests, l.MaxConcurrentPerUser):
-			denial = apierror.Newf(apierror.TooManyRequests, 1, "Too many requests of uid %d are running. Try again; the limit is --max-concurrent-per-user.", uid)
+			denial = apierror.Newf(apierror.TooManyRequests, 1, "Too many requests of uid %d are running. Try again; the limit is --max-concurrent-per-user.", uid).
+				Meeting("Requests", int64(l.MaxConcurrentPerUser), 0)
 		default:
 			if wait := l.take(u); wait > 0 {
-				denial = apierror.Newf(apierror.RateLimited, int(math.Ceil(wait.Seconds())), "Uid %d sends requests faster than --rate allows. Try again later.", uid)
+				denial = apierror.Newf(apierror.RateLimited, int(math.Ceil(wait.Seconds())), "Uid %d sends requests faster than --rate allows. Try again later.", uid).
+					Meeting("Requests", int64(l.Burst), 0)
 				return
 			}
 			u.requests++

@@ -396,7 +396,7 @@ func TestRate(t *testing.T) {
 				t.Fatalf("within the burst: %+v", d)
 			}
 		}
-		if d := begin(1); codeOf(d) != apierror.RateLimited || d.RetryAfter != 1 {
+		if d := begin(1); codeOf(d) != apierror.RateLimited || d.RetryAfter != 1 || d.Met.Of != "Requests" || d.Met.Max < 1 || d.Met.Left != 0 {
 			t.Errorf("beyond the burst: %+v", d)
 		}
 		if d := begin(2); d != nil {
@@ -442,7 +442,7 @@ func TestBudgetAndBody(t *testing.T) {
 	for range 4 { // a quarter of the budget is reserved for each
 		running = append(running, begin("", true))
 	}
-	if _, d := v.Admit(head(t), Spend); codeOf(d) != apierror.TooManyRequests || d.RetryAfter != 1 {
+	if _, d := v.Admit(head(t), Spend); codeOf(d) != apierror.TooManyRequests || d.RetryAfter != 1 || *d.Met != (apierror.Limit{Of: "Tokens", Max: 1000, Left: 1000}) {
 		t.Errorf("%+v", d)
 	}
 	if l := begin("", false); l.Deposit() != 0 {
@@ -457,7 +457,7 @@ func TestBudgetAndBody(t *testing.T) {
 	}
 	begin("", true).Release(834)
 	_, d := v.Admit(head(t), Spend)
-	if codeOf(d) != apierror.BudgetExhausted || d.RetryAfter != 0 || !strings.Contains(d.Message, "1234") {
+	if codeOf(d) != apierror.BudgetExhausted || d.RetryAfter != 0 || !strings.Contains(d.Message, "1234") || *d.Met != (apierror.Limit{Of: "Tokens", Max: 1000}) {
 		t.Errorf("%+v", d)
 	}
 	begin("", false).Release(-235) // a correction: an earlier response cost less

@@ -171,7 +171,8 @@ func (s *Session) reserve() *apierror.Error {
 	case budget.OK:
 		return nil
 	case budget.Reserved:
-		return apierror.Newf(apierror.TooManyRequests, 1, "The running requests of uid %d may spend the rest of its budget of tokens. Try again when one of them has ended; the limit is --max-tokens-per-user.", s.caller.UID)
+		return apierror.Newf(apierror.TooManyRequests, 1, "The running requests of uid %d may spend the rest of its budget of tokens. Try again when one of them has ended; the limit is --max-tokens-per-user.", s.caller.UID).
+			Meeting("Tokens", s.policy.cfg.Budget.Limit(), s.policy.cfg.Budget.Limit()-spent)
 	default:
 		return s.exhausted(spent)
 	}
@@ -180,14 +181,15 @@ func (s *Session) reserve() *apierror.Error {
 // exhausted returns the denial of a request whose user has spent the budget.
 func (s *Session) exhausted(spent int64) *apierror.Error {
 	const text = "Uid %d has spent its budget of tokens (%d so far)%s. The proxy's operator can raise --max-tokens-per-user."
-	_, resets := s.policy.cfg.Budget.Period()
+	b := s.policy.cfg.Budget
+	_, resets := b.Period()
 	if resets.IsZero() {
-		return apierror.Newf(apierror.BudgetExhausted, 0, text, s.caller.UID, spent, "")
+		return apierror.Newf(apierror.BudgetExhausted, 0, text, s.caller.UID, spent, "").Meeting("Tokens", b.Limit(), 0)
 	}
 	wait := max(1, int(math.Ceil(time.Until(resets).Seconds())))
 	e := apierror.Newf(apierror.BudgetExhausted, wait, text, s.caller.UID, spent, ", which resets at "+resets.Format(time.RFC3339))
 	e.ResetsAt = resets
-	return e
+	return e.Meeting("Tokens", b.Limit(), 0)
 }
 
 // check decides whether the session may send head at all, by its user and its origin.

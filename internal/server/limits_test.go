@@ -3,6 +3,7 @@ package server_test
 import (
 	"crypto/sha256"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -44,6 +45,16 @@ func limited(t *testing.T, cfg policy.Config) *stack {
 	return start(t, func(s *setup) { s.front.Policy = gate })
 }
 
+// wantLeft checks what a refusal reports of the limit that it has met.
+func wantLeft(t *testing.T, res *http.Response, of, limit, left, reset string) {
+	t.Helper()
+	for name, want := range map[string]string{"limit": limit, "remaining": left, "reset": reset} {
+		if got := res.Header.Get("x-ratelimit-" + name + "-" + of); got != want {
+			t.Errorf("x-ratelimit-%s-%s is %q, want %q", name, of, got, want)
+		}
+	}
+}
+
 func TestConcurrentRequests(t *testing.T) {
 	s := limited(t, policy.Config{Limits: policy.Limits{MaxConcurrent: 1}})
 	first := s.post("headthensilent", `{}`)
@@ -51,6 +62,7 @@ func TestConcurrentRequests(t *testing.T) {
 	if got := code(t, res); res.StatusCode != 429 || got != "too_many_requests" || res.Header.Get("Retry-After") != "1" {
 		t.Errorf("%d %s, Retry-After %q", res.StatusCode, got, res.Header.Get("Retry-After"))
 	}
+	wantLeft(t, res, "requests", "1", "0", "")
 	if n := s.up.Count(); n != 1 {
 		t.Errorf("the refused request reached the upstream")
 	}
@@ -131,6 +143,7 @@ func TestBudget(t *testing.T) {
 		if got := code(t, res); res.StatusCode != 429 || got != "budget_exhausted" || res.Header.Get("Retry-After") != "" || res.Header.Get("X-Should-Retry") != "false" {
 			t.Errorf("%s: then %d %s, %v", scenario, res.StatusCode, got, res.Header)
 		}
+		wantLeft(t, res, "tokens", "4", "0", "")
 		if n := s.up.Count(); n != 1 {
 			t.Errorf("%s: the upstream saw %d requests", scenario, n)
 		}
