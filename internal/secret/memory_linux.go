@@ -19,11 +19,13 @@ const getTermios, setTermios = unix.TCGETS, unix.TCSETS
 // on behalf of other processes. The descriptor is closed: the mapping keeps the memory, and a descriptor could be
 // inherited or passed on.
 func mapSecret(size int) ([]byte, error) {
+	// O_CLOEXEC, because another goroutine may start a process before the descriptor is closed.
 	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_secret: %w", err)
 	}
 	defer unix.Close(fd)
+	// A sandbox that intercepts the call could return a descriptor of another file.
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil || fs.Type != secretmemMagic {
 		return nil, errors.Join(errors.New("memfd_secret returned a file of another type"), err)
@@ -31,6 +33,7 @@ func mapSecret(size int) ([]byte, error) {
 	if err := unix.Ftruncate(fd, int64(size)); err != nil {
 		return nil, fmt.Errorf("memfd_secret: ftruncate: %w", err)
 	}
+	// memfd_secret(2) can be mapped only with MAP_SHARED.
 	b, err := mapGuarded(fd, size, unix.MAP_SHARED, proveUnreadable)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_secret: %w", err)
@@ -47,6 +50,7 @@ func proveUnreadable(b []byte) error {
 	remote := []unix.RemoteIovec{{Base: uintptr(unsafe.Pointer(&b[0])), Len: 1}}
 	_, err := unix.ProcessVMReadv(os.Getpid(), local, remote, 0)
 	switch {
+	// EFAULT is memfd_secret's refusal, EPERM and ENOSYS are those of an outer filter.
 	case errors.Is(err, unix.EFAULT), errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOSYS):
 		return nil
 	case err == nil:
@@ -62,6 +66,8 @@ func mapLocked(size int) ([]byte, error) {
 	return mapGuarded(-1, size, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, lock)
 }
 
+// lock returns an error if the kernel refuses any of the three: memory that is only partly protected must not count as
+// Locked.
 func lock(b []byte) error {
 	if err := unix.Mlock(b); err != nil {
 		return fmt.Errorf("mlock: %w; raise RLIMIT_MEMLOCK (ulimit -l) to at least %d KiB", err, len(b)/1024)
@@ -79,6 +85,7 @@ func lock(b []byte) error {
 // overmapped with MAP_FIXED, so that no other mapping can be placed between them.
 func mapGuarded(fd, size, flags int, protect func([]byte) error) ([]byte, error) {
 	page := os.Getpagesize()
+	// The whole range is reserved without access; the middle is then mapped over it.
 	base, err := unix.MmapPtr(-1, 0, nil, uintptr(size+2*page), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("mmap of the guard pages: %w", err)
@@ -95,6 +102,7 @@ func mapGuarded(fd, size, flags int, protect func([]byte) error) ([]byte, error)
 	return b, nil
 }
 
+// unmapGuarded unmaps b and its guard pages.
 func unmapGuarded(b []byte) error {
 	page := os.Getpagesize()
 	return unix.MunmapPtr(unsafe.Add(unsafe.Pointer(&b[0]), -page), uintptr(len(b)+2*page))
