@@ -62,6 +62,7 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 	default:
 		return nil, d.fail("open", name, err)
 	}
+	// fstat(2) describes the opened file; the name may refer to another one by now.
 	var dir, file unix.Stat_t
 	if err = errors.Join(unix.Fstat(d.fd, &dir), unix.Fstat(fd, &file)); err == nil {
 		err = trusts.check(path, &dir, &file, d.owners)
@@ -191,6 +192,8 @@ func (d *Dir) Lock(name string) (*os.File, error) {
 // lock locks f, the file of that name, by flock(2), and closes f if that fails.
 func (d *Dir) lock(name string, f *os.File) (*os.File, error) {
 	var held, there unix.Stat_t
+	// flock(2) belongs to the open file description, so that another descriptor of this process cannot take the lock
+	// either.
 	raw, err := f.SyscallConn() // Fd would make the descriptor blocking
 	if err == nil {
 		closed := raw.Control(func(fd uintptr) {
@@ -198,6 +201,7 @@ func (d *Dir) lock(name string, f *os.File) (*os.File, error) {
 		})
 		err = errors.Join(err, closed)
 	}
+	// The last holder may have removed the file between open and lock.
 	gone := unix.Fstatat(d.fd, name, &there, unix.AT_SYMLINK_NOFOLLOW) != nil || !Same(&held, &there)
 	if errors.Is(err, unix.EWOULDBLOCK) || err == nil && gone {
 		err = ErrLocked
@@ -229,6 +233,7 @@ func OpenPrivate(path string, owner int) (d *Dir, lock *os.File, err error) {
 		return nil, nil, err
 	}
 	if err = d.checkPrivate(owner); err == nil {
+		// The lock is on the directory itself, which no other user can open.
 		lock, err = d.open(".", os.O_RDONLY, 0, InPlace)
 	}
 	if err == nil {

@@ -101,12 +101,14 @@ func (w *walk) follow(path string) error {
 // enter opens a directory, which must not be a link (O_NOFOLLOW), and may create it if it is missing; in a link's
 // target it does so with Follow only.
 func (w *walk) enter(name string, mayMake bool) error {
+	// O_NOFOLLOW, because another user may have replaced the name by a link since link checked it.
 	const flags = searchOnly | unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	from, at, made := unix.AT_FDCWD, name, false
 	if w.dir != nil {
 		from, at = w.dir.fd, filepath.Join(w.dir.path, name)
 	}
 	fd, err := unix.Openat(from, name, flags, 0)
+	// EEXIST means that another process has created the directory meanwhile, which is then checked like any other.
 	if mayMake && errors.Is(err, unix.ENOENT) {
 		if err = unix.Mkdirat(from, name, w.Make); err == nil || errors.Is(err, unix.EEXIST) {
 			made = err == nil
@@ -166,6 +168,7 @@ func (w *walk) link(name string) (target string, err error) {
 	case shared(&w.stat) && before.Uid != w.stat.Uid:
 		return "", planted("link", at, before.Uid)
 	}
+	// A link's target is at most PATH_MAX bytes long (readlink(2)).
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(w.dir.fd, name, buf)
 	if w.links++; err == nil && (n <= 0 || w.links > maxLinks) {
