@@ -26,7 +26,7 @@ all_targets="linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 win
 die() { printf 'release: %s\n' "$*" >&2; exit 1; }
 usage() { printf 'Usage: release.sh [--version vX.Y.Z] [--snapshot] [--target OS/ARCH]... [OUTDIR]\n'; }
 
-# settle_environment removes what could make two machines differ.
+# settle_environment removes the differences between two machines.
 settle_environment() {
 	unset CDPATH GZIP ZIPOPT TAR_OPTIONS GOEXPERIMENT GODEBUG GOOS GOARCH
 	export LC_ALL=C TZ=UTC CGO_ENABLED=0 GOAMD64=v1 GOARM64=v8.0 GOWORK=off GOFLAGS=
@@ -57,7 +57,7 @@ build() { # program, output
 	go build -trimpath -buildvcs=true -ldflags=-s -o "$2" "./cmd/$1"
 }
 
-# version_of prints the module version that the toolchain wrote into a binary.
+# version_of prints the module version that the go command wrote into a binary.
 version_of() { go version -m "$1" | awk '$1 == "mod" { print $3 }'; }
 
 # package_version turns v1.2.3-rc.1 into what a kind of package sorts before 1.2.3:
@@ -74,11 +74,11 @@ package_version() { # kind
 # modules prints the modules that a binary is made of, and their versions.
 modules() { go version -m "$1" | awk '$1 == "dep" { print $2, $3 }' | sort; } # binary
 
-# third_party prints the licences that a binary must bring along. What the attack
-# suite is made of, the proxy is made of too; release checks it.
+# third_party prints the licences that must accompany a binary. The proxy contains
+# all modules of the attack suite; release checks that.
 third_party() { # binary
 	printf 'This program contains the work of others:\n'
-	# BSD-3 and such ask for their text wherever the binary goes.
+	# BSD-3 and similar licences require their text with every copy of the binary.
 	modules "$1" | while read -r module version; do
 		printf '\n== %s %s\n\n' "$module" "$version"
 		cat "$(go list -m -f '{{.Dir}}' "$module")/LICENSE"
@@ -87,7 +87,7 @@ third_party() { # binary
 	cat "$(go env GOROOT)/LICENSE"
 }
 
-# completions writes what the program prints for each shell.
+# completions writes the program's completions for each shell.
 completions() { # binary that runs here
 	mkdir "$tmp/completions"
 	"$1" completion bash >"$tmp/completions/$name.bash"
@@ -120,7 +120,7 @@ tarball() { # parent, directory, output
 		--mtime="@$SOURCE_DATE_EPOCH" -c "$2" | gzip -n -9 >"$3"
 }
 
-# archive packs the programs of one system with everything that is written about them.
+# archive packs the programs of one system with their documents.
 archive() { # directory of the programs, archive's name without its ending
 	local dir=$tmp/archive/$2
 	install -d "$dir"
@@ -212,7 +212,7 @@ manifests() {
 	done
 }
 
-# sbom lists what a binary is made of, as the binary itself says. It guesses no
+# sbom lists the modules of a binary, from the binary itself. It guesses no
 # licences: THIRD-PARTY-LICENSES has their texts.
 sbom() { # binary, output
 	"$tmp/cyclonedx-gomod" bin -json -std -noserial -notimestamp -version "$version" -output "$2" "$1" 2>"$tmp/sbom.log" ||

@@ -14,7 +14,7 @@ trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
 die() { printf 'test-release: %s\n' "$*" >&2; exit 1; }
 
 mkdir "$tmp/home" "$tmp/a longer name"
-# A HOME of its own has no git configuration that says whose checkouts are safe.
+# A new HOME has no git configuration, which has to list safe directories.
 printf '[safe]\n\tdirectory = *\n' >"$tmp/home/.gitconfig"
 root=$PWD modcache=$(go env GOMODCACHE) cache=$(go env GOCACHE)
 (umask 022; scripts/release.sh "$@" "$tmp/out1")

@@ -25,7 +25,7 @@ wait_for() { # what, file
 	until [ -s "$2" ]; do [ $SECONDS -lt $until ] || die "timed out waiting for $1"; sleep 0.05; done
 }
 
-# The registry serves each package by what its own package.json says.
+# The registry serves each package with the metadata of its package.json.
 cat >"$tmp/registry.js" <<'END'
 const fs = require("fs"), { execFileSync } = require("child_process"), { createHash } = require("crypto");
 const dir = process.argv[2], packages = {};
