@@ -53,7 +53,7 @@ type options struct {
 
 	caFile     string
 	authHeader key.Header
-	keyFD      int // 0 if none is given
+	keyFile    string
 	identity   identity
 	dumpDir    string
 	dumpMax    int64
@@ -100,6 +100,14 @@ func (o *options) complete() error {
 		return errors.New("--budget-period needs --max-tokens-per-user")
 	}
 	return cmp.Or(relay.CheckRoutes(o.routes), relay.CheckModels(o.models, o.routes), o.identity.check(o))
+}
+
+// owners are the users, besides root and the one who starts the proxy, whose files are trusted.
+func (o *options) owners() []uint32 {
+	if o.runAs == nil {
+		return nil
+	}
+	return []uint32{uint32(o.owner)}
 }
 
 // ignored returns the names of the flags of Codex that were given, which mean

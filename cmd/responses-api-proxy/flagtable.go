@@ -1,8 +1,6 @@
 package main
 
 import (
-	"math"
-
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
@@ -64,9 +62,12 @@ func flagTable(o *options) []cli.Flag {
 			Summary: "trust the CA certificates in FILE, in PEM, and no others", Default: "those of the system"},
 		{Name: "auth-header", Value: "bearer|api-key|x-api-key", Topic: "upstream", Set: cli.Parsed(&o.authHeader, key.ParseHeader),
 			Summary: "header field in which the key is sent", Default: "bearer", Text: "`bearer` is `Authorization: Bearer`."},
-		{Name: "key-fd", Value: "N", Topic: "upstream",
-			Set:     cli.Int(&o.keyFD, 3, math.MaxInt32, "a number from 3 on is needed, of a descriptor that is open for reading"),
-			Summary: "on SIGHUP, read a new key from file descriptor N", Text: "It is one line, and must be written there first."},
+		{Name: "key-file", Value: "FILE", Topic: "upstream", Common: true, Set: cli.String(&o.keyFile, "a file name"),
+			Summary: "read the key from FILE, and another one at each SIGHUP", Default: "standard input",
+			Text: "FILE and every directory above it must belong to root, to the user who starts the proxy or to that of `--user`, and must not be " +
+				"writable by others. It may be a symbolic link, such as Kubernetes makes. The proxy can read what else is in its directory, so give it " +
+				"one of its own. Under systemd, where standard input is neither a pipe nor a file, the default is the credential `key` " +
+				"(`LoadCredential=key:FILE`)."},
 
 		{Name: "allow-user", Value: "USER|self", Topic: "callers", Common: true, Repeat: true, Set: o.users.AddUser,
 			Summary: "user who may call, by name or number; self is the user who runs the proxy", Default: "every user", Text: "The kernel reports who calls."},

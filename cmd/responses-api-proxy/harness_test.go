@@ -404,7 +404,7 @@ func executable(path string) bool {
 // environment is the script's, as far as a proxy looks at it.
 func environment(ts *testscript.TestScript) []string {
 	env := []string{"PATH=" + ts.Getenv("PATH"), "GORACE=" + noRaceDelay, "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}
-	for _, name := range []string{"SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "OPENAI_API_KEY", "PROXY_API_KEY", "GOTRACEBACK"} {
+	for _, name := range []string{"SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "CREDENTIALS_DIRECTORY", "OPENAI_API_KEY", "PROXY_API_KEY", "GOTRACEBACK"} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)
 		}

@@ -29,8 +29,8 @@ func (i *identity) check(o *options) error {
 		return nil
 	case i.github && i.config.TokenFile != "":
 		return errors.New("--github-oidc and --oidc-token-file contradict each other; choose one")
-	case o.keyFD != 0:
-		return errors.New("--key-fd brings a key, and workload identity makes its own; leave it out")
+	case o.keyFile != "":
+		return errors.New("--key-file brings a key, and workload identity makes its own; leave it out")
 	case o.authHeader != key.Bearer:
 		return errors.New("workload identity makes bearer tokens; leave --auth-header out")
 	}
@@ -50,21 +50,34 @@ func (i *identity) readable() error {
 	return f.Close()
 }
 
-// openKey opens the key. Standard input is closed when it has been read, or when there is nothing to be read.
-func openKey(o *options, errs *errorLog) (*key.Key, error) {
-	cfg := key.Config{Policy: o.secretMemory, Header: o.authHeader, Replaceable: o.keyFD > 0}
+// openKey opens the key, from a file if there is one. Standard input is closed when it has been read, or when there is
+// nothing to be read.
+func openKey(o *options, errs *errorLog) (k *key.Key, file *keyFile, err error) {
+	cfg := key.Config{Policy: o.secretMemory, Header: o.authHeader}
+	path := o.keyFile
 	if o.identity.wanted() {
 		cfg.Exchange = &o.identity.config
+	} else if path == "" {
+		path = credential()
 	}
-	k, err := readKey(cfg, errs)
+	if path != "" {
+		if file, err = findKeyFile(path, errs, o.owners()...); err == nil {
+			err = file.openKey(cfg)
+		}
+		if err == nil {
+			k = file.key
+		}
+	} else {
+		k, err = readKey(cfg, errs)
+	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := detach(0); err != nil {
 		k.Wipe()
-		return nil, fmt.Errorf("cannot close standard input: %w", err)
+		return nil, nil, fmt.Errorf("cannot close standard input: %w", err)
 	}
-	return k, nil
+	return k, file, nil
 }
 
 // exchange gets the first access token, and renews it from then on. It blocks until that is there, for a

@@ -64,7 +64,7 @@ func run(args []string) int {
 		return errs.fatal(err)
 	}
 	// The key before everything else that can fail: so the original does it.
-	k, err := openKey(opts, errs)
+	k, file, err := openKey(opts, errs)
 	if err != nil {
 		return errs.fatal(err)
 	}
@@ -72,7 +72,7 @@ func run(args []string) int {
 	// From here on a stop is an orderly one: somebody may read server-info and
 	// send a signal before the first request.
 	s := newService(opts, errs, k)
-	s.protections = protections
+	s.keyFile, s.protections = file, protections
 	signal.Notify(s.stop, stopSignals...)
 	defer s.components.close()
 	if err := s.open(); err != nil {

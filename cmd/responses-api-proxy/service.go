@@ -30,6 +30,7 @@ type service struct {
 	opts       *options
 	errs       *errorLog
 	key        *key.Key
+	keyFile    *keyFile // nil if the key is not from a file
 	components components
 
 	stop  chan os.Signal
@@ -76,7 +77,7 @@ func (s *service) open() error {
 		{true, func() (err error) { cfg.Roots, err = upstream.RootsFrom(o.caFile); return err }},
 		{o.identity.wanted(), func() error { return s.exchange(cfg.Roots) }},
 		{true, s.listen},
-		{o.keyFD != 0, s.openKeyFD},
+		{s.keyFile != nil, s.openKeyFile},
 		{true, func() error { return s.openClient(cfg) }},
 		{true, s.checkFileLimit},
 		{o.logFile != "", s.openLog},
@@ -188,10 +189,7 @@ func (s *service) openInfo() error {
 func (s *service) openBudget() (*budget.Ledger, error) {
 	o := s.opts
 	report := func(err error) { s.errs.Error("the budget cannot be kept", "reason", err) }
-	cfg := budget.Config{Limit: o.maxTokens, Period: o.budgetPeriod, File: o.budgetFile, Report: report}
-	if o.runAs != nil {
-		cfg.ExtraOwners = []uint32{uint32(o.owner)}
-	}
+	cfg := budget.Config{Limit: o.maxTokens, Period: o.budgetPeriod, File: o.budgetFile, Report: report, ExtraOwners: o.owners()}
 	book, err := budget.Open(cfg)
 	if err != nil {
 		return nil, err

@@ -3,8 +3,6 @@
 package main
 
 import (
-	"fmt"
-	"io"
 	"math"
 	"os"
 	"os/signal"
@@ -15,32 +13,6 @@ import (
 var stopSignals = []os.Signal{unix.SIGTERM, unix.SIGINT}
 
 var hangupSignals = []os.Signal{unix.SIGHUP}
-
-// checkKeyFD makes sure that a key can come from fd, and keeps fd
-// from other programs. A descriptor that was passed to this program cannot be
-// close-on-exec; one that is, this program has opened itself: a socket of its
-// own, or what Go's runtime reads of a control group.
-func checkKeyFD(fd int) error {
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err == nil && flags&unix.O_ACCMODE == unix.O_WRONLY {
-		err = unix.EBADF
-	}
-	if own, e := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && e == nil && own&unix.FD_CLOEXEC != 0 {
-		err = unix.EBADF
-	}
-	if err != nil {
-		return fmt.Errorf("--key-fd %d is not open for reading (%w); open it for the proxy, as with %[1]d<>FIFO", fd, err)
-	}
-	unix.CloseOnExec(fd)
-	return unix.SetNonblock(fd, false) // reading waits for the key
-}
-
-// rewind goes back to a file's beginning; a FIFO has none. Whoever else has it
-// open may have made reading not wait.
-func rewind(fd int) {
-	unix.SetNonblock(fd, false)
-	unix.Seek(fd, 0, io.SeekStart)
-}
 
 // detach puts /dev/null in the place of a standard stream.
 func detach(fd int) error {

@@ -1,21 +1,11 @@
 package main
 
-import (
-	"errors"
-	"os"
-)
+import "os"
 
 var stopSignals = []os.Signal{os.Interrupt}
 
 // Windows has no hangups.
 var hangupSignals []os.Signal
-
-// checkKeyFD refuses: without SIGHUP no key is ever read again.
-func checkKeyFD(int) error {
-	return errors.New("--key-fd is not supported here: there is no SIGHUP; restart the proxy with another key")
-}
-
-func rewind(int) {}
 
 // detach closes standard input, and leaves the others open: nothing here waits
 // for their end. What Go prints of a fault stays visible.

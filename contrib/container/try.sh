@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds the image without a network, and runs it as contrib/kubernetes/sidecar.yaml
 # would: read-only, not root, no capabilities, no-new-privileges, containerd's
-# default seccomp profile; the key from a mounted file by way of a busybox, a
-# unix socket for the agent, health by the subcommand.
+# default seccomp profile; the key from a mounted file, which is replaced as a
+# Secret is, a unix socket for the agent, health by the subcommand.
 #
-# It needs root, buildah, crun, curl and busybox-static (Debian), and Go. There is
+# It needs root, buildah, crun and curl (Debian), and Go. There is
 # no container engine and no cluster in it: networks, volumes and Secrets are
 # stood in for by bind mounts, and the stage that compiles is not built.
 set -euo pipefail
@@ -65,15 +65,25 @@ seccomp() {
 	(cd "$tmp/profile" && export GOFLAGS=-mod=mod && go mod init profile 2>/dev/null && go get github.com/containerd/containerd/v2@v2.4.2 2>/dev/null && go run . 2>/dev/null)
 }
 
+# mount_secret makes the files of a mounted Secret as the kubelet does: in a
+# directory of their own, to which a link leads that is replaced in one step.
+mount_secret() { # directory, key
+	mkdir "$tmp/key/..$1"
+	printf '%s\n' "$2" >"$tmp/key/..$1/key"
+	chown root:65532 "$tmp/key/..$1/key"
+	chmod 440 "$tmp/key/..$1/key"
+	ln -s "..$1" "$tmp/key/..data_tmp"
+	mv -T "$tmp/key/..data_tmp" "$tmp/key/..data"
+}
+
 # bundle writes what a runtime is told. Folders stand in for volumes.
 bundle() {
-	mkdir -p "$tmp/bundle" "$tmp/key" "$tmp/tools" "$tmp/shared/socket" "$tmp/shared/metrics"
+	mkdir -p "$tmp/bundle" "$tmp/key" "$tmp/shared/socket" "$tmp/shared/metrics"
 	chmod 755 "$tmp"
 	chown 65532:65532 "$tmp"/shared/*
-	printf '%s\n' "$key" >"$tmp/key/key"
-	chown root:65532 "$tmp/key/key"
-	chmod 440 "$tmp/key/key"
-	cp "$(command -v busybox)" "$tmp/tools/busybox"
+	mount_secret one "$key"
+	ln -s ..data/key "$tmp/key/key"
+	chmod 1777 "$tmp/key"
 	seccomp >"$tmp/seccomp.json"
 	(cd "$tmp/bundle" && crun spec)
 	jq --arg rootfs "$rootfs" --arg tmp "$tmp" --slurpfile seccomp "$tmp/seccomp.json" '
@@ -83,10 +93,10 @@ bundle() {
 		| .process.user = {uid: 65532, gid: 65532}
 		| .process.capabilities = {}
 		| .process.noNewPrivileges = true
-		| .process.args = ["/tools/busybox", "sh", "-c", "exec /responses-api-proxy \"$@\" </key/key", "sh", "--strict",
+		| .process.args = ["/responses-api-proxy", "--strict", "--key-file=/key/key",
 			"--socket=/run/responses-api-proxy/proxy.sock", "--metrics=unix:/run/metrics/metrics.sock", "--allow-user=10001",
 			"--upstream-url=http://127.0.0.1:9077/v1/responses"]
-		| .mounts += [bind("/key"; "/key"; "ro"), bind("/tools"; "/tools"; "ro"),
+		| .mounts += [bind("/key"; "/key"; "ro"),
 			bind("/shared/socket"; "/run/responses-api-proxy"; "rw"), bind("/shared/metrics"; "/run/metrics"; "rw")]
 		| .linux.namespaces |= map(select(.type != "network" and .type != "cgroup"))
 		| del(.linux.resources)
@@ -98,7 +108,7 @@ call() { setpriv --reuid "$1" --regid "$1" --clear-groups curl -s -m 20 -o /dev/
 
 build
 # What crun makes in an empty root as places to mount on.
-mkdir -p "$rootfs"/{key,tools,run/responses-api-proxy,run/metrics,proc,dev,sys}
+mkdir -p "$rootfs"/{key,run/responses-api-proxy,run/metrics,proc,dev,sys}
 bundle
 CGO_ENABLED=0 go build -o "$tmp/standin" scripts/standin.go
 "$tmp/standin" 127.0.0.1:9077 "$key" >/dev/null &
@@ -117,6 +127,16 @@ grep -q ' start-window=closed ' "$tmp/log" || die "processes of its user could a
 said "the agent's user gets an answer through the socket"
 [ "$(call 10002)" = 403 ] || die "another user is not refused"
 said "another user is refused"
+mount_secret two sk-revoked-0123456789abcdefgh
+rm -r "$tmp/key/..one"
+crun kill try-container HUP
+deadline=$((SECONDS + 15))
+until grep -q 'API key reloaded' "$tmp/log"; do
+	[ $SECONDS -lt $deadline ] || die "the key is not read again"
+	sleep 0.2
+done
+[ "$(call 10001)" = 401 ] || die "the other key is not used"
+said "another key comes by a swap of the Secret's directory and SIGHUP"
 ! crun exec try-container /bin/sh -c true 2>/dev/null || die "there is a shell in the image"
 said "there is no shell in the image"
 crun exec -u 65532:65532 try-container /responses-api-proxy verify --help | grep -q '^Usage: responses-api-proxy verify' || die "verify does not find the attack suite"

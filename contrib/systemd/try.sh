@@ -235,6 +235,8 @@ if [ -n "${AUDIT-x}" ]; then
 fi
 in_ systemctl reload "$service"
 is "state" "$(show ActiveState)" active
+reloaded() { [ "$(in_ journalctl -q -o cat -u "$service" | grep -c 'API key reloaded')" = "$1" ]; }
+within 10 reloaded 1 || die "the key was not read again"
 is "after a reload" "$(as nobody --clear-groups "${post[@]}" http://127.0.0.1:$port/v1/responses)" 200
 is "the same process" "$(show MainPID)" "$main"
 if [ -n "${AUDIT-x}" ]; then
@@ -243,18 +245,29 @@ if [ -n "${AUDIT-x}" ]; then
 	is "owner of the new audit file" "$(in_ stat -c '%U %a' /var/log/responses-api-proxy/audit.jsonl)" "responses-api-proxy 600"
 fi
 
+say "another key"
+in_ sh -c 'cp -p /etc/responses-api-proxy/key /root/key && echo sk-revoked-0123456789abcdefgh >/etc/responses-api-proxy/key'
+in_ systemctl reload "$service"
+within 10 reloaded 2 || die "another key was not read"
+is "a key that the upstream refuses" "$(as nobody --clear-groups "${post[@]}" http://127.0.0.1:$port/v1/responses)" 401
+in_ sh -c 'cp -p /root/key /etc/responses-api-proxy/key'
+in_ systemctl reload "$service"
+within 10 reloaded 3 || die "the first key was not read again"
+is "the first key" "$(as nobody --clear-groups "${post[@]}" http://127.0.0.1:$port/v1/responses)" 200
+is "the same process" "$(show MainPID)" "$main"
+
 say "stop"
 in_ systemctl stop "$service" 2>&1 | sed 's/^/   /'
 is "the service" "$(show ActiveState) $(show Result)" "inactive success"
 is "the TCP socket" "$(show SubState responses-api-proxy.socket)" listening
 is "the unix socket" "$(show SubState responses-api-proxy-unix.socket)" listening
 is "its path" "$(in_ stat -c '%F %a %G' $sock)" "socket 660 responses-api-proxy"
-is "the key's copy is gone" "$(in_ ls /run/credentials 2>/dev/null)" ""
+is "the key's copy is gone" "$(in_ ls -d /run/responses-api-proxy-key /run/credentials/* 2>/dev/null)" ""
 is "the next request, after a stop" "$(as nobody --clear-groups "${post[@]}" http://127.0.0.1:$port/v1/responses)" 200
 
 say "the encrypted key"
 in_ sh -c 'systemd-creds encrypt --quiet --with-key=host --name=key - /etc/responses-api-proxy/key.cred && rm /etc/responses-api-proxy/key' <"$tmp/key"
-in_ sh -c "sed '/#LoadCredentialEncrypted/!d; s/#/[Service]\nLoadCredential=\n/' /usr/lib/systemd/system/$service >/usr/lib/systemd/system/$service.d/encrypted.conf"
+in_ sh -c "cat >/usr/lib/systemd/system/$service.d/encrypted-key.conf" <contrib/systemd/encrypted-key.conf
 in_ systemctl daemon-reload
 in_ systemctl restart "$service"
 is "a request with it" "$(as nobody --clear-groups "${post[@]}" http://127.0.0.1:$port/v1/responses)" 200

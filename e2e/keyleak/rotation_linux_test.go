@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,15 +25,15 @@ const (
 	rotations = 1000
 	rotators  = 16 // clients that are always at work meanwhile
 
-	tookKey = "INFO API key reloaded"
-	kept    = "the old key stays in use"
+	tookKey = "API key reloaded"
+	kept    = "API key not reloaded"
 	// begun is the field in which a request says how many keys were in use
 	// before it was made. The upstream's record of it has that and the key.
 	begun = "X-Begun"
 )
 
-// series is the keys of one run: the one of standard input, and each that takes
-// the place of the one before. All are distinct, and of different lengths.
+// series is the keys of one run: the first, and each that takes the place of the
+// one before. All are distinct, and of different lengths.
 type series [][]byte
 
 func newSeries(n int) series {
@@ -52,7 +53,8 @@ func (keys series) joined() []byte { return bytes.Join(keys, nil) }
 type rotor struct {
 	*rig
 	keys  series
-	to    *os.File      // where another key is written
+	file  string        // where another key is put
+	owner int           // of file; the program's user
 	lines <-chan string // what the program says of it
 	inUse atomic.Int64  // index of the key of which the program has said so
 	turns chan struct{} // gets one for each request that ends, if anybody waits
@@ -66,16 +68,22 @@ func newRotor(t *testing.T, w wire, how string, keys series) *rotor {
 		t.Fatal(err)
 	}
 	t.Cleanup(upstream.Close)
-	from, to := pipe(t)
-	args := append([]string{"--upstream-url", upstream.URL(), "--key-fd", "3"}, w.args...)
+	r := &rotor{keys: keys, file: filepath.Join(t.TempDir(), "key"), turns: make(chan struct{})}
+	if how == "" {
+		r.owner = 65534 // nobody
+	}
+	if err := r.put(key); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"--upstream-url", upstream.URL(), "--key-file", r.file}, w.args...)
 	if how == "" {
 		args = append(args, "--user", "nobody", "--strict")
 	}
 	lines := make(chan string, 16)
 	p := launchWith(t, how, []string{"SSL_CERT_FILE=" + certFile(t, upstream.CAPEM())}, func(p *process) {
-		p.cmd.ExtraFiles = []*os.File{from}
+		p.cmd.Stdin = nil
 		p.heard = func(line string) {
-			if strings.Contains(line, tookKey) || strings.Contains(line, kept) || strings.Contains(line, "--key-fd") {
+			if strings.Contains(line, tookKey) || strings.Contains(line, kept) || strings.Contains(line, "SIGHUP") {
 				lines <- line
 			}
 		}
@@ -83,9 +91,23 @@ func newRotor(t *testing.T, w wire, how string, keys series) *rotor {
 	if p.addr == "" {
 		t.Fatalf("the program does not start: %s", p.said())
 	}
-	r := &rotor{rig: &rig{process: p, ctx: deadline(t), upstream: upstream, client: newClient(t)}, keys: keys, to: to, lines: lines, turns: make(chan struct{})}
+	r.lines, r.rig = lines, &rig{process: p, ctx: deadline(t), upstream: upstream, client: newClient(t)}
 	r.catches(t, unix.SIGHUP)
 	return r
+}
+
+// put puts a file with another key in the place of the last one, for the
+// program's user to read.
+func (r *rotor) put(k []byte) error {
+	next := r.file + ".new"
+	err := os.WriteFile(next, append(bytes.Clone(k), '\n'), 0o600)
+	if err == nil {
+		err = os.Chown(next, r.owner, -1)
+	}
+	if err == nil {
+		err = os.Rename(next, r.file)
+	}
+	return err
 }
 
 // rotate has the program use the next n keys of the series, one after the other.
@@ -118,7 +140,7 @@ func (r *rotor) await(requests int) error {
 // next writes a key and has the program read it.
 func (r *rotor) next() error {
 	n := r.inUse.Load() + 1
-	if _, err := r.to.Write(append(bytes.Clone(r.keys[n]), '\n')); err != nil {
+	if err := r.put(r.keys[n]); err != nil {
 		return err
 	}
 	r.signal(unix.SIGHUP)

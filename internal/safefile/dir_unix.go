@@ -45,13 +45,19 @@ func (d *Dir) fail(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
 }
 
-// open opens name, which must not be a link, and applies the policy trusts to the open file. O_NONBLOCK keeps it from
-// waiting for the other end of a FIFO (fifo(7)). The sandbox's filter allows exactly these flags.
+// open opens name, which must not be a link unless trusts follows one, and applies the policy trusts to the open file.
+// O_NONBLOCK keeps it from waiting for the other end of a FIFO (fifo(7)). The sandbox's filter allows exactly these flags.
 func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File, error) {
 	path := filepath.Join(d.path, name)
-	fd, err := unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, mode)
+	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK
+	if !trusts.follow {
+		flags |= unix.O_NOFOLLOW
+	} else if err := d.checkLink(name); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat(d.fd, name, flags, mode)
 	for err == unix.EINTR {
-		fd, err = unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, mode)
+		fd, err = unix.Openat(d.fd, name, flags, mode)
 	}
 	switch {
 	case err == nil:
@@ -72,6 +78,16 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// checkLink refuses another user's link in the place of a file.
+func (d *Dir) checkLink(name string) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK && !trusted(st.Uid) && !slices.Contains(d.owners, st.Uid) {
+		return planted("link", filepath.Join(d.path, name), st.Uid)
+	}
+	return nil // opening it shows what else is wrong
 }
 
 // openAgain opens for reading the regular file that is open as f. It returns nil if that is not permitted, or if name

@@ -14,6 +14,7 @@
 //	InPlace  --server-info          any                      (any mode)          any           any
 //	Log      --audit, --log-file    trusted                  022                 any           any
 //	Private  --budget-file, locks   trusted                  077                 regular file  any
+//	Input    --key-file, --config   trusted                  022                 regular file  [Trusted]
 //	         unix sockets           (no file)                                                  [Trusted]
 //
 // Under every policy, in a shared directory:
@@ -21,16 +22,17 @@
 //     protected_symlinks and protected_regular in proc_sys_fs(5), which not every system enables);
 //   - a regular file must have one hard link: another user may have linked any file there (protected_hardlinks).
 //
-// A link in the place of the file itself is followed for InPlace, and refused otherwise. With [Trusted] directories,
-// each must belong to root or the effective user, and if others may write to it, it must be sticky; each link must belong
-// to root or the effective user.
+// A link in the place of the file itself is followed for InPlace and Input, and refused otherwise. With [Trusted]
+// directories, each must belong to a trusted user, and if others may write to it, it must be sticky; each link must
+// belong to a trusted user.
 //
 // With [OpenPrivate] the directory itself must belong to its owner alone (--dump-dir).
 //
 // # Use
 //
-// [OpenAppend] opens a log and opens it again after a rotation, [OpenStore] locks a file that is replaced as a whole, and
-// [OpenInPlace] a file that is written once. [OpenDir] and [Dir.Lock] are for other uses. On systems other than Unix only
+// [OpenAppend] opens a log and opens it again after a rotation, [OpenStore] locks a file that is replaced as a whole,
+// [OpenInPlace] a file that is written once, and [FindInput] finds a file that is read again and again. [OpenDir] and
+// [Dir.Lock] are for other uses. On systems other than Unix only
 // the types are checked: who may write to a file is left to its access list.
 package safefile
 
@@ -50,6 +52,7 @@ type Policy struct {
 	anyOwner bool
 	forbid   fs.FileMode
 	regular  bool
+	follow   bool
 }
 
 // The policies of the table.
@@ -57,6 +60,7 @@ var (
 	InPlace = Policy{anyOwner: true}
 	Log     = Policy{forbid: 0o022}
 	Private = Policy{forbid: 0o077, regular: true}
+	Input   = Policy{forbid: 0o022, regular: true, follow: true}
 )
 
 // Walk describes how a path is resolved. The zero value accepts any existing directory and creates none.
@@ -141,6 +145,41 @@ func (a *Appender) endsTorn(f *os.File) bool {
 
 // Close closes the directory, not the opened files.
 func (a *Appender) Close() error { return a.dir.Close() }
+
+// InputFile is a file that is read, and opened again by its name when another may have taken its place.
+type InputFile struct {
+	dir  *Dir
+	name string
+	dirs []string
+}
+
+// FindInput finds the file at path, under the policy Input; owners are trusted. The file may be missing, or a link, such
+// as Kubernetes replaces when it updates a mounted Secret. The directory of path's last name is kept open, and a link in
+// it is followed again by each Open.
+func FindInput(path string, owners ...uint32) (*InputFile, error) {
+	how := Walk{Trusted: true, Owners: owners}
+	dir, name, err := Parent(path, how)
+	if err != nil {
+		return nil, err
+	}
+	how.Follow = true
+	target, _, err := Parent(path, how)
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	target.Close()
+	return &InputFile{dir, name, []string{dir.path, target.path}}, nil
+}
+
+// Open opens the file for reading. It needs no more than that the sandbox lets files in Directories be read.
+func (i *InputFile) Open() (*os.File, error) { return i.dir.open(i.name, os.O_RDONLY, 0, Input) }
+
+// Directories are that of the file, and the one to which a link in its place has led; they may be the same.
+func (i *InputFile) Directories() []string { return i.dirs }
+
+// Close closes the directory, not the files that were opened.
+func (i *InputFile) Close() error { return i.dir.Close() }
 
 // Store is a file that is replaced as a whole, under the policy Private. Only one Store can have a file open. In the
 // sandbox it needs only to create, write, rename and remove files in its directory.

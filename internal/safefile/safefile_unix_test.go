@@ -4,6 +4,7 @@ package safefile
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -236,6 +237,79 @@ func TestLastLink(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestInputFile: what others could replace is refused, on the way and in the place of the file; another file, and
+// another directory behind a link, are found by Open.
+func TestInputFile(t *testing.T) {
+	if os.Geteuid() != 0 {
+		proctest.Cannot(t, "only root can give files away")
+	}
+	const owner, other = 4343, 4242
+	dir := filepath.Join(t.TempDir(), "d")
+	one, two, data, file := filepath.Join(dir, "one"), filepath.Join(dir, "two"), filepath.Join(dir, "data"), filepath.Join(dir, "key")
+	try(t, os.Mkdir(dir, 0o755), os.Mkdir(one, 0o755), os.Mkdir(two, 0o755), os.Symlink("one", data), os.Symlink("data/key", file))
+	try(t, os.WriteFile(one+"/key", []byte("1"), 0o640), os.WriteFile(two+"/key", []byte("2"), 0o640))
+	find := func(text, refusal string) {
+		t.Helper()
+		var got []byte
+		in, err := FindInput(file, owner)
+		if err == nil {
+			got, err = content(in)
+			in.Close()
+		}
+		if string(got) != text || (err == nil) != (refusal == "") || err != nil && !strings.Contains(err.Error(), refusal) {
+			t.Errorf("%q, %v; want %q, %q", got, err, text, refusal)
+		}
+	}
+	find("1", "")
+	for _, path := range []string{dir, one, data, file, one + "/key"} {
+		try(t, os.Lchown(path, owner, -1))
+		find("1", "")
+		try(t, os.Lchown(path, other, -1))
+		find("", "belongs to another user (uid 4242)")
+		try(t, os.Lchown(path, 0, -1))
+	}
+	for _, path := range []string{dir, one} {
+		try(t, os.Chmod(path, 0o775))
+		find("", "other users may write to the directory")
+		try(t, unix.Chmod(path, 0o1777)) // sticky
+		find("1", "")
+		try(t, os.Chmod(path, 0o755))
+	}
+	try(t, os.Chmod(one+"/key", 0o660))
+	find("", "is writable by other users (mode 0660)")
+	try(t, os.Chmod(one+"/key", 0o644))
+
+	in, err := FindInput(file)
+	try(t, err)
+	defer in.Close()
+	if got := in.Directories(); len(got) != 2 || got[0] != dir || got[1] != one {
+		t.Errorf("directories %q", got)
+	}
+	for _, want := range []string{"1", "2"} {
+		if got, err := content(in); string(got) != want || err != nil {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+		try(t, os.Symlink("two", data+".new"), os.Rename(data+".new", data), os.RemoveAll(one))
+	}
+	try(t, os.Lchown(file, other, -1))
+	if got, err := content(in); err == nil || !strings.Contains(err.Error(), "belongs to another user (uid 4242)") {
+		t.Errorf("%q through another user's link: %v", got, err)
+	}
+	try(t, os.Remove(file), unix.Mkfifo(file, 0o600))
+	if _, err := content(in); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a FIFO: %v", err)
+	}
+}
+
+func content(in *InputFile) ([]byte, error) {
+	f, err := in.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
 }
 
 // TestReplacedDirectory: the file is looked up in the directory that was opened, even if another one has its name by

@@ -33,9 +33,12 @@ func (d *Dir) Remove(name string) error { return os.Remove(d.path + name) }
 func (d *Dir) Rename(from, to string) error { return os.Rename(d.path+from, d.path+to) }
 
 // open opens name, and returns an error if it exists and is not a regular file.
-func (d *Dir) open(name string, flags int, mode uint32, _ Policy) (*os.File, error) {
-	path := d.path + name
-	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() && name != "." {
+func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File, error) {
+	path, stat := d.path+name, os.Lstat
+	if trusts.follow {
+		stat = os.Stat
+	}
+	if info, err := stat(path); err == nil && !info.Mode().IsRegular() && name != "." {
 		return nil, refuse(fs.ErrInvalid, "%s is not a regular file; name another", path)
 	}
 	return os.OpenFile(path, flags, fs.FileMode(mode))

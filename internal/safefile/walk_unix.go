@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -132,8 +133,8 @@ func (w *walk) enter(name string, mayMake bool) error {
 	return w.dir.chown(w.Owner)
 }
 
-// check returns an error, with Trusted, for a directory in which users other than root and the effective user could
-// replace entries. In a sticky directory others may add entries but not replace them (chmod(2), S_ISVTX). In a user
+// check returns an error, with Trusted, for a directory in which users other than root, the effective user and w.Owners
+// could replace entries. In a sticky directory others may add entries but not replace them (chmod(2), S_ISVTX). In a user
 // namespace that does not map root, root's directories appear to belong to the overflow uid 65534, like those of any
 // unmapped user, and are refused.
 func (w *walk) check() error {
@@ -141,7 +142,7 @@ func (w *walk) check() error {
 	case err != nil:
 		return fmt.Errorf("cannot find the owner of the directory %s: %w; use a directory of your own", w.dir.path, err)
 	case !w.Trusted:
-	case !trusted(w.stat.Uid):
+	case !trusted(w.stat.Uid) && !slices.Contains(w.Owners, w.stat.Uid):
 		return fmt.Errorf("the directory %s belongs to another user (uid %d), who could replace its files; "+
 			"use a directory of your own", w.dir.path, w.stat.Uid)
 	case w.stat.Mode&0o022 != 0 && w.stat.Mode&unix.S_ISVTX == 0:
@@ -161,7 +162,7 @@ func (w *walk) link(name string) (target string, err error) {
 	}
 	at := filepath.Join(w.dir.path, name)
 	switch {
-	case trusted(before.Uid):
+	case trusted(before.Uid) || w.Trusted && slices.Contains(w.Owners, before.Uid):
 	case w.Trusted:
 		return "", fmt.Errorf("the link %s belongs to another user (uid %d), who could redirect it; "+
 			"use a directory of your own", at, before.Uid)

@@ -42,10 +42,6 @@ type Policy struct {
 	// does not restrict files that were opened before.
 	Truncate []int
 
-	// SetFlags are descriptors whose flags may still be changed with F_SETFL. That call could clear O_APPEND on a log,
-	// and so is allowed for no other descriptor.
-	SetFlags []int
-
 	// Off omits Landlock and seccomp, so that the process can be debugged. A compromised process then has all of its
 	// user's privileges. User, no-new-privs and capabilities are still enforced.
 	Off bool

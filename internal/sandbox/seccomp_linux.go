@@ -73,8 +73,8 @@ var always = []uint32{
 	// Connections: Landlock restricts CONNECT; ACCEPT4 works only on listeners that are open, since LISTEN and BIND are
 	// not in the list.
 	unix.SYS_ACCEPT4, unix.SYS_RECVFROM, unix.SYS_CONNECT, unix.SYS_SHUTDOWN, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME,
-	// Files, which the resolver reads. LSEEK rewinds --key-fd.
-	unix.SYS_FSTAT, unix.SYS_NEWFSTATAT, unix.SYS_LSEEK,
+	// Files, which the resolver reads.
+	unix.SYS_FSTAT, unix.SYS_NEWFSTATAT,
 	// Memory: the heap is returned to the kernel by MADVISE.
 	unix.SYS_MADVISE, unix.SYS_MUNMAP,
 	// Threads and signals. The kernel makes RESTART_SYSCALL itself after a stop (restart_syscall(2)); SIGALTSTACK and
@@ -140,10 +140,6 @@ func onFiles(p Policy) []rule {
 	}
 	for _, fd := range p.Truncate {
 		rules = append(rules, allow(unix.SYS_FTRUNCATE, is(0, uint32(fd))))
-	}
-	for _, fd := range p.SetFlags {
-		// F_SETFL has its descriptor in argument 0, so the rule names descriptor and command.
-		rules = append(rules, allow(unix.SYS_FCNTL, is(0, uint32(fd)), is(1, unix.F_SETFL)))
 	}
 	return rules
 }

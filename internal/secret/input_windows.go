@@ -7,21 +7,20 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// readFD reads from the standard input handle; fd must be 0.
-func readFD(fd int, p []byte) (int, error) {
-	if fd != 0 {
-		return 0, errors.New("only standard input can be read on this system")
+// readFD reads from a handle; 0 is standard input.
+func readFD(fd int, p []byte) (n int, err error) {
+	handle := windows.Handle(fd)
+	if fd == 0 {
+		if handle, err = windows.GetStdHandle(windows.STD_INPUT_HANDLE); err != nil {
+			return 0, err
+		}
 	}
-	handle, err := windows.GetStdHandle(windows.STD_INPUT_HANDLE)
-	if err != nil {
-		return 0, err
-	}
-	var n uint32
-	err = windows.ReadFile(handle, p, &n, nil)
-	if errors.Is(err, windows.ERROR_BROKEN_PIPE) { // the end of a pipe
+	var done uint32
+	err = windows.ReadFile(handle, p, &done, nil)
+	if errors.Is(err, windows.ERROR_BROKEN_PIPE) || errors.Is(err, windows.ERROR_HANDLE_EOF) { // the end of a pipe, of a file
 		return 0, nil
 	}
-	return int(n), err
+	return int(done), err
 }
 
 // NoEcho turns the echo of the console off and returns a function that restores it. If standard input is not a console,
