@@ -25,7 +25,6 @@ var (
 	RouteNotAllowed       = add("route_not_allowed", 403, invalid, "")
 	ResponseNotFound      = add("response_not_found", 404, invalid, "There is no response with this id that you have made through this proxy since it was started.")
 	WebsocketNotSupported = add("websocket_not_supported", 426, invalid, "This proxy does not speak WebSocket. Send POST /v1/responses instead; Codex does so by itself.")
-	WebsocketNotMetered   = add("websocket_not_metered", 426, invalid, "This proxy counts tokens, which it cannot do over WebSocket. Send POST /v1/responses instead; Codex does so by itself.")
 	WebsocketMalformed    = add("websocket_malformed", 400, invalid, "The WebSocket handshake is malformed")
 	MalformedRequest      = add("malformed_request", 400, invalid, "The request is not well-formed HTTP/1.1")
 	HeadTooLarge          = add("head_too_large", 431, invalid, "The request's head is too large")

@@ -52,7 +52,7 @@ func TestFields(t *testing.T) {
 		"Content-Type Retry-After":                                      Newf(TooManyRequests, 1, "later"),
 		"Content-Type X-Codex-Promo-Message X-Should-Retry":             Newf(BudgetExhausted, 0, "never"),
 		"Content-Type Retry-After X-Codex-Promo-Message X-Should-Retry": Newf(BudgetExhausted, 60, "later"),
-		"Content-Type Upgrade Connection":                               New(WebsocketNotMetered, ""),
+		"Content-Type Upgrade Connection":                               New(WebsocketNotSupported, ""),
 		"Content-Type Upgrade Connection Sec-WebSocket-Version":         OfHandshake(&http1.Error{Status: 426, Reason: "r"}),
 		"Content-Type": OfHandshake(&http1.Error{Status: 400, Reason: "r"}),
 	} {

@@ -194,6 +194,46 @@ func TestReleasedOnce(t *testing.T) {
 	}
 }
 
+// TestRenew: a part of a request is charged when it ends, and another one is denied where another request would be.
+func TestRenew(t *testing.T) {
+	b, err := budget.Open(budget.Config{Limit: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newPolicy(Config{Budget: b})
+	admit := func() *Lease {
+		t.Helper()
+		l, d := g.session(1).Admit(head(t), Spend)
+		if d != nil {
+			t.Fatal(d)
+		}
+		return l
+	}
+	first, second := admit(), admit()
+	if d := first.Renew(10); d != nil {
+		t.Error(d)
+	}
+	if d := first.Renew(65); d == nil || d.Code != apierror.TooManyRequests { // 75 are spent, and 25 reserved
+		t.Errorf("denial %+v", d)
+	}
+	if d := second.Renew(0); d != nil { // first has no deposit any more
+		t.Error(d)
+	}
+	first.Release(1)
+	second.Release(4)
+	third := admit()
+	if d := third.Renew(20); d == nil || d.Code != apierror.BudgetExhausted {
+		t.Errorf("denial %+v", d)
+	}
+	if third.Deposit() != 25 {
+		t.Errorf("the deposit is %d", third.Deposit())
+	}
+	third.Release(0)
+	if spent, _ := b.Reserve(1); spent != 100 || len(g.users) > 1 || g.running != 0 {
+		t.Errorf("%d tokens are charged, want 100; %d requests run", spent, g.running)
+	}
+}
+
 // TestLeaseOfNothing holds nothing: only Free and Spend run.
 func TestLeaseOfNothing(t *testing.T) {
 	g := newPolicy(Config{Limits: Limits{MaxConcurrent: 1, MaxRequests: 1}})

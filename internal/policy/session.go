@@ -220,6 +220,7 @@ func (s *Session) forbidden(flag string) *apierror.Error {
 type Lease struct {
 	*Session
 	deposit  int64       // reserved in the budget; 0 without a budget
+	lapsed   bool        // the deposit is not reserved any more
 	running  atomic.Bool // it counts as a running request
 	released atomic.Bool
 }
@@ -244,7 +245,7 @@ func (l *Lease) Release(tokens int64) {
 	}
 	switch b := l.policy.cfg.Budget; {
 	case b == nil:
-	case l.deposit > 0:
+	case l.deposit > 0 && !l.lapsed:
 		b.Settle(l.caller.UID, tokens)
 	case tokens < 0:
 		b.Refund(l.caller.UID, -tokens)
@@ -252,6 +253,16 @@ func (l *Lease) Release(tokens int64) {
 		b.Add(l.caller.UID, tokens)
 	}
 	l.Detach()
+}
+
+// Renew settles the tokens that a part of the request cost, and reserves the deposit anew, as another request would. It
+// returns the denial of any further part; the lease must be released all the same. It must not be called without a
+// deposit, nor while the lease is released.
+func (l *Lease) Renew(tokens int64) *apierror.Error {
+	l.policy.cfg.Budget.Settle(l.caller.UID, tokens)
+	d := l.reserve()
+	l.lapsed = d != nil
+	return d
 }
 
 // Deposit returns the tokens that the request is charged if its response does not report its usage; 0 without a budget.

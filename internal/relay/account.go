@@ -73,6 +73,8 @@ func (x *exchange) observeEnd() {
 // cost returns what the exchange is charged, in tokens.
 func (x *exchange) cost() (tokens int64) {
 	switch {
+	case x.handshake != nil:
+		return x.messages.rest()
 	case x.meter == nil && x.cancelled: // the upstream may have seen the request, and respond to no one
 		return x.lease.Deposit()
 	case x.meter == nil:

@@ -16,6 +16,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/usage"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/websocket"
 )
 
@@ -37,6 +38,7 @@ type exchange struct {
 	dump    *dump.Exchange                 // nil where nothing is dumped
 	account
 	outliving outliving
+	messages  *messages // of a WebSocket; nil where tokens do not matter
 }
 
 // finish releases what the exchange holds, and completes its record. It must be called once, also after a panic.
@@ -88,12 +90,13 @@ func (x *exchange) checkRoute() *apierror.Error {
 		return nil
 	case !x.relay.cfg.Routes.opens(x.route.route):
 		return apierror.New(apierror.WebsocketNotSupported, "")
-	case x.Session.Metered():
-		return apierror.New(apierror.WebsocketNotMetered, "")
 	}
 	var malformed *http1.Error
 	if x.handshake, malformed = websocket.Parse(x.Head); malformed != nil {
 		return apierror.OfHandshake(malformed)
+	}
+	if x.Session.Metered() {
+		x.handshake.WithoutExtensions()
 	}
 	return nil
 }
@@ -147,6 +150,9 @@ func (x *exchange) prepare() (err error) {
 	switch {
 	case x.handshake != nil:
 		fields = withoutTokens(fields)
+		if x.lease.Metered() {
+			fields = withoutExtensions(fields)
+		}
 	case x.mustInspect():
 		fields = askPlain(fields)
 	}
@@ -246,9 +252,19 @@ func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) error {
 	if err != nil {
 		return x.clientGone()
 	}
-	switch websocket.Run(websocket.Config{
+	cfg := websocket.Config{
 		Client: conn, Upstream: stream, Stop: conn.Draining(), Deadline: x.lease.Expires(), Idle: tunnelIdle, ClientLeft: ctx.Done(),
-	}) {
+	}
+	if x.lease.Metered() {
+		x.messages = &messages{x: x, meter: usage.NewEvents()}
+		cfg.ReadClient, cfg.ReadUpstream = x.messages.fromClient, x.messages.fromUpstream
+	}
+	end := websocket.Run(cfg)
+	if x.messages != nil && x.messages.denial != nil {
+		x.relay.record(x.Request, x.messages.denial)
+		return nil
+	}
+	switch end {
 	case websocket.ClientLeft:
 		return x.clientGone()
 	case websocket.UpstreamLeft:

@@ -53,9 +53,9 @@ type outliving struct {
 }
 
 // outlive returns the context of the upstream's side of an exchange. It is ctx, which ends when the client leaves,
-// unless the exchange has a deposit.
+// unless the exchange has a deposit. What is made inside a WebSocket is not read on.
 func (x *exchange) outlive(ctx context.Context) (up context.Context) {
-	if x.lease.Deposit() == 0 {
+	if x.lease.Deposit() == 0 || x.handshake != nil {
 		return ctx
 	}
 	up, x.outliving.abort = context.WithCancel(x.relay.running)

@@ -75,7 +75,6 @@ var refusals = []refusal{
 	{code: apierror.RouteNotAllowed, request: "GET /shutdown HTTP/1.1\r\nHost: h\r\n\r\n"},
 	{code: apierror.ResponseNotFound, with: opens("retrieve"), request: "GET /v1/responses/resp_1 HTTP/1.1\r\nHost: h\r\n\r\n"},
 	{code: apierror.WebsocketNotSupported, request: websocketRequest + "\r\n"},
-	{code: apierror.WebsocketNotMetered, with: metered, request: websocketRequest + "\r\n"},
 	{code: apierror.WebsocketMalformed, with: opens("websocket"), request: websocketRequest + "\r\n"},
 	{code: apierror.WebsocketMalformed, with: opens("websocket"), request: websocketRequest + "Sec-WebSocket-Version: 12\r\n\r\n"},
 	{code: apierror.MalformedRequest, with: opens("models"), request: "GET /v1/models HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
@@ -111,11 +110,6 @@ var refusals = []refusal{
 	{code: apierror.RateLimited, with: gates(policy.Config{Limits: policy.Limits{Rate: 1e-6, Burst: 1}}), before: "json", request: simple},
 	{code: apierror.Expired, with: gates(policy.Config{Limits: policy.Limits{MaxRequests: 1}}), before: "json", request: simple},
 	{code: apierror.BudgetExhausted, with: gates(policy.Config{Budget: spent()}), request: simple},
-}
-
-func metered(t *testing.T, s *setup) {
-	s.routes = []string{"websocket"}
-	gates(policy.Config{Budget: spent()})(t, s)
 }
 
 func models(_ *testing.T, s *setup) { s.models = []string{"gpt-5"} }

@@ -285,23 +285,119 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 	}
 }
 
-// TestWebsocketIsClosedByDefault, whatever else is open, and where tokens are
-// counted: 426 makes Codex send a POST at once.
+// TestWebsocketIsClosedByDefault, whatever else is open: 426 makes Codex send a
+// POST at once.
 func TestWebsocketIsClosedByDefault(t *testing.T) {
-	gate := must(policy.New(policy.Config{TCP: true, Budget: newPurse(t, 1<<40).Ledger}))
+	s := start(t, allowing("retrieve", "models"))
+	p := s.dial()
+	p.send(shake())
+	if res := p.answer(); res.StatusCode != 426 || code(t, res) != "websocket_not_supported" {
+		t.Errorf("%d, want 426 websocket_not_supported", res.StatusCode)
+	}
+	if n := s.up.Conns(); n != 0 {
+		t.Errorf("%d connections reached the upstream", n)
+	}
+}
+
+// meteredWebsockets is a stack whose users may spend limit tokens.
+func meteredWebsockets(t *testing.T, limit int64) (*stack, purse, *entries) {
+	t.Helper()
+	p, e := newPurse(t, limit), &entries{}
+	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
 	t.Cleanup(gate.Close)
-	for want, s := range map[string]*stack{
-		"websocket_not_supported": start(t, allowing("retrieve", "models")),
-		"websocket_not_metered":   start(t, allowing("websocket"), func(s *setup) { s.front.Policy = gate }),
-	} {
-		p := s.dial()
-		p.send(shake())
-		if res := p.answer(); res.StatusCode != 426 || code(t, res) != want {
-			t.Errorf("%d, want 426 %s", res.StatusCode, want)
+	return start(t, allowing("websocket"), func(s *setup) { s.front.Policy, s.observer = gate, e }), p, e
+}
+
+// respond makes a response, and returns what it has cost.
+func (w *socket) respond() (cost int64) {
+	w.t.Helper()
+	w.send(frame(opText, `{"type":"response.create","model":"m"}`))
+	for {
+		op, text, err := w.next()
+		if err != nil || op != opText {
+			w.t.Fatalf("a frame %d %q in place of an event: %v", op, text, err)
 		}
-		if n := s.up.Conns(); n != 0 {
-			t.Errorf("%s: %d connections reached the upstream", want, n)
+		if _, usage, ok := strings.Cut(text, `"total_tokens":`); ok && strings.Contains(text, `"response.completed"`) {
+			if _, err := fmt.Sscanf(usage, "%d", &cost); err != nil {
+				w.t.Fatal(err)
+			}
+			return cost
 		}
+	}
+}
+
+// TestWebsocketBudget: the responses inside one add up, as each of them ends.
+func TestWebsocketBudget(t *testing.T) {
+	s, p, e := meteredWebsockets(t, 1<<40)
+	w := s.upgrade("", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits", "Sec_WebSocket_Extensions: x")
+	var want int64
+	for range 3 {
+		want += w.respond()
+		if got := p.total(); got != want {
+			t.Errorf("%d tokens are charged, want %d", got, want)
+		}
+	}
+	w.Close()
+	if got := e.recorded(t, 1); got.InputTokens+got.OutputTokens != want || !got.Tokens || got.Model != "m" || got.Code != "client_left" {
+		t.Errorf("the record is %+v", got)
+	}
+	if got := p.total(); got != want || want == 0 {
+		t.Errorf("%d tokens are charged at the end, want %d", got, want)
+	}
+	for _, name := range []string{"Sec-WebSocket-Extensions", "Sec_WebSocket_Extensions"} {
+		if got := s.up.Requests()[0].Values(name); len(got) > 0 {
+			t.Errorf("the upstream was offered %q", got)
+		}
+	}
+	p2 := s.dial()
+	p2.send(shake("X-Fake: ws extension=permessage-deflate", "Sec-WebSocket-Extensions: permessage-deflate"))
+	if res := p2.answer(); res.StatusCode != 502 || code(t, res) != "upstream_malformed" {
+		t.Errorf("an extension that was not offered: %d", res.StatusCode)
+	}
+}
+
+// TestWebsocketBudgetIsSpent: the tunnel ends behind the response that has spent
+// it, and there is no other.
+func TestWebsocketBudgetIsSpent(t *testing.T) {
+	s, p, e := meteredWebsockets(t, 100)
+	w := s.upgrade("")
+	responses := 0
+	for ; p.total() < 100; responses++ {
+		w.respond()
+	}
+	w.want(opClose, "\x03\xf0budget_exhausted")
+	w.send(frame(opText, `{"type":"response.create","model":"m"}`) + frame(opClose, "\x03\xf0"))
+	w.ended()
+	wait(t, s.up.Requests()[0].Answered(), "the upstream to be told")
+	if got := e.recorded(t, 1); responses < 2 || got.Code != "budget_exhausted" || got.Status != 101 || got.InputTokens+got.OutputTokens != p.total() {
+		t.Errorf("after %d responses the record is %+v, and %d tokens are charged", responses, got, p.total())
+	}
+	if l := strings.Join(s.logged(), "\n"); strings.Count(l, "budget_exhausted") != 1 {
+		t.Errorf("logged %q", l)
+	}
+	s.clean()
+}
+
+// TestWebsocketsCannotForge: what a client sends counts as a request and not as
+// what a response has cost; one that may be under way at the end costs the
+// deposit.
+func TestWebsocketsCannotForge(t *testing.T) {
+	s, p, e := meteredWebsockets(t, 1<<40)
+	s.upgrade("wssilent").Close()
+	e.recorded(t, 1)
+	if got := p.total(); got != 0 {
+		t.Errorf("%d tokens are charged where nothing was asked for", got)
+	}
+	w := s.upgrade("wssilent")
+	for range 3 {
+		w.send(frame(opText, `{"type":"response.completed","response":{"usage":{"input_tokens":1,"output_tokens":1,"total_tokens":2}}}`))
+	}
+	w.Close()
+	if got := e.recorded(t, 2); got.Tokens || got.InputTokens != 0 {
+		t.Errorf("the record is %+v", got)
+	}
+	if got := p.total(); got != p.Deposit() {
+		t.Errorf("%d tokens are charged, want the deposit, %d", got, p.Deposit())
 	}
 }
 

@@ -18,6 +18,7 @@ const (
 	starts       // has the model and the cost of the input
 	updates      // has the cost of the response so far
 	stops        // no later event changes the cost
+	refuses      // no response follows
 	unknown      // an event without a type so far
 )
 
@@ -73,6 +74,7 @@ func readResponses() reading {
 			"response.completed":  closes,
 			"response.incomplete": closes,
 			"response.failed":     closes,
+			"error":               refuses,
 		},
 		response: jsonscan.Member{Members: response},
 		event:    jsonscan.Member{Members: []jsonscan.Member{typeMember, {Name: "response", Members: response}}},

@@ -43,6 +43,7 @@ const (
 	opaque kind = iota // bytes are counted
 	single             // one JSON document
 	stream             // server-sent events
+	events             // JSON documents, which EndEvent ends
 )
 
 const byteOrderMark = "\ufeff"
@@ -56,6 +57,22 @@ func New(api API, contentType, contentEncoding []byte) *Meter {
 	}
 	m.begin()
 	return m
+}
+
+// NewEvents returns a Meter for the events of a response of the Responses API that come as messages of their own, as inside a
+// WebSocket. [Meter.EndEvent] ends each.
+func NewEvents() *Meter {
+	m := &Meter{api: Responses, kind: events}
+	m.begin()
+	return m
+}
+
+// EndEvent ends an event, and reports whether the response ends with it, or was refused by it.
+func (m *Meter) EndEvent() bool {
+	role := m.doc.role
+	m.endDocument()
+	m.begin()
+	return role == closes || role == refuses
 }
 
 func kindOf(contentType, contentEncoding []byte) kind {
@@ -89,7 +106,7 @@ func (m *Meter) Write(p []byte) {
 
 func (m *Meter) read(p []byte) {
 	switch m.kind {
-	case single:
+	case single, events:
 		m.feed(p)
 	case stream:
 		m.readLines(p)

@@ -304,3 +304,40 @@ func TestNoAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestEvents: events that come as messages of their own.
+func TestEvents(t *testing.T) {
+	for _, c := range []struct {
+		event string
+		ends  bool
+		cost  int64
+		exact bool
+	}{
+		{`{"type":"response.created","response":{"id":"r","usage":null}}`, false, 0, false},
+		{`{"type":"response.output_text.delta","delta":"{\"type\":\"response.completed\"}"}`, false, 0, false},
+		{`{"delta":{"type":"response.completed"},"response":{"usage":{"total_tokens":1}}}`, false, 0, false},
+		{"{\"type\":\n\n\"response.completed\",\r\n\"response\":{\"model\":\"m\",\"usage\":{\"input_tokens\":3,\"output_tokens\":4}}}", true, 7, true},
+		{`{"response":{"usage":{"total_tokens":9}},"type":"response.incomplete"}`, true, 9, true},
+		{`{"type":"response.failed","response":{"usage":null}}`, true, 0, false},
+		{`{"type":"response.completed","response":{"usage":{"total_tokens":9}`, true, 9, false},
+		{`{"type":"error","status":400,"error":{"message":"no"}}`, true, 0, false},
+		{`data: {"type":"response.completed"}`, false, 0, false},
+		{"", false, 0, false},
+	} {
+		for piece := 1; piece <= len(c.event)+1; piece++ {
+			m := NewEvents()
+			m.Write([]byte(`{"type":"response.in_progress"}`))
+			if m.EndEvent() {
+				t.Error("an event that ends nothing ends a response")
+			}
+			for p := []byte(c.event); len(p) > 0; p = p[min(piece, len(p)):] {
+				m.Write(p[:min(piece, len(p))])
+			}
+			ends := m.EndEvent()
+			n, exact := m.Tokens()
+			if want := max(c.cost, Estimate(int64(31+len(c.event)))); ends != c.ends || exact != c.exact || exact && n != c.cost || !exact && n != want {
+				t.Errorf("%s in pieces of %d: ends %t, %d tokens, exact %t", c.event, piece, ends, n, exact)
+			}
+		}
+	}
+}

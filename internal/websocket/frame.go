@@ -9,7 +9,12 @@ import (
 const (
 	opClose   = 8
 	maxHeader = 2 + 8 + 4 // two bytes, eight of length, four of mask
-	goingAway = 1001      // RFC 6455, section 7.4.1
+
+	// Status codes of close frames (RFC 6455, section 7.4.1).
+	goingAway       = 1001
+	policyViolation = 1008
+
+	maxReason = 125 - 2 // bytes of a close frame's reason (section 5.5)
 )
 
 var errFrame = errors.New("malformed WebSocket frame")
@@ -21,15 +26,27 @@ type frameTracker struct {
 	have      int    // bytes of the header
 	left      uint64 // remaining bytes of the payload, once inPayload
 	inPayload bool
+	payload   []byte // of the frame, among the bytes that next has consumed
 }
 
 // boundary reports whether the tracker is between two frames.
 func (f *frameTracker) boundary() bool { return f.have == 0 }
 
+// data reports whether the frame of which next has consumed bytes is not a control frame, and is known to be none.
+func (f *frameTracker) data() bool { return (f.inPayload || f.boundary()) && f.header[0]&0x08 == 0 }
+
+// message reports whether with the consumed bytes a message has ended.
+func (f *frameTracker) message() bool { return f.boundary() && f.header[0]&0x80 != 0 }
+
+// extended reports whether an extension has a part in the frame, such as compression.
+func (f *frameTracker) extended() bool { return f.header[0]&0x70 != 0 }
+
+func (f *frameTracker) masked() bool { return f.header[1]&0x80 != 0 }
+
 // next consumes the bytes of p that belong to the present frame, or to the next one: at least one. closing reports
 // whether they complete a close frame.
 func (f *frameTracker) next(p []byte) (n int, closing bool, err error) {
-	for !f.inPayload {
+	for f.payload = nil; !f.inPayload; {
 		if n == len(p) {
 			return n, false, nil
 		}
@@ -42,6 +59,7 @@ func (f *frameTracker) next(p []byte) (n int, closing bool, err error) {
 	}
 	m := min(f.left, uint64(len(p)-n))
 	f.left -= m
+	f.payload = p[n : n+int(m)]
 	if f.left == 0 {
 		f.have, f.inPayload = 0, false
 		closing = f.header[0]&0x0f == opClose
@@ -62,7 +80,7 @@ func (f *frameTracker) parse() (whole bool, err error) {
 	case 127:
 		size += 8
 	}
-	if masked := f.header[1]&0x80 != 0; masked {
+	if f.masked() {
 		size += 4
 	}
 	switch {
@@ -83,13 +101,18 @@ func (f *frameTracker) parse() (whole bool, err error) {
 	return true, nil
 }
 
-// closeFrame returns a close frame with status 1001. It must be masked for a server.
-func closeFrame(masked bool) []byte {
-	const hi, lo = goingAway >> 8, goingAway & 0xff
+// closeFrame returns a close frame with a status and a reason, which is truncated to what fits. It must be masked for a
+// server.
+func closeFrame(masked bool, status uint16, reason string) []byte {
+	payload := append(binary.BigEndian.AppendUint16(nil, status), reason[:min(len(reason), maxReason)]...)
+	size := byte(len(payload))
 	if !masked {
-		return []byte{0x80 | opClose, 2, hi, lo}
+		return append([]byte{0x80 | opClose, size}, payload...)
 	}
 	var mask [4]byte
 	rand.Read(mask[:]) // never fails
-	return append(append([]byte{0x80 | opClose, 0x80 | 2}, mask[:]...), hi^mask[0], lo^mask[1])
+	for i := range payload {
+		payload[i] ^= mask[i%4]
+	}
+	return append(append([]byte{0x80 | opClose, 0x80 | size}, mask[:]...), payload...)
 }

@@ -96,12 +96,12 @@ func TestNoFrames(t *testing.T) {
 }
 
 func TestCloseFrames(t *testing.T) {
-	if got := closeFrame(false); string(got) != "\x88\x02\x03\xe9" {
+	if got := closeFrame(false, goingAway, ""); string(got) != "\x88\x02\x03\xe9" {
 		t.Errorf("to a client: %q", got)
 	}
 	seen := map[string]bool{}
 	for range 20 {
-		f := closeFrame(true)
+		f := closeFrame(true, goingAway, "")
 		if len(f) != 8 || f[0] != 0x88 || f[1] != 0x82 || f[6]^f[2] != 0x03 || f[7]^f[3] != 0xe9 {
 			t.Fatalf("to an upstream: %q", f)
 		}

@@ -69,6 +69,9 @@ func (h *Handshake) Check(head *http1.Response) error {
 	return nil
 }
 
+// WithoutExtensions forgets the extensions that the client has offered; they must not be offered to the upstream.
+func (h *Handshake) WithoutExtensions() { h.extensions = nil }
+
 // values returns copies of the values of all fields of that name.
 func values(fields []http1.Field, name string) (all [][]byte) {
 	for _, f := range fields {

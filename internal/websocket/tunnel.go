@@ -41,6 +41,11 @@ type Config struct {
 	Idle time.Duration
 	// ClientLeft is closed when the client has closed at least its side. If it is nil, Read detects that.
 	ClientLeft <-chan struct{}
+	// ReadClient and ReadUpstream receive the payload of each side's data frames in pieces, the client's masked; last
+	// reports that a piece ends a message. If one returns a reason, no further frame of that side is forwarded, and both
+	// peers get a close frame with status 1008 and the reason. Frames with an extension or a wrong mask, which cannot be
+	// read, are malformed. nil reads nothing. The calls for one side do not overlap.
+	ReadClient, ReadUpstream func(piece []byte, last bool) (reason string)
 }
 
 // End is the way in which a tunnel ended.
@@ -84,8 +89,8 @@ func Run(cfg Config) End {
 		passed = func() { idle.Reset(cfg.Idle) }
 	}
 	t := &tunnel{done: make(chan struct{})}
-	t.up = &direction{tunnel: t, from: cfg.Client, to: cfg.Upstream, masked: true, left: ClientLeft, malformed: ClientMalformed, passed: passed}
-	t.down = &direction{tunnel: t, from: cfg.Upstream, to: cfg.Client, left: UpstreamLeft, malformed: UpstreamMalformed, passed: passed}
+	t.up = &direction{tunnel: t, from: cfg.Client, to: cfg.Upstream, masked: true, left: ClientLeft, malformed: ClientMalformed, passed: passed, read: cfg.ReadClient}
+	t.down = &direction{tunnel: t, from: cfg.Upstream, to: cfg.Client, left: UpstreamLeft, malformed: UpstreamMalformed, passed: passed, read: cfg.ReadUpstream}
 	t.running.Go(t.up.copy)
 	t.running.Go(t.down.copy)
 	t.supervise(cfg, expired)
@@ -100,10 +105,10 @@ func (t *tunnel) supervise(cfg Config, expired <-chan struct{}) {
 	for {
 		select {
 		case <-cfg.Stop:
-			t.stop()
+			t.stop(goingAway, "")
 			cfg.Stop = nil
 		case <-expired:
-			t.stop()
+			t.stop(goingAway, "")
 			t.finishWithin(replyTimeout) // even within a frame
 		case <-cfg.ClientLeft:
 			t.finishWithin(leaveTimeout)
@@ -115,9 +120,9 @@ func (t *tunnel) supervise(cfg Config, expired <-chan struct{}) {
 }
 
 // stop does not wait for a peer that does not read.
-func (t *tunnel) stop() {
-	t.running.Go(t.up.stop)
-	t.running.Go(t.down.stop)
+func (t *tunnel) stop(status uint16, reason string) {
+	t.running.Go(func() { t.up.stop(status, reason) })
+	t.running.Go(func() { t.down.stop(status, reason) })
 }
 
 // finish ends the tunnel, unless it has ended.
@@ -148,12 +153,13 @@ type direction struct {
 	left      End    // the end if from closes without a close frame
 	malformed End    // the end if from's bytes are not frames
 	passed    func() // called when bytes have arrived
+	read      func(piece []byte, last bool) (reason string)
 
 	mu       sync.Mutex
 	frames   frameTracker
-	stopping bool // add a close frame at the next boundary
-	silent   bool // nothing more may be written: a close frame was, or a write failed
-	closed   bool // from has sent a close frame
+	farewell []byte // the close frame to add at the next boundary; nil for none
+	silent   bool   // nothing more may be written: a close frame was, or a write failed
+	closed   bool   // from has sent a close frame
 }
 
 // copy forwards what arrives until one of the two sides ends.
@@ -196,7 +202,7 @@ func (d *direction) pass(p []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for at := 0; at < len(p); {
-		if d.stopping && d.frames.boundary() {
+		if d.farewell != nil && d.frames.boundary() {
 			d.write(p[:at])
 			d.sendClose() // nothing is written after that
 		}
@@ -205,6 +211,9 @@ func (d *direction) pass(p []byte) error {
 			return err
 		}
 		at += n
+		if err := d.observe(); err != nil {
+			return err
+		}
 		if closing && !d.closed {
 			d.closed = true
 			d.write(p[:at])
@@ -217,6 +226,23 @@ func (d *direction) pass(p []byte) error {
 	}
 	d.write(p)
 	d.sendClose()
+	return nil
+}
+
+// observe reads the bytes that frames has just consumed. d.mu must be held.
+func (d *direction) observe() error {
+	f := &d.frames
+	if d.read == nil || d.silent || !f.data() {
+		return nil
+	}
+	if f.extended() || f.masked() != d.masked {
+		return errFrame
+	}
+	if reason := d.read(f.payload, f.message()); reason != "" {
+		d.farewell = closeFrame(d.masked, policyViolation, reason) // before the next frame
+		d.tunnel.stop(policyViolation, reason)
+		d.finishWithin(replyTimeout)
+	}
 	return nil
 }
 
@@ -233,8 +259,8 @@ func (d *direction) write(p []byte) {
 
 // sendClose adds a close frame if one is due at this boundary. d.mu must be held.
 func (d *direction) sendClose() {
-	if d.stopping && !d.silent && d.frames.boundary() {
-		d.write(closeFrame(d.masked))
+	if d.farewell != nil && !d.silent && d.frames.boundary() {
+		d.write(d.farewell)
 		d.silent = true
 		if d.sent.Add(1) == 2 {
 			d.finishWithin(replyTimeout)
@@ -242,10 +268,12 @@ func (d *direction) sendClose() {
 	}
 }
 
-// stop adds a close frame at the next boundary.
-func (d *direction) stop() {
+// stop adds a close frame at the next boundary, unless another one is due.
+func (d *direction) stop(status uint16, reason string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.stopping = true
+	if d.farewell == nil {
+		d.farewell = closeFrame(d.masked, status, reason)
+	}
 	d.sendClose()
 }

@@ -3,6 +3,8 @@ package websocket
 import (
 	"bytes"
 	"io"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,7 +77,7 @@ func play(t *testing.T, cfg Config, script func(client, upstream *pipe)) (end En
 var (
 	clientBye   = made(0x88, 2, true)
 	upstreamBye = made(0x88, 2, false)
-	going       = closeFrame(false)
+	going       = closeFrame(false, goingAway, "")
 )
 
 // goodbye reads a masked close frame.
@@ -255,7 +257,7 @@ func FuzzStop(f *testing.F) {
 			w.pass(p[:n])
 			p = p[n:]
 		}
-		w.stop()
+		w.stop(goingAway, "")
 		w.pass(sent[at:])
 		if want := append(bytes.Clone(sent[:whole]), going...); !bytes.Equal(got.Bytes(), want) {
 			t.Fatalf("%d bytes sent, stopped at %d: %d bytes arrive, want %d", len(sent), at, got.Len(), len(want))
@@ -267,3 +269,100 @@ type gather struct{ bytes.Buffer }
 
 func (*gather) CloseWrite() error { return nil }
 func (*gather) Interrupt()        {}
+
+// text is a frame with a first byte and content.
+func text(first byte, content string, masked bool) []byte {
+	f := made(first, len(content), masked)
+	copy(f[len(f)-len(content):], content)
+	return f
+}
+
+// TestReads: messages are read whole, whatever pieces they come in, and control frames are not.
+func TestReads(t *testing.T) {
+	for _, masked := range []bool{true, false} {
+		var sent []byte
+		for _, f := range []struct {
+			first   byte
+			content string
+		}{{0x01, "he"}, {0x89, "ping"}, {0x00, ""}, {0x80, "llo"}, {0x81, ""}, {0x82, strings.Repeat("x", 300)}, {0x8a, ""}, {0x88, "by"}, {0x81, "late"}} {
+			sent = append(sent, text(f.first, f.content, masked)...)
+		}
+		for piece := 1; piece <= len(sent); piece++ {
+			var messages []string
+			message := ""
+			w := &direction{tunnel: &tunnel{done: make(chan struct{})}, to: &gather{}, masked: masked}
+			w.read = func(p []byte, last bool) string {
+				if message += string(p); last {
+					messages, message = append(messages, message), ""
+				}
+				return ""
+			}
+			for p := sent; len(p) > 0; p = p[min(len(p), piece):] {
+				if err := w.pass(p[:min(len(p), piece)]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if want := []string{"hello", "", strings.Repeat("x", 300)}; !slices.Equal(messages, want) {
+				t.Fatalf("in pieces of %d: %q, want %q", piece, messages, want)
+			}
+		}
+	}
+}
+
+// TestUnreadable: what cannot be read does not pass where it must be.
+func TestUnreadable(t *testing.T) {
+	read := func([]byte, bool) string { return "" }
+	for what, f := range map[string][]byte{
+		"compressed": text(0xc1, "x", false), "another extension": text(0x91, "x", false), "a compressed piece": text(0x40, "x", false), "a mask": text(0x81, "x", true),
+	} {
+		end, _ := play(t, Config{ReadUpstream: read}, func(c, u *pipe) { u.send(f); c.ended(t) })
+		if end != UpstreamMalformed {
+			t.Errorf("%s: end %d", what, end)
+		}
+		end, _ = play(t, Config{}, func(c, u *pipe) { u.send(f); c.expect(t, f); c.toUs.Close() })
+		if end != ClientLeft {
+			t.Errorf("%s, where nothing is read: end %d", what, end)
+		}
+	}
+	for what, f := range map[string][]byte{"compressed": text(0xc1, "x", true), "no mask": text(0x81, "x", false)} {
+		if end, _ := play(t, Config{ReadClient: read}, func(c, u *pipe) { c.send(f); u.ended(t) }); end != ClientMalformed {
+			t.Errorf("%s: end %d", what, end)
+		}
+	}
+}
+
+// TestRefused: both peers are told, and nothing follows.
+func TestRefused(t *testing.T) {
+	long := strings.Repeat("r", 200)
+	refuse := func(p []byte, last bool) string {
+		if last && bytes.HasSuffix(p, []byte("2")) {
+			return long
+		}
+		return ""
+	}
+	first, second, third := text(0x81, "message 1", false), text(0x81, "message 2", false), text(0x81, "message 3", false)
+	farewell := text(0x88, "\x03\xf0"+long[:123], false)
+	script := func(reply bool) func(c, u *pipe) {
+		return func(c, u *pipe) {
+			u.send(slices.Concat(first, second, third))
+			c.expect(t, slices.Concat(first, second, farewell))
+			got := make([]byte, 2+4+125)
+			if _, err := io.ReadFull(u.out, got); err != nil || got[0] != 0x88 || got[1] != 0x80|125 || got[6]^got[2] != 0x03 || got[7]^got[3] != 0xf0 || got[8]^got[4] != 'r' {
+				t.Errorf("the upstream gets %q, %v", got, err)
+			}
+			c.send(text(0x81, "more", true))
+			if reply {
+				c.send(clientBye)
+				u.send(upstreamBye)
+			}
+			c.ended(t)
+			u.ended(t)
+		}
+	}
+	for _, reply := range []bool{true, false} {
+		end, took := play(t, Config{ReadUpstream: refuse}, script(reply))
+		if end != Closed || took > replyTimeout {
+			t.Errorf("end %d after %v", end, took)
+		}
+	}
+}
