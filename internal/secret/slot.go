@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// SlotSize is the size of a Slot's memory in bytes: half of the longest TLS record.
+	// SlotSize is the size of a Slot's memory in bytes: half of the longest plaintext of a TLS record.
 	SlotSize = 8192
 	// maxSlots limits the locked memory. A slot is in use for microseconds, so more slots would not serve more
 	// requests.
