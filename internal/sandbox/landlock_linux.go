@@ -83,6 +83,8 @@ var resolverDirs = []string{"/run/systemd/resolve", "/run/resolvconf"}
 // openPaths opens all paths of p, while this process can still find them. The caller closes the result even if err is
 // not nil, which means that a directory of p cannot be used.
 func openPaths(p Policy) (rules []pathRule, err error) {
+	// O_PATH needs no permission to read the file, and ties the rule to this inode even if the path is replaced before
+	// the rule is added.
 	open := func(path string, flags int, access uint64) {
 		f, openErr := os.OpenFile(path, unix.O_PATH|flags, 0)
 		if openErr != nil {
@@ -92,6 +94,8 @@ func openPaths(p Policy) (rules []pathRule, err error) {
 		rules = append(rules, pathRule{f, access})
 	}
 	for _, path := range slices.Concat(resolverFiles, p.Read) {
+		// The resolver's files are often links into another directory. A rule applies to the target's inode, so the
+		// link is resolved now.
 		target, err := filepath.EvalSymlinks(path)
 		if err != nil {
 			continue // absent or not accessible now, so not readable later either
@@ -107,6 +111,7 @@ func openPaths(p Policy) (rules []pathRule, err error) {
 		access uint64
 	}{{p.Write, writeAccess}, {p.Append, appendAccess}, {p.Remove, removeAccess}} {
 		for _, dir := range list.dirs {
+			// O_DIRECTORY, because a file in place of a directory is a mistake in the configuration.
 			open(dir, unix.O_DIRECTORY, list.access)
 		}
 	}
@@ -168,6 +173,7 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 		return err
 	}
 	for _, r := range paths {
+		// The kernel refuses a rule with a right that the ruleset does not handle (EINVAL, landlock_add_rule(2)).
 		rule := unix.LandlockPathBeneathAttr{Allowed_access: r.access & attr.Handled_access_fs, Parent_fd: int32(r.Fd())}
 		if err := add(unix.LANDLOCK_RULE_PATH_BENEATH, unsafe.Pointer(&rule)); err != nil {
 			return "", nil, fmt.Errorf("cannot add a Landlock rule for %s: %w", r.Name(), err)
@@ -179,6 +185,7 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 		}
 	}
 	all := abi < syncABI // later kernels restrict all threads by one call
+	// It needs no-new-privs, or CAP_SYS_ADMIN (landlock_restrict_self(2)), and cannot be undone.
 	_, err = call("landlock_restrict_self", all, unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, restrictFlags(abi), 0)
 	if err != nil {
 		return "", err, nil

@@ -90,11 +90,13 @@ func (u User) become() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("only root can become another user (--user %s); start the proxy as root, or as that user without --user", u.Name)
 	}
+	// An empty list needs no call, which a user namespace may refuse (/proc/PID/setgroups, user_namespaces(7)).
 	if groups, err := syscall.Getgroups(); err != nil || len(groups) > 0 {
 		if err := syscall.Setgroups(nil); err != nil {
 			return fmt.Errorf("cannot drop the groups (setgroups): %w; CAP_SETGID may be missing", err)
 		}
 	}
+	// The group is changed before the user, because setresgid(2) needs CAP_SETGID, which the change of user drops.
 	if err := syscall.Setresgid(u.GID, u.GID, u.GID); err != nil {
 		return fmt.Errorf("cannot become group %d (setresgid): %w; CAP_SETGID may be missing", u.GID, err)
 	}

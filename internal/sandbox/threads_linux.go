@@ -62,6 +62,7 @@ func openThreads(dir string) *threads {
 		t.blind = err
 		return t
 	}
+	// The filters of a container were installed before execve(2), so all threads have the same number.
 	if t.filters, err = strconv.Atoi(all[0]["Seccomp_filters"]); err != nil {
 		t.filters = -1
 	}
