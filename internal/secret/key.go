@@ -20,7 +20,7 @@ var ErrWiped = errors.New("the API key has been wiped")
 var errNoSpare = errors.New("bug: a key without a spare page cannot be replaced")
 
 // Config describes a key and the memory that it needs. All of it is mapped at once, because the sandbox later refuses
-// mmap(2) of secret memory. The zero value is a key for "authorization: Bearer" from standard input, with policy Auto.
+// memfd_secret(2). The zero value is a key for "authorization: Bearer" from standard input, with policy Auto.
 type Config struct {
 	// Policy selects what to do if the kernel has no secret memory; empty means Auto.
 	Policy Policy
