@@ -216,8 +216,8 @@ func TestCodexBuiltIn(t *testing.T) {
 func TestCodexCatalogue(t *testing.T) {
 	s := start(t, "", "--allow-route", "models")
 	s.codex(provider+`env_key = "PROXY_KEY"`+"\n"+`model_catalog_url = "BASE/v1/models"`, "PROXY_KEY=none")
-	if line := s.sent()[0]; !strings.HasPrefix(line, "GET /v1/models?client_version=") {
-		t.Errorf("it begins with %s", line)
+	if sent := s.sent(); len(sent) != 2 || !strings.HasPrefix(sent[0], "GET /v1/models?client_version=") {
+		t.Fatalf("it sends %q", sent)
 	}
 	if r := s.recorded("responses"); r.Model != "gpt-5" {
 		t.Errorf("recorded: %+v", r)
