@@ -126,7 +126,7 @@ install_deb() { in_debian dpkg -i "$1" >"$tmp/dpkg.log" 2>&1 || { cat "$tmp/dpkg
 configure() {
 	in_debian sh -c "umask 377; echo $key > /etc/$name/key"
 	in_debian sh -c "cat >> /etc/default/$name" <<-END
-		RESPONSES_API_PROXY_OPTIONS="--strict --allow-user $caller --upstream-url http://127.0.0.1:9000/v1/responses"
+		RESPONSES_API_PROXY_OPTIONS="--protection strict --allow-user $caller --upstream-url http://127.0.0.1:9000/v1/responses"
 	END
 }
 

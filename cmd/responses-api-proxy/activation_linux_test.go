@@ -125,7 +125,7 @@ func TestRestartLosesNothing(t *testing.T) {
 	}
 	defer up.Close()
 	l := freeListener(t)
-	a := activate(t, []string{"responses"}, []net.Listener{l}, "--upstream-url", up.URL(), "--strict", "--user", "nobody")
+	a := activate(t, []string{"responses"}, []net.Listener{l}, "--upstream-url", up.URL(), "--protection=strict", "--user", "nobody")
 	cmd := a.start()
 	url := "http://" + l.Addr().String() + "/v1/responses"
 	var failed, done atomic.Int64

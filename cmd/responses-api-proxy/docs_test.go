@@ -15,7 +15,7 @@ import (
 var update = flag.Bool("update", false, "write the lists of flags in README.md and the man page anew")
 
 // firstFlags are those that a first user needs.
-var firstFlags = []string{"port", "server-info", "upstream-url", "allow-user", "max-tokens-per-user", "user", "strict", "audit"}
+var firstFlags = []string{"port", "server-info", "upstream-url", "allow-user", "max-tokens-per-user", "user", "protection", "audit"}
 
 // TestDocuments: the lists of flags in README.md and the manual page are what
 // the tables of flags give.

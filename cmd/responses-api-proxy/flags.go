@@ -17,6 +17,13 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
+// The values of --protection.
+const (
+	auto   = "auto"
+	strict = "strict"
+	off    = "off"
+)
+
 // options are the settings of the command line.
 type options struct {
 	given            map[string]bool // the names of the flags that were set
@@ -30,7 +37,6 @@ type options struct {
 	insecureUpstream bool
 	upstreamUsers    policy.Users
 	upstreamTLS      string
-	secretMemory     key.Policy
 	drainTimeout     time.Duration
 
 	routes []string // besides POST /v1/responses
@@ -41,8 +47,7 @@ type options struct {
 	limits               policy.Limits
 	runAs                *sandbox.User // nil leaves the user as it is
 	owner                int           // the uid that new files are given to; -1 leaves them to the process's own
-	strict               bool
-	jail                 string
+	protection           string        // auto, strict or off
 	maxTokens            int64
 	budgetFile           string
 	budgetPeriod         budget.Period
@@ -61,7 +66,7 @@ type options struct {
 
 // parseFlags reads the arguments of the proxy itself.
 func parseFlags(args []string) (*options, error) {
-	o := &options{owner: -1, upstreamURL: upstream.DefaultURL, secretMemory: key.Auto, drainTimeout: 10 * time.Second, dumpMax: dump.DefaultMaxBytes}
+	o := &options{owner: -1, upstreamURL: upstream.DefaultURL, protection: auto, drainTimeout: 10 * time.Second, dumpMax: dump.DefaultMaxBytes}
 	o.limits.MaxBody = 512 << 20
 	given, rest, err := cli.Parse(flagTable(o), args)
 	switch {
@@ -83,21 +88,16 @@ func parseFlags(args []string) (*options, error) {
 func (o *options) complete() error {
 	o.tcp = o.given["port"] || o.socket == ""
 	o.limits.Burst = max(1, int(2*o.limits.Rate))
-	if o.strict {
-		o.secretMemory = key.Require
-	}
 	if o.runAs != nil {
 		o.owner = o.runAs.UID
 	}
 	switch {
 	case o.serverInfo != "" && !o.tcp:
 		return errors.New("--server-info tells a port, and with --socket alone there is none; add --port 0")
-	case o.strict && o.jail == "off":
-		return errors.New("--strict and --jail=off contradict each other; leave one out")
 	case o.budgetFile != "" && o.maxTokens == 0:
-		return errors.New("--budget-file needs --max-tokens-per-user")
+		return errors.New("--budget-file needs --max-tokens-per-user N, more than 0")
 	case o.budgetPeriod != 0 && o.maxTokens == 0:
-		return errors.New("--budget-period needs --max-tokens-per-user")
+		return errors.New("--budget-period needs --max-tokens-per-user N, more than 0")
 	}
 	return cmp.Or(relay.CheckRoutes(o.routes), relay.CheckModels(o.models, o.routes), o.identity.check(o))
 }

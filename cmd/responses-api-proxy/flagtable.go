@@ -111,15 +111,11 @@ func flagTable(o *options) []cli.Flag {
 
 		{Name: "user", Value: "USER", Topic: "protection", Common: true, Set: cli.Parsed(&o.runAs, sandbox.LookupUser),
 			Summary: "when started as root, become that user for good"},
-		{Name: "strict", Topic: "protection", Common: true, Set: cli.Bool(&o.strict),
-			Summary: "do not start unless every protection is in force",
-			Text: "That includes `start-window=closed`: the program's file must not be readable by the user who starts it (root's, mode 0711), " +
-				"unless root starts it."},
-		{Name: "secret-memory", Value: "auto|require", Topic: "protection", Set: cli.Choice(&o.secretMemory, "auto", "require"),
-			Summary: "where the kernel has no secret memory, use locked memory or do not start", Default: "auto",
-			Text: "`auto` is locked memory, which root can read."},
-		{Name: "jail", Value: "auto|off", Topic: "protection", Set: cli.Choice(&o.jail, "auto", "off"),
-			Summary: "off leaves Landlock and seccomp out, for debugging", Default: "auto"},
+		{Name: "protection", Value: "auto|strict|off", Topic: "protection", Common: true, Set: cli.Choice(&o.protection, auto, strict, off),
+			Summary: "use what the kernel offers; strict: do not start unless that is everything", Default: auto,
+			Text: "`strict` needs secret memory, which root cannot read, Linux 6.7 or later, another user than root, and `start-window=closed`: the " +
+				"program's file must not be readable by the user who starts it (root's, mode 0711), unless root starts it. `off` leaves Landlock and " +
+				"seccomp out, for debugging."},
 
 		{Name: "audit", Value: "FILE|-", Topic: "logging", Common: true, Set: cli.String(&o.audit, "a file name, or - for standard output,"),
 			Summary: "one line of JSON for each request and refusal; - is standard output",

@@ -7,17 +7,17 @@ import (
 
 func TestHints(t *testing.T) {
 	for line, want := range map[string]string{
-		"--prot":          "is --port meant?",
-		"--PORT":          "is --port meant?",
-		"-h8":             "not defined: --h8",
-		"--server_info":   "is --server-info meant?",
-		"--allow-usr":     "is --allow-user meant?",
-		"--max-token":     "is --max-tokens-per-user meant?",
-		"--halp":          "is --help meant?",
-		"-V":              "is --version meant?",
-		"verfy":           "is the subcommand verify meant? it stands first",
-		"--port 1 health": "is the subcommand health meant? it stands first",
-		"--strict true":   "a switch takes no value",
+		"--prot":               "is --port meant?",
+		"--PORT":               "is --port meant?",
+		"-h8":                  "not defined: --h8",
+		"--server_info":        "is --server-info meant?",
+		"--allow-usr":          "is --allow-user meant?",
+		"--max-token":          "is --max-tokens-per-user meant?",
+		"--halp":               "is --help meant?",
+		"-V":                   "is --version meant?",
+		"verfy":                "is the subcommand verify meant? it stands first",
+		"--port 1 health":      "is the subcommand health meant? it stands first",
+		"--http-shutdown true": "a switch takes no value",
 	} {
 		_, err := parseFlags(strings.Fields(line))
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -49,7 +49,7 @@ func TestKeyAmongArgumentsIsNotShown(t *testing.T) {
 // not.
 func TestKeyAsValueIsNotShown(t *testing.T) {
 	const key = "sk-proj-0123456789abcdef0123"
-	for _, line := range []string{"--api-key " + key, "--api-key=" + key, "--port " + key, "--port=" + key, "-" + key, "--strict " + key, "--http-shutdown=" + key} {
+	for _, line := range []string{"--api-key " + key, "--api-key=" + key, "--port " + key, "--port=" + key, "-" + key, "--insecure-upstream " + key, "--http-shutdown=" + key} {
 		_, err := parseFlags(strings.Fields(line))
 		if err == nil || strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), "revoke it") {
 			t.Errorf("%q: %v", strings.ReplaceAll(line, key, "KEY"), err)

@@ -131,7 +131,7 @@ func TestWorkloadIdentity(t *testing.T) {
 	args := []string{"--github-oidc", "--oidc-audience", "https://api.openai.com/v1", "--identity-provider-id", "idp_1", "--service-account-id", "sa_1",
 		"--github-oidc-request-url", "https://pipelines.actions.githubusercontent.com/x/idtoken?api-version=2.0", "--ca-file", n.ca}
 	if os.Geteuid() == 0 {
-		args = append(args, "--user", "nobody", "--strict")
+		args = append(args, "--user", "nobody", "--protection=strict")
 	}
 	r := launchIn(t, []string{"HTTPS_PROXY=" + n.url}, n.request+"\n", args...)
 	ask := func() (status int) {

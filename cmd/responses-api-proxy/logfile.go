@@ -35,7 +35,7 @@ func (s *service) openLog() error {
 // arguments and registers, and nothing else can keep these back: GOTRACEBACK
 // does not hold for SIGTRAP, SIGILL and faults inside the runtime.
 func (o *options) hideFaults() error {
-	if o.jail == "off" {
+	if o.protection == off {
 		return nil // for debugging
 	}
 	if err := detach(2); err != nil {

@@ -7,12 +7,12 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
-// accept returns an error if --strict is given and the process could not be protected as a whole from its start. The key
-// must not be read then.
+// accept returns an error with --protection strict if the process could not be protected as a whole from its start. The
+// key must not be read then.
 func (o *options) accept(r sandbox.Report) error {
 	for _, p := range r {
-		if o.strict && p.Missing != nil {
-			return fmt.Errorf("--strict: %s=%s: %w, or omit --strict to start with reduced protection", p.Name, p.State, p.Missing)
+		if o.protection == strict && p.Missing != nil {
+			return fmt.Errorf("--protection strict: %s=%s: %w, or use --protection auto to start with reduced protection", p.Name, p.State, p.Missing)
 		}
 	}
 	return nil

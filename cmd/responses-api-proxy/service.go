@@ -97,7 +97,7 @@ func (s *service) open() error {
 	}
 	// Everything is open that needs a file, a port or a privilege. From here on the process can only serve; then clients
 	// may know of it.
-	needs := sandbox.Policy{User: o.runAs, Off: o.jail == "off", Strict: o.strict}
+	needs := sandbox.Policy{User: o.runAs, Off: o.protection == off, Strict: o.protection == strict}
 	s.components.need(&needs)
 	enforced, err := sandbox.Enforce(needs)
 	if err != nil {
@@ -147,10 +147,10 @@ func (s *service) openClient(cfg upstream.Config) (err error) {
 	return s.warn("this system does not report which user runs a plain-http upstream: any user who takes its port receives the key; use https")
 }
 
-// warn adds a warning to the start lines. With --strict it is an error.
+// warn adds a warning to the start lines. With --protection strict it is an error.
 func (s *service) warn(text string) error {
-	if s.opts.strict {
-		return errors.New("--strict: " + text)
+	if s.opts.protection == strict {
+		return errors.New("--protection strict: " + text)
 	}
 	s.warnings = append(s.warnings, text)
 	return nil

@@ -50,7 +50,7 @@ func portsUsedAgain(t *testing.T, attack string) {
 	defer up.Close()
 	l := freeListener(t)
 	port := l.Addr().(*net.TCPAddr).Port
-	a := activate(t, []string{"responses"}, []net.Listener{l}, "--upstream-url", up.URL(), "--strict", "--user", "daemon",
+	a := activate(t, []string{"responses"}, []net.Listener{l}, "--upstream-url", up.URL(), "--protection=strict", "--user", "daemon",
 		"--allow-user", fmt.Sprint(nobody), "--http-shutdown")
 	attack = fmt.Sprintf(attack, port)
 	// pair returns a connection of the named user from a port that the other

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-const memoryHint = "Linux 5.14 to 6.4 has secret memory when booted with secretmem.enable=1; --secret-memory=require refuses to start without it"
+const memoryHint = "Linux 5.14 to 6.4 has secret memory when booted with secretmem.enable=1; --protection strict refuses to start without it"
 
 // logStartup says where the service is, what it does for whom, and what it lacks.
 func (s *service) logStartup() {
@@ -28,8 +28,8 @@ func (s *service) logStartup() {
 	if s.opts.users.Empty() {
 		s.errs.Warn("every user of this host may call", "hint", "--allow-user limits that")
 	}
-	if s.opts.jail == "off" {
-		s.errs.Warn("the jail is off: a compromised process will have all of its user's privileges")
+	if s.opts.protection == off {
+		s.errs.Warn("Landlock and seccomp are off: a compromised process has all of its user's privileges")
 	}
 	if kind, why := s.key.Memory(); why != nil {
 		s.errs.Warn("the key lies in "+kind+" memory, which root can read", "reason", why, "hint", memoryHint)

@@ -37,7 +37,7 @@ func TestUpstreamUser(t *testing.T) {
 			received := make(chan []byte, 1)
 			up := upstreamOf(t, c.uid, received)
 			a.args = append([]string{
-				"--upstream-url", "http://localhost:" + upstreamPort(up), "--strict", "--user", fmt.Sprint(nobody),
+				"--upstream-url", "http://localhost:" + upstreamPort(up), "--protection=strict", "--user", fmt.Sprint(nobody),
 			}, c.args...)
 			cmd := a.start()
 			client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}

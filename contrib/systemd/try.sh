@@ -187,7 +187,7 @@ in_ systemd-tmpfiles --create responses-api-proxy.conf
 is "key folder" "$(in_ stat -c '%U %a' /etc/responses-api-proxy)" "root 700"
 in_ install -m 400 /dev/stdin /etc/responses-api-proxy/key <"$tmp/key"
 in_ sh -c 'cat >>/etc/default/responses-api-proxy' <<END
-RESPONSES_API_PROXY_OPTIONS="--strict --allow-user nobody --upstream-url http://$upstream/v1/responses \
+RESPONSES_API_PROXY_OPTIONS="--protection strict --allow-user nobody --upstream-url http://$upstream/v1/responses \
   ${AUDIT---audit /var/log/responses-api-proxy/audit.jsonl} \
   --max-tokens-per-user 1000000 --budget-file /var/lib/responses-api-proxy/budget"
 END
@@ -196,7 +196,7 @@ in_ systemd-analyze verify --man=no $service responses-api-proxy.socket response
 in_ systemctl start responses-api-proxy.socket responses-api-proxy-unix.socket
 is "the service waits" "$(show ActiveState)" inactive
 
-say "the first request of an ordinary user starts it, with --strict"
+say "the first request of an ordinary user starts it, with --protection strict"
 is "by TCP" "$(as nobody --clear-groups "${post[@]}" http://127.0.0.1:$port/v1/responses)" 200
 is "state" "$(show ActiveState) ($(show SubState))" "active (running)"
 is "nobody could attach to it as it started" "$(in_ journalctl -q -o cat -u "$service" | grep -c 'start-window=closed')" 1

@@ -120,7 +120,7 @@ func TestEscape(t *testing.T) {
 		args []string
 		uid  int
 	}{
-		{"as nobody", []string{"--user", "nobody", "--strict"}, nobody},
+		{"as nobody", []string{"--user", "nobody", "--protection=strict"}, nobody},
 		{"as root", nil, 0},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -203,7 +203,7 @@ var anyway = []string{
 func TestWithoutSandbox(t *testing.T) {
 	proctest.NeedRoot(t, "make another process's system calls")
 	file := readable(t)
-	v := launch(t, "--user", "nobody", "--jail=off")
+	v := launch(t, "--user", "nobody", "--protection=off")
 	for _, a := range attempts(uint64(v.pid), file)[processes:] {
 		if slices.Contains(anyway, a.what) {
 			continue
@@ -222,7 +222,7 @@ func TestWithoutSandbox(t *testing.T) {
 func TestProcessWithoutSandbox(t *testing.T) {
 	proctest.NeedRoot(t, "make another process's system calls")
 	for _, a := range attempts(0, readable(t))[:processes] {
-		v := launch(t, "--user", "nobody", "--jail=off")
+		v := launch(t, "--user", "nobody", "--protection=off")
 		if result, err := v.tryInject(a.call); !errors.Is(err, errProcess) {
 			t.Errorf("%s: %s, %v", a.what, show(result), err)
 		}

@@ -30,7 +30,7 @@ func TestFallback(t *testing.T) {
 
 func TestRequireRefusesFallback(t *testing.T) {
 	needRoot(t)
-	p := launch(t, noSecretMemory, nil, "--secret-memory=require", "--upstream-url", "http://127.0.0.1:9/v1/responses")
+	p := launch(t, noSecretMemory, nil, "--protection=strict", "--upstream-url", "http://127.0.0.1:9/v1/responses")
 	if p.addr != "" {
 		t.Fatal("the program serves with a key that root can read")
 	}
@@ -43,7 +43,7 @@ func TestRequireRefusesFallback(t *testing.T) {
 // TestNoWarningWithoutFallback is what gives the warning its worth.
 func TestNoWarningWithoutFallback(t *testing.T) {
 	needRoot(t)
-	r := newRig(t, plain, "", "--secret-memory=require")
+	r := newRig(t, plain, "", "--user", "nobody", "--protection=strict")
 	if err := r.expect(1, 1, "auto", 200); err != nil {
 		t.Error(err)
 	}

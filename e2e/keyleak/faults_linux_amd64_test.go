@@ -26,10 +26,10 @@ func TestFaults(t *testing.T) {
 		{"SIGSEGV", func(*testing.T, int) uint64 { return unmapped }, "SIGSEGV: segmentation violation\n"},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
-			if got := faultReport(t, fault.at, "--user", "nobody", "--strict"); got != "" {
+			if got := faultReport(t, fault.at, "--user", "nobody", "--protection=strict"); got != "" {
 				t.Errorf("it says:\n%s", got)
 			}
-			got := faultReport(t, fault.at, "--jail", "off")
+			got := faultReport(t, fault.at, "--protection=off")
 			if !strings.Contains(got, fault.report) || !strings.Contains(got, "\ngoroutine ") || !strings.Contains(got, "\nrip ") {
 				t.Errorf("with the sandbox off it says:\n%s", got)
 			}

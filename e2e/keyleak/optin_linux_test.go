@@ -30,7 +30,7 @@ func optedIn(t *testing.T, w wire) *rig {
 	args := []string{
 		"--upstream-url", upstream.URL(), "--ca-file", certFile(t, upstream.CAPEM()), "--auth-header", "x-api-key",
 		"--dump-dir", dumps, "--audit", audited, "--log-file", logged, "--metrics", "127.0.0.1:0", "--max-tokens-per-user", "1000000000",
-		"--user", "nobody", "--strict",
+		"--user", "nobody", "--protection=strict",
 	}
 	p := launch(t, "", nil, append(args, w.args...)...)
 	if p.addr == "" {

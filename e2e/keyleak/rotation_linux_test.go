@@ -77,7 +77,7 @@ func newRotor(t *testing.T, w wire, how string, keys series) *rotor {
 	}
 	args := append([]string{"--upstream-url", upstream.URL(), "--key-file", r.file}, w.args...)
 	if how == "" {
-		args = append(args, "--user", "nobody", "--strict")
+		args = append(args, "--user", "nobody", "--protection=strict")
 	}
 	lines := make(chan string, 16)
 	p := launchWith(t, how, []string{"SSL_CERT_FILE=" + certFile(t, upstream.CAPEM())}, func(p *process) {

@@ -9,7 +9,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// TestRace: a process of the proxy's user wins the race against a program that this user can read, which --strict does
+// TestRace: a process of the proxy's user wins the race against a program that this user can read, which --protection strict does
 // not start. It opens none whose file only root can read, and that serves.
 func TestRace(t *testing.T) {
 	needsRoot(t)
@@ -36,15 +36,15 @@ func TestRace(t *testing.T) {
 		want        result
 	}{
 		{readable, "opened at ", broken},
-		{readable + " --strict", "a proxy as uid 65534 does not serve: responses-api-proxy: --strict: start-window=open: ", skipped},
-		{installed + " --strict", "refused at ", safe},
+		{readable + " --protection strict", "a proxy as uid 65534 does not serve: responses-api-proxy: --protection strict: start-window=open: ", skipped},
+		{installed + " --protection strict", "refused at ", safe},
 	} {
 		tgt := &target{options: &options{proxy: c.proxy}, key: []byte(canary), up: up}
 		if got, text := tgt.race(); got != c.want || !strings.HasPrefix(text, c.text) {
 			t.Errorf("%s: %s, %s; want %s, %s", c.proxy, got, text, c.want, c.text)
 		}
 	}
-	r := start(t, "ours", "--strict") // as an ordinary user
+	r := start(t, "ours", "--protection=strict") // as an ordinary user
 	if r.uid == 0 {
 		t.Fatal("this is root's")
 	}

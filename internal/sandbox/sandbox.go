@@ -123,7 +123,7 @@ func Enforce(p Policy) (Report, error) {
 		return nil, fmt.Errorf("cannot sandbox the process: %w", err)
 	}
 	if missing := r.Missing(); p.Strict && len(missing) > 0 {
-		return r, fmt.Errorf("a protection is missing: %s; omit --strict to start with reduced protection", strings.Join(missing, "; "))
+		return r, fmt.Errorf("a protection is missing: %s; use --protection auto to start with reduced protection", strings.Join(missing, "; "))
 	}
 	return r, nil
 }

@@ -3,17 +3,19 @@
 package secret
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
+	"syscall"
 	"unsafe"
 )
 
 // Policy selects what to do if the kernel has no secret memory.
 type Policy string
 
-// The policies of --secret-memory.
+// The policies of --protection.
 const (
 	// Auto falls back to locked anonymous memory, which root can read; Kind is the result.
 	Auto Policy = "auto"
@@ -53,7 +55,15 @@ func NewBuffer(policy Policy, sizes ...int) (*Buffer, error) {
 		return &Buffer{hide(b), MemfdSecret, nil}, nil
 	}
 	if policy == Require {
-		return nil, fmt.Errorf("no secret memory: %w; use --secret-memory=auto to accept memory that root can read", why)
+		hint := "use --protection auto to accept memory that root can read"
+		if errors.Is(why, syscall.ENOSYS) {
+			hint = "boot Linux 5.14 to 6.4 with secretmem.enable=1, or " + hint
+		}
+		if errors.Is(why, syscall.EAGAIN) { // which would be too little for other memory, too
+			least := roundUp(sizes[len(sizes)-1], os.Getpagesize())
+			hint = fmt.Sprintf("raise RLIMIT_MEMLOCK (ulimit -l) to at least %d KiB", least/1024)
+		}
+		return nil, fmt.Errorf("no secret memory: %w; %s", why, hint)
 	}
 	b, err := mapFirst(mapLocked, sizes)
 	if err != nil {
