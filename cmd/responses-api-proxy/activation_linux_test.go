@@ -105,7 +105,7 @@ func (a *activated) stop(cmd *exec.Cmd) {
 
 func freeListener(t *testing.T) net.Listener {
 	t.Helper()
-	l, err := listen.TCP(0)
+	l, err := listen.TCP(listen.Loopback(0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestActivation(t *testing.T) {
 	}{
 		{"the default name", "FileDescriptorName=", []string{"responses-api-proxy.socket"}, []net.Listener{tcp}, nil},
 		{"two ports", "two TCP sockets", []string{"responses", "responses"}, []net.Listener{tcp, metrics}, nil},
-		{"a port besides", "leave --port and --socket out", []string{"responses"}, []net.Listener{tcp}, []string{"--port", "0"}},
+		{"a port besides", "leave --port and --listen out", []string{"responses"}, []net.Listener{tcp}, []string{"--port", "0"}},
 		{"metrics twice", "leave one out", []string{"metrics"}, []net.Listener{metrics}, []string{"--metrics", "127.0.0.1:0"}},
 		{"server-info without a port", "leave it out", []string{"responses"}, []net.Listener{unix}, []string{"--server-info", "info"}},
 	} {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
@@ -29,8 +31,7 @@ type options struct {
 	given            map[string]bool // the names of the flags that were set
 	print            string          // to standard output, in place of serving
 	port             uint16
-	tcp              bool // listen on port
-	socket           string
+	listen           []listen.Address // the TCP address first, if there is one
 	serverInfo       string
 	httpShutdown     bool
 	upstreamURL      string
@@ -86,20 +87,32 @@ func parseFlags(args []string) (*options, error) {
 // complete sets what follows from other flags, and returns an error for flags
 // that contradict each other.
 func (o *options) complete() error {
-	o.tcp = o.given["port"] || o.socket == ""
 	o.limits.Burst = max(1, int(2*o.limits.Rate))
 	if o.runAs != nil {
 		o.owner = o.runAs.UID
 	}
+	if o.given["port"] || len(o.listen) == 0 {
+		o.listen = append(o.listen, listen.Loopback(o.port))
+	}
+	unix := func(a listen.Address) bool { return a.Path != "" }
+	slices.SortStableFunc(o.listen, func(a, b listen.Address) int { return min(len(a.Path), 1) - min(len(b.Path), 1) })
 	switch {
-	case o.serverInfo != "" && !o.tcp:
-		return errors.New("--server-info tells a port, and with --socket alone there is none; add --port 0")
+	case len(o.listen) > 1 && !unix(o.listen[1]):
+		return errors.New("--port and --listen name two TCP addresses, and clients are told one port; keep one")
+	case o.serverInfo != "" && unix(o.listen[0]):
+		return errors.New("--server-info tells a port, and --listen names unix sockets only; add --port 0")
 	case o.budgetFile != "" && o.maxTokens == 0:
 		return errors.New("--budget-file needs --max-tokens-per-user N, more than 0")
 	case o.budgetPeriod != 0 && o.maxTokens == 0:
 		return errors.New("--budget-period needs --max-tokens-per-user N, more than 0")
 	}
 	return cmp.Or(relay.CheckRoutes(o.routes), relay.CheckModels(o.models, o.routes), o.identity.check(o))
+}
+
+func (o *options) setMetrics(addr string) error {
+	o.metrics = addr
+	_, err := listen.ParseAddress(addr)
+	return err
 }
 
 // owners are the users, besides root and the one who starts the proxy, whose files are trusted.

@@ -4,6 +4,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
@@ -11,7 +12,7 @@ import (
 // topics are the groups of flags in help and manual page.
 var topics = []cli.Topic{
 	{Name: "serving", Title: "Listening and stopping",
-		Text: "Under systemd the sockets of its socket units take the place of `--port` and `--socket`."},
+		Text: "Under systemd the sockets of its socket units take the place of `--port` and `--listen`."},
 	{Name: "upstream", Title: "Upstream"},
 	{Name: "callers", Title: "Access control",
 		Text: "Without `--allow-user` and `--allow-group` every user of this host may call. Requests of web pages are refused in any case."},
@@ -32,10 +33,12 @@ func flagTable(o *options) []cli.Flag {
 	ignore := func(string) error { return nil } // the value may be secret
 	return []cli.Flag{
 		{Name: "port", Value: "N", Topic: "serving", Common: true, Original: true, Set: cli.Int(&o.port, 0, 65535, "a port is a number from 0 to 65535"),
-			Summary: "port of 127.0.0.1 to listen on", Default: "a free one; none with --socket alone"},
-		{Name: "socket", Value: "PATH", Topic: "serving", Common: true, Set: cli.String(&o.socket, "a path"),
-			Summary: "listen on a unix stream socket, too or instead",
-			Text:    "Its directory, and every one above it, must belong to root or to the proxy's user and must not be writable by others."},
+			Summary: "port of 127.0.0.1 to listen on", Default: "a free one; none with --listen"},
+		{Name: "listen", Value: "ADDR:PORT|unix:PATH", Topic: "serving", Common: true, Repeat: true, Also: []string{"host", "bind", "address", "socket"},
+			Set:     cli.Append(&o.listen, listen.ParseAddress),
+			Summary: "listen on a loopback address, or on a unix stream socket",
+			Text: "At most one is a TCP address, `--port` included. The directory of PATH, and every one above it, must belong to root or to the proxy's " +
+				"user and must not be writable by others."},
 		{Name: "server-info", Value: "FILE", Topic: "serving", Common: true, Original: true, Set: cli.String(&o.serverInfo, "a file name"),
 			Summary: "write {\"port\":N,\"pid\":N} to FILE once listening"},
 		{Name: "http-shutdown", Topic: "serving", Common: true, Original: true, Set: cli.Bool(&o.httpShutdown),
@@ -62,7 +65,7 @@ func flagTable(o *options) []cli.Flag {
 			Summary: "trust the CA certificates in FILE, in PEM, and no others", Default: "those of the system"},
 		{Name: "auth-header", Value: "bearer|api-key|x-api-key", Topic: "upstream", Set: cli.Parsed(&o.authHeader, key.ParseHeader),
 			Summary: "header field in which the key is sent", Default: "bearer", Text: "`bearer` is `Authorization: Bearer`."},
-		{Name: "key-file", Value: "FILE", Topic: "upstream", Common: true, Set: cli.String(&o.keyFile, "a file name"),
+		{Name: "key-file", Value: "FILE", Topic: "upstream", Common: true, Also: []string{"key", "api-key", "key-fd"}, Set: cli.String(&o.keyFile, "a file name"),
 			Summary: "read the key from FILE, and another one at each SIGHUP", Default: "standard input",
 			Text: "FILE and every directory above it must belong to root, to the user who starts the proxy or to that of `--user`, and must not be " +
 				"writable by others. It may be a symbolic link, such as Kubernetes makes. The proxy can read what else is in its directory, so give it " +
@@ -111,7 +114,8 @@ func flagTable(o *options) []cli.Flag {
 
 		{Name: "user", Value: "USER", Topic: "protection", Common: true, Set: cli.Parsed(&o.runAs, sandbox.LookupUser),
 			Summary: "when started as root, become that user for good"},
-		{Name: "protection", Value: "auto|strict|off", Topic: "protection", Common: true, Set: cli.Choice(&o.protection, auto, strict, off),
+		{Name: "protection", Value: "auto|strict|off", Topic: "protection", Common: true, Also: []string{"strict", "sandbox", "secret-memory"},
+			Set:     cli.Choice(&o.protection, auto, strict, off),
 			Summary: "use what the kernel offers; strict: do not start unless that is everything", Default: auto,
 			Text: "`strict` needs secret memory, which root cannot read, Linux 6.7 or later, another user than root, and `start-window=closed`: the " +
 				"program's file must not be readable by the user who starts it (root's, mode 0711), unless root starts it. `off` leaves Landlock and " +
@@ -121,7 +125,7 @@ func flagTable(o *options) []cli.Flag {
 			Summary: "one line of JSON for each request and refusal; - is standard output",
 			Text: "It says who, how long, how much, and of what was said only the model, the tokens and the request id. Of many refusals of one user " +
 				"within a second only the number is written. SIGHUP opens FILE again."},
-		{Name: "metrics", Value: "ADDR|unix:PATH", Topic: "logging", Set: cli.String(&o.metrics, "a loopback address with a port, or unix:PATH,"),
+		{Name: "metrics", Value: "ADDR:PORT|unix:PATH", Topic: "logging", Set: o.setMetrics,
 			Summary: "serve a status page, /metrics for Prometheus, /healthz and /readyz on a loopback address with a port or a unix socket"},
 		{Name: "log-file", Value: "FILE", Topic: "logging", Set: cli.String(&o.logFile, "a file name"),
 			Summary: "write log messages to FILE in place of standard error, which is closed after start-up", Text: "SIGHUP opens FILE again."},

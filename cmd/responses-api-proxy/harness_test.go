@@ -702,7 +702,7 @@ func (w *world) checkFirstLine() {
 		return
 	}
 	w.expectLine(`^responses-api-proxy listening on 127\.0\.0\.1:` + w.p.port + `$`) // as the original says it
-	if slices.Contains(w.p.args, "--socket") {
+	if slices.ContainsFunc(w.p.args, func(a string) bool { return strings.HasPrefix(a, "unix:") && !strings.Contains(a, "metrics") }) {
 		w.expectLine(`^responses-api-proxy listening on /.*$`)
 	}
 	callers, metrics := "all", ""

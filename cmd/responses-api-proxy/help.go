@@ -29,7 +29,8 @@ const examples = `
 Example:
   printenv OPENAI_API_KEY | env -u OPENAI_API_KEY responses-api-proxy \
     --port 8080 --allow-user codex
-  sudo responses-api-proxy --user nobody --allow-user codex --protection strict < key
+  sudo responses-api-proxy --key-file /root/openai.key --user nobody \
+    --allow-user codex --protection strict
 Codex, as that user:
   codex exec -c 'openai_base_url="http://127.0.0.1:8080/v1"' "Say hello"
 An SDK, as that user:

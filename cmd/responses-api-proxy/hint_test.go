@@ -28,7 +28,7 @@ func TestHints(t *testing.T) {
 
 // TestNoHint: a guess that is far off is worse than none.
 func TestNoHint(t *testing.T) {
-	for _, line := range []string{"--bogus", "--max", "--verbose", "-x", "--key-file", "--listen", "extra", "-"} {
+	for _, line := range []string{"--bogus", "--max", "--verbose", "-x", "--profile", "--model", "extra", "-"} {
 		_, err := parseFlags([]string{line})
 		if err == nil || strings.Contains(err.Error(), "meant") {
 			t.Errorf("%q: %v", line, err)

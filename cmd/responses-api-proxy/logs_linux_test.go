@@ -448,7 +448,7 @@ func TestFailedStartClosesAll(t *testing.T) {
 // left.
 func failedStart() {
 	must(os.WriteFile("file", nil, 0o600))
-	opts, err := parseFlags([]string{"--port", "0", "--socket", "s", "--log-file", "log", "--dump-dir", "dumps", "--audit", "audit", "--metrics", "127.0.0.1:0",
+	opts, err := parseFlags([]string{"--port", "0", "--listen", "unix:s", "--log-file", "log", "--dump-dir", "dumps", "--audit", "audit", "--metrics", "127.0.0.1:0",
 		"--max-tokens-per-user", "1", "--budget-file", "budget", "--allow-user", "self", "--upstream-url", "http://127.0.0.1:1/v1/responses", "--server-info", "file/info"})
 	must(err)
 	k, err := key.Open(-1, key.Config{Exchange: &key.Exchange{TokenFile: "none"}}) // reads nothing

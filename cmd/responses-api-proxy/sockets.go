@@ -35,23 +35,31 @@ func (s *service) listen() error {
 	if len(s.listeners) > 0 {
 		return nil
 	}
-	if s.opts.tcp {
-		l, err := listen.TCP(s.opts.port)
+	for _, a := range s.opts.listen {
+		if err := s.listenOn(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listenOn opens a socket for clients.
+func (s *service) listenOn(a listen.Address) error {
+	if a.Path == "" {
+		l, err := listen.TCP(a)
 		if err != nil {
 			return err
 		}
 		s.components.add(component{close: func() { l.Close() }}) // again, after a drain: that changes nothing
 		s.add(l)
-	}
-	if s.opts.socket == "" {
 		return nil
 	}
 	users := &s.opts.users
-	l, err := listen.Unix(listen.UnixConfig{Path: s.opts.socket, Users: users.UIDs, Groups: users.GIDs, Everyone: users.Empty()})
+	l, err := listen.Unix(listen.UnixConfig{Path: a.Path, Users: users.UIDs, Groups: users.GIDs, Everyone: users.Empty()})
 	if err != nil {
 		return err
 	}
-	s.components.add(component{needs: removes(s.opts.socket), close: func() { l.Close() }})
+	s.components.add(component{needs: removes(a.Path), close: func() { l.Close() }})
 	s.add(l)
 	return nil
 }
@@ -70,8 +78,8 @@ func (s *service) take(socket systemd.Socket) error {
 	case socket.Name == systemd.Metrics:
 		s.metricsListener = socket.Listener
 		return nil
-	case s.opts.given["port"] || s.opts.socket != "":
-		return errors.New("systemd passes the sockets to listen on; leave --port and --socket out")
+	case s.opts.given["port"] || s.opts.given["listen"]:
+		return errors.New("systemd passes the sockets to listen on; leave --port and --listen out")
 	case tcp && s.tcp:
 		return errors.New("systemd passes two TCP sockets for requests, and clients are told one port; keep one")
 	}

@@ -94,7 +94,7 @@ bundle() {
 		| .process.capabilities = {}
 		| .process.noNewPrivileges = true
 		| .process.args = ["/responses-api-proxy", "--protection=strict", "--key-file=/key/key",
-			"--socket=/run/responses-api-proxy/proxy.sock", "--metrics=unix:/run/metrics/metrics.sock", "--allow-user=10001",
+			"--listen=unix:/run/responses-api-proxy/proxy.sock", "--metrics=unix:/run/metrics/metrics.sock", "--allow-user=10001",
 			"--upstream-url=http://127.0.0.1:9077/v1/responses"]
 		| .mounts += [bind("/key"; "/key"; "ro"),
 			bind("/shared/socket"; "/run/responses-api-proxy"; "rw"), bind("/shared/metrics"; "/run/metrics"; "rw")]

@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,6 +23,7 @@ type Flag struct {
 	Common   bool     // listed by --help
 	Original bool     // defined by codex responses-api-proxy too, and so neither renamed nor removed
 	Repeat   bool     // may be given more than once
+	Also     []string // names by which users look for it; errors lead from these to Name
 	Needs    []string // names of flags, of which one must be given as well
 
 	Set func(value string) error // "true" for a flag without a value
@@ -106,13 +108,17 @@ func undefined(flags []Flag, name string) error {
 		return fmt.Errorf("flag provided but not defined: one of %d characters", len(name))
 	}
 	var names []string
+	near := ""
 	for _, f := range flags {
 		if f.Topic != "" {
 			names = append(names, f.Name)
 		}
+		if slices.Contains(f.Also, name) {
+			near = f.Name
+		}
 	}
 	err := fmt.Errorf("flag provided but not defined: %s", dashed(name))
-	if near := Nearest(name, names); near != "" {
+	if near = cmp.Or(near, Nearest(name, names)); near != "" {
 		return fmt.Errorf("%w; is %s meant?", err, dashed(near))
 	}
 	return err

@@ -47,6 +47,15 @@ func Each(to *[]string, check func(string) error) func(string) error {
 	}
 }
 
+// Append returns a Set that appends what parse returns.
+func Append[T any](to *[]T, parse func(string) (T, error)) func(string) error {
+	return func(s string) error {
+		v, err := parse(s)
+		*to = append(*to, v)
+		return err
+	}
+}
+
 // NotEmpty returns a check that the value, which what names, is not empty.
 func NotEmpty(what string) func(string) error { return String(new(string), what) }
 

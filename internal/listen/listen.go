@@ -3,20 +3,67 @@ package listen
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
+	"strings"
 )
 
-// TCP listens on port of 127.0.0.1; 0 selects a free port. Multipath TCP is disabled, because Landlock's TCP rules do
+// An Address is the path of a unix socket, or a loopback address with a port.
+type Address struct {
+	Path string // of a unix socket, or ""
+	TCP  netip.AddrPort
+}
+
+const wantAddress = "use 127.0.0.1:PORT, [::1]:PORT or unix:PATH"
+
+// ParseAddress parses "127.0.0.1:8080", "[::1]:8080", "localhost:8080" (which is 127.0.0.1, whatever a resolver says), or
+// "unix:PATH". Every other address is refused: users of other hosts cannot be identified.
+func ParseAddress(s string) (a Address, err error) {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		if path == "" {
+			return a, errors.New("the path is empty; name a file for the socket, as in unix:/run/responses-api-proxy/proxy.sock")
+		}
+		return Address{Path: path}, nil
+	}
+	host, number, err := net.SplitHostPort(s)
+	port, bad := strconv.ParseUint(number, 10, 16)
+	if err != nil || bad != nil {
+		return a, errors.New("it is no address with a port; " + wantAddress)
+	}
+	if strings.EqualFold(host, "localhost") {
+		host = "127.0.0.1"
+	}
+	ip, err := netip.ParseAddr(host)
+	if ip = ip.Unmap(); err != nil || !ip.IsLoopback() || ip.Zone() != "" {
+		return a, errors.New("it is no loopback address, and other hosts could connect; " + wantAddress)
+	}
+	return Address{TCP: netip.AddrPortFrom(ip, uint16(port))}, nil
+}
+
+// Network returns the address as package net takes it.
+func (a Address) Network() (network, address string) {
+	if a.Path != "" {
+		return "unix", a.Path
+	}
+	return "tcp", a.TCP.String()
+}
+
+// Loopback returns the address of a port of 127.0.0.1.
+func Loopback(port uint16) Address {
+	return Address{TCP: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)}
+}
+
+// TCP listens on a TCP address; port 0 selects a free port. Multipath TCP is disabled, because Landlock's TCP rules do
 // not cover its sockets.
-func TCP(port uint16) (*net.TCPListener, error) {
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
+func TCP(a Address) (*net.TCPListener, error) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
-	l, err := lc.Listen(context.Background(), "tcp4", addr)
+	l, err := lc.Listen(context.Background(), "tcp", a.TCP.String())
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w; choose another --port, or leave it out for a free one", addr, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w; choose another port (--port, --listen), or 0 for a free one", a.TCP, err)
 	}
 	return l.(*net.TCPListener), nil
 }

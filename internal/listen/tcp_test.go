@@ -14,7 +14,7 @@ import (
 
 func tcp(t *testing.T, port uint16) *net.TCPListener {
 	t.Helper()
-	l, err := TCP(port)
+	l, err := TCP(Loopback(port))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestTCPIsLoopbackIPv4Only(t *testing.T) {
 
 func TestTCPPortInUse(t *testing.T) {
 	l := tcp(t, 0)
-	_, err := TCP(uint16(Port(l)))
+	_, err := TCP(Loopback(uint16(Port(l))))
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		t.Fatalf("%v, want EADDRINUSE", err)
 	}

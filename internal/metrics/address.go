@@ -2,14 +2,11 @@ package metrics
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -25,48 +22,20 @@ import (
 // proxy in front of this one. Over TCP every user of this host may read them. A unix socket is created as by
 // [listen.Unix], with mode 0660 and our group: it replaces a stale one of ours, and a live one is an error.
 func Listen(addr string) (net.Listener, error) {
-	network, name, err := parse(addr)
+	a, err := listen.ParseAddress(addr)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on --metrics %s: %w", addr, err)
 	}
-	if network == "unix" {
-		l, err := listen.Unix(listen.UnixConfig{Path: name, Groups: []uint32{uint32(os.Getegid())}})
-		if err != nil {
-			return nil, fmt.Errorf("--metrics: %w", err)
-		}
-		return l, nil
+	var l net.Listener
+	if a.Path != "" {
+		l, err = listen.Unix(listen.UnixConfig{Path: a.Path, Groups: []uint32{uint32(os.Getegid())}})
+	} else {
+		l, err = listen.TCP(a)
 	}
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // as in package listen: Landlock does not cover Multipath TCP
-	l, err := lc.Listen(context.Background(), network, name)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on --metrics %s: %w; choose another port, or 0 for a free one", addr, err)
+		return nil, fmt.Errorf("--metrics: %w", err)
 	}
 	return l, nil
-}
-
-const want = "use 127.0.0.1:PORT, [::1]:PORT or unix:PATH"
-
-// parse parses an address of this host, and returns it in the form of package net.
-func parse(addr string) (network, name string, err error) {
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		if path == "" {
-			return "", "", errors.New("the path is empty; name a file for the socket, as in unix:/run/responses-api-proxy/metrics.sock")
-		}
-		return "unix", path, nil
-	}
-	host, port, err := net.SplitHostPort(addr)
-	if _, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil {
-		return "", "", errors.New("it is no address with a port; " + want)
-	}
-	if strings.EqualFold(host, "localhost") {
-		host = "127.0.0.1"
-	}
-	ip, err := netip.ParseAddr(host)
-	if ip = ip.Unmap(); err != nil || !ip.IsLoopback() || ip.Zone() != "" {
-		return "", "", errors.New("it is no loopback address, and whoever can reach it could read the numbers; " + want)
-	}
-	return "tcp", net.JoinHostPort(ip.String(), port), nil
 }
 
 // Fetch sends GET path, such as "/healthz", to an address that [Listen] takes. It returns the body if the response is
@@ -74,11 +43,11 @@ func parse(addr string) (network, name string, err error) {
 func Fetch(addr, path string) ([]byte, error) { return fetch(addr, path, 5*time.Second) }
 
 func fetch(addr, path string, limit time.Duration) ([]byte, error) {
-	network, name, err := parse(addr)
+	a, err := listen.ParseAddress(addr)
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask %s: %w", addr, err)
 	}
-	status, body, err := get(network, name, path, time.Now().Add(limit))
+	status, body, err := get(a, path, time.Now().Add(limit))
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err // without the address
 	}
@@ -98,8 +67,9 @@ func fetch(addr, path string, limit time.Duration) ([]byte, error) {
 const maxResponse = 1 << 20
 
 // get returns the status and the body of the response. It goes to no proxy and follows no redirect.
-func get(network, name, path string, deadline time.Time) (status int, body []byte, err error) {
+func get(a listen.Address, path string, deadline time.Time) (status int, body []byte, err error) {
 	dialer := net.Dialer{Deadline: deadline}
+	network, name := a.Network()
 	conn, err := dialer.Dial(network, name)
 	if err != nil {
 		return 0, nil, err

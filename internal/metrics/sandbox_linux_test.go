@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
@@ -106,12 +107,13 @@ func TestInSandbox(t *testing.T) {
 
 func scrapeOf(t *testing.T, addr string) *scrape {
 	t.Helper()
-	network, name, err := parse(addr)
+	a, err := listen.ParseAddress(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, name)
+	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		network, name := a.Network()
+		return net.Dial(network, name)
 	}, DisableKeepAlives: true}
 	answer, err := (&http.Client{Transport: transport, Timeout: long}).Get("http://localhost/metrics")
 	if err != nil {

@@ -29,7 +29,7 @@ func (bomb) Read([]byte) (int, error) { panic("a value with a secret: " + canary
 func TestPanicOutsideOfARequest(t *testing.T) {
 	s := &stack{t: t}
 	s.engine = must(server.New(server.Config{Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: must(policy.New(policy.Config{})), Log: s.log}))
-	s.listener = must(listen.TCP(0))
+	s.listener = must(listen.TCP(listen.Loopback(0)))
 	go s.engine.Serve(treacherous{s.listener})
 	for range 2 {
 		s.dial().ended()

@@ -293,7 +293,7 @@ func (panicking) Do(context.Context, *upstream.Request) (*upstream.Response, err
 func TestPanic(t *testing.T) {
 	s := &stack{t: t}
 	s.engine = must(server.New(server.Config{Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: must(policy.New(policy.Config{})), Log: s.log}))
-	s.listener = must(listen.TCP(0))
+	s.listener = must(listen.TCP(listen.Loopback(0)))
 	go s.engine.Serve(s.listener)
 	defer func() {
 		if err := s.engine.Drain(within(t, soon), s.listener); err != nil {

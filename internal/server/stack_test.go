@@ -103,7 +103,7 @@ func (s *stack) serve(cfg setup) {
 	if cfg.observer != nil {
 		s.engine.Observe(cfg.observer)
 	}
-	s.listener = must(listen.TCP(0))
+	s.listener = must(listen.TCP(listen.Loopback(0)))
 	s.url = fmt.Sprintf("http://%s/v1/responses", s.listener.Addr())
 	served := make(chan error, 1)
 	go func() { served <- s.engine.Serve(s.listener) }()
