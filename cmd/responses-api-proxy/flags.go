@@ -115,6 +115,17 @@ func (o *options) setMetrics(addr string) error {
 	return err
 }
 
+// checkHost accepts a host, with or without a port, as it is in a Host field.
+func checkHost(name string) error {
+	switch {
+	case name == "":
+		return errors.New("a host name is needed")
+	case strings.ContainsAny(name, "/@, "):
+		return errors.New("name a host, or HOST:PORT, alone, as clients send it in the Host field")
+	}
+	return nil
+}
+
 // owners are the users, besides root and the one who starts the proxy, whose files are trusted.
 func (o *options) owners() []uint32 {
 	if o.runAs == nil {
@@ -149,15 +160,22 @@ func unexpected(word string) error {
 
 // leaked returns an error if one of the arguments looks like a key.
 func leaked(args []string) error {
-	for _, arg := range args {
+	for i, arg := range args {
 		word := arg[strings.LastIndexByte(arg, '=')+1:]
-		if strings.HasPrefix(strings.TrimLeft(word, "-"), "sk-") {
+		named := i > 0 && namesKey(args[i-1]) || word != arg && namesKey(arg)
+		if strings.HasPrefix(strings.TrimLeft(word, "-"), "sk-") || named && len(word) >= 20 {
 			return keyAmongArguments(word)
 		}
 	}
 	return nil
 }
 
+// namesKey reports whether a user who types this flag may give the key as its value.
+func namesKey(flag string) bool {
+	name, _, _ := strings.Cut(strings.ToLower(strings.TrimLeft(flag, "-")), "=")
+	return flag[:min(1, len(flag))] == "-" && (strings.HasSuffix(name, "key") || strings.HasSuffix(name, "token") || strings.HasSuffix(name, "secret"))
+}
+
 func keyAmongArguments(word string) error {
-	return fmt.Errorf("unexpected argument of %d characters; if it is a key, every user of this host can have read it: revoke it, and pipe the new one in", len(word))
+	return fmt.Errorf("unexpected argument of %d characters; if it is a key, every user of this host can have read it: revoke it, and pipe the new one in, or use --key-file", len(word))
 }

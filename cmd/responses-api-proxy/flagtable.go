@@ -17,8 +17,8 @@ var topics = []cli.Topic{
 	{Name: "callers", Title: "Access control",
 		Text: "Without `--allow-user` and `--allow-group` every user of this host may call. Requests of web pages are refused in any case."},
 	{Name: "limits", Title: "Limits",
-		Text: "0 means no limit, which is the default except for `--max-body`. DURATION is a number with a unit, such as 90s, 10m or 2h; " +
-			"SIZE is a number of bytes, or of KiB, MiB or GiB."},
+		Text: "0 means no limit, which is the default except for `--max-body`. DURATION is a number with a unit, such as 90s, 10m, 2h " +
+			"or 2d; SIZE is a number of bytes, or of K, M or G of 1024, such as 64M or 64MiB."},
 	{Name: "protection", Title: "Protection of the process",
 		Text: "By default all that the kernel offers is used; the line `protections` in the log says what is in force."},
 	{Name: "logging", Title: "Logging and metrics"},
@@ -40,7 +40,7 @@ func flagTable(o *options) []cli.Flag {
 			Text: "At most one is a TCP address, `--port` included. The directory of PATH, and every one above it, must belong to root or to the proxy's " +
 				"user and must not be writable by others."},
 		{Name: "server-info", Value: "FILE", Topic: "serving", Common: true, Original: true, Set: cli.String(&o.serverInfo, "a file name"),
-			Summary: "write {\"port\":N,\"pid\":N} to FILE once listening"},
+			Summary: "write {\"port\":N,\"pid\":N} to FILE once listening", Text: "Missing directories are made, as by the original."},
 		{Name: "http-shutdown", Topic: "serving", Common: true, Original: true, Set: cli.Bool(&o.httpShutdown),
 			Summary: "let GET /shutdown stop the proxy"},
 		{Name: "drain-timeout", Value: "DURATION", Topic: "serving", Set: cli.Duration(&o.drainTimeout, "10s or 2m"),
@@ -73,13 +73,13 @@ func flagTable(o *options) []cli.Flag {
 				"(`LoadCredential=key:FILE`)."},
 
 		{Name: "allow-user", Value: "USER|self", Topic: "callers", Common: true, Repeat: true, Set: o.users.AddUser,
-			Summary: "user who may call, by name or number; self is the user who runs the proxy", Default: "every user", Text: "The kernel reports who calls."},
+			Summary: "user who may call, by name or number; self is the user who runs the proxy", Default: "every user", Text: "The kernel reports who calls. Names are those of /etc/passwd; no other source, such as LDAP, is asked."},
 		{Name: "allow-group", Value: "GROUP", Topic: "callers", Repeat: true, Set: o.users.AddGroup,
 			Summary: "group whose members may call, by name or number", Text: "Over TCP its members are those at start."},
 		{Name: "shutdown-user", Value: "USER|self", Topic: "callers", Repeat: true, Needs: []string{"http-shutdown"},
 			Set:     o.shutdownUsers.AddUser,
 			Summary: "user among them who may GET /shutdown, by name or number", Default: "all who may call"},
-		{Name: "allow-host", Value: "NAME", Topic: "callers", Repeat: true, Set: cli.Each(&o.hosts, cli.NotEmpty("a host name")),
+		{Name: "allow-host", Value: "NAME", Topic: "callers", Repeat: true, Set: cli.Each(&o.hosts, checkHost),
 			Summary: "another name by which clients may call this host",
 			Text:    "`GET /shutdown` still takes a loopback address or `localhost` only: by another name a web page could send it."},
 

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
@@ -84,6 +85,9 @@ func run(args []string) int {
 	return s.serve()
 }
 
+// keyDelay is how long standard input may be silent before the log says so.
+const keyDelay = 2 * time.Second
+
 // readKey opens the key, and reads from standard input what it needs. At a terminal it asks for that.
 func readKey(cfg key.Config, errs *errorLog) (*key.Key, error) {
 	if !cfg.HasInput() {
@@ -103,6 +107,8 @@ func readKey(cfg key.Config, errs *errorLog) (*key.Key, error) {
 		defer done()
 		defer forget()
 		errs.Write([]byte("OpenAI API key (it is not shown): ")) // typed on the same line
+	} else {
+		defer time.AfterFunc(keyDelay, func() { errs.plain(linePrefix, "waiting for the key on standard input") }).Stop()
 	}
 	return key.Open(0, cfg)
 }

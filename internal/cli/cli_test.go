@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // table returns flags that note what they are set to.
@@ -105,13 +106,13 @@ func TestTexts(t *testing.T) {
 }
 
 func TestSize(t *testing.T) {
-	for text, want := range map[string]int64{"0": 0, "10": 10, "2KiB": 2048, "3MiB": 3 << 20, "4GiB": 4 << 30} {
+	for text, want := range map[string]int64{"0": 0, "10": 10, "2KiB": 2048, "3MiB": 3 << 20, "4GiB": 4 << 30, "1k": 1024, "1G": 1 << 30, "10MB": 10 << 20, "2mib": 2 << 20} {
 		var n int64
 		if err := Size(&n)(text); err != nil || n != want {
 			t.Errorf("%q: %d, %v", text, n, err)
 		}
 	}
-	for _, text := range []string{"", "-1", "1k", "KiB", "1.5MiB", "9223372036854775807GiB", "4611686018427387905"} {
+	for _, text := range []string{"", "-1", "1x", "1i", "1b", "G", "KiB", "1.5MiB", "9223372036854775807GiB", "4611686018427387905"} {
 		var n int64
 		if Size(&n)(text) == nil {
 			t.Errorf("%q: %d", text, n)
@@ -127,4 +128,19 @@ func FuzzNearest(f *testing.F) {
 			t.Errorf("distance(%q, %q) = %d, the other way %d", a, b, d, distance(b, a))
 		}
 	})
+}
+
+func TestDuration(t *testing.T) {
+	for text, want := range map[string]time.Duration{"0": 0, "90s": 90 * time.Second, "2d": 48 * time.Hour, "1d12h": 36 * time.Hour} {
+		var d time.Duration
+		if err := Duration(&d, "2h")(text); err != nil || d != want {
+			t.Errorf("%q: %v, %v", text, d, err)
+		}
+	}
+	for _, text := range []string{"", "5", "-1s", "d", "-1d", "1.5d", "200000d", "5/s"} {
+		var d time.Duration
+		if Duration(&d, "2h")(text) == nil {
+			t.Errorf("%q: %v", text, d)
+		}
+	}
 }

@@ -89,26 +89,35 @@ func Float(to *float64, most float64, want string) func(string) error {
 	})
 }
 
-// Duration returns a Set that stores a duration, such as the example.
+// Duration returns a Set that stores a duration, such as the example; 2d is 48h.
 func Duration(to *time.Duration, example string) func(string) error {
 	return Parsed(to, func(s string) (time.Duration, error) {
-		d, err := time.ParseDuration(s)
+		text := s
+		if days, rest, ok := strings.Cut(s, "d"); ok {
+			n, err := strconv.ParseUint(days, 10, 16)
+			if err == nil {
+				text = strconv.FormatUint(24*n, 10) + "h" + rest
+			}
+		}
+		d, err := time.ParseDuration(text)
 		return d, when(err != nil || d < 0, "a duration is a number with a unit, such as "+example)
 	})
 }
 
-// Size returns a Set that stores a number of bytes, given with or without a unit
-// of 1024.
+// Size returns a Set that stores a number of bytes, given with or without a unit of a power of 1024: K, M or G, with or
+// without iB or B, in either case.
 func Size(to *int64) func(string) error {
 	return Parsed(to, func(s string) (int64, error) {
+		number := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(s), "b"), "i")
 		unit := int64(1)
-		for suffix, n := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
-			if rest, ok := strings.CutSuffix(s, suffix); ok {
-				s, unit = rest, n
+		for suffix, n := range map[string]int64{"k": 1 << 10, "m": 1 << 20, "g": 1 << 30} {
+			if rest, ok := strings.CutSuffix(number, suffix); ok {
+				number, unit = rest, n
 			}
 		}
-		n, err := strconv.ParseUint(s, 10, 63)
-		return int64(n) * unit, when(err != nil || int64(n) > 1<<62/unit, "a size is a number of bytes, or of KiB, MiB or GiB, such as 64MiB")
+		n, err := strconv.ParseUint(number, 10, 63)
+		wrong := err != nil || int64(n) > 1<<62/unit || unit == 1 && number != s
+		return int64(n) * unit, when(wrong, "a size is a number of bytes, or of K, M or G (1024, also KiB, MiB and GiB), such as 64MiB")
 	})
 }
 

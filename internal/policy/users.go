@@ -48,9 +48,20 @@ func lookUpUser(who string) (uint32, error) {
 	}
 	found, err := user.Lookup(who)
 	if err != nil {
-		return 0, fmt.Errorf("there is no user %q; name one of /etc/passwd, or give a number", who)
+		return 0, fmt.Errorf("there is no user %q; %s", who, hintName(who, "/etc/passwd"))
 	}
 	return parseID(found.Uid)
+}
+
+// hintName returns what to do about a name that file does not list.
+func hintName(who, file string) string {
+	switch {
+	case who == "":
+		return "is a variable empty? Name one of " + file
+	case strings.Contains(who, ","):
+		return "repeat the flag for each name"
+	}
+	return "name one of " + file + ", or give a number"
 }
 
 func parseID(s string) (uint32, error) {
@@ -78,7 +89,7 @@ func lookUpGroup(who string) (uint32, error) {
 	}
 	found, err := user.LookupGroup(who)
 	if err != nil {
-		return 0, fmt.Errorf("there is no group %q; name one of /etc/group, or give a number", who)
+		return 0, fmt.Errorf("there is no group %q; %s", who, hintName(who, "/etc/group"))
 	}
 	return parseID(found.Gid)
 }

@@ -73,7 +73,7 @@ func (c Config) source() source {
 		return source{"the token on standard input", "no token on standard input; pipe it in", "pipe in", ""}
 	}
 	return source{"the API key on standard input", "no API key on standard input; pipe it in: " +
-		"printenv OPENAI_API_KEY | env -u OPENAI_API_KEY responses-api-proxy", "pipe in", ""}
+		"printenv OPENAI_API_KEY | env -u OPENAI_API_KEY responses-api-proxy (is OPENAI_API_KEY set and exported?)", "pipe in", ""}
 }
 
 // keyError is an error of a malformed key with the message for its source.
