@@ -138,7 +138,7 @@ func TestClaudeCode(t *testing.T) {
 
 // TestClaudeCodeBudget: once the budget is spent, it is told so.
 func TestClaudeCodeBudget(t *testing.T) {
-	s := start(t, "/v1/messages", "--allow-route", "messages", "--auth-header", "x-api-key", "--max-tokens-per-user", "1000")
+	s := start(t, "/v1/messages", "--allow-route", "messages", "--auth-header", "x-api-key", "--max-tokens-per-user", "100")
 	env := append(slices.Clip(claudeEnv), "ANTHROPIC_BASE_URL="+s.base(), "CLAUDE_CODE_MAX_RETRIES=0")
 	if out, failed := s.run(env, installed("claude"), "-p", "Say hello"); failed {
 		t.Errorf("it prints %q", out)
@@ -158,13 +158,19 @@ func TestModelsRefused(t *testing.T) {
 	}
 }
 
-// codex runs Codex with a configuration, in which BASE stands for the proxy's address.
-func (s *stack) codex(config string, env ...string) {
+// configure writes a configuration for Codex, in which BASE stands for the proxy's address.
+func (s *stack) configure(config string) {
 	s.Helper()
 	config = strings.ReplaceAll("check_for_update_on_startup = false\n"+config, "BASE", s.base()) + "\n[analytics]\nenabled = false\n"
 	if err := os.WriteFile(filepath.Join(s.dir, "config.toml"), []byte(config), 0o600); err != nil {
 		s.Fatal(err)
 	}
+}
+
+// codex runs Codex with a configuration.
+func (s *stack) codex(config string, env ...string) {
+	s.Helper()
+	s.configure(config)
 	out, failed := s.run(env, installed("codex"), "exec", "--skip-git-repo-check", "Say hello")
 	if failed || !strings.Contains(out, "the the") {
 		s.Errorf("it prints %q", out)
@@ -208,6 +214,31 @@ func TestCodexBuiltIn(t *testing.T) {
 	s := start(t, "")
 	s.codex(`openai_base_url = "BASE/v1"`, "CODEX_API_KEY=none")
 	if got, want := s.sent(), []string{"POST /v1/responses"}; !slices.Equal(got, want) {
+		t.Errorf("it sends %q, want %q", got, want)
+	}
+}
+
+// TestCodexWebSocketMetered: its WebSocket is charged what the responses inside it report, and ends with the budget.
+func TestCodexWebSocketMetered(t *testing.T) {
+	s := start(t, "", "--allow-route", "websocket", "--max-tokens-per-user", "1000000")
+	s.codex(provider + `supports_websockets = true`)
+	if got, want := s.sent(), []string{"GET /v1/responses"}; !slices.Equal(got, want) {
+		t.Errorf("it sends %q, want %q", got, want)
+	}
+	if r := s.recorded("websocket"); r.Status != 101 || r.Model == "" || r.Input < 1000 || r.Output == 0 {
+		t.Errorf("recorded: %+v", r)
+	}
+}
+
+// TestCodexWebSocketBudget: once the budget is spent, here by the response that it makes to begin with, it is told so.
+func TestCodexWebSocketBudget(t *testing.T) {
+	s := start(t, "", "--allow-route", "websocket", "--max-tokens-per-user", "100")
+	s.configure(provider + `supports_websockets = true`)
+	told, failed := s.run(nil, installed("codex"), "exec", "--skip-git-repo-check", "--json", "Say hello")
+	if !failed || !strings.Contains(told, "hit your usage limit. Uid ") || !strings.Contains(told, "has spent its budget of tokens (") {
+		t.Errorf("it prints %q", told)
+	}
+	if got, want := s.sent(), []string{"GET /v1/responses"}; !slices.Equal(got, want) {
 		t.Errorf("it sends %q, want %q", got, want)
 	}
 }
