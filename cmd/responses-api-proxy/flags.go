@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -29,7 +31,8 @@ const (
 // options are the settings of the command line.
 type options struct {
 	given            map[string]bool // the names of the flags that were set
-	print            string          // to standard output, in place of serving
+	config           string
+	print            string // to standard output, in place of serving
 	port             uint16
 	listen           []listen.Address // the TCP address first, if there is one
 	serverInfo       string
@@ -65,8 +68,30 @@ type options struct {
 	dumpMax    int64
 }
 
-// parseFlags reads the arguments of the proxy itself.
+// parseFlags reads the arguments of the proxy itself, and the file of --config.
 func parseFlags(args []string) (*options, error) {
+	o, err := parseArgs(args)
+	if err == nil && o.config != "" {
+		var more []string
+		if more, err = readConfig(o.config); err == nil {
+			args = slices.Concat(more, args)
+			o, err = parseArgs(args)
+		}
+		if err != nil {
+			err = fmt.Errorf("--config: %w", err)
+		}
+	}
+	if err != nil {
+		return nil, cmp.Or(leaked(args), err)
+	}
+	if o.print != "" {
+		return o, nil
+	}
+	return o, o.complete()
+}
+
+// parseArgs sets what args say, and the defaults of the rest.
+func parseArgs(args []string) (*options, error) {
 	o := &options{owner: -1, upstreamURL: upstream.DefaultURL, protection: auto, drainTimeout: 10 * time.Second, dumpMax: dump.DefaultMaxBytes}
 	o.limits.MaxBody = 512 << 20
 	given, rest, err := cli.Parse(flagTable(o), args)
@@ -77,11 +102,34 @@ func parseFlags(args []string) (*options, error) {
 	case err == nil && len(rest) > 0:
 		err = unexpected(rest[0])
 	}
-	if err != nil {
-		return nil, cmp.Or(leaked(args), err)
-	}
 	o.given = given
-	return o, o.complete()
+	return o, err
+}
+
+// maxConfig is the size of the largest file of --config, in bytes.
+const maxConfig = 1 << 20
+
+// readConfig returns the flags in the file at path as arguments.
+func readConfig(path string) ([]string, error) {
+	in, err := safefile.FindInput(path)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	f, err := in.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig))
+	if err != nil {
+		return nil, err
+	}
+	args, err := cli.ConfigArgs(flagTable(&options{}), string(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s, %w", path, err)
+	}
+	return args, nil
 }
 
 // complete sets what follows from other flags, and returns an error for flags

@@ -163,6 +163,11 @@ func flagTable(o *options) []cli.Flag {
 			Summary: "exchange the identity in FILE instead, which is read each time",
 			Text:    "Something else renews it, such as Kubernetes. Nothing comes on standard input."},
 
+		{Name: "config", Value: "FILE", Topic: "other", Set: cli.String(&o.config, "a file name"),
+			Summary: "read flags from FILE, one a line: the name without dashes, and the value",
+			Text: "Lines that begin with # are comments. There are no quotes, variables or continuations. A flag that may be given once is refused if it is " +
+				"both in FILE and on the command line. FILE and every directory above it must belong to root or to the user who starts the proxy, and " +
+				"must not be writable by others."},
 		{Name: "version", Topic: "other", Common: true, Set: func(string) error { o.print = version(); return nil },
 			Summary: "print the version"},
 		{Name: "help", Topic: "other", Common: true, Set: cli.RequestHelp,
