@@ -125,8 +125,9 @@ install_deb() { in_debian dpkg -i "$1" >"$tmp/dpkg.log" 2>&1 || { cat "$tmp/dpkg
 # configure follows the package's documentation.
 configure() {
 	in_debian sh -c "umask 377; echo $key > /etc/$name/key"
-	in_debian sh -c "cat >> /etc/default/$name" <<-END
-		RESPONSES_API_PROXY_OPTIONS="--protection strict --allow-user $caller --upstream-url http://127.0.0.1:9000/v1/responses"
+	in_debian sh -c "cat >> /etc/$name.conf" <<-END
+		allow-user $caller
+		upstream-url http://127.0.0.1:9000/v1/responses
 	END
 }
 
@@ -182,7 +183,7 @@ try_upgrade() {
 	must "it runs" active
 	must "... anew" test "$(main_pid)" != "$before"
 	wait_for "it responds" responds
-	must "the configuration is the administrator's still" in_debian grep -q "allow-user $caller" /etc/default/$name
+	must "the configuration is the administrator's still" in_debian grep -q "allow-user $caller" /etc/$name.conf
 }
 
 try_remove() {
@@ -195,7 +196,7 @@ try_remove() {
 	# Configuration, key, enabled units and the user remain.
 	diff <(cat "$tmp/before") "$tmp/removed" | sed -n 's/^> \([^ ]*\) .*/\1/p' >"$tmp/left" || true
 	sed 's/^/  left: /' "$tmp/left"
-	must_not "nothing else stays" grep -vE "^/etc/(default|logrotate\.d)(/$name)?$|^/etc/$name(/key)?$|$accounts|^/etc/systemd/system/[^/]*wants(/$name\.(service|socket))?$|^/var/(lib|log)/$name" "$tmp/left"
+	must_not "nothing else stays" grep -vE "^/etc/(logrotate\.d(/$name)?|$name\.conf)$|^/etc/$name(/key)?$|$accounts|^/etc/systemd/system/[^/]*wants(/$name\.(service|socket))?$|^/var/(lib|log)/$name" "$tmp/left"
 }
 
 try_purge() {

@@ -76,12 +76,11 @@ files() {
 	mkdir "$root/usr/lib/systemd/system/sysinit.target.wants"
 	ln -s ../systemd-journald.{service,socket} ../systemd-journald-dev-log.socket "$root/usr/lib/systemd/system/sysinit.target.wants/"
 	cp "$tmp"/contrib/systemd/*.{service,socket} "$root/usr/lib/systemd/system/"
-	mkdir -p "$root"/etc/{default,logrotate.d} "$root"/usr/lib/{sysusers.d,tmpfiles.d}
-	for dir in default sysusers.d tmpfiles.d; do
-		local to=$root/usr/lib/$dir
-		[ "$dir" != default ] || to=$root/etc/default
-		cp "$tmp/contrib/$dir"/responses-api-proxy* "$to/"
+	mkdir -p "$root"/etc/logrotate.d "$root"/usr/lib/{sysusers.d,tmpfiles.d}
+	for dir in sysusers.d tmpfiles.d; do
+		cp "$tmp/contrib/$dir"/responses-api-proxy* "$root/usr/lib/$dir/"
 	done
+	install -m 644 "$tmp/contrib/responses-api-proxy.conf" "$root/etc/"
 	install -m 711 "$tmp/responses-api-proxy" "$root/usr/bin/responses-api-proxy"
 	install -m 755 "$tmp/standin" "$root/usr/bin/standin"
 	echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
@@ -186,10 +185,12 @@ in_ systemd-sysusers responses-api-proxy.conf
 in_ systemd-tmpfiles --create responses-api-proxy.conf
 is "key folder" "$(in_ stat -c '%U %a' /etc/responses-api-proxy)" "root 700"
 in_ install -m 400 /dev/stdin /etc/responses-api-proxy/key <"$tmp/key"
-in_ sh -c 'cat >>/etc/default/responses-api-proxy' <<END
-RESPONSES_API_PROXY_OPTIONS="--protection strict --allow-user nobody --upstream-url http://$upstream/v1/responses \
-  ${AUDIT---audit /var/log/responses-api-proxy/audit.jsonl} \
-  --max-tokens-per-user 1000000 --budget-file /var/lib/responses-api-proxy/budget"
+in_ sh -c 'cat >>/etc/responses-api-proxy.conf' <<END
+allow-user nobody
+upstream-url http://$upstream/v1/responses
+${AUDIT-audit /var/log/responses-api-proxy/audit.jsonl}
+max-tokens-per-user 1000000
+budget-file /var/lib/responses-api-proxy/budget
 END
 in_ systemctl start standin.service
 in_ systemd-analyze verify --man=no $service responses-api-proxy.socket responses-api-proxy-unix.socket
@@ -273,7 +274,7 @@ in_ systemctl restart "$service"
 is "a request with it" "$(as nobody --clear-groups "${post[@]}" http://127.0.0.1:$port/v1/responses)" 200
 
 say "a mistake in the options"
-in_ sh -c 'echo "RESPONSES_API_PROXY_OPTIONS=--nonsense" >>/etc/default/responses-api-proxy'
+in_ sh -c 'echo nonsense >>/etc/responses-api-proxy.conf'
 in_ systemctl restart "$service" 2>/dev/null && die "it starts with a wrong option"
 is "it is not tried again" "$(show ActiveState) $(show ExecMainStatus)" "failed 2"
 
