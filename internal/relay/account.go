@@ -129,8 +129,8 @@ type owners struct {
 	next int
 }
 
-// responseKey stands for an id: tables of texts that others choose would be larger, and a hash of this size has no
-// collisions that anybody can find.
+// responseKey is the hash of a response's id. Its size is fixed, whatever the length of the id that an upstream or
+// client chooses, and collisions are infeasible.
 type responseKey [16]byte
 
 func keyOfResponse(id []byte) responseKey {
@@ -192,10 +192,10 @@ func (o *owners) forget(k responseKey) {
 	delete(o.all, k)
 }
 
-// charge records that the response has cost tokens so far, and returns how many of them are new: fewer than 0 if it
-// turns out to have cost less than it was charged for. After a sum that is final nothing is new any more, however
-// often the response is fetched; first reports that none was before. What was charged before since, the start of the
-// budget's period, is not given back: those sums are forgotten.
+// charge records that the response has cost tokens so far, and returns how many of them are new: fewer than 0 if the
+// cost is lower than the sum charged before. After a final sum nothing is new, however often the response is fetched;
+// first reports that no final sum was recorded before. Charges from before since, the start of the budget's period, are
+// not given back: their sums are no longer kept.
 func (e *owned) charge(tokens int64, final bool, since time.Time) (more int64, first bool) {
 	if e == nil {
 		return 0, false

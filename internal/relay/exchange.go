@@ -154,7 +154,7 @@ func (x *exchange) prepare() (err error) {
 			fields = withoutExtensions(fields)
 		}
 	case x.mustInspect():
-		fields = askPlain(fields)
+		fields = requestIdentity(fields)
 	}
 	x.out = upstream.Request{
 		Method: x.route.method, Target: x.route.target, Upgrade: x.handshake != nil,

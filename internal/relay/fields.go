@@ -46,12 +46,12 @@ func responseFields(dst, fields []http1.Field) []http1.Field {
 	return passing(dst, fields, dropFromResponse.has)
 }
 
-var plain = http1.Field{Name: []byte("accept-encoding"), Value: []byte("identity")}
+var identityCoding = http1.Field{Name: []byte("accept-encoding"), Value: []byte("identity")}
 
-// askPlain asks for a response that can be inspected.
-func askPlain(fields []http1.Field) []http1.Field {
+// requestIdentity sets the fields that request a response without a content coding, which can be inspected.
+func requestIdentity(fields []http1.Field) []http1.Field {
 	fields = slices.DeleteFunc(fields, func(f http1.Field) bool { return isVariant(f.Name, "accept-encoding") })
-	return append(fields, plain)
+	return append(fields, identityCoding)
 }
 
 // withoutTokens drops credentials among the subprotocols, where a browser's client has them in place of an

@@ -9,8 +9,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
-// ReadOn limits what is read of responses whose clients have left, under a budget: a response says at its end what it
-// cost. Zero means the default.
+// ReadOn limits how much is read of responses whose clients have left, under a budget: the cost of a response is in its
+// last event. Zero means the default.
 type ReadOn struct {
 	// Time limits how long a response is read on. The default is 10 minutes.
 	Time time.Duration
@@ -53,7 +53,7 @@ type outliving struct {
 }
 
 // outlive returns the context of the upstream's side of an exchange. It is ctx, which ends when the client leaves,
-// unless the exchange has a deposit. What is made inside a WebSocket is not read on.
+// unless the exchange has a deposit. Responses inside a WebSocket are not read on.
 func (x *exchange) outlive(ctx context.Context) (up context.Context) {
 	if x.lease.Deposit() == 0 || x.handshake != nil {
 		return ctx

@@ -31,7 +31,7 @@ type Request struct {
 	Body upstream.Body
 	// Session is the connection's. Without one the request is refused.
 	Session *policy.Session
-	// Entry has what the relay knows for the record once Serve has returned, or panicked.
+	// Entry describes the exchange for the audit log. It is complete once Serve has returned or panicked.
 	Entry audit.Entry
 }
 
@@ -177,7 +177,7 @@ func (p *Relay) record(r *Request, e *apierror.Error) {
 	p.cfg.Log(r, e)
 }
 
-// routeNotAllowed returns an error whose message names the open routes, and the flag that opens the one that h asks for.
+// routeNotAllowed returns an error whose message names the open routes, and the flag that opens the route of h.
 func (p *Relay) routeNotAllowed(h *http1.Request) *apierror.Error {
 	e := apierror.New(apierror.RouteNotAllowed, "")
 	e.Message = strings.Replace(p.cfg.Routes.sentence, anyAddress, p.cfg.Address, 1)

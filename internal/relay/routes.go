@@ -187,8 +187,8 @@ type routeMatch struct {
 
 var noRoute = routeMatch{route: &route{}}
 
-// find compares method and path byte by byte: no other spelling of the same path is the same route. What is not open
-// is no route, but for the two that have refusals of their own.
+// find compares method and path byte by byte: no other spelling of the same path is the same route. A route that is not
+// open does not match, except the two that have refusals of their own.
 func (o *RouteSet) find(h *http1.Request) routeMatch {
 	for i := range routes {
 		r := &routes[i]
@@ -205,8 +205,8 @@ func (o *RouteSet) find(h *http1.Request) routeMatch {
 	return noRoute
 }
 
-// flagFor returns the flag that opens the route that h asks for; "" if it asks for none, or no flag opens it beside the
-// routes that are open.
+// flagFor returns the flag that opens the route of h; "" if h matches no route, or no flag opens it beside the routes
+// that are open.
 func (o *RouteSet) flagFor(h *http1.Request) string {
 	for i := range routes {
 		r := &routes[i]

@@ -73,7 +73,7 @@ func TestDefaultRoutes(t *testing.T) {
 		"POST /v1/responses/resp_1/cancel": "",
 		"POST /v1/messages":                "",
 	}.check(t, o)
-	// It is told apart, to be refused with 426.
+	// The upgrade is a route of its own, to be refused with 426.
 	targets{"GET /v1/responses": "websocket GET /v1/responses", "POST /v1/responses": "responses", "GET /v1/models": ""}.check(t, o, "Upgrade: WebSocket")
 	targets{"GET /v1/responses": ""}.check(t, o, "Upgrade: h2c")
 }
@@ -415,7 +415,7 @@ func TestEveryRouteHasAName(t *testing.T) {
 	}
 }
 
-// grammar says the same as match, in another language.
+// grammar describes the targets that match accepts, as regular expressions.
 var grammar = func() map[string]*regexp.Regexp {
 	const id = `resp_[A-Za-z0-9_-]{1,128}`
 	const param = `(include(\[\]|%5[Bb]%5[Dd])?=[A-Za-z0-9_.]{1,64}|(stream|include_obfuscation)=(true|false)|starting_after=[0-9]{1,18})`
@@ -434,7 +434,7 @@ var grammar = func() map[string]*regexp.Regexp {
 
 var once = regexp.MustCompile(`[?&](stream|include_obfuscation|starting_after)=`)
 
-// onceEach tells that no parameter but include is repeated.
+// onceEach reports whether no parameter but include is repeated.
 func onceEach(target string) bool {
 	seen := map[string]bool{}
 	for _, m := range once.FindAllStringSubmatch(target, -1) {
@@ -446,9 +446,8 @@ func onceEach(target string) bool {
 	return len(target) < 1024
 }
 
-// FuzzRoutes: a line is a route exactly if the grammar says so. What goes
-// upstream stands at or below the upstream's path, has its query, adds nothing
-// to the client's, and fits the room that Open was promised.
+// FuzzRoutes checks that a line is a route exactly if it matches the grammar, and that the upstream target is at or
+// below the upstream's path, has its query, adds nothing to the client's, and fits the size that Open was promised.
 func FuzzRoutes(f *testing.F) {
 	for _, target := range []string{
 		"/v1/alpha/search", "/v1/models?client_version=0.169.0", "/v1/messages?beta=true", "/v1/messages/count_tokens", "/v1/messages/count_tokens?beta=true",
@@ -568,9 +567,9 @@ func TestOwners(t *testing.T) {
 	deny(1, 0)
 	o.add(key(1), 1000)
 	allow(1, 1000)
-	deny(1, 0) // root too: it is the key that is shared, not what was said
+	deny(1, 0) // root too: users share the key, not their responses
 	deny(1, 1001)
-	o.add(key(1), 1001) // whoever says so second
+	o.add(key(1), 1001) // the second owner is ignored
 	deny(1, 1001)
 	allow(1, 1000)
 	o.forget(key(1))

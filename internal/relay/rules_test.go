@@ -67,7 +67,7 @@ func TestVariantsOfControlledNames(t *testing.T) {
 	if x := (&exchange{lease: lease, route: routeMatch{route: &routes[0]}, relay: &Relay{owners: newOwners(1)}}); !x.mustInspect() {
 		t.Error("a response whose owner must be known is not inspected")
 	}
-	if got, want := names(askPlain(requestFields(nil, r.Fields))), "Accept accept-encoding"; got != want {
+	if got, want := names(requestIdentity(requestFields(nil, r.Fields))), "Accept accept-encoding"; got != want {
 		t.Errorf("of a response that is read pass %q, want %q", got, want)
 	}
 	r = head(t, "GET /v1/responses", "Sec_WebSocket_Protocol: openai-insecure-api-key.sk-mine", "Sec-WebSocket-Protocol: realtime")
