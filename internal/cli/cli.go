@@ -16,7 +16,7 @@ import (
 type Flag struct {
 	Name     string   // without dashes; a name of one letter is written with one dash
 	Value    string   // placeholder or words, such as FILE|-; "" for a flag without a value
-	Default  string   // as people read it; "" if Summary says enough
+	Default  string   // as text for people; "" if Summary suffices
 	Summary  string   // one clause, in lower case, without a period
 	Text     string   // sentences that follow Summary where there is room
 	Topic    string   // of the help; "" leaves the flag out of all texts

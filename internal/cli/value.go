@@ -66,12 +66,11 @@ func Choice[T ~string](to *T, words ...string) func(string) error {
 	})
 }
 
-// Int returns a Set that stores a decimal number within the limits; want is the
-// error for all else.
-func Int[T int | int64 | uint16](to *T, least, most uint64, want string) func(string) error {
+// Int returns a Set that stores a decimal number within the limits. The error for any other value is text.
+func Int[T int | int64 | uint16](to *T, least, most uint64, text string) func(string) error {
 	return Parsed(to, func(s string) (T, error) {
 		n, err := strconv.ParseUint(s, 10, 64)
-		return T(n), when(err != nil || n < least || n > most, want)
+		return T(n), when(err != nil || n < least || n > most, text)
 	})
 }
 
@@ -80,12 +79,11 @@ func Count[T int | int64](to *T) func(string) error {
 	return Int(to, 0, math.MaxInt, "a number from 0 on is needed")
 }
 
-// Float returns a Set that stores a number from 0 to most; want is the error for
-// all else.
-func Float(to *float64, most float64, want string) func(string) error {
+// Float returns a Set that stores a number from 0 to most. The error for any other value is text.
+func Float(to *float64, most float64, text string) func(string) error {
 	return Parsed(to, func(s string) (float64, error) {
 		n, err := strconv.ParseFloat(s, 64)
-		return n, when(err != nil || !(n >= 0 && n <= most), want) // NaN is neither
+		return n, when(err != nil || !(n >= 0 && n <= most), text) // NaN is neither
 	})
 }
 
