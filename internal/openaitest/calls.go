@@ -24,8 +24,7 @@ const (
 	countTokens
 )
 
-// routeOf returns which route a request asks for. All lie at, below or beside the
-// server's own path.
+// routeOf returns the route of a request. All routes lie at, below or beside the server's own path.
 func (s *Server) routeOf(r *Request) call {
 	path, _, _ := strings.Cut(r.Target, "?")
 	own, _, _ := strings.Cut(s.opts.Path, "?")
@@ -141,7 +140,7 @@ func (x *exchange) playStored() ending {
 	return x.reply(200, m.object("completed"), jsonType)
 }
 
-// catalogue is what Codex asks for: one model, with no more than Codex needs to run it.
+// catalogue is the response to Codex's request for the models: one model, with no more than Codex needs to run it.
 const catalogue = `{"models":[{"slug":"gpt-5","display_name":"gpt-5","description":"","default_reasoning_level":"low",` +
 	`"supported_reasoning_levels":[{"effort":"low","description":""}],"shell_type":"shell_command","visibility":"list",` +
 	`"supported_in_api":true,"priority":1,"base_instructions":"","supports_reasoning_summaries":false,"support_verbosity":false,` +

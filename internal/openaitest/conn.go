@@ -161,7 +161,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// shut closes in good order: with TLS it says so first.
+// shut closes the connection in order: with TLS it sends close_notify first.
 func (c *conn) shut() {
 	c.closed.Store(true)
 	c.nc.Close()

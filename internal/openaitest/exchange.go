@@ -15,7 +15,7 @@ import (
 // may stand after megabytes of images.
 const maxUsed = 64 << 20
 
-// flushAt is how much of a response is gathered where no delay asks for a flush.
+// flushAt is the number of bytes of a response that are buffered before a flush where no delay flushes them earlier.
 const flushAt = 16 << 10
 
 // An exchange is one request and the response to it.
@@ -103,8 +103,7 @@ func (x *exchange) authorized() bool {
 	}
 }
 
-// obscure shows as much of a key as OpenAI does: too much for a client of a
-// proxy, which is why tests want to see it.
+// obscure shows as much of a key as OpenAI does: too much for a client of a proxy, so tests check for it.
 func obscure(authorization string) string {
 	key := strings.TrimPrefix(authorization, "Bearer ")
 	if len(key) < 20 {
@@ -188,7 +187,7 @@ func (x *exchange) readBodyAt(step int, pause time.Duration) {
 	x.fail(err)
 	switch {
 	case err == nil:
-		json.Unmarshal(x.body, &x.ask) // what is not JSON asks for nothing
+		json.Unmarshal(x.body, &x.ask) // a body that is not JSON sets no fields
 	case errors.Is(err, errChunk):
 		x.c.s.fault(err.Error())
 	}

@@ -497,8 +497,7 @@ func TestCloseIdleSparesTheBusy(t *testing.T) {
 	waitFor(t, "gone", all[0].Gone())
 }
 
-// TestPipeline checks that answers before the body, and bodies nobody wants,
-// leave the connection in order.
+// TestPipeline checks that responses before the body, and bodies that are not read, leave the connection usable.
 func TestPipeline(t *testing.T) {
 	s := start(t, Options{})
 	body := strings.Repeat("y", 200_000)
@@ -674,7 +673,7 @@ func TestALPN(t *testing.T) {
 	}
 }
 
-// TestManyStreams is what a test of a proxy under load asks of its upstream.
+// TestManyStreams runs as many streams as a load test of a proxy needs from its upstream.
 func TestManyStreams(t *testing.T) {
 	n := 12_000
 	if testing.Short() {

@@ -85,7 +85,7 @@ func quote(s string) string {
 	return string(p)
 }
 
-// errorFor is what OpenAI says with a status.
+// errorFor returns the error of OpenAI for a status.
 func errorFor(status int) apiError {
 	switch status {
 	case 401:
@@ -119,7 +119,7 @@ type message struct {
 	whole []byte     // what text returns
 }
 
-// text returns what the response says so far.
+// text returns the text of the response so far.
 func (m *message) text() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -179,7 +179,7 @@ func (m *message) part() string {
 	return fmt.Sprintf(`{"type":"output_text","annotations":[],"logprobs":[],"text":%s}`, quote(m.text()))
 }
 
-// usage takes four bytes for a token, so that tests know what to expect.
+// usage counts four bytes as one token, so that tests can compute the figures.
 func (m *message) usage() string {
 	in, out := m.asked/4, int64(len(m.text())/4)
 	return fmt.Sprintf(`{"input_tokens":%d,"input_tokens_details":{"cached_tokens":0},"output_tokens":%d,`+
@@ -207,7 +207,7 @@ type stream struct {
 // An event has the JSON that follows its type and number.
 type event struct{ kind, rest string }
 
-// newStream writes the head of a stream. Each event is a chunk if fields say so.
+// newStream writes the head of a stream. Each event is a chunk if fields contain chunked.
 func (x *exchange) newStream(fields ...string) *stream {
 	x.head(200, append(fields, streamType)...)
 	st := &stream{message: x.newMessage(0), x: x, limit: noLimit, sse: true, frame: func(p []byte) { x.write(string(p)) }}

@@ -19,11 +19,11 @@ type scenario struct {
 	args  map[string]string
 }
 
-// scenarios is the closed list. Those that break off with FIN take alert=0: with
-// TLS they do so without close_notify.
+// scenarios is the closed list. Scenarios that break off with FIN take alert=0: with TLS they do so without
+// close_notify.
 var scenarios = map[string]scenario{
 	// Whole responses.
-	"auto":       {play: playAuto},           // JSON or SSE, as the request's stream field says
+	"auto":       {play: playAuto},           // JSON, or SSE if the request's stream field is true
 	"json":       {play: playJSON},           // s=40: JSON with about s bytes of text
 	"gzip":       {play: playGzip},           // s=40: the same with Content-Encoding: gzip
 	"background": {play: playBackground},     // s=40: JSON of a response that is queued, and complete when it is fetched
@@ -42,10 +42,10 @@ var scenarios = map[string]scenario{
 	"http10":     {play: playHTTP10},         // an HTTP/1.0 response
 	"continue":   {play: playContinue},       // 100, 103, then a response
 	"nocontent":  {play: fixed(keep, 204, "")},
-	"stale":      {play: playStale}, // closes without having said so
+	"stale":      {play: playStale}, // closes without Connection: close
 
 	// Order and time.
-	"silent":         {play: playSilent},                  // d=forever: reads the request, says nothing for d, then responds
+	"silent":         {play: playSilent},                  // d=forever: reads the request, waits for d, then responds
 	"headthensilent": {play: playHeadThenSilent},          // d=forever: a stream's head and first event, then silence, then the rest
 	"early":          {play: playEarly, early: true},      // status=413: responds, then reads the body
 	"earlyclose":     {play: playEarlyClose, early: true}, // status=413: responds without reading the body and closes

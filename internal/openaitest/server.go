@@ -1,10 +1,8 @@
-// Package openaitest is a fake of OpenAI's Responses API: POST /v1/responses, the
-// routes below and beside it, the documented responses and events, and every
-// fault that a proxy must survive.
+// Package openaitest is a fake of OpenAI's Responses API: POST /v1/responses, the routes below and beside it, the
+// documented responses and events, and every fault that a proxy must survive.
 //
-// It speaks HTTP/1.1 on bare connections, so that tests see the exact bytes
-// that were sent and choose the exact bytes of the response. What it does with
-// a request is called a scenario: see the table of them.
+// It uses HTTP/1.1 on bare connections, so that tests see the exact bytes of the request and choose the exact bytes of
+// the response. The treatment of a request is called a scenario: see the table of them.
 package openaitest
 
 import (
@@ -120,8 +118,8 @@ func (s *Server) CAPEM() []byte {
 	return s.ca.PEM()
 }
 
-// Script sets the scenarios of the next requests, one each, before what those
-// ask for themselves. Requests with a wrong key or to another route take none.
+// Script sets the scenarios of the next requests, one each; they precede the scenarios that the requests name. Requests
+// with a wrong key or to another route take none.
 func (s *Server) Script(scenarios ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

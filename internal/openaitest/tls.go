@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// A CA is a certificate authority that nobody trusts by default and that is
-// gone with the process.
+// A CA is a certificate authority that is in no system's store and that exists in this process only.
 type CA struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey

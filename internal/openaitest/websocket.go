@@ -167,7 +167,7 @@ func (x *exchange) readMessage() (frame, error) {
 	}
 }
 
-// readFrame wants it masked, as a client's must be (RFC 6455, section 5.1).
+// readFrame reads a frame. It must be masked, as a client's must be (RFC 6455, section 5.1).
 func readFrame(in io.Reader) (f frame, err error) {
 	read := func(n uint64) []byte {
 		p := make([]byte, n)
