@@ -19,8 +19,7 @@ import (
 
 const module = "github.com/responses-api-proxy/responses-api-proxy/"
 
-// mayImport is the direction of design.md: what each package may know of the
-// others. The programs may know everything.
+// mayImport is the direction of design.md: the packages that each package may import. The programs may import any.
 var mayImport = map[string][]string{
 	"internal/secret":        nil,
 	"internal/safefile":      nil,

@@ -25,7 +25,7 @@ func section(t *testing.T, heading string) string {
 	return end.Split(below, 2)[0]
 }
 
-// TestManSections: each has its place, and says something.
+// TestManSections checks that the manual page has every section, and that none is empty.
 func TestManSections(t *testing.T) {
 	for _, name := range []string{
 		"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "SUBCOMMANDS", "ENVIRONMENT", "FILES", "SIGNALS",
@@ -40,8 +40,8 @@ func TestManSections(t *testing.T) {
 	}
 }
 
-// TestManNamesTheEnvironment: every variable that the programs ask for by name,
-// which the test kit is no part of.
+// TestManNamesTheEnvironment checks that ENVIRONMENT names every variable that the programs read by name. The test kit
+// is no part of them.
 func TestManNamesTheEnvironment(t *testing.T) {
 	documented := section(t, "# ENVIRONMENT")
 	asked := regexp.MustCompile(`os\.(?:Getenv|LookupEnv)\("(\w+)"\)`)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestWalk: the files that design.md's walks name exist, and so does what they are said to hold.
+// TestWalk checks that the files and functions that design.md's walks name exist.
 func TestWalk(t *testing.T) {
 	sources := ""
 	eachProgramFile(t, func(text string) { sources += text })

@@ -12,10 +12,13 @@ import (
 // standardWords are the packages whose comments are in standard technical English. Add a package once its comments are.
 var standardWords = []string{
 	"cmd/demo", "cmd/responses-api-proxy-verify",
-	"internal/apierror", "internal/attack", "internal/audit", "internal/http1", "internal/jsonscan", "internal/key", "internal/launch",
-	"internal/budget", "internal/dump", "internal/linelog", "internal/listen", "internal/memscan", "internal/metrics", "internal/peer", "internal/policy",
-	"internal/proctest", "internal/safefile", "internal/sandbox",
-	"internal/secret", "internal/systemd", "internal/tlsrecord", "internal/tokenexchange", "internal/upstream", "internal/usage", "internal/websocket",
+	"docs",
+	"internal/apierror", "internal/attack", "internal/audit", "internal/budget", "internal/cli", "internal/dump",
+	"internal/http1", "internal/jsonscan", "internal/key", "internal/launch", "internal/linelog", "internal/listen",
+	"internal/memscan", "internal/metrics", "internal/openaitest", "internal/peer", "internal/policy",
+	"internal/proctest", "internal/relay", "internal/safefile", "internal/sandbox", "internal/secret",
+	"internal/systemd", "internal/tlsrecord", "internal/tokenexchange", "internal/upstream", "internal/usage",
+	"internal/websocket",
 }
 
 // markers are expressions that standard technical English does without. A verb of speech or thought is not matched at
@@ -28,8 +31,8 @@ var markers = map[string]*regexp.Regexp{
 	"another word for reports":                            regexp.MustCompile(`(?i)\btells whether\b`),
 }
 
-// exempt matches the text before a marker that makes it none: the start of a comment, a person, and before nobody, which
-// is also a user's name, that it is one.
+// exempt matches the text before an expression that is no marker: the start of a comment, a person as subject, and, as
+// "nobody" is also a user's name, the word user or a quotation mark.
 var exempt = regexp.MustCompile(`(?i)(?:^|\b(?:we|you|users?|operators?|people|humans?)(?: \w+)? |\busers? |[="'])$`)
 
 // TestWords: these packages have at most one marker in 1,000 words of comments, as the standard library has.
