@@ -221,7 +221,10 @@ func TestRenew(t *testing.T) {
 	}
 	first.Release(1)
 	second.Release(4)
-	third := admit()
+	third := admit() // 80 are spent, and 25 reserved
+	if d := third.Reserve(); d == nil || d.Code != apierror.TooManyRequests {
+		t.Errorf("denial %+v", d)
+	}
 	if d := third.Renew(20); d == nil || d.Code != apierror.BudgetExhausted {
 		t.Errorf("denial %+v", d)
 	}
@@ -231,6 +234,38 @@ func TestRenew(t *testing.T) {
 	third.Release(0)
 	if spent, _ := b.Reserve(1); spent != 100 || len(g.users) > 1 || g.running != 0 {
 		t.Errorf("%d tokens are charged, want 100; %d requests run", spent, g.running)
+	}
+}
+
+// TestReserve: what a request has reserved for several responses is released as they end, and with the lease.
+func TestReserve(t *testing.T) {
+	b, err := budget.Open(budget.Config{Limit: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, d := newPolicy(Config{Budget: b}).session(1).Admit(head(t), Spend)
+	if d != nil {
+		t.Fatal(d)
+	}
+	for range 3 {
+		if d := l.Reserve(); d != nil {
+			t.Error(d)
+		}
+	}
+	if d := l.Reserve(); d == nil || d.Code != apierror.TooManyRequests {
+		t.Errorf("a fifth deposit: denial %+v", d)
+	}
+	if d := l.Renew(1); d != nil {
+		t.Error(d)
+	}
+	if d := l.Reserve(); d != nil {
+		t.Error(d)
+	}
+	l.Release(2)
+	for range 4 { // nothing is reserved any more
+		if spent, state := b.Reserve(1); spent != 3 || state != budget.OK {
+			t.Errorf("%d tokens are charged, state %d", spent, state)
+		}
 	}
 }
 

@@ -153,7 +153,7 @@ func (s *Session) Admit(head *http1.Request, use Use) (*Lease, *apierror.Error) 
 		if d := s.reserve(); d != nil {
 			return nil, d
 		}
-		l.deposit = p.cfg.Budget.Deposit()
+		l.deposit, l.deposits = p.cfg.Budget.Deposit(), 1
 	}
 	if d := p.begin(s.caller.UID); d != nil {
 		if l.deposit > 0 {
@@ -219,8 +219,8 @@ func (s *Session) forbidden(flag string) *apierror.Error {
 // Lease is one admitted request.
 type Lease struct {
 	*Session
-	deposit  int64       // reserved in the budget; 0 without a budget
-	lapsed   bool        // the deposit is not reserved any more
+	deposit  int64       // for each response that may be under way; 0 without a budget
+	deposits int         // that are reserved in the budget
 	running  atomic.Bool // it counts as a running request
 	released atomic.Bool
 }
@@ -245,8 +245,11 @@ func (l *Lease) Release(tokens int64) {
 	}
 	switch b := l.policy.cfg.Budget; {
 	case b == nil:
-	case l.deposit > 0 && !l.lapsed:
+	case l.deposits > 0:
 		b.Settle(l.caller.UID, tokens)
+		for range l.deposits - 1 {
+			b.Settle(l.caller.UID, 0)
+		}
 	case tokens < 0:
 		b.Refund(l.caller.UID, -tokens)
 	default:
@@ -255,14 +258,24 @@ func (l *Lease) Release(tokens int64) {
 	l.Detach()
 }
 
-// Renew settles the tokens that a part of the request cost, and reserves the deposit anew, as another request would. It
-// returns the denial of any further part; the lease must be released all the same. It must not be called without a
-// deposit, nor while the lease is released.
+// Reserve reserves another deposit, as another request would, for a request that makes several responses. It returns
+// the denial of that. It must not be called without a deposit, nor while the lease is released.
+func (l *Lease) Reserve() *apierror.Error {
+	d := l.reserve()
+	if d == nil {
+		l.deposits++
+	}
+	return d
+}
+
+// Renew settles the tokens that one of the responses cost, and reserves the last deposit anew. It returns the denial of
+// any further response; the lease must be released all the same. The conditions are those of Reserve.
 func (l *Lease) Renew(tokens int64) *apierror.Error {
 	l.policy.cfg.Budget.Settle(l.caller.UID, tokens)
-	d := l.reserve()
-	l.lapsed = d != nil
-	return d
+	if l.deposits--; l.deposits > 0 {
+		return nil
+	}
+	return l.Reserve()
 }
 
 // Deposit returns the tokens that the request is charged if its response does not report its usage; 0 without a budget.

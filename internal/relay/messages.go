@@ -2,46 +2,59 @@ package relay
 
 import (
 	"slices"
-	"sync/atomic"
+	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/usage"
 )
 
-// messages charges for the responses that are made inside a WebSocket, one after another: OpenAI runs one at a time.
-// One deposit is reserved as long as the WebSocket is open, and renewed with each response.
+// messages charges for the responses that are made inside a WebSocket. Several may be under way at a time; each message
+// of the client may make one, and has a deposit reserved until a response ends. One is reserved even if there is none.
 type messages struct {
-	x        *exchange
-	meter    *usage.Meter    // of the response that is under way, or to come
-	requests atomic.Int64    // messages of the client that no response has ended
+	x *exchange
+
+	mu       sync.Mutex
+	meter    *usage.Meter    // of the events since the last response ended
+	requests int64           // messages of the client that no response has ended
 	denial   *apierror.Error // of any further response
 }
 
-// fromClient counts what the client sends. Each of its messages may make a response.
+// fromClient counts what the client sends. It returns the code of the denial if a message may make no response.
 func (m *messages) fromClient(piece []byte, last bool) (reason string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.x.received.Add(int64(len(piece)))
-	if last {
-		m.requests.Add(1)
+	if !last || m.denial != nil {
+		return ""
 	}
-	return ""
+	if m.requests++; m.requests > 1 {
+		m.denial = m.x.lease.Reserve()
+	}
+	return m.code()
 }
 
 // fromUpstream reads an event, and settles the response that ends with it. It returns the code of the denial if no other
 // one may follow.
 func (m *messages) fromUpstream(piece []byte, last bool) (reason string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.meter.Write(piece)
-	if !last || !m.meter.EndEvent() {
+	if !last || !m.meter.EndEvent() || m.denial != nil {
 		return ""
 	}
-	if m.requests.Load() > 0 { // only this goroutine subtracts
-		m.requests.Add(-1)
-	}
+	m.requests = max(0, m.requests-1)
 	m.record()
-	if m.denial = m.x.lease.Renew(m.cost()); m.denial != nil {
-		return string(m.denial.Code)
+	m.denial = m.x.lease.Renew(m.cost())
+	return m.code()
+}
+
+// code returns the code of the denial; "" if there is none.
+func (m *messages) code() string {
+	if m.denial == nil {
+		return ""
 	}
-	return ""
+	return string(m.denial.Code)
 }
 
 // record adds to the exchange's record what a response has cost.
@@ -65,12 +78,12 @@ func (m *messages) cost() int64 {
 	return tokens
 }
 
-// rest returns what is charged at the end, in tokens: no less than the deposit if a response may have been under way.
+// rest returns what is charged at the end, in tokens: no less than the deposit for each response that may be under way.
 func (m *messages) rest() int64 {
-	if m == nil || m.requests.Load() == 0 {
+	if m == nil || m.requests == 0 {
 		return 0
 	}
-	return max(m.cost(), m.x.lease.Deposit())
+	return max(m.cost(), m.requests*m.x.lease.Deposit())
 }
 
 // withoutExtensions drops the offer to compress messages, which then could not be read.

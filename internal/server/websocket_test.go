@@ -378,9 +378,27 @@ func TestWebsocketBudgetIsSpent(t *testing.T) {
 	s.clean()
 }
 
+// TestWebsocketsInParallel: OpenAI runs several responses in one, each of which
+// needs a deposit; the tunnel ends with the one that has none.
+func TestWebsocketsInParallel(t *testing.T) {
+	s, p, e := meteredWebsockets(t, 100)
+	w := s.upgrade("wssilent")
+	for range 5 {
+		w.send(frame(opText, `{"type":"response.create","stream_id":"x"}`))
+	}
+	w.want(opClose, "\x03\xf0too_many_requests")
+	w.Close()
+	if got := e.recorded(t, 1); got.Code != "too_many_requests" {
+		t.Errorf("the record is %+v", got)
+	}
+	if got := p.total(); got != 5*25 {
+		t.Errorf("%d tokens are charged, want 5 deposits of 25", got)
+	}
+}
+
 // TestWebsocketsCannotForge: what a client sends counts as a request and not as
-// what a response has cost; one that may be under way at the end costs the
-// deposit.
+// what a response has cost; each one that may be under way at the end costs
+// the deposit.
 func TestWebsocketsCannotForge(t *testing.T) {
 	s, p, e := meteredWebsockets(t, 1<<40)
 	s.upgrade("wssilent").Close()
@@ -396,8 +414,8 @@ func TestWebsocketsCannotForge(t *testing.T) {
 	if got := e.recorded(t, 2); got.Tokens || got.InputTokens != 0 {
 		t.Errorf("the record is %+v", got)
 	}
-	if got := p.total(); got != p.Deposit() {
-		t.Errorf("%d tokens are charged, want the deposit, %d", got, p.Deposit())
+	if got := p.total(); got != 3*p.Deposit() {
+		t.Errorf("%d tokens are charged, want 3 deposits of %d", got, p.Deposit())
 	}
 }
 
