@@ -136,7 +136,7 @@ func TestClaudeCode(t *testing.T) {
 	}
 }
 
-// TestClaudeCodeBudget: once the budget is spent, it is told so.
+// TestClaudeCodeBudget checks that Claude Code shows the refusal once the budget is spent.
 func TestClaudeCodeBudget(t *testing.T) {
 	s := start(t, "/v1/messages", "--allow-route", "messages", "--auth-header", "x-api-key", "--max-tokens-per-user", "100")
 	env := append(slices.Clip(claudeEnv), "ANTHROPIC_BASE_URL="+s.base(), "CLAUDE_CODE_MAX_RETRIES=0")
@@ -149,7 +149,7 @@ func TestClaudeCodeBudget(t *testing.T) {
 	s.sent()
 }
 
-// TestModelsRefused shows the reason to whoever asks for a model that is not allowed.
+// TestModelsRefused checks that clients show the reason when a model is not allowed.
 func TestModelsRefused(t *testing.T) {
 	s := start(t, "/v1/messages", "--allow-route", "messages", "--auth-header", "x-api-key", "--allow-model", "claude-small")
 	out, failed := s.run(append(slices.Clip(claudeEnv), "ANTHROPIC_BASE_URL="+s.base(), "CLAUDE_CODE_MAX_RETRIES=0"), installed("claude"), "-p", "Say hello")
@@ -195,7 +195,7 @@ func TestCodex(t *testing.T) {
 	}
 }
 
-// TestCodexBudget: once the budget is spent, it is told so, and when to try again.
+// TestCodexBudget checks that Codex shows the refusal once the budget is spent, and when to try again.
 func TestCodexBudget(t *testing.T) {
 	s := start(t, "", "--max-tokens-per-user", "1", "--budget-period", "month")
 	s.codex(provider)
@@ -218,7 +218,7 @@ func TestCodexBuiltIn(t *testing.T) {
 	}
 }
 
-// TestCodexWebSocketMetered: its WebSocket is charged what the responses inside it report, and ends with the budget.
+// TestCodexWebSocketMetered checks that its WebSocket is charged what the responses inside it report.
 func TestCodexWebSocketMetered(t *testing.T) {
 	s := start(t, "", "--allow-route", "websocket", "--max-tokens-per-user", "1000000")
 	s.codex(provider + `supports_websockets = true`)
@@ -230,7 +230,7 @@ func TestCodexWebSocketMetered(t *testing.T) {
 	}
 }
 
-// TestCodexWebSocketBudget: once the budget is spent, here by the response that it makes to begin with, it is told so.
+// TestCodexWebSocketBudget checks that Codex shows the refusal once the budget is spent, here by its first response.
 func TestCodexWebSocketBudget(t *testing.T) {
 	s := start(t, "", "--allow-route", "websocket", "--max-tokens-per-user", "100")
 	s.configure(provider + `supports_websockets = true`)
@@ -243,7 +243,7 @@ func TestCodexWebSocketBudget(t *testing.T) {
 	}
 }
 
-// TestCodexCatalogue asks for the models first, and takes the one that is offered.
+// TestCodexCatalogue checks that Codex requests the models first, and uses the one that is offered.
 func TestCodexCatalogue(t *testing.T) {
 	s := start(t, "", "--allow-route", "models")
 	s.codex(provider+`env_key = "PROXY_KEY"`+"\n"+`model_catalog_url = "BASE/v1/models"`, "PROXY_KEY=none")
@@ -278,7 +278,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestSDKs: each asks for a response, and for a stream.
+// TestSDKs requests a response and a stream by each SDK.
 func TestSDKs(t *testing.T) {
 	for name, command := range map[string][]string{
 		"openai-node":   {"node", filepath.Join(prefix, "openai-node.mjs")},

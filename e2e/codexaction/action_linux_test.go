@@ -357,7 +357,7 @@ func (s *setup) published(info string, env ...string) string {
 	return outputs["port"]
 }
 
-// shutdown stops a proxy as the action's README says.
+// shutdown stops a proxy as described in the action's README.
 func (s *setup) shutdown(port string) {
 	s.Helper()
 	if !s.can(runner, "curl --fail --silent --show-error http://127.0.0.1:"+port+"/shutdown") {

@@ -140,7 +140,7 @@ func TestEscape(t *testing.T) {
 	}
 }
 
-// refuses wants an attempt to have come to nothing, and to have hurt nobody.
+// refuses checks that an attempt has failed with the error by, and that the program still serves.
 func (v *target) refuses(t *testing.T, what string, result int64, by unix.Errno) {
 	t.Helper()
 	if want := -int64(by); result != want {
@@ -229,8 +229,7 @@ func TestProcessWithoutSandbox(t *testing.T) {
 	}
 }
 
-// readable is a file that every user may read, in a folder that every user may
-// write, and no rule names it.
+// readable is a file that every user may read, in a directory that every user may write, and no rule names it.
 func readable(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "escape") // t.TempDir's parents are closed to others

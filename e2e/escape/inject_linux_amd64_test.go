@@ -109,7 +109,7 @@ type thread struct {
 	signal unix.Signal // one that came in between
 }
 
-// seize stops a thread. What it forks would be stopped too.
+// seize stops a thread. Processes and threads that it creates would be stopped too.
 func seize(tid int) (*thread, error) {
 	err := unix.PtraceSeize(tid)
 	if err == unix.ESRCH {
@@ -248,7 +248,7 @@ func (th *thread) release() error {
 	return nil
 }
 
-// path is a string as the kernel wants it.
+// path returns s as a string for a system call, which ends with a zero byte.
 func path(s string) []byte { return append([]byte(s), 0) }
 
 // loopback is a struct sockaddr_in.

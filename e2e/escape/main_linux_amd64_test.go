@@ -56,7 +56,7 @@ func launch(t *testing.T, args ...string) *target {
 	return v
 }
 
-// run starts the program and reads what it says until it listens.
+// run starts the program and reads its output until it listens.
 func (v *target) run(t *testing.T, args []string) {
 	t.Helper()
 	cmd := exec.Command(proctest.Program(t, "../../cmd/responses-api-proxy"), args...)
@@ -90,7 +90,7 @@ func (v *target) run(t *testing.T, args []string) {
 	go io.Copy(io.Discard, in)
 }
 
-// serves wants a request to come through to the upstream and back.
+// serves checks that a request reaches the upstream and its response comes back.
 func (v *target) serves(t *testing.T) {
 	t.Helper()
 	before := v.upstream.Count()
@@ -108,7 +108,7 @@ func (v *target) serves(t *testing.T) {
 	}
 }
 
-// locked wants every thread's status to be that of the sandbox.
+// locked checks that every thread's status is that of the sandbox.
 func (v *target) locked(t *testing.T, uid int) {
 	t.Helper()
 	id := fmt.Sprintf("%d\t%[1]d\t%[1]d\t%[1]d", uid)

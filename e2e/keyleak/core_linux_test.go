@@ -85,7 +85,7 @@ func TestNoCoreOnCrash(t *testing.T) {
 	}
 }
 
-// coreOfOther tells whether another program dies with a core here.
+// coreOfOther reports whether another program dumps core here.
 func coreOfOther(t *testing.T) bool {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", "/bin/sh", "-c", "kill -ABRT $$")

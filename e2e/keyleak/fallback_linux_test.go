@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestFallback runs the program where the kernel has no secret memory. What
-// root can read then is one copy, where it was announced, and nothing else.
+// TestFallback runs the program where the kernel has no secret memory. Root can then read one copy, at the announced
+// address, and nothing else.
 func TestFallback(t *testing.T) {
 	needRoot(t)
 	for _, w := range []wire{plain, modern} {

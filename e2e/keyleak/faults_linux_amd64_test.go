@@ -37,8 +37,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// faultReport starts the program, uses it, lets its first thread go on at an
-// address that is no code, and returns what it says of that.
+// faultReport starts the program, uses it, resumes its first thread at an address that is not code, and returns the
+// program's report of the fault.
 func faultReport(t *testing.T, at func(*testing.T, int) uint64, args ...string) string {
 	t.Helper()
 	r := newRig(t, plain, "", args...)

@@ -11,9 +11,8 @@ import (
 
 const maxLocated = 10
 
-// locate tells where in the process pid parts of key lie, for somebody who
-// must find out how they came there. It looks again: what lay there for a
-// moment only may be gone.
+// locate returns where in the process pid parts of key are, for the diagnosis of how they came there. It scans again: a
+// copy that existed only for a moment may be gone.
 func locate(pid int, key []byte) string {
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {

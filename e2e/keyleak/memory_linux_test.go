@@ -112,8 +112,8 @@ func (r *rig) cancelStreams() error {
 	})
 }
 
-// cancelSilent leaves while the upstream has the request and says nothing, and,
-// every other time, at whatever moment it is.
+// cancelSilent leaves while the upstream has the request and does not respond, and, every other time, at an arbitrary
+// moment.
 func (r *rig) cancelSilent() error {
 	const batch = 50
 	for i := range 4 {

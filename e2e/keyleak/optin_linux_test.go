@@ -14,9 +14,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
-// optedIn starts the program with every flag that has it do more with a request
-// than pass it on, and as another user. Its metrics are being read all the time.
-// At the end of the test it looks through all that the program has told.
+// optedIn starts the program with every flag that has it do more with a request than pass it on, and as another user.
+// Its metrics are read all the time. At the end of the test it scans all of the program's output.
 func optedIn(t *testing.T, w wire) *rig {
 	t.Helper()
 	upstream, err := openaitest.Start(openaitest.Options{TLS: w.tls != 0, TLSMin: w.tls, TLSMax: w.tls})
@@ -44,8 +43,7 @@ func optedIn(t *testing.T, w wire) *rig {
 	return r
 }
 
-// checkSent wants the key in the field that was asked for, and no other
-// credential.
+// checkSent checks that the key is in the configured field, and that no other field has a credential.
 func (r *rig) checkSent(t *testing.T) {
 	all := r.upstream.Requests()
 	if len(all) == 0 {

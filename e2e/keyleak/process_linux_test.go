@@ -85,7 +85,7 @@ func launchWith(t *testing.T, how string, env []string, prepare func(*process), 
 	return p
 }
 
-// follow collects standard error, and tells the address once.
+// follow collects standard error, and sends the address to listening once.
 func (p *process) follow(in *bufio.Reader, listening chan<- string) {
 	defer close(p.ended)
 	for {
@@ -111,7 +111,7 @@ func (p *process) said() string {
 	return p.output.String()
 }
 
-// hear waits until the process has said something.
+// hear waits until the process has written text.
 func (p *process) hear(t *testing.T, text string) {
 	t.Helper()
 	ctx, tick := deadline(t), time.NewTicker(5*time.Millisecond)
@@ -165,7 +165,7 @@ func (p *process) wait() *os.ProcessState {
 	return p.cmd.ProcessState
 }
 
-// stop ends the process in good order, and looks through what it has said.
+// stop ends the process by a signal, and scans its output.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	p.signal(unix.SIGTERM)

@@ -17,8 +17,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
-// rig is the program between clients and an upstream, both of them in this
-// process, whose own copies of the key nobody looks at.
+// rig is the program between clients and an upstream, both of them in this process, whose own copies of the key are not
+// scanned.
 type rig struct {
 	*process
 	ctx      context.Context
@@ -109,7 +109,7 @@ func (r *rig) post(scenario string) (status int, err error) {
 	return r.send(r.request(r.ctx, scenario, strings.NewReader(ask)))
 }
 
-// expect plays a scenario n times and wants the same whole answer each time.
+// expect requests a scenario n times and checks that the whole response is the same each time.
 func (r *rig) expect(n, workers int, scenario string, want int) error {
 	return each(n, workers, func(int) error {
 		status, err := r.post(scenario)

@@ -27,8 +27,8 @@ const (
 
 	tookKey = "API key reloaded"
 	kept    = "API key not reloaded"
-	// begun is the field in which a request says how many keys were in use
-	// before it was made. The upstream's record of it has that and the key.
+	// begun is the field of a request that has the number of keys in use before it was made. The upstream's record has
+	// that field and the key.
 	begun = "X-Begun"
 )
 
@@ -55,9 +55,9 @@ type rotor struct {
 	keys  series
 	file  string        // where another key is put
 	owner int           // of file; the program's user
-	lines <-chan string // what the program says of it
-	inUse atomic.Int64  // index of the key of which the program has said so
-	turns chan struct{} // gets one for each request that ends, if anybody waits
+	lines <-chan string // the program's lines about keys
+	inUse atomic.Int64  // index of the last key that the program has reported
+	turns chan struct{} // receives a value for each request that ends, if there is a receiver
 }
 
 // newRotor starts the program as an operator would, unless it is wrapped.
@@ -70,7 +70,7 @@ func newRotor(t *testing.T, w wire, how string, keys series) *rotor {
 	t.Cleanup(upstream.Close)
 	r := &rotor{keys: keys, file: filepath.Join(t.TempDir(), "key"), turns: make(chan struct{})}
 	if how == "" {
-		r.owner = 65534 // nobody
+		r.owner = 65534 // the user "nobody"
 	}
 	if err := r.put(key); err != nil {
 		t.Fatal(err)
@@ -299,8 +299,7 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// TestRotationInHaste waits for nothing but the line that tells of a new key,
-// while the program has much else to do.
+// TestRotationInHaste waits only for the line that reports a new key, while the program has much else to do.
 func TestRotationInHaste(t *testing.T) {
 	needRoot(t)
 	r := newRotor(t, plain, "", newSeries(rotations))

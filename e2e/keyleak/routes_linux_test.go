@@ -26,7 +26,7 @@ func TestMemoryOfRoutes(t *testing.T) {
 	}
 }
 
-// routes asks for everything there is.
+// routes requests every route.
 func (r *rig) routes() error {
 	return each(200, 20, func(i int) error {
 		id, err := r.made()

@@ -91,7 +91,7 @@ func (w worst) test(t *testing.T) {
 	w.check(t, upstream, w.steps)
 }
 
-// check makes sure that what was tested is what the name says.
+// check makes sure that the test ran the case that the name describes.
 func (w worst) check(t *testing.T, upstream *openaitest.Server, steps int) {
 	t.Helper()
 	all := upstream.Requests()

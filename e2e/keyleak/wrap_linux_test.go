@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary runs itself as a wrapper that changes something about its
-// process, as this variable says, and becomes the program in its arguments.
+// The test binary runs itself as a wrapper that changes an attribute of its process, which this variable names, and
+// executes the program in its arguments.
 const wrapEnv = "SECRECY_TEST_WRAP"
 
 const (

@@ -1,11 +1,8 @@
-// Probe is the upstream client of the program without the program: it does
-// what TestWorstCase tells it, and can be told to collect garbage, which
-// empties crypto/tls's pool of buffers. With -naive it writes records of any
-// size in place of the good ones, to prove that the test would find what that
-// leaves behind.
+// Probe is the upstream client of the program without the program. It executes the commands of TestWorstCase, among
+// them one that collects garbage, which empties crypto/tls's pool of buffers. With -naive it writes records of any size
+// in place of the good ones, to prove that the test would find the copies that they leave.
 //
-// The key comes on standard input, commands on descriptor 3; each is answered
-// with a line on descriptor 4.
+// The key comes on standard input, commands on descriptor 3; the response to each is a line on descriptor 4.
 package main
 
 import (
