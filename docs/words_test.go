@@ -12,12 +12,12 @@ import (
 // standardWords are the packages whose comments are in standard technical English. Add a package once its comments are.
 var standardWords = []string{
 	"cmd/demo", "cmd/responses-api-proxy-verify",
-	"docs",
+	"docs", "e2e/clients", "e2e/codexaction", "e2e/escape", "e2e/keyleak",
 	"internal/apierror", "internal/attack", "internal/audit", "internal/budget", "internal/cli", "internal/dump",
 	"internal/http1", "internal/jsonscan", "internal/key", "internal/launch", "internal/linelog", "internal/listen",
 	"internal/memscan", "internal/metrics", "internal/openaitest", "internal/peer", "internal/policy",
 	"internal/proctest", "internal/relay", "internal/safefile", "internal/sandbox", "internal/secret",
-	"internal/systemd", "internal/tlsrecord", "internal/tokenexchange", "internal/upstream", "internal/usage",
+	"internal/server", "internal/systemd", "internal/tlsrecord", "internal/tokenexchange", "internal/upstream", "internal/usage",
 	"internal/websocket",
 }
 

@@ -74,7 +74,7 @@ func ask(address string) string {
 	return fmt.Sprint(res.StatusCode, " ", string(b))
 }
 
-// hitAndRun sends requests and is gone before anybody can ask who it was.
+// hitAndRun sends requests and exits before the kernel can be queried for its user.
 func hitAndRun(how string, args []string) error {
 	n, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -135,7 +135,7 @@ func hold(args []string) error {
 	return nil
 }
 
-// gated is a stack that admits whom users names, over TCP and a unix socket.
+// gated is a stack that admits the given users, over TCP and a unix socket.
 func gated(t *testing.T, limits policy.Limits, users ...string) (s *stack, addresses []string) {
 	t.Helper()
 	cfg := policy.Config{TCP: true, Limits: limits}
@@ -207,7 +207,7 @@ func TestHitAndRun(t *testing.T) {
 			asUser(t, nobody, "exit", address, 1)
 		}
 	}
-	// Whoever is admitted is still served, after all of them.
+	// An admitted user is still served, after all of them.
 	for _, address := range addresses {
 		if got := asUser(t, 0, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
 			t.Errorf("root: %s", got)
@@ -218,8 +218,7 @@ func TestHitAndRun(t *testing.T) {
 	}
 }
 
-// TestPassedDescriptor: a connection belongs to the user who made it, whoever
-// writes to it.
+// TestPassedDescriptor checks that a connection belongs to the user who made it, whichever process writes to it.
 func TestPassedDescriptor(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
 	s, addresses := gated(t, policy.Limits{}, "0")
@@ -295,8 +294,8 @@ func TestConnectionsPerUser(t *testing.T) {
 	_ = s
 }
 
-// TestUnnamedUsersHoldFewConnections: a user who is not named gets nothing by
-// connections, and so gets few; those who are named get what they want.
+// TestUnnamedUsersHoldFewConnections checks that a user who is not named may open few connections, and a named user as
+// many as the limits allow.
 func TestUnnamedUsersHoldFewConnections(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
 	_, addresses := gated(t, policy.Limits{}, "4711")
@@ -363,13 +362,13 @@ func TestMappedAddress(t *testing.T) {
 	}
 }
 
-// TestUnknownIsNobody: where only limits depend on who calls, one who cannot be
-// told is refused as well, and does not count as root, whose number is 0.
+// TestUnknownIsNobody checks that, where only limits depend on the user, an unidentified peer is refused as well, and
+// is not counted as root, whose uid is 0.
 func TestUnknownIsNobody(t *testing.T) {
 	p := newPurse(t, 1<<40)
 	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger, Limits: policy.Limits{MaxConnectionsPerUser: 1}}))
 	t.Cleanup(gate.Close)
-	client, server := net.Pipe() // neither TCP nor unix: the kernel knows nothing of it
+	client, server := net.Pipe() // neither TCP nor unix: not a connection of the kernel
 	defer client.Close()
 	defer server.Close()
 	for range 3 {

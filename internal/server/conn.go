@@ -314,8 +314,8 @@ func (c *conn) linger() {
 	linger(c.nc)
 }
 
-// linger lets the client read the response before the connection is reset over what it has sent and nobody will read
-// (RFC 9112, section 9.6).
+// linger lets the client read the response before the connection is reset because of unread data from the client (RFC
+// 9112, section 9.6).
 func linger(nc net.Conn) {
 	if half, ok := nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		nc.SetReadDeadline(time.Now().Add(lingerTimeout))

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestMaxConnections: one connection too many is reset at once, is not left to
-// wait, and costs nobody else anything. When one ends, there is room again.
+// TestMaxConnections checks that a connection above the limit is reset at once, does not wait, and does not affect the
+// others. When one ends, another is accepted.
 func TestMaxConnections(t *testing.T) {
 	const most = 3
 	s := start(t, func(s *setup) { s.front.MaxConnections = most })

@@ -13,7 +13,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 )
 
-// TestBudgetAddsUpExactly: 200 streams at once cost the sum of what each says.
+// TestBudgetAddsUpExactly checks that 200 concurrent streams cost the sum of their reported costs.
 func TestBudgetAddsUpExactly(t *testing.T) {
 	p := newPurse(t, 1<<40)
 	s := limited(t, policy.Config{TCP: true, Budget: p.Ledger})

@@ -61,8 +61,8 @@ func named(admits string) policy.Users {
 	return users
 }
 
-// refusals has every code that a client can be told, more than once where the
-// response is framed in more than one way.
+// refusals has every code that the proxy sends to clients, more than once where the response is framed in more than one
+// way.
 var refusals = []refusal{
 	{code: apierror.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\n\r\n"},
 	{code: apierror.RouteNotAllowed, request: "POST /v1/models HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},

@@ -183,7 +183,7 @@ func readFinal(sent []byte) (*http.Response, []byte, error) {
 	}
 }
 
-// listenAndSay is an upstream that reads a request and says *answer.
+// listenAndSay is an upstream that reads a request and responds with *answer.
 func listenAndSay(f *testing.F, answer *[]byte) string {
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
 	f.Cleanup(func() { l.Close() })

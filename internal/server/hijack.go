@@ -23,7 +23,7 @@ func (a *responseWriter) Hijack(fields []http1.Field) (relay.UpgradedConn, error
 	return a.hijacked, a.Flush()
 }
 
-// Read is io.Reader's. What came together with the request's head comes first.
+// Read implements io.Reader. Bytes that arrived together with the request's head come first.
 func (l *upgradedConn) Read(p []byte) (int, error) {
 	c := l.c
 	if c.unused() > 0 {

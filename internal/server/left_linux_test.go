@@ -22,8 +22,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 )
 
-// expensive is an upstream whose streams cost 204,000 tokens, which it says in
-// the closing event alone: after the client has left.
+// expensive is an upstream whose streams cost 204,000 tokens. The cost is in the closing event alone: after the client
+// has left.
 type expensive struct {
 	*httptest.Server
 	pause time.Duration // from the client's leaving to the closing event; 0 if there is none
@@ -73,8 +73,8 @@ func (up *expensive) serve(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_2\",\"usage\":{\"input_tokens\":200000,\"output_tokens\":4000,\"total_tokens\":%d}}}\n\n", dearly)
 }
 
-// steal asks for a response and leaves as soon as its text is whole. It reports
-// whether it got that, and else what it was told.
+// steal requests a response and leaves as soon as its text is whole. It reports whether the text arrived, and else the
+// error or the refusal.
 func (up *expensive) steal(s *stack, attempt string) (bool, string) {
 	c, err := net.Dial("tcp", s.listener.Addr().String())
 	if err != nil {
@@ -99,9 +99,8 @@ func (up *expensive) steal(s *stack, attempt string) (bool, string) {
 	return false, "no text"
 }
 
-// TestLeavingEarlyIsPaid: a user who leaves each stream when the text is whole,
-// and before it has said what it cost, gets no more out of a budget than one who
-// stays; another user is served all the while.
+// TestLeavingEarlyIsPaid checks that a user who leaves each stream when the text is whole, and before its cost is sent,
+// gets no more out of a budget than a user who stays; another user is served all the while.
 func TestLeavingEarlyIsPaid(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
 	for _, at := range []int{1, 16} {
@@ -291,7 +290,7 @@ func TestLeftIsDrained(t *testing.T) {
 	}
 }
 
-// TestEndsOfResponses: what each way to end costs that does not say so.
+// TestEndsOfResponses checks the cost of each way to end that reports no cost.
 func TestEndsOfResponses(t *testing.T) {
 	for _, c := range []struct {
 		what, scenario string
@@ -360,8 +359,8 @@ func TestFetchingGivesBack(t *testing.T) {
 	s.want(200, "completed", "POST responses", question)
 }
 
-// TestEndedByItsUser: a stream that says nothing of its cost because its user
-// has cancelled or deleted the response is charged its deposit.
+// TestEndedByItsUser checks that a stream without a cost, because its user has cancelled or deleted the response, is
+// charged its deposit.
 func TestEndedByItsUser(t *testing.T) {
 	for _, line := range []string{"POST responses/resp_1/cancel", "DELETE responses/resp_1", "GET responses/resp_1"} {
 		ended := make(chan struct{})

@@ -37,7 +37,7 @@ func spent() *budget.Ledger {
 	return b
 }
 
-// limited is a stack with a gate that does not ask who calls.
+// limited is a stack with a policy that does not depend on the user.
 func limited(t *testing.T, cfg policy.Config) *stack {
 	t.Helper()
 	gate := must(policy.New(cfg))
@@ -123,8 +123,8 @@ func TestMaxRequestsEndsTheService(t *testing.T) {
 	wait(t, ended, "the service's end")
 }
 
-// TestBudget: what an answer says it cost is added up; the next request of one
-// who has spent it all is refused; what runs is never cut.
+// TestBudget checks that the reported costs of responses are added up, that the next request of a user who has spent
+// the budget is refused, and that running requests are never cut.
 func TestBudget(t *testing.T) {
 	for _, scenario := range []string{"json", "sse n=5", "keepalive n=2 d=1ms", "trailers", "gzip"} {
 		p := newPurse(t, 4)

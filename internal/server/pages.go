@@ -42,12 +42,12 @@ type pageServer struct {
 	open []net.Conn // the oldest first
 }
 
-// ServePages responds to GET requests for pages until l is closed. It then closes their connections, whatever is under
-// way, and returns nil; any other end is an error. log takes a line about what no client can be told, and must not
-// block.
+// ServePages responds to GET requests for pages until l is closed. It then closes their connections, including those of
+// running requests, and returns nil; any other end is an error. log receives a line about each failure that no response
+// can report, and must not block.
 //
 // A connection lasts 16 seconds at most, and at most 16 are open: one more closes the oldest, because a client that
-// behaves is served in milliseconds. So a client that is slow to send or to read keeps no other out.
+// behaves is served in milliseconds. So a client that is slow to send or to read does not block the others.
 func ServePages(l net.Listener, log func(line string), pages ...Page) error {
 	return newPageServer(log, pages).serve(l)
 }

@@ -283,7 +283,7 @@ func withLarge() []Page {
 	return append(probes(healthy, healthy), Page{Path: "/large", Body: func() []byte { return large }})
 }
 
-// Whoever is slow is put out after a time.
+// TestBadScrapersArePutOut checks that the connection of a slow client is closed after the time limit.
 func TestBadScrapersArePutOut(t *testing.T) {
 	pages := withLarge()
 	for what, text := range bad {

@@ -229,8 +229,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestDrainServesWhoHasJustConnected: they could not know. Their request is
-// answered, and the answer says that the connection ends.
+// TestDrainServesWhoHasJustConnected checks that a request on a connection made just before the drain is answered, with
+// a response that closes the connection.
 func TestDrainServesWhoHasJustConnected(t *testing.T) {
 	s := start(t)
 	early := s.dial()

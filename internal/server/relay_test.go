@@ -522,8 +522,7 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
-// TestExpectContinueRefused: a client that waits is told at once, and is not
-// invited to send what nobody wants.
+// TestExpectContinueRefused checks that a client that waits for 100 Continue is refused at once, without it.
 func TestExpectContinueRefused(t *testing.T) {
 	s := start(t)
 	p := s.dial()

@@ -15,8 +15,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 )
 
-// deposit is what a response costs that does not say so, where the budget is
-// large.
+// deposit is the cost of a response that reports none, where the budget is large.
 const deposit = 1_000_000
 
 // call sends METHOD and target, which begins behind /v1/, and returns status and
@@ -170,7 +169,7 @@ func TestOnlyWhatWasMadeHere(t *testing.T) {
 	if s.up.Count() != n {
 		t.Error("an id that was not made here reached the upstream")
 	}
-	// What is deleted is unknown again, but not what the upstream kept.
+	// A deleted response is unknown again, but not one that the upstream kept.
 	s.up.Script("status code=500")
 	s.want(500, "", "DELETE responses/"+made, "")
 	s.want(200, "deleted", "DELETE responses/"+made, "")
@@ -185,8 +184,8 @@ func directly(t *testing.T, up *openaitest.Server) string {
 	return read(t, res)
 }
 
-// TestIDsAreLearnedInTime: from a stream's first event, before the client can
-// know of the id; also if the answer never ends, or is cut.
+// TestIDsAreLearnedInTime checks that an id is recorded from a stream's first event, before the client receives it;
+// also if the response never ends, or is cut.
 func TestIDsAreLearnedInTime(t *testing.T) {
 	both(t, func(t *testing.T, options ...func(*setup)) {
 		s := start(t, append(options, allowing("retrieve"))...)
@@ -212,8 +211,8 @@ func TestIDsAreLearnedInTime(t *testing.T) {
 	})
 }
 
-// TestAnswersThatCannotBeRead: they are asked for without a coding; what comes
-// with one all the same has made no response that anybody can question for.
+// TestAnswersThatCannotBeRead checks that responses are requested without a content coding, and that the response in
+// one that comes all the same cannot be retrieved.
 func TestAnswersThatCannotBeRead(t *testing.T) {
 	s := start(t, allowing("retrieve"))
 	s.want(200, "", "POST responses", question, "Accept-Encoding: gzip", "X-Fake: json")
@@ -234,9 +233,8 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestRoutesAndBudgets: what a response costs is counted once, when it is made.
-// One that did not say so then is charged its deposit until it is fetched. What
-// costs nothing is not estimated.
+// TestRoutesAndBudgets checks that the cost of a response is counted once, when it is made. A response that has not
+// reported it by then is charged its deposit until it is fetched. A response that costs nothing is not estimated.
 func TestRoutesAndBudgets(t *testing.T) {
 	money := newPurse(t, 1<<40)
 	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Ledger}))

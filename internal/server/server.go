@@ -28,7 +28,7 @@ const (
 	fullEvery = time.Minute
 )
 
-// Config says how to serve.
+// Config is the configuration of a Server.
 type Config struct {
 	// Relay responds to the requests. Required.
 	Relay *relay.Relay
@@ -44,7 +44,7 @@ type Config struct {
 	BodyTimeout time.Duration
 	// IdleTimeout limits how long a connection may wait for its next request. Zero means 5 minutes.
 	IdleTimeout time.Duration
-	// Log takes a line about what no client can be told; nil drops it. It must not block.
+	// Log receives a line about each failure that no response can report; nil drops it. It must not block.
 	Log func(line string)
 }
 
@@ -173,7 +173,7 @@ func (s *Server) start(nc net.Conn, session *policy.Session) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &conn{nc: nc, server: s, ctx: ctx, cancel: cancel, session: session}
 	s.mu.Lock()
-	s.conns[c] = struct{}{} // also during a drain: it was accepted in the last moment, and nobody else will serve it
+	s.conns[c] = struct{}{} // also during a drain: it was accepted just before, and no other process will serve it
 	s.mu.Unlock()
 	s.watcher.add(c)
 	// Guarded as a whole, besides each request in exchange: reading a head must not be able to end the process either.

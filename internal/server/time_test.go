@@ -17,7 +17,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
-// hanging is an upstream that says nothing until its caller gives up.
+// hanging is an upstream that does not respond until its caller gives up.
 type hanging struct{}
 
 func (hanging) Do(ctx context.Context, _ *upstream.Request) (*upstream.Response, error) {

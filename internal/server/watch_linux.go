@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watcher notices that clients leave while nobody reads from them: one epoll instance for all connections, asked for
-// nothing but hang-ups, which costs a connection one system call and a request none.
+// watcher detects that clients leave while their connections are not read: one epoll instance for all connections,
+// which waits for hang-ups alone. It costs a connection one system call and a request none.
 type watcher struct {
 	fd    int // of epoll, which owns it
 	epoll *os.File
@@ -34,7 +34,7 @@ func newWatcher() (*watcher, error) {
 }
 
 // add watches c from now on, if it is a socket. A client that half-closes its side counts as one that leaves, as with
-// other servers: the kernel cannot tell the two apart.
+// other servers: both send the same FIN.
 func (w *watcher) add(c *conn) {
 	socket, ok := c.nc.(syscall.Conn)
 	if !ok {
@@ -55,7 +55,7 @@ func (w *watcher) add(c *conn) {
 		event.Fd, event.Pad = int32(uint32(c.watch)), int32(uint32(c.watch>>32))
 		err = unix.EpollCtl(w.fd, unix.EPOLL_CTL_ADD, int(fd), &event)
 	})
-	if err != nil { // for want of memory: this connection is not worth much
+	if err != nil { // out of memory: give this connection up
 		c.abandon()
 	}
 }

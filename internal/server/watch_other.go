@@ -2,8 +2,8 @@
 
 package server
 
-// watcher cannot notice here that a client leaves while nobody reads from it: such a request goes on until the next
-// piece of the response cannot be written.
+// watcher cannot detect here that a client leaves while its connection is not read: such a request goes on until the
+// next piece of the response cannot be written.
 type watcher struct{}
 
 func newWatcher() (*watcher, error) { return &watcher{}, nil }

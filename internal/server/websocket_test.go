@@ -519,7 +519,7 @@ func TestUpstreamCloses(t *testing.T) {
 	})
 }
 
-// TestLeavingWebsockets: whoever leaves takes the other side's connection along.
+// TestLeavingWebsockets checks that the end of either side's connection ends the other's.
 func TestLeavingWebsockets(t *testing.T) {
 	tunnels(t, func(t *testing.T, s *stack, e *entries) {
 		for i, leave := range []func(w *socket){
@@ -541,7 +541,7 @@ func TestLeavingWebsockets(t *testing.T) {
 	})
 }
 
-// TestWebsocketsAreHeldUp by whoever does not read: nothing gathers here.
+// TestWebsocketsAreHeldUp checks that a peer that does not read stops the other: the proxy does not buffer.
 func TestWebsocketsAreHeldUp(t *testing.T) {
 	tunnels(t, func(t *testing.T, s *stack, e *entries) {
 		w := s.upgrade("wssilent")
@@ -575,7 +575,7 @@ func (s *stack) drain(ctx context.Context) <-chan error {
 	return done
 }
 
-// TestDrainClosesWebsockets: both peers are told, between frames.
+// TestDrainClosesWebsockets checks that both peers receive a close frame, between frames.
 func TestDrainClosesWebsockets(t *testing.T) {
 	tunnels(t, func(t *testing.T, s *stack, e *entries) {
 		w := s.upgrade("")
