@@ -68,8 +68,8 @@ func routeBelow(method, below string) call {
 	return nowhere
 }
 
-// playCall answers what is no POST to the server's own path.
-func (x *exchange) playCall() ending {
+// handleCall responds to a request that is not a POST to the server's own path.
+func (x *exchange) handleCall() ending {
 	switch x.call {
 	case compact:
 		m := x.newMessage(40)
@@ -82,15 +82,15 @@ func (x *exchange) playCall() ending {
 		}
 		return x.replyJSON(`{"object":"list","data":[{"id":"gpt-5","object":"model","created":1754425777,"owned_by":"system"}]}`)
 	case websocket:
-		return playWebsocket(x)
+		return handleWebsocket(x)
 	case search:
 		return x.replyJSON(`{"output":"%s","encrypted_output":null,"results":[]}`, filler(40))
 	case messages:
-		return x.playMessages()
+		return x.handleMessages()
 	case countTokens:
 		return x.replyJSON(`{"input_tokens":%d}`, x.r.BodyLen/4)
 	}
-	return x.playStored()
+	return x.handleStored()
 }
 
 func (x *exchange) replyJSON(format string, args ...any) ending {
@@ -118,8 +118,8 @@ func (s *Server) stored(id string, drop bool) *message {
 	return m
 }
 
-// playStored answers what is asked about a response that was made before.
-func (x *exchange) playStored() ending {
+// handleStored responds to a request about a stored response.
+func (x *exchange) handleStored() ending {
 	path, query, _ := strings.Cut(x.r.Target, "?")
 	own, _, _ := strings.Cut(x.c.s.opts.Path, "?")
 	id, _, _ := strings.Cut(strings.TrimPrefix(path, own+"/"), "/")
@@ -151,8 +151,8 @@ const catalogue = `{"models":[{"slug":"gpt-5","display_name":"gpt-5","descriptio
 // cached are the tokens of a message that come from a cache or go there, which input_tokens leaves out.
 const cached = `"cache_creation_input_tokens":3,"cache_read_input_tokens":4`
 
-// playMessages answers as Anthropic's Messages API does.
-func (x *exchange) playMessages() ending {
+// handleMessages responds as Anthropic's Messages API does.
+func (x *exchange) handleMessages() ending {
 	const out = 10 // tokens
 	message := func(content, stop string, tokens int) string {
 		return fmt.Sprintf(`{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[%s],"stop_reason":%s,`+

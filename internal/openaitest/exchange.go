@@ -45,7 +45,7 @@ const (
 	hold                 // the response is not whole, and the server waits for the peer to leave
 )
 
-// respond chooses the scenario and plays it.
+// respond chooses the scenario and runs it.
 func (x *exchange) respond() ending {
 	sc, err := x.choose()
 	if err != nil {
@@ -59,7 +59,7 @@ func (x *exchange) respond() ending {
 	if x.err != nil {
 		return cut
 	}
-	return sc.play(x)
+	return sc.handle(x)
 }
 
 // conclude brings the connection to its end and reports whether it lives on.
@@ -122,7 +122,7 @@ func (x *exchange) choose() (scenario, error) {
 		}
 	}
 	if x.call == nowhere || x.call == otherMethod || !x.authorized() {
-		return scenario{play: playRefused}, nil
+		return scenario{handle: handleRefused}, nil
 	}
 	if name, ok := x.c.s.nextScript(); ok {
 		return parseScenario(name)
@@ -140,8 +140,8 @@ func (x *exchange) choose() (scenario, error) {
 	return x.c.s.fallback, nil
 }
 
-// playRefused answers what is not for the API or has the wrong key.
-func playRefused(x *exchange) ending {
+// handleRefused rejects a request that is not for the API or has the wrong key.
+func handleRefused(x *exchange) ending {
 	path, _, _ := strings.Cut(x.r.Target, "?")
 	switch x.call {
 	case nowhere:

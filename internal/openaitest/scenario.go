@@ -14,66 +14,66 @@ import (
 // A scenario is what to do with one request: "name k=v k=v". A number or a time
 // that is not given has the value shown in the table.
 type scenario struct {
-	play  func(*exchange) ending
-	early bool // the response comes before the body is read
-	args  map[string]string
+	handle func(*exchange) ending
+	early  bool // the response comes before the body is read
+	args   map[string]string
 }
 
 // scenarios is the closed list. Scenarios that break off with FIN take alert=0: with TLS they do so without
 // close_notify.
 var scenarios = map[string]scenario{
 	// Whole responses.
-	"auto":       {play: playAuto},           // JSON, or SSE if the request's stream field is true
-	"json":       {play: playJSON},           // s=40: JSON with about s bytes of text
-	"gzip":       {play: playGzip},           // s=40: the same with Content-Encoding: gzip
-	"background": {play: playBackground},     // s=40: JSON of a response that is queued, and complete when it is fetched
-	"sse":        {play: playSSE},            // n=20 s=0 d=0 flush=0: n deltas of s bytes, d apart; flush=1: one write per event
-	"keepalive":  {play: playKeepalive},      // n=5 d=50ms: keepalive events before the first delta
-	"failed":     {play: playFailed},         // code=server_error: a stream that ends in response.failed
-	"search":     {play: playSearch},         // a stream in which the model searches the web by Codex's tool exec
-	"trailers":   {play: playTrailers},       // a stream with trailers
-	"closedelim": {play: playCloseDelimited}, // n=3: a stream without framing, ended by close
-	"bytes":      {play: playBytes},          // s=1000000: s bytes of Pattern with Content-Length
-	"chunks":     {play: playChunks},         // s=1000000: s bytes of Pattern, chunked
-	"bighead":    {play: playBigHead},        // s=70000 n=1: n fields, of s bytes each
-	"redirect":   {play: playRedirect},       // status=307 to=URL
-	"status":     {play: playStatus},         // code=429 retry=N error=CODE: an error, with Retry-After if retry is given
-	"echo":       {play: playEcho},           // the request's head and body as text, and the credential in two fields
-	"http10":     {play: playHTTP10},         // an HTTP/1.0 response
-	"continue":   {play: playContinue},       // 100, 103, then a response
-	"nocontent":  {play: fixed(keep, 204, "")},
-	"stale":      {play: playStale}, // closes without Connection: close
+	"auto":       {handle: handleAuto},           // JSON, or SSE if the request's stream field is true
+	"json":       {handle: handleJSON},           // s=40: JSON with about s bytes of text
+	"gzip":       {handle: handleGzip},           // s=40: the same with Content-Encoding: gzip
+	"background": {handle: handleBackground},     // s=40: JSON of a response that is queued, and complete when it is fetched
+	"sse":        {handle: handleSSE},            // n=20 s=0 d=0 flush=0: n deltas of s bytes, d apart; flush=1: one write per event
+	"keepalive":  {handle: handleKeepalive},      // n=5 d=50ms: keepalive events before the first delta
+	"failed":     {handle: handleFailed},         // code=server_error: a stream that ends in response.failed
+	"search":     {handle: handleSearch},         // a stream in which the model searches the web by Codex's tool exec
+	"trailers":   {handle: handleTrailers},       // a stream with trailers
+	"closedelim": {handle: handleCloseDelimited}, // n=3: a stream without framing, ended by close
+	"bytes":      {handle: handleBytes},          // s=1000000: s bytes of Pattern with Content-Length
+	"chunks":     {handle: handleChunks},         // s=1000000: s bytes of Pattern, chunked
+	"bighead":    {handle: handleBigHead},        // s=70000 n=1: n fields, of s bytes each
+	"redirect":   {handle: handleRedirect},       // status=307 to=URL
+	"status":     {handle: handleStatus},         // code=429 retry=N error=CODE: an error, with Retry-After if retry is given
+	"echo":       {handle: handleEcho},           // the request's head and body as text, and the credential in two fields
+	"http10":     {handle: handleHTTP10},         // an HTTP/1.0 response
+	"continue":   {handle: handleContinue},       // 100, 103, then a response
+	"nocontent":  {handle: fixed(keep, 204, "")},
+	"stale":      {handle: handleStale}, // closes without Connection: close
 
 	// Order and time.
-	"silent":         {play: playSilent},                  // d=forever: reads the request, waits for d, then responds
-	"headthensilent": {play: playHeadThenSilent},          // d=forever: a stream's head and first event, then silence, then the rest
-	"early":          {play: playEarly, early: true},      // status=413: responds, then reads the body
-	"earlyclose":     {play: playEarlyClose, early: true}, // status=413: responds without reading the body and closes
-	"earlysse":       {play: playEarlySSE, early: true},   // n=5: a whole stream, then reads the body
-	"slowread":       {play: playSlowRead, early: true},   // s=4096 d=10ms: reads s bytes of the body every d, then responds
+	"silent":         {handle: handleSilent},                  // d=forever: reads the request, waits for d, then responds
+	"headthensilent": {handle: handleHeadThenSilent},          // d=forever: a stream's head and first event, then silence, then the rest
+	"early":          {handle: handleEarly, early: true},      // status=413: responds, then reads the body
+	"earlyclose":     {handle: handleEarlyClose, early: true}, // status=413: responds without reading the body and closes
+	"earlysse":       {handle: handleEarlySSE, early: true},   // n=5: a whole stream, then reads the body
+	"slowread":       {handle: handleSlowRead, early: true},   // s=4096 d=10ms: reads s bytes of the body every d, then responds
 
 	// Responses that are not whole.
-	"cut":         {play: playCut(cut)},                                              // n=3 d=0: n events, half a chunk, FIN
-	"reset":       {play: playCut(reset)},                                            // n=3 d=0: n events, half a chunk, RST
-	"cutchunk":    {play: fixed(cut, 200, "8\r\ndata: {}\r\n", streamType, chunked)}, // a whole chunk, FIN
-	"cutcl":       {play: fixed(cut, 200, filler(500), jsonType, contentLength(1000))},
-	"closebefore": {play: raw(cut, "")},
-	"cuthead":     {play: raw(cut, "HTTP/1.1 200 OK\r\nContent-Type: appli")},
+	"cut":         {handle: handleCut(cut)},                                            // n=3 d=0: n events, half a chunk, FIN
+	"reset":       {handle: handleCut(reset)},                                          // n=3 d=0: n events, half a chunk, RST
+	"cutchunk":    {handle: fixed(cut, 200, "8\r\ndata: {}\r\n", streamType, chunked)}, // a whole chunk, FIN
+	"cutcl":       {handle: fixed(cut, 200, filler(500), jsonType, contentLength(1000))},
+	"closebefore": {handle: raw(cut, "")},
+	"cuthead":     {handle: raw(cut, "HTTP/1.1 200 OK\r\nContent-Type: appli")},
 
 	// Malformed responses.
-	"garbage":  {play: raw(cut, "\x00\x01SSH-2.0-this is not HTTP\r\n\xff\xfe\r\n\r\n")},
-	"clte":     {play: fixed(keep, 200, "10\r\n"+`{"a":"smuggled"}`+"\r\n0\r\n\r\n", jsonType, contentLength(5), chunked)},
-	"clcl":     {play: fixed(keep, 200, "[1,2]\n", jsonType, contentLength(5), contentLength(6))},
-	"badchunk": {play: fixed(keep, 200, "a\r\nevent: a\n\n\r\nzz\r\nevent: b\n\n\r\n0\r\n\r\n", streamType, chunked)},
-	"barelf":   {play: playBareLF}, // a head with LF for CRLF
-	"switch":   {play: raw(hold, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")},
+	"garbage":  {handle: raw(cut, "\x00\x01SSH-2.0-this is not HTTP\r\n\xff\xfe\r\n\r\n")},
+	"clte":     {handle: fixed(keep, 200, "10\r\n"+`{"a":"smuggled"}`+"\r\n0\r\n\r\n", jsonType, contentLength(5), chunked)},
+	"clcl":     {handle: fixed(keep, 200, "[1,2]\n", jsonType, contentLength(5), contentLength(6))},
+	"badchunk": {handle: fixed(keep, 200, "a\r\nevent: a\n\n\r\nzz\r\nevent: b\n\n\r\n0\r\n\r\n", streamType, chunked)},
+	"barelf":   {handle: handleBareLF}, // a head with LF for CRLF
+	"switch":   {handle: raw(hold, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")},
 
 	// WebSockets.
-	"ws":       {play: playWebsocket},     // n=forever code=0 s=3 extension= protocol=: after n messages a close with code, or a cut
-	"wsslow":   {play: playWebsocketSlow}, // d=50ms: the first frame comes in two pieces
-	"wssilent": {play: switched(hold, "")},
-	"wstorn":   {play: switched(cut, "\x81\x64"+strings.Repeat("t", 50))}, // ends within a frame
-	"wswrong":  {play: playWebsocketWrong},                                // a wrong Sec-WebSocket-Accept
+	"ws":       {handle: handleWebsocket},     // n=forever code=0 s=3 extension= protocol=: after n messages a close with code, or a cut
+	"wsslow":   {handle: handleWebsocketSlow}, // d=50ms: the first frame comes in two pieces
+	"wssilent": {handle: switched(hold, "")},
+	"wstorn":   {handle: switched(cut, "\x81\x64"+strings.Repeat("t", 50))}, // ends within a frame
+	"wswrong":  {handle: handleWebsocketWrong},                              // a wrong Sec-WebSocket-Accept
 }
 
 func parseScenario(text string) (scenario, error) {
@@ -144,10 +144,10 @@ func fixed(how ending, status int, text string, fields ...string) func(*exchange
 	}
 }
 
-func playAuto(x *exchange) ending {
+func handleAuto(x *exchange) ending {
 	switch {
 	case x.call != create:
-		return x.playCall()
+		return x.handleCall()
 	case x.ask.Stream:
 		return x.stream(5, 0, 0)
 	case !json.Valid(x.body):
@@ -156,11 +156,11 @@ func playAuto(x *exchange) ending {
 	return x.json("completed", 40)
 }
 
-func playJSON(x *exchange) ending { return x.json("completed", x.num("s", 40)) }
+func handleJSON(x *exchange) ending { return x.json("completed", x.num("s", 40)) }
 
-func playBackground(x *exchange) ending { return x.json("queued", x.num("s", 40)) }
+func handleBackground(x *exchange) ending { return x.json("queued", x.num("s", 40)) }
 
-func playGzip(x *exchange) ending {
+func handleGzip(x *exchange) ending {
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
 	z.Write(x.newMessage(x.num("s", 40)).object("completed"))
@@ -168,9 +168,9 @@ func playGzip(x *exchange) ending {
 	return x.reply(200, packed.Bytes(), jsonType, "Content-Encoding: gzip", "Vary: Accept-Encoding")
 }
 
-func playSSE(x *exchange) ending { return x.stream(x.num("n", 20), x.num("s", 0), x.dur(0)) }
+func handleSSE(x *exchange) ending { return x.stream(x.num("n", 20), x.num("s", 0), x.dur(0)) }
 
-func playKeepalive(x *exchange) ending {
+func handleKeepalive(x *exchange) ending {
 	st := x.newStream(chunked)
 	st.send(st.opening()[:2]...)
 	for range x.num("n", 5) {
@@ -185,7 +185,7 @@ func playKeepalive(x *exchange) ending {
 	return x.lastChunk("")
 }
 
-func playFailed(x *exchange) ending {
+func handleFailed(x *exchange) ending {
 	code, ok := x.args["code"]
 	if !ok {
 		code = "server_error"
@@ -196,7 +196,7 @@ func playFailed(x *exchange) ending {
 	return x.lastChunk("")
 }
 
-func playSearch(x *exchange) ending {
+func handleSearch(x *exchange) ending {
 	const call = `,"output_index":0,"item":{"type":"custom_tool_call","id":"ctc_1","call_id":"call_1","name":"exec","status":"completed",` +
 		`"input":"text(await tools.web__run({search_query: [{q: \"responses-api-proxy\"}]}))"}`
 	st := x.newStream(chunked)
@@ -205,12 +205,12 @@ func playSearch(x *exchange) ending {
 	return x.lastChunk("")
 }
 
-func playTrailers(x *exchange) ending {
+func handleTrailers(x *exchange) ending {
 	x.newStream(chunked, "Trailer: X-Checksum").run(3, 0, 0)
 	return x.lastChunk("X-Checksum: fake\r\n")
 }
 
-func playCloseDelimited(x *exchange) ending {
+func handleCloseDelimited(x *exchange) ending {
 	x.newStream().run(x.num("n", 3), 0, x.dur(0))
 	return finish
 }
@@ -233,24 +233,24 @@ func (x *exchange) pattern(write func([]byte)) {
 	}
 }
 
-func playBytes(x *exchange) ending {
+func handleBytes(x *exchange) ending {
 	x.head(200, "Content-Type: application/octet-stream", contentLength(x.num("s", 1e6)))
 	x.pattern(func(p []byte) { x.write(string(p)) })
 	return keep
 }
 
-func playChunks(x *exchange) ending {
+func handleChunks(x *exchange) ending {
 	x.head(200, "Content-Type: application/octet-stream", chunked)
 	x.pattern(x.chunk)
 	return x.lastChunk("")
 }
 
-func playBigHead(x *exchange) ending {
+func handleBigHead(x *exchange) ending {
 	field := "X-Big: " + strings.Repeat("b", x.num("s", 70000))
 	return x.json("completed", 40, slices.Repeat([]string{field}, x.num("n", 1))...)
 }
 
-func playRedirect(x *exchange) ending {
+func handleRedirect(x *exchange) ending {
 	to, ok := x.args["to"]
 	if !ok {
 		to = "https://redirected.invalid/v1/responses"
@@ -258,7 +258,7 @@ func playRedirect(x *exchange) ending {
 	return x.reply(x.num("status", 307), nil, "Location: "+to)
 }
 
-func playStatus(x *exchange) ending {
+func handleStatus(x *exchange) ending {
 	status := x.num("code", x.num("status", 429))
 	e := errorFor(status)
 	if code, ok := x.args["error"]; ok {
@@ -270,28 +270,28 @@ func playStatus(x *exchange) ending {
 	return x.problem(status, e)
 }
 
-func playEcho(x *exchange) ending {
+func handleEcho(x *exchange) ending {
 	auth := x.r.Get("Authorization")
 	text := append(bytes.Clone(x.r.Head), x.body...)
 	return x.reply(200, text, "Content-Type: text/plain; charset=utf-8", "Authorization: "+auth, "Set-Cookie: echo="+auth)
 }
 
-func playStale(x *exchange) ending {
-	playAuto(x)
+func handleStale(x *exchange) ending {
+	handleAuto(x)
 	return finish
 }
 
-func playHTTP10(x *exchange) ending {
+func handleHTTP10(x *exchange) ending {
 	body := x.newMessage(40).object("completed")
 	x.headAs("HTTP/1.0", 200, jsonType, contentLength(len(body)))
 	x.write(string(body))
 	return finish
 }
 
-func playContinue(x *exchange) ending {
+func handleContinue(x *exchange) ending {
 	x.write("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </hint>; rel=preload\r\n\r\n")
 	x.flush()
-	return playAuto(x)
+	return handleAuto(x)
 }
 
 // silence waits for d; it reports false at once if none is given, or when the
@@ -301,14 +301,14 @@ func (x *exchange) silence() bool {
 	return d > 0 && x.pause(d)
 }
 
-func playSilent(x *exchange) ending {
+func handleSilent(x *exchange) ending {
 	if !x.silence() {
 		return hold
 	}
-	return playAuto(x)
+	return handleAuto(x)
 }
 
-func playHeadThenSilent(x *exchange) ending {
+func handleHeadThenSilent(x *exchange) ending {
 	st := x.newStream(chunked)
 	st.send(st.opening()[0])
 	if !x.silence() {
@@ -320,21 +320,21 @@ func playHeadThenSilent(x *exchange) ending {
 	return x.lastChunk("")
 }
 
-func playEarly(x *exchange) ending {
+func handleEarly(x *exchange) ending {
 	status := x.num("status", 413)
 	return x.problem(status, errorFor(status))
 }
 
-func playEarlyClose(x *exchange) ending {
+func handleEarlyClose(x *exchange) ending {
 	status := x.num("status", 413)
 	x.problem(status, errorFor(status), "Connection: close")
 	x.read = true // that is, it never will be
 	return finish
 }
 
-func playEarlySSE(x *exchange) ending { return x.stream(x.num("n", 5), 0, 0) }
+func handleEarlySSE(x *exchange) ending { return x.stream(x.num("n", 5), 0, 0) }
 
-func playSlowRead(x *exchange) ending {
+func handleSlowRead(x *exchange) ending {
 	if small, ok := x.c.raw.(interface{ SetReadBuffer(int) error }); ok {
 		small.SetReadBuffer(4096) // else the kernel takes in megabytes for us
 	}
@@ -342,11 +342,11 @@ func playSlowRead(x *exchange) ending {
 	if x.err != nil {
 		return cut
 	}
-	return playAuto(x)
+	return handleAuto(x)
 }
 
-// playCut sends n events and half a chunk.
-func playCut(how ending) func(*exchange) ending {
+// handleCut sends n events and half a chunk.
+func handleCut(how ending) func(*exchange) ending {
 	return func(x *exchange) ending {
 		st := x.newStream(chunked)
 		st.limit = x.num("n", 3)
@@ -356,7 +356,7 @@ func playCut(how ending) func(*exchange) ending {
 	}
 }
 
-func playBareLF(x *exchange) ending {
+func handleBareLF(x *exchange) ending {
 	x.json("completed", 40)
 	head, body, _ := bytes.Cut(x.out, []byte("\r\n\r\n"))
 	x.out = fmt.Appendf(nil, "%s\n\n%s", bytes.ReplaceAll(head, []byte("\r\n"), []byte("\n")), body)

@@ -55,15 +55,15 @@ func switched(how ending, text string) func(*exchange) ending {
 	}
 }
 
-// playWebsocketWrong accepts with a key that was never sent.
-func playWebsocketWrong(x *exchange) ending {
+// handleWebsocketWrong accepts with a key that was never sent.
+func handleWebsocketWrong(x *exchange) ending {
 	x.accept("wrong")
 	return hold
 }
 
-// playWebsocketSlow sends its first frame in two pieces and then waits for a
+// handleWebsocketSlow sends its first frame in two pieces and then waits for a
 // close frame.
-func playWebsocketSlow(x *exchange) ending {
+func handleWebsocketSlow(x *exchange) ending {
 	x.accept(x.r.Get("Sec-WebSocket-Key"))
 	x.write("\x81\x0ahello")
 	if !x.pause(x.dur(50 * time.Millisecond)) {
@@ -73,9 +73,9 @@ func playWebsocketSlow(x *exchange) ending {
 	return x.frames(func(frame) bool { return true })
 }
 
-// playWebsocket speaks the Responses API's WebSocket mode: a message of type
+// handleWebsocket speaks the Responses API's WebSocket mode: a message of type
 // response.create is answered with a response's events, any other is echoed.
-func playWebsocket(x *exchange) ending {
+func handleWebsocket(x *exchange) ending {
 	x.accept(x.r.Get("Sec-WebSocket-Key"))
 	left := x.num("n", noLimit)
 	return x.frames(func(f frame) bool {
