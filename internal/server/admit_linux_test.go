@@ -146,12 +146,12 @@ func gated(t *testing.T, limits policy.Limits, users ...string) (s *stack, addre
 	}
 	gate := must(policy.New(cfg))
 	t.Cleanup(gate.Close)
-	s = start(t, func(s *setup) { s.front.Policy = gate })
+	s = start(t, func(s *setup) { s.server.Policy = gate })
 	dir := must(os.MkdirTemp("/tmp", "gated"))
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	os.Chmod(dir, 0o755)
 	l := must(listen.Unix(listen.UnixConfig{Path: dir + "/socket", Everyone: true}))
-	go s.engine.Serve(l)
+	go s.server.Serve(l)
 	t.Cleanup(func() { l.Close() })
 	return s, []string{s.listener.Addr().String(), dir + "/socket"}
 }
@@ -322,9 +322,9 @@ func TestManyUnnamedUsers(t *testing.T) {
 			}
 		}
 		deadline := time.Now().Add(soon)
-		for s.engine.Connections() != 64 {
+		for s.server.Connections() != 64 {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: eight unnamed users have %d connections open, want 64", address, s.engine.Connections())
+				t.Fatalf("%s: eight unnamed users have %d connections open, want 64", address, s.server.Connections())
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -334,9 +334,9 @@ func TestManyUnnamedUsers(t *testing.T) {
 		for _, c := range conns {
 			c.Close()
 		}
-		for s.engine.Connections() != 0 {
+		for s.server.Connections() != 0 {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: %d connections are open, want none", address, s.engine.Connections())
+				t.Fatalf("%s: %d connections are open, want none", address, s.server.Connections())
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -376,7 +376,7 @@ func TestUnknownIsNobody(t *testing.T) {
 			t.Errorf("denial %+v", d)
 		}
 	}
-	s := start(t, func(s *setup) { s.front.Policy = gate })
+	s := start(t, func(s *setup) { s.server.Policy = gate })
 	if got := ask(s.listener.Addr().String()); !strings.HasPrefix(got, "200 ") {
 		t.Errorf("one who is known: %s", got)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // BenchmarkProxied is one request of 1 KiB through everything, from a client on
-// a bare kept-alive connection to the stand-in and back; both are in this
+// a bare kept-alive connection to the fake upstream and back; both are in this
 // process and have their share in the figures.
 func BenchmarkProxied(b *testing.B) {
 	for name, tls := range map[string]bool{"http": false, "https": true} {
@@ -92,7 +92,7 @@ func (s *stack) eventDelays(t *testing.T) (delays []time.Duration) {
 }
 
 // cutNoticed is the time from the last piece that arrives to the error: the
-// stand-in hangs up as soon as it has sent that piece. The connection is
+// fake upstream hangs up as soon as it has sent that piece. The connection is
 // kept alive.
 func (s *stack) cutNoticed(t *testing.T) time.Duration {
 	res := s.post("cut n=3", `{"stream":true}`)

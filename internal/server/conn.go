@@ -331,8 +331,8 @@ func resetOnClose(nc net.Conn) {
 	}
 }
 
-// abandon cuts the connection from outside: it closes the socket, which ends whatever serve waits for.
-func (c *conn) abandon() {
+// forceClose closes the socket from another goroutine, which ends any wait of serve.
+func (c *conn) forceClose() {
 	c.cancel()
 	c.nc.Close()
 }

@@ -12,7 +12,7 @@ import (
 // others. When one ends, another is accepted.
 func TestMaxConnections(t *testing.T) {
 	const most = 3
-	s := start(t, func(s *setup) { s.front.MaxConnections = most })
+	s := start(t, func(s *setup) { s.server.MaxConnections = most })
 	served := []*peer{s.dial(), s.dial(), s.dial()}
 	for _, p := range served {
 		p.send(request("X-Fake: json", "Content-Length: 2") + "{}")
@@ -29,7 +29,7 @@ func TestMaxConnections(t *testing.T) {
 		}
 		c.Close()
 	}
-	if n := s.engine.Resets(); n != 10 {
+	if n := s.server.Resets(); n != 10 {
 		t.Errorf("%d connections were reset, want 10", n)
 	}
 	for _, p := range served {
@@ -37,7 +37,7 @@ func TestMaxConnections(t *testing.T) {
 		read(t, p.answer())
 	}
 	served[0].Close()
-	for ctx := within(t, soon); s.engine.Connections() == most; runtime.Gosched() {
+	for ctx := within(t, soon); s.server.Connections() == most; runtime.Gosched() {
 		if ctx.Err() != nil {
 			t.Fatal("a closed connection still counts")
 		}
@@ -48,7 +48,7 @@ func TestMaxConnections(t *testing.T) {
 	if l := s.logged(); len(l) != 1 || !strings.HasPrefix(l[0], "too many connections: ") {
 		t.Errorf("logged %q, want one line", l)
 	}
-	if n := s.engine.AcceptFailures(); n != 0 {
+	if n := s.server.AcceptFailures(); n != 0 {
 		t.Errorf("accepting failed %d times", n)
 	}
 }

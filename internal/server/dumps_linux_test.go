@@ -19,7 +19,7 @@ func TestDumpsOfAnotherUser(t *testing.T) {
 	t.Cleanup(d.Close)
 	gate := must(policy.New(policy.Config{TCP: true, Identify: true}))
 	t.Cleanup(gate.Close)
-	s := start(t, func(s *setup) { s.front.Policy, s.dump = gate, d })
+	s := start(t, func(s *setup) { s.server.Policy, s.dump = gate, d })
 	for range 520 {
 		s.begin("headthensilent")
 	}

@@ -93,7 +93,7 @@ func BenchmarkConnection(b *testing.B) {
 			}
 			gate := must(policy.New(cfg))
 			b.Cleanup(gate.Close)
-			s := start(b, func(s *setup) { s.fake.Forget = true; s.front.Policy = gate })
+			s := start(b, func(s *setup) { s.fake.Forget = true; s.server.Policy = gate })
 			for b.Loop() {
 				p := s.dial()
 				p.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")

@@ -35,7 +35,7 @@ func gates(cfg policy.Config) func(*testing.T, *setup) {
 		cfg.TCP = true
 		gate := must(policy.New(cfg))
 		t.Cleanup(gate.Close)
-		s.front.Policy = gate
+		s.server.Policy = gate
 	}
 }
 
@@ -115,7 +115,7 @@ var refusals = []refusal{
 func models(_ *testing.T, s *setup) { s.models = []string{"gpt-5"} }
 
 func hurried(_ *testing.T, s *setup) {
-	s.front.HeadTimeout, s.front.BodyTimeout = 50*time.Millisecond, 50*time.Millisecond
+	s.server.HeadTimeout, s.server.BodyTimeout = 50*time.Millisecond, 50*time.Millisecond
 }
 
 // TestRefusalsAreFramed: behind every refusal, whatever its method, comes the

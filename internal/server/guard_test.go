@@ -28,13 +28,13 @@ func (bomb) Read([]byte) (int, error) { panic("a value with a secret: " + canary
 // process, and not the drain, which waits for all connections.
 func TestPanicOutsideOfARequest(t *testing.T) {
 	s := &stack{t: t}
-	s.engine = must(server.New(server.Config{Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: must(policy.New(policy.Config{})), Log: s.log}))
+	s.server = must(server.New(server.Config{Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: must(policy.New(policy.Config{})), Log: s.log}))
 	s.listener = must(listen.TCP(listen.Loopback(0)))
-	go s.engine.Serve(treacherous{s.listener})
+	go s.server.Serve(treacherous{s.listener})
 	for range 2 {
 		s.dial().ended()
 	}
-	if err := s.engine.Drain(within(t, soon), s.listener); err != nil {
+	if err := s.server.Drain(within(t, soon), s.listener); err != nil {
 		t.Error(err)
 	}
 	// The line comes once the connection has been let go of.

@@ -109,7 +109,7 @@ func TestLeavingEarlyIsPaid(t *testing.T) {
 			book := must(budget.Open(budget.Config{Limit: 10_000}))
 			gate := must(policy.New(policy.Config{TCP: true, Budget: book}))
 			t.Cleanup(gate.Close)
-			s := start(t, func(s *setup) { s.front.Policy, s.url = gate, up.URL+"/v1/responses" })
+			s := start(t, func(s *setup) { s.server.Policy, s.url = gate, up.URL+"/v1/responses" })
 			address := s.listener.Addr().String()
 			got := stealAll(t, s, up, at)
 			t.Logf("%d of 100 responses of %d tokens got through", got, dearly)
@@ -167,7 +167,7 @@ func withBudget(t *testing.T, limits policy.Limits, readOn relay.ReadOn) (*stack
 	p := newPurse(t, 1<<40)
 	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger, Limits: limits}))
 	t.Cleanup(gate.Close)
-	return start(t, func(s *setup) { s.front.Policy, s.readOn = gate, readOn }), p
+	return start(t, func(s *setup) { s.server.Policy, s.readOn = gate, readOn }), p
 }
 
 // begin begins a response, as soon as the limits let it begin, and returns its
@@ -271,7 +271,7 @@ func TestLeftHoldsNothing(t *testing.T) {
 func TestLeftIsDrained(t *testing.T) {
 	s, p := withBudget(t, policy.Limits{}, relay.ReadOn{})
 	s.begin("headthensilent d=200ms").Close()
-	if err := s.engine.Drain(within(t, soon), s.listener); err != nil {
+	if err := s.server.Drain(within(t, soon), s.listener); err != nil {
 		t.Errorf("Drain: %v", err)
 	}
 	if got := p.total(); got < 1 || got >= deposit {
@@ -282,7 +282,7 @@ func TestLeftIsDrained(t *testing.T) {
 	s.begin("headthensilent").Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := s.engine.Drain(ctx, s.listener); err != context.Canceled {
+	if err := s.server.Drain(ctx, s.listener); err != context.Canceled {
 		t.Errorf("Drain: %v", err)
 	}
 	if got := p.total(); got != deposit {
@@ -328,7 +328,7 @@ func TestAbsurdCost(t *testing.T) {
 		p := newPurse(t, 1<<40)
 		gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
 		t.Cleanup(gate.Close)
-		s := start(t, func(s *setup) { s.front.Policy, s.url = gate, up.URL+"/v1/responses" })
+		s := start(t, func(s *setup) { s.server.Policy, s.url = gate, up.URL+"/v1/responses" })
 		read(t, s.post("", question))
 		p.awaitTotal(t, math.MaxInt64)
 		s.want(429, "budget_exhausted", "POST responses", question)
@@ -341,7 +341,7 @@ func TestFetchingGivesBack(t *testing.T) {
 	p := newPurse(t, 4000)
 	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
 	t.Cleanup(gate.Close)
-	s := start(t, allowing("retrieve"), func(s *setup) { s.front.Policy = gate })
+	s := start(t, allowing("retrieve"), func(s *setup) { s.server.Policy = gate })
 	var made []string
 	for range 4 {
 		made = append(made, id(t, s.want(200, "queued", "POST responses", question, "X-Fake: background")))
@@ -379,7 +379,7 @@ func TestEndedByItsUser(t *testing.T) {
 		p := newPurse(t, 1<<40)
 		gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
 		t.Cleanup(gate.Close)
-		s := start(t, allowing("retrieve"), func(s *setup) { s.front.Policy, s.url = gate, up.URL+"/v1/responses" })
+		s := start(t, allowing("retrieve"), func(s *setup) { s.server.Policy, s.url = gate, up.URL+"/v1/responses" })
 		res := s.post("", question)
 		if _, err := res.Body.Read(make([]byte, 1)); err != nil {
 			t.Fatal(err)

@@ -42,7 +42,7 @@ func limited(t *testing.T, cfg policy.Config) *stack {
 	t.Helper()
 	gate := must(policy.New(cfg))
 	t.Cleanup(gate.Close)
-	return start(t, func(s *setup) { s.front.Policy = gate })
+	return start(t, func(s *setup) { s.server.Policy = gate })
 }
 
 // wantLeft checks what a refusal reports of the limit that it has met.
@@ -166,7 +166,7 @@ func TestRefusalsOfTheUpstreamCostNothing(t *testing.T) {
 func TestBrowsers(t *testing.T) {
 	s := start(t, func(s *setup) {
 		s.shutdown = true
-		s.front.Policy = must(policy.New(policy.Config{Origin: policy.NewOrigin(8080, nil)}))
+		s.server.Policy = must(policy.New(policy.Config{Origin: policy.NewOrigin(8080, nil)}))
 	})
 	send := func(want int, head string) {
 		t.Helper()
@@ -196,7 +196,7 @@ func TestBrowsers(t *testing.T) {
 }
 
 // costOf finds the total in a stream's last event, by the same words that the
-// stand-in writes.
+// fake upstream writes.
 func costOf(t *testing.T, stream string) (n int64) {
 	t.Helper()
 	_, usage, ok := strings.Cut(stream[strings.LastIndex(stream, "event: response.completed"):], `"total_tokens":`)

@@ -136,7 +136,7 @@ func TestRequestFields(t *testing.T) {
 }
 
 func TestHalfSentHeadEnds(t *testing.T) {
-	s := start(t, func(s *setup) { s.front.HeadTimeout = 50 * time.Millisecond })
+	s := start(t, func(s *setup) { s.server.HeadTimeout = 50 * time.Millisecond })
 	p := s.dial()
 	p.send("POST /v1/resp")
 	res := p.answer()
@@ -149,7 +149,7 @@ func TestHalfSentHeadEnds(t *testing.T) {
 }
 
 func TestStalledBodyEnds(t *testing.T) {
-	s := start(t, func(s *setup) { s.front.BodyTimeout = 50 * time.Millisecond })
+	s := start(t, func(s *setup) { s.server.BodyTimeout = 50 * time.Millisecond })
 	for _, length := range []string{"Content-Length: 100", "Content-Length: 3000000", "Transfer-Encoding: chunked"} {
 		p := s.dial()
 		p.send(request(length, "X-Fake: json") + "1")
@@ -168,7 +168,7 @@ func TestStalledBodyEnds(t *testing.T) {
 }
 
 func TestIdleConnectionEnds(t *testing.T) {
-	s := start(t, func(s *setup) { s.front.IdleTimeout = 50 * time.Millisecond })
+	s := start(t, func(s *setup) { s.server.IdleTimeout = 50 * time.Millisecond })
 	p := s.dial()
 	p.send(request("X-Fake: json", "Content-Length: 2") + "{}")
 	read(t, p.answer())
@@ -208,7 +208,7 @@ func TestDrain(t *testing.T) {
 	running.send(request("X-Fake: sse n=20 d=100ms", "Content-Length: 2") + "{}")
 	res := running.answer()
 	drained := make(chan error, 1)
-	go func() { drained <- s.engine.Drain(within(t, soon), s.listener) }()
+	go func() { drained <- s.server.Drain(within(t, soon), s.listener) }()
 	idle.ended()
 	half.ended()
 	if c, err := net.Dial("tcp", s.listener.Addr().String()); err == nil {
@@ -234,11 +234,11 @@ func TestDrain(t *testing.T) {
 func TestDrainServesWhoHasJustConnected(t *testing.T) {
 	s := start(t)
 	early := s.dial()
-	for s.engine.Connections() == 0 { // until it has been accepted
+	for s.server.Connections() == 0 { // until it has been accepted
 		runtime.Gosched()
 	}
 	drained := make(chan error, 1)
-	go func() { drained <- s.engine.Drain(within(t, soon), s.listener) }()
+	go func() { drained <- s.server.Drain(within(t, soon), s.listener) }()
 	for { // until the drain has begun
 		c, err := net.Dial("tcp", s.listener.Addr().String())
 		if err != nil {
@@ -266,7 +266,7 @@ func TestDrainCuts(t *testing.T) {
 	res := p.answer()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := s.engine.Drain(ctx, s.listener); err != context.Canceled {
+	if err := s.server.Drain(ctx, s.listener); err != context.Canceled {
 		t.Errorf("Drain: %v", err)
 	}
 	if b := make([]byte, 1<<20); res.Body != nil {
@@ -292,11 +292,11 @@ func (panicking) Do(context.Context, *upstream.Request) (*upstream.Response, err
 // TestPanic costs the request in which it happens, and prints nothing of it.
 func TestPanic(t *testing.T) {
 	s := &stack{t: t}
-	s.engine = must(server.New(server.Config{Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: must(policy.New(policy.Config{})), Log: s.log}))
+	s.server = must(server.New(server.Config{Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: must(policy.New(policy.Config{})), Log: s.log}))
 	s.listener = must(listen.TCP(listen.Loopback(0)))
-	go s.engine.Serve(s.listener)
+	go s.server.Serve(s.listener)
 	defer func() {
-		if err := s.engine.Drain(within(t, soon), s.listener); err != nil {
+		if err := s.server.Drain(within(t, soon), s.listener); err != nil {
 			t.Error(err)
 		}
 	}()

@@ -57,7 +57,7 @@ func TestJSON(t *testing.T) {
 }
 
 // TestFirstEventBeforeTheLastIsSent proves that nothing is held back: the
-// stand-in sends the next event only after the client has seen the one before.
+// fake upstream sends the next event only after the client has seen the one before.
 func TestFirstEventBeforeTheLastIsSent(t *testing.T) {
 	both(t, func(t *testing.T, options ...func(*setup)) {
 		s := start(t, options...)
@@ -329,10 +329,10 @@ func TestUnfinishedBodyIsNeverForwardedAsComplete(t *testing.T) {
 			p.send("POST /v1/responses HTTP/1.1\r\nHost: h\r\nX-Fake: json\r\n" + body)
 			p.Close()
 		}
-		// The engine is done with all of them when it is drained.
+		// The server is done with all of them when it is drained.
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		s.engine.Drain(ctx, s.listener)
+		s.server.Drain(ctx, s.listener)
 		for _, r := range s.up.Requests() {
 			wait(t, r.Done(), "the request's end")
 			if _, err := r.Body(ctx); err == nil {

@@ -239,7 +239,7 @@ func TestRoutesAndBudgets(t *testing.T) {
 	money := newPurse(t, 1<<40)
 	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Ledger}))
 	t.Cleanup(gate.Close)
-	s := start(t, allowing("compact", "input-tokens", "models", "retrieve", "search"), func(s *setup) { s.front.Policy = gate })
+	s := start(t, allowing("compact", "input-tokens", "models", "retrieve", "search"), func(s *setup) { s.server.Policy = gate })
 	costs := func(want int64, what string, do func()) {
 		t.Helper()
 		before := money.total()
@@ -273,7 +273,7 @@ func TestMessagesAndBudgets(t *testing.T) {
 	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Ledger}))
 	t.Cleanup(gate.Close)
 	anthropic := func(s *setup) { s.fake.Path, s.fake.Key = "/v1/messages", "" }
-	s := start(t, allowing("messages"), anthropic, func(s *setup) { s.front.Policy, s.observer = gate, seen })
+	s := start(t, allowing("messages"), anthropic, func(s *setup) { s.server.Policy, s.observer = gate, seen })
 	for _, c := range []struct {
 		line, body    string
 		input, output int64
@@ -304,7 +304,7 @@ func TestMessagesAndBudgets(t *testing.T) {
 // idle waits until no request runs.
 func (s *stack) idle() {
 	client.CloseIdleConnections()
-	for deadline := within(s.t, soon); s.engine.Connections() > 0; {
+	for deadline := within(s.t, soon); s.server.Connections() > 0; {
 		if deadline.Err() != nil {
 			s.t.Fatal("connections stay open")
 		}

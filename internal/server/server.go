@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// cutTimeout is how long requests that were cut may take to end.
-	cutTimeout = 2 * time.Second
+	// abortTimeout is how long requests that were cut may take to end.
+	abortTimeout = 2 * time.Second
 	// freshTimeout is how long a drain waits for the request of a client that has just connected: it cannot have known.
 	freshTimeout = 500 * time.Millisecond
 	// fullEvery limits the lines of the log about MaxConnections.
@@ -246,26 +246,26 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 	for _, l := range listeners {
 		l.Close()
 	}
-	s.drop(waiting)
+	s.closeIdle(waiting)
 	defer s.watcher.close()
-	late := time.AfterFunc(freshTimeout, func() { s.drop(fresh) })
+	late := time.AfterFunc(freshTimeout, func() { s.closeIdle(fresh) })
 	defer late.Stop()
 	select {
 	case <-s.empty:
 		return nil
 	case <-ctx.Done():
-		return s.cut(ctx)
+		return s.abort(ctx)
 	}
 }
 
-// cut ends all connections, and returns ctx's error if one had a request.
-func (s *Server) cut(ctx context.Context) error {
+// abort ends all connections, and returns ctx's error if one had a request.
+func (s *Server) abort(ctx context.Context) error {
 	requests := s.Running()
 	s.cfg.Relay.Cut()
-	s.each((*conn).abandon)
+	s.each((*conn).forceClose)
 	select {
 	case <-s.empty:
-	case <-time.After(cutTimeout): // something is stuck that must not be able to hold the process
+	case <-time.After(abortTimeout): // something is stuck that must not be able to hold the process
 	}
 	if requests == 0 {
 		return nil
@@ -273,11 +273,11 @@ func (s *Server) cut(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// drop closes the connections that are in state, which is one without a request.
-func (s *Server) drop(state int32) {
+// closeIdle closes the connections that are in state, which must be one without a request.
+func (s *Server) closeIdle(state int32) {
 	s.each(func(c *conn) {
 		if c.state.CompareAndSwap(state, dropped) {
-			c.abandon()
+			c.forceClose()
 		}
 	})
 }

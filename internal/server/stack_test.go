@@ -30,11 +30,11 @@ import (
 
 const canary = "sk-canary-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-// stack is everything between a client and the stand-in, in this process.
+// stack is everything between a client and the fake upstream, in this process.
 type stack struct {
 	t        testing.TB
 	up       *openaitest.Server
-	engine   *server.Server
+	server   *server.Server
 	client   *upstream.Client
 	listener net.Listener
 	url      string
@@ -46,7 +46,7 @@ type stack struct {
 
 type setup struct {
 	fake     openaitest.Options
-	front    server.Config
+	server   server.Config
 	shutdown bool
 	url      string         // of the upstream, in place of fake's
 	upstream relay.Upstream // in place of the client of fake
@@ -95,22 +95,22 @@ func (s *stack) serve(cfg setup) {
 	if cfg.shutdown {
 		pc.Shutdown = func() { s.stopped <- struct{}{} }
 	}
-	cfg.front.Relay, cfg.front.Log = must(relay.New(pc)), s.log
-	if cfg.front.Policy == nil {
-		cfg.front.Policy = must(policy.New(policy.Config{}))
+	cfg.server.Relay, cfg.server.Log = must(relay.New(pc)), s.log
+	if cfg.server.Policy == nil {
+		cfg.server.Policy = must(policy.New(policy.Config{}))
 	}
-	s.engine = must(server.New(cfg.front))
+	s.server = must(server.New(cfg.server))
 	if cfg.observer != nil {
-		s.engine.Observe(cfg.observer)
+		s.server.Observe(cfg.observer)
 	}
 	s.listener = must(listen.TCP(listen.Loopback(0)))
 	s.url = fmt.Sprintf("http://%s/v1/responses", s.listener.Addr())
 	served := make(chan error, 1)
-	go func() { served <- s.engine.Serve(s.listener) }()
+	go func() { served <- s.server.Serve(s.listener) }()
 	s.t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		s.engine.Drain(ctx, s.listener)
+		s.server.Drain(ctx, s.listener)
 		if err := <-served; err != nil {
 			s.t.Errorf("Serve: %v", err)
 		}
@@ -157,7 +157,7 @@ var within = proctest.Within
 // soon is far longer than anything here takes, also on a loaded machine.
 const soon = 30 * time.Second
 
-// post sends a body with net/http's client, and the scenario to play.
+// post sends a body with net/http's client, and the name of the scenario.
 func (s *stack) post(scenario, body string) *http.Response {
 	s.t.Helper()
 	res, err := s.do(within(s.t, soon), scenario, strings.NewReader(body))
@@ -263,7 +263,7 @@ func read(t testing.TB, res *http.Response) string {
 	return string(b)
 }
 
-// clean checks that the stand-in saw nothing that it must not see.
+// clean checks that the fake upstream saw nothing that it must not see.
 func (s *stack) clean() {
 	s.t.Helper()
 	if f := s.up.Faults(); len(f) > 0 {

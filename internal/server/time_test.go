@@ -33,7 +33,7 @@ type pipes struct {
 
 func (p pipes) Close() error { close(p.closed); return nil }
 
-// bubble runs test with an engine, in synctest's time.
+// bubble runs test with a server, in synctest's time.
 func bubble(t *testing.T, test func(t *testing.T, e *Server, dial func() net.Conn)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -132,7 +132,7 @@ func TestNoLimitOnThinking(t *testing.T) {
 			t.Errorf("the connection did not last a day: %v", err)
 		}
 		client.Close()
-		e.each(func(c *conn) { c.abandon() }) // a pipe is not watched
+		e.each(func(c *conn) { c.forceClose() }) // a pipe is not watched
 	})
 }
 

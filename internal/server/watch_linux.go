@@ -56,7 +56,7 @@ func (w *watcher) add(c *conn) {
 		err = unix.EpollCtl(w.fd, unix.EPOLL_CTL_ADD, int(fd), &event)
 	})
 	if err != nil { // out of memory: give this connection up
-		c.abandon()
+		c.forceClose()
 	}
 }
 

@@ -45,7 +45,7 @@ func shake(fields ...string) string {
 	return text + "\r\n"
 }
 
-// upgrade opens a WebSocket; the upstream plays scenario.
+// upgrade opens a WebSocket; the upstream runs scenario.
 func (s *stack) upgrade(scenario string, fields ...string) *socket {
 	s.t.Helper()
 	p := s.dial()
@@ -305,7 +305,7 @@ func meteredWebsockets(t *testing.T, limit int64) (*stack, purse, *entries) {
 	p, e := newPurse(t, limit), &entries{}
 	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
 	t.Cleanup(gate.Close)
-	return start(t, allowing("websocket"), func(s *setup) { s.front.Policy, s.observer = gate, e }), p, e
+	return start(t, allowing("websocket"), func(s *setup) { s.server.Policy, s.observer = gate, e }), p, e
 }
 
 // respond makes a response, and returns what it has cost.
@@ -571,7 +571,7 @@ func TestWebsocketsAreHeldUp(t *testing.T) {
 // drain begins one, of which the result comes later.
 func (s *stack) drain(ctx context.Context) <-chan error {
 	done := make(chan error, 1)
-	go func() { done <- s.engine.Drain(ctx, s.listener) }()
+	go func() { done <- s.server.Drain(ctx, s.listener) }()
 	return done
 }
 
@@ -589,7 +589,7 @@ func TestDrainClosesWebsockets(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("drain: %v", err)
 		}
-		// The stand-in answers a close frame only if it has the mask that a
+		// The fake upstream answers a close frame only if it has the mask that a
 		// client's must have.
 		wait(t, s.up.Requests()[0].Answered(), "the upstream to be told")
 		if f := s.up.Faults(); len(f) > 0 {
@@ -645,7 +645,7 @@ func TestLimitsOfWebsockets(t *testing.T) {
 	gated := func(limits policy.Limits, expired func()) *stack {
 		gate := must(policy.New(policy.Config{TCP: true, Limits: limits, Expired: expired}))
 		t.Cleanup(gate.Close)
-		return start(t, allowing("websocket"), func(s *setup) { s.front.Policy = gate })
+		return start(t, allowing("websocket"), func(s *setup) { s.server.Policy = gate })
 	}
 	s := gated(policy.Limits{MaxConcurrent: 1}, nil)
 	w := s.upgrade("")
