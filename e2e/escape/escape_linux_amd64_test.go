@@ -62,7 +62,7 @@ func attempts(self uint64, readable string) []attempt {
 		try("openat to read, the passwords", landlock, path("/etc/shadow"), unix.SYS_OPENAT, cwd, here, unix.O_RDONLY),
 		try("openat to read, anyone's file", landlock, path(readable), unix.SYS_OPENAT, cwd, here, unix.O_RDONLY),
 		try("openat to read, its own memory", landlock, path("/proc/self/mem"), unix.SYS_OPENAT, cwd, here, unix.O_RDONLY),
-		try("openat to read, the root folder", landlock, path("/"), unix.SYS_OPENAT, cwd, here, unix.O_RDONLY|unix.O_DIRECTORY),
+		try("openat to read, the root directory", landlock, path("/"), unix.SYS_OPENAT, cwd, here, unix.O_RDONLY|unix.O_DIRECTORY),
 		try("mount", seccomp, path(""), unix.SYS_MOUNT, here, here, here, unix.MS_BIND),
 		try("chmod", seccomp, path(readable), unix.SYS_CHMOD, here, 0o777),
 		try("unlink", seccomp, path(readable), unix.SYS_UNLINK, here),
@@ -134,7 +134,7 @@ func TestEscape(t *testing.T) {
 			v.connects(t)
 			v.locked(t, c.uid)
 			if left, err := os.ReadDir(filepath.Dir(file)); err != nil || len(left) != 1 {
-				t.Errorf("its folder holds %v, not the file alone (%v)", left, err)
+				t.Errorf("its directory has %v, not the file alone (%v)", left, err)
 			}
 		})
 	}

@@ -13,7 +13,7 @@ func TestFallback(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, w, noSecretMemory)
-			r.hear(t, "WARN the key lies in locked memory, which root can read")
+			r.awaitOutput(t, "WARN the key lies in locked memory, which root can read")
 			for _, p := range usual {
 				if err := p.run(r); err != nil {
 					t.Errorf("%s: %v", p.name, err)
@@ -34,8 +34,8 @@ func TestRequireRefusesFallback(t *testing.T) {
 	if p.addr != "" {
 		t.Fatal("the program serves with a key that root can read")
 	}
-	if state := p.wait(); state.ExitCode() != 1 || !strings.Contains(p.said(), "no secret memory") {
-		t.Errorf("%v, and it said %q", state, p.said())
+	if state := p.wait(); state.ExitCode() != 1 || !strings.Contains(p.written(), "no secret memory") {
+		t.Errorf("%v, and it said %q", state, p.written())
 	}
 	p.checkOutput(t)
 }
@@ -48,7 +48,7 @@ func TestNoWarningWithoutFallback(t *testing.T) {
 		t.Error(err)
 	}
 	r.stop(t)
-	if strings.Contains(r.said(), "the key lies in") {
-		t.Errorf("it warns without a reason: %s", r.said())
+	if strings.Contains(r.written(), "the key lies in") {
+		t.Errorf("it warns without a reason: %s", r.written())
 	}
 }

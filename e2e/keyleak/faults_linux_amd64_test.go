@@ -45,9 +45,9 @@ func faultReport(t *testing.T, at func(*testing.T, int) uint64, args ...string) 
 	if err := r.expect(20, 4, "sse n=2", 200); err != nil {
 		t.Fatal(err)
 	}
-	r.hear(t, " protections ")
+	r.awaitOutput(t, " protections ")
 	r.rest(t)
-	before := r.said()
+	before := r.written()
 	pid := r.cmd.Process.Pid
 	if err := goOn(pid, at(t, pid)); err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func faultReport(t *testing.T, at func(*testing.T, int) uint64, args ...string) 
 		t.Errorf("exit code %d", code)
 	}
 	r.checkOutput(t)
-	return strings.TrimPrefix(r.said(), before)
+	return strings.TrimPrefix(r.written(), before)
 }
 
 // padding returns the address of an instruction that traps: what stands between

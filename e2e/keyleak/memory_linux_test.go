@@ -68,7 +68,7 @@ func TestMemory(t *testing.T) {
 			t.Parallel()
 			r := c.start(t, c.wire)
 			for _, p := range c.phases {
-				r.play(t, p)
+				r.run(t, p)
 			}
 			r.seen(t)
 			r.stop(t)
@@ -76,7 +76,7 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-func (r *rig) play(t *testing.T, p phase) {
+func (r *rig) run(t *testing.T, p phase) {
 	if p.run == nil {
 		r.idle(t, p.name)
 		return
@@ -255,13 +255,13 @@ func TestRefusals(t *testing.T) {
 		r := newRig(t, plain, "")
 		r.stop(t)
 		r.process = launch(t, "", nil, "--upstream-url", "http://"+closedPort(t)+"/v1/responses")
-		r.play(t, phase{"after 100 refused connects", func(r *rig) error { return r.expect(100, 10, "auto", 502) }})
+		r.run(t, phase{"after 100 refused connects", func(r *rig) error { return r.expect(100, 10, "auto", 502) }})
 	})
 	t.Run("the certificate is not trusted", func(t *testing.T) {
 		r := newRig(t, modern, "")
 		r.stop(t)
 		r.process = launch(t, "", []string{"SSL_CERT_FILE=" + certFile(t, nil)}, "--upstream-url", r.upstream.URL())
-		r.play(t, phase{"after 100 refused certificates", func(r *rig) error { return r.expect(100, 10, "auto", 502) }})
+		r.run(t, phase{"after 100 refused certificates", func(r *rig) error { return r.expect(100, 10, "auto", 502) }})
 		if n := r.upstream.Count(); n != 0 {
 			t.Errorf("%d requests went to an upstream that nobody trusts", n)
 		}

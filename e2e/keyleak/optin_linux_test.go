@@ -25,7 +25,7 @@ func optedIn(t *testing.T, w wire) *rig {
 	t.Cleanup(upstream.Close)
 	dir := t.TempDir()
 	logged, audited := filepath.Join(dir, "log"), filepath.Join(dir, "audit")
-	dumps := filepath.Join(openFolder(t), "dumps")
+	dumps := filepath.Join(openDir(t), "dumps")
 	args := []string{
 		"--upstream-url", upstream.URL(), "--ca-file", certFile(t, upstream.CAPEM()), "--auth-header", "x-api-key",
 		"--dump-dir", dumps, "--audit", audited, "--log-file", logged, "--metrics", "127.0.0.1:0", "--max-tokens-per-user", "1000000000",
@@ -33,7 +33,7 @@ func optedIn(t *testing.T, w wire) *rig {
 	}
 	p := launch(t, "", nil, append(args, w.args...)...)
 	if p.addr == "" {
-		t.Fatalf("the program does not start: %s", p.said())
+		t.Fatalf("the program does not start: %s", p.written())
 	}
 	r := &rig{process: p, ctx: deadline(t), upstream: upstream, client: newClient(t)}
 	t.Cleanup(func() { r.checkSent(t) })
@@ -80,10 +80,10 @@ func checkDumps(t *testing.T, dir string) {
 	}
 }
 
-// openFolder is one that every user may pass, which t.TempDir is not.
-func openFolder(t *testing.T) string {
+// openDir returns a temporary directory that every user may search, unlike t.TempDir.
+func openDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "secrecy-")
+	dir, err := os.MkdirTemp("", "keyleak-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,8 +97,8 @@ func openFolder(t *testing.T) string {
 // scrape reads the metrics ten times a second until the test's end.
 func (r *rig) scrape(t *testing.T) {
 	t.Helper()
-	r.hear(t, " protections ") // the line after the one that is wanted
-	_, addr, _ := strings.Cut(r.said(), " metrics=")
+	r.awaitOutput(t, " protections ") // the line after the one that is wanted
+	_, addr, _ := strings.Cut(r.written(), " metrics=")
 	addr, _, _ = strings.Cut(addr, "\n")
 	quit, done := make(chan struct{}), make(chan int)
 	go func() { done <- r.scrapeUntil(t, quit, "http://"+addr+"/metrics") }()

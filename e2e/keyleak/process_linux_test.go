@@ -35,7 +35,7 @@ type process struct {
 	cmd    *exec.Cmd
 	addr   string        // where it listens; empty if it does not
 	ended  chan struct{} // closed when it has closed its standard error
-	heard  func(string)  // if not nil, gets each line of standard error
+	onLine func(string)  // if not nil, receives each line of standard error
 	mu     sync.Mutex
 	output bytes.Buffer // of standard error
 }
@@ -80,7 +80,7 @@ func launchWith(t *testing.T, how string, env []string, prepare func(*process), 
 		default:
 		}
 	case <-deadline(t).Done():
-		t.Fatalf("the program does not start: %s", p.said())
+		t.Fatalf("the program does not start: %s", p.written())
 	}
 	return p
 }
@@ -93,8 +93,8 @@ func (p *process) follow(in *bufio.Reader, listening chan<- string) {
 		p.mu.Lock()
 		p.output.WriteString(line)
 		p.mu.Unlock()
-		if p.heard != nil {
-			p.heard(line)
+		if p.onLine != nil {
+			p.onLine(line)
 		}
 		if _, addr, ok := strings.Cut(line, "listening on "); ok {
 			listening <- strings.TrimSpace(addr)
@@ -105,22 +105,22 @@ func (p *process) follow(in *bufio.Reader, listening chan<- string) {
 	}
 }
 
-func (p *process) said() string {
+func (p *process) written() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.output.String()
 }
 
-// hear waits until the process has written text.
-func (p *process) hear(t *testing.T, text string) {
+// awaitOutput waits until the process has written text.
+func (p *process) awaitOutput(t *testing.T, text string) {
 	t.Helper()
 	ctx, tick := deadline(t), time.NewTicker(5*time.Millisecond)
 	defer tick.Stop()
-	for !strings.Contains(p.said(), text) {
+	for !strings.Contains(p.written(), text) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("it never said %q, but %q", text, p.said())
+			t.Fatalf("it never said %q, but %q", text, p.written())
 		}
 	}
 }
@@ -177,7 +177,7 @@ func (p *process) stop(t *testing.T) {
 
 func (p *process) checkOutput(t *testing.T) {
 	t.Helper()
-	if r := memscan.Bytes([]byte(p.said()), key); r.Full+r.Fragments > 0 {
+	if r := memscan.Bytes([]byte(p.written()), key); r.Full+r.Fragments > 0 {
 		t.Errorf("the key is on standard error: %s", counts(r))
 	}
 }

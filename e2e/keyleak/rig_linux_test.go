@@ -54,7 +54,7 @@ func newRig(t *testing.T, w wire, how string, args ...string) *rig {
 		client:   newClient(t),
 	}
 	if r.addr == "" {
-		t.Fatalf("the program does not start: %s", r.said())
+		t.Fatalf("the program does not start: %s", r.written())
 	}
 	return r
 }
@@ -84,7 +84,7 @@ func newClient(t *testing.T) *http.Client {
 
 const ask = `{"model":"gpt-5","stream":true,"input":"hello"}`
 
-// request makes one that has the upstream play a scenario.
+// request returns a request that names a scenario of the upstream.
 func (r *rig) request(ctx context.Context, scenario string, body io.Reader) *http.Request {
 	req, err := http.NewRequestWithContext(ctx, "POST", "http://"+r.addr+"/v1/responses", body)
 	if err != nil {

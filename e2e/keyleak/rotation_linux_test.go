@@ -82,14 +82,14 @@ func newRotor(t *testing.T, w wire, how string, keys series) *rotor {
 	lines := make(chan string, 16)
 	p := launchWith(t, how, []string{"SSL_CERT_FILE=" + certFile(t, upstream.CAPEM())}, func(p *process) {
 		p.cmd.Stdin = nil
-		p.heard = func(line string) {
+		p.onLine = func(line string) {
 			if strings.Contains(line, tookKey) || strings.Contains(line, kept) || strings.Contains(line, "SIGHUP") {
 				lines <- line
 			}
 		}
 	}, args...)
 	if p.addr == "" {
-		t.Fatalf("the program does not start: %s", p.said())
+		t.Fatalf("the program does not start: %s", p.written())
 	}
 	r.lines, r.rig = lines, &rig{process: p, ctx: deadline(t), upstream: upstream, client: newClient(t)}
 	r.catches(t, unix.SIGHUP)
@@ -150,7 +150,7 @@ func (r *rotor) next() error {
 			return fmt.Errorf("it says %q", line)
 		}
 	case <-r.ctx.Done():
-		return fmt.Errorf("it says nothing of it, but %q", r.said())
+		return fmt.Errorf("it says nothing of it, but %q", r.written())
 	}
 	r.inUse.Store(n)
 	return nil
@@ -330,7 +330,7 @@ func (r *rotor) pause(d time.Duration) error {
 func (r *rotor) finish(t *testing.T) {
 	t.Helper()
 	r.stop(t)
-	if got := memscan.Bytes([]byte(r.said()), r.keys.joined()); got.Full+got.Fragments > 0 {
+	if got := memscan.Bytes([]byte(r.written()), r.keys.joined()); got.Full+got.Fragments > 0 {
 		t.Errorf("a key is on standard error: %s", counts(got))
 	}
 }

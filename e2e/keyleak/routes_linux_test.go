@@ -18,8 +18,8 @@ func TestMemoryOfRoutes(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, w, "", "--allow-route", "compact", "--allow-route", "input-tokens", "--allow-route", "models", "--allow-route", "retrieve", "--allow-route", "websocket")
-			r.play(t, phase{"after 200 requests to each route", (*rig).routes})
-			r.play(t, phase{"after 200 handshakes that were refused", (*rig).refusedSockets})
+			r.run(t, phase{"after 200 requests to each route", (*rig).routes})
+			r.run(t, phase{"after 200 handshakes that were refused", (*rig).refusedSockets})
 			r.sockets(t)
 			r.stop(t)
 		})
@@ -46,7 +46,7 @@ func (r *rig) routes() error {
 			if err != nil {
 				return err
 			}
-			// The stand-in forgets what it has made; the proxy must not.
+			// The fake upstream forgets what it has made; the proxy must not.
 			if status, err := r.send(req); err != nil || status != 200 && (status != 404 || !strings.Contains(target, id)) {
 				return fmt.Errorf("%s: status %d, error %v", line, status, err)
 			}

@@ -160,12 +160,12 @@ func (w worst) step(t *testing.T, p *probe, rnd *rand.Rand) string {
 	}
 	did = append(did, fmt.Sprintf("req %d %d %d", path, head, body))
 	for _, command := range did {
-		p.tell(t, command)
+		p.send(t, command)
 	}
 	return strings.Join(did, ", ")
 }
 
-func (p *probe) tell(t *testing.T, command string) {
+func (p *probe) send(t *testing.T, command string) {
 	t.Helper()
 	fmt.Fprintln(p.in, command)
 	line, err := p.answers.ReadString('\n')

@@ -10,7 +10,7 @@ import (
 
 // The test binary runs itself as a wrapper that changes an attribute of its process, which this variable names, and
 // executes the program in its arguments.
-const wrapEnv = "SECRECY_TEST_WRAP"
+const wrapEnv = "KEYLEAK_TEST_WRAP"
 
 const (
 	noSecretMemory = "no secret memory" // as with a kernel before 5.14
