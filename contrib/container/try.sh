@@ -4,9 +4,9 @@
 # default seccomp profile; the key from a mounted file, which is replaced as a
 # Secret is, a unix socket for the agent, health by the subcommand.
 #
-# It needs root, buildah, crun and curl (Debian), and Go. There is
-# no container engine and no cluster in it: networks, volumes and Secrets are
-# stood in for by bind mounts, and the stage that compiles is not built.
+# It needs root, git, buildah, crun, jq and curl (Debian), and Go with the modules in its cache.
+# There is no container engine and no cluster in it: bind mounts replace networks, volumes
+# and Secrets, and this host's /usr replaces the golang image that the first stage starts from.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # In a mount namespace of its own: mounts vanish with it, and crun, which cannot
@@ -31,12 +31,27 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# build makes the image from prebuilt binaries, and unpacks it into $rootfs.
+# golang_image makes an image of the name that the Containerfile starts from, for build's mounts.
+golang_image() {
+	local container directory
+	container=$(buildah from scratch)
+	directory=$(buildah mount "$container")
+	mkdir -p "$directory"/{usr,tmp,etc/ssl/certs,root,go}
+	ln -s usr/bin usr/sbin usr/lib usr/lib64 "$directory"
+	buildah config --env "PATH=$(go env GOROOT)/bin:/usr/bin" --env GOPATH=/go --env GOPROXY=off "$container"
+	buildah commit -q --rm "$container" docker.io/library/golang:1.26 >/dev/null
+}
+
+# build makes the image from the working tree, and unpacks it into $rootfs.
 build() {
-	mkdir "$tmp/context"
-	CGO_ENABLED=0 go build -trimpath -ldflags=-s -o "$tmp/context/" ./cmd/responses-api-proxy ./cmd/responses-api-proxy-verify
-	cp /etc/ssl/certs/ca-certificates.crt "$tmp/context"
-	buildah bud -q --isolation chroot --format docker --build-arg BINARY=prebuilt -t try -f contrib/container/Containerfile "$tmp/context" >/dev/null
+	golang_image
+	# A clone, as -buildvcs needs the repository, and .git is only a file in a worktree.
+	git clone -q . "$tmp/context"
+	git ls-files -z -c -o --exclude-standard | tar --null -T - -c | tar -x -C "$tmp/context"
+	buildah bud -q --isolation chroot --format docker -v /usr:/usr:ro -v /etc/ssl/certs:/etc/ssl/certs:ro \
+		-v "$(go env GOROOT):$(go env GOROOT):ro" -v "$(go env GOMODCACHE):/go/pkg/mod" -v "$(go env GOCACHE):/root/.cache/go-build" \
+		-t try -f contrib/container/Containerfile "$tmp/context" >/dev/null
+	buildah inspect --type image --format '{{.Docker.Config.Healthcheck}}' try | grep -q '/responses-api-proxy health' || die "the image has no health check"
 	work=$(buildah from try)
 	rootfs=$(buildah mount "$work")
 	[ "$(cd "$rootfs" && find . -type f | sort | tr '\n' ' ')" = "./etc/ssl/certs/ca-certificates.crt ./responses-api-proxy ./responses-api-proxy-verify " ] || die "there is more in the image"
