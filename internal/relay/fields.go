@@ -30,7 +30,7 @@ var dropFromResponse = lookup(
 	"proxy-authenticate", "proxy-authentication-info", "content-length",
 	// They would bind the client to another origin than the one it talks to.
 	"set-cookie", "set-cookie2", "alt-svc", "strict-transport-security",
-	// Credentials have no place in an answer, ours (--auth-header) above all.
+	// A response must not contain credentials, least of all ours (--auth-header).
 	"authorization", "api-key", "x-api-key", "x-goog-api-key",
 )
 

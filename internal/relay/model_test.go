@@ -135,7 +135,7 @@ func TestModelFlags(t *testing.T) {
 	}
 }
 
-// TestModelHeads: what makes another text of a body's bytes is refused.
+// TestModelHeads checks that a head that changes the interpretation of the body's bytes is refused.
 func TestModelHeads(t *testing.T) {
 	for field, want := range map[string]bool{
 		"X: y":                           true,
@@ -174,7 +174,7 @@ func TestModelHeads(t *testing.T) {
 	}
 }
 
-// TestModelRoutes: every route on which a model may be named is checked.
+// TestModelRoutes checks every route on which a request may name a model.
 func TestModelRoutes(t *testing.T) {
 	exempt := []string{"shutdown", "models", "retrieve", "delete", "cancel", "websocket"}
 	for _, r := range routes {
@@ -206,8 +206,8 @@ func topLevel(t *testing.T, body, word string) (values []any) {
 	return values
 }
 
-// FuzzModel: what passes names the same model for a reader that keeps the first member of a name and for one that keeps
-// the last, whether they distinguish upper and lower case or not. A plain request passes.
+// FuzzModel checks that a body that passes names the same model for a reader that keeps the first member of a name and
+// for one that keeps the last, whether they distinguish upper and lower case or not. A plain request passes.
 func FuzzModel(f *testing.F) {
 	for _, s := range []string{
 		`{"model":"gpt-5","input":"hi"}`, `{"model":"gpt-5","model":"o9"}`, `{"Model":"o9","model":"gpt-5"}`, `{"mod\u0065l":"gpt-5"}`, `{"model":"gpt\u002d5"}`,
@@ -247,7 +247,7 @@ func FuzzModel(f *testing.F) {
 	})
 }
 
-// TestLateModels: behind the first megabyte a second model still keeps the last byte back.
+// TestLateModels checks that a second model after the first megabyte still holds the last byte back.
 func TestLateModels(t *testing.T) {
 	everyone, err := policy.New(policy.Config{})
 	if err != nil {

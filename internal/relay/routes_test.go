@@ -78,7 +78,7 @@ func TestDefaultRoutes(t *testing.T) {
 	targets{"GET /v1/responses": ""}.check(t, o, "Upgrade: h2c")
 }
 
-// TestEachRouteOpensItselfAlone: no route's name opens what another stands for.
+// TestEachRouteOpensItselfAlone checks that no route's name opens another route.
 func TestEachRouteOpensItselfAlone(t *testing.T) {
 	lines := map[string][]string{
 		"compact":      {"POST /v1/responses/compact"},
@@ -347,8 +347,7 @@ func TestRoutesThatCannotBeOpened(t *testing.T) {
 	}
 }
 
-// TestRefusalNamesWhatIsOpen: the message is what people read who have set the
-// wrong base URL.
+// TestRefusalNamesWhatIsOpen checks the message for people who have set the wrong base URL.
 func TestRefusalNamesWhatIsOpen(t *testing.T) {
 	for _, c := range []struct{ names, path, want string }{
 		{"", plainPath, "This proxy forwards exactly POST /v1/responses. Set the client's base URL to http://HOST:PORT/v1 and use the Responses API."},
@@ -367,7 +366,8 @@ func TestRefusalNamesWhatIsOpen(t *testing.T) {
 	}
 }
 
-// TestRefusalNamesFlagAndAddress: a route that a flag opens is refused with the flag's name, to client and operator.
+// TestRefusalNamesFlagAndAddress checks that a route that a flag opens is refused with the flag's name, to client and
+// operator.
 func TestRefusalNamesFlagAndAddress(t *testing.T) {
 	for _, c := range []struct{ opened, path, method, target, hint string }{
 		{"", plainPath, "GET", "/v1/models", "--allow-route models allows it"},
@@ -511,8 +511,8 @@ func checkTarget(t *testing.T, path, local string, w routeMatch) {
 	}
 }
 
-// FuzzQuery: what passes is made of the documented parameters alone, and reads
-// the same however a server splits it.
+// FuzzQuery checks that a query that passes has only the documented parameters, and reads the same however a server
+// splits it.
 func FuzzQuery(f *testing.F) {
 	for _, q := range []string{"stream=true", "include=a&include[]=b&include%5B%5D=c", "starting_after=0", "include_obfuscation=false&stream=false", "", "&", "=", "stream=true&stream=false", "stream=true;a=b"} {
 		f.Add(q)
@@ -587,8 +587,8 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// TestForgottenResponsesLeaveNoTrace: one that is made anew is not dropped in
-// the place of its former self.
+// TestForgottenResponsesLeaveNoTrace checks that a response that is made anew is not dropped in place of its former
+// entry.
 func TestForgottenResponsesLeaveNoTrace(t *testing.T) {
 	o := newOwners(2)
 	o.add(key(1), 1)

@@ -55,8 +55,8 @@ func TestFieldsThatPass(t *testing.T) {
 	}
 }
 
-// TestVariantsOfControlledNames: where the proxy replaces a field, or takes
-// something out of it, what a server could take for that field does not pass.
+// TestVariantsOfControlledNames checks that where the proxy replaces a field, or removes a part of it, variants that a
+// server could take for that field do not pass.
 func TestVariantsOfControlledNames(t *testing.T) {
 	r := head(t, "POST /v1/responses", "Accept_Encoding: gzip", "ACCEPT-ENCODING: gzip", "Accept: x")
 	everyone, err := policy.New(policy.Config{})
@@ -94,8 +94,8 @@ func asCGI(name []byte) string { return notInCGI.ReplaceAllString(strings.ToUppe
 
 var notInCGI = regexp.MustCompile("[^A-Z0-9]")
 
-// FuzzFields: nothing that a server could take for a name on the list, or that
-// Connection names, passes, and all else does, in its order.
+// FuzzFields checks that fields that a server could take for one on the list, or that Connection names, do not pass,
+// and that all others do, in their order.
 func FuzzFields(f *testing.F) {
 	f.Add("X: y\r\nConnection: x, z\r\nZ: 1\r\nAuthorization: a")
 	f.Add("Cookie: a\r\nX-Forwarded-: b\r\nx-forwarded-q: c")
@@ -133,7 +133,7 @@ func FuzzFields(f *testing.F) {
 	})
 }
 
-// answer keeps what was answered.
+// answer records the response.
 type answer struct {
 	status int
 	fields []http1.Field
@@ -151,8 +151,8 @@ func (a *answer) Hijack([]http1.Field) (UpgradedConn, error) {
 	return nil, errors.New("there is no connection")
 }
 
-// TestEveryKindHasItsCode: and no kind's cause, which is the operator's, is in the
-// response.
+// TestEveryKindHasItsCode checks that each kind of error has a code, and that its cause, which is for the operator, is
+// not in the response.
 func TestEveryKindHasItsCode(t *testing.T) {
 	for kind := upstream.Unreachable; kind <= upstream.Internal; kind++ {
 		e := ofUpstream(&upstream.Error{Kind: kind, Cause: errors.New("detail")})
@@ -251,7 +251,7 @@ type headBuffer struct{ released int }
 
 func (b *headBuffer) ReleaseHead() { b.released++ }
 
-// TestNoSession: what is missing refuses, and the head is released once.
+// TestNoSession checks that a missing session refuses the request, and that the head is released once.
 func TestNoSession(t *testing.T) {
 	if p, err := New(Config{}); p != nil || err == nil {
 		t.Error("a relay without an upstream was made")
