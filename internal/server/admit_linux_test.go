@@ -186,9 +186,8 @@ func TestOnlyNamedUsers(t *testing.T) {
 	}
 }
 
-// TestHitAndRun: a user who is refused sends and is gone at once, so that the
-// kernel reports the closing socket as root's, who is admitted. Not one may
-// reach the upstream.
+// TestHitAndRun checks that no request of a refused user reaches the upstream when the user closes the socket at once,
+// which makes the kernel report it as root's, who is admitted.
 func TestHitAndRun(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
 	n := 2500
@@ -276,8 +275,7 @@ func connectRaw(address string) net.Conn {
 	return c
 }
 
-// TestConnectionsPerUser: one user holds all connections that he can get;
-// others are served.
+// TestConnectionsPerUser checks that other users are served while one user holds all connections that its limit allows.
 func TestConnectionsPerUser(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
 	s, addresses := gated(t, policy.Limits{MaxConnectionsPerUser: 5})
@@ -309,8 +307,8 @@ func TestUnnamedUsersHoldFewConnections(t *testing.T) {
 	}
 }
 
-// TestManyUnnamedUsers: a process can be many users, as those that /etc/subuid
-// gives it; together they get no more connections than one.
+// TestManyUnnamedUsers checks that the unnamed users together get no more connections than one does: a process can be
+// many users, such as those that /etc/subuid assigns to it.
 func TestManyUnnamedUsers(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
 	s, addresses := gated(t, policy.Limits{}, strconv.Itoa(somebody))
@@ -343,8 +341,7 @@ func TestManyUnnamedUsers(t *testing.T) {
 	}
 }
 
-// TestMappedAddress: a client's IPv6 socket with a mapped IPv4 address is known
-// as well.
+// TestMappedAddress checks that the user of an IPv6 socket with a mapped IPv4 address is identified.
 func TestMappedAddress(t *testing.T) {
 	s, _ := gated(t, policy.Limits{}, "self")
 	fd := must(unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))

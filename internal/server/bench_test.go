@@ -111,7 +111,7 @@ func (s *stack) cutNoticed(t *testing.T) time.Duration {
 	}
 }
 
-// leavingBefore has the client leave before anything was answered.
+// leavingBefore has the client leave before the response begins.
 func (s *stack) leavingBefore(t *testing.T) time.Duration {
 	return s.leaving(t, "silent", func(*peer) {})
 }

@@ -105,7 +105,7 @@ func (c *conn) turnBusy() bool {
 	return c.state.CompareAndSwap(waiting, busy) || c.state.CompareAndSwap(fresh, busy)
 }
 
-// respondAndClose gives the last response, to what is no request.
+// respondAndClose sends the last response where there is no valid request.
 func (c *conn) respondAndClose(e *apierror.Error) {
 	c.record()
 	c.request.Head = c.headForLog()

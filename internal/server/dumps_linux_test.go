@@ -11,7 +11,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// TestDumpsOfAnotherUser: a user with more requests under way than there can be dumps does not keep another's out.
+// TestDumpsOfAnotherUser checks that a user with more running requests than the limit on dumps does not prevent another
+// user's dumps.
 func TestDumpsOfAnotherUser(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
 	dir := filepath.Join(t.TempDir(), "dumps")

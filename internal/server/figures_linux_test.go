@@ -49,9 +49,8 @@ func TestBudgetAddsUpExactly(t *testing.T) {
 	}
 }
 
-// TestHalfOpenConnectionsOfOneUser: 2,000 connections that send half a head do
-// not slow another's requests by more than a factor of two. The figure is
-// logged; what is asserted has a margin for a loaded machine.
+// TestHalfOpenConnectionsOfOneUser checks that 2,000 connections that send half a head do not slow another user's
+// requests by more than a factor of two. The figure is logged; the assertion has a margin for a loaded machine.
 func TestHalfOpenConnectionsOfOneUser(t *testing.T) {
 	s := limited(t, policy.Config{})
 	alone := s.medianLatency(t, 300)

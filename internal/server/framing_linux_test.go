@@ -118,10 +118,9 @@ func hurried(_ *testing.T, s *setup) {
 	s.server.HeadTimeout, s.server.BodyTimeout = 50*time.Millisecond, 50*time.Millisecond
 }
 
-// TestRefusalsAreFramed: behind every refusal, whatever its method, comes the
-// response to the next request, or the connection's end where the refusal
-// announces it. Nothing else does: a client that reads by RFC 9112 would take it
-// for the next response.
+// TestRefusalsAreFramed checks that each refusal, whatever its method, is followed by the response to the next request,
+// or by the connection's end where the refusal announces it, and by nothing else: a client that reads by RFC 9112 would
+// take that for the next response.
 func TestRefusalsAreFramed(t *testing.T) {
 	missing := map[apierror.Code]bool{}
 	apierror.Codes(func(code apierror.Code, _ int) { missing[code] = true })

@@ -24,8 +24,8 @@ var unforwarded = []string{"CONNECTION", "KEEP_ALIVE", "PROXY_CONNECTION", "TE",
 
 var notInCGI = regexp.MustCompile("[^A-Z0-9]")
 
-// FuzzRequest: whatever a client sends, the upstream sees either nothing or
-// well-formed requests to the one route, each with exactly one credential, ours.
+// FuzzRequest checks that the upstream receives only well-formed requests to the one route, each with exactly one
+// credential, the proxy's, whatever a client sends.
 func FuzzRequest(f *testing.F) {
 	for _, seed := range []string{
 		request("Content-Length: 2") + "{}",
@@ -109,9 +109,8 @@ func checkForwarded(t *testing.T, r *openaitest.Request) {
 	}
 }
 
-// FuzzAnswer: whatever the upstream sends, the client gets either a well-formed
-// answer or an error; a body that Go's own client takes for whole is one that
-// it takes for whole without the proxy as well.
+// FuzzAnswer checks that the client receives a well-formed response or an error, whatever the upstream sends, and that
+// Go's own client accepts a body as complete only if it does so without the proxy as well.
 func FuzzAnswer(f *testing.F) {
 	for _, seed := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
@@ -168,7 +167,7 @@ func checkPassed(t *testing.T, sent []byte, got *http.Response, body []byte) {
 	}
 }
 
-// readFinal reads the answer behind the interim ones.
+// readFinal reads the response that follows the interim ones.
 func readFinal(sent []byte) (*http.Response, []byte, error) {
 	in := newReader(sent)
 	for {

@@ -37,7 +37,7 @@ func TestPanicOutsideOfARequest(t *testing.T) {
 	if err := s.server.Drain(within(t, soon), s.listener); err != nil {
 		t.Error(err)
 	}
-	// The line comes once the connection has been let go of.
+	// The line comes once the connection has been released.
 	for ctx := within(t, soon); len(s.logged()) < 2 && ctx.Err() == nil; {
 		runtime.Gosched()
 	}

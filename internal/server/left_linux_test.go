@@ -209,8 +209,8 @@ func (p purse) awaitBetween(t *testing.T, least, most int64) {
 	}
 }
 
-// TestReadingOnIsLimited: what has left its client is not read for ever, not
-// without end, and not any number at a time. It is charged its deposit then.
+// TestReadingOnIsLimited checks the limits on time, size and number of the responses that are read on after their
+// clients have left. Above a limit the deposit is charged.
 func TestReadingOnIsLimited(t *testing.T) {
 	t.Run("time", func(t *testing.T) {
 		s, p := withBudget(t, policy.Limits{}, relay.ReadOn{Time: time.Millisecond})
@@ -250,8 +250,8 @@ func TestReadingOnIsLimited(t *testing.T) {
 	}
 }
 
-// TestLeftHoldsNothing: while its response is read on, a client that has left
-// has no place among the running requests, nor among the connections.
+// TestLeftHoldsNothing checks that a client that has left, and whose response is read on, no longer counts among the
+// running requests or the connections.
 func TestLeftHoldsNothing(t *testing.T) {
 	s, p := withBudget(t, policy.Limits{MaxConcurrentPerUser: 1, MaxConnectionsPerUser: 1}, relay.ReadOn{})
 	s.begin("headthensilent").Close()
@@ -266,8 +266,8 @@ func TestLeftHoldsNothing(t *testing.T) {
 	}
 }
 
-// TestLeftIsDrained: a response that is read on is a request that runs. A drain
-// waits for it, or cuts it, and then it is charged.
+// TestLeftIsDrained checks that a response that is read on counts as a running request: a drain waits for it, or cuts
+// it and charges it.
 func TestLeftIsDrained(t *testing.T) {
 	s, p := withBudget(t, policy.Limits{}, relay.ReadOn{})
 	s.begin("headthensilent d=200ms").Close()
@@ -316,8 +316,8 @@ func TestEndsOfResponses(t *testing.T) {
 	}
 }
 
-// TestAbsurdCost: an upstream's number that does not fit exhausts the budget,
-// and does not wrap around to a request that was free.
+// TestAbsurdCost checks that an upstream's number that overflows exhausts the budget, and does not wrap around to a
+// free request.
 func TestAbsurdCost(t *testing.T) {
 	for _, number := range []string{"1e40", "9223372036854775808", "-1, \"total_tokens\": 1e40"} {
 		up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -335,8 +335,8 @@ func TestAbsurdCost(t *testing.T) {
 	}
 }
 
-// TestFetchingGivesBack: responses in the background are charged their deposits
-// until they are fetched, which a spent budget does not prevent.
+// TestFetchingGivesBack checks that responses in the background are charged their deposits until they are fetched,
+// which a spent budget does not prevent.
 func TestFetchingGivesBack(t *testing.T) {
 	p := newPurse(t, 4000)
 	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))

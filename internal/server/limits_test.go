@@ -68,7 +68,7 @@ func TestConcurrentRequests(t *testing.T) {
 	}
 	first.Body.Close()
 	wait(t, s.up.Requests()[0].Gone(), "the first request's end")
-	for status := 0; status != 200; { // its place is free as soon as it has let go of everything
+	for status := 0; status != 200; { // its slot is free once it has released its resources
 		res := s.post("json", `{}`)
 		read(t, res)
 		status = res.StatusCode
@@ -161,8 +161,8 @@ func TestRefusalsOfTheUpstreamCostNothing(t *testing.T) {
 	}
 }
 
-// TestBrowsers: a page cannot use the proxy, neither by rebinding its name nor
-// across sites, and never gets CORS.
+// TestBrowsers checks that a page cannot use the proxy, neither by rebinding its name nor across sites, and never
+// receives CORS fields.
 func TestBrowsers(t *testing.T) {
 	s := start(t, func(s *setup) {
 		s.shutdown = true
@@ -206,8 +206,8 @@ func costOf(t *testing.T, stream string) (n int64) {
 	return n
 }
 
-// TestModels: what names another model, or may do so for another reader, does not reach the upstream, or not as
-// complete; what passes arrives byte by byte as it was sent.
+// TestModels checks that a request that names another model, or that another reader may take to name one, does not
+// reach the upstream as complete, and that an allowed one arrives byte by byte.
 func TestModels(t *testing.T) {
 	both(t, func(t *testing.T, options ...func(*setup)) {
 		s := start(t, append(options, allowing("compact", "input-tokens", "search", "models"), func(s *setup) { s.models = []string{"gpt-5", "o4-*"} })...)

@@ -270,7 +270,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// bad are ways of keeping a server busy; no kernel buffers what /large answers.
+// bad are ways of keeping a server busy; the response of /large exceeds the buffers of the kernel.
 var bad = map[string]string{
 	"silent":        "",
 	"half a head":   "GET /healthz HT",

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestPipelinedBehindChunks: what arrives together with the end of a chunked body
-// is the next request, whatever number of blank lines is in front of it.
+// TestPipelinedBehindChunks checks that bytes that arrive together with the end of a chunked body are the next request,
+// whatever number of blank lines precedes it.
 func TestPipelinedBehindChunks(t *testing.T) {
 	s := start(t)
 	p := s.dial()

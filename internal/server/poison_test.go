@@ -17,8 +17,8 @@ func init() {
 	}
 }
 
-// TestPoisonedHead: once a head is released nothing of it is left to be read, in
-// its buffer or in the request, while what came behind it is.
+// TestPoisonedHead checks that a released head can no longer be read, in its buffer or in the request, while the bytes
+// behind it can.
 func TestPoisonedHead(t *testing.T) {
 	const head, rest = "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n", "{}GET / HTTP/1.1\r\n"
 	for name, size := range map[string]int{"pooled": firstBuffer, "large": 4 * firstBuffer} {
@@ -50,7 +50,7 @@ func TestPoisonedHead(t *testing.T) {
 	}
 }
 
-// TestMissingParts: a server without a policy, or without a relay, is none.
+// TestMissingParts checks that a server without a policy or a relay is an error.
 func TestMissingParts(t *testing.T) {
 	for _, cfg := range []Config{{}, {Policy: &policy.Policy{}}, {Relay: &relay.Relay{}}} {
 		if s, err := New(cfg); s != nil || err == nil {

@@ -17,8 +17,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
-// TestRoutes: everything but one method and one target is refused, and nothing
-// of it reaches the upstream.
+// TestRoutes checks that all but one method and one target are refused and do not reach the upstream.
 func TestRoutes(t *testing.T) {
 	s := start(t)
 	refused := func(status int, want, line string, fields ...string) {
@@ -53,8 +52,8 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// TestMalformedHeads: what RFC 9112 lets a server refuse is refused, with a
-// reason, and the connection ends.
+// TestMalformedHeads checks that heads that RFC 9112 lets a server refuse are refused with a reason, and that the
+// connection ends.
 func TestMalformedHeads(t *testing.T) {
 	s := start(t)
 	for _, c := range []struct {
@@ -110,7 +109,7 @@ func TestMalformedHeads(t *testing.T) {
 	}
 }
 
-// TestRequestFields: what may pass does, in its order, and nothing else.
+// TestRequestFields checks that the permitted fields pass in their order, and no others.
 func TestRequestFields(t *testing.T) {
 	s := start(t, overTLS)
 	pass := []string{"Content-Type: application/json", "Originator: codex_exec", "X-Codex-Turn-Metadata: {\"a\":1}", "X-Dup: 1", "X-Dup: 2", "X-Empty: ",
@@ -197,7 +196,7 @@ func TestShutdownRoute(t *testing.T) {
 	wait(t, s.stopped, "the stop")
 }
 
-// TestDrain: what runs ends whole, what idles is closed, nothing new begins.
+// TestDrain checks that running requests complete, idle connections are closed, and no new request begins.
 func TestDrain(t *testing.T) {
 	s := start(t)
 	idle, half := s.dial(), s.dial()
@@ -258,7 +257,7 @@ func TestDrainServesWhoHasJustConnected(t *testing.T) {
 	}
 }
 
-// TestDrainCuts: streams that do not end in time are cut, and look it.
+// TestDrainCuts checks that streams that do not end in time are cut, and that clients can see it.
 func TestDrainCuts(t *testing.T) {
 	s := start(t)
 	p := s.dial()

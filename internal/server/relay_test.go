@@ -128,7 +128,7 @@ func TestClientGoneWhileAnotherRequestIsPipelined(t *testing.T) {
 	}
 }
 
-// cuts are answers that break off. None may look complete.
+// cuts are responses that break off. None may look complete.
 var cuts = []string{"cut n=3", "cut n=3 alert=0", "reset n=3", "cutcl", "badchunk"}
 
 func TestCutAnswerNeverLooksComplete(t *testing.T) {
@@ -249,7 +249,7 @@ func TestBodiesPassAsTheyAre(t *testing.T) {
 	})
 }
 
-// TestBackPressure: the upstream reads slowly through a small window.
+// TestBackPressure has the upstream read slowly through a small window.
 func TestBackPressure(t *testing.T) {
 	both(t, func(t *testing.T, options ...func(*setup)) {
 		s := start(t, options...)
@@ -292,7 +292,7 @@ func TestContentEncodingIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestEarlyAnswerToALargeBody: the upstream refuses without reading.
+// TestEarlyAnswerToALargeBody has the upstream refuse without reading the body.
 func TestEarlyAnswerToALargeBody(t *testing.T) {
 	both(t, func(t *testing.T, options ...func(*setup)) {
 		s := start(t, options...)
@@ -314,7 +314,7 @@ func TestEarlyAnswerToALargeBody(t *testing.T) {
 	})
 }
 
-// TestUnfinishedBodyIsNeverForwardedAsComplete: the client leaves in the middle.
+// TestUnfinishedBodyIsNeverForwardedAsComplete has the client leave in the middle of its body.
 func TestUnfinishedBodyIsNeverForwardedAsComplete(t *testing.T) {
 	both(t, func(t *testing.T, options ...func(*setup)) {
 		s := start(t, options...)
@@ -364,7 +364,7 @@ func TestMalformedChunksInALargeBody(t *testing.T) {
 }
 
 // TestManyShortStreams is the trap that httputil.ReverseProxy falls into: an
-// upstream that answers before it has read the body.
+// upstream that responds before it has read the body.
 func TestManyShortStreams(t *testing.T) {
 	n := 12000
 	if testing.Short() || raceEnabled {
@@ -404,8 +404,7 @@ func (s *stack) manyStreams(t *testing.T, n int, body string) {
 	}
 }
 
-// TestStaleConnections: the upstream closes kept-alive connections while they
-// idle. No client may notice.
+// TestStaleConnections checks that clients do not notice when the upstream closes idle kept-alive connections.
 func TestStaleConnections(t *testing.T) {
 	both(t, func(t *testing.T, options ...func(*setup)) {
 		s := start(t, options...)
@@ -426,8 +425,8 @@ func TestStaleConnections(t *testing.T) {
 	})
 }
 
-// TestFlatMemory: bodies of 64 MB pass in both directions through a few
-// buffers. The upstream is net/http's server here, which keeps nothing.
+// TestFlatMemory checks that bodies of 64 MB pass in both directions through a few buffers. The upstream is net/http's
+// server here, which keeps no body.
 func TestFlatMemory(t *testing.T) {
 	const size = 64 << 20
 	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -39,7 +39,7 @@ func (s *stack) call(line, body string, fields ...string) (status int, answer st
 	return res.StatusCode, read(s.t, res)
 }
 
-// want is call for one that must have a status, and an answer with a text.
+// want is call for a request whose response must have a status and contain a text.
 func (s *stack) want(status int, text, line, body string, fields ...string) string {
 	s.t.Helper()
 	got, answer := s.call(line, body, fields...)
@@ -68,8 +68,8 @@ func (s *stack) line() string {
 	return r.Method + " " + r.Target
 }
 
-// TestOpenedRoutes: each goes to its own place, with the key and no other
-// credential, and the default as ever.
+// TestOpenedRoutes checks that each route has its own target, with the key and no other credential, and that the
+// default route works as before.
 func TestOpenedRoutes(t *testing.T) {
 	both(t, func(t *testing.T, options ...func(*setup)) {
 		azure := func(s *setup) { s.fake.Path = "/openai/v1/responses?api-version=1" }
@@ -110,8 +110,8 @@ func TestOpenedRoutes(t *testing.T) {
 	})
 }
 
-// TestRoutesThatStayClosed: with every route open, what is none is refused as
-// ever, and by a message that names them.
+// TestRoutesThatStayClosed checks that with every route open, other targets are still refused, by a message that names
+// the routes.
 func TestRoutesThatStayClosed(t *testing.T) {
 	s := start(t, allowing("compact", "input-tokens", "models", "retrieve", "websocket"))
 	for _, line := range []string{
@@ -125,7 +125,7 @@ func TestRoutesThatStayClosed(t *testing.T) {
 	}
 }
 
-// TestNoBodyWithoutAPost: GET and DELETE have none.
+// TestNoBodyWithoutAPost checks that GET and DELETE have no body.
 func TestNoBodyWithoutAPost(t *testing.T) {
 	s := start(t, allowing("models", "retrieve"))
 	own := id(t, s.want(200, "", "POST responses", question))
@@ -145,8 +145,8 @@ func TestNoBodyWithoutAPost(t *testing.T) {
 	}
 }
 
-// TestOnlyWhatWasMadeHere: unknown ids are refused without a word to the
-// upstream, in the same words whatever they are.
+// TestOnlyWhatWasMadeHere checks that unknown ids are refused without a request to the upstream, by the same message
+// for each.
 func TestOnlyWhatWasMadeHere(t *testing.T) {
 	s := start(t, allowing("retrieve"))
 	made := id(t, s.want(200, "", "POST responses", question))
@@ -266,8 +266,8 @@ func TestRoutesAndBudgets(t *testing.T) {
 	costs(whole, "compacting", func() { s.want(200, "", "POST responses/compact", question) })
 }
 
-// TestMessagesAndBudgets: what Anthropic's responses report is charged and recorded, with what comes from the cache; a
-// response that breaks off is charged the deposit.
+// TestMessagesAndBudgets checks that the usage that Anthropic's responses report is charged and recorded, including
+// tokens from the cache; a response that breaks off is charged the deposit.
 func TestMessagesAndBudgets(t *testing.T) {
 	money, seen := newPurse(t, 1<<40), &entries{}
 	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Ledger}))

@@ -237,7 +237,7 @@ func (s *Server) resume(c *conn) bool {
 
 // Drain stops accepting on listeners, which must be all that are served, closes the connections that idle between
 // requests, and waits for the requests that run; clients that have just connected may still send one. When ctx ends,
-// all are cut, and Drain returns ctx's error once they have let go of everything, or soon after.
+// all are cut, and Drain returns ctx's error once they have released their resources, or soon after.
 func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 	s.mu.Lock()
 	s.drain()

@@ -212,7 +212,7 @@ func (p *peer) send(text string) {
 	}
 }
 
-// answer reads one answer's head; the body is read from it.
+// answer reads one response's head; the body is read from it.
 func (p *peer) answer() *http.Response {
 	p.t.Helper()
 	res, err := http.ReadResponse(p.in, &http.Request{Method: "POST"})
@@ -263,7 +263,7 @@ func read(t testing.TB, res *http.Response) string {
 	return string(b)
 }
 
-// clean checks that the fake upstream saw nothing that it must not see.
+// clean checks that the fake upstream found no fault, and received no credential but the key.
 func (s *stack) clean() {
 	s.t.Helper()
 	if f := s.up.Faults(); len(f) > 0 {

@@ -98,7 +98,7 @@ func TestTimeLimits(t *testing.T) {
 	}
 }
 
-// TestTrickle: a byte now and then does not extend the limit on a head.
+// TestTrickle checks that a byte now and then does not extend the limit on a head.
 func TestTrickle(t *testing.T) {
 	bubble(t, func(t *testing.T, e *Server, dial func() net.Conn) {
 		conn := dial()
@@ -121,7 +121,7 @@ func TestTrickle(t *testing.T) {
 	})
 }
 
-// TestNoLimitOnThinking: the upstream may take hours before it answers.
+// TestNoLimitOnThinking checks that the upstream may take hours to respond.
 func TestNoLimitOnThinking(t *testing.T) {
 	bubble(t, func(t *testing.T, e *Server, dial func() net.Conn) {
 		client := dial()

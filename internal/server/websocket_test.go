@@ -161,8 +161,8 @@ func tunnels(t *testing.T, test func(t *testing.T, s *stack, e *entries)) {
 	})
 }
 
-// TestWebsocket: bytes pass unchanged in both directions, whatever their size,
-// the upstream sees one credential, and a close is a close.
+// TestWebsocket checks that bytes of any number pass unchanged in both directions, that the upstream receives one
+// credential, and that a close arrives as a close.
 func TestWebsocket(t *testing.T) {
 	tunnels(t, func(t *testing.T, s *stack, e *entries) {
 		w := s.upgrade("", "Authorization: Bearer mine", "OpenAI-Beta: responses_websockets=2026-02-06", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
@@ -203,8 +203,7 @@ func TestWebsocket(t *testing.T) {
 	})
 }
 
-// TestWebsocketAtOnce: frames that come together with the handshake are not
-// lost, nor those that come together with its answer.
+// TestWebsocketAtOnce checks that frames that come together with the handshake, or with its response, are not lost.
 func TestWebsocketAtOnce(t *testing.T) {
 	tunnels(t, func(t *testing.T, s *stack, _ *entries) {
 		p := s.dial()
@@ -236,8 +235,8 @@ func TestWebsocketResponses(t *testing.T) {
 	})
 }
 
-// TestHandshakesThatAreRefused: RFC 6455, section 4.2.1, to the letter, and
-// nothing of it reaches the upstream.
+// TestHandshakesThatAreRefused checks the handshake by RFC 6455, section 4.2.1, and that a refused one does not reach
+// the upstream.
 func TestHandshakesThatAreRefused(t *testing.T) {
 	s := start(t, allowing("websocket"))
 	for _, c := range []struct {
@@ -326,7 +325,7 @@ func (w *socket) respond() (cost int64) {
 	}
 }
 
-// TestWebsocketBudget: the responses inside one add up, as each of them ends.
+// TestWebsocketBudget checks that the costs of the responses inside a WebSocket are added up as each of them ends.
 func TestWebsocketBudget(t *testing.T) {
 	s, p, e := meteredWebsockets(t, 1<<40)
 	w := s.upgrade("", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits", "Sec_WebSocket_Extensions: x")
@@ -356,8 +355,7 @@ func TestWebsocketBudget(t *testing.T) {
 	}
 }
 
-// TestWebsocketBudgetIsSpent: the tunnel ends behind the response that has spent
-// it, and there is no other.
+// TestWebsocketBudgetIsSpent checks that the tunnel ends after the response that has spent the budget.
 func TestWebsocketBudgetIsSpent(t *testing.T) {
 	s, p, e := meteredWebsockets(t, 100)
 	w := s.upgrade("")
@@ -396,9 +394,8 @@ func TestWebsocketsInParallel(t *testing.T) {
 	}
 }
 
-// TestWebsocketsCannotForge: what a client sends counts as a request and not as
-// what a response has cost; each one that may be under way at the end costs
-// the deposit.
+// TestWebsocketsCannotForge checks that a message from a client counts as a request, never as the cost of a response,
+// and that each response that may be running at the end costs the deposit.
 func TestWebsocketsCannotForge(t *testing.T) {
 	s, p, e := meteredWebsockets(t, 1<<40)
 	s.upgrade("wssilent").Close()
@@ -419,7 +416,7 @@ func TestWebsocketsCannotForge(t *testing.T) {
 	}
 }
 
-// TestUpstreamsRefusals are answers like any other, and the connection serves
+// TestUpstreamsRefusals are responses like any other, and the connection serves
 // on; one that points elsewhere stays here.
 func TestUpstreamsRefusals(t *testing.T) {
 	tunnels(t, func(t *testing.T, s *stack, _ *entries) {
@@ -471,8 +468,8 @@ func TestAcceptancesThatAreWrong(t *testing.T) {
 	})
 }
 
-// TestKeysAmongProtocols: what browsers send in place of Authorization goes no
-// further.
+// TestKeysAmongProtocols checks that the key that browsers send as a subprotocol, in place of Authorization, is not
+// forwarded.
 func TestKeysAmongProtocols(t *testing.T) {
 	s := start(t, allowing("websocket"))
 	s.upgrade("ws protocol=realtime", "Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.sk-mine,x")
@@ -485,8 +482,7 @@ func TestKeysAmongProtocols(t *testing.T) {
 	s.clean()
 }
 
-// TestCutWebsockets: an upstream that breaks off must not look like one that has
-// closed.
+// TestCutWebsockets checks that an upstream that breaks off does not look like one that has closed.
 func TestCutWebsockets(t *testing.T) {
 	tunnels(t, func(t *testing.T, s *stack, e *entries) {
 		for i, scenario := range []string{"ws n=1", "ws n=1 alert=0", "wstorn", "wstorn alert=0"} {
@@ -503,7 +499,7 @@ func TestCutWebsockets(t *testing.T) {
 	})
 }
 
-// TestUpstreamCloses: its close frame arrives, and so does the client's reply.
+// TestUpstreamCloses checks that the upstream's close frame arrives, and the client's reply too.
 func TestUpstreamCloses(t *testing.T) {
 	tunnels(t, func(t *testing.T, s *stack, e *entries) {
 		w := s.upgrade("ws n=1 code=4000")
@@ -601,8 +597,7 @@ func TestDrainClosesWebsockets(t *testing.T) {
 	})
 }
 
-// TestDrainLetsFramesEnd: nothing is put into a frame that is under way, in
-// either direction.
+// TestDrainLetsFramesEnd checks that no close frame is inserted into an unfinished frame, in either direction.
 func TestDrainLetsFramesEnd(t *testing.T) {
 	tunnels(t, func(t *testing.T, s *stack, _ *entries) {
 		w := s.upgrade("wsslow d=500ms")
@@ -640,7 +635,7 @@ func TestDrainEndsAtItsLimit(t *testing.T) {
 	wait(t, s.up.Requests()[0].Gone(), "the upstream's connection to be closed")
 }
 
-// TestLimitsOfWebsockets: each is a request that runs.
+// TestLimitsOfWebsockets checks that each WebSocket counts as a running request.
 func TestLimitsOfWebsockets(t *testing.T) {
 	gated := func(limits policy.Limits, expired func()) *stack {
 		gate := must(policy.New(policy.Config{TCP: true, Limits: limits, Expired: expired}))
