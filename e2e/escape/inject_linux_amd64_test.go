@@ -38,7 +38,7 @@ var (
 )
 
 // inject has a thread of the target make a call and go on as if it had not. It
-// returns what the kernel answered: a result, or -errno.
+// returns the result of the system call, or -errno.
 func (v *target) inject(t *testing.T, c call) int64 {
 	t.Helper()
 	result, err := v.tryInject(c)

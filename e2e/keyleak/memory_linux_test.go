@@ -164,8 +164,7 @@ func (r *rig) sizes() error {
 	})
 }
 
-// broken has the upstream break off and talk nonsense. No such answer may look
-// whole.
+// broken has the upstream break off or send malformed responses. None may look complete.
 func (r *rig) broken() error {
 	for _, scenario := range []string{
 		"cut", "cut alert=0", "reset", "cutcl", "closebefore", "closebefore alert=0", "cuthead", "garbage", "badchunk", "clte", "clcl", "barelf", "switch",
@@ -185,7 +184,7 @@ func (r *rig) broken() error {
 	return nil
 }
 
-// early has the upstream answer before it has read the body, and close.
+// early has the upstream respond before it has read the body, and close.
 func (r *rig) early() error {
 	for _, scenario := range []string{"early status=413", "earlyclose status=413"} {
 		err := each(50, 10, func(int) error {

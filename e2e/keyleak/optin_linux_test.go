@@ -67,7 +67,7 @@ func checkFiles(t *testing.T, logged, audited string) {
 	}
 }
 
-// checkDumps looks through the requests and answers that were dumped.
+// checkDumps looks through the requests and responses that were dumped.
 func checkDumps(t *testing.T, dir string) {
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil || len(files) == 0 {

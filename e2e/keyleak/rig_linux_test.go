@@ -94,7 +94,7 @@ func (r *rig) request(ctx context.Context, scenario string, body io.Reader) *htt
 	return req
 }
 
-// send returns the answer's status, and an error if it is not whole.
+// send returns the response's status, and an error if it is incomplete.
 func (r *rig) send(req *http.Request) (status int, err error) {
 	res, err := r.client.Do(req)
 	if err != nil {

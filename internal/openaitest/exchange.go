@@ -245,7 +245,7 @@ func (x *exchange) pause(d time.Duration) bool {
 	return x.err == nil
 }
 
-// malformed answers what is not HTTP and ends the connection.
+// malformed responds to bytes that are not HTTP and ends the connection.
 func (x *exchange) malformed(why string) {
 	x.err, x.out = nil, nil
 	x.problem(400, apiError{Message: "malformed request: " + why, Type: "invalid_request_error"}, "Connection: close")

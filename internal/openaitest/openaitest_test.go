@@ -127,7 +127,7 @@ func noFaults(t testing.TB, s *Server) {
 	}
 }
 
-// whole are scenarios whose answers a client takes for whole.
+// whole are scenarios whose responses a client accepts as complete.
 var whole = []struct {
 	scenario string
 	status   int
@@ -153,7 +153,7 @@ func TestWholeAnswers(t *testing.T) {
 	}
 }
 
-// TestBrokenAnswers lists what no client may take for a whole answer.
+// TestBrokenAnswers lists the responses that no client may accept as complete.
 func TestBrokenAnswers(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
 		s := start(t, Options{TLS: withTLS})

@@ -150,7 +150,7 @@ func (x *exchange) newMessage(size int) *message {
 	}
 }
 
-// json answers with a new response in one of its states, with size bytes of text.
+// json responds with a new response in one of its states, with size bytes of text.
 func (x *exchange) json(status string, size int, fields ...string) ending {
 	m := x.newMessage(size)
 	x.c.s.keep(m)

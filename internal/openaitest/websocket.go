@@ -73,7 +73,7 @@ func handleWebsocketSlow(x *exchange) ending {
 	return x.frames(func(frame) bool { return true })
 }
 
-// handleWebsocket speaks the Responses API's WebSocket mode: a message of type
+// handleWebsocket implements the Responses API's WebSocket mode: a message of type
 // response.create is answered with a response's events, any other is echoed.
 func handleWebsocket(x *exchange) ending {
 	x.accept(x.r.Get("Sec-WebSocket-Key"))

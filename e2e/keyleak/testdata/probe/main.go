@@ -33,7 +33,7 @@ func main() {
 }
 
 // sender sends a request with so many bytes of padding in path, head and body,
-// and drops the answer.
+// and drops the response.
 type sender interface {
 	send(path, head, body int) error
 	close()
