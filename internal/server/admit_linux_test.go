@@ -24,7 +24,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-const nobody, somebody = 65534, 4711
+const nobody, someUser = 65534, 4711
 
 func TestMain(m *testing.M) {
 	jobs := map[string]proctest.Job{
@@ -135,8 +135,8 @@ func hold(args []string) error {
 	return nil
 }
 
-// gated is a stack that admits the given users, over TCP and a unix socket.
-func gated(t *testing.T, limits policy.Limits, users ...string) (s *stack, addresses []string) {
+// withUsers is a stack that admits the given users, over TCP and a unix socket.
+func withUsers(t *testing.T, limits policy.Limits, users ...string) (s *stack, addresses []string) {
 	t.Helper()
 	cfg := policy.Config{TCP: true, Limits: limits}
 	for _, u := range users {
@@ -144,10 +144,9 @@ func gated(t *testing.T, limits policy.Limits, users ...string) (s *stack, addre
 			t.Fatal(err)
 		}
 	}
-	gate := must(policy.New(cfg))
-	t.Cleanup(gate.Close)
-	s = start(t, func(s *setup) { s.server.Policy = gate })
-	dir := must(os.MkdirTemp("/tmp", "gated"))
+	rules := newPolicy(t, cfg)
+	s = start(t, func(s *setup) { s.server.Policy = rules })
+	dir := must(os.MkdirTemp("/tmp", "users"))
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	os.Chmod(dir, 0o755)
 	l := must(listen.Unix(listen.UnixConfig{Path: dir + "/socket", Everyone: true}))
@@ -162,11 +161,11 @@ func TestOnlyNamedUsers(t *testing.T) {
 		admitted        string
 		admits, refuses []uint32
 	}{
-		{"nobody", []uint32{nobody}, []uint32{0, somebody}},
-		{"self", []uint32{0}, []uint32{nobody, somebody}},
-		{"4711", []uint32{somebody}, []uint32{0, nobody}},
+		{"nobody", []uint32{nobody}, []uint32{0, someUser}},
+		{"self", []uint32{0}, []uint32{nobody, someUser}},
+		{"4711", []uint32{someUser}, []uint32{0, nobody}},
 	} {
-		s, addresses := gated(t, policy.Limits{}, c.admitted)
+		s, addresses := withUsers(t, policy.Limits{}, c.admitted)
 		for _, address := range addresses {
 			for _, uid := range c.admits {
 				if got := asUser(t, uid, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
@@ -194,7 +193,7 @@ func TestHitAndRun(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		n = 500
 	}
-	s, addresses := gated(t, policy.Limits{}, "0")
+	s, addresses := withUsers(t, policy.Limits{}, "0")
 	for _, address := range addresses {
 		for _, how := range []string{"close", "reset", "half"} {
 			if how == "reset" && network(address) == "unix" {
@@ -220,7 +219,7 @@ func TestHitAndRun(t *testing.T) {
 // TestPassedDescriptor checks that a connection belongs to the user who made it, whichever process writes to it.
 func TestPassedDescriptor(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
-	s, addresses := gated(t, policy.Limits{}, "0")
+	s, addresses := withUsers(t, policy.Limits{}, "0")
 	for _, address := range addresses {
 		c := connectAs(t, nobody, address)
 		io.WriteString(c, attackRequest)
@@ -278,11 +277,11 @@ func connectRaw(address string) net.Conn {
 // TestConnectionsPerUser checks that other users are served while one user holds all connections that its limit allows.
 func TestConnectionsPerUser(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
-	s, addresses := gated(t, policy.Limits{MaxConnectionsPerUser: 5})
+	s, addresses := withUsers(t, policy.Limits{MaxConnectionsPerUser: 5})
 	for _, address := range addresses {
 		done := make(chan string)
 		go func() { done <- asUser(t, nobody, "hold", address, 50) }()
-		if got := asUser(t, somebody, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
+		if got := asUser(t, someUser, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
 			t.Errorf("%s: another user: %s", address, got)
 		}
 		if got := <-done; got != "5" {
@@ -296,12 +295,12 @@ func TestConnectionsPerUser(t *testing.T) {
 // many as the limits allow.
 func TestUnnamedUsersHoldFewConnections(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
-	_, addresses := gated(t, policy.Limits{}, "4711")
+	_, addresses := withUsers(t, policy.Limits{}, "4711")
 	for _, address := range addresses {
 		if got := asUser(t, nobody, "hold", address, 100); got != "64" {
 			t.Errorf("%s: %s connections of an unnamed user stayed open, want 64", address, got)
 		}
-		if got := asUser(t, somebody, "hold", address, 100); got != "100" {
+		if got := asUser(t, someUser, "hold", address, 100); got != "100" {
 			t.Errorf("%s: %s connections of a named user stayed open, want 100", address, got)
 		}
 	}
@@ -311,7 +310,7 @@ func TestUnnamedUsersHoldFewConnections(t *testing.T) {
 // many users, such as those that /etc/subuid assigns to it.
 func TestManyUnnamedUsers(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
-	s, addresses := gated(t, policy.Limits{}, strconv.Itoa(somebody))
+	s, addresses := withUsers(t, policy.Limits{}, strconv.Itoa(someUser))
 	for _, address := range addresses {
 		var conns []net.Conn
 		for uid := range 8 {
@@ -326,7 +325,7 @@ func TestManyUnnamedUsers(t *testing.T) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		if got := asUser(t, somebody, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
+		if got := asUser(t, someUser, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
 			t.Errorf("%s: a named user: %s", address, got)
 		}
 		for _, c := range conns {
@@ -343,7 +342,7 @@ func TestManyUnnamedUsers(t *testing.T) {
 
 // TestMappedAddress checks that the user of an IPv6 socket with a mapped IPv4 address is identified.
 func TestMappedAddress(t *testing.T) {
-	s, _ := gated(t, policy.Limits{}, "self")
+	s, _ := withUsers(t, policy.Limits{}, "self")
 	fd := must(unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))
 	sa := &unix.SockaddrInet6{Port: listen.Port(s.listener), Addr: [16]byte(net.ParseIP("127.0.0.1").To16())}
 	if err := unix.Connect(fd, sa); err != nil {
@@ -363,17 +362,16 @@ func TestMappedAddress(t *testing.T) {
 // is not counted as root, whose uid is 0.
 func TestUnknownIsNobody(t *testing.T) {
 	p := newPurse(t, 1<<40)
-	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger, Limits: policy.Limits{MaxConnectionsPerUser: 1}}))
-	t.Cleanup(gate.Close)
+	rules := newPolicy(t, policy.Config{TCP: true, Budget: p.Ledger, Limits: policy.Limits{MaxConnectionsPerUser: 1}})
 	client, server := net.Pipe() // neither TCP nor unix: not a connection of the kernel
 	defer client.Close()
 	defer server.Close()
 	for range 3 {
-		if d := gate.Connect(server).Denial(); d == nil || d.Code != apierror.UserNotAllowed {
+		if d := rules.Connect(server).Denial(); d == nil || d.Code != apierror.UserNotAllowed {
 			t.Errorf("denial %+v", d)
 		}
 	}
-	s := start(t, func(s *setup) { s.server.Policy = gate })
+	s := start(t, func(s *setup) { s.server.Policy = rules })
 	if got := ask(s.listener.Addr().String()); !strings.HasPrefix(got, "200 ") {
 		t.Errorf("one who is known: %s", got)
 	}

@@ -18,13 +18,12 @@ func TestDumpsOfAnotherUser(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dumps")
 	d := must(dump.Open(dump.Config{Dir: dir, Owner: -1}))
 	t.Cleanup(d.Close)
-	gate := must(policy.New(policy.Config{TCP: true, Identify: true}))
-	t.Cleanup(gate.Close)
-	s := start(t, func(s *setup) { s.server.Policy, s.dump = gate, d })
+	rules := newPolicy(t, policy.Config{TCP: true, Identify: true})
+	s := start(t, func(s *setup) { s.server.Policy, s.dump = rules, d })
 	for range 520 {
 		s.begin("headthensilent")
 	}
-	if answer := asUser(t, somebody, "ask", s.listener.Addr().String(), 0); !strings.HasPrefix(answer, "200 ") {
+	if answer := asUser(t, someUser, "ask", s.listener.Addr().String(), 0); !strings.HasPrefix(answer, "200 ") {
 		t.Fatalf("another user: %s", answer)
 	}
 	for ctx := within(t, soon); ; runtime.Gosched() {

@@ -90,9 +90,8 @@ func BenchmarkConnection(b *testing.B) {
 			if users != "" {
 				cfg.Users.AddUser(users)
 			}
-			gate := must(policy.New(cfg))
-			b.Cleanup(gate.Close)
-			s := start(b, func(s *setup) { s.fake.Forget = true; s.server.Policy = gate })
+			rules := newPolicy(b, cfg)
+			s := start(b, func(s *setup) { s.fake.Forget = true; s.server.Policy = rules })
 			for b.Loop() {
 				p := s.dial()
 				p.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")

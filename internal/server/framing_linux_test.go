@@ -29,13 +29,11 @@ func opens(names ...string) func(*testing.T, *setup) {
 	return func(_ *testing.T, s *setup) { s.routes = names }
 }
 
-// gates has cfg decide; TCP is set.
-func gates(cfg policy.Config) func(*testing.T, *setup) {
+// under sets the policy of cfg, with TCP.
+func under(cfg policy.Config) func(*testing.T, *setup) {
 	return func(t *testing.T, s *setup) {
 		cfg.TCP = true
-		gate := must(policy.New(cfg))
-		t.Cleanup(gate.Close)
-		s.server.Policy = gate
+		s.server.Policy = newPolicy(t, cfg)
 	}
 }
 
@@ -96,20 +94,20 @@ var refusals = []refusal{
 	{code: apierror.UpstreamRedirect, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nX-Fake: redirect status=307 to=/x\r\n\r\n"},
 	{code: apierror.InternalError, with: failsWith(upstream.Internal), request: simple},
 	{code: apierror.InternalError, with: func(_ *testing.T, s *setup) { s.upstream = panicking{} }, request: simple},
-	{code: apierror.UserNotAllowed, with: gates(policy.Config{Users: named("4711")}), request: simple},
-	{code: apierror.HostNotAllowed, with: gates(policy.Config{Origin: policy.NewOrigin(80, nil)}), request: "POST /v1/responses HTTP/1.1\r\nHost: evil.example\r\n\r\n"},
-	{code: apierror.BrowserNotAllowed, with: gates(policy.Config{Origin: policy.NewOrigin(80, nil)}), request: "POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n"},
+	{code: apierror.UserNotAllowed, with: under(policy.Config{Users: named("4711")}), request: simple},
+	{code: apierror.HostNotAllowed, with: under(policy.Config{Origin: policy.NewOrigin(80, nil)}), request: "POST /v1/responses HTTP/1.1\r\nHost: evil.example\r\n\r\n"},
+	{code: apierror.BrowserNotAllowed, with: under(policy.Config{Origin: policy.NewOrigin(80, nil)}), request: "POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n"},
 	{code: apierror.ModelNotAllowed, with: models, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 13\r\n\r\n{\"model\":\"x\"}"},
 	{code: apierror.ModelNotReadable, with: models, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
 	{code: apierror.ModelNotReadable, with: models, request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"},
 	{code: apierror.ModelNotReadable, with: models, request: simple},
-	{code: apierror.BodyTooLarge, with: gates(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
-	{code: apierror.BodyTooLarge, with: gates(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"},
-	{code: apierror.TooManyConnections, with: gates(policy.Config{Limits: policy.Limits{MaxConnectionsPerUser: 1}}), before: "headthensilent", request: simple},
-	{code: apierror.TooManyRequests, with: gates(policy.Config{Limits: policy.Limits{MaxConcurrent: 1}}), before: "headthensilent", request: simple},
-	{code: apierror.RateLimited, with: gates(policy.Config{Limits: policy.Limits{Rate: 1e-6, Burst: 1}}), before: "json", request: simple},
-	{code: apierror.Expired, with: gates(policy.Config{Limits: policy.Limits{MaxRequests: 1}}), before: "json", request: simple},
-	{code: apierror.BudgetExhausted, with: gates(policy.Config{Budget: spent()}), request: simple},
+	{code: apierror.BodyTooLarge, with: under(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
+	{code: apierror.BodyTooLarge, with: under(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"},
+	{code: apierror.TooManyConnections, with: under(policy.Config{Limits: policy.Limits{MaxConnectionsPerUser: 1}}), before: "headthensilent", request: simple},
+	{code: apierror.TooManyRequests, with: under(policy.Config{Limits: policy.Limits{MaxConcurrent: 1}}), before: "headthensilent", request: simple},
+	{code: apierror.RateLimited, with: under(policy.Config{Limits: policy.Limits{Rate: 1e-6, Burst: 1}}), before: "json", request: simple},
+	{code: apierror.Expired, with: under(policy.Config{Limits: policy.Limits{MaxRequests: 1}}), before: "json", request: simple},
+	{code: apierror.BudgetExhausted, with: under(policy.Config{Budget: spent()}), request: simple},
 }
 
 func models(_ *testing.T, s *setup) { s.models = []string{"gpt-5"} }

@@ -107,9 +107,8 @@ func TestLeavingEarlyIsPaid(t *testing.T) {
 		t.Run(fmt.Sprintf("%d at a time", at), func(t *testing.T) {
 			up := startExpensive(t, 50*time.Millisecond)
 			book := must(budget.Open(budget.Config{Limit: 10_000}))
-			gate := must(policy.New(policy.Config{TCP: true, Budget: book}))
-			t.Cleanup(gate.Close)
-			s := start(t, func(s *setup) { s.server.Policy, s.url = gate, up.URL+"/v1/responses" })
+			rules := newPolicy(t, policy.Config{TCP: true, Budget: book})
+			s := start(t, func(s *setup) { s.server.Policy, s.url = rules, up.URL+"/v1/responses" })
 			address := s.listener.Addr().String()
 			got := stealAll(t, s, up, at)
 			t.Logf("%d of 100 responses of %d tokens got through", got, dearly)
@@ -122,7 +121,7 @@ func TestLeavingEarlyIsPaid(t *testing.T) {
 					t.Fatalf("the budget is not spent: %s", answer)
 				}
 			}
-			if answer := asUser(t, somebody, "ask", address, 0); !strings.HasPrefix(answer, "200 ") {
+			if answer := asUser(t, someUser, "ask", address, 0); !strings.HasPrefix(answer, "200 ") {
 				t.Errorf("another user: %s", answer)
 			}
 		})
@@ -154,7 +153,7 @@ func stealAll(t *testing.T, s *stack, up *expensive, at int) int64 {
 			ended = true
 		default:
 		}
-		if answer := asUser(t, somebody, "ask", s.listener.Addr().String(), 0); !strings.HasPrefix(answer, "200 ") {
+		if answer := asUser(t, someUser, "ask", s.listener.Addr().String(), 0); !strings.HasPrefix(answer, "200 ") {
 			t.Errorf("another user: %s", answer)
 		}
 	}
@@ -165,9 +164,8 @@ func stealAll(t *testing.T, s *stack, up *expensive, at int) int64 {
 func withBudget(t *testing.T, limits policy.Limits, readOn relay.ReadOn) (*stack, purse) {
 	t.Helper()
 	p := newPurse(t, 1<<40)
-	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger, Limits: limits}))
-	t.Cleanup(gate.Close)
-	return start(t, func(s *setup) { s.server.Policy, s.readOn = gate, readOn }), p
+	rules := newPolicy(t, policy.Config{TCP: true, Budget: p.Ledger, Limits: limits})
+	return start(t, func(s *setup) { s.server.Policy, s.readOn = rules, readOn }), p
 }
 
 // begin begins a response, as soon as the limits let it begin, and returns its
@@ -326,9 +324,8 @@ func TestAbsurdCost(t *testing.T) {
 		}))
 		t.Cleanup(up.Close)
 		p := newPurse(t, 1<<40)
-		gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
-		t.Cleanup(gate.Close)
-		s := start(t, func(s *setup) { s.server.Policy, s.url = gate, up.URL+"/v1/responses" })
+		rules := newPolicy(t, policy.Config{TCP: true, Budget: p.Ledger})
+		s := start(t, func(s *setup) { s.server.Policy, s.url = rules, up.URL+"/v1/responses" })
 		read(t, s.post("", question))
 		p.awaitTotal(t, math.MaxInt64)
 		s.want(429, "budget_exhausted", "POST responses", question)
@@ -339,9 +336,8 @@ func TestAbsurdCost(t *testing.T) {
 // which a spent budget does not prevent.
 func TestFetchingGivesBack(t *testing.T) {
 	p := newPurse(t, 4000)
-	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
-	t.Cleanup(gate.Close)
-	s := start(t, allowing("retrieve"), func(s *setup) { s.server.Policy = gate })
+	rules := newPolicy(t, policy.Config{TCP: true, Budget: p.Ledger})
+	s := start(t, allowing("retrieve"), func(s *setup) { s.server.Policy = rules })
 	var made []string
 	for range 4 {
 		made = append(made, id(t, s.want(200, "queued", "POST responses", question, "X-Fake: background")))
@@ -377,9 +373,8 @@ func TestEndedByItsUser(t *testing.T) {
 		}))
 		t.Cleanup(up.Close)
 		p := newPurse(t, 1<<40)
-		gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
-		t.Cleanup(gate.Close)
-		s := start(t, allowing("retrieve"), func(s *setup) { s.server.Policy, s.url = gate, up.URL+"/v1/responses" })
+		rules := newPolicy(t, policy.Config{TCP: true, Budget: p.Ledger})
+		s := start(t, allowing("retrieve"), func(s *setup) { s.server.Policy, s.url = rules, up.URL+"/v1/responses" })
 		res := s.post("", question)
 		if _, err := res.Body.Read(make([]byte, 1)); err != nil {
 			t.Fatal(err)

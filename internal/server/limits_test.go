@@ -40,9 +40,8 @@ func spent() *budget.Ledger {
 // limited is a stack with a policy that does not depend on the user.
 func limited(t *testing.T, cfg policy.Config) *stack {
 	t.Helper()
-	gate := must(policy.New(cfg))
-	t.Cleanup(gate.Close)
-	return start(t, func(s *setup) { s.server.Policy = gate })
+	rules := newPolicy(t, cfg)
+	return start(t, func(s *setup) { s.server.Policy = rules })
 }
 
 // wantLeft checks what a refusal reports of the limit that it has met.

@@ -237,9 +237,8 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 // reported it by then is charged its deposit until it is fetched. A response that costs nothing is not estimated.
 func TestRoutesAndBudgets(t *testing.T) {
 	money := newPurse(t, 1<<40)
-	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Ledger}))
-	t.Cleanup(gate.Close)
-	s := start(t, allowing("compact", "input-tokens", "models", "retrieve", "search"), func(s *setup) { s.server.Policy = gate })
+	rules := newPolicy(t, policy.Config{TCP: true, Budget: money.Ledger})
+	s := start(t, allowing("compact", "input-tokens", "models", "retrieve", "search"), func(s *setup) { s.server.Policy = rules })
 	costs := func(want int64, what string, do func()) {
 		t.Helper()
 		before := money.total()
@@ -270,10 +269,9 @@ func TestRoutesAndBudgets(t *testing.T) {
 // tokens from the cache; a response that breaks off is charged the deposit.
 func TestMessagesAndBudgets(t *testing.T) {
 	money, seen := newPurse(t, 1<<40), &entries{}
-	gate := must(policy.New(policy.Config{TCP: true, Budget: money.Ledger}))
-	t.Cleanup(gate.Close)
+	rules := newPolicy(t, policy.Config{TCP: true, Budget: money.Ledger})
 	anthropic := func(s *setup) { s.fake.Path, s.fake.Key = "/v1/messages", "" }
-	s := start(t, allowing("messages"), anthropic, func(s *setup) { s.server.Policy, s.observer = gate, seen })
+	s := start(t, allowing("messages"), anthropic, func(s *setup) { s.server.Policy, s.observer = rules, seen })
 	for _, c := range []struct {
 		line, body    string
 		input, output int64

@@ -86,6 +86,13 @@ func start(t testing.TB, options ...func(*setup)) *stack {
 	return s
 }
 
+// newPolicy returns a policy that is closed at the test's end.
+func newPolicy(t testing.TB, cfg policy.Config) *policy.Policy {
+	p := must(policy.New(cfg))
+	t.Cleanup(p.Close)
+	return p
+}
+
 func (s *stack) serve(cfg setup) {
 	open := must(relay.NewRouteSet(cfg.routes, s.client.Path(), s.client.Room()))
 	pc := relay.Config{Upstream: s.client, Routes: open, Models: cfg.models, ReadUsage: cfg.usage, ReadOn: cfg.readOn, Dump: cfg.dump, Log: s.logOf}

@@ -302,9 +302,8 @@ func TestWebsocketIsClosedByDefault(t *testing.T) {
 func meteredWebsockets(t *testing.T, limit int64) (*stack, purse, *entries) {
 	t.Helper()
 	p, e := newPurse(t, limit), &entries{}
-	gate := must(policy.New(policy.Config{TCP: true, Budget: p.Ledger}))
-	t.Cleanup(gate.Close)
-	return start(t, allowing("websocket"), func(s *setup) { s.server.Policy, s.observer = gate, e }), p, e
+	rules := newPolicy(t, policy.Config{TCP: true, Budget: p.Ledger})
+	return start(t, allowing("websocket"), func(s *setup) { s.server.Policy, s.observer = rules, e }), p, e
 }
 
 // respond makes a response, and returns what it has cost.
@@ -637,12 +636,11 @@ func TestDrainEndsAtItsLimit(t *testing.T) {
 
 // TestLimitsOfWebsockets checks that each WebSocket counts as a running request.
 func TestLimitsOfWebsockets(t *testing.T) {
-	gated := func(limits policy.Limits, expired func()) *stack {
-		gate := must(policy.New(policy.Config{TCP: true, Limits: limits, Expired: expired}))
-		t.Cleanup(gate.Close)
-		return start(t, allowing("websocket"), func(s *setup) { s.server.Policy = gate })
+	limitedBy := func(limits policy.Limits, expired func()) *stack {
+		rules := newPolicy(t, policy.Config{TCP: true, Limits: limits, Expired: expired})
+		return start(t, allowing("websocket"), func(s *setup) { s.server.Policy = rules })
 	}
-	s := gated(policy.Limits{MaxConcurrent: 1}, nil)
+	s := limitedBy(policy.Limits{MaxConcurrent: 1}, nil)
 	w := s.upgrade("")
 	p := s.dial()
 	p.send(shake())
@@ -664,7 +662,7 @@ func TestLimitsOfWebsockets(t *testing.T) {
 	}
 
 	over := make(chan struct{})
-	s = gated(policy.Limits{ExpireAfter: 300 * time.Millisecond}, func() { close(over) })
+	s = limitedBy(policy.Limits{ExpireAfter: 300 * time.Millisecond}, func() { close(over) })
 	w = s.upgrade("")
 	w.want(opClose, goingAway)
 	w.send(frame(opClose, goingAway))
