@@ -89,10 +89,9 @@ func TestImportsFlowOneWay(t *testing.T) {
 	}
 }
 
-// TestDaemonLinks: what attacks, launches or takes the place of an upstream is not
-// linked into the process that holds the key, and neither is net/http: package
-// server is the only server of HTTP there. The attack suite shows that such a link
-// is found.
+// TestDaemonLinks checks that the attack suite, the launcher and the fake upstream are not linked into the process that
+// holds the key, and neither is net/http: package server is the only HTTP server there. The attack suite shows that
+// such a link is found.
 func TestDaemonLinks(t *testing.T) {
 	foreign := []string{"net/http", "os/exec", module + "internal/openaitest", module + "internal/memscan", module + "internal/attack", module + "internal/launch", module + "internal/proctest", "testing"}
 	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/attack", module + "internal/launch", module + "internal/memscan", module + "internal/openaitest", "net/http", "os/exec"}} {
@@ -116,7 +115,7 @@ func linked(t *testing.T, program string) []string {
 	return strings.Fields(string(out))
 }
 
-// TestErrorCodes: the list in errors.md is the program's, no more and no less.
+// TestErrorCodes checks that the list in errors.md is the program's, no more and no less.
 func TestErrorCodes(t *testing.T) {
 	var documented, real []string
 	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (\\d+) \\|").FindAllStringSubmatch(read(t, "errors.md"), -1) {
@@ -130,7 +129,8 @@ func TestErrorCodes(t *testing.T) {
 	}
 }
 
-// TestTroubleshooting: it explains every code, and the messages that its entries begin with are the program's.
+// TestTroubleshooting checks that the page explains every code, and that the messages that its entries begin with are
+// the program's.
 func TestTroubleshooting(t *testing.T) {
 	text := read(t, "troubleshooting.md")
 	apierror.Codes(func(code apierror.Code, _ int) {
@@ -158,7 +158,7 @@ func TestTroubleshooting(t *testing.T) {
 	}
 }
 
-// TestDocumentsNameRealTests: what is shown by a test that does not exist is not shown.
+// TestDocumentsNameRealTests checks that the tests that documents name exist.
 func TestDocumentsNameRealTests(t *testing.T) {
 	var tests strings.Builder
 	walk(t, "..", func(path string) {

@@ -48,7 +48,7 @@ func TestWidth(t *testing.T) {
 	}
 }
 
-// TestContents: a document of many sections lists them all, with links, before the first.
+// TestContents checks that a document of many sections lists them all, with links, before the first.
 func TestContents(t *testing.T) {
 	for _, path := range documents(t) {
 		text := read(t, path)
@@ -65,7 +65,7 @@ func TestContents(t *testing.T) {
 	}
 }
 
-// TestLinks: what a document links to exists, and README.md leads to every document.
+// TestLinks checks that the targets of links exist, and that README.md leads to every document.
 func TestLinks(t *testing.T) {
 	all := documents(t)
 	reached := map[string]bool{}

@@ -75,8 +75,8 @@ func (r ring) allowed(pkg string) (names []string, ok bool) {
 	return nil, slices.Contains(r.packages, pkg) || other != "" && slices.Contains(r.imports, other)
 }
 
-// TestRings: the key is behind package key, and what serves clients has only
-// what passes through it.
+// TestRings checks that each package of a ring imports only the packages that the ring allows, and that no package but
+// key, and those of importsSecret, imports the secret memory.
 func TestRings(t *testing.T) {
 	seen := map[string]bool{}
 	eachSource(t, func(pkg, file string, f *ast.File) {
@@ -145,7 +145,7 @@ func TestKeyRingIsSmall(t *testing.T) {
 	}
 }
 
-// TestEveryPackageHasARing: what is linked into the program is in a ring.
+// TestEveryPackageHasARing checks that every package that is linked into the program is in a ring.
 func TestEveryPackageHasARing(t *testing.T) {
 	for _, pkg := range linked(t, "responses-api-proxy") {
 		if name, ours := strings.CutPrefix(pkg, module); ours && ringOf(name) == "" {

@@ -35,7 +35,7 @@ var markers = map[string]*regexp.Regexp{
 // "nobody" is also a user's name, the word user or a quotation mark.
 var exempt = regexp.MustCompile(`(?i)(?:^|\b(?:we|you|users?|operators?|people|humans?)(?: \w+)? |\busers? |[="'])$`)
 
-// TestWords: these packages have at most one marker in 1,000 words of comments, as the standard library has.
+// TestWords checks that these packages have at most one marker in 1,000 words of comments, as the standard library has.
 func TestWords(t *testing.T) {
 	for _, pkg := range standardWords {
 		words, found := commentMarkers(t, filepath.Join("..", pkg))
@@ -83,7 +83,7 @@ func findMarkers(text string) (found []string) {
 	return found
 }
 
-// TestFindMarkers: TestWords can fail.
+// TestFindMarkers checks that TestWords can fail.
 func TestFindMarkers(t *testing.T) {
 	for text, want := range map[string]int{
 		"Close releases the slot. The kernel knows the user nobody.":            1,

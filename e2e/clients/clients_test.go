@@ -121,7 +121,7 @@ func (s *stack) recorded(route string) (r record) {
 
 var claudeEnv = []string{"ANTHROPIC_API_KEY=none", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1", "DISABLE_AUTOUPDATER=1"}
 
-// TestClaudeCode: a turn of Claude Code works, and is charged what the API reports.
+// TestClaudeCode checks that a turn of Claude Code works, and is charged the usage that the API reports.
 func TestClaudeCode(t *testing.T) {
 	s := start(t, "/v1/messages", "--allow-route", "messages", "--auth-header", "x-api-key", "--allow-model", "claude-*")
 	out, failed := s.run(append(claudeEnv, "ANTHROPIC_BASE_URL="+s.base()), installed("claude"), "-p", "Say hello")
@@ -269,7 +269,7 @@ func TestCodexSearch(t *testing.T) {
 	}
 }
 
-// TestLimits: an SDK can read what is left.
+// TestLimits checks that an SDK can read what is left of a limit.
 func TestLimits(t *testing.T) {
 	s := start(t, "", "--max-tokens-per-user", "10", "--budget-period", "month")
 	out, failed := s.run([]string{"BASE=" + s.base() + "/v1"}, "node", filepath.Join(prefix, "limits.mjs"))

@@ -123,7 +123,7 @@ func (s *setup) pid(outputs map[string]string) int {
 	return pid
 }
 
-// TestTwoUsers: the agent is another user than the runner.
+// TestTwoUsers runs the agent as another user than the runner.
 func TestTwoUsers(t *testing.T) {
 	s := newSetup(t)
 	out := s.begin(s.with("callers", fmt.Sprint(agent), "max-tokens", "25", "flags", "--allow-route\n  compact"))
@@ -179,7 +179,7 @@ func (s *setup) noKey() {
 	}
 }
 
-// TestSameUser: the agent has the runner's uid, as with drop-sudo.
+// TestSameUser runs the agent with the runner's uid, as with drop-sudo.
 func TestSameUser(t *testing.T) {
 	s := newSetup(t)
 	out := s.begin(s.with("max-requests", "3"))
@@ -196,7 +196,8 @@ func TestSameUser(t *testing.T) {
 	}
 }
 
-// TestTwice: two uses in one job do not disturb each other, and openai/codex-action finds the later one.
+// TestTwice checks that two uses in one job do not disturb each other, and that openai/codex-action finds the later
+// one.
 func TestTwice(t *testing.T) {
 	s := newSetup(t)
 	home := filepath.Join(s.dir, ".codex")
@@ -237,7 +238,7 @@ func TestTwice(t *testing.T) {
 	s.end(third) // does no harm
 }
 
-// TestErrors: what is wrong is shown beside the step.
+// TestErrors checks that errors are shown beside the step.
 func TestErrors(t *testing.T) {
 	s := newSetup(t)
 	s.fails(s.with("openai-api-key", ""), nil, "openai-api-key is empty")
@@ -261,7 +262,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestRelease: an archive is used if it has the expected hash.
+// TestRelease checks that an archive is used if it has the expected hash.
 func TestRelease(t *testing.T) {
 	s := newSetup(t, "curl")
 	dir := newDir(t, 0)
@@ -284,7 +285,7 @@ func TestRelease(t *testing.T) {
 	s.wantCall(runner, out["port"], "200")
 }
 
-// TestNPM: the program of a package for this system is run without Node in between.
+// TestNPM checks that the program of a package for this system is run without Node in between.
 func TestNPM(t *testing.T) {
 	s := newSetup(t, "env", "node", "npm", "sh")
 	pkg := filepath.Join(newDir(t, 0), "package")
@@ -327,7 +328,7 @@ port=$(node -e 'const {port} = JSON.parse(require("fs").readFileSync(process.env
 echo "port=$port" >> "$GITHUB_OUTPUT"`},
 }}
 
-// TestPublishedSteps: openai/codex-action uses a proxy that runs, and starts ours by the name of its own.
+// TestPublishedSteps checks that openai/codex-action uses a proxy that runs, and starts ours by the name of its own.
 func TestPublishedSteps(t *testing.T) {
 	s := newSetup(t, "curl", "env", "node", "printenv")
 	started := s.begin(s.with("codex-home", filepath.Join(s.dir, ".codex")))

@@ -11,9 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestFaults: a fault of the program itself prints neither stacks nor registers,
-// nor anything else. With the sandbox off, for debugging, it does, which shows
-// that these faults are what Go reports so.
+// TestFaults checks that a fault of the program itself prints neither stacks nor registers, nor anything else. With the
+// sandbox off, for debugging, it does, which shows that Go reports these faults in this way.
 func TestFaults(t *testing.T) {
 	needRoot(t)
 	const unmapped = 8

@@ -72,7 +72,7 @@ func TestParse(t *testing.T) {
 
 var longName = strings.Repeat("x", 65)
 
-// TestTexts: what has no topic is in no text, and each text has what it is for.
+// TestTexts checks that a flag without a topic is in no text, and that each text has its parts.
 func TestTexts(t *testing.T) {
 	flags := []Flag{
 		{Name: "file", Value: "FILE|-", Topic: "t", Common: true, Default: "none", Summary: "write there", Text: "See `this`."},
