@@ -809,8 +809,15 @@ func (w *world) cmdAwait(args []string) {
 // shows ADDR PATH PATTERN waits until the page of the listener of --metrics matches.
 func (w *world) cmdShows(args []string) {
 	pattern := regexp.MustCompile(args[2])
+	var last string
+	defer func() {
+		if !pattern.MatchString(last) {
+			w.ts.Logf("%s%s shows %s", args[0], args[1], last)
+		}
+	}()
 	w.until(args[0]+args[1]+" shows "+args[2], func() bool {
 		body, err := metrics.Fetch(args[0], args[1])
+		last = string(body) + fmt.Sprint(err)
 		return err == nil && pattern.Match(body)
 	})
 }
