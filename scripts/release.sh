@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes everything that a release has, in OUTDIR (default: dist): for six systems
 # static binaries of the proxy and of its attack suite, in archives, in deb, rpm,
-# apk and Arch packages and in npm packages, with an SBOM (CycloneDX) of each; a
-# Homebrew formula, a winget and a Scoop manifest; an in-toto provenance statement
+# apk and Arch packages, in OCI images and in npm packages, with an SBOM (CycloneDX) of
+# each; a Homebrew formula, a winget and a Scoop manifest; an in-toto provenance statement
 # and SHA256SUMS over all of it. docs/install.md describes each for users.
 #
 # It builds in a clone of its own, from the tag VERSION if there is one, from HEAD
@@ -18,6 +18,7 @@ set -euo pipefail
 
 nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
 cyclonedx=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+roots=golang.org/x/crypto/x509roots/fallback@v0.0.0-20261030153154-30a33513ff6d
 name=responses-api-proxy
 repository=https://github.com/responses-api-proxy/responses-api-proxy
 programs="$name $name-verify"
@@ -113,11 +114,15 @@ settle_files() { # directory
 	find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 }
 
+# pack writes a tar file that depends on names, modes and contents alone.
+pack() { # parent, files and directories...
+	tar -C "$1" --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -c "${@:2}"
+}
+
 # tarball packs one directory.
 tarball() { # parent, directory, output
 	settle_files "$1/$2"
-	tar -C "$1" --sort=name --format=ustar --owner=0 --group=0 --numeric-owner \
-		--mtime="@$SOURCE_DATE_EPOCH" -c "$2" | gzip -n -9 >"$3"
+	pack "$1" "$2" | gzip -n -9 >"$3"
 }
 
 # archive packs the programs of one system with their documents.
@@ -162,6 +167,70 @@ packages() { # directory of the programs
 		NFPM_VERSION=$(package_version $kind)
 		(cd "$stage" && GOOS='' GOARCH='' go run "$nfpm" package -f "$tmp/src/contrib/nfpm.yaml" -p $kind -t "$out" >/dev/null)
 	done
+}
+
+# authorities prints Mozilla's CA certificates. It omits those with a constraint, which PEM cannot express.
+authorities() {
+	local bundle start size
+	bundle=$(go mod download -json "$roots" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p')/bundle
+	awk '/certStartOff:/ { start = $2 + 0 } /certLength:/ { size = $2 + 0 } /distrustAfter:/ { constrained = 1 }
+		/^\t},/ { if (!constrained) print start, size; constrained = 0 }' "$bundle/bundle.go" |
+		while read -r start size; do
+			printf -- '-----BEGIN CERTIFICATE-----\n'
+			dd if="$bundle/bundle.der" iflag=skip_bytes,count_bytes skip="$start" count="$size" status=none | base64 -w 64
+			printf -- '-----END CERTIFICATE-----\n'
+		done
+}
+
+# blob moves a file into the OCI layout beside it, and prints its descriptor.
+blob() { # media type without its prefix, file
+	local digest size
+	digest=$(sha256sum <"$2" | cut -d' ' -f1)
+	size=$(stat -c %s "$2")
+	mv "$2" "${2%/*}/layout/blobs/sha256/$digest"
+	printf '"mediaType": "application/vnd.oci.image.%s", "digest": "sha256:%s", "size": %d' "$1" "$digest" "$size"
+}
+
+# instruction prints the arguments of an instruction of the Containerfile.
+instruction() { sed -n "s/^$1 //p" contrib/container/Containerfile; } # name
+
+# image writes the image of one architecture of Linux as an OCI archive: the files
+# and the configuration of contrib/container/Containerfile, and the licences.
+image() { # directory of the programs, output
+	local dir=$tmp/image/$GOARCH layer
+	install -d "$dir/root/etc/ssl/certs" "$dir/layout/blobs/sha256"
+	cp "$1"/* LICENSE "$dir/root"
+	cp "$tmp/ca-certificates.crt" "$dir/root/etc/ssl/certs"
+	settle_files "$dir/root"
+	chmod 711 "$dir/root/$name"
+	pack "$dir/root" . >"$dir/layer"
+	layer=$(sha256sum <"$dir/layer" | cut -d' ' -f1)
+	gzip -n -9 "$dir/layer"
+	cat >"$dir/config" <<-END
+		{
+		  "created": "$(date -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)", "os": "$GOOS", "architecture": "$GOARCH",
+		  "config": {"User": "$(instruction USER)", "Entrypoint": $(instruction ENTRYPOINT), "Cmd": $(instruction CMD)},
+		  "rootfs": {"type": "layers", "diff_ids": ["sha256:$layer"]}
+		}
+	END
+	cat >"$dir/manifest" <<-END
+		{
+		  "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+		  "config": {$(blob config.v1+json "$dir/config")},
+		  "layers": [{$(blob layer.v1.tar+gzip "$dir/layer.gz")}]
+		}
+	END
+	cat >"$dir/layout/index.json" <<-END
+		{
+		  "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+		  "manifests": [{
+		    $(blob manifest.v1+json "$dir/manifest"), "platform": {"os": "$GOOS", "architecture": "$GOARCH"},
+		    "annotations": {"org.opencontainers.image.ref.name": "$name:$(npm_version)"}
+		  }]
+		}
+	END
+	printf '{"imageLayoutVersion": "1.0.0"}' >"$dir/layout/oci-layout"
+	pack "$dir/layout" blobs index.json oci-layout >"$2"
 }
 
 # fill copies a template with its placeholders replaced: @VERSION@, @DATE@, @OS@,
@@ -240,7 +309,8 @@ provenance() {
 		        {"uri": "git+$repository", "digest": {"gitCommit": "$commit"}},
 		        {"uri": "https://go.dev/dl/$(go env GOVERSION).src.tar.gz"},
 		        {"uri": "pkg:golang/${nfpm%%/cmd/*}@${nfpm##*@}"},
-		        {"uri": "pkg:golang/${cyclonedx%%/cmd/*}@${cyclonedx##*@}"}
+		        {"uri": "pkg:golang/${cyclonedx%%/cmd/*}@${cyclonedx##*@}"},
+		        {"uri": "pkg:golang/$roots"}
 		      ]
 		    },
 		    "runDetails": {"builder": {"id": "$repository/blob/$commit/scripts/release.sh"}}
@@ -266,7 +336,10 @@ release() { # OS/ARCH
 	third_party "$bin/$name$suffix" >"$bin/THIRD-PARTY-LICENSES"
 	archive "$bin" "${name}_$system"
 	npm_platform "$bin"
-	[ "$GOOS" != linux ] || packages "$bin"
+	if [ "$GOOS" = linux ]; then
+		packages "$bin"
+		image "$bin" "$out/${name}_$system.oci.tar"
+	fi
 	unset GOOS GOARCH
 }
 
@@ -305,6 +378,7 @@ main() {
 	printf 'release: %s, %s\n' "$version" "$(go env GOVERSION)"
 	scripts/man.sh "$tmp/$name.1"
 	completions "$tmp/probe"
+	authorities >"$tmp/ca-certificates.crt"
 	for target in ${targets:=$all_targets}; do
 		release "$target"
 	done

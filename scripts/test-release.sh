@@ -2,7 +2,7 @@
 # Tests that scripts/release.sh is reproducible: two runs, at two times, from two
 # directories, under another umask, time zone, language and home, must give the same
 # bytes for everything. Then scripts/try-npm.sh installs the npm packages, and the
-# file lists of the others are checked. Arguments go to release.sh (such as
+# file lists of the others, and the images' configuration, are checked (needs jq). Arguments go to release.sh (such as
 # --snapshot, or --target linux/amd64 to be quick).
 #
 # It prints at its end what was compared. It does not prove that another version of
@@ -42,6 +42,25 @@ for package in "$tmp"/out1/*.{deb,apk,pkg.tar.zst}; do
 		usr/share/doc/responses-api-proxy/examples/kubernetes/sidecar.yaml usr/share/doc/responses-api-proxy/docs/install.md; do
 		grep -qx "$path" "$tmp/list" || die "${package##*/} lacks $path"
 	done
+done
+
+# blob prints the file of an image that jq's path in JSON on standard input names.
+blob() { # image, path
+	tar -xOf "$1" "blobs/$(jq -er "$2.digest" | tr : /)"
+}
+for image in "$tmp"/out1/*.oci.tar; do
+	[ -e "$image" ] || continue
+	tar -xOf "$image" index.json | blob "$image" '.manifests[0]' >"$tmp/manifest"
+	blob "$image" .config <"$tmp/manifest" | jq -e '.config | .User == "65532:65532" and .Entrypoint == ["/responses-api-proxy"] and .Cmd[0] == "--listen"' \
+		>/dev/null || die "${image##*/} has another configuration"
+	blob "$image" '.layers[0]' <"$tmp/manifest" | tar -tvz | awk '/^-/ { print $1, $2, $6 }' >"$tmp/list"
+	diff - "$tmp/list" <<-END || die "${image##*/} has other files"
+		-rw-r--r-- 0/0 ./LICENSE
+		-rw-r--r-- 0/0 ./THIRD-PARTY-LICENSES
+		-rw-r--r-- 0/0 ./etc/ssl/certs/ca-certificates.crt
+		-rwx--x--x 0/0 ./responses-api-proxy
+		-rwxr-xr-x 0/0 ./responses-api-proxy-verify
+	END
 done
 scripts/try-npm.sh "$tmp/out1"
 printf 'test-release: %d files, the same bytes twice\n' "$(find "$tmp/out1" -type f | wc -l)"

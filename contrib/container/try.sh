@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the image without a network, and runs it as contrib/kubernetes/sidecar.yaml
+# Builds the image without a network, or takes ARCHIVE, which scripts/release.sh made, and runs it as contrib/kubernetes/sidecar.yaml
 # would: read-only, not root, no capabilities, no-new-privileges, containerd's
 # default seccomp profile; the key from a mounted file, which is replaced as a
 # Secret is, a unix socket for the agent, health by the subcommand.
@@ -7,12 +7,15 @@
 # It needs root, git, buildah, crun, jq and curl (Debian), and Go with the modules in its cache.
 # There is no container engine and no cluster in it: bind mounts replace networks, volumes
 # and Secrets, and this host's /usr replaces the golang image that the first stage starts from.
+#
+#	try.sh [ARCHIVE.oci.tar]
 set -euo pipefail
+archive=${1:+$(realpath "$1")} # before the directory changes
 cd "$(dirname "$0")/../.."
 # In a mount namespace of its own: mounts vanish with it, and crun, which cannot
 # do with both versions of cgroups, finds the second alone.
-if [ "${1:-}" != inside ]; then
-	exec unshare --mount --propagation private "$PWD/contrib/container/try.sh" inside
+if [ -z "${TRY_CONTAINER_INSIDE:-}" ]; then
+	TRY_CONTAINER_INSIDE=1 exec unshare --mount --propagation private "$PWD/contrib/container/try.sh" ${archive:+"$archive"}
 fi
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 tmp=$(mktemp -d /tmp/try-container.XXXXXX)
@@ -42,7 +45,7 @@ golang_image() {
 	buildah commit -q --rm "$container" docker.io/library/golang:1.26 >/dev/null
 }
 
-# build makes the image from the working tree, and unpacks it into $rootfs.
+# build makes the image from the working tree.
 build() {
 	golang_image
 	# A clone, as -buildvcs needs the repository, and .git is only a file in a worktree.
@@ -52,10 +55,25 @@ build() {
 		-v "$(go env GOROOT):$(go env GOROOT):ro" -v "$(go env GOMODCACHE):/go/pkg/mod" -v "$(go env GOCACHE):/root/.cache/go-build" \
 		-t try -f contrib/container/Containerfile "$tmp/context" >/dev/null
 	buildah inspect --type image --format '{{.Docker.Config.Healthcheck}}' try | grep -q '/responses-api-proxy health' || die "the image has no health check"
+}
+
+# unpack puts the image's files into $rootfs.
+unpack() {
+	local licences=''
+	if [ -n "$archive" ]; then
+		buildah tag "$(buildah pull -q "oci-archive:$archive")" try
+		licences="./LICENSE ./THIRD-PARTY-LICENSES "
+	else
+		build
+	fi
 	work=$(buildah from try)
 	rootfs=$(buildah mount "$work")
-	[ "$(cd "$rootfs" && find . -type f | sort | tr '\n' ' ')" = "./etc/ssl/certs/ca-certificates.crt ./responses-api-proxy ./responses-api-proxy-verify " ] || die "there is more in the image"
-	said "the image holds the two programs and the authorities, and nothing else"
+	[ "$(cd "$rootfs" && find . -type f | LC_ALL=C sort | tr '\n' ' ')" = "$licences./etc/ssl/certs/ca-certificates.crt ./responses-api-proxy ./responses-api-proxy-verify " ] ||
+		die "there is more in the image"
+	[ "$(buildah inspect --type image --format '{{.OCIv1.Config.User}} {{.OCIv1.Config.Entrypoint}}' try)" = "65532:65532 [/responses-api-proxy]" ] ||
+		die "the image has another user or entry point"
+	[ "$(stat -c '%u:%g %a' "$rootfs/responses-api-proxy")" = "0:0 711" ] || die "its user could read the program"
+	said "the image holds the two programs and the authorities, and nothing else${licences:+ but licences}"
 }
 
 # seccomp prints containerd's default profile for a container without capabilities.
@@ -121,7 +139,7 @@ bundle() {
 
 call() { setpriv --reuid "$1" --regid "$1" --clear-groups curl -s -m 20 -o /dev/null -w '%{http_code}' --unix-socket "$tmp/shared/socket/proxy.sock" -d '{"input":"hello"}' http://localhost/v1/responses || true; }
 
-build
+unpack
 # What crun makes in an empty root as places to mount on.
 mkdir -p "$rootfs"/{key,run/responses-api-proxy,run/metrics,proc,dev,sys}
 bundle
