@@ -442,7 +442,7 @@ func TestCallers(t *testing.T) {
 
 // TestSocket: over a unix socket the kernel reports the pid, and web pages do not apply.
 func TestSocket(t *testing.T) {
-	r := start(t, "ours", "--socket", "$DIR/s")
+	r := start(t, "ours", "--listen", "unix:$DIR/s")
 	before := r.up.Count()
 	d := r.document(t, r.uid, "--socket", "$DIR/s", "--key-stdin")
 	if d.Exit != 0 || d.PID != r.pid {

@@ -164,7 +164,7 @@ func TestUnixSocket(t *testing.T) {
 	if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o660 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if again, err := Listen(addr); err == nil || !strings.Contains(err.Error(), "another process listens on it") || strings.Contains(err.Error(), "--socket") || !strings.HasPrefix(err.Error(), "--metrics: cannot listen on the socket "+path+": ") {
+	if again, err := Listen(addr); err == nil || !strings.Contains(err.Error(), "another process listens on it") || strings.Contains(err.Error(), "--listen") || !strings.HasPrefix(err.Error(), "--metrics: cannot listen on the socket "+path+": ") {
 		t.Errorf("%v, %v", again, err)
 	}
 	l.Close()

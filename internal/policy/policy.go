@@ -59,7 +59,7 @@ func New(cfg Config) (p *Policy, err error) {
 	p = newPolicy(cfg)
 	if p.identify = p.needsUID || cfg.Identify; p.identify && cfg.TCP {
 		if p.tcp, err = peer.OpenTCP(); err != nil && p.needsUID {
-			return nil, fmt.Errorf("cannot find out who calls: %w; over a unix socket (--socket without --port) it can be told", err)
+			return nil, fmt.Errorf("cannot find out who calls: %w; listen on a unix socket (--listen unix:PATH) alone, where it is known", err)
 		}
 	}
 	if cfg.Limits.ExpireAfter > 0 {
