@@ -12,10 +12,6 @@ import (
 // The requests of tcgetattr and tcsetattr (termios(4)), for NoEcho.
 const getTermios, setTermios = unix.TIOCGETA, unix.TIOCSETA
 
-func mapSecret(int) ([]byte, error) {
-	return nil, errors.New("memfd_secret is Linux only")
-}
-
 // mapLocked maps size bytes that are not swapped (mlock(2)). This system has no call that keeps them out of a core
 // file; the sandbox sets RLIMIT_CORE.
 func mapLocked(size int) ([]byte, error) {
