@@ -20,8 +20,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
-// activated starts the program as systemd does: with sockets, and a socket to
-// tell that it is ready.
+// activated starts the program as systemd does: with listening sockets, and a
+// socket for the notification that it is ready.
 type activated struct {
 	t       *testing.T
 	program string
@@ -54,7 +54,7 @@ func activate(t *testing.T, names []string, listeners []net.Listener, args ...st
 	return a
 }
 
-// start returns once the program has said that it is ready.
+// start starts the program and returns once it has reported that it is ready.
 func (a *activated) start() *exec.Cmd {
 	a.t.Helper()
 	cmd := a.command()
@@ -113,9 +113,9 @@ func freeListener(t *testing.T) net.Listener {
 	return l
 }
 
-// TestRestartLosesNothing: while the socket stays open, restarts cost no client
-// a request: neither one that makes a connection for each, nor one that keeps
-// them and makes a new one when the old is closed.
+// TestRestartLosesNothing checks that, while the socket stays open, no client
+// loses a request by a restart: neither one that makes a connection for each, nor
+// one that keeps them and makes a new one when the old is closed.
 func TestRestartLosesNothing(t *testing.T) {
 	t.Parallel()
 	const workers, each = 8, 1250 // over 1,000 restarts cost nothing either, but take a minute
@@ -188,7 +188,7 @@ func tenth(transport *http.Transport, url string, n int) error {
 	return err
 }
 
-// TestActivation: which sockets are taken, and which are refused.
+// TestActivation checks which sockets are taken, and which are refused.
 func TestActivation(t *testing.T) {
 	up, err := openaitest.Start(openaitest.Options{Key: canary})
 	if err != nil {

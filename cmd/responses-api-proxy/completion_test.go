@@ -103,9 +103,9 @@ func triesOfTables() (list []attempt) {
 	return list
 }
 
-// The scripts below read lines from the file lines, and print what is offered
-// for each of them below a line that says which it is. COMPLETION is what is
-// tested.
+// The scripts below read lines from the file lines. For each of them they print
+// a line that identifies it, and below that the completions. COMPLETION stands
+// for the script under test.
 
 func TestBashCompletion(t *testing.T) {
 	// readline takes '=' for a word of its own, and completes what is behind it.

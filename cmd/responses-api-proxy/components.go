@@ -9,13 +9,13 @@ import (
 // A component is something that the service has opened. Each function may be nil.
 type component struct {
 	needs  func(*sandbox.Policy) // adds what the component uses once the sandbox is in force
-	start  func() error          // called in the sandbox, before clients can know of the service
+	start  func() error          // called in the sandbox, before clients can find the service
 	hangup func()                // called at each SIGHUP; must not wait
 	close  func()                // gives back what was opened
 }
 
-// components are in the order in which they were opened. What opens something adds it at once, so that wherever opening
-// ends, what was opened is closed, and in the reverse order.
+// components are in the order in which they were opened. A function that opens one adds it at once, so that those that
+// are open are closed in the reverse order, wherever opening ends.
 type components []component
 
 func (all *components) add(c component) { *all = append(*all, c) }

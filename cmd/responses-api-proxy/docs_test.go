@@ -17,8 +17,8 @@ var update = flag.Bool("update", false, "write the lists of flags in README.md a
 // firstFlags are those that a first user needs.
 var firstFlags = []string{"port", "server-info", "upstream-url", "allow-user", "max-tokens-per-user", "user", "protection", "audit"}
 
-// TestDocuments: the lists of flags in README.md and the manual page are what
-// the tables of flags give.
+// TestDocuments checks that the lists of flags in README.md and the manual page
+// are those that the tables of flags give.
 func TestDocuments(t *testing.T) {
 	const readme, man = "../../README.md", "../../docs/responses-api-proxy.1.md"
 	flags := flagTable(&options{})
@@ -53,7 +53,7 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
-// TestFlagTable: each entry has what the texts are made of.
+// TestFlagTable checks that each entry has the parts that the texts are made of.
 func TestFlagTable(t *testing.T) {
 	var original []string
 	for _, f := range flagTable(&options{}) {
@@ -83,8 +83,8 @@ func TestFlagTable(t *testing.T) {
 	}
 }
 
-// TestHelpHasEveryFlag: help all has each flag once, and no line is too long
-// for a terminal.
+// TestHelpHasEveryFlag checks that help all has each flag once, and that no line
+// is too long for a terminal.
 func TestHelpHasEveryFlag(t *testing.T) {
 	flags := flagTable(&options{})
 	all := cli.Help(topics, flags, "all")
@@ -119,7 +119,7 @@ func TestUsageEndsWithAnExample(t *testing.T) {
 	}
 }
 
-// TestDocumentsNameRealFlags: every flag in the documents is this program's, or another's that is known here.
+// TestDocumentsNameRealFlags checks that every flag in the documents is this program's, or another's that is listed here.
 func TestDocumentsNameRealFlags(t *testing.T) {
 	known := []string{ // of codex, bash, podman, docker, systemctl, systemd-creds, setpriv, prlimit, Prometheus, packagers, scripts/release.sh
 		"skip-git-repo-check", "format", "health-cmd", "read-only", "cap-drop", "security-opt", "rm", "user", "name", "now", "reuid", "fsize",

@@ -23,11 +23,11 @@ const (
 
 // errorLog writes records to standard error, or to --log-file, and never makes
 // a caller wait: the reader may have stopped reading, or be gone. Each record is
-// one line, whatever is in it. What keeps the program from starting is a plain
-// line, without a time.
+// one line, whatever is in it. An error that keeps the program from starting is
+// a plain line, without a time.
 //
-// The rules of messages: no capital at the beginning, no period at the end. What
-// to do is the attribute hint.
+// Messages begin with no capital and end with no period. The attribute hint has
+// what the operator can do.
 type errorLog struct {
 	*slog.Logger
 	*linelog.Log
@@ -65,7 +65,7 @@ func (l *errorLog) plain(prefix, text string) {
 // report logs an error that a background task has met.
 func (l *errorLog) report(err error) { l.Warn(err.Error()) }
 
-// warning logs a text; what stands behind its last semicolon says what to do.
+// warning logs a text; the part behind its last semicolon becomes the attribute hint.
 func (l *errorLog) warning(text string) {
 	if i := strings.LastIndex(text, "; "); i >= 0 {
 		l.Warn(text[:i], "hint", text[i+len("; "):])
@@ -123,7 +123,7 @@ func (a *attrs) addUser(l *errorLog, who *audit.Caller) {
 	}
 }
 
-// addHead adds what tells the operator which program asked for what: the method, the path without its query, which may
+// addHead adds what identifies the client's program and its request: the method, the path without its query, which may
 // hold secrets, and the first product of User-Agent.
 func (a *attrs) addHead(r *relay.Request) {
 	if r.Head == nil {
@@ -171,8 +171,8 @@ func (l *errorLog) suppressed(uid, n int64) {
 	l.LogAttrs(context.Background(), slog.LevelWarn, text, all...)
 }
 
-// close waits for a moment until all lines are written. What is logged after
-// it is lost.
+// close waits for a moment until all lines are written. Lines that are logged
+// later are lost.
 func (l *errorLog) close() {
 	l.refusals.Flush()
 	l.Close()

@@ -90,7 +90,7 @@ func parseFlags(args []string) (*options, error) {
 	return o, o.complete()
 }
 
-// parseArgs sets what args say, and the defaults of the rest.
+// parseArgs returns the options that args set, and the defaults of the others.
 func parseArgs(args []string) (*options, error) {
 	o := &options{owner: -1, upstreamURL: upstream.DefaultURL, protection: auto, drainTimeout: 10 * time.Second, dumpMax: dump.DefaultMaxBytes}
 	o.limits.MaxBody = 512 << 20

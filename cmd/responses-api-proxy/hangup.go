@@ -5,8 +5,8 @@ import (
 	"os/signal"
 )
 
-// onHangup does what a SIGHUP asks for, as long as the service runs: it opens
-// files again, which something has renamed, and reads another key.
+// onHangup handles SIGHUP until stop is called: it opens again the files that
+// may have been renamed, and reloads the key.
 func (s *service) onHangup() (stop func()) {
 	if len(hangupSignals) == 0 {
 		return func() {}

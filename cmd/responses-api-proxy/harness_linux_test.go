@@ -34,7 +34,7 @@ var helperPrograms = map[string]func(){
 	"flooder":         flooder,
 }
 
-// systemCommands look at the proxy through the kernel's eyes.
+// systemCommands are the commands that inspect the proxy through the kernel.
 var systemCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"waiting":   positive((*world).cmdWaiting),
 	"orphan":    positive((*world).cmdOrphan),
@@ -87,8 +87,8 @@ func (w *world) cmdWaiting(args []string) {
 	})
 }
 
-// deafstdin checks that nothing can be said to the proxy by standard input any
-// more, although the script never closed it.
+// deafstdin checks that the proxy has given up its end of standard input's pipe,
+// although the script never closed the other.
 func (w *world) cmdDeafStdin([]string) {
 	w.until("nobody has the pipe's other end", func() bool {
 		fds := []unix.PollFd{{Fd: int32(w.p.stdin.Fd()), Events: unix.POLLOUT}}
@@ -177,7 +177,7 @@ func (w *world) runStep(p *process, script string) {
 // holds the listening socket, and that it listens nowhere else.
 func (w *world) cmdListens([]string) {
 	if os.Geteuid() != 0 {
-		return // nobody else may look; see sealed
+		return // only root can read the descriptors; see sealed
 	}
 	fds, err := os.ReadDir(w.proc("fd"))
 	w.ts.Check(err)
@@ -213,9 +213,9 @@ var (
 	attachWays = []string{"mem", "process_vm_readv", "ptrace", "pidfd_getfd"}
 )
 
-// sealed checks that a process of the same, ordinary user cannot look into the
-// proxy, which must have been started with +nobody. The same attempts at an
-// unprotected process show that they are real.
+// sealed checks that a process of the same, ordinary user cannot read or trace
+// the proxy, which must have been started with "+nobody". The same attempts at an
+// unprotected process show that they can succeed.
 func (w *world) cmdSealed([]string) {
 	cat := exec.Command("cat")
 	asNobody(cat)
@@ -292,8 +292,8 @@ func local() []unix.Iovec {
 	return []unix.Iovec{{Base: &b[0], Len: 1}}
 }
 
-// keyless checks what everybody, and root, reads of a process without touching
-// its memory.
+// keyless checks that the key is not in what every user, or root, can read of the
+// process outside its memory.
 func (w *world) cmdKeyless([]string) {
 	files := []string{"cmdline", "comm", "status"}
 	if os.Geteuid() == 0 {
@@ -322,8 +322,8 @@ func (w *world) cmdIgnores(args []string) {
 	}
 }
 
-// nocore checks that a crash leaves no core, and that nobody can raise the
-// limit again.
+// nocore checks that a crash leaves no core, and that the limit cannot be raised
+// again.
 func (w *world) cmdNoCore([]string) {
 	limits, err := os.ReadFile(w.proc("limits"))
 	w.ts.Check(err)
@@ -332,8 +332,9 @@ func (w *world) cmdNoCore([]string) {
 	}
 }
 
-// plant link FILE TARGET and plant file FILE put something of another user's
-// into a folder that everybody may write to, which is made. It needs root.
+// plant link FILE TARGET and plant file FILE make a directory that every user may
+// write to, and in it a symbolic link or a file that another user owns. They need
+// root.
 func (w *world) cmdPlant(args []string) {
 	file := w.ts.MkAbs(args[1])
 	dir := filepath.Dir(file)
@@ -347,8 +348,8 @@ func (w *world) cmdPlant(args []string) {
 	w.ts.Check(os.Lchown(file, stranger, stranger))
 }
 
-// headLines are what heads can have that are as large as they can be, each in
-// another way.
+// headLines are field lines by the name of their shape: ordinary ones, and those
+// of heads of about the maximum size.
 var headLines = map[string]string{
 	"ordinary": "User-Agent: test\r\nX-Trace: " + strings.Repeat("a", 200) + "\r\n",
 	"value":    "X: " + strings.Repeat("a", 250_000) + "\r\n",
@@ -361,8 +362,8 @@ var headLines = map[string]string{
 }
 
 // heads N MIB SHAPE... opens N requests of each shape at a time, which the
-// upstream must leave unanswered. Those that are not refused and what is left of
-// the others must not make the proxy's memory grow by more than MIB.
+// upstream must leave unanswered. The requests that are not refused, and the
+// remains of the others, must not make the proxy's memory grow by more than MIB.
 func (w *world) cmdHeads(args []string) {
 	n, err := strconv.Atoi(args[0])
 	w.ts.Check(err)

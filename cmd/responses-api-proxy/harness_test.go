@@ -39,9 +39,8 @@ const (
 	noRaceDelay = "atexit_sleep_ms=0"
 )
 
-// commands are what scripts can say besides testscript's own words. Words that
-// begin with '+' are for the harness, see parseLaunch; the rest of a command
-// line goes to the proxy.
+// commands are the commands of scripts besides testscript's own. Arguments that
+// begin with '+' are for the harness, see parseLaunch; the proxy gets the others.
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"upstream": positive((*world).cmdUpstream),
 	"held":     positive((*world).cmdHeld),
@@ -71,7 +70,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"shows":    positive((*world).cmdShows),
 }
 
-// world is what one script has set up.
+// world is the state of one script.
 type world struct {
 	ts       *testscript.TestScript
 	upstream *openaitest.Server
@@ -104,7 +103,7 @@ func setup(env *testscript.Env) error {
 	return nil
 }
 
-// built are the folders that have the program.
+// built are the directories that have the program.
 var built = struct {
 	sync.Mutex
 	folders map[string]error
@@ -211,7 +210,7 @@ func (w *world) cmdUpstream(args []string) {
 	}
 }
 
-// scenario SCENARIO... says what the upstream does with its next requests.
+// scenario SCENARIO... sets how the upstream responds to its next requests.
 func (w *world) cmdScenario(args []string) { w.upstream.Script(args...) }
 
 // saw N [TARGET] checks that the upstream got exactly N requests, each of them
@@ -266,7 +265,7 @@ func (w *world) cmdHeld([]string) {
 
 func (w *world) cmdRelease([]string) { close(w.release) }
 
-// busyport sets $BUSY to a port that somebody listens on.
+// busyport sets $BUSY to a port that has a listener.
 func (w *world) cmdBusyPort([]string) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	w.ts.Check(err)
@@ -274,7 +273,7 @@ func (w *world) cmdBusyPort([]string) {
 	w.ts.Setenv("BUSY", portOf(l))
 }
 
-// freeport sets $FREE to a port that nobody listens on.
+// freeport sets $FREE to a port that has no listener.
 func (w *world) cmdFreePort([]string) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	w.ts.Check(err)
@@ -284,7 +283,7 @@ func (w *world) cmdFreePort([]string) {
 
 func portOf(l net.Listener) string { return strconv.Itoa(l.Addr().(*net.TCPAddr).Port) }
 
-// launch says how to start the proxy.
+// launch describes how to start the proxy.
 type launch struct {
 	as      string   // the program; a path or a name on PATH
 	stdin   string   // see feed
@@ -307,11 +306,11 @@ type launch struct {
 //	+namespace      as root of a user namespace, which maps the numbers up to 65535
 //	+nobody         as an ordinary user
 //	+ulimit=-n64    with a limit
-//	+via=PROGRAM    started by PROGRAM, which gives way to it
+//	+via=PROGRAM    started by PROGRAM, which executes it in its place
 //	+closed=N       without file descriptor N
 //	+redirect=TEXT  a shell's redirection, as 3<>FIFO
-//	+stderr=broken  a pipe whose reader has left
-//	+stderr=full    a pipe that is full, and nobody reads
+//	+stderr=broken  a pipe whose read end is closed
+//	+stderr=full    a pipe that is full, and never read
 //	+log=FILE       where standard error goes; the default is log.txt
 //	+ready=stderr   no --server-info is added
 //	+json           with --log-format json, so that the start lines are others
@@ -354,8 +353,8 @@ func parseLaunch(ts *testscript.TestScript, words []string) *launch {
 	return l
 }
 
-// command returns the command to be run, in the script's environment. What only
-// a shell can set up is set up by a shell that then becomes the program.
+// command returns the command to be run, in the script's environment. If there
+// are redirections or limits, a shell sets them up and then executes the program.
 func (l *launch) command(ts *testscript.TestScript) *exec.Cmd {
 	words := append(append(slices.Clone(l.via), l.as), l.args...)
 	if l.closes != "" || len(l.limited) > 0 {
@@ -386,9 +385,9 @@ func (l *launch) command(ts *testscript.TestScript) *exec.Cmd {
 	return cmd
 }
 
-// openFolder makes a folder that everybody may write to: coverage data is
-// written there by those who may not write where it is gathered, which would
-// complain on standard error otherwise.
+// openFolder makes a directory that every user may write to, for the coverage data
+// of processes whose user cannot write to the usual directory. They would print an
+// error to standard error otherwise.
 func openFolder(ts *testscript.TestScript) string {
 	dir := ts.MkAbs(".cover")
 	ts.Check(os.MkdirAll(dir, 0o777))
@@ -463,8 +462,8 @@ func pipeInto(ts *testscript.TestScript, cmd *exec.Cmd, text string) *os.File {
 }
 
 // refuses CODE REGEXP WORDS... checks that the proxy does not start: it exits
-// with CODE, says why in lines of its own, says nothing on standard output, and
-// neither writes info.json nor shows a key.
+// with CODE, prints the reason to standard error in lines of its own and nothing
+// to standard output, and neither writes info.json nor shows a key.
 func (w *world) cmdRefuses(args []string) {
 	ts := w.ts
 	l := parseLaunch(ts, args[2:])
@@ -581,8 +580,8 @@ func (w *world) cmdProxy(args []string) {
 	}
 }
 
-// infoFile returns the server-info's name, and asks for one where the script
-// does not.
+// infoFile returns the server-info's name, and adds --server-info to the
+// arguments where the script does not.
 func (w *world) infoFile(l *launch) string {
 	for i, a := range l.args {
 		if name, ok := strings.CutPrefix(a, "--server-info="); ok {
@@ -701,7 +700,7 @@ func (w *world) checkFirstLine() {
 	if w.p.log == "" {
 		return
 	}
-	w.expectLine(`^responses-api-proxy listening on 127\.0\.0\.1:` + w.p.port + `$`) // as the original says it
+	w.expectLine(`^responses-api-proxy listening on 127\.0\.0\.1:` + w.p.port + `$`) // the original's message
 	if slices.ContainsFunc(w.p.args, func(a string) bool { return strings.HasPrefix(a, "unix:") && !strings.Contains(a, "metrics") }) {
 		w.expectLine(`^responses-api-proxy listening on /.*$`)
 	}
@@ -835,7 +834,7 @@ func (w *world) cmdSignal(args []string) {
 }
 
 // exits CODE [any], or a signal's name, or anyhow, waits for the end. Standard output must
-// be empty, and standard error have exactly the lines that the script spoke of,
+// be empty, and standard error have exactly the lines that the script expects,
 // or any.
 func (w *world) cmdExits(args []string) {
 	select {
@@ -888,7 +887,7 @@ func ending(state *os.ProcessState) string {
 	return strconv.Itoa(state.ExitCode())
 }
 
-// end ends the proxy as systemd does, and expects that it does so in peace.
+// end ends the proxy as systemd does, and expects exit code 0.
 func (w *world) cmdEnd([]string) {
 	w.mustRun()
 	w.cmdSignal([]string{"TERM"})
@@ -906,8 +905,8 @@ func (w *world) dial() net.Conn {
 	return c
 }
 
-// accepts [HOST:PORT] checks that the proxy, or who is at the address, takes
-// connections; negated it waits until nobody does.
+// accepts [HOST:PORT] checks that the proxy, or the listener at the address, takes
+// connections; negated it waits until they are refused.
 func accepts(ts *testscript.TestScript, neg bool, args []string) {
 	w := ts.Value(worldKey{}).(*world)
 	w.ts = ts
@@ -943,7 +942,7 @@ func request(port string, args []string, body string) string {
 	return b.String() + "\r\n" + body
 }
 
-// exchange sends bytes on a connection of their own and reads the answer to its
+// exchange sends bytes on a connection of their own and reads the response to its
 // end.
 func (w *world) exchange(method, bytes string) (*http.Response, []byte) {
 	c := w.dial()
@@ -957,8 +956,8 @@ func (w *world) exchange(method, bytes string) (*http.Response, []byte) {
 	return res, body
 }
 
-// http STATUS METHOD TARGET [NAME:VALUE]... asks the proxy; the body becomes
-// this command's standard output. POST sends a little JSON.
+// http STATUS METHOD TARGET [NAME:VALUE]... sends a request to the proxy; the
+// response's body becomes this command's standard output. POST sends a little JSON.
 func (w *world) cmdHTTP(args []string) {
 	res, body := w.exchange(args[1], request(w.p.port, args[1:], askJSON))
 	fmt.Fprintf(w.ts.Stdout(), "%s", body)
@@ -971,8 +970,8 @@ func (w *world) cmdHTTP(args []string) {
 }
 
 // refused STATUS CODE METHOD TARGET [NAME:VALUE]... checks that the proxy
-// itself refuses: in OpenAI's shape, with one line in the log, and without a
-// word to the upstream.
+// itself refuses: in OpenAI's format, with one line in the log, and without a
+// request to the upstream.
 func (w *world) cmdRefused(args []string) {
 	w.refused(args[0], args[1], args[2], request(w.p.port, args[2:], askJSON))
 }
@@ -1106,8 +1105,8 @@ func (w *world) cmdRecovers([]string) {
 //
 //	stream begins
 //	stream whole         it has its last event, and ends as it should
-//	stream cut [AFTER]   it does not, and the client is told by an error, and
-//	                     not before AFTER has gone by since the last signal
+//	stream cut [AFTER]   it does not, and the client gets an error, and not
+//	                     before AFTER has gone by since the last signal
 func (w *world) cmdStream(args []string) {
 	switch args[0] {
 	case "begins":

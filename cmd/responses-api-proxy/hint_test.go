@@ -26,7 +26,7 @@ func TestHints(t *testing.T) {
 	}
 }
 
-// TestNoHint: a guess that is far off is worse than none.
+// TestNoHint checks that there is no hint where every guess is far off: such a guess is worse than none.
 func TestNoHint(t *testing.T) {
 	for _, line := range []string{"--bogus", "--max", "--verbose", "-x", "--profile", "--model", "extra", "-"} {
 		_, err := parseFlags([]string{line})
@@ -45,8 +45,8 @@ func TestKeyAmongArgumentsIsNotShown(t *testing.T) {
 	}
 }
 
-// TestKeyAsValueIsNotShown: nor as the value of a flag, whether that exists or
-// not.
+// TestKeyAsValueIsNotShown checks that a key as the value of a flag is not shown,
+// whether the flag exists or not.
 func TestKeyAsValueIsNotShown(t *testing.T) {
 	const key = "sk-proj-0123456789abcdef0123"
 	for _, line := range []string{"--api-key " + key, "--api-key=" + key, "--port " + key, "--port=" + key, "-" + key, "--insecure-upstream " + key, "--http-shutdown=" + key} {
@@ -57,8 +57,8 @@ func TestKeyAsValueIsNotShown(t *testing.T) {
 	}
 }
 
-// TestFlagsOfCodex: those that stand before its subcommands are accepted as often
-// as they come, and their values kept nowhere.
+// TestFlagsOfCodex checks that the flags that stand before its subcommands are
+// accepted as often as they come, and their values kept nowhere.
 func TestFlagsOfCodex(t *testing.T) {
 	o, err := parseFlags(strings.Fields("-c a=1 --port 0 -c b=2 --enable x --enable y"))
 	if err != nil || o.ignored() != "-c, --enable" {

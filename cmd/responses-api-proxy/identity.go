@@ -13,7 +13,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
-// identity is what the flags say of workload identity.
+// identity has the settings of workload identity.
 type identity struct {
 	github bool
 	config key.Exchange

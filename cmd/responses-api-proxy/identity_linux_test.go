@@ -20,7 +20,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
-// internet is a forward proxy, behind which one server plays GitHub and OpenAI.
+// internet is a forward proxy, behind which one server is a fake of both GitHub and OpenAI.
 type internet struct {
 	url, ca, request string // the last is GitHub's request token
 
@@ -58,7 +58,7 @@ func startInternet(t *testing.T) *internet {
 	return n
 }
 
-// tunnel answers CONNECT, and leads everywhere to the same place.
+// tunnel responds to CONNECT, and connects every target to the same server.
 func (n *internet) tunnel(l net.Listener, to string) {
 	for {
 		c, err := l.Accept()
@@ -122,9 +122,9 @@ func (n *internet) revoke() {
 	n.tokens = append(n.tokens, "revoked")
 }
 
-// TestWorkloadIdentity: the whole program gets its key from GitHub and OpenAI
-// before it listens, uses it, renews it when it is refused, and none of the
-// tokens can be read.
+// TestWorkloadIdentity checks that the whole program gets its key from GitHub and
+// OpenAI before it listens, uses it and renews it when it is refused, and that
+// none of the tokens can be read.
 func TestWorkloadIdentity(t *testing.T) {
 	t.Parallel()
 	n := startInternet(t)

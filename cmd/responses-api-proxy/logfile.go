@@ -30,10 +30,10 @@ func (s *service) openLog() error {
 	return nil
 }
 
-// hideFaults leaves the log as the only thing that writes to standard error.
-// What the runtime writes there when the program faults are stacks with their
-// arguments and registers, and nothing else can keep these back: GOTRACEBACK
-// does not hold for SIGTRAP, SIGILL and faults inside the runtime.
+// hideFaults leaves the log as the only writer to standard error. When the
+// program faults, the runtime writes stacks with their arguments and registers
+// there, and nothing else can prevent that: GOTRACEBACK does not hold for
+// SIGTRAP, SIGILL and faults inside the runtime.
 func (o *options) hideFaults() error {
 	if o.protection == off {
 		return nil // for debugging

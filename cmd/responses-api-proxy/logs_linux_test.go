@@ -101,8 +101,8 @@ func awaitLine(t *testing.T, path, pattern string) {
 	}
 }
 
-// TestFloodOfRefusals: a user who is not admitted sends malformed heads as fast as he can, with names of 200 kB. Log and
-// audit stay small, count what they leave out, and have every line of the user who is admitted.
+// TestFloodOfRefusals checks that, while a user who is not admitted sends malformed heads as fast as possible, with
+// names of 200 kB, log and audit stay small, count what they leave out, and have every line of the user who is admitted.
 func TestFloodOfRefusals(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
 	const attacker, connections, each, honest = 1002, 8, 50, 40
@@ -153,8 +153,8 @@ func TestFloodOfRefusals(t *testing.T) {
 	checkFlood(t, audit, honest, connections*each)
 }
 
-// TestUpstreamFailuresAreNotHidden: where the kernel is not asked who calls, a user who is refused again and again does
-// not keep out of the log what the upstream, or who has taken its port, does to others.
+// TestUpstreamFailuresAreNotHidden checks that, where callers are not identified, many refusals do not keep failures of
+// the upstream, or of a process that has taken its port, out of the log.
 func TestUpstreamFailuresAreNotHidden(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	to, err := linelog.File(path, -1)
@@ -181,7 +181,7 @@ func TestUpstreamFailuresAreNotHidden(t *testing.T) {
 	}
 }
 
-// refusedHead sends a head, and wants a short refusal.
+// refusedHead sends a head, and returns an error unless a short refusal is the response.
 func refusedHead(port int, head []byte) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) // on this thread
 	if err != nil {
@@ -207,7 +207,7 @@ func refusedHead(port int, head []byte) error {
 	return nil
 }
 
-// checkFlood wants every request of uid 0 in the audit, and every refusal of uid 1002 there or counted.
+// checkFlood checks that the audit has every request of uid 0, and has or counts every refusal of uid 1002.
 func checkFlood(t *testing.T, path string, honest, refused int) {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -246,8 +246,9 @@ func (r *running) limitFiles(t *testing.T, limit uint64) {
 	})
 }
 
-// TestFilesLimitedFromOutside: a process of the proxy's own uid stops its audit and its log by prlimit. Nothing in the
-// proxy can prevent that; it serves on, its log and its metrics show it, and what waits is written afterwards.
+// TestFilesLimitedFromOutside checks that, when a process of the proxy's own uid stops its audit and its log by prlimit,
+// the proxy serves on, its log and its metrics show it, and the waiting records are written afterwards. Nothing in the
+// proxy can prevent the limit.
 func TestFilesLimitedFromOutside(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
 	dir := sharedDir(t)
@@ -290,7 +291,7 @@ func TestFilesLimitedFromOutside(t *testing.T) {
 	awaitLine(t, audit, `(?s)("status":200.*){3}`)
 }
 
-// TestLogLimitedFromOutside: so it is with the log, which can say so nowhere else than in the metrics.
+// TestLogLimitedFromOutside checks the same of the log, whose failure only the metrics can show.
 func TestLogLimitedFromOutside(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
 	log := filepath.Join(sharedDir(t), "log")
@@ -323,7 +324,8 @@ func TestLogLimitedFromOutside(t *testing.T) {
 	awaitLine(t, log, logTime+`WARN the log is written again; 0 lines were dropped$`)
 }
 
-// TestCertificateForgesNoLines: the names in a certificate come from the network, unverified.
+// TestCertificateForgesNoLines checks that the names in a certificate, which come from the network, unverified, cannot
+// add lines to the log.
 func TestCertificateForgesNoLines(t *testing.T) {
 	const forged = "a.example\nresponses-api-proxy: protections: forged\r\x1b]0;title\a\x1b[2J"
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -378,8 +380,8 @@ func TestCertificateForgesNoLines(t *testing.T) {
 	}
 }
 
-// TestComponents: needs are collected and components started in the order in which they were opened, and closed in the
-// reverse; none is started behind one that fails.
+// TestComponents checks that needs are collected and components started in the order in which they were opened, that
+// they are closed in the reverse order, and that none is started after one that fails.
 func TestComponents(t *testing.T) {
 	var all components
 	var got []string
@@ -415,7 +417,8 @@ func TestComponents(t *testing.T) {
 	}
 }
 
-// TestFailedStartClosesAll: whatever a start has opened before it fails is closed again: sockets, files, the notifier.
+// TestFailedStartClosesAll checks that a start that fails closes everything that it has opened: sockets, files, the
+// notifier.
 func TestFailedStartClosesAll(t *testing.T) {
 	dir := t.TempDir()
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})

@@ -6,8 +6,8 @@
 // debugger nor root's /proc/PID/mem can read, listens on 127.0.0.1, and
 // forwards exactly POST /v1/responses to the upstream with the key added. It
 // never follows a redirect, never retries a request that the upstream may have
-// seen, never buffers an answer, and never prints the key, nor anything of a
-// request or an answer.
+// seen, never buffers a response, and never prints the key, nor anything of a
+// request or a response.
 //
 // docs/responses-api-proxy.1.md documents files, environment, signals and exit
 // codes. Standard output and standard error may be closed or broken at any time.
@@ -64,13 +64,13 @@ func run(args []string) int {
 	if err := opts.hideFaults(); err != nil {
 		return errs.fatal(err)
 	}
-	// The key before everything else that can fail: so the original does it.
+	// The key is read before everything else that can fail, as the original does.
 	k, file, err := openKey(opts, errs)
 	if err != nil {
 		return errs.fatal(err)
 	}
 	defer k.Wipe()
-	// From here on a stop is an orderly one: somebody may read server-info and
+	// From here on a stop is an orderly one: a process may read server-info and
 	// send a signal before the first request.
 	s := newService(opts, errs, k)
 	s.keyFile, s.protections = file, protections
@@ -79,16 +79,16 @@ func run(args []string) int {
 	if err := s.open(); err != nil {
 		return errs.fatal(err)
 	}
-	defer s.onHangup()() // before anybody can know that it runs
+	defer s.onHangup()() // before other processes can see that it runs
 	s.logStartup()
 	s.errs.takeOver()
 	return s.serve()
 }
 
-// keyDelay is how long standard input may be silent before the log says so.
+// keyDelay is how long the key may be missing from standard input before a log line reports that.
 const keyDelay = 2 * time.Second
 
-// readKey opens the key, and reads from standard input what it needs. At a terminal it asks for that.
+// readKey opens the key, and reads from standard input what it needs. At a terminal it prints a prompt.
 func readKey(cfg key.Config, errs *errorLog) (*key.Key, error) {
 	if !cfg.HasInput() {
 		return key.Open(0, cfg)

@@ -11,7 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain lets the scripts run the real main: the test binary plays it when
+// TestMain lets the scripts run the real main: the test binary calls it when
 // it is started by one of these names.
 func TestMain(m *testing.M) {
 	programs := map[string]func(){
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, programs)
 }
 
-// TestScript runs the scripts, each of which is named after what it promises.
+// TestScript runs the scripts, each of which is named after what it checks.
 // Their commands are in harness_test.go.
 func TestScript(t *testing.T) {
 	cmds := maps.Clone(commands)
@@ -37,9 +37,8 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// condition lets a script skip what this machine cannot do. Where continuous
-// integration runs, what is missing is an error: a test that nobody runs
-// protects nobody.
+// condition lets a script skip what this machine cannot do. In continuous
+// integration a missing ability is an error, so that each test runs somewhere.
 func condition(name string) (bool, error) {
 	switch name {
 	case "root":

@@ -8,9 +8,9 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
 )
 
-// tellSystemd says that the service is ready, and then, if systemd watches it,
-// twice in each of its intervals that it is alive: that its engine still takes
-// connections in.
+// tellSystemd notifies systemd that the service is ready, and then, if the unit
+// has a watchdog, twice in each of its intervals that the service is alive: that
+// its engine still accepts connections.
 func (s *service) tellSystemd() (stop func()) {
 	var where []string
 	for _, l := range s.listeners {

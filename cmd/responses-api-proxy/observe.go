@@ -16,7 +16,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 )
 
-// observers are told of each exchange, one after the other.
+// observers passes each exchange to all of them, one after the other.
 type observers []audit.Observer
 
 func (all observers) Begin() {
@@ -31,7 +31,7 @@ func (all observers) End(e *audit.Entry) {
 	}
 }
 
-// auditor writes records down.
+// auditor writes the records of the audit log.
 type auditor struct{ *audit.Log }
 
 func (auditor) Begin()               {}
@@ -91,8 +91,8 @@ func (s *service) openMetrics() (err error) {
 	return nil
 }
 
-// observe has exchanges counted and written down. It is called once the sandbox is
-// in force: what it has put in force is counted too.
+// observe sets the engine's observers. It is called once the sandbox is in force,
+// as the metrics show its protections too.
 func (s *service) observe() error {
 	var all observers
 	if s.metricsListener != nil {

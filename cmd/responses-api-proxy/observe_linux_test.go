@@ -25,7 +25,7 @@ import (
 type running struct {
 	cmd          *exec.Cmd
 	url, metrics string
-	protections  string // what the start line says of them
+	protections  string // as the start line reports them
 }
 
 // launchWith starts the program with an upstream, and returns once it listens.
@@ -84,8 +84,8 @@ func (r *running) awaitStart(t testing.TB, stderr io.Reader) {
 	go io.Copy(io.Discard, in)
 }
 
-// clockUpstream answers with a stream of the times at which its events were
-// sent, or with a short document to those who ask for it.
+// clockUpstream responds with a stream of the times at which its events were
+// sent, or with a short document to requests for one.
 func clockUpstream(t testing.TB, events int, pause time.Duration) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -109,7 +109,7 @@ func clockUpstream(t testing.TB, events int, pause time.Duration) string {
 	return s.URL + "/v1/responses"
 }
 
-// TestProtectionsAgree holds the metrics to what the start line says.
+// TestProtectionsAgree checks that the metrics and the start line report the same protections.
 func TestProtectionsAgree(t *testing.T) {
 	r := launchWith(t, clockUpstream(t, 1, time.Millisecond), "--metrics", "127.0.0.1:0")
 	words := strings.Fields(r.protections)
@@ -159,9 +159,9 @@ func (r *running) delaysFrom(client *http.Client, begun func()) (late []time.Dur
 	return late, nil
 }
 
-// TestSlowObserversDelayNobody: whatever happens to the audit and to the
-// metrics, streams and requests pass as ever. The delays are printed, with those
-// of a proxy that has neither.
+// TestSlowObserversDelayNobody checks that all streams and requests pass when the
+// audit's disk is full, or readers of the audit or the metrics do not read. The
+// delays are printed, with those of a proxy that has neither.
 func TestSlowObserversDelayNobody(t *testing.T) {
 	const streams, events, requests = 20, 50, 8000 // more than the audit keeps for better times
 	upstream := clockUpstream(t, events, 10*time.Millisecond)
@@ -239,7 +239,7 @@ func (r *running) post(client *http.Client) error {
 	return nil
 }
 
-// neverRead asks for the metrics and does not take them.
+// neverRead requests the metrics and does not read the response.
 func (r *running) neverRead(t *testing.T) net.Conn {
 	c, err := net.Dial("tcp", r.metrics)
 	if err != nil {

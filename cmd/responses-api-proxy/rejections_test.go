@@ -12,8 +12,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 )
 
-// TestRejections: the first response with each status has a line at once, the others one a minute for all; a new key
-// begins anew.
+// TestRejections checks that the first response with each status has a line at once, the others one a minute for all,
+// and that a new key begins anew.
 func TestRejections(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	to, err := linelog.File(path, -1)

@@ -34,7 +34,7 @@ type service struct {
 	components components
 
 	stop  chan os.Signal
-	ended chan struct{} // asked to end by GET /shutdown or by a limit
+	ended chan struct{} // receives when GET /shutdown or a limit ends the service
 
 	sockets
 	baseURL     string // for clients
@@ -95,8 +95,8 @@ func (s *service) open() error {
 			return err
 		}
 	}
-	// Everything is open that needs a file, a port or a privilege. From here on the process can only serve; then clients
-	// may know of it.
+	// Everything is open that needs a file, a port or a privilege. From here on the process can only serve; the address
+	// is published afterwards.
 	needs := sandbox.Policy{User: o.runAs, Off: o.protection == off, Strict: o.protection == strict}
 	s.components.need(&needs)
 	enforced, err := sandbox.Enforce(needs)
@@ -115,7 +115,7 @@ func (s *service) openNotifier() (err error) {
 	return nil
 }
 
-// upstreamConfig returns what --upstream-url asks for, but for the roots.
+// upstreamConfig returns the configuration that follows from --upstream-url, but for the roots.
 func (s *service) upstreamConfig() (upstream.Config, error) {
 	target, err := upstream.ParseTarget(s.opts.upstreamURL, s.opts.insecureUpstream)
 	if err != nil {
@@ -222,7 +222,7 @@ func (o *options) budgetError(err error) error {
 	return fmt.Errorf("%w; let --user %[2]s make, replace and remove files in %[3]s (chown %[2]s %[3]s), or name a file in a directory of its own", err, o.runAs.Name, dir)
 }
 
-// openGate prepares to ask the kernel who calls.
+// openGate opens the policy that identifies and admits callers.
 func (s *service) openGate() (err error) {
 	o := s.opts
 	cfg := policy.Config{TCP: s.tcp, Identify: true, Commands: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
@@ -290,15 +290,15 @@ func (s *service) expire() {
 	s.end()
 }
 
-// end asks serve to end; it does not block.
+// end makes serve return; it does not block.
 func (s *service) end() {
 	select {
 	case s.ended <- struct{}{}:
-	default: // asked already
+	default: // ending already
 	}
 }
 
-// serve serves until it is told to stop, and drains.
+// serve serves until a signal, GET /shutdown or a limit ends the service, drains, and returns the exit code.
 func (s *service) serve() int {
 	served := make(chan error, len(s.serving))
 	for _, serve := range s.serving {
@@ -306,7 +306,7 @@ func (s *service) serve() int {
 	}
 	defer s.tellSystemd()()
 	if d := s.opts.limits.ExpireAfter; d > 0 {
-		// What runs then may go on for as long as after any other stop.
+		// Requests that run then have the same time to finish as after any other stop.
 		defer time.AfterFunc(d+s.opts.drainTimeout, s.end).Stop()
 	}
 	select {

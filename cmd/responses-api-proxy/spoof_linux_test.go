@@ -18,10 +18,10 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 )
 
-// TestPortsUsedAgain: a user who is not named sends a request and resets his
-// connection; a user who is named then connects from the same port, as the first
-// could predict. The request that was reset must not pass for the second
-// user's, neither on the route that spends the key nor on /shutdown.
+// TestPortsUsedAgain checks that a request whose connection was reset does not
+// pass for that of the user who connects from the same port next, neither on the
+// route that spends the key nor on /shutdown. The user who resets the connection
+// is not admitted, and can predict the port of the other, who is.
 //
 // Half of the connections wait in the queue before the proxy starts, so that
 // each reset one is accepted when the other has its port; the rest come while it

@@ -12,10 +12,10 @@ import (
 
 const memoryHint = "Linux 5.14 to 6.4 has secret memory when booted with secretmem.enable=1; --protection strict refuses to start without it"
 
-// logStartup says where the service is, what it does for whom, and what it lacks.
+// logStartup logs the addresses of the service, its settings and callers, and the warnings.
 func (s *service) logStartup() {
 	for _, l := range s.listeners {
-		s.errs.plain("responses-api-proxy ", fmt.Sprintf("listening on %s", l.Addr())) // as the original says it
+		s.errs.plain("responses-api-proxy ", fmt.Sprintf("listening on %s", l.Addr())) // the original's message
 	}
 	started := attrs{slog.String("version", moduleVersion()), slog.String("base_url", s.baseURL), slog.String("upstream", s.upstream)}
 	started.add("forward_proxy", s.client.ForwardProxy())

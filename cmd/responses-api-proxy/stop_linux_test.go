@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestStopDuringStreams: streams that run when the program is told to stop end
-// whole, nobody new gets in, and it ends in peace.
+// TestStopDuringStreams checks that streams that run when SIGTERM arrives are
+// complete, that new connections are refused, and that the exit code is 0.
 func TestStopDuringStreams(t *testing.T) {
 	t.Parallel()
 	const streams, events = 200, 60
@@ -39,7 +39,7 @@ func TestStopDuringStreams(t *testing.T) {
 	for deadline := time.Now().Add(patience); ; {
 		c, err := net.Dial("tcp", at.Host)
 		if err != nil {
-			break // nobody new
+			break // no new connections
 		}
 		c.Close()
 		if time.Now().After(deadline) {

@@ -26,7 +26,7 @@ func detach(fd int) error {
 
 // ignoreSignals makes a broken pipe, and a file that has reached RLIMIT_FSIZE,
 // errors of the writes that meet them, and a terminal's end no reason to stop
-// serving. What the kernel does not deliver stores no registers, either.
+// serving. The kernel stores no registers for a signal that is ignored, either.
 func ignoreSignals() { signal.Ignore(unix.SIGHUP, unix.SIGPIPE, unix.SIGXFSZ) }
 
 // fileLimit raises RLIMIT_FSIZE as far as this user may, and returns how many

@@ -8,7 +8,7 @@ var stopSignals = []os.Signal{os.Interrupt}
 var hangupSignals []os.Signal
 
 // detach closes standard input, and leaves the others open: nothing here waits
-// for their end. What Go prints of a fault stays visible.
+// for their end. Go's report of a fault stays visible.
 func detach(fd int) error {
 	if fd == 0 {
 		return os.Stdin.Close()

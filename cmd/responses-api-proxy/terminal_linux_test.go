@@ -45,8 +45,9 @@ func echoes(t *testing.T, tty *os.File) bool {
 	return state.Lflag&unix.ECHO != 0
 }
 
-// TestTerminal: a typed key is prompted for and not echoed, and afterwards the
-// terminal echoes again, whether a key came or the prompt was broken off.
+// TestTerminal checks that a typed key is prompted for and not echoed, and that
+// the terminal echoes again afterwards, whether a key came or the prompt was
+// interrupted.
 func TestTerminal(t *testing.T) {
 	dir := t.TempDir()
 	if err := build(dir); err != nil {

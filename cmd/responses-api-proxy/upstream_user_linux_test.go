@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUpstreamUser: the program, in its sandbox and as another user, sends the
-// key to an upstream of the users that may have it. The user that the program
-// becomes is not one of them.
+// TestUpstreamUser checks that the program, in its sandbox and as another user,
+// sends the key only to an upstream of the users that may have it. The user that
+// the program becomes is not one of them.
 func TestUpstreamUser(t *testing.T) {
 	if isRoot() != nil {
 		if os.Getenv("CI") == "true" {
@@ -111,7 +111,7 @@ func upstreamOf(t *testing.T, uid int, received chan<- []byte) (l net.Listener) 
 	return l
 }
 
-// TestUpstreamUserNeedsPlainHTTP: over https the flag would be without effect.
+// TestUpstreamUserNeedsPlainHTTP checks that the flag is refused over https, where it would be without effect.
 func TestUpstreamUserNeedsPlainHTTP(t *testing.T) {
 	l := freeListener(t)
 	a := activate(t, []string{"responses"}, []net.Listener{l}, "--upstream-user", "self", "--upstream-url", "https://upstream.test/")
