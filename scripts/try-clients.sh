@@ -14,7 +14,8 @@ case ${1:--} in
 *) binary=$(realpath "$1") && shift ;;
 esac
 npm install --prefix "$prefix" --no-audit --no-fund --loglevel=error --ignore-scripts \
-	@anthropic-ai/claude-code@2.1.197 @openai/codex@0.169.0 openai@7.57.0 ai@7.0.173 @ai-sdk/openai@4.0.118
+	@anthropic-ai/claude-code@2.1.197 @openai/codex@0.169.0 openai@7.57.0 ai@7.0.173 @ai-sdk/openai@4.0.118 \
+	@openai/agents@0.20.0 zod@4.6.7
 node "$prefix/node_modules/@anthropic-ai/claude-code/install.cjs" # it puts the program for this platform in place
 cp -r e2e/clients/testdata/. "$prefix/"
 (cd "$prefix/openai-go" && go mod init example.com/client 2>/dev/null && go get github.com/openai/openai-go/v3@v3.98.0 2>/dev/null && go build -o ../openai-go.bin .)

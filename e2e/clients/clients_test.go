@@ -284,6 +284,7 @@ func TestSDKs(t *testing.T) {
 		"openai-node":   {"node", filepath.Join(prefix, "openai-node.mjs")},
 		"openai-go":     {filepath.Join(prefix, "openai-go.bin")},
 		"Vercel AI SDK": {"node", filepath.Join(prefix, "ai-sdk.mjs")},
+		"Agents SDK":    {"node", filepath.Join(prefix, "agents.mjs")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, "", "--allow-model", "gpt-5")
