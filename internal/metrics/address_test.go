@@ -7,13 +7,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 )
 
@@ -53,18 +52,6 @@ func Probe(addr, path string) error {
 	return err
 }
 
-func unixAddr(t *testing.T) string {
-	if runtime.GOOS == "windows" {
-		t.Skip("no unix sockets here")
-	}
-	dir, err := os.MkdirTemp("", "metrics") // t.TempDir may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return "unix:" + filepath.Join(dir, "m")
-}
-
 func TestServeAndProbe(t *testing.T) {
 	var sick atomic.Bool
 	ready := func() error {
@@ -77,7 +64,7 @@ func TestServeAndProbe(t *testing.T) {
 		t.Run(addr, func(t *testing.T) {
 			sick.Store(false)
 			if addr == "unix" {
-				addr = unixAddr(t)
+				addr = proctest.UnixAddr(t)
 			} else if l, err := net.Listen("tcp6", "[::1]:0"); err != nil && addr[0] == '[' {
 				t.Skip("no IPv6 here")
 			} else if err == nil {
@@ -149,7 +136,7 @@ func TestAddressInUse(t *testing.T) {
 }
 
 func TestUnixSocket(t *testing.T) {
-	addr := unixAddr(t)
+	addr := proctest.UnixAddr(t)
 	path := strings.TrimPrefix(addr, "unix:")
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -190,7 +177,7 @@ func TestProbeOfNobody(t *testing.T) {
 		t.Errorf("a listener that does not answer: %v", err)
 	}
 	l.Close()
-	for _, addr := range []string{at, unixAddr(t)} {
+	for _, addr := range []string{at, proctest.UnixAddr(t)} {
 		if err := Probe(addr, "/healthz"); err == nil || !strings.Contains(err.Error(), "; see whether the proxy runs with --metrics "+addr) || strings.Count(err.Error(), "dial") > 0 {
 			t.Errorf("nobody there: %v", err)
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -61,7 +62,7 @@ func serveSandboxed(dir string) {
 // TestInSandbox: all that this package does after the sockets are open, it can do
 // in the sandbox, the removal of the socket included.
 func TestInSandbox(t *testing.T) {
-	dir := strings.TrimSuffix(strings.TrimPrefix(unixAddr(t), "unix:"), "/m")
+	dir := filepath.Dir(strings.TrimPrefix(proctest.UnixAddr(t), "unix:"))
 	c := proctest.CommandOf(proctest.Static(t), "sandboxed", dir)
 	c.Env = append(os.Environ(), c.Env...)
 	in, err := c.StdinPipe()

@@ -224,3 +224,18 @@ func NeedRoot(t testing.TB, why string) {
 		Cannot(t, "only root can "+why)
 	}
 }
+
+// UnixAddr returns the address, as flags take it, of a unix socket in a directory of its own, which is removed at the end
+// of the test. The path is shorter than those of t.TempDir, some of which are too long for a socket.
+func UnixAddr(t testing.TB) string {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("no unix sockets here")
+	}
+	dir, err := os.MkdirTemp("", "unix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return "unix:" + filepath.Join(dir, "s")
+}

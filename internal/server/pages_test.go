@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // long is far more than anything here takes on a loaded machine.
@@ -91,18 +91,6 @@ func all(t *testing.T, c net.Conn) string {
 
 const get = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
-func unixAddr(t *testing.T) string {
-	if runtime.GOOS == "windows" {
-		t.Skip("no unix sockets here")
-	}
-	dir, err := os.MkdirTemp("", "pages") // t.TempDir may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return "unix:" + filepath.Join(dir, "m")
-}
-
 // request is one as the parser of heads would give it, but for its checks.
 func request(method, target, host string) *http1.Request {
 	r := &http1.Request{Method: []byte(method), Target: []byte(target)}
@@ -132,7 +120,7 @@ func parsed(t *testing.T, text string) (*http.Response, string) {
 
 // A client that sends no Host at all is taken over a unix socket, not over TCP.
 func TestNoHost(t *testing.T) {
-	for addr, want := range map[string]string{"127.0.0.1:0": " 403 ", unixAddr(t): " 200 "} {
+	for addr, want := range map[string]string{"127.0.0.1:0": " 403 ", proctest.UnixAddr(t): " 200 "} {
 		_, at := startPages(t, addr, probes(healthy, healthy), nil)
 		for _, text := range []string{"GET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost:\r\n\r\n"} {
 			if got := all(t, dial(t, at, text)); !strings.Contains(got[:min(20, len(got))], want) {
@@ -363,7 +351,7 @@ func TestNoMoreThanSixteen(t *testing.T) {
 
 // Closing the listener ends Serve while every place is taken.
 func TestClose(t *testing.T) {
-	addr := unixAddr(t)
+	addr := proctest.UnixAddr(t)
 	l, err := metrics.Listen(addr)
 	if err != nil {
 		t.Fatal(err)
