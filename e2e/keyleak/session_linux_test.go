@@ -40,8 +40,9 @@ func TestSessionSecretsAsText(t *testing.T) {
 			r.seen(t)
 			r.noKeyLog(t)
 			sessions := keyLogLine.FindAllSubmatch(log.copy(), -1)
-			// A resumed session of TLS 1.2 has no line of its own.
-			if len(sessions) < 2 || w.tls == tls.VersionTLS13 && len(sessions) < 40 || upstream.Open() == 0 {
+			// A resumed session of TLS 1.2 has the secret of the one before it and no
+			// line of its own: there may be one line for all connections.
+			if len(sessions) == 0 || w.tls == tls.VersionTLS13 && len(sessions) < 40 || upstream.Open() == 0 {
 				t.Fatalf("%d secrets and %d open connections: too few for a proof", len(sessions), upstream.Open())
 			}
 			for _, s := range sessions[max(0, len(sessions)-16):] {
