@@ -50,19 +50,25 @@ func TestBudgetAddsUpExactly(t *testing.T) {
 }
 
 // TestHalfOpenConnectionsOfOneUser checks that 2,000 connections that send half a head do not slow another user's
-// requests by more than a factor of two. The figure is logged; the assertion has a margin for a loaded machine.
+// requests by more than a factor of two. The figure is logged; the assertion has a margin for a loaded machine, and the
+// slower of the latencies before and after them counts as the one without.
 func TestHalfOpenConnectionsOfOneUser(t *testing.T) {
 	s := limited(t, policy.Config{})
 	alone := s.medianLatency(t, 300)
+	var crowd []net.Conn
 	for range 2000 {
 		c, err := net.Dial("tcp", s.listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		crowd = append(crowd, c)
 		io.WriteString(c, "POST /v1/responses HT")
 	}
 	crowded := s.medianLatency(t, 300)
+	for _, c := range crowd {
+		c.Close()
+	}
+	alone = max(alone, s.medianLatency(t, 300))
 	t.Logf("median latency %v alone, %v beside 2,000 half-open connections", alone, crowded)
 	if crowded > 10*alone {
 		t.Errorf("median latency %v alone, %v beside 2,000 half-open connections", alone, crowded)
