@@ -3,8 +3,10 @@ package server_test
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -33,6 +35,74 @@ func BenchmarkProxied(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkAllocations counts what one request and its response allocate in the goroutine that serves the client, which
+// does all of the proxy's work, the upstream's side included: client and fake upstream are in this process, but not in
+// the figures. With -v it prints where.
+func BenchmarkAllocations(b *testing.B) {
+	defer func(rate int) { runtime.MemProfileRate = rate }(runtime.MemProfileRate)
+	runtime.MemProfileRate = 1 // every object
+	for name, tls := range map[string]bool{"http": false, "https": true} {
+		b.Run(name, func(b *testing.B) {
+			s := start(b, func(s *setup) { s.fake = openaitest.Options{Key: canary, TLS: tls, Forget: true} })
+			c := s.dial()
+			c.exchangeOnce(b)
+			before := allocations()
+			for b.Loop() {
+				c.exchangeOnce(b)
+			}
+			var total int64
+			for site, n := range allocations() {
+				if n -= before[site]; n > int64(b.N)/100 {
+					b.Logf("%.2f %s", float64(n)/float64(b.N), site)
+				}
+				total += n
+			}
+			b.ReportMetric(float64(total)/float64(b.N), "allocs-proxy/request")
+		})
+	}
+}
+
+// exchangeOnce sends a request and reads the response.
+func (p *peer) exchangeOnce(b *testing.B) {
+	p.send(request("Content-Length: 1024", "Content-Type: application/json", "User-Agent: bench") + strings.Repeat(" ", 1024))
+	if _, err := io.Copy(io.Discard, p.answer().Body); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// allocations returns how many objects clients' goroutines have allocated, by place.
+func allocations() map[string]int64 {
+	runtime.GC() // the profile is that of the collection before the last
+	runtime.GC()
+	records := make([]runtime.MemProfileRecord, 10_000)
+	n, ok := runtime.MemProfile(records, true)
+	if !ok {
+		panic("too many records")
+	}
+	sites := map[string]int64{}
+	for _, r := range records[:n] {
+		if site := siteOf(r.Stack()); site != "" {
+			sites[site] += r.AllocObjects
+		}
+	}
+	return sites
+}
+
+// siteOf names the calls that lead to an allocation, if a client's goroutine has made it.
+func siteOf(stack []uintptr) string {
+	var calls []string
+	for frames, more := runtime.CallersFrames(stack), true; more; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		name := f.Function[strings.LastIndexByte(f.Function, '/')+1:]
+		if name == "server.(*conn).serve" {
+			return strings.Join(calls[:min(4, len(calls))], " < ")
+		}
+		calls = append(calls, fmt.Sprintf("%s:%d", name, f.Line))
+	}
+	return ""
 }
 
 // allowed is what each of the delays may be in the median; docs/benchmarks.md
