@@ -318,25 +318,16 @@ func TestManyUnnamedUsers(t *testing.T) {
 				conns = append(conns, connectAs(t, 100_000+uid, address))
 			}
 		}
-		deadline := time.Now().Add(soon)
-		for s.server.Connections() != 64 {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: eight unnamed users have %d connections open, want 64", address, s.server.Connections())
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		proctest.Eventually(t, fmt.Sprintf("%s: eight unnamed users have 64 connections open", address), func() bool {
+			return s.server.Connections() == 64
+		})
 		if got := asUser(t, someUser, "ask", address, 0); !strings.HasPrefix(got, "200 ") {
 			t.Errorf("%s: a named user: %s", address, got)
 		}
 		for _, c := range conns {
 			c.Close()
 		}
-		for s.server.Connections() != 0 {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: %d connections are open, want none", address, s.server.Connections())
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		proctest.Eventually(t, fmt.Sprintf("%s: no connection is open", address), func() bool { return s.server.Connections() == 0 })
 	}
 }
 
