@@ -3,14 +3,25 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
-const memoryHint = "Linux 5.14 to 6.4 has secret memory when booted with secretmem.enable=1; --protection strict refuses to start without it"
+// memoryHint returns what to do about a key outside secret memory. Only a kernel that lacks memfd_secret(2), or was
+// booted without it, fails with ENOSYS. Other reasons, such as an architecture on which the program does not use the
+// call, or a container's seccomp profile (EPERM), are no matter of the boot parameter.
+func memoryHint(why error) string {
+	const strict = "--protection strict refuses to start without it"
+	if errors.Is(why, syscall.ENOSYS) {
+		return "Linux 5.14 to 6.4 has secret memory when booted with secretmem.enable=1; " + strict
+	}
+	return strict
+}
 
 // logStartup logs the addresses of the service, its settings and callers, and the warnings.
 func (s *service) logStartup() {
@@ -32,7 +43,7 @@ func (s *service) logStartup() {
 		s.errs.Warn("Landlock and seccomp are off: a compromised process has all of its user's privileges")
 	}
 	if kind, why := s.key.Memory(); why != nil {
-		s.errs.Warn("the key lies in "+kind+" memory, which root can read", "reason", why, "hint", memoryHint)
+		s.errs.Warn("the key lies in "+kind+" memory, which root can read", "reason", why, "hint", memoryHint(why))
 	}
 	if names := s.opts.ignored(); names != "" {
 		s.errs.Warn("flags ignored, which set nothing of this proxy", "flags", names)

@@ -8,10 +8,6 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-func mapSecret(int) ([]byte, error) {
-	return nil, errors.New("memfd_secret is Linux only")
-}
-
 // mapLocked allocates size bytes that VirtualLock keeps out of the page file.
 func mapLocked(size int) ([]byte, error) {
 	addr, err := windows.VirtualAlloc(0, uintptr(size), windows.MEM_COMMIT|windows.MEM_RESERVE, windows.PAGE_READWRITE)
