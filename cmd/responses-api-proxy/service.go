@@ -244,7 +244,7 @@ func (s *service) openEngine() (err error) {
 	if err != nil {
 		return err
 	}
-	cfg := relay.Config{Upstream: s.client, Dump: s.dump, Routes: open, Models: s.opts.models, Address: s.address(), Log: s.errs.request, OnRejected: s.rejections.add, ReadUsage: s.audit != nil || s.metricsListener != nil || s.opts.logRequests}
+	cfg := relay.Config{Upstream: s.client, Dump: s.dump, Routes: open, Models: s.opts.models, Address: s.address(), Log: s.errs.request, OnRejected: s.rejections.add, Records: s.audit != nil || s.metricsListener != nil || s.opts.logRequests}
 	s.baseURL = open.BaseURL(cfg.Address)
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end

@@ -5,6 +5,7 @@ package http1
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -92,7 +93,7 @@ func nextLine(p []byte) (line, rest []byte) {
 // parse parses header fields up to the empty line, and determines the body's length from Content-Length and
 // Transfer-Encoding (RFC 9112, section 6.3). Without either the length is none.
 func (m *message) parse(p []byte, none int64) error {
-	m.Fields = m.Fields[:0]
+	m.Fields = slices.Grow(m.Fields[:0], min(bytes.Count(p, []byte{'\n'})-1, MaxFields))
 	line, p := nextLine(p)
 	for ; len(line) > 0; line, p = nextLine(p) {
 		f, err := parseField(line)

@@ -155,7 +155,7 @@ func (s *Session) Admit(head *http1.Request, use Use) (*Lease, *apierror.Error) 
 		}
 		l.deposit, l.deposits = p.cfg.Budget.Deposit(), 1
 	}
-	if d := p.begin(s.caller.UID); d != nil {
+	if d := p.begin(s.charged()); d != nil {
 		if l.deposit > 0 {
 			p.cfg.Budget.Settle(s.caller.UID, 0)
 		}
@@ -229,7 +229,7 @@ type Lease struct {
 // Further calls do nothing. It may be called from any goroutine.
 func (l *Lease) Detach() {
 	if l.running.Swap(false) {
-		l.policy.update(l.caller.UID, func(u *usage) {
+		l.policy.update(l.charged(), func(u *usage) {
 			u.requests--
 			l.policy.running--
 		})

@@ -34,14 +34,17 @@ const maxRequestID = 128
 
 // observeHead keeps what record, account and dump need of the response's head. Refusals by the upstream cost nothing.
 func (x *exchange) observeHead(h *http1.Response) {
-	id, kind := value(h, "x-request-id"), value(h, "content-type")
-	x.Entry.RequestID = string(id[:min(len(id), maxRequestID)])
+	kind := value(h, "content-type")
+	if x.relay.cfg.Records {
+		id := value(h, "x-request-id")
+		x.Entry.RequestID = string(id[:min(len(id), maxRequestID)])
+	}
 	x.Entry.Streamed = hasPrefix(kind, "text/event-stream")
 	x.dump.Answer(h.Status, h.Fields)
 	if h.Status/100 != 2 {
 		return
 	}
-	if x.mustInspect() || x.relay.cfg.ReadUsage && x.route.is(hasUsage) {
+	if x.mustInspect() || x.relay.cfg.Records && x.route.is(hasUsage) {
 		x.meter = usage.New(x.relay.cfg.Routes.api.usage, kind, value(h, "content-encoding"))
 	}
 	if x.route.method == "DELETE" {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,9 +22,10 @@ import (
 )
 
 // exchange is one request and its response. It owns the request's head, the lease and every buffer, and releases all
-// of them in finish.
+// of them in finish. Its own memory serves other requests afterwards.
 type exchange struct {
 	*Request
+	onSent    func() // calls Release, whatever the request
 	relay     *Relay
 	w         ResponseWriter
 	route     routeMatch
@@ -39,6 +41,35 @@ type exchange struct {
 	account
 	outliving outliving
 	messages  *messages // of a WebSocket; nil where tokens do not matter
+}
+
+var exchanges = sync.Pool{New: func() any {
+	x := &exchange{}
+	x.onSent = func() { x.Release() }
+	return x
+}}
+
+// recycle lets the memory of an exchange that is finished serve others, unless a goroutine of its own may have it still.
+func (x *exchange) recycle() {
+	if x.outliving.abort == nil && x.handshake == nil {
+		*x = exchange{onSent: x.onSent}
+		exchanges.Put(x)
+	}
+}
+
+// serve responds to the request.
+func (x *exchange) serve(ctx context.Context) error {
+	defer x.finish()
+	if e := x.admit(); e != nil {
+		return x.refuse(e)
+	}
+	if x.route.use == policy.Shutdown {
+		x.w.Head(200, nil, 0)
+		err := x.w.Flush()
+		x.relay.cfg.Shutdown()
+		return err
+	}
+	return x.forward(ctx)
 }
 
 // finish releases what the exchange holds, and completes its record. It must be called once, also after a panic.
@@ -158,7 +189,7 @@ func (x *exchange) prepare() (err error) {
 	}
 	x.out = upstream.Request{
 		Method: x.route.method, Target: x.route.target, Upgrade: x.handshake != nil,
-		Fields: fields, Length: x.Head.Length, Sent: x.Release, // as soon as it can be: the response may be long in coming
+		Fields: fields, Length: x.Head.Length, Sent: x.onSent, // as soon as it can be: the response may be long in coming
 	}
 	x.body = receivedBody{x.Body, x}
 	x.buffer, err = readStart(&x.out, &x.body, x.model != nil)

@@ -88,8 +88,9 @@ type Config struct {
 	// Shutdown is called once the response to GET /shutdown has been handed to the server; nil means that the route
 	// is closed.
 	Shutdown func()
-	// ReadUsage reads what responses cost also where no budget depends on it, for their records.
-	ReadUsage bool
+	// Records reads what only records need: the ID of the upstream's response, and what it cost where no budget depends
+	// on that.
+	Records bool
 	// ReadOn limits what is read of responses whose clients have left.
 	ReadOn ReadOn
 	// Dump takes what passes; nil takes nothing.
@@ -149,18 +150,11 @@ var ErrAbort = errors.New("the response is incomplete")
 
 // Serve responds to one request. ctx ends when the client leaves.
 func (p *Relay) Serve(ctx context.Context, r *Request, w ResponseWriter) error {
-	x := &exchange{Request: r, relay: p, w: w}
-	defer x.finish()
-	if e := x.admit(); e != nil {
-		return x.refuse(e)
-	}
-	if x.route.use == policy.Shutdown {
-		w.Head(200, nil, 0)
-		err := w.Flush()
-		p.cfg.Shutdown()
-		return err
-	}
-	return x.forward(ctx)
+	x := exchanges.Get().(*exchange)
+	x.Request, x.relay, x.w = r, p, w
+	err := x.serve(ctx)
+	x.recycle() // not after a panic
+	return err
 }
 
 // Refuse responds with e to a request that is not served.
