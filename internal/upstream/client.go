@@ -94,18 +94,16 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 		if err != nil {
 			return nil, cancelled(ctx, err)
 		}
-		before := cn.bytesWritten.Load()
-		res, err := c.exchange(ctx, cn, r)
+		res, err := c.exchange(ctx, cn, r, reused)
 		if err == nil {
-			res.Reused = reused
 			return res, nil
 		}
-		// The pooled connection was closed and accepted no byte, so the request can be sent again on another one.
-		if reused && cn.bytesWritten.Load() == before && r.Rest == nil && ctx.Err() == nil && isKind(err, Closed) {
+		// The pooled connection accepted no byte, so the request can be sent on another one.
+		if reused && errors.Is(err, errNothingSent) && ctx.Err() == nil {
 			continue
 		}
-		var e *Error
-		if err = cancelled(ctx, err); errors.As(err, &e) {
+		err = cancelled(ctx, err)
+		if e, ok := errors.AsType[*Error](err); ok {
 			e.Reused = reused
 		}
 		return nil, err
@@ -142,10 +140,13 @@ func (c *Client) count(ctx context.Context, err error) {
 	}
 }
 
+// errNothingSent means that the connection has accepted no byte of the request.
+var errNothingSent = errors.New("sending the request")
+
 // exchange sends r on cn and reads the head of the response. cn then belongs to the response; on an error or a panic it
 // is closed.
-func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response, error) {
-	res := &Response{c: cn, client: c, request: r}
+func (c *Client) exchange(ctx context.Context, cn *conn, r *Request, reused bool) (*Response, error) {
+	res := &Response{Reused: reused, c: cn, client: c, request: r, ctx: ctx}
 	res.unwatch = context.AfterFunc(ctx, cn.close)
 	ok := false
 	defer func() {
@@ -154,22 +155,14 @@ func (c *Client) exchange(ctx context.Context, cn *conn, r *Request) (*Response,
 		}
 	}()
 	before := cn.bytesWritten.Load()
-	left, err := c.sendHead(ctx, cn, r)
+	err := res.begin()
 	switch {
 	case errors.Is(err, secret.ErrWiped):
 		return nil, &Error{Kind: Internal, Cause: err}
 	case isKind(err, Internal):
 		return nil, err
 	case err != nil && cn.bytesWritten.Load() == before:
-		return nil, fail(Closed, "sending the request: %w", err)
-	case err == nil:
-		r.Fields = nil
-		if r.Sent != nil {
-			r.Sent()
-		}
-		if len(left) > 0 || r.Rest != nil {
-			res.copyBody(left)
-		}
+		return nil, fail(Closed, "%w: %w", errNothingSent, err)
 	}
 	// After a failed write there may still be a response, such as 413.
 	if err := res.readHead(); err != nil {

@@ -210,7 +210,7 @@ func TestNotYetAccepted(t *testing.T) {
 			}
 			failed <- err
 		}()
-		s.awaitQueued(t)
+		awaitReadable(t, s.Listener.(*net.TCPListener), "connection")
 		select {
 		case err := <-failed:
 			t.Errorf("uid %d: the client does not wait: %v", uid, err)
@@ -226,14 +226,13 @@ func TestNotYetAccepted(t *testing.T) {
 	}
 }
 
-// awaitQueued waits until a connection can be accepted.
-func (s *taker) awaitQueued(t *testing.T) {
+// awaitReadable waits for something to read or accept, which remains there.
+func awaitReadable(t *testing.T, socket syscall.Conn, what string) {
 	t.Helper()
-	raw := must(s.Listener.(*net.TCPListener).SyscallConn())
-	raw.Control(func(fd uintptr) {
+	must(socket.SyscallConn()).Control(func(fd uintptr) {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		if n, err := unix.Poll(p, int(soon.Milliseconds())); n != 1 {
-			t.Errorf("no connection comes: %v", err)
+			t.Errorf("no %s comes: %v", what, err)
 		}
 	})
 }

@@ -2,20 +2,12 @@
 
 package upstream
 
-import (
-	"errors"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
-
-// idleAndOpen reports whether nothing has arrived on an idle connection, neither its end nor unexpected bytes. It does
-// not block.
-func (c *conn) idleAndOpen() bool {
-	var quiet bool
-	err := c.raw.Control(func(fd uintptr) {
-		var p [1]byte
-		_, _, err := unix.Recvfrom(int(fd), p[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		quiet = errors.Is(err, unix.EAGAIN)
-	})
-	return err == nil && quiet
+// quiet reports whether there is nothing to read, neither data nor the connection's end. It does not block. What it
+// reads is lost.
+func quiet(fd uintptr) bool {
+	var p [1]byte
+	_, err := unix.Read(int(fd), p[:])
+	return err == unix.EAGAIN
 }

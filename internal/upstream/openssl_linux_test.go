@@ -146,11 +146,7 @@ func (s *openssl) updateWithin(t *testing.T, c *Client, command string) {
 	}
 	<-answered
 	io.WriteString(s.in, command) // s_server must read it as a separate command
-	for ctx := within(t, soon); res.c.idleAndOpen(); runtime.Gosched() {
-		if ctx.Err() != nil {
-			t.Fatal("waited in vain for the key update")
-		}
-	}
+	awaitReadable(t, res.c.TCPConn, "key update")
 	io.WriteString(s.in, "ok\n")
 	if body := finish(t, res, nil); body != "ok\r\n" {
 		t.Errorf("body %q", body)

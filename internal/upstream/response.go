@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,9 @@ type Response struct {
 	c       *conn
 	client  *Client
 	request *Request
+	ctx     context.Context
+	started bool  // start has been called
+	headErr error // of start
 	body    http1.Body
 	reuse   bool          // the connection can be reused
 	unwatch func() bool   // of the context; returns false once it has closed the connection
@@ -114,6 +118,49 @@ func (r *Response) stopCopier() bool {
 	}
 	<-r.copied
 	return r.copyErr == nil && r.c.SetWriteDeadline(time.Time{}) == nil
+}
+
+var errNotIdle = errors.New("the upstream has closed the idle connection, or sent unexpected bytes")
+
+// begin sends the request's head and, unless the body needs a copier, waits for the response. It returns the error of
+// sending.
+//
+// On a connection that was idle, RawConn.Read's first attempt to read comes before the head is sent: it finds a closed
+// connection, or bytes that must not be taken for the response, and it serves the wait, which begins there and not with
+// a futile attempt after the head.
+func (r *Response) begin() error {
+	r.c.current = r
+	err := r.c.raw.Read(r.c.start)
+	r.c.current = nil
+	if r.started { // otherwise the connection is closed
+		err = r.headErr
+	}
+	return err
+}
+
+// start is RawConn.Read's callback. It is called again when there is something to read, and then ends the wait.
+func (r *Response) start(fd uintptr) (done bool) {
+	if r.started {
+		return true
+	}
+	r.started = true
+	if r.Reused && !quiet(fd) {
+		r.headErr = errNotIdle
+		return true
+	}
+	left, err := r.client.sendHead(r.ctx, r.c, r.request)
+	if err != nil {
+		r.headErr = err
+		return true
+	}
+	r.request.Fields = nil
+	if r.request.Sent != nil {
+		r.request.Sent()
+	}
+	if len(left) > 0 || r.request.Rest != nil {
+		r.copyBody(left)
+	}
+	return r.copied != nil
 }
 
 // readHead reads the final response's head; it drops interim responses (RFC 9110, section 15.2).

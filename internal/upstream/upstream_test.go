@@ -164,6 +164,39 @@ func TestConnectionThatDiesUnwritten(t *testing.T) {
 	}
 }
 
+// laterBody is a body that arrives while it is being sent.
+type laterBody struct{ io.Reader }
+
+func (laterBody) Interrupt() {}
+
+// TestDeadPooledConnectionTakesNoBody: a request whose body arrives later is sent on another connection too, with all
+// of the body.
+func TestDeadPooledConnectionTakesNoBody(t *testing.T) {
+	up, c := serve(t, openaitest.Options{TLS: true})
+	for _, die := range []func(){
+		func() {
+			up.CloseIdle()
+			if err := up.AwaitOpen(within(t, soon), 0); err != nil {
+				t.Fatal(err)
+			}
+		},
+		func() { c.pool.conns[0].TCPConn.CloseWrite() },
+	} {
+		do(t, c, post("json", "{}"))
+		die()
+		r := post("json", "12")
+		r.Rest, r.Length = laterBody{strings.NewReader("34")}, 4
+		do(t, c, r)
+		all := up.Requests()
+		if body := must(all[len(all)-1].Body(within(t, soon))); string(body) != "1234" {
+			t.Errorf("body %q", body)
+		}
+	}
+	if n := up.Count(); n != 4 {
+		t.Errorf("the upstream saw %d requests, want 4", n)
+	}
+}
+
 func TestPoolForgetsTheDead(t *testing.T) {
 	up, c := serve(t, openaitest.Options{})
 	do(t, c, post("json", "{}"))
