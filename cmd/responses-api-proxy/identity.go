@@ -53,10 +53,7 @@ func (i *identity) readable() error {
 // openKey opens the key, from a file if there is one. Standard input is closed when it has been read, or when there is
 // nothing to be read.
 func openKey(o *options, errs *errorLog) (k *key.Key, file *keyFile, err error) {
-	cfg := key.Config{Policy: key.Auto, Header: o.authHeader}
-	if o.protection == strict {
-		cfg.Policy = key.Require
-	}
+	cfg := key.Config{Header: o.authHeader, Require: o.protection == strict}
 	path := o.keyFile
 	if o.identity.wanted() {
 		cfg.Exchange = &o.identity.config

@@ -15,22 +15,15 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
-// Policy selects what to do if the kernel has no secret memory.
-type Policy = secret.Policy
-
 // Header is the field in which the key is sent to the upstream.
 type Header = secret.Header
 
-// Exchange describes the identity that is exchanged for the key. This package sets Source, Key, Policy, Roots and
+// Exchange describes the identity that is exchanged for the key. This package sets Source, Key, Require, Roots and
 // Report.
 type Exchange = tokenexchange.Config
 
-// The policies and the default header.
-const (
-	Auto    = secret.Auto
-	Require = secret.Require
-	Bearer  = secret.Bearer
-)
+// Bearer is the default header.
+const Bearer = secret.Bearer
 
 // ParseHeader returns the header with that name: bearer, api-key or x-api-key.
 func ParseHeader(name string) (Header, error) { return secret.ParseHeader(name) }
@@ -41,8 +34,9 @@ func NoEcho(fd int) (restore func(), tty bool, err error) { return secret.NoEcho
 
 // Config describes a key. The zero value is a key for "authorization: Bearer" in the best memory available.
 type Config struct {
-	Policy Policy
 	Header Header
+	// Require makes missing secret memory an error.
+	Require bool
 	// File, if not empty, is the name, for errors, of the regular file whose descriptors Open and Replace get. Replace
 	// then ignores what follows the first line.
 	File string
@@ -71,12 +65,12 @@ func Open(fd int, cfg Config) (k *Key, err error) {
 	k = &Key{cfg: cfg}
 	switch {
 	case cfg.Exchange == nil:
-		k.secret, err = secret.Read(fd, secret.Config{Policy: cfg.Policy, Header: cfg.Header, File: cfg.File, Spare: cfg.Replaceable})
+		k.secret, err = secret.Read(fd, secret.Config{Require: cfg.Require, Header: cfg.Header, File: cfg.File, Spare: cfg.Replaceable})
 	case cfg.HasInput():
-		k.source, err = secret.Read(fd, secret.Config{Policy: cfg.Policy, Token: true, NoSlots: true})
+		k.source, err = secret.Read(fd, secret.Config{Require: cfg.Require, Token: true, NoSlots: true})
 	}
 	if err == nil && cfg.Exchange != nil {
-		k.secret, err = secret.New(secret.Config{Policy: cfg.Policy, Token: true})
+		k.secret, err = secret.New(secret.Config{Require: cfg.Require, Token: true})
 	}
 	if err != nil {
 		k.Wipe()
@@ -96,7 +90,7 @@ func (k *Key) Exchange(ctx context.Context, roots *x509.CertPool, report func(li
 		return errors.New("bug: a second exchange for one key")
 	}
 	cfg := *k.cfg.Exchange
-	cfg.Source, cfg.Key, cfg.Policy, cfg.Roots, cfg.Report = k.source, k.secret, k.cfg.Policy, roots, report
+	cfg.Source, cfg.Key, cfg.Require, cfg.Roots, cfg.Report = k.source, k.secret, k.cfg.Require, roots, report
 	x, err := tokenexchange.New(cfg)
 	if err != nil {
 		return err

@@ -37,7 +37,7 @@ func jobRead([]string) error {
 	if os.Getenv("DROP") != "" {
 		must(syscall.Setresuid(nobody, nobody, nobody))
 	}
-	k, err := Read(input, Config{Policy: Policy(os.Getenv("POLICY"))})
+	k, err := Read(input, Config{Require: os.Getenv("POLICY") == "require"})
 	if err != nil {
 		fmt.Println("error:", strings.ReplaceAll(err.Error(), "\n", " "))
 	} else {

@@ -20,10 +20,11 @@ var ErrWiped = errors.New("the API key has been wiped")
 var errNoSpare = errors.New("bug: a key without a spare page cannot be replaced")
 
 // Config describes a key and the memory that it needs. All of it is mapped at once, because the sandbox later refuses
-// memfd_secret(2). The zero value is a key for "authorization: Bearer" from standard input, with policy Auto.
+// memfd_secret(2). The zero value is a key for "authorization: Bearer" from standard input, in the best
+// memory available.
 type Config struct {
-	// Policy selects what to do if the kernel has no secret memory; empty means Auto.
-	Policy Policy
+	// Require makes missing secret memory an error. Without it the key then lies in locked memory, which root can read.
+	Require bool
 	// Header is the field in which the key is sent.
 	Header Header
 	// File, if not empty, is the name, for errors, of the regular file whose descriptors Read and Replace get. Replace
@@ -299,7 +300,7 @@ func mapKey(cfg Config) (*Key, error) {
 	if cfg.NoSlots {
 		sizes = []int{keys}
 	}
-	memory, err := NewBuffer(cfg.Policy, sizes...)
+	memory, err := NewBuffer(cfg.Require, sizes...)
 	if err != nil {
 		return nil, err
 	}

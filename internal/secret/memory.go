@@ -12,17 +12,6 @@ import (
 	"unsafe"
 )
 
-// Policy selects what to do if the kernel has no secret memory.
-type Policy string
-
-// The policies of --protection.
-const (
-	// Auto falls back to locked anonymous memory, which root can read; Kind is the result.
-	Auto Policy = "auto"
-	// Require makes a missing memfd_secret an error.
-	Require Policy = "require"
-)
-
 // Kind is the kind of a region's memory, as the start line shows it.
 type Kind string
 
@@ -47,14 +36,14 @@ type Buffer struct {
 	why  error // the reason if kind is not MemfdSecret
 }
 
-// NewBuffer maps memory of the best kind that policy and system allow. It tries sizes, in bytes and descending, until
-// one fits the limit on locked memory. The memory is zero.
-func NewBuffer(policy Policy, sizes ...int) (*Buffer, error) {
+// NewBuffer maps memory of the best kind that the system has, which must be MemfdSecret if require is true. It tries
+// sizes, in bytes and descending, until one fits the limit on locked memory. The memory is zero.
+func NewBuffer(require bool, sizes ...int) (*Buffer, error) {
 	b, why := mapFirst(mapSecret, sizes)
 	if why == nil {
 		return &Buffer{hide(b), MemfdSecret, nil}, nil
 	}
-	if policy == Require {
+	if require {
 		hint := "use --protection auto to accept memory that root can read"
 		if errors.Is(why, syscall.ENOSYS) {
 			hint = "boot Linux 5.14 to 6.4 with secretmem.enable=1, or " + hint

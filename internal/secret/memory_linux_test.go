@@ -122,11 +122,11 @@ func unprivileged() string {
 
 func TestNoLockedMemoryAllowed(t *testing.T) {
 	needSecretMemory(t)
-	for policy, want := range map[Policy]string{
-		Auto:    "ulimit -l",
-		Require: "no secret memory: memfd_secret: mmap: resource temporarily unavailable; raise RLIMIT_MEMLOCK (ulimit -l) to at least 12 KiB",
+	for policy, want := range map[string]string{
+		"auto":    "ulimit -l",
+		"require": "no secret memory: memfd_secret: mmap: resource temporarily unavailable; raise RLIMIT_MEMLOCK (ulimit -l) to at least 12 KiB",
 	} {
-		got := childLine(t, "read", key16, "MEMLOCK=0", "POLICY="+string(policy), unprivileged())
+		got := childLine(t, "read", key16, "MEMLOCK=0", "POLICY="+policy, unprivileged())
 		if !strings.HasPrefix(got, "error: ") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q; want an error with %s", policy, got, want)
 		}

@@ -284,7 +284,7 @@ func spyOn(t testing.TB, fd int) *spy {
 	before := secretMappings(t)
 	s := &spy{done: make(chan error, 1)}
 	go func() {
-		k, err := Read(fd, Config{Policy: Require})
+		k, err := Read(fd, Config{Require: true})
 		s.key = k
 		s.done <- err
 	}()

@@ -129,7 +129,7 @@ func jobRotate([]string) error {
 	if os.Getenv("NO_MEMFD_SECRET") != "" {
 		must(deny(unix.SYS_MEMFD_SECRET, unix.ENOSYS))
 	}
-	k, err := New(Config{Policy: Policy(os.Getenv("POLICY"))})
+	k, err := New(Config{Require: os.Getenv("POLICY") == "require"})
 	must(err)
 	replaced, seen, torn, err := rotate(k, input)
 	kind, _ := k.Memory()
@@ -434,7 +434,7 @@ func TestReplaceWipeAndForgetTogether(t *testing.T) {
 }
 
 func TestBuffer(t *testing.T) {
-	b, err := NewBuffer(Auto, 5000)
+	b, err := NewBuffer(false, 5000)
 	if err != nil {
 		t.Fatal(err)
 	}

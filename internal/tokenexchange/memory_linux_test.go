@@ -32,11 +32,11 @@ func child([]string) error {
 	if _, err := sandbox.Protect(); err != nil {
 		return err
 	}
-	source, err := secret.Read(3, secret.Config{Policy: secret.Require, Token: true, NoSlots: true})
+	source, err := secret.Read(3, secret.Config{Require: true, Token: true, NoSlots: true})
 	if err != nil {
 		return err
 	}
-	key, err := secret.New(secret.Config{Policy: secret.Require, Token: true})
+	key, err := secret.New(secret.Config{Require: true, Token: true})
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func child([]string) error {
 	cfg := Config{
 		Audience: "an audience/1", IdentityProviderID: `idp "1"`, ServiceAccountID: "sa_1",
 		RequestURL: url + "/identity?api-version=2.0", AllowHosts: []string{"127.0.0.1"}, Source: source,
-		TokenURL: url + "/oauth/token", Key: key, Roots: roots, Policy: secret.Require,
+		TokenURL: url + "/oauth/token", Key: key, Roots: roots, Require: true,
 	}
 	if cfg.TokenFile = os.Getenv("TOKEN_FILE"); cfg.TokenFile != "" {
 		cfg.Source = nil

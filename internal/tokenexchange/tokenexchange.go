@@ -62,8 +62,8 @@ type Config struct {
 	// token.
 	Key *secret.Key
 
-	// Policy applies to the secret memory of the exchange, about 72 KiB.
-	Policy secret.Policy
+	// Require makes it an error if the memory of the exchange, about 72 KiB, cannot be secret memory.
+	Require bool
 	// Roots are as in upstream.Config.
 	Roots *x509.CertPool
 	// Report receives a line for the operator when a renewal fails, when the access token expires, and when a renewal
@@ -113,7 +113,7 @@ func New(cfg Config) (*Exchanger, error) {
 		return nil, err
 	}
 	var err error
-	x.memory, err = secret.NewBuffer(cfg.Policy, upstream.ExchangeMemory+requestSize+responseSize)
+	x.memory, err = secret.NewBuffer(cfg.Require, upstream.ExchangeMemory+requestSize+responseSize)
 	return x, err
 }
 

@@ -75,7 +75,7 @@ func (h *host) endpoint(t testing.TB, secure bool) *Endpoint {
 
 func newMemory(t testing.TB) *secret.Buffer {
 	t.Helper()
-	return must(secret.NewBuffer(secret.Auto, ExchangeMemory))
+	return must(secret.NewBuffer(false, ExchangeMemory))
 }
 
 const roomSize = 24 << 10

@@ -47,7 +47,7 @@ func run() error {
 	if _, err := sandbox.Protect(); err != nil {
 		return err
 	}
-	key, err := secret.Read(0, secret.Config{Policy: secret.Require})
+	key, err := secret.Read(0, secret.Config{Require: true})
 	if err != nil {
 		return err
 	}
