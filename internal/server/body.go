@@ -104,7 +104,8 @@ func (b *body) await() error {
 	if b.interrupted {
 		return os.ErrDeadlineExceeded
 	}
-	return b.c.nc.SetReadDeadline(time.Now().Add(b.c.server.cfg.BodyTimeout))
+	b.c.limitReads(b.c.server.cfg.BodyTimeout)
+	return nil
 }
 
 // Interrupt is upstream.Body's.
@@ -113,7 +114,7 @@ func (b *body) Interrupt() {
 	defer b.mu.Unlock()
 	b.interrupted = true
 	b.spoiled.Store(true)
-	b.c.nc.SetReadDeadline(time.Unix(1, 0))
+	b.c.setReadDeadline(time.Unix(1, 0))
 }
 
 // worthReading reports whether a refused request's body is short enough to be read, so that the connection can serve

@@ -38,8 +38,9 @@ type conn struct {
 	watch  uint64       // the watcher's name for it; 0 if it is not watched
 
 	session *policy.Session
-	in      *input // nil while nothing is there that was not used
-	limited bool   // HeadTimeout runs for the head that is being read
+	in      *input    // nil while nothing is there that was not used
+	limited bool      // HeadTimeout runs for the head that is being read
+	expires time.Time // when reads fail
 	request relay.Request
 	body    body
 	out     responseWriter
@@ -80,7 +81,7 @@ func (c *conn) serve() {
 // deny responds to the first request, whatever it is, or a client that sends none. It waits for the method: the
 // response to a HEAD has no body.
 func (c *conn) deny(denial *apierror.Error) {
-	c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
+	c.limitReads(lingerTimeout)
 	for c.unused() < len("HEAD ") && c.readMore() == nil {
 	}
 	if c.turnBusy() {
@@ -146,7 +147,7 @@ func (c *conn) readHead() error {
 	if c.state.Load() == fresh {
 		timeout = c.server.cfg.HeadTimeout
 	}
-	c.nc.SetReadDeadline(time.Now().Add(timeout))
+	c.limitReads(timeout)
 	c.limited = false
 	head, err := http1.ReadHead(c, maxHead)
 	for err == nil && len(head) == len("\r\n") { // a blank line: some clients send one behind a body (RFC 9112, section 2.2)
@@ -184,10 +185,24 @@ func (c *conn) Consume(n int) { c.in.used += n }
 func (c *conn) Fill() error {
 	if c.unused() > 0 && !c.limited {
 		c.limited = true
-		c.nc.SetReadDeadline(time.Now().Add(c.server.cfg.HeadTimeout))
+		c.limitReads(c.server.cfg.HeadTimeout)
 	}
 	c.recycle()
 	return c.readMore()
+}
+
+// limitReads lets reads fail after timeout, or up to a 256th of it earlier: to set a deadline for each request costs more
+// than to read the clock.
+func (c *conn) limitReads(timeout time.Duration) {
+	at := time.Now().Add(timeout)
+	if late := at.Sub(c.expires); late < 0 || late > timeout/256 {
+		c.setReadDeadline(at)
+	}
+}
+
+func (c *conn) setReadDeadline(at time.Time) {
+	c.expires = at
+	c.nc.SetReadDeadline(at)
 }
 
 // unused is how many bytes were read and not used.

@@ -176,7 +176,7 @@ func (a *responseWriter) Leave() { a.c.leave() }
 
 // noteFirstByte is called when bytes have been handed to the kernel.
 func (a *responseWriter) noteFirstByte() {
-	if a.firstByte == 0 {
+	if a.firstByte == 0 && a.c.server.observer != nil {
 		a.firstByte = time.Since(a.c.begun)
 	}
 }
