@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -43,7 +44,7 @@ func attempts(t *testing.T) []attempt {
 		deny(p+"help ", "--port", "key.txt"),
 		allow(codex, "verify", "health"),
 		deny(p, "key.txt", "sub"),
-		deny(p+"--insecure-upstream ", "verify", "health", "key.txt"),
+		deny(p+"--log-requests ", "verify", "health", "key.txt"),
 		only(p+"--prot", "--protection"),
 		only(p+"--protection o", "off"),
 		only(p+"--protection=", "auto", "strict", "off"),
@@ -54,10 +55,14 @@ func attempts(t *testing.T) []attempt {
 		allow(p+"--allow-user ", "self", "root"),
 		deny(p+"--allow-user ", "key.txt", "--protection"),
 		allow(p+"--allow-user self --allow-user ", "root"),
-		allow(p+"--shutdown-user se", "self"),
+		allow(p+"--http-shutdown=se", "self"),
+		allow(p+"--http-shutdown --po", "--port"),
+		deny(p+"--http-shutdown ", "self", "root"),
 		allow(p+"--user ro", "root"),
 		deny(p+"--user ", "self"),
-		allow(p+"--allow-group ", admins.Name),
+		allow(p+"--allow-user @", admins.Name),
+		allow(p+"--http-shutdown=@", admins.Name),
+		deny(p+"--allow-user @", "key.txt", "--protection"),
 		deny(p+"verify --", "--protection", "--upstream-url"),
 		deny(p+"--", "--stand-in", "--ready"),
 		deny(p+"--port 1 --", "--stand-in", "--ready"),
@@ -82,6 +87,9 @@ func triesOfTables() (list []attempt) {
 			}
 			names = append(names, f.String())
 			line := begin + f.String() + " "
+			if f.Optional {
+				line = begin + f.String() + "="
+			}
 			switch kind, _, _ := strings.Cut(f.Value, "|"); {
 			case closed.MatchString(f.Value):
 				list = append(list, only(line, strings.Split(f.Value, "|")...))
@@ -108,17 +116,18 @@ func triesOfTables() (list []attempt) {
 // for the script under test.
 
 func TestBashCompletion(t *testing.T) {
-	// readline takes '=' for a word of its own, and completes what is behind it.
+	// readline takes '=', '@' and '=@' for words of their own, and completes what is behind '=' or begins with '@'.
 	complete(t, "bash", "responses-api-proxy.bash", "--norc", "--noprofile", "-c", `
 source "$COMPLETION"
 while IFS= read -r line; do
 	echo "== $line"
-	read -ra COMP_WORDS <<<"${line//=/ = }"
+	read -ra COMP_WORDS <<<"$(sed -E 's/[=@]+/ & /g' <<<"$line")"
 	[[ $line != *' ' ]] || COMP_WORDS+=('')
 	COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
 	[[ $(complete -p "${COMP_WORDS[0]}") =~ -F\ ([^\ ]+) ]]
 	typed=${COMP_WORDS[COMP_CWORD]}
-	[[ $typed != = ]] || typed=
+	typed=${typed#=}
+	[[ ${COMP_WORDS[COMP_CWORD - 1]} != *@ ]] || typed=@$typed
 	"${BASH_REMATCH[1]}" "${COMP_WORDS[0]}" "$typed" "${COMP_WORDS[COMP_CWORD - 1]}"
 	((${#COMPREPLY[@]} == 0)) || printf '%s\n' "${COMPREPLY[@]}"
 done <lines`)
@@ -222,8 +231,8 @@ func output(t *testing.T, dir string, env []string, program string, args ...stri
 	return string(out)
 }
 
-// check reads what was offered. fish adds descriptions, and puts --flag= and
-// the slash of a directory with it.
+// check reads what was offered. fish adds descriptions, and puts --flag=, the @ of
+// a group and the slash of a directory with it.
 func checkAll(t *testing.T, list []attempt, out string) {
 	t.Helper()
 	answers := strings.Split("\n"+out, "\n== ")[1:]
@@ -238,11 +247,10 @@ func checkAll(t *testing.T, list []attempt, out string) {
 		var offered []string
 		for word := range strings.SplitSeq(strings.TrimSpace(rest), "\n") {
 			word, _, _ = strings.Cut(word, "\t")
-			_, behind, hasValue := strings.Cut(word, "=")
-			if hasValue {
-				word = behind
+			if flag, value, ok := strings.Cut(word, "="); ok {
+				word = cmp.Or(value, flag)
 			}
-			offered = append(offered, strings.TrimSuffix(word, "/"))
+			offered = append(offered, strings.Trim(word, "@/"))
 		}
 		attempt.check(t, offered)
 	}

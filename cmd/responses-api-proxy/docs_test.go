@@ -93,7 +93,7 @@ func TestHelpHasEveryFlag(t *testing.T) {
 		if f.Topic == "" {
 			want = 0
 		}
-		if n := strings.Count(all, "\n  "+strings.TrimSpace(f.String()+" "+f.Value)+"\n") + strings.Count(all, "\n  "+strings.TrimSpace(f.String()+" "+f.Value)+"  "); n != want {
+		if n := strings.Count(all, "\n  "+f.Usage()+"\n") + strings.Count(all, "\n  "+f.Usage()+"  "); n != want {
 			t.Errorf("help all has %s %d times, want %d", &f, n, want)
 		}
 	}

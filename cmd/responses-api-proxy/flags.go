@@ -30,18 +30,17 @@ const (
 
 // options are the settings of the command line.
 type options struct {
-	given            map[string]bool // the names of the flags that were set
-	config           string
-	print            string // to standard output, in place of serving
-	port             uint16
-	listen           []listen.Address // the TCP address first, if there is one
-	serverInfo       string
-	httpShutdown     bool
-	upstreamURL      string
-	insecureUpstream bool
-	upstreamUsers    policy.Users
-	upstreamTLS      string
-	drainTimeout     time.Duration
+	given         map[string]bool // the names of the flags that were set
+	config        string
+	print         string // to standard output, in place of serving
+	port          uint16
+	listen        []listen.Address // the TCP address first, if there is one
+	serverInfo    string
+	httpShutdown  bool
+	upstreamURL   string
+	upstreamUsers policy.Users
+	upstreamTLS   string
+	drainTimeout  time.Duration
 
 	routes []string // besides POST /v1/responses
 	models []string // that requests may name; none means every model
@@ -157,6 +156,21 @@ func (o *options) complete() error {
 	return cmp.Or(relay.CheckRoutes(o.routes), relay.CheckModels(o.models, o.routes), o.identity.check(o))
 }
 
+// allowShutdown opens GET /shutdown to a user or group, or, if who is "true", to all who may call.
+func (o *options) allowShutdown(who string) error {
+	switch {
+	case who == "false":
+		return errors.New("without the flag GET /shutdown is refused; leave it out")
+	case o.httpShutdown && (who == "true" || o.shutdownUsers.Empty()):
+		return errors.New("the flag is given more than once, and not always with a user")
+	}
+	o.httpShutdown = true
+	if who == "true" {
+		return nil
+	}
+	return o.shutdownUsers.Add(who)
+}
+
 func (o *options) setMetrics(addr string) error {
 	o.metrics = addr
 	_, err := listen.ParseAddress(addr)
@@ -203,7 +217,7 @@ func unexpected(word string) error {
 	if near := cli.Nearest(word, subcommands); near != "" {
 		return fmt.Errorf("unexpected argument %q; is the subcommand %s meant? it stands first", word, near)
 	}
-	return fmt.Errorf("unexpected argument %q; a switch takes no value, and the key comes from standard input", word)
+	return fmt.Errorf("unexpected argument %q; a switch takes no value, or only behind '=', and the key comes from standard input", word)
 }
 
 // leaked returns an error if one of the arguments looks like a key.

@@ -15,7 +15,7 @@ var topics = []cli.Topic{
 		Text: "Under systemd the sockets of its socket units take the place of `--port` and `--listen`."},
 	{Name: "upstream", Title: "Upstream"},
 	{Name: "callers", Title: "Access control",
-		Text: "Without `--allow-user` and `--allow-group` every user of this host may call. Requests of web pages are refused in any case."},
+		Text: "Without `--allow-user` every user of this host may call. Requests of web pages are refused in any case."},
 	{Name: "limits", Title: "Limits",
 		Text: "0 means no limit, which is the default except for `--max-body`. DURATION is a number with a unit, such as 90s, 10m, 2h " +
 			"or 2d; SIZE is a number of bytes, or of K, M or G of 1024, such as 64M or 64MiB."},
@@ -34,15 +34,17 @@ func flagTable(o *options) []cli.Flag {
 	return []cli.Flag{
 		{Name: "port", Value: "N", Topic: "serving", Common: true, Original: true, Set: cli.Int(&o.port, 0, 65535, "a port is a number from 0 to 65535"),
 			Summary: "port of 127.0.0.1 to listen on", Default: "a free one; none with --listen"},
-		{Name: "listen", Value: "ADDR:PORT|unix:PATH", Topic: "serving", Common: true, Repeat: true, Also: []string{"host", "bind", "address", "socket"},
+		{Name: "listen", Value: "ADDR:PORT|unix:PATH", Topic: "serving", Common: true, Repeat: true,
+			Also:    map[string]string{"host": "", "bind": "", "address": "", "socket": ""},
 			Set:     cli.Append(&o.listen, listen.ParseAddress),
 			Summary: "listen on a loopback address, or on a unix stream socket",
 			Text: "At most one is a TCP address, `--port` included. The directory of PATH, and every one above it, must belong to root or to the proxy's " +
 				"user and must not be writable by others."},
 		{Name: "server-info", Value: "FILE", Topic: "serving", Common: true, Original: true, Set: cli.String(&o.serverInfo, "a file name"),
 			Summary: "write {\"port\":N,\"pid\":N} to FILE once listening", Text: "Missing directories are made, as by the original."},
-		{Name: "http-shutdown", Topic: "serving", Common: true, Original: true, Set: cli.Bool(&o.httpShutdown),
-			Summary: "let GET /shutdown stop the proxy"},
+		{Name: "http-shutdown", Value: "USER|@GROUP|self", Optional: true, Topic: "serving", Common: true, Original: true, Repeat: true,
+			Also: map[string]string{"shutdown-user": "USER"}, Set: o.allowShutdown,
+			Summary: "let GET /shutdown stop the proxy", Text: "With a value it is only for this user or group, of those who may call."},
 		{Name: "drain-timeout", Value: "DURATION", Topic: "serving", Set: cli.Duration(&o.drainTimeout, "10s or 2m"),
 			Summary: "how long running requests may go on after a stop", Default: "10s"},
 
@@ -53,32 +55,31 @@ func flagTable(o *options) []cli.Flag {
 			Text: "These are `POST /v1/responses/compact`, `POST /v1/responses/input_tokens` and `GET /v1/models`; `GET` and `DELETE /v1/responses/ID` " +
 				"and `POST /v1/responses/ID/cancel` for what the same user has made through this proxy; WebSocket; Codex's `POST /v1/alpha/search`; or, " +
 				"alone and in place of `POST /v1/responses`, Anthropic's `POST /v1/messages` and `POST /v1/messages/count_tokens`."},
-		{Name: "insecure-upstream", Topic: "upstream", Set: cli.Bool(&o.insecureUpstream),
-			Summary: "allow plain http to an upstream on another host", Text: "The key crosses the network unencrypted."},
 		{Name: "upstream-user", Value: "USER|self", Topic: "upstream", Repeat: true, Set: o.upstreamUsers.AddUser,
 			Summary: "user, by name or number, who may be the upstream on this host over plain http, besides root and the user who starts the proxy",
 			Text: "The kernel reports which user has accepted each new connection. To a process of any other user not a byte is sent; " +
 				"the request ends in 502, and the log names the uid."},
-		{Name: "upstream-tls", Value: "1.3|1.2", Topic: "upstream", Set: cli.Choice(&o.upstreamTLS, "1.3", "1.2"),
-			Summary: "TLS version towards the upstream", Default: "1.3"},
+		{Name: "upstream-tls", Value: "1.3|1.2|off", Topic: "upstream", Also: map[string]string{"insecure-upstream": off},
+			Set:     cli.Choice(&o.upstreamTLS, "1.3", "1.2", off),
+			Summary: "TLS version towards the upstream; off: allow plain http to another host", Default: "1.3",
+			Text: "With `off` the key crosses the network unencrypted; it contradicts an https URL. Plain http to this host needs no flag."},
 		{Name: "ca-file", Value: "FILE", Topic: "upstream", Set: cli.String(&o.caFile, "a file name"),
 			Summary: "trust the CA certificates in FILE, in PEM, and no others", Default: "those of the system"},
 		{Name: "auth-header", Value: "bearer|api-key|x-api-key", Topic: "upstream", Set: cli.Parsed(&o.authHeader, key.ParseHeader),
 			Summary: "header field in which the key is sent", Default: "bearer", Text: "`bearer` is `Authorization: Bearer`."},
-		{Name: "key-file", Value: "FILE", Topic: "upstream", Common: true, Also: []string{"key", "api-key", "key-fd"}, Set: cli.String(&o.keyFile, "a file name"),
+		{Name: "key-file", Value: "FILE", Topic: "upstream", Common: true,
+			Also: map[string]string{"key": "", "api-key": "", "key-fd": ""}, Set: cli.String(&o.keyFile, "a file name"),
 			Summary: "read the key from FILE, and another one at each SIGHUP", Default: "standard input",
 			Text: "FILE and every directory above it must belong to root, to the user who starts the proxy or to that of `--user`, and must not be " +
 				"writable by others. It may be a symbolic link, such as Kubernetes makes. The proxy can read what else is in its directory, so give it " +
 				"one of its own. Under systemd, where standard input is neither a pipe nor a file, the default is the credential `key` " +
 				"(`LoadCredential=key:FILE`)."},
 
-		{Name: "allow-user", Value: "USER|self", Topic: "callers", Common: true, Repeat: true, Set: o.users.AddUser,
-			Summary: "user who may call, by name or number; self is the user who runs the proxy", Default: "every user", Text: "The kernel reports who calls. Names are those of /etc/passwd; no other source, such as LDAP, is asked."},
-		{Name: "allow-group", Value: "GROUP", Topic: "callers", Repeat: true, Set: o.users.AddGroup,
-			Summary: "group whose members may call, by name or number", Text: "Over TCP its members are those at start."},
-		{Name: "shutdown-user", Value: "USER|self", Topic: "callers", Repeat: true, Needs: []string{"http-shutdown"},
-			Set:     o.shutdownUsers.AddUser,
-			Summary: "user among them who may GET /shutdown, by name or number", Default: "all who may call"},
+		{Name: "allow-user", Value: "USER|@GROUP|self", Topic: "callers", Common: true, Repeat: true,
+			Also: map[string]string{"allow-group": "@GROUP"}, Set: o.users.Add,
+			Summary: "user or group who may call; self is the user who runs the proxy", Default: "every user",
+			Text: "The kernel reports who calls. Give a number, or a name of /etc/passwd or /etc/group; no other source, such as LDAP, is asked. " +
+				"Over TCP the members of a group are those at start."},
 		{Name: "allow-host", Value: "NAME", Topic: "callers", Repeat: true, Set: cli.Each(&o.hosts, checkHost),
 			Summary: "another name by which clients may call this host",
 			Text:    "`GET /shutdown` still takes a loopback address or `localhost` only: by another name a web page could send it."},
@@ -93,8 +94,6 @@ func flagTable(o *options) []cli.Flag {
 			Summary: "requests that run at the same time"},
 		{Name: "max-concurrent-per-user", Value: "N", Topic: "limits", Set: cli.Count(&l.MaxConcurrentPerUser),
 			Summary: "requests of each user that run at the same time"},
-		{Name: "max-connections-per-user", Value: "N", Topic: "limits", Set: cli.Count(&l.MaxConnectionsPerUser),
-			Summary: "open connections of each user"},
 		{Name: "rate", Value: "N", Topic: "limits",
 			Set:     cli.Float(&l.Rate, 1e6, "a number of requests a second is needed, such as 0.5 or 10"),
 			Summary: "requests a second of each user", Text: "That is the average; a burst may be twice as many."},
@@ -114,7 +113,8 @@ func flagTable(o *options) []cli.Flag {
 
 		{Name: "user", Value: "USER", Topic: "protection", Common: true, Set: cli.Parsed(&o.runAs, sandbox.LookupUser),
 			Summary: "when started as root, become that user for good"},
-		{Name: "protection", Value: "auto|strict|off", Topic: "protection", Common: true, Also: []string{"strict", "sandbox", "secret-memory"},
+		{Name: "protection", Value: "auto|strict|off", Topic: "protection", Common: true,
+			Also:    map[string]string{"strict": strict, "sandbox": "", "secret-memory": ""},
 			Set:     cli.Choice(&o.protection, auto, strict, off),
 			Summary: "use what the kernel offers; strict: do not start unless that is everything", Default: auto,
 			Text: "`strict` needs secret memory, which root cannot read, Linux 6.7 or later, another user than root, and `start-window=closed`: the " +

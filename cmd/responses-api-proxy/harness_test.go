@@ -739,7 +739,7 @@ func (w *world) window(l *launch) string {
 }
 
 func namesCallers(arg string) bool {
-	return strings.HasPrefix(arg, "--allow-user") || strings.HasPrefix(arg, "--allow-group")
+	return strings.HasPrefix(arg, "--allow-user")
 }
 
 // logTime matches the beginning of the log's lines.

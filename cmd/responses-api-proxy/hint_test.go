@@ -49,7 +49,7 @@ func TestKeyAmongArgumentsIsNotShown(t *testing.T) {
 // whether the flag exists or not.
 func TestKeyAsValueIsNotShown(t *testing.T) {
 	const key = "sk-proj-0123456789abcdef0123"
-	for _, line := range []string{"--api-key " + key, "--api-key=" + key, "--port " + key, "--port=" + key, "-" + key, "--insecure-upstream " + key, "--http-shutdown=" + key} {
+	for _, line := range []string{"--api-key " + key, "--api-key=" + key, "--port " + key, "--port=" + key, "-" + key, "--log-requests " + key, "--insecure-upstream " + key, "--http-shutdown=" + key} {
 		_, err := parseFlags(strings.Fields(line))
 		if err == nil || strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), "revoke it") {
 			t.Errorf("%q: %v", strings.ReplaceAll(line, key, "KEY"), err)

@@ -117,12 +117,15 @@ func (s *service) openNotifier() (err error) {
 
 // upstreamConfig returns the configuration that follows from --upstream-url, but for the roots.
 func (s *service) upstreamConfig() (upstream.Config, error) {
-	target, err := upstream.ParseTarget(s.opts.upstreamURL, s.opts.insecureUpstream)
+	target, err := upstream.ParseTarget(s.opts.upstreamURL, s.opts.upstreamTLS == off)
 	if err != nil {
 		return upstream.Config{}, err
 	}
 	users := &s.opts.upstreamUsers
-	if target.TLS && !users.Empty() {
+	switch {
+	case target.TLS && target.Insecure:
+		return upstream.Config{}, errors.New("--upstream-tls off and an https --upstream-url contradict each other; leave the flag out")
+	case target.TLS && !users.Empty():
 		return upstream.Config{}, errors.New("--upstream-user is for a plain http --upstream-url; over https the certificate decides")
 	}
 	return upstream.Config{Target: target, LegacyTLS: s.opts.upstreamTLS == "1.2", Users: users.UIDs}, nil
@@ -226,6 +229,7 @@ func (o *options) budgetError(err error) error {
 func (s *service) openGate() (err error) {
 	o := s.opts
 	cfg := policy.Config{TCP: s.tcp, Identify: true, Commands: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
+	cfg.Limits.MaxConnections = s.maxConnections()
 	if o.maxTokens > 0 {
 		if s.book, err = s.openBudget(); err != nil {
 			return err

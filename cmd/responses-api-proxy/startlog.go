@@ -59,7 +59,7 @@ func (s *service) logStartup() {
 	}
 }
 
-// callers names the users and groups of --allow-user and --allow-group.
+// callers names the users and groups of --allow-user.
 func (s *service) callers() string {
 	if s.opts.users.Empty() {
 		return "all"

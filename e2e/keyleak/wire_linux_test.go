@@ -226,7 +226,7 @@ func TestNoProxyForPlainHTTP(t *testing.T) {
 	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"} {
 		env = append(env, name+"=http://"+trap.Addr().String())
 	}
-	p := launch(t, "", env, "--insecure-upstream", "--upstream-url", "http://0.0.0.0:"+port+"/v1/responses")
+	p := launch(t, "", env, "--upstream-tls", "off", "--upstream-url", "http://0.0.0.0:"+port+"/v1/responses")
 	r := &rig{process: p, ctx: deadline(t), upstream: upstream, client: newClient(t)}
 	if err := r.expect(20, 4, "auto", 200); err != nil {
 		t.Error(err)

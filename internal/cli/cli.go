@@ -4,7 +4,6 @@
 package cli
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,17 +13,20 @@ import (
 // A Flag is one entry of the table of a command. All texts are standard English
 // without markup, except that code in Text stands in backquotes.
 type Flag struct {
-	Name     string   // without dashes; a name of one letter is written with one dash
-	Value    string   // placeholder or words, such as FILE|-; "" for a flag without a value
-	Default  string   // as text for people; "" if Summary suffices
-	Summary  string   // one clause, in lower case, without a period
-	Text     string   // sentences that follow Summary where there is room
-	Topic    string   // of the help; "" leaves the flag out of all texts
-	Common   bool     // listed by --help
-	Original bool     // defined by codex responses-api-proxy too, and so neither renamed nor removed
-	Repeat   bool     // may be given more than once
-	Also     []string // names by which users look for it; errors lead from these to Name
-	Needs    []string // names of flags, of which one must be given as well
+	Name     string // without dashes; a name of one letter is written with one dash
+	Value    string // placeholder or words, such as FILE|-; "" for a flag without a value
+	Default  string // as text for people; "" if Summary suffices
+	Summary  string // one clause, in lower case, without a period
+	Text     string // sentences that follow Summary where there is room
+	Topic    string // of the help; "" leaves the flag out of all texts
+	Common   bool   // listed by --help
+	Original bool   // defined by codex responses-api-proxy too, and so neither renamed nor removed
+	Repeat   bool   // may be given more than once
+	Optional bool   // the value may be omitted; if given, it follows "="
+	// Also has the names by which users look for it, and the value that each of them stands for, if any. Errors lead
+	// from these to Name.
+	Also  map[string]string
+	Needs []string // names of flags, of which one must be given as well
 
 	Set func(value string) error // "true" for a flag without a value
 }
@@ -32,8 +34,24 @@ type Flag struct {
 // String returns the name with its dashes.
 func (f Flag) String() string { return dashed(f.Name) }
 
-// usage returns the flag as it is typed, with its value.
-func (f Flag) usage() string { return strings.TrimSpace(f.String() + " " + f.Value) }
+// Usage returns the flag as it is typed, with its value.
+func (f Flag) Usage() string {
+	if f.Optional {
+		return f.String() + "[=" + f.Value + "]"
+	}
+	return f.with(f.Value)
+}
+
+// with returns the flag with a value; without one if that is "".
+func (f Flag) with(value string) string {
+	switch {
+	case value == "":
+		return f.String()
+	case f.Optional:
+		return f.String() + "=" + value
+	}
+	return f.String() + " " + value
+}
 
 func dashed(name string) string {
 	if len(name) == 1 {
@@ -68,11 +86,11 @@ func Parse(flags []Flag, args []string) (given map[string]bool, rest []string, e
 		}
 		f := flags[i]
 		switch {
-		case given[name] && !f.Repeat:
+		case given[name] && (!f.Repeat || f.Optional && !hasValue):
 			return nil, nil, fmt.Errorf("flag %s: the flag is given more than once", f)
 		case f.Value == "" && hasValue && value != "true":
 			return nil, nil, fmt.Errorf("flag %s: this flag takes no value", f)
-		case f.Value == "":
+		case f.Value == "" || f.Optional && !hasValue:
 			value = "true"
 		case !hasValue && len(args) == 0:
 			return nil, nil, fmt.Errorf("flag needs an argument: %s", f)
@@ -108,18 +126,21 @@ func undefined(flags []Flag, name string) error {
 		return fmt.Errorf("flag provided but not defined: one of %d characters", len(name))
 	}
 	var names []string
-	near := ""
+	meant := ""
 	for _, f := range flags {
 		if f.Topic != "" {
 			names = append(names, f.Name)
 		}
-		if slices.Contains(f.Also, name) {
-			near = f.Name
+		if value, ok := f.Also[name]; ok {
+			meant = f.with(value)
 		}
 	}
 	err := fmt.Errorf("flag provided but not defined: %s", dashed(name))
-	if near = cmp.Or(near, Nearest(name, names)); near != "" {
-		return fmt.Errorf("%w; is %s meant?", err, dashed(near))
+	if near := Nearest(name, names); meant == "" && near != "" {
+		meant = dashed(near)
+	}
+	if meant != "" {
+		return fmt.Errorf("%w; is %s meant?", err, meant)
 	}
 	return err
 }

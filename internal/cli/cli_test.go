@@ -23,6 +23,7 @@ func table(set *[]string) []Flag {
 		{Name: "c", Value: "X", Set: note("c")},
 		{Name: "needs", Topic: "t", Needs: []string{"many", "on"}, Set: note("needs")},
 		{Name: "hidden", Set: note("hidden")},
+		{Name: "may", Value: "X", Topic: "t", Optional: true, Repeat: true, Also: map[string]string{"old": "", "older": "Y"}, Set: note("may")},
 	}
 }
 
@@ -46,6 +47,11 @@ func TestParse(t *testing.T) {
 		"-fil":                     "flag provided but not defined: --fil; is --file meant?",
 		"--hiden":                  "flag provided but not defined: --hiden",
 		"-d":                       "flag provided but not defined: -d",
+		"--may x":                  "may=true; x",
+		"--may=x --may=y":          "may=x may=y; ",
+		"--may= --may":             "flag --may: the flag is given more than once",
+		"--old":                    "flag provided but not defined: --old; is --may meant?",
+		"--older=1":                "flag provided but not defined: --older; is --may=Y meant?",
 		"--needs":                  "--needs needs --many or --on",
 		"--needs --on":             "needs=true on=true; ",
 		"---on":                    "bad flag syntax: ---on",
@@ -78,18 +84,21 @@ func TestTexts(t *testing.T) {
 		{Name: "file", Value: "FILE|-", Topic: "t", Common: true, Default: "none", Summary: "write there", Text: "See `this`."},
 		{Name: "user", Value: "USER", Topic: "u", Repeat: true, Needs: []string{"file"}, Summary: "it's a user"},
 		{Name: "hidden", Summary: "not for users"},
+		{Name: "may", Value: "X|y", Topic: "v", Optional: true, Summary: "let it"},
 	}
 	topics := []Topic{{Name: "t", Title: "Files", Text: "Of `files`."}, {Name: "u", Title: "Users"}}
 	for name, c := range map[string]struct{ got, want string }{
-		"common":   {Common(flags), "  --file FILE|-         write there (default: none)\n"},
-		"table":    {Table(flags), "| flag | meaning | default |\n|---|---|---|\n| `--file FILE\\|-` | write there | none |\n"},
-		"topic":    {Help(topics, flags, "t"), "Files:\n  Of files.\n\n  --file FILE|-         Write there (default: none). See this.\n"},
-		"no topic": {Help(topics, flags, "v"), ""},
-		"all":      {Help(topics, flags, "all"), Help(topics, flags, "t") + "\n" + Help(topics, flags, "u")},
-		"repeated": {Help(topics, flags, "u"), "Users:\n  --user USER           It's a user. May be repeated. Needs --file.\n"},
+		"common":                 {Common(flags), "  --file FILE|-         write there (default: none)\n"},
+		"table":                  {Table(flags), "| flag | meaning | default |\n|---|---|---|\n| `--file FILE\\|-` | write there | none |\n"},
+		"topic":                  {Help(topics, flags, "t"), "Files:\n  Of files.\n\n  --file FILE|-         Write there (default: none). See this.\n"},
+		"no topic":               {Help(topics, flags, "w"), ""},
+		"optional":               {Help(append(topics, Topic{Name: "v", Title: "May"}), flags, "v"), "May:\n  --may[=X|y]           Let it.\n"},
+		"optional in the manual": {Markdown([]Topic{{Name: "v"}}, flags), "**--may**[=*X*|**y**]\n: Let it.\n\n"},
+		"all":                    {Help(topics, flags, "all"), Help(topics, flags, "t") + "\n" + Help(topics, flags, "u")},
+		"repeated":               {Help(topics, flags, "u"), "Users:\n  --user USER           It's a user. May be repeated. Needs --file.\n"},
 		"manual": {Markdown(topics, flags), "### Files\n\nOf `files`.\n\n**--file** *FILE*|**-**\n: Write there (default: none). See `this`.\n\n" +
 			"### Users\n\n**--user** *USER*\n: It's a user. May be repeated. Needs `--file`.\n\n"},
-		"lines": {Lines(flags), "--file FILE|- write there\n*--user USER it's a user"},
+		"lines": {Lines(flags), "--file FILE|- write there\n*--user USER it's a user\n--may =X|y let it"},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %q, want %q", name, c.got, c.want)

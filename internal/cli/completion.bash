@@ -1,7 +1,7 @@
 # bash completion for responses-api-proxy, made by responses-api-proxy completion bash.
 #
-# One line for each flag: its name, behind * if it may be repeated, its value or
-# a dot, and what it means.
+# One line for each flag: its name, behind * if it may be repeated, its value,
+# behind = if it may be omitted, or a dot, and what it means.
 
 _responses_api_proxy_serve='
 @serve@
@@ -37,7 +37,7 @@ _responses_api_proxy_value() { # value of the flag, what is typed
 			_responses_api_proxy_offer < <(compgen -d -- "$2")
 			;;
 		USER) _responses_api_proxy_offer < <(compgen -u -- "$2") ;;
-		GROUP) _responses_api_proxy_offer < <(compgen -g -- "$2") ;;
+		@GROUP) [[ $2 != @* ]] || _responses_api_proxy_offer < <(compgen -P @ -g -- "${2#@}") ;;
 		*[A-Z]*) ;;
 		*) _responses_api_proxy_offer < <(compgen -W "$kind" -- "$2") ;;
 		esac
@@ -46,13 +46,14 @@ _responses_api_proxy_value() { # value of the flag, what is typed
 
 _responses_api_proxy() {
 	local typed=$2 before=${COMP_WORDS[COMP_CWORD - 1]} flags=$_responses_api_proxy_serve words='' name value rest
-	# readline takes --flag=value for three words, and sudo's completion passes
-	# the '=' for what is typed.
+	# readline takes '=', '@' and '=@' for words of their own; what is typed then
+	# begins with '@', and for sudo's completion with '='.
+	local mark=${COMP_WORDS[COMP_CWORD]}
 	case $before in
-	=) before=${COMP_WORDS[COMP_CWORD - 2]} ;;
+	= | @ | =@) mark=$before before=${COMP_WORDS[COMP_CWORD - 2]} ;;
 	-[!-]*) before=-$before ;;
 	esac
-	[[ $typed != = ]] || typed=
+	typed=${typed#=}
 	if [[ ${COMP_WORDS[0]} == *-verify ]]; then
 		flags=$_responses_api_proxy_verify
 	elif ((COMP_CWORD == 1)); then
@@ -69,8 +70,8 @@ _responses_api_proxy() {
 	COMPREPLY=()
 	while read -r name value rest; do
 		words+=" ${name#\*}"
-		if [[ ${name#\*} == "$before" && $value != [.] ]]; then
-			_responses_api_proxy_value "$value" "$typed"
+		if [[ ${name#\*} == "$before" && $value != [.] && ($value != =* || $mark == =*) ]]; then
+			_responses_api_proxy_value "${value#=}" "$typed"
 			return
 		fi
 	done <<<"$flags"

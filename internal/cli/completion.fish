@@ -11,13 +11,15 @@ function __responses_api_proxy_in --description 'report whether the line has thi
 end
 
 # Arguments are a subcommand and a line for each of its flags: its name, behind
-# * if it may be repeated, its value or a dot, and what it means.
+# * if it may be repeated, its value, behind = if it may be omitted, or a dot,
+# and what it means.
 function __responses_api_proxy_add --argument-names subcommand lines
     for line in (string split \n -- $lines)
         set -l flag (string split -m 2 ' ' -- $line)
         set -l kind -x
         set -l choices
-        for value in (string split '|' -- $flag[2])
+        string match -q '=*' -- $flag[2]; and set kind -f
+        for value in (string split '|' -- (string trim -l -c = -- $flag[2]))
             switch $value
                 case .
                     set kind
@@ -27,8 +29,8 @@ function __responses_api_proxy_add --argument-names subcommand lines
                     set -a choices '(__fish_complete_directories)'
                 case USER
                     set -a choices '(__fish_complete_users)'
-                case GROUP
-                    set -a choices '(__fish_complete_groups)'
+                case @GROUP
+                    set -a choices '(__fish_complete_groups | string replace -r "^" @)'
                 case PID
                     set -a choices '(__fish_complete_pids)'
                 case '*'

@@ -31,18 +31,21 @@ func Completion(shell string, texts map[string]string) string {
 }
 
 // Lines returns a line for each flag: its name, behind a star if it may be
-// repeated, its value or a dot, and its summary.
+// repeated, its value, behind "=" if it may be omitted, or a dot, and its summary.
 func Lines(flags []Flag) string {
 	var b strings.Builder
 	for _, f := range flags {
 		if f.Topic == "" {
 			continue
 		}
-		star := ""
+		star, value := "", cmp.Or(f.Value, ".")
 		if f.Repeat {
 			star = "*"
 		}
-		fmt.Fprintf(&b, "%s%s %s %s\n", star, f, cmp.Or(f.Value, "."), f.Summary)
+		if f.Optional {
+			value = "=" + value
+		}
+		fmt.Fprintf(&b, "%s%s %s %s\n", star, f, value, f.Summary)
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }

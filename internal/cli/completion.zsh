@@ -2,8 +2,8 @@
 #
 # zsh completion for responses-api-proxy, made by responses-api-proxy completion zsh.
 #
-# One line for each flag: its name, behind * if it may be repeated, its value or
-# a dot, and what it means.
+# One line for each flag: its name, behind * if it may be repeated, its value,
+# behind = if it may be omitted, or a dot, and what it means.
 
 local serve_flags='@serve@'
 local verify_flags='@verify@'
@@ -32,12 +32,13 @@ fi
 local name value text kind
 while read -r name value text; do
 	local -a actions=() choices=()
-	for kind in ${(s:|:)value}; do
+	local groups=
+	for kind in ${(s:|:)${value#=}}; do
 		case $kind in
 		FILE | PATH | PROGRAM) actions+=(_files) ;;
 		DIR) actions+=('_files -/') ;;
 		USER) actions+=(_users) ;;
-		GROUP) actions+=(_groups) ;;
+		@GROUP) groups=1 ;;
 		PID) actions+=(_pids) ;;
 		*[A-Z]*) ;; # cannot be listed
 		*) choices+=($kind) ;;
@@ -46,9 +47,11 @@ while read -r name value text; do
 	(( $#choices )) && actions+=("compadd -- $choices")
 	local action=' '
 	(( $#actions )) && action="{ ${(j:; :)actions} }"
+	[[ -n $groups ]] && action="{ if compset -P @; then _groups; else ${(j:; :)actions}; fi }"
 	case $value in
 	'') ;;
 	.) specs+=("$name""[$text]") ;;
+	'='*) specs+=("$name=-[$text]::${value#=}:$action") ;;
 	*) specs+=("$name=[$text]:${value//:/\\:}:$action") ;;
 	esac
 done <<<$flags

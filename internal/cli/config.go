@@ -29,7 +29,7 @@ func ConfigArgs(flags []Flag, text string) (args []string, err error) {
 			return nil, fmt.Errorf("line %d: %w", number, undefined(flags, name))
 		case flags[i].Value == "" && value != "":
 			return nil, fmt.Errorf("line %d: %s takes no value", number, name)
-		case flags[i].Value == "":
+		case value == "" && (flags[i].Value == "" || flags[i].Optional):
 			args = append(args, dashed(name))
 		default:
 			args = append(args, dashed(name)+"="+value)

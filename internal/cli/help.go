@@ -65,7 +65,7 @@ func columns(flags []Flag, wanted func(Flag) bool, text func(Flag) string) strin
 		if !wanted(f) {
 			continue
 		}
-		head, body := "  "+f.usage(), wrap(plain(text(f)), column, 80)
+		head, body := "  "+f.Usage(), wrap(plain(text(f)), column, 80)
 		if len(head) > column-2 {
 			b.WriteString(head + "\n" + body)
 			continue
@@ -127,7 +127,11 @@ func (f Flag) heading() string {
 		}
 		parts[i] = mark + part + mark
 	}
-	return "**" + f.String() + "** " + strings.Join(parts, "|")
+	value := strings.Join(parts, "|")
+	if f.Optional {
+		return "**" + f.String() + "**[=" + value + "]"
+	}
+	return "**" + f.String() + "** " + value
 }
 
 // Table returns the common flags as a table in Markdown.
@@ -136,7 +140,7 @@ func Table(flags []Flag) string {
 	b.WriteString("| flag | meaning | default |\n|---|---|---|\n")
 	for _, f := range flags {
 		if f.Common {
-			name := strings.ReplaceAll(f.usage(), "|", `\|`)
+			name := strings.ReplaceAll(f.Usage(), "|", `\|`)
 			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, f.Summary, f.Default)
 		}
 	}

@@ -13,8 +13,9 @@ type Limits struct {
 	MaxBody int64
 	// MaxConcurrent and MaxConcurrentPerUser limit concurrent requests.
 	MaxConcurrent, MaxConcurrentPerUser int
-	// MaxConnectionsPerUser limits open connections, idle or not.
-	MaxConnectionsPerUser int
+	// MaxConnections is the number of connections, idle or not, of which a user may have as many open as are free: alone
+	// half of them, so that the next user always gets some.
+	MaxConnections int
 	// MaxRequests ends the service after that many admitted requests, ExpireAfter after that time.
 	MaxRequests int64
 	ExpireAfter time.Duration
@@ -79,12 +80,23 @@ func (p *Policy) update(uid uint32, change func(u *usage)) {
 // enter counts a connection at a place, and returns nowhere if the limit is reached.
 func (p *Policy) enter(uid uint32, at place, limit int) (got place) {
 	p.update(uid, func(u *usage) {
-		if !reached(u.connections[at], limit) {
-			u.connections[at]++
-			got = at
+		n := u.connections[at]
+		if reached(n, limit) || at == amongAdmitted && reached(n+p.connections[at], p.cfg.Limits.MaxConnections) {
+			return
 		}
+		u.connections[at]++
+		p.connections[at]++
+		got = at
 	})
 	return got
+}
+
+// leave undoes enter.
+func (p *Policy) leave(uid uint32, at place) {
+	p.update(uid, func(u *usage) {
+		u.connections[at]--
+		p.connections[at]--
+	})
 }
 
 func reached(n, limit int) bool { return limit > 0 && n >= limit }

@@ -48,10 +48,11 @@ type Policy struct {
 	once     sync.Once   // calls Expired
 	unknown  atomic.Int64
 
-	mu       sync.Mutex
-	running  int   // requests
-	admitted int64 // requests
-	users    map[uint32]*usage
+	mu          sync.Mutex
+	connections [places]int
+	running     int   // requests
+	admitted    int64 // requests
+	users       map[uint32]*usage
 }
 
 // New returns a policy. It returns an error if the kernel cannot identify callers although a decision depends on it.
@@ -72,7 +73,7 @@ func New(cfg Config) (p *Policy, err error) {
 func newPolicy(cfg Config) *Policy {
 	p, l := &Policy{cfg: cfg, users: map[uint32]*usage{}}, cfg.Limits
 	p.needsUID = cfg.Owners || !cfg.Users.Empty() || !cfg.ShutdownUsers.Empty() || cfg.Budget != nil ||
-		l.MaxConcurrentPerUser > 0 || l.MaxConnectionsPerUser > 0 || l.Rate > 0
+		l.MaxConcurrentPerUser > 0 || l.Rate > 0
 	if l.ExpireAfter > 0 {
 		p.expires = time.Now().Add(l.ExpireAfter)
 	}

@@ -69,7 +69,7 @@ func TestOrigin(t *testing.T) {
 }
 
 func (g *Policy) session(uid uint32) *Session {
-	return &Session{policy: g, caller: audit.Caller{UID: uid, Known: true}, place: g.enter(uid, amongAdmitted, g.cfg.Limits.MaxConnectionsPerUser)}
+	return &Session{policy: g, caller: audit.Caller{UID: uid, Known: true}, place: g.enter(uid, amongAdmitted, 0)}
 }
 
 func TestUsers(t *testing.T) {
@@ -94,7 +94,7 @@ func TestUsers(t *testing.T) {
 		t.Error("somebody who was not named, or is not known, is admitted")
 	}
 	var g Users
-	if err := g.AddGroup("daemon"); err != nil {
+	if err := g.Add("@daemon"); err != nil {
 		t.Fatal(err)
 	}
 	if !g.admits(known(1)) { // daemon's first group
@@ -103,7 +103,7 @@ func TestUsers(t *testing.T) {
 	if !g.admits(known(77, 5, 1)) || g.admits(known(77, 5)) || g.admits(audit.Caller{UID: 77, Groups: []uint32{1}}) {
 		t.Error("the groups of the connection do not count as they should")
 	}
-	if err := g.AddGroup("nosuchgroup"); err == nil {
+	if err := g.Add("@nosuchgroup"); err == nil {
 		t.Error("a group that does not exist was accepted")
 	}
 }
@@ -168,7 +168,7 @@ func TestReleasedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := newPolicy(Config{Budget: b, Limits: Limits{MaxConcurrent: 2, MaxConnectionsPerUser: 2}})
+	g := newPolicy(Config{Budget: b, Limits: Limits{MaxConcurrent: 2, MaxConnections: 4}})
 	v, other := g.session(1), g.session(1)
 	first, _ := v.Admit(head(t), Spend)
 	second, d := other.Admit(head(t), Spend)
@@ -293,7 +293,7 @@ func codeOf(d *apierror.Error) apierror.Code {
 }
 
 func TestConcurrency(t *testing.T) {
-	g := newPolicy(Config{Limits: Limits{MaxConcurrent: 3, MaxConcurrentPerUser: 2, MaxConnectionsPerUser: 2}})
+	g := newPolicy(Config{Limits: Limits{MaxConcurrent: 3, MaxConcurrentPerUser: 2, MaxConnections: 5}})
 	a, b := g.session(1), g.session(2)
 	begin := func(v *Session, want apierror.Code) *Lease {
 		t.Helper()
@@ -324,8 +324,36 @@ func TestConcurrency(t *testing.T) {
 	}
 }
 
+// TestConnectionsAreShared checks that each user gets as many connections as are then free, that nothing but the total
+// limits the last ones, and that a closed connection is free again.
+func TestConnectionsAreShared(t *testing.T) {
+	g := newPolicy(Config{Limits: Limits{MaxConnections: 16}})
+	fill := func(uid uint32) (open []*Session) {
+		for s := g.session(uid); s.place == amongAdmitted; s = g.session(uid) {
+			open = append(open, s)
+		}
+		return open
+	}
+	var first []*Session
+	for i, want := range []int{8, 4, 2, 1, 1, 0} {
+		open := fill(uint32(i))
+		if i == 0 {
+			first = open
+		}
+		if len(open) != want {
+			t.Errorf("user %d of those who take all they can get has %d connections, want %d", i, len(open), want)
+		}
+	}
+	for _, s := range first {
+		s.Close()
+	}
+	if got := len(fill(7)); got != 4 {
+		t.Errorf("8 are free again: the next user has %d, want 4", got)
+	}
+}
+
 func TestCountersForget(t *testing.T) {
-	g := newPolicy(Config{Limits: Limits{MaxConnectionsPerUser: 2}})
+	g := newPolicy(Config{Limits: Limits{MaxConnections: 4}})
 	for uid := range uint32(1000) {
 		v := g.session(uid)
 		refused := &Session{policy: g, caller: v.caller}

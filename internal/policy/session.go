@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"net"
@@ -39,17 +38,17 @@ func (p *Policy) Connect(nc net.Conn) *Session {
 		return s
 	}
 	s.unnamed = !p.cfg.Users.Empty() && !p.cfg.Users.admits(s.caller)
-	limit := p.cfg.Limits.MaxConnectionsPerUser
+	limit := 0
 	if s.unnamed {
-		limit = min(cmp.Or(limit, maxUnnamed), maxUnnamed)
+		limit = maxUnnamed
 	}
 	s.place = p.enter(s.charged(), amongAdmitted, limit)
 	switch {
 	case s.place == amongAdmitted:
 	case s.unnamed:
-		s.deny(s.forbidden("--allow-user"))
+		s.deny(s.forbidden("--allow-user %d"))
 	default:
-		s.deny(apierror.Newf(apierror.TooManyConnections, 1, "Uid %d has too many connections open. Close some; the limit is --max-connections-per-user.", s.caller.UID))
+		s.deny(tooManyConnections(s.caller))
 	}
 	return s
 }
@@ -78,6 +77,15 @@ func (p *Policy) identifyCaller(nc net.Conn) (who audit.Caller) {
 	return who
 }
 
+// tooManyConnections returns the denial of a connection above a user's share of Limits.MaxConnections.
+func tooManyConnections(who audit.Caller) *apierror.Error {
+	user := "Users whom the kernel does not report have"
+	if who.Known {
+		user = fmt.Sprintf("Uid %d has", who.UID)
+	}
+	return apierror.Newf(apierror.TooManyConnections, 1, "%s as many connections open as are free. Close some; the proxy's operator can raise the limit of open files (ulimit -n).", user)
+}
+
 // deny denies all requests of the session.
 func (s *Session) deny(e *apierror.Error) {
 	s.denial, s.place = e, s.policy.enter(s.charged(), amongRefused, maxRefused)
@@ -103,7 +111,7 @@ func (s *Session) Close() {
 	if s.place == nowhere || s.closed.Swap(true) {
 		return
 	}
-	release := func() { s.policy.update(s.charged(), func(u *usage) { u.connections[s.place]-- }) }
+	release := func() { s.policy.leave(s.charged(), s.place) }
 	if rest := refusedFor - time.Since(s.since); s.place == amongRefused && rest > 0 {
 		time.AfterFunc(rest, release)
 		return
@@ -204,16 +212,18 @@ func (s *Session) check(head *http1.Request, stopping bool) *apierror.Error {
 		}
 	}
 	if !cfg.Users.Empty() && !cfg.Users.admits(s.caller) {
-		return s.forbidden("--allow-user")
+		return s.forbidden("--allow-user %d")
 	}
 	if stopping && !cfg.ShutdownUsers.Empty() && !cfg.ShutdownUsers.admits(s.caller) {
-		return s.forbidden("--shutdown-user")
+		return s.forbidden("--http-shutdown=%d")
 	}
 	return nil
 }
 
+// forbidden returns the denial of a caller whom the flag, with the uid for its %d, would admit.
 func (s *Session) forbidden(flag string) *apierror.Error {
-	return apierror.Newf(apierror.UserNotAllowed, 0, "Uid %d may not do this. The proxy's operator can admit it with %s %d.", s.caller.UID, flag, s.caller.UID)
+	const text = "Uid %d may not do this. The proxy's operator can admit it with "
+	return apierror.Newf(apierror.UserNotAllowed, 0, text+flag+".", s.caller.UID, s.caller.UID)
 }
 
 // Lease is one admitted request.

@@ -18,6 +18,14 @@ type Users struct{ UIDs, GIDs []uint32 }
 // Empty reports whether no user and no group was named.
 func (u *Users) Empty() bool { return len(u.UIDs) == 0 && len(u.GIDs) == 0 }
 
+// Add adds a group, as @GROUP, or a user.
+func (u *Users) Add(who string) error {
+	if group, ok := strings.CutPrefix(who, "@"); ok {
+		return u.addGroup(group)
+	}
+	return u.AddUser(who)
+}
+
 // AddUser adds a user by name, number, or as "self": the user that runs this process.
 func (u *Users) AddUser(who string) error {
 	uid, err := lookUpUser(who)
@@ -72,9 +80,9 @@ func parseID(s string) (uint32, error) {
 	return uint32(n), err
 }
 
-// AddGroup adds a group by name or number, and its present members in /etc/passwd and /etc/group: over TCP the kernel
+// addGroup adds a group by name or number, and its present members in /etc/passwd and /etc/group: over TCP the kernel
 // reports only the user.
-func (u *Users) AddGroup(who string) error {
+func (u *Users) addGroup(who string) error {
 	gid, err := lookUpGroup(who)
 	if err != nil {
 		return err

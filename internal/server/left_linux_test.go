@@ -251,7 +251,7 @@ func TestReadingOnIsLimited(t *testing.T) {
 // TestLeftHoldsNothing checks that a client that has left, and whose response is read on, no longer counts among the
 // running requests or the connections.
 func TestLeftHoldsNothing(t *testing.T) {
-	s, p := withBudget(t, policy.Limits{MaxConcurrentPerUser: 1, MaxConnectionsPerUser: 1}, relay.ReadOn{})
+	s, p := withBudget(t, policy.Limits{MaxConcurrentPerUser: 1, MaxConnections: 2}, relay.ReadOn{})
 	s.begin("headthensilent").Close()
 	s.begin("json")
 	select {

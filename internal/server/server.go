@@ -156,7 +156,7 @@ func (s *Server) full() bool {
 	if time.Since(s.noted) > fullEvery {
 		s.noted = time.Now()
 		s.cfg.Log("too many connections: there are descriptors for " + strconv.Itoa(s.cfg.MaxConnections) +
-			", and more are reset; raise the limit of open files (ulimit -n), or set --max-connections-per-user")
+			", and more are reset; raise the limit of open files (ulimit -n)")
 	}
 	return true
 }

@@ -70,7 +70,7 @@ func (g *plainGuard) check(ctx context.Context, c *net.TCPConn) error {
 		return nil
 	case !remote.IP.IsLoopback():
 		return fail(Untrusted, "%s is not an address of this host: plain http would send the key in clear", remote.IP).
-			hint("use https, or add --insecure-upstream")
+			hint("use https, or add --upstream-tls off")
 	case g.blind:
 		return nil
 	case g.err != nil:

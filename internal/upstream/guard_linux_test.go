@@ -377,13 +377,13 @@ func TestNameOfAnotherHost(t *testing.T) {
 	target := must(ParseTarget(url, true))
 	insecure := must(New(Config{Target: target, Key: keyOf(t, canary)}))
 	if body := do(t, insecure, post("json", "{}")); body != "taken" {
-		t.Errorf("--insecure-upstream: body %q", body)
+		t.Errorf("--upstream-tls off: body %q", body)
 	}
 	<-s.received
 	secure := *target
 	secure.Insecure = false
 	text := refused(t, must(New(Config{Target: &secure, Key: keyOf(t, canary)})))
-	if !strings.Contains(text, elsewhere) || !strings.HasSuffix(text, "--insecure-upstream") {
+	if !strings.Contains(text, elsewhere) || !strings.HasSuffix(text, "--upstream-tls off") {
 		t.Errorf("error %q", text)
 	}
 	s.gotNothing(t)

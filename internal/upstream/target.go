@@ -65,7 +65,7 @@ func ParseTarget(raw string, insecure bool) (*Target, error) {
 		t.Host = strings.TrimSuffix(t.Addr, ":"+port)
 	}
 	if !t.TLS && !insecure && !loopback(name) {
-		return nil, fmt.Errorf("--upstream-url: plain http would send the key to %s in clear; use https, or add --insecure-upstream", name)
+		return nil, fmt.Errorf("--upstream-url: plain http would send the key to %s in clear; use https, or add --upstream-tls off", name)
 	}
 	return t, nil
 }

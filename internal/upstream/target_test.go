@@ -39,10 +39,10 @@ func TestParseTarget(t *testing.T) {
 		"https://h\r\nX: y/", "https:h/x",
 		"http://api.openai.com/v1/responses", "http://10.0.0.1/x", "http://0.0.0.0/x", "http://localhost.example/x", "http://2130706433/x", "http://[::]/x")
 	if _, err := ParseTarget("http://10.0.0.1/x", true); err != nil {
-		t.Errorf("--insecure-upstream: %v", err)
+		t.Errorf("--upstream-tls off: %v", err)
 	}
 	if _, err := ParseTarget("ftp://10.0.0.1/x", true); err == nil {
-		t.Error("--insecure-upstream allows ftp")
+		t.Error("--upstream-tls off allows ftp")
 	}
 }
 
