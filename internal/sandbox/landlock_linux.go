@@ -24,18 +24,25 @@ const (
 )
 
 // versions are the access rights that each version has added. All that the kernel supports are handled, that is,
-// refused unless a rule allows them. A right that is not handled is not restricted at all.
+// refused unless a rule allows them. A right that is not handled is not restricted at all (landlock_create_ruleset(2)).
+// What a kernel's version lacks, seccomp refuses as far as a system call shows it.
 var versions = []struct {
 	abi            int
 	fs, net, scope uint64
 }{
-	{abi: 1, fs: unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1}, // EXECUTE and all others up to MAKE_SYM
+	// Linux 5.13: EXECUTE and all others up to MAKE_SYM. Opening a file, making and removing one by its name.
+	{abi: 1, fs: unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1},
+	// Linux 5.19: renaming or linking into another directory, which version 1 always refuses.
 	{abi: 2, fs: unix.LANDLOCK_ACCESS_FS_REFER},
+	// Linux 6.2. Before, nothing restricts truncate(2), and the right to write includes O_TRUNC.
 	{abi: 3, fs: unix.LANDLOCK_ACCESS_FS_TRUNCATE},
+	// A compromised process must neither send the key elsewhere, nor listen in another service's place.
 	{abi: netABI, net: unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP},
-	{abi: 5, fs: unix.LANDLOCK_ACCESS_FS_IOCTL_DEV},
+	{abi: 5, fs: unix.LANDLOCK_ACCESS_FS_IOCTL_DEV}, // Linux 6.10; ioctl(2) is not in seccomp's list either
+	// Linux 6.12. Abstract sockets have no file, so that no rule for files reaches them (unix(7)).
 	{abi: 6, scope: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL},
-	{abi: 9, fs: unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX}, // connecting to a unix socket that has a path
+	// Linux 7.1: connecting to a unix socket that has a path, which before only the file's mode restricts.
+	{abi: 9, fs: unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX},
 	{abi: udpABI, net: unix.LANDLOCK_ACCESS_NET_BIND_UDP | unix.LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP},
 }
 
@@ -73,7 +80,8 @@ const (
 		unix.LANDLOCK_ACCESS_FS_READ_DIR | unix.LANDLOCK_ACCESS_FS_TRUNCATE
 )
 
-// resolverFiles are the files that Go's resolver reads again when they change (net/dnsclient_unix.go).
+// resolverFiles are the files that Go's resolver reads again when they change (net/dnsclient_unix.go). Without them the
+// proxy would go on asking a name server that the host has left.
 var resolverFiles = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"}
 
 // resolverDirs contain only such files, under names that resolverFiles may link to. The files are replaced, not
@@ -84,7 +92,7 @@ var resolverDirs = []string{"/run/systemd/resolve", "/run/resolvconf"}
 // not nil, which means that a directory of p cannot be used.
 func openPaths(p Policy) (rules []pathRule, err error) {
 	// O_PATH needs no permission to read the file, and ties the rule to this inode even if the path is replaced before
-	// the rule is added.
+	// the rule is added. The first error is returned, after all that could be opened, so that the caller closes them.
 	open := func(path string, flags int, access uint64) {
 		f, openErr := os.OpenFile(path, unix.O_PATH|flags, 0)
 		if openErr != nil {
@@ -124,7 +132,8 @@ func closePaths(rules []pathRule) {
 	}
 }
 
-// A portRule is a struct landlock_net_port_attr (linux/landlock.h).
+// A portRule is a struct landlock_net_port_attr (linux/landlock.h). The port is in host byte order, unlike that of an
+// address.
 type portRule struct{ access, port uint64 }
 
 const (
@@ -136,7 +145,8 @@ const (
 // it is connected, for which Landlock requires the right to bind to port 0. That right does not allow any port of the
 // caller's choice.
 //
-// No rule allows connecting to port 0; tryPort relies on that.
+// A rule has a port but no address: a process that is taken over can reach that port of every host. No rule allows
+// connecting to port 0; tryPort relies on that.
 func portRules(abi int, ports []uint16) []portRule {
 	const tcp, udp = unix.LANDLOCK_ACCESS_NET_CONNECT_TCP, unix.LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP
 	if abi < netABI {
@@ -161,6 +171,8 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 	if missing != nil {
 		return "", missing, nil
 	}
+	// The ruleset is a descriptor, which is not needed after landlock_restrict_self. The addresses of attr and of the
+	// rules reach the kernel as integers; call keeps them alive.
 	attr := handled(abi, threadsMaySignal())
 	ruleset, missing := call("landlock_create_ruleset", thisThread, unix.SYS_LANDLOCK_CREATE_RULESET,
 		uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
@@ -173,7 +185,8 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 		return err
 	}
 	for _, r := range paths {
-		// The kernel refuses a rule with a right that the ruleset does not handle (EINVAL, landlock_add_rule(2)).
+		// The kernel refuses a rule with a right that the ruleset does not handle (EINVAL, landlock_add_rule(2)); such
+		// a right needs no rule, since nothing restricts it.
 		rule := unix.LandlockPathBeneathAttr{Allowed_access: r.access & attr.Handled_access_fs, Parent_fd: int32(r.Fd())}
 		if err := add(unix.LANDLOCK_RULE_PATH_BENEATH, unsafe.Pointer(&rule)); err != nil {
 			return "", nil, fmt.Errorf("cannot add a Landlock rule for %s: %w", r.Name(), err)
@@ -184,8 +197,11 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 			return "", nil, fmt.Errorf("cannot add a Landlock rule for port %d: %w", r.port, err)
 		}
 	}
-	all := abi < syncABI // later kernels restrict all threads by one call
-	// It needs no-new-privs, or CAP_SYS_ADMIN (landlock_restrict_self(2)), and cannot be undone.
+	// A domain belongs to a thread (landlock(7), "Inheritance"). Kernels before syncABI need one call on each; later ones
+	// restrict all threads at once.
+	all := abi < syncABI
+	// It needs no-new-privs, or CAP_SYS_ADMIN (landlock_restrict_self(2)), and cannot be undone: a later ruleset can
+	// only restrict more.
 	_, err = call("landlock_restrict_self", all, unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, restrictFlags(abi), 0)
 	if err != nil {
 		return "", err, nil
@@ -194,7 +210,8 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 	return state, missing, nil
 }
 
-// landlockABI returns the version of the kernel's Landlock, or why it is not available.
+// landlockABI returns the version of the kernel's Landlock, or why it is not available. Linux 5.13 has it, if it was
+// built with CONFIG_SECURITY_LANDLOCK, and if the list of security modules names it at boot (landlock(7), "NOTES").
 func landlockABI() (int, error) {
 	abi, err := call("landlock_create_ruleset", thisThread,
 		unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
@@ -210,7 +227,7 @@ func landlockABI() (int, error) {
 // threadsMaySignal reports whether a scoped process can still signal its own threads, which is erratum 2 of Landlock,
 // also fixed in stable kernels. Before syncABI each thread gets its own domain, and Go's threads signal each other to
 // make calls on all threads: without the fix, the call that restricts them would hang. seccomp restricts signals in any
-// case.
+// case. A kernel that does not know the flag, before 6.15, fails with EINVAL, and counts as not corrected.
 func threadsMaySignal() bool {
 	const signalErratum = 1 << (2 - 1)
 	errata, err := call("landlock_create_ruleset", thisThread,
@@ -230,13 +247,16 @@ func restrictFlags(abi int) (flags uintptr) {
 	return flags
 }
 
-// tryLandlock tries, on every thread, operations that no rule allows, because the kernel does not show whether a thread
-// is restricted. It returns the version in force and what is missing.
+// tryLandlock tries operations that no rule allows, because the kernel does not show whether a thread is restricted, and
+// a filter of an outer sandbox can make landlock_restrict_self return 0 without effect (SECCOMP_RET_ERRNO, seccomp(2)).
+// It tries them on one thread: that the call succeeded on every other one, the kernel or the Go runtime has checked. It
+// returns the version in force and what is missing.
 func tryLandlock(abi int) (state string, missing error) {
-	cwd := unix.AT_FDCWD
-	err := refused("a directory could still be opened", unix.SYS_OPENAT, uintptr(cwd), uintptr(unsafe.Pointer(&rootPath)),
-		unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	if err != nil {
+	fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	if err := refused("a directory could still be opened", err); err != nil {
 		return "", err
 	}
 	state = fmt.Sprintf("abi%d", abi)
@@ -249,42 +269,25 @@ func tryLandlock(abi int) (state string, missing error) {
 	return state, tryPort(unix.SOCK_DGRAM)
 }
 
-// Arguments of the checks. They are package variables because their addresses reach the kernel as integers, which do
-// not keep an object alive (unsafe.Pointer, rule 4). highPort needs no capability, and is not 0, to which a UDP socket
-// may be bound.
-var (
-	rootPath = [...]byte{'/', 0}
-	portZero = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte{127, 0, 0, 1}}
-	highPort = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte{127, 0, 0, 1}, Port: 0xffff} // in either byte order
-)
-
-// tryPort binds and connects a TCP or UDP socket. No packet is sent: Landlock checks the port first.
+// tryPort binds and connects a TCP or UDP socket. No packet is sent: Landlock checks the port first. The port to bind
+// needs no capability, and is not 0, to which a UDP socket may be bound.
 func tryPort(kind int) error {
 	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil // a protocol without sockets needs no restriction
 	}
 	defer unix.Close(fd)
+	loopback := [4]byte{127, 0, 0, 1}
 	return cmp.Or(
-		refused("a port could still be bound",
-			unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&highPort)), unix.SizeofSockaddrInet4),
-		refused("another port could still be connected to",
-			unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&portZero)), unix.SizeofSockaddrInet4))
+		refused("a port could still be bound", unix.Bind(fd, &unix.SockaddrInet4{Port: 0xffff, Addr: loopback})),
+		refused("another port could still be connected to", unix.Connect(fd, &unix.SockaddrInet4{Addr: loopback})))
 }
 
-// refused returns an error unless the kernel refuses a system call on every thread. It first makes the call on this
-// thread alone: the runtime aborts if results differ between threads, as new descriptors would.
-func refused(what string, trap, a1, a2, a3 uintptr) error {
-	got, err := call("this thread", thisThread, trap, a1, a2, a3)
-	if err == nil && trap == unix.SYS_OPENAT {
-		unix.Close(int(got))
+// refused returns an error unless err is a refusal of the kernel: Landlock's is EACCES, an outer sandbox's may be EPERM.
+// Any other error, such as ECONNREFUSED, comes after the check that should have refused.
+func refused(what string, err error) error {
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return nil
 	}
-	denied := func() bool { return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) }
-	if denied() {
-		_, err = call("all threads", allThreads, trap, a1, a2, a3)
-	}
-	if !denied() {
-		return fmt.Errorf("it had no effect: %s (%v)", what, err)
-	}
-	return nil
+	return fmt.Errorf("it had no effect: %s (%v)", what, err)
 }
