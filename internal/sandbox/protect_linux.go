@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -10,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// protect first makes the process undumpable and then checks for a tracer, so that none can attach after the check.
+// protect first makes the process undumpable and then checks for a tracer, so that none can attach after the check. It
+// goes on after an error, so that as much as possible is in force when the caller reports the first one.
 func protect() (Report, error) {
 	before, err := noDump()
 	window, noCaps := startWindow(before)
@@ -23,6 +25,7 @@ func protect() (Report, error) {
 	// prevents that; a loop without function calls can then delay the garbage collector, so there must be none.
 	signal.Ignore(unix.SIGURG)
 	err = errors.Join(err, noCaps, checkStart())
+	// SIGSTKFLT, which only Linux has, is another signal for which the runtime prints all stacks (runtime/sigtab).
 	core, errCore := noCrashOutput(unix.SIGSTKFLT)
 	return Report{{"dumpable", "no", nil}, core, {"start-window", state, window}}, errors.Join(err, errCore)
 }
@@ -32,25 +35,26 @@ func protect() (Report, error) {
 const suidDumpUser = 1
 
 // noDump makes /proc/PID/{mem,maps,environ,fd}, ptrace(2) and process_vm_readv(2) refuse every process without
-// CAP_SYS_PTRACE, those of the same user included (PR_SET_DUMPABLE(2const)), and reads the attribute back. It returns
-// the attribute's previous value. It must be called again after every change of credentials, for which the kernel
-// resets it to fs.suid_dumpable (proc_sys_fs(5)).
+// CAP_SYS_PTRACE, those of the same user included (prctl(2), PR_SET_DUMPABLE; ptrace(2), "Ptrace access mode checking"),
+// and reads the attribute back. The files of /proc/PID then belong to root (proc(5)), and no signal makes the kernel
+// write a core file. noDump returns the attribute's previous value. It must be called again after every change of
+// credentials, for which the kernel resets it to fs.suid_dumpable (proc_sys_fs(5)).
+//
+// The check is made at the time of access, so that it does not close what another process has opened before; see
+// startWindow.
 func noDump() (before int, err error) {
-	get := func() int {
-		got, getErr := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-		if getErr != nil {
-			err = fmt.Errorf("prctl(PR_GET_DUMPABLE): %w", getErr)
-		}
-		return got
-	}
-	before = get()
+	before, errBefore := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return before, fmt.Errorf("prctl(PR_SET_DUMPABLE, 0): %w", err)
 	}
-	if got := get(); got != 0 && err == nil {
-		err = fmt.Errorf("PR_SET_DUMPABLE had no effect: it is still %d", got)
+	after, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err := cmp.Or(errBefore, err); err != nil {
+		return before, fmt.Errorf("prctl(PR_GET_DUMPABLE): %w", err)
 	}
-	return before, err
+	if after != 0 {
+		return before, fmt.Errorf("PR_SET_DUMPABLE had no effect: it is still %d", after)
+	}
+	return before, nil
 }
 
 var errWindow = errors.New("the program's file could be read when it was started, so that until then a process of the same " +
@@ -79,7 +83,9 @@ func startWindow(dumpable int) (window, err error) {
 }
 
 // checkStart returns an error if a thread of this process is traced, if SIGURG is not ignored, or if neither can be
-// determined. It does not find tracers that falsify system calls, nor any outside this PID namespace.
+// determined. Each thread has a tracer of its own (ptrace(2)). A tracer from before PR_SET_DUMPABLE stays attached, and
+// can read the registers with which the key is copied. checkStart does not find tracers that falsify system calls, nor
+// any outside this PID namespace, whose ids are shown as 0.
 func checkStart() error {
 	t := openThreads("/proc/self/task")
 	defer t.close()

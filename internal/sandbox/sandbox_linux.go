@@ -16,6 +16,9 @@ import (
 // enforce applies the protections in the only possible order. Paths are opened first, since the new user may not find
 // them. Dropping the bounding set needs CAP_SETPCAP, which the change of user clears. Landlock and seccomp need
 // no-new-privs. seccomp is last, since it refuses the calls that the others make.
+//
+// Each result is read back from /proc: an outer sandbox's filter can make a call return 0 without effect
+// (SECCOMP_RET_ERRNO with error 0, seccomp(2)), and a thread that was missed keeps what it had.
 func enforce(p Policy) (Report, error) {
 	who := self()
 	paths, err := openPaths(p)
@@ -23,7 +26,8 @@ func enforce(p Policy) (Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	// With no-new-privs, execve(2) grants no privileges, should it ever be called (PR_SET_NO_NEW_PRIVS(2const)).
+	// With no-new-privs, execve(2) grants no privileges, should it ever be called: neither set-user-ID bits nor file
+	// capabilities count. Threads inherit it, and it cannot be unset (prctl(2); Linux 3.5, and in /proc since 4.10).
 	_, noPrivs := call("prctl(PR_SET_NO_NEW_PRIVS)", allThreads, unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
 	boundingKept, bound := dropBounding()
 	if p.User != nil {
@@ -33,13 +37,14 @@ func enforce(p Policy) (Report, error) {
 		}
 	}
 	noCaps := cmp.Or(dropCaps(), bound)
-	// Every change of credentials sets the dumpable attribute to fs.suid_dumpable (proc_sys_fs(5)), so it is cleared
-	// again here.
+	// Every change of credentials sets the dumpable attribute to fs.suid_dumpable (prctl(2), proc_sys_fs(5)), so it is
+	// cleared again here.
 	exposed, err := noDump()
 	if err != nil {
 		return nil, err
 	}
-	threads := openThreads("/proc/self/task") // while Landlock still allows it
+	// The files are opened while Landlock still allows it, and read when all is in force.
+	threads := openThreads("/proc/self/task")
 	defer threads.close()
 
 	version, noLandlock, noSeccomp := "", errOff, errOff
@@ -62,7 +67,8 @@ func enforce(p Policy) (Report, error) {
 	}, nil
 }
 
-// self returns the current effective user. Its name comes from /etc/passwd, which cannot be read after Enforce.
+// self returns the current effective user. Its name comes from /etc/passwd, which cannot be read after Enforce; a user
+// who is not in it has the number as name.
 func self() User {
 	u := User{Name: strconv.Itoa(os.Geteuid()), UID: os.Geteuid(), GID: os.Getegid()}
 	if found, err := user.LookupId(u.Name); err == nil {
@@ -83,9 +89,11 @@ func (u User) staysExposed(dumpable int) error {
 	return nil
 }
 
-// become changes the real, effective and saved ids of all threads, so that setresuid(2) cannot restore any of them
-// (credentials(7)). Package syscall makes the calls on every thread. The groups are dropped first, since setgroups(2)
-// needs CAP_SETGID. Any failure stops the start: a requested user is not optional.
+// become changes the real, effective and saved ids of all threads, so that setresuid(2) cannot restore any of them; the
+// file system's ids follow the effective ones (credentials(7)). The kernel changes the calling thread alone, and package
+// syscall makes the calls on every thread. The groups are dropped first, since setgroups(2) needs CAP_SETGID: with
+// root's groups kept, the process could read what those may. Any failure stops the start: a requested user is not
+// optional.
 func (u User) become() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("only root can become another user (--user %s); start the proxy as root, or as that user without --user", u.Name)
@@ -107,14 +115,14 @@ func (u User) become() error {
 }
 
 // Linux keeps five sets of capabilities for each thread (capabilities(7)). A process that has changed its uid from 0
-// has lost the permitted and effective sets; root, and a process that was given capabilities by its parent or its file,
-// have not.
+// has lost the permitted, effective and ambient sets, unless its parent has set SECBIT_NO_SETUID_FIXUP, which is
+// inherited. root, and a process that was given capabilities by its parent or its file, have not lost them.
 
 // dropBounding empties the bounding set of capabilities, and reports kept if CAP_SETPCAP is missing, so that it could
 // not. That is safe: the set only limits what execve(2) grants, and with no-new-privs that grants nothing
 // (capabilities(7)).
 func dropBounding() (kept bool, _ error) {
-	for capability := range uintptr(64) {
+	for capability := range uintptr(64) { // the sets are 64 bits wide (capget(2)); Linux 5.9 and later use 41
 		in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, capability, 0, 0, 0)
 		if err != nil {
 			return false, nil // beyond the kernel's last capability
@@ -133,20 +141,23 @@ func dropBounding() (kept bool, _ error) {
 	return false, nil
 }
 
-// dropCaps clears the permitted, effective, inheritable and ambient sets. It makes no call if they are empty, so that
-// an outer seccomp filter need not allow it; Enforce checks the threads' status in any case.
+// dropCaps clears the permitted, effective, inheritable and ambient sets, which needs no privilege and cannot be undone:
+// a permitted capability that was dropped is not regained without execve(2) (capabilities(7)). It makes no call if they
+// are empty, so that an outer seccomp filter need not allow it; Enforce checks the threads' status in any case.
 func dropCaps() error {
 	var none [2]unix.CapUserData
 	if sets, err := capabilities(); err == nil && sets == none {
 		return nil // the ambient set is a subset of the permitted one
 	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // Pid 0: the calling thread
+	// Pid 0 is the calling thread, the only one that capset(2) can change.
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	_, ambient := call("prctl(PR_CAP_AMBIENT)", allThreads, unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0)
 	_, others := call("capset", allThreads, unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0)
 	return cmp.Or(ambient, others)
 }
 
-// capabilities returns the calling thread's sets as two words: capabilities 0 to 31, and 32 to 63.
+// capabilities returns the calling thread's sets as two words: capabilities 0 to 31, and 32 to 63 (version 3 of the
+// header, capget(2)). Version 1 has the first word only, without CAP_BPF and CAP_PERFMON.
 func capabilities() (sets [2]unix.CapUserData, err error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	if err := unix.Capget(&header, &sets[0]); err != nil {

@@ -65,6 +65,10 @@ const (
 // always are the system calls that are allowed with any arguments, the most frequent first: a filter is evaluated from
 // the start for every call. This list and narrowed were built from what a static Go 1.26 program with net and
 // crypto/tls was observed to call, and from what the runtime's source calls rarely.
+//
+// So the kernel refuses, among others, execve(2), ptrace(2), process_vm_readv(2), pidfd_getfd(2), bpf(2) and
+// perf_event_open(2), also to a process that has the privileges for them, and io_uring_setup(2): requests in its ring
+// are no system calls, and no filter would check them.
 var always = []uint32{
 	// Reading, writing, waiting. FUTEX, NANOSLEEP and SCHED_YIELD are the runtime's locks. PREAD64 reads the CPU limit
 	// of a control group, again and again, from files that the runtime has open.
@@ -174,7 +178,8 @@ func and(mask uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: mask}
 }
 
-// jump skips equal instructions if the loaded word equals value, and not instructions otherwise.
+// jump skips equal instructions if the loaded word equals value, and not instructions otherwise. The kernel accepts only
+// jumps forward, so that a filter always ends; their distances have 8 bits, enough for one rule.
 func jump(value uint32, equal, not int) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jt: uint8(equal), Jf: uint8(not)}
 }
@@ -200,7 +205,8 @@ func compile(rules []rule) []unix.SockFilter {
 }
 
 // seccomp installs the filter of p on all threads at once (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC). It needs
-// no-new-privs, or CAP_SYS_ADMIN, which the process no longer has. If the kernel keeps an audit log, refusals are
+// no-new-privs, or CAP_SYS_ADMIN, which the process no longer has. A filter cannot be removed, and later ones can only
+// refuse more; neither can be added, since seccomp(2) is not in the list. If the kernel keeps an audit log, refusals are
 // recorded there.
 func seccomp(p Policy) error {
 	filter := compile(allowedCalls(p))

@@ -22,7 +22,10 @@ const thisThread, allThreads = false, true
 
 // call makes a system call, whose arguments from the fourth on are 0, on this thread or on all of them. On all threads
 // it works by signals, is not available in a binary with cgo, and every thread must return the same result: the runtime
-// aborts otherwise (syscall.AllThreadsSyscall).
+// aborts otherwise (syscall.AllThreadsSyscall). If it fails on the first thread, it is not made on the others.
+//
+// The directive keeps the objects alive whose addresses are among the arguments: an integer does not (unsafe.Pointer,
+// rule 4), and a stack may move.
 //
 //go:uintptrescapes
 func call(name string, all bool, trap, a1, a2, a3 uintptr) (uintptr, error) {
@@ -48,10 +51,11 @@ type threads struct {
 	blind   error // why no status could be read at the start
 }
 
-// openThreads opens the status files in dir, usually /proc/self/task.
+// openThreads opens the status files in dir, usually /proc/self/task: /proc/PID/status describes the first thread alone.
 func openThreads(dir string) *threads {
 	t := &threads{}
-	names, _ := filepath.Glob(dir + "/*/status") // read reports an empty list
+	// Glob fails only for a malformed pattern; read reports an empty list. /proc may be missing in a chroot.
+	names, _ := filepath.Glob(dir + "/*/status")
 	for _, name := range names {
 		if f, err := os.Open(name); err == nil { // else the thread has ended
 			t.files = append(t.files, f)
@@ -78,7 +82,7 @@ func (t *threads) close() {
 // status is a /proc/PID/task/TID/status (proc_pid_status(5)): values by name, with single spaces.
 type status map[string]string
 
-// read returns the status of every thread that has not ended, of at least one.
+// read returns the status of every thread that has not ended, of at least one: a check of none would succeed.
 func (t *threads) read() (all []status, err error) {
 	if t.blind != nil {
 		return nil, t.blind
@@ -99,9 +103,12 @@ func (t *threads) read() (all []status, err error) {
 	return all, nil
 }
 
+// readStatus returns the thread's status at the time of the call: a read from offset 0 makes the kernel generate the
+// text again. A text longer than the buffer, by thousands of groups, is cut; a value that is missing then fails its
+// check.
 func readStatus(f *os.File) (status, error) {
 	buf := make([]byte, 16<<10)
-	n, err := f.ReadAt(buf, 0) // a read from offset 0 makes the kernel generate the text again
+	n, err := f.ReadAt(buf, 0)
 	if n == 0 {
 		return nil, err
 	}
@@ -134,7 +141,8 @@ func (t *threads) checkIDs(id int, name string) error {
 	return t.check(fmt.Sprintf("%d %[1]d %[1]d %[1]d", id), name)
 }
 
-// checkNoCaps checks that the sets of capabilities are empty, the bounding set only if it was not kept.
+// checkNoCaps checks that the sets of capabilities are empty, the bounding set only if it was not kept. Each is shown as
+// 64 bits in hexadecimal (proc_pid_status(5); CapAmb since Linux 4.3).
 func (t *threads) checkNoCaps(boundingKept bool) error {
 	sets := []string{"CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd"}
 	if boundingKept {
@@ -144,7 +152,8 @@ func (t *threads) checkNoCaps(boundingKept bool) error {
 }
 
 // checkFilter checks that every thread has exactly one filter more than at the start. The mode alone proves nothing: a
-// filter that a container installed also makes it 2.
+// filter that a container installed also makes it 2, SECCOMP_MODE_FILTER. More than one filter more would mean that one
+// came from elsewhere.
 func (t *threads) checkFilter() error {
 	const modeFilter = "2"
 	if err := t.check(modeFilter, "Seccomp"); err != nil || t.filters < 0 {
