@@ -261,7 +261,6 @@ func (x *exchange) pass(res *upstream.Response) error {
 func (x *exchange) passHead(res *upstream.Response) {
 	x.observeHead(&res.Head)
 	x.w.Head(res.Head.Status, responseFields(res.Head.Fields[:0], res.Head.Fields), res.Head.Length)
-	res.Head.Fields = nil // or they would keep its buffer for as long as the stream lasts
 }
 
 // tunnelIdle is how long a WebSocket may be without a byte either way. It is as long as OpenAI lets one live at all:

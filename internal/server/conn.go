@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -31,8 +30,7 @@ const (
 type conn struct {
 	nc     net.Conn
 	server *Server
-	ctx    context.Context // ends when the client leaves
-	cancel context.CancelFunc
+	ctx    *clientContext
 	state  atomic.Int32 // fresh, waiting, busy or dropped
 	gone   sync.Once    // of leave
 	watch  uint64       // the watcher's name for it; 0 if it is not watched
@@ -348,7 +346,7 @@ func resetOnClose(nc net.Conn) {
 
 // forceClose closes the socket from another goroutine, which ends any wait of serve.
 func (c *conn) forceClose() {
-	c.cancel()
+	c.ctx.cancel()
 	c.nc.Close()
 }
 
@@ -363,7 +361,7 @@ func (c *conn) leave() {
 // close ends the connection for good.
 func (c *conn) close() {
 	c.leave()
-	c.cancel()
+	c.ctx.cancel()
 	c.server.remove(c)
 	c.releaseInput()
 }

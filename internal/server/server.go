@@ -170,8 +170,7 @@ func (s *Server) reset(nc net.Conn) {
 
 // start serves nc in a goroutine of its own.
 func (s *Server) start(nc net.Conn, session *policy.Session) {
-	ctx, cancel := context.WithCancel(context.Background())
-	c := &conn{nc: nc, server: s, ctx: ctx, cancel: cancel, session: session}
+	c := &conn{nc: nc, server: s, ctx: newClientContext(), session: session}
 	s.mu.Lock()
 	s.conns[c] = struct{}{} // also during a drain: it was accepted just before, and no other process will serve it
 	s.mu.Unlock()

@@ -88,7 +88,7 @@ func (w *watcher) left(id uint64) {
 	c := w.conns[id]
 	w.mu.Unlock()
 	if c != nil {
-		c.cancel()
+		c.ctx.cancel()
 	}
 }
 

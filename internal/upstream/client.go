@@ -84,7 +84,8 @@ func (c *Client) Close() {
 
 // Do sends r and returns the response when its head has arrived; it does not limit how long the upstream takes. When
 // ctx ends, the connection is closed at once. A request of which the upstream may have received a byte is never sent
-// again, because it may have been executed. Errors are of type *Error.
+// again, because it may have been executed. Errors are of type *Error. r must not be used for another call before the
+// response is closed.
 func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	for {
 		if ctx.Err() != nil {
@@ -140,14 +141,24 @@ func (c *Client) count(ctx context.Context, err error) {
 	}
 }
 
+// afterFunc is context.AfterFunc. If ctx has a method AfterFunc, which context.AfterFunc would use too, nothing is
+// allocated here.
+func afterFunc(ctx context.Context, f func()) (stop func() bool) {
+	if c, ok := ctx.(interface{ AfterFunc(f func()) func() bool }); ok {
+		return c.AfterFunc(f)
+	}
+	return context.AfterFunc(ctx, f)
+}
+
 // errNothingSent means that the connection has accepted no byte of the request.
 var errNothingSent = errors.New("sending the request")
 
 // exchange sends r on cn and reads the head of the response. cn then belongs to the response; on an error or a panic it
 // is closed.
 func (c *Client) exchange(ctx context.Context, cn *conn, r *Request, reused bool) (*Response, error) {
-	res := &Response{Reused: reused, c: cn, client: c, request: r, ctx: ctx}
-	res.unwatch = context.AfterFunc(ctx, cn.close)
+	res := &r.response
+	*res = Response{Reused: reused, c: cn, client: c, request: r, ctx: ctx}
+	res.unwatch = afterFunc(ctx, cn.abort)
 	ok := false
 	defer func() {
 		if !ok {

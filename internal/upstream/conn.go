@@ -21,7 +21,10 @@ type conn struct {
 	in           reader
 	idle         time.Time // when it was put into the pool
 	current      *Response
-	start        func(fd uintptr) (done bool) // current.start; a field, to avoid an allocation for each request
+
+	// Fields, to avoid an allocation for each request:
+	abort func()                       // close
+	start func(fd uintptr) (done bool) // current.start
 }
 
 // Write sends bytes unchanged, below TLS.

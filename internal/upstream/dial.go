@@ -180,7 +180,7 @@ func (e *Endpoint) dial(ctx context.Context) (*conn, error) {
 	}
 	c := &conn{TCPConn: tcp}
 	c.raw, _ = tcp.SyscallConn() // fails only for a nil connection
-	c.start = func(fd uintptr) bool { return c.current.start(fd) }
+	c.abort, c.start = c.close, func(fd uintptr) bool { return c.current.start(fd) }
 	c.in.src = tcp
 	if e.tls != nil {
 		if err := e.secure(ctx, c); err != nil {

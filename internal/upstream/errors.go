@@ -60,8 +60,8 @@ func dialError(kind Kind, phase string, err error, hint string) *Error {
 }
 
 func isKind(err error, kind Kind) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Kind == kind
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Kind == kind
 }
 
 // cancelled returns Cancelled if ctx has ended, and otherwise err.

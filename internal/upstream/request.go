@@ -40,6 +40,8 @@ type Request struct {
 	Rest Body
 	// Length is the length of the whole body in bytes, or http1.Chunked, which needs a Rest.
 	Length int64
+
+	response Response // that Do returns
 }
 
 const (

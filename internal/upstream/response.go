@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// Response is a response whose body has not been read. The caller must call Close.
+// Response is a response whose body has not been read. The caller must call Close, and may not use it afterwards.
 type Response struct {
 	// Head is the head. Its slices are valid until Next.
 	Head http1.Response
@@ -24,16 +25,18 @@ type Response struct {
 	started bool  // start has been called
 	headErr error // of start
 	body    http1.Body
-	reuse   bool          // the connection can be reused
-	unwatch func() bool   // of the context; returns false once it has closed the connection
-	copied  chan struct{} // closed when the copier of the request's body has ended; nil without one
-	copyErr error         // of the copier, valid once copied is closed
+	fields  *[]http1.Field // Head's, from a pool; nil once they have gone back
+	reuse   bool           // the connection can be reused
+	unwatch func() bool    // of the context; returns false once it has closed the connection
+	copied  chan struct{}  // closed when the copier of the request's body has ended; nil without one
+	copyErr error          // of the copier, valid once copied is closed
 }
 
 // Next returns the next piece of the body as soon as it arrives. It blocks without a time limit. The piece is valid
 // until the next call. The last piece may come with io.EOF; any other error, of type *Error, means that the body is
 // incomplete.
 func (r *Response) Next() ([]byte, error) {
+	r.releaseFields()
 	piece, err := r.body.Next(&r.c.in)
 	return piece, r.blame(err, inBody)
 }
@@ -72,11 +75,12 @@ const (
 // blame converts a read error into one of this package's, by its cause: the response itself, the caller, the client
 // that did not send its body, or the upstream. io.EOF remains the end of a complete body.
 func (r *Response) blame(err error, where string) error {
-	var malformed *http1.Error
-	switch {
-	case err == nil, err == io.EOF && r.body.Done():
+	if err == nil || err == io.EOF && r.body.Done() {
 		return err
-	case errors.As(err, &malformed):
+	}
+	_, malformed := errors.AsType[*http1.Error](err)
+	switch {
+	case malformed:
 		return fail(Malformed, "the response is malformed: %w", err)
 	case errors.Is(r.sendErr(), errBody):
 		return &Error{Kind: BodyFailed, Cause: errBody}
@@ -91,6 +95,7 @@ func (r *Response) blame(err error, where string) error {
 // Close ends the exchange. It waits for the copier of the request's body, and keeps the connection for another request
 // if both messages are complete.
 func (r *Response) Close() {
+	r.releaseFields()
 	watched := r.unwatch()
 	keep := watched && r.body.Done() && r.reuse
 	if r.copied != nil {
@@ -163,12 +168,34 @@ func (r *Response) start(fd uintptr) (done bool) {
 	return r.copied != nil
 }
 
+// fieldSlices are for Head.Fields.
+var fieldSlices = sync.Pool{New: func() any { return new([]http1.Field) }}
+
+// takeFields provides memory for Head.Fields.
+func (r *Response) takeFields() {
+	r.releaseFields()
+	r.fields = fieldSlices.Get().(*[]http1.Field)
+	r.Head.Fields = *r.fields
+}
+
+// releaseFields lets the memory of Head.Fields serve other responses. Further calls do nothing.
+func (r *Response) releaseFields() {
+	if r.fields == nil {
+		return
+	}
+	clear(*r.fields) // or the pool would keep what they point to
+	fieldSlices.Put(r.fields)
+	r.fields, r.Head.Fields = nil, nil
+}
+
 // readHead reads the final response's head; it drops interim responses (RFC 9110, section 15.2).
 func (r *Response) readHead() error {
 	for {
 		head, err := http1.ReadHead(&r.c.in, maxHead)
 		if err == nil {
+			r.takeFields()
 			err = r.Head.Parse(head)
+			*r.fields = r.Head.Fields
 		}
 		if err != nil {
 			return r.blame(err, inHead)
