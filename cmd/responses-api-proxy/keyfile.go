@@ -99,6 +99,13 @@ func (s *service) tryKeyFile() error {
 	return nil
 }
 
+// warnOfMore logs a warning if more than a key was given.
+func (l *errorLog) warnOfMore(k *key.Key) {
+	if k.More() {
+		l.Warn("only the first line is used as the API key, and others follow it", "hint", "give one key, alone")
+	}
+}
+
 // reload replaces the key. It waits until the old one is wiped.
 func (k *keyFile) reload() {
 	k.mu.Lock()
@@ -112,5 +119,6 @@ func (k *keyFile) reload() {
 		return
 	}
 	k.newKey()
+	k.errs.warnOfMore(k.key)
 	k.errs.Info("API key reloaded")
 }

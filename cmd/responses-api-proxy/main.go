@@ -97,6 +97,7 @@ func readKey(cfg key.Config, errs *errorLog) (*key.Key, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Terminal = tty
 	if tty {
 		ctx, done := signal.NotifyContext(context.Background(), stopSignals...)
 		forget := context.AfterFunc(ctx, func() {

@@ -48,6 +48,7 @@ func (s *service) logStartup() {
 	if names := s.opts.ignored(); names != "" {
 		s.errs.Warn("flags ignored, which set nothing of this proxy", "flags", names)
 	}
+	s.errs.warnOfMore(s.key)
 	for _, text := range s.warnings {
 		s.errs.warning(text)
 	}

@@ -46,14 +46,14 @@ func echoes(t *testing.T, tty *os.File) bool {
 }
 
 // TestTerminal checks that a typed key is prompted for and not echoed, and that
-// the terminal echoes again afterwards, whether a key came or the prompt was
-// interrupted.
+// the terminal echoes again afterwards, whether a key came, nothing was typed but
+// Enter or Ctrl-D, or the prompt was interrupted.
 func TestTerminal(t *testing.T) {
 	dir := t.TempDir()
 	if err := build(dir); err != nil {
 		t.Fatal(err)
 	}
-	for _, typed := range []string{"sk-typed\n", ""} {
+	for _, typed := range []string{"sk-typed\n", "\n", "\x04", ""} {
 		keyboard, tty := terminal(t)
 		cmd := exec.Command(dir + "/responses-api-proxy")
 		cmd.Stdin = tty
@@ -73,8 +73,12 @@ func TestTerminal(t *testing.T) {
 		}
 		io.WriteString(keyboard, typed)
 		if typed != "" {
-			if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, "listening on") {
-				t.Errorf("after the key: %q, %v", line, err)
+			want := "nothing was typed; start the proxy again"
+			if strings.HasPrefix(typed, "sk-") {
+				want = "listening on"
+			}
+			if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, want) {
+				t.Errorf("typed %q: %q, %v; want %q", typed, line, err, want)
 			}
 			if !echoes(t, tty) {
 				t.Error("the terminal does not echo again")

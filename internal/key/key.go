@@ -40,6 +40,8 @@ type Config struct {
 	// File, if not empty, is the name, for errors, of the regular file whose descriptors Open and Replace get. Replace
 	// then ignores what follows the first line.
 	File string
+	// Terminal states that a user types what Open reads, for errors.
+	Terminal bool
 	// Replaceable maps the memory that Replace needs.
 	Replaceable bool
 	// Exchange, if not nil, makes the key an access token, which Key.Exchange obtains. Header must be Bearer.
@@ -65,9 +67,9 @@ func Open(fd int, cfg Config) (k *Key, err error) {
 	k = &Key{cfg: cfg}
 	switch {
 	case cfg.Exchange == nil:
-		k.secret, err = secret.Read(fd, secret.Config{Require: cfg.Require, Header: cfg.Header, File: cfg.File, Spare: cfg.Replaceable})
+		k.secret, err = secret.Read(fd, secret.Config{Require: cfg.Require, Header: cfg.Header, File: cfg.File, Terminal: cfg.Terminal, Spare: cfg.Replaceable})
 	case cfg.HasInput():
-		k.source, err = secret.Read(fd, secret.Config{Require: cfg.Require, Token: true, NoSlots: true})
+		k.source, err = secret.Read(fd, secret.Config{Require: cfg.Require, Token: true, NoSlots: true, Terminal: cfg.Terminal})
 	}
 	if err == nil && cfg.Exchange != nil {
 		k.secret, err = secret.New(secret.Config{Require: cfg.Require, Token: true})
@@ -125,6 +127,14 @@ func (k *Key) Client(cfg upstream.Config) (*upstream.Client, error) {
 // Replace reads one line with a new key from the descriptor fd and blocks until the old key is wiped. After an error
 // the old key stays in use; the error is io.EOF if the input ends before the first byte.
 func (k *Key) Replace(fd int) error { return k.secret.Replace(fd) }
+
+// More reports whether the input of Open or of the last Replace, as far as it was read, had another line than the key's.
+func (k *Key) More() bool {
+	if k.source != nil {
+		return k.source.More()
+	}
+	return k.secret.More()
+}
 
 // Memory returns the kind of memory of the key and of everything that it is exchanged for, and the reason if not all of
 // that is secret memory.

@@ -34,14 +34,27 @@ var mistakes = []struct {
 	malformed func(key []byte) bool
 }{
 	{"the byte-order mark before it", func(k []byte) bool { return bytes.HasPrefix(k, []byte("\ufeff")) }},
+	{"its NUL bytes (is it UTF-16?)", func(k []byte) bool { return bytes.IndexByte(k, 0) >= 0 }},
 	{"'Bearer' before it", func(k []byte) bool { return len(k) >= 7 && bytes.EqualFold(k[:7], []byte("Bearer ")) }},
-	{"the name and '=' before it", func(k []byte) bool {
-		name, _, found := bytes.Cut(bytes.TrimPrefix(k, []byte("export ")), []byte("="))
-		return found && isKey(name) && !bytes.Contains(name, []byte("-"))
+	{"'export', the name and '=' before it", func(k []byte) bool {
+		assignment, found := bytes.CutPrefix(k, []byte("export "))
+		return found && isAssignment(assignment)
 	}},
+	{"the name and '=' before it", isAssignment},
 	{"the quotes around it", func(k []byte) bool { return bytes.ContainsAny(k[:1], "\"'`") }},
-	{"the space at its end", func(k []byte) bool { return bytes.ContainsAny(k[len(k)-1:], " \t") }},
+	{"the space before it", func(k []byte) bool { return isSpace(k[0]) }},
+	{"the space at its end", func(k []byte) bool { return isSpace(k[len(k)-1]) }},
+	{"the space in it", func(k []byte) bool { return slices.ContainsFunc(k, isSpace) }},
+	{"characters that are not ASCII", func(k []byte) bool { return slices.ContainsFunc(k, func(c byte) bool { return c >= 0x80 }) }},
 }
+
+// isAssignment reports whether b is NAME=VALUE, with the name of a variable.
+func isAssignment(b []byte) bool {
+	name, _, found := bytes.Cut(b, []byte("="))
+	return found && isKey(name) && !bytes.Contains(name, []byte("-"))
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' }
 
 // mistake returns the part of key to leave out.
 func mistake(key []byte) string {
@@ -50,7 +63,7 @@ func mistake(key []byte) string {
 			return m.leaveOut
 		}
 	}
-	return "quotes, spaces or 'Bearer'"
+	return "any other character"
 }
 
 // source describes where a key comes from, for error messages.
@@ -69,6 +82,9 @@ func (c Config) source() source {
 	switch {
 	case c.File != "":
 		return source{"the API key in " + c.File, "no API key in " + c.File + "; write it there", "write", ""}
+	case c.Terminal:
+		const none = "nothing was typed; start the proxy again, paste what it asks for and press Enter"
+		return source{"what was typed", none, "paste", ""}
 	case c.Token:
 		return source{"the token on standard input", "no token on standard input; pipe it in", "pipe in", ""}
 	}

@@ -91,18 +91,31 @@ func TestMistakes(t *testing.T) {
 		"Bearer " + key16:                "; pipe in the bare key, without 'Bearer' before it",
 		"bearer " + key16 + " ":          "; pipe in the bare key, without 'Bearer' before it",
 		"OPENAI_API_KEY=" + key16:        "; pipe in the bare key, without the name and '=' before it",
-		"export OPENAI_API_KEY=" + key16: "; pipe in the bare key, without the name and '=' before it",
+		"export OPENAI_API_KEY=" + key16: "; pipe in the bare key, without 'export', the name and '=' before it",
 		`"` + key16 + `"`:                "; pipe in the bare key, without the quotes around it",
 		"'" + key16 + "'\n":              "; pipe in the bare key, without the quotes around it",
 		key16 + " \r\n":                  "; pipe in the bare key, without the space at its end",
 		key16 + "\t":                     "; pipe in the bare key, without the space at its end",
-		" " + key16:                      "; pipe in the bare key, without quotes, spaces or 'Bearer'",
-		key16 + "=":                      "; pipe in the bare key, without quotes, spaces or 'Bearer'",
-		key16 + "\x00":                   "; pipe in the bare key, without quotes, spaces or 'Bearer'",
+		" " + key16:                      "; pipe in the bare key, without the space before it",
+		"\t" + key16 + " ":               "; pipe in the bare key, without the space before it",
+		"sk " + key16:                    "; pipe in the bare key, without the space in it",
+		key16 + "=":                      "; pipe in the bare key, without any other character",
+		key16 + "\x00":                   "; pipe in the bare key, without its NUL bytes (is it UTF-16?)",
+		"\xff\xfes\x00k\x00\r\x00\n\x00": "; pipe in the bare key, without its NUL bytes (is it UTF-16?)",
+		"sk\u00e9" + key16:               "; pipe in the bare key, without characters that are not ASCII",
+		"\u201c" + key16 + "\u201d":      "; pipe in the bare key, without characters that are not ASCII",
 	} {
 		want = "the API key on standard input has characters other than ASCII letters, digits, '-' and '_'" + want
 		if _, err := Read(pipeOf(t, in), Config{}); !errors.Is(err, ErrBadBytes) || err.Error() != want {
 			t.Errorf("%q: %v; want %s", in, err, want)
+		}
+	}
+	for in, want := range map[string]string{
+		"\n":        "nothing was typed; start the proxy again, paste what it asks for and press Enter",
+		key16 + " ": "what was typed has characters other than ASCII letters, digits, '-' and '_'; paste the bare key, without the space at its end",
+	} {
+		if _, err := Read(pipeOf(t, in), Config{Terminal: true}); err == nil || err.Error() != want {
+			t.Errorf("typed %q: %v; want %s", in, err, want)
 		}
 	}
 	_, err := Read(pipeOf(t, "Bearer a/b"), Config{Token: true})

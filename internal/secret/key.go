@@ -30,6 +30,8 @@ type Config struct {
 	// File, if not empty, is the name, for errors, of the regular file whose descriptors Read and Replace get. Replace
 	// then ignores what follows the first line, as Read does.
 	File string
+	// Terminal states that a user types what Read gets, for errors.
+	Terminal bool
 	// Spare maps a second page, which Replace and Set need.
 	Spare bool
 	// Token accepts a token (RFC 6750, section 2.1) in place of a key: visible ASCII.
@@ -47,6 +49,7 @@ type Key struct {
 	slots   chan *Slot
 	current atomic.Pointer[generation] // the key that Line lends; nil if there is none
 
+	more   atomic.Bool   // the last input had more lines than the key
 	change sync.Mutex    // held during a replacement, its input included
 	rooms  []secretBytes // the current generation's memory, and with Config.Spare a second one
 
@@ -76,6 +79,7 @@ func Read(fd int, cfg Config) (*Key, error) {
 		if err != nil {
 			return 0, fmt.Errorf("reading the API key from %s: %w", cmp.Or(cfg.File, "standard input"), err)
 		}
+		k.more.Store(hasMore(p[:n]))
 		return cfg.validate(p, n)
 	})
 	if err != nil {
@@ -112,6 +116,7 @@ func (k *Key) Replace(fd int) error {
 		case n == 0:
 			return 0, io.EOF
 		}
+		k.more.Store(hasMore(p[:n]))
 		length, err := k.cfg.validate(p, n)
 		if err == ErrTooLong && step == 1 {
 			err = cmp.Or(skipLine(fd, p[:1]), err)
@@ -132,6 +137,15 @@ func (k *Key) Set(write func(room []byte) (n int, err error)) error {
 		return n, k.cfg.check(p[:n])
 	})
 }
+
+// hasMore reports whether input has more than spaces behind the first line.
+func hasMore(input []byte) bool {
+	_, rest, _ := bytes.Cut(input, []byte("\n"))
+	return slices.ContainsFunc(rest, func(c byte) bool { return c > ' ' })
+}
+
+// More reports whether the input of Read or of the last Replace, as far as it was read, had another line than the key's.
+func (k *Key) More() bool { return k.more.Load() }
 
 // fill reads from fd into p, at most step bytes at a time, until p contains a line feed or is full, or the input ends.
 func fill(fd int, p []byte, step int) (n int, err error) {

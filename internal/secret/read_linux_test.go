@@ -91,6 +91,22 @@ func TestReadPolicy(t *testing.T) {
 	}
 }
 
+// TestMore: a second line is reported if it has more than spaces.
+func TestMore(t *testing.T) {
+	for in, want := range map[string]bool{
+		"": false, "\n": false, "\r\n \n\t\n": false,
+		"\n" + key16: true, "\n" + key16 + "\n": true, "\n\n# a comment\n": true, "\n\xff": true,
+	} {
+		k := newKey(t, key16+in)
+		if got := k.More(); got != want {
+			t.Errorf("a key and %q: More is %v", in, got)
+		}
+		if i := firstNonZero(memoryOf(k)[k.Len():]); i >= 0 {
+			t.Errorf("a key and %q: byte %d behind the line is not zero", in, i)
+		}
+	}
+}
+
 // checkRead checks for the key, in a line without anything else, or the error.
 func checkRead(t *testing.T, k *Key, err error, key string, want error) {
 	t.Helper()
