@@ -1,5 +1,25 @@
 package upstream
 
-// quiet returns true: on this system it would have to wait. The next request finds out that the upstream has closed the
-// connection.
-func quiet(uintptr) bool { return true }
+import (
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+)
+
+var wsaPoll = windows.NewLazySystemDLL("ws2_32.dll").NewProc("WSAPoll")
+
+// pollFD is Winsock's WSAPOLLFD.
+type pollFD struct {
+	socket          uintptr
+	events, revents int16
+}
+
+// pollIn is Winsock's POLLIN, POLLRDNORM | POLLRDBAND. The end of a connection is reported unasked.
+const pollIn = 0x0300
+
+// quiet reports whether there is nothing to read, neither data nor the connection's end. It does not block.
+func quiet(fd uintptr) bool {
+	p := pollFD{socket: fd, events: pollIn}
+	ready, _, _ := wsaPoll.Call(uintptr(unsafe.Pointer(&p)), 1, 0)
+	return ready == 0
+}
