@@ -11,7 +11,6 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
@@ -64,7 +63,6 @@ type options struct {
 	keyFile    string
 	identity   identity
 	dumpDir    string
-	dumpMax    int64
 }
 
 // parseFlags reads the arguments of the proxy itself, and the file of --config.
@@ -91,7 +89,7 @@ func parseFlags(args []string) (*options, error) {
 
 // parseArgs returns the options that args set, and the defaults of the others.
 func parseArgs(args []string) (*options, error) {
-	o := &options{owner: -1, upstreamURL: upstream.DefaultURL, protection: auto, drainTimeout: 10 * time.Second, dumpMax: dump.DefaultMaxBytes}
+	o := &options{owner: -1, upstreamURL: upstream.DefaultURL, protection: auto, drainTimeout: 10 * time.Second}
 	o.limits.MaxBody = 512 << 20
 	given, rest, err := cli.Parse(flagTable(o), args)
 	switch {

@@ -51,7 +51,7 @@ func appends(path string) func(*sandbox.Policy) {
 
 // openDump opens --dump-dir.
 func (s *service) openDump() (err error) {
-	s.dump, err = dump.Open(dump.Config{Dir: s.opts.dumpDir, MaxBytes: s.opts.dumpMax, Owner: s.opts.owner, Report: s.errs.report})
+	s.dump, err = dump.Open(s.opts.dumpDir, s.opts.owner, s.errs.report)
 	if err != nil {
 		return err
 	}

@@ -229,7 +229,7 @@ func (o *options) budgetError(err error) error {
 func (s *service) openGate() (err error) {
 	o := s.opts
 	cfg := policy.Config{TCP: s.tcp, Identify: true, Commands: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
-	cfg.Limits.MaxConnections = s.maxConnections()
+	cfg.Limits.MaxConnections = maxConnections()
 	if o.maxTokens > 0 {
 		if s.book, err = s.openBudget(); err != nil {
 			return err
@@ -265,7 +265,7 @@ func (s *service) openEngine() (err error) {
 	if err != nil {
 		return err
 	}
-	if s.engine, err = server.New(server.Config{Relay: relay, Policy: s.gate, MaxConnections: s.maxConnections(), Log: s.errs.warning}); err != nil {
+	if s.engine, err = server.New(server.Config{Relay: relay, Policy: s.gate, MaxConnections: maxConnections(), Log: s.errs.warning}); err != nil {
 		return err
 	}
 	for _, l := range s.listeners {
@@ -277,15 +277,11 @@ func (s *service) openEngine() (err error) {
 
 // maxConnections is how many clients may be connected, so that descriptors never
 // run out: a client may need one for itself and one for its connection to the
-// upstream, where 256 more may idle; 64 are for everything else, and dumps keep
-// up to 512 files open. A quarter is for clients at least.
-func (s *service) maxConnections() int {
+// upstream, where 256 more may idle; 64 are for everything else. A quarter is
+// for clients at least.
+func maxConnections() int {
 	n := openFiles()
-	others := 256 + 64
-	if s.dump != nil {
-		others += 512
-	}
-	return max(n/4, (n-others)/2)
+	return max(n/4, (n-256-64)/2)
 }
 
 // expire ends the service by a limit.

@@ -60,7 +60,7 @@ func bodySize() int {
 }
 
 func jobMemory(dir string) error {
-	d, err := Open(Config{Dir: dir, Owner: -1})
+	d, err := Open(dir, -1, func(error) {})
 	if err != nil {
 		return err
 	}
@@ -86,8 +86,8 @@ func jobMemory(dir string) error {
 		return err
 	}
 	fmt.Printf("peak memory before %d KiB, after %d KiB\n", before, after)
-	if after-before > 32<<10 && !race || d.Lost() != 0 {
-		return fmt.Errorf("grown by %d KiB, %d lost", after-before, d.Lost())
+	if after-before > 32<<10 && !race || lost(d) != 0 {
+		return fmt.Errorf("grown by %d KiB, %d lost", after-before, lost(d))
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func TestFailingDisk(t *testing.T) {
 
 func jobLimit(dir string) error {
 	told := make(chan error, 9)
-	d, err := Open(Config{Dir: dir, Owner: -1, Report: func(err error) { told <- err }})
+	d, err := Open(dir, -1, func(err error) { told <- err })
 	if err != nil {
 		return err
 	}
@@ -147,10 +147,35 @@ func jobLimit(dir string) error {
 	if !strings.Contains(err.Error(), "000001-") || !strings.Contains(err.Error(), "file too large") || strings.Contains(err.Error(), dir) {
 		return fmt.Errorf("the report is %w", err)
 	}
-	if d.Lost() != 2 {
-		return fmt.Errorf("%d are lost", d.Lost())
+	if lost(d) != 2 {
+		return fmt.Errorf("%d are lost", lost(d))
 	}
 	return nil
+}
+
+// TestManyUnderWay: exchanges that last use no descriptors, and all are dumped.
+func TestManyUnderWay(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	d := mustOpen(t, config{dir: dir})
+	const many = 500
+	for i := range many {
+		e := post(d)
+		e.RequestEnd(true)
+		e.Answer(200, nil)
+		e.Body([]byte("data: {}\n\n"))
+		if i%100 == 0 {
+			drain(d)
+		}
+	}
+	drain(d)
+	if open, err := os.ReadDir("/proc/self/fd"); err != nil || len(open) > 100 {
+		t.Errorf("%d descriptors are open, %v", len(open), err)
+	}
+	d.Close()
+	if got := len(names(t, dir)); got != 2*many || lost(d) != 0 {
+		t.Errorf("%d files, %d lost; want %d, 0", got, lost(d), 2*many)
+	}
+	wantEmptyQueue(t, d)
 }
 
 // TestInSandbox: all of this works in the sandbox of a program that names the directory in Write, also for the user
@@ -172,10 +197,11 @@ func jobSandbox(dir string) error {
 	if os.Getuid() == 0 {
 		cfg.User, owner = &sandbox.User{Name: "12345", UID: 12345, GID: 12345}, 12345
 	}
-	d, err := Open(Config{Dir: dir, Owner: owner, MaxBytes: 4 * 4096})
+	d, err := prepare(dir, owner, func(error) {}, 4*4096)
 	if err != nil {
 		return err
 	}
+	go d.write()
 	report, err := sandbox.Enforce(cfg)
 	if err != nil {
 		return err
@@ -189,13 +215,13 @@ func jobSandbox(dir string) error {
 	}
 	for range 3 {
 		e := whole(d, `{"a":1}`, "data: x\n\n")
-		if err := await(d, &e.response); err != nil {
+		if err := await(d, e.response); err != nil {
 			return err
 		}
 	}
 	d.Close()
-	if d.Lost() != 0 {
-		return fmt.Errorf("%d are lost", d.Lost())
+	if lost(d) != 0 {
+		return fmt.Errorf("%d are lost", lost(d))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package dump
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -23,18 +23,54 @@ import (
 
 const patience = 30 * time.Second
 
-func mustOpen(t testing.TB, cfg Config) *Dir {
+// mustOpen opens a directory, by default a temporary one, for max bytes, by default 1 GiB.
+func mustOpen(t testing.TB, cfg config) *Dir {
 	t.Helper()
-	if cfg.Dir == "" {
-		cfg.Dir = filepath.Join(t.TempDir(), "dumps")
+	d, start := stalled(t, cfg)
+	start()
+	t.Cleanup(d.Close)
+	return d
+}
+
+type config struct {
+	dir    string
+	max    int64
+	report func(error)
+}
+
+// stalled opens a Dir whose disk blocks until resume.
+func stalled(t testing.TB, cfg config) (d *Dir, resume func()) {
+	t.Helper()
+	if cfg.dir == "" {
+		cfg.dir = filepath.Join(t.TempDir(), "dumps")
 	}
-	cfg.Owner = -1
-	d, err := Open(cfg)
+	if cfg.report == nil {
+		cfg.report = func(error) {}
+	}
+	d, err := prepare(cfg.dir, -1, cfg.report, cmp.Or(cfg.max, 1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Close)
-	return d
+	return d, func() { go d.write() }
+}
+
+// exchange is the dump of a request and of its response.
+type exchange struct{ request, response *File }
+
+func (e *exchange) Request(p []byte) { e.request.Write(p) }
+
+func (e *exchange) RequestEnd(complete bool) { e.request.End(complete) }
+
+func (e *exchange) Answer(status int, fields []http1.Field) {
+	e.response = e.request.Response(status, fields)
+}
+
+func (e *exchange) Body(p []byte) { e.response.Write(p) }
+
+// End ends both, as the relay does.
+func (e *exchange) End() {
+	e.request.End(false)
+	e.response.End(true)
 }
 
 func fields(lines ...string) (all []http1.Field) {
@@ -45,25 +81,12 @@ func fields(lines ...string) (all []http1.Field) {
 	return all
 }
 
-func post(d *Dir, lines ...string) *Exchange { return postAs(d, 0, lines...) }
-
-func postAs(d *Dir, user uint32, lines ...string) *Exchange {
-	return d.Begin(user, []byte("POST"), []byte("/v1/responses"), fields(lines...))
-}
-
-// stalled opens a Dir whose disk blocks until resume.
-func stalled(t testing.TB, cfg Config) (d *Dir, resume func()) {
-	t.Helper()
-	cfg.Owner = -1
-	d, err := prepare(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d, func() { go d.write() }
+func post(d *Dir, lines ...string) *exchange {
+	return &exchange{request: d.Request([]byte("POST"), []byte("/v1/responses"), fields(lines...))}
 }
 
 // whole dumps a complete exchange.
-func whole(d *Dir, request, answer string) *Exchange {
+func whole(d *Dir, request, answer string) *exchange {
 	e := post(d, "Host: h")
 	e.Request([]byte(request))
 	e.RequestEnd(true)
@@ -109,7 +132,7 @@ func read(t testing.TB, dir, pattern string) []byte {
 
 func TestFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	d := mustOpen(t, Config{Dir: dir})
+	d := mustOpen(t, config{dir: dir})
 	before := time.Now().UnixMilli()
 	e := post(d, "Host: localhost:1", "AUTHORIZATION: Bearer sk-client", "X-B: \"é\xff", "Content-Type: application/json")
 	e.Request([]byte(`{"b":1.50,"a":[],"b":{"c":`))
@@ -123,8 +146,9 @@ func TestFiles(t *testing.T) {
 	d.Close()
 
 	wantNames(t, dir, "000001-MS-request.json", "000001-MS-response.json", "000002-MS-request.json")
-	if e.request.id.time < before || e.request.id.time > time.Now().UnixMilli() {
-		t.Errorf("the time in the name is %d", e.request.id.time)
+	var at int64
+	if fmt.Sscanf(e.request.name, "000001-%d-", &at); at < before || at > time.Now().UnixMilli() {
+		t.Errorf("the time in the name is %d", at)
 	}
 	if got := string(read(t, dir, "000001-*-request.json")); got != wantRequest {
 		t.Errorf("got:\n%s\nwant:\n%s", got, wantRequest)
@@ -135,8 +159,8 @@ func TestFiles(t *testing.T) {
 	if got := string(read(t, dir, "000002-*-request.json")); got != wantEmpty {
 		t.Errorf("got:\n%s\nwant:\n%s", got, wantEmpty)
 	}
-	if d.Lost() != 0 {
-		t.Errorf("%d are lost", d.Lost())
+	if lost(d) != 0 {
+		t.Errorf("%d are lost", lost(d))
 	}
 }
 
@@ -208,25 +232,24 @@ func TestOrder(t *testing.T) {
 	const request, answer = "000001-MS-request.json", "000001-MS-response.json"
 	p := []byte("p")
 	for name, c := range map[string]struct {
-		calls     func(e *Exchange)
+		calls     func(e *exchange)
 		want      []string
 		truncated bool // the request
 		body      string
 	}{
-		"upstream failed":       {func(e *Exchange) { e.Request(p); e.RequestEnd(true) }, []string{request}, false, "p"},
-		"client left":           {func(e *Exchange) { e.Request(p); e.RequestEnd(false) }, []string{request}, true, "p"},
-		"never ended":           {func(e *Exchange) { e.Request(p) }, []string{request}, true, "p"},
-		"no body":               {func(e *Exchange) { e.RequestEnd(true) }, []string{request}, false, ""},
-		"early answer":          {func(e *Exchange) { e.Answer(200, nil); e.Body(p); e.Request(p) }, []string{request, answer}, true, "p"},
-		"body first":            {func(e *Exchange) { e.Body(p); e.RequestEnd(true) }, []string{request}, false, ""},
-		"answer twice":          {func(e *Exchange) { e.Answer(200, nil); e.Answer(500, nil); e.RequestEnd(true) }, []string{request, answer}, false, ""},
-		"after its end":         {func(e *Exchange) { e.RequestEnd(true); e.Request(p); e.RequestEnd(false) }, []string{request}, false, ""},
-		"after the end":         {func(e *Exchange) { e.End(); e.Request(p); e.Answer(200, nil); e.Body(p); e.End() }, []string{request}, true, ""},
-		"after the directory's": {func(e *Exchange) { e.request.dir.Close(); e.Request(p); e.RequestEnd(true); e.Answer(200, nil) }, []string{request}, true, ""},
+		"upstream failed":       {func(e *exchange) { e.Request(p); e.RequestEnd(true) }, []string{request}, false, "p"},
+		"client left":           {func(e *exchange) { e.Request(p); e.RequestEnd(false) }, []string{request}, true, "p"},
+		"never ended":           {func(e *exchange) { e.Request(p) }, []string{request}, true, "p"},
+		"no body":               {func(e *exchange) { e.RequestEnd(true) }, []string{request}, false, ""},
+		"early answer":          {func(e *exchange) { e.Answer(200, nil); e.Body(p); e.Request(p) }, []string{request, answer}, true, "p"},
+		"body first":            {func(e *exchange) { e.Body(p); e.RequestEnd(true) }, []string{request}, false, ""},
+		"after its end":         {func(e *exchange) { e.RequestEnd(true); e.Request(p); e.RequestEnd(false) }, []string{request}, false, ""},
+		"after the end":         {func(e *exchange) { e.Answer(200, nil); e.End(); e.Request(p); e.Body(p); e.End() }, []string{request, answer}, true, ""},
+		"after the directory's": {func(e *exchange) { e.request.dir.Close(); e.Request(p); e.RequestEnd(true); e.Answer(200, nil) }, []string{request}, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
-			d := mustOpen(t, Config{Dir: dir})
+			d := mustOpen(t, config{dir: dir})
 			e := post(d)
 			c.calls(e)
 			e.End()
@@ -248,17 +271,16 @@ func TestOrder(t *testing.T) {
 
 func TestNil(t *testing.T) {
 	var d *Dir
-	e := whole(d, "a", "b")
-	if e != nil || d.Lost() != 0 {
+	if e := whole(d, "a", "b"); e.request != nil || e.response != nil {
 		t.Error("a nil Dir dumps")
 	}
 	d.Close()
 }
 
 func TestBeginAfterClose(t *testing.T) {
-	d := mustOpen(t, Config{})
+	d := mustOpen(t, config{})
 	d.Close()
-	if post(d) != nil || d.Lost() != 0 {
+	if post(d).request != nil || lost(d) != 0 {
 		t.Error("a dump was begun, or lost")
 	}
 	d.Close()
@@ -267,9 +289,9 @@ func TestBeginAfterClose(t *testing.T) {
 // TestKeepsNothing: callers may reuse their buffers at once.
 func TestKeepsNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	d, resume := stalled(t, Config{Dir: dir})
+	d, resume := stalled(t, config{dir: dir})
 	head, piece := []byte("Host: abc"), []byte("body")
-	e := d.Begin(0, head[:4], head[:4], []http1.Field{{Name: head[:4], Value: head[6:]}})
+	e := &exchange{request: d.Request(head[:4], head[:4], []http1.Field{{Name: head[:4], Value: head[6:]}})}
 	e.Request(piece)
 	clear(head)
 	clear(piece)
@@ -290,7 +312,7 @@ func FuzzBody(f *testing.F) {
 	f.Add(append(bytes.Repeat([]byte("é"), 40000), '"'), 32767, true)
 	f.Fuzz(func(t *testing.T, body []byte, step int, complete bool) {
 		dir := filepath.Join(t.TempDir(), "d")
-		d := mustOpen(t, Config{Dir: dir})
+		d := mustOpen(t, config{dir: dir})
 		e := post(d)
 		for p, i := body, 1; len(p) > 0; i++ {
 			n := min(max(1, step), len(p))
@@ -333,7 +355,7 @@ func checkBody(t *testing.T, file, body []byte, complete bool) {
 // TestGrowth: indentation must not be a way to fill the disk.
 func TestGrowth(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	d := mustOpen(t, Config{Dir: dir})
+	d := mustOpen(t, config{dir: dir})
 	body := strings.Repeat("[", 100) + strings.Repeat("1,", 20000) + "1" + strings.Repeat("]", 100)
 	whole(d, body, "")
 	d.Close()
@@ -345,7 +367,7 @@ func TestGrowth(t *testing.T) {
 
 func TestModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	d := mustOpen(t, Config{Dir: dir})
+	d := mustOpen(t, config{dir: dir})
 	whole(d, "a", "b")
 	d.Close()
 	want := map[string]fs.FileMode{dir: 0o700}
@@ -363,13 +385,13 @@ func TestModes(t *testing.T) {
 func TestLeftovers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	strange := []string{
-		"x.json", ".x.part", "000001-5-request.json.part", ".000001-5-request.json", ".1-5-request.json.raw",
+		"x.json", ".x.part", "000001-5-request.json.part", ".000001-5-request.json", ".1-5-request.json.part",
 		"1-5-request.json", "000001-5-other.json", "000001-05-request.json", "0000001-5-request.json", "000000-5-request.json",
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range append(strange, ".000001-5-request.json.raw", ".000001-5-response.json.part") {
+	for _, name := range append(strange, ".000001-5-request.json.part", ".000001-5-response.json.part") {
 		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 9000), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -377,17 +399,11 @@ func TestLeftovers(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "000009-5-request.json"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	d := mustOpen(t, Config{Dir: dir, MaxBytes: 1})
+	d := mustOpen(t, config{dir: dir, max: 1})
 	d.Close()
-	got := names(t, dir)
-	if len(got) != len(strange)+1 {
-		t.Errorf("left: %q", got)
-	}
-	for _, name := range got {
-		if isLeftover(name) {
-			t.Errorf("%s is still there", name)
-		}
-	}
+	want := append(strange, "000009-5-request.json")
+	slices.Sort(want)
+	wantNames(t, dir, want...)
 }
 
 // TestOldestFirst: the dumps of earlier runs are removed first, in their order.
@@ -396,12 +412,15 @@ func TestOldestFirst(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"000002-7-request.json", "000001-9-request.json", "000001-7-request.json", "000001-8-response.json", "other"} {
-		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 4097), 0o600); err != nil {
+	for name, second := range map[string]int64{
+		"000002-7-request.json": 7, "000001-9-request.json": 9, "000001-7-request.json": 6, "000001-8-response.json": 8, "other": 0,
+	} {
+		name, at := filepath.Join(dir, name), time.Unix(second, 0)
+		if err := errors.Join(os.WriteFile(name, make([]byte, 4097), 0o600), os.Chtimes(name, at, at)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	d := mustOpen(t, Config{Dir: dir, MaxBytes: 8 * 4096})
+	d := mustOpen(t, config{dir: dir, max: 8 * 4096})
 	wantNames(t, dir, "000001-7-request.json", "000001-8-response.json", "000001-9-request.json", "000002-7-request.json", "other")
 	// The quota is full. A small dump takes two blocks until it is complete.
 	e := post(d)
@@ -409,20 +428,20 @@ func TestOldestFirst(t *testing.T) {
 	e.End()
 	d.Close()
 	wantNames(t, dir, "000001-MS-request.json", "000001-8-response.json", "000001-9-request.json", "000002-7-request.json", "other")
-	if d.Lost() != 0 {
-		t.Errorf("%d are lost", d.Lost())
+	if lost(d) != 0 {
+		t.Errorf("%d are lost", lost(d))
 	}
 	// A lower limit holds at once.
-	mustOpen(t, Config{Dir: dir, MaxBytes: 3 * 4096}).Close()
+	mustOpen(t, config{dir: dir, max: 3 * 4096}).Close()
 	wantNames(t, dir, "000001-MS-request.json", "000001-9-request.json", "other")
 }
 
 func TestLimitHolds(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	d := mustOpen(t, Config{Dir: dir, MaxBytes: 64 << 10})
+	d := mustOpen(t, config{dir: dir, max: 64 << 10})
 	for range 50 {
 		e := whole(d, strings.Repeat("a", 5000), strings.Repeat("b", 3000))
-		if err := await(d, &e.response); err != nil {
+		if err := await(d, e.response); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -436,8 +455,8 @@ func TestLimitHolds(t *testing.T) {
 		}
 		sum += blocks(info.Size())
 	}
-	if err != nil || sum > 64<<10 || sum < 32<<10 || sum != d.quota.used {
-		t.Errorf("%d bytes are there, %d counted, %v", sum, d.quota.used, err)
+	if err != nil || sum > 64<<10 || sum < 32<<10 || sum != d.used {
+		t.Errorf("%d bytes are there, %d counted, %v", sum, d.used, err)
 	}
 	read(t, dir, "000050-*-response.json") // the newest is there
 }
@@ -448,7 +467,7 @@ func TestTooLarge(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
 			told := make(chan error, 1)
-			d := mustOpen(t, Config{Dir: dir, MaxBytes: 100 << 10, Report: func(err error) { told <- err }})
+			d := mustOpen(t, config{dir: dir, max: 50 << 10, report: func(err error) { told <- err }})
 			e := post(d)
 			e.Request([]byte(body))
 			e.RequestEnd(true)
@@ -456,8 +475,8 @@ func TestTooLarge(t *testing.T) {
 			wantReport(t, told, "000001-", "limit")
 			d.Close()
 			wantNames(t, dir)
-			if d.Lost() != 1 || d.quota.used != 0 {
-				t.Errorf("%d are lost, %d bytes are counted", d.Lost(), d.quota.used)
+			if lost(d) != 1 || d.used != 0 {
+				t.Errorf("%d are lost, %d bytes are counted", lost(d), d.used)
 			}
 		})
 	}
@@ -482,7 +501,7 @@ func wantReport(t *testing.T, told <-chan error, words ...string) {
 func TestStalledDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	told := make(chan error, 1)
-	d, resume := stalled(t, Config{Dir: dir, Report: func(err error) { told <- err }})
+	d, resume := stalled(t, config{dir: dir, report: func(err error) { told <- err }})
 	d.closeTime = patience // however slow the machine
 	e := post(d)
 	piece := bytes.Repeat([]byte("0123456789abcdef"), 2048)
@@ -492,22 +511,19 @@ func TestStalledDisk(t *testing.T) {
 	}
 	e.RequestEnd(true)
 	wantReport(t, told, "000001-", "request.json", "slower", "truncated")
-	if d.queue.used > maxOfOne || e.request.queued > maxOfOne {
-		t.Errorf("%d bytes are queued", d.queue.used)
+	if d.queued > maxOfOne || e.request.queued > maxOfOne {
+		t.Errorf("%d bytes are queued", d.queued)
 	}
 	other := whole(d, "small", "answer") // still has space
-	var crowd []*Exchange
+	var crowd []*exchange
 	for range 30 {
 		x := post(d)
 		x.Request(make([]byte, 1<<20))
 		crowd = append(crowd, x)
 	}
-	if d.queue.used > maxQueued || d.Lost() < 15 {
-		t.Errorf("%d bytes are queued, %d files are lost", d.queue.used, d.Lost())
+	if d.queued > maxQueued || lost(d) < 15 {
+		t.Errorf("%d bytes are queued, %d files are lost", d.queued, lost(d))
 	}
-	another := postAs(d, 1) // has space again
-	another.Request(make([]byte, 1<<20))
-	another.RequestEnd(true)
 	resume()
 	for _, x := range crowd {
 		x.RequestEnd(true)
@@ -526,11 +542,8 @@ func TestStalledDisk(t *testing.T) {
 	if !got.Truncated || len(got.Body) < maxOfOne-10*len(piece) || !strings.HasPrefix(strings.Repeat(string(piece), pieces), got.Body) {
 		t.Errorf("%d bytes, truncated %t", len(got.Body), got.Truncated)
 	}
-	if text := read(t, dir, other.response.id.String()); !bytes.Contains(text, []byte(`"answer"`)) {
+	if text := read(t, dir, other.response.name); !bytes.Contains(text, []byte(`"answer"`)) {
 		t.Errorf("%s", text)
-	}
-	if text := read(t, dir, another.request.id.String()); len(text) < 1<<20 || bytes.Contains(text, []byte("truncated")) {
-		t.Errorf("of another user's body there are %d bytes", len(text))
 	}
 	wantEmptyQueue(t, d)
 	if e.request.queued != 0 {
@@ -541,10 +554,12 @@ func TestStalledDisk(t *testing.T) {
 // wantEmptyQueue checks that all space is released.
 func wantEmptyQueue(t *testing.T, d *Dir) {
 	t.Helper()
-	for name, s := range map[string]*share{"queue": &d.queue, "files": &d.open, "disk": &d.quota.unfinished} {
-		if s.used != 0 || len(s.users) != 0 {
-			t.Errorf("the %s: %d are taken at the end, by %v", name, s.used, s.users)
-		}
+	used := int64(0)
+	for _, f := range d.finished {
+		used += f.size
+	}
+	if d.queued != 0 || d.used != used {
+		t.Errorf("%d bytes are queued, %d of the limit are used by files of %d bytes", d.queued, d.used, used)
 	}
 	if len(d.unfinished) != 0 || len(d.pieces) != 0 {
 		t.Errorf("%d messages and %d pieces are left", len(d.unfinished), len(d.pieces))
@@ -554,61 +569,45 @@ func wantEmptyQueue(t *testing.T, d *Dir) {
 // TestHungDisk: Close returns although the disk is blocked.
 func TestHungDisk(t *testing.T) {
 	told := make(chan error, 2)
-	d, resume := stalled(t, Config{Dir: filepath.Join(t.TempDir(), "d"), Report: func(err error) { told <- err }})
+	d, resume := stalled(t, config{dir: filepath.Join(t.TempDir(), "d"), report: func(err error) { told <- err }})
 	d.closeTime = time.Millisecond
 	whole(d, "a", "b")
 	d.Close()
 	wantReport(t, told, "within 1ms")
 	resume()
 	<-d.idle
-	d.closeFiles()
+	d.lock.Close()
+	d.files.Close()
 }
 
-func TestReportsAreRare(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		told := make(chan string, 9)
-		d := &Dir{report: func(err error) { told <- time.Now().Format("05 ") + err.Error() }}
-		lose := func(sequence int64) {
-			m := &message{id: id{1, sequence, false}}
-			d.recordLoss(m, &os.PathError{Op: "open", Path: "secret-folder", Err: errors.New("no room")})
-			d.recordLoss(m, errSlow) // the same again
+// TestOneReport: the first loss is reported at once, the number of all of them at the end.
+func TestOneReport(t *testing.T) {
+	told := make(chan error, 9)
+	d := mustOpen(t, config{report: func(err error) { told <- err }})
+	d.mu.Lock()
+	for i := range 1000 {
+		f := &File{dir: d, name: fmt.Sprintf("%06d-1-request.json", i+1)}
+		f.recordLoss(&os.PathError{Op: "open", Path: "secret-folder", Err: errors.New("no room")})
+		f.recordLoss(errors.New("the same again"))
+	}
+	d.mu.Unlock()
+	d.Close()
+	for _, want := range []string{
+		"cannot dump 000001-1-request.json: no room; more losses are only counted", "1000 dumps are missing or truncated",
+	} {
+		if got := <-told; got.Error() != want {
+			t.Errorf("reported %q, want %q", got, want)
 		}
-		lose(1)
-		synctest.Wait()
-		for i := range int64(1000) {
-			lose(i + 2)
-		}
-		time.Sleep(reportPause / 2)
-		synctest.Wait()
-		if len(told) != 1 {
-			t.Errorf("%d reports, want 1 so far", len(told))
-		}
-		time.Sleep(reportPause / 2)
-		synctest.Wait()
-		lose(2000)
-		lose(2001)
-		d.reportLoss() // as Close does
-		d.reportLoss() // there is nothing more
-		want := []string{
-			"00 cannot dump 000001-1-request.json: no room; 1 lost so far",
-			"10 cannot dump 002000-1-request.json: no room; 1002 lost so far",
-			"10 cannot dump 002001-1-request.json: no room; 1003 lost so far",
-		}
-		for _, w := range want {
-			if got := <-told; got != w {
-				t.Errorf("told %q, want %q", got, w)
-			}
-		}
-		if len(told) > 0 {
-			t.Errorf("told %q too", <-told)
-		}
-	})
+	}
+	if len(told) > 0 {
+		t.Errorf("reported %q too", <-told)
+	}
 }
 
 // TestConcurrent: concurrent exchanges, whose halves overlap, are not mixed up.
 func TestConcurrent(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	d := mustOpen(t, Config{Dir: dir})
+	d := mustOpen(t, config{dir: dir})
 	const exchanges, pieces = 40, 100
 	var all sync.WaitGroup
 	for i := range exchanges {
@@ -652,8 +651,8 @@ func TestConcurrent(t *testing.T) {
 		}
 		seen[name[:6]]++
 	}
-	if len(seen) != exchanges || d.Lost() != 0 {
-		t.Errorf("%d exchanges are there, %d files are lost", len(seen), d.Lost())
+	if len(seen) != exchanges || lost(d) != 0 {
+		t.Errorf("%d exchanges are there, %d files are lost", len(seen), lost(d))
 	}
 	for prefix, files := range seen {
 		if files != 2 {
@@ -662,71 +661,10 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// TestManyUnderWay: the number of unfinished files is limited, for each user to the number left to the others.
-func TestManyUnderWay(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "d")
-	d := mustOpen(t, Config{Dir: dir})
-	want := 0
-	for user, share := range []int{maxUnfinished / 2, maxUnfinished / 4, maxUnfinished / 8} {
-		for range share + 5 {
-			postAs(d, uint32(user))
-		}
-		want += share
-	}
-	d.Close()
-	if got := len(names(t, dir)); got != want || d.Lost() != 15 {
-		t.Errorf("%d files, %d lost; want %d, 15", got, d.Lost(), want)
-	}
-	wantEmptyQueue(t, d)
-}
-
-// TestOneUserKeepsNoneOut: whatever one user has begun and dumped, another's exchange is dumped as a whole, and stays.
-func TestOneUserKeepsNoneOut(t *testing.T) {
-	const max = 8 << 20
-	t.Run("under way", func(t *testing.T) {
-		d := mustOpen(t, Config{Dir: filepath.Join(t.TempDir(), "d"), MaxBytes: max})
-		for range 1000 {
-			e := postAs(d, 1)
-			e.Request([]byte("x"))
-			e.Request(make([]byte, 64<<10)) // six times as much as a string
-		}
-		e := dumpAs(d, 2, strings.Repeat("y", 1<<20))
-		if err := errors.Join(await(d, &e.request), await(d, &e.response)); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Run("finished", func(t *testing.T) {
-		d := mustOpen(t, Config{Dir: filepath.Join(t.TempDir(), "d"), MaxBytes: max})
-		e := dumpAs(d, 2, strings.Repeat("y", 1<<20))
-		if err := await(d, &e.response); err != nil {
-			t.Fatal(err)
-		}
-		for range 100 {
-			flood := dumpAs(d, 1, strings.Repeat("x", 1<<20))
-			if err := await(d, &flood.response); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := errors.Join(await(d, &e.request), await(d, &e.response)); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-// dumpAs dumps a user's exchange.
-func dumpAs(d *Dir, user uint32, body string) *Exchange {
-	e := postAs(d, user)
-	e.Request([]byte(body))
-	e.RequestEnd(true)
-	e.Answer(200, nil)
-	e.End()
-	return e
-}
-
 // TestSmallPieces: a body that may be JSON is buffered as a whole, however small its pieces are.
 func TestSmallPieces(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	d := mustOpen(t, Config{Dir: dir})
+	d := mustOpen(t, config{dir: dir})
 	e := post(d)
 	body := []byte("[" + strings.Repeat(`"0123456789",`, 40_000) + "0]")
 	for i := 0; i < len(body); i += 10 {
@@ -741,8 +679,8 @@ func TestSmallPieces(t *testing.T) {
 	if text := read(t, dir, "*-request.json"); !json.Valid(text) || !bytes.Contains(text, []byte("\"body\": [\n    \"0123456789\",\n")) || bytes.Contains(text, []byte("truncated")) {
 		t.Errorf("%d bytes: %.300s", len(text), text)
 	}
-	if d.Lost() != 0 {
-		t.Errorf("%d are lost", d.Lost())
+	if lost(d) != 0 {
+		t.Errorf("%d are lost", lost(d))
 	}
 	wantEmptyQueue(t, d)
 }
@@ -750,9 +688,9 @@ func TestSmallPieces(t *testing.T) {
 // TestPieces: pieces of both bodies in turns are written together, however characters are split.
 func TestPieces(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	d := mustOpen(t, Config{Dir: dir})
+	d := mustOpen(t, config{dir: dir})
 	text := []byte(strings.Repeat("é世😀\xff\"", 5000))
-	var all []*Exchange
+	var all []*exchange
 	for range 3 {
 		all = append(all, post(d))
 	}
@@ -772,12 +710,12 @@ func TestPieces(t *testing.T) {
 	d.Close()
 	for _, e := range all {
 		var got struct{ Body string }
-		if err := json.Unmarshal(read(t, dir, e.request.id.String()), &got); err != nil || got.Body != string([]rune(string(text))) {
-			t.Errorf("%s: %d bytes of %d, %v", e.request.id, len(got.Body), len(text), err)
+		if err := json.Unmarshal(read(t, dir, e.request.name), &got); err != nil || got.Body != string([]rune(string(text))) {
+			t.Errorf("%s: %d bytes of %d, %v", e.request.name, len(got.Body), len(text), err)
 		}
 	}
-	if d.Lost() != 0 {
-		t.Errorf("%d are lost", d.Lost())
+	if lost(d) != 0 {
+		t.Errorf("%d are lost", lost(d))
 	}
 }
 
@@ -785,23 +723,31 @@ func TestPieces(t *testing.T) {
 func BenchmarkPiece(b *testing.B) {
 	for _, size := range []int{200, 32 << 10} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			d, _ := stalled(b, Config{Dir: filepath.Join(b.TempDir(), "d")})
+			d, _ := stalled(b, config{dir: filepath.Join(b.TempDir(), "d")})
 			e := post(d)
 			p := make([]byte, size)
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
 				e.Request(p)
-				for d.queue.used > 64<<10 {
+				for d.queued > 64<<10 {
 					next := <-d.pieces
-					d.release(next, len(next.data))
+					next.queued -= len(next.data) + pieceCost
+					d.queued -= len(next.data) + pieceCost
 				}
 			}
-			if d.Lost() > 0 {
+			if lost(d) > 0 {
 				b.Error("the pieces were lost")
 			}
 		})
 	}
+}
+
+// lost returns the number of losses.
+func lost(d *Dir) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lost
 }
 
 // drain waits until the writer has processed all pieces.
@@ -815,14 +761,14 @@ func drain(d *Dir) {
 }
 
 // await waits until a message is a file.
-func await(d *Dir, m *message) error {
+func await(d *Dir, m *File) error {
 	for end := time.Now().Add(patience); ; runtime.Gosched() {
 		all, err := d.files.List()
-		if err != nil || slices.ContainsFunc(all, func(e fs.DirEntry) bool { return e.Name() == m.id.String() }) {
+		if err != nil || slices.ContainsFunc(all, func(e fs.DirEntry) bool { return e.Name() == m.name }) {
 			return err
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("waited in vain for %s", m.id)
+			return fmt.Errorf("waited in vain for %s", m.name)
 		}
 	}
 }

@@ -3,78 +3,78 @@ package dump
 import (
 	"bytes"
 	"errors"
+	"time"
 	"unicode/utf8"
 )
 
-// write is the goroutine that writes pieces to files.
+// write is the goroutine that writes pieces to files, and at the end finishes what was begun.
 func (d *Dir) write() {
 	defer close(d.idle)
 	for p := range d.pieces {
-		before := len(p.body) + len(p.data)
-		if err := p.take(p.data); err != nil {
-			p.fail(err)
-		}
-		d.release(p, before-len(p.body))
+		d.process(p)
+	}
+	for f := range d.unfinished {
+		f.short = true // nothing else has access any more
+		d.process(piece{f, nil})
 	}
 }
 
-// release removes a piece from the queue, and n bytes of its size: the buffered part of a body stays counted.
-func (d *Dir) release(p piece, n int) {
+// process writes a piece and removes it from the queue, but for the buffered part of its body.
+func (d *Dir) process(p piece) {
+	d.unfinished[p.File] = true
+	if p.data == nil {
+		delete(d.unfinished, p.File)
+	}
+	n := pieceCost + len(p.body) + len(p.data)
+	err := p.take(p.data)
+	if err != nil { // a file that cannot be removed is left to the next Open
+		p.failed, p.body = true, nil
+		d.files.Remove(part(p.name))
+		d.used -= blocks(p.size)
+	}
+	n -= len(p.body)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if p.data != nil {
-		n += pieceCost
-	} else {
-		d.open.release(p.user, 1)
-		delete(d.unfinished, p.message)
+	d.queued -= n
+	p.queued -= n
+	if err != nil {
+		p.recordLoss(err)
 	}
-	d.queue.release(p.user, int64(n))
-	p.queued -= int64(n)
 }
 
-// take processes the next piece. It buffers a body as long as that may be JSON, and otherwise writes it at once.
-func (m *message) take(p []byte) error {
+// take writes the next piece. It buffers a body as long as that may be JSON, and otherwise writes it at once.
+func (f *File) take(p []byte) error {
 	switch {
-	case m.failed:
+	case f.failed:
 		return nil
 	case p == nil:
-		return m.finish()
-	case m.file == nil:
-		return m.write(p)
+		return f.finish()
+	case f.size == 0:
+		return f.write(p)
 	}
-	m.body = append(m.body, p...)
-	if !m.isText && len(m.body) <= maxJSON && mayBeJSON(m.body[0]) {
+	f.body = append(f.body, p...)
+	if !f.isText && len(f.body) <= maxJSON && mayBeJSON(f.body[0]) {
 		return nil
 	}
-	return m.writeText(false)
+	return f.writeText()
 }
 
 // writeText writes the buffered body as the beginning or the next part of a string, in steps, to limit the memory for
-// its escapes. The beginning of a split character stays buffered, unless it is the last.
-func (m *message) writeText(last bool) error {
-	const step = 32 << 10
-	if !m.isText {
-		m.isText = true
-		if err := m.write([]byte{'"'}); err != nil {
-			return err
-		}
+// its escapes. The beginning of a split character stays buffered.
+func (f *File) writeText() (err error) {
+	if !f.isText {
+		f.isText, err = true, f.write([]byte{'"'})
 	}
-	p := m.body
-	for len(p) > 0 {
-		n := len(p)
-		if n > step || !last {
-			n = wholeRunes(p[:min(n, step)])
-		}
+	for err == nil {
+		n := wholeRunes(f.body[:min(len(f.body), 32<<10)])
 		if n == 0 {
 			break
 		}
-		if err := m.write(quote(p[:n])); err != nil {
-			return err
-		}
-		p = p[n:]
+		err = f.write(quote(f.body[:n]))
+		f.body = f.body[n:]
 	}
-	m.body = bytes.Clone(p)
-	return nil
+	f.body = bytes.Clone(f.body)
+	return err
 }
 
 // wholeRunes returns the length of p without the beginning of a character at its end.
@@ -87,60 +87,44 @@ func wholeRunes(p []byte) int {
 	return len(p)
 }
 
-// write writes to the file, if there is space.
-func (m *message) write(p []byte) (err error) {
-	if m.file == nil {
-		if m.file, err = m.dir.files.Create(m.id.part()); err != nil {
-			return err
-		}
+// write appends to the file. It is not kept open, since descriptors are for clients and an exchange may last for hours.
+func (f *File) write(p []byte) error {
+	open := f.dir.files.Append
+	if f.size == 0 {
+		open = f.dir.files.Create
 	}
-	size := m.size + int64(len(p))
-	if need := blocks(size) - blocks(m.size); need > 0 {
-		if err := m.dir.quota.take(m.user, need); err != nil {
-			return err
-		}
+	size := f.size + int64(len(p))
+	if err := f.dir.reserve(blocks(size) - blocks(f.size)); err != nil {
+		return err
 	}
-	m.size = size
-	_, err = m.file.Write(p)
-	return err
+	f.size = size
+	file, err := open(part(f.name))
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(p)
+	return errors.Join(err, file.Close())
 }
 
 // finish writes the end of the body and of the file, and renames the file.
-func (m *message) finish() error {
-	end, isJSON := []byte(nil), false
-	if !m.isText {
-		end, isJSON = indent(m.body)
-	}
+func (f *File) finish() error {
+	end, isJSON := indent(f.body) // the end of a string is empty or not UTF-8, and so no JSON
 	if !isJSON {
-		if err := m.writeText(true); err != nil {
+		if err := f.writeText(); err != nil {
 			return err
 		}
-		end = []byte{'"'}
+		end = append(quote(f.body), '"')
 	}
-	if m.short { // final: no later call changes it
+	if f.short { // final: no later call changes it
 		end = append(end, ",\n  \"truncated\": true"...)
 	}
-	m.body = nil
-	err := m.write(append(end, "\n}\n"...))
-	if err = errors.Join(err, m.file.Close()); err == nil {
-		err = m.dir.files.Rename(m.id.part(), m.id.String())
+	f.body = nil
+	err := f.write(append(end, "\n}\n"...))
+	if err == nil {
+		err = f.dir.files.Rename(part(f.name), f.name)
 	}
 	if err == nil {
-		m.dir.quota.release(m.user, blocks(m.size))
-		m.dir.quota.add(int64(m.user), stored{m.id, blocks(m.size)})
+		f.dir.finished = append(f.dir.finished, stored{f.name, blocks(f.size), time.Now()})
 	}
 	return err
-}
-
-// fail ends the dump of a message. A file that cannot be removed is left to the next Open.
-func (m *message) fail(err error) {
-	m.failed, m.body = true, nil
-	if m.file != nil {
-		m.file.Close() // possibly a second time
-		m.dir.files.Remove(m.id.part())
-	}
-	m.dir.quota.release(m.user, blocks(m.size))
-	m.dir.mu.Lock()
-	defer m.dir.mu.Unlock()
-	m.dir.recordLoss(m, err)
 }

@@ -40,7 +40,7 @@ func (x *exchange) observeHead(h *http1.Response) {
 		x.Entry.RequestID = string(id[:min(len(id), maxRequestID)])
 	}
 	x.Entry.Streamed = hasPrefix(kind, "text/event-stream")
-	x.dump.Answer(h.Status, h.Fields)
+	x.responseDump = x.requestDump.Response(h.Status, h.Fields)
 	if h.Status/100 != 2 {
 		return
 	}
@@ -60,7 +60,7 @@ func (x *exchange) observePiece(p []byte) {
 			x.owned = x.relay.owners.add(keyOfResponse(x.meter.ID()), x.lease.Caller().UID)
 		}
 	}
-	x.dump.Body(p)
+	x.responseDump.Write(p)
 }
 
 // observeEnd releases the lease with what the exchange cost, once. It may come before the last piece is written.
@@ -70,7 +70,8 @@ func (x *exchange) observeEnd() {
 	}
 	x.ended = true
 	x.lease.Release(x.cost())
-	x.dump.End()
+	x.requestDump.End(false) // unless all of it was received
+	x.responseDump.End(true)
 }
 
 // cost returns what the exchange is charged, in tokens.

@@ -40,9 +40,9 @@ func (b *receivedBody) Read(p []byte) (int, error) {
 	if e := b.checkModel(p[:n], ended); e != nil {
 		return 0, b.refuse(e)
 	}
-	b.x.dump.Request(p[:n])
+	b.x.requestDump.Write(p[:n])
 	if ended {
-		b.x.dump.RequestEnd(true)
+		b.x.requestDump.End(true)
 	}
 	return n, err
 }

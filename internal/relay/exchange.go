@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -37,7 +36,8 @@ type exchange struct {
 	body    receivedBody
 	model   *modelCheck                    // nil where every model is allowed
 	refusal atomic.Pointer[apierror.Error] // of the body; nil if there is none
-	dump    *dump.Exchange                 // nil where nothing is dumped
+
+	requestDump, responseDump *dump.File // nil where nothing is dumped
 	account
 	outliving outliving
 	messages  *messages // of a WebSocket; nil where tokens do not matter
@@ -175,7 +175,10 @@ func (x *exchange) forward(ctx context.Context) error {
 // prepare makes the request that goes upstream, in place of the client's, and reads the body's start.
 func (x *exchange) prepare() (err error) {
 	if x.handshake == nil {
-		x.beginDump()
+		x.requestDump = x.relay.cfg.Dump.Request(x.Head.Method, x.Head.Target, x.Head.Fields)
+	}
+	if x.Head.Length == 0 {
+		x.requestDump.End(true)
 	}
 	fields := requestFields(x.Head.Fields[:0], x.Head.Fields)
 	switch {
@@ -197,17 +200,6 @@ func (x *exchange) prepare() (err error) {
 		return x.body.refuse(unreadable(`"model" is not in the first %d bytes`, maxMemory))
 	}
 	return err
-}
-
-func (x *exchange) beginDump() {
-	user := uint32(math.MaxUint32) // no user's uid
-	if c := x.lease.Caller(); c.Known {
-		user = c.UID
-	}
-	x.dump = x.relay.cfg.Dump.Begin(user, x.Head.Method, x.Head.Target, x.Head.Fields)
-	if x.Head.Length == 0 {
-		x.dump.RequestEnd(true)
-	}
 }
 
 // send sends the request.

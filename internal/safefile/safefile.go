@@ -82,6 +82,11 @@ func (d *Dir) Create(name string) (*os.File, error) {
 	return d.open(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600, InPlace)
 }
 
+// Append opens the file name, which must exist, for writing at its end.
+func (d *Dir) Append(name string) (*os.File, error) {
+	return d.open(name, os.O_WRONLY|os.O_APPEND, 0, InPlace)
+}
+
 // List returns all entries of the directory.
 func (d *Dir) List() ([]fs.DirEntry, error) {
 	f, err := d.open(".", os.O_RDONLY, 0, InPlace)

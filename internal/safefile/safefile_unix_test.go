@@ -400,6 +400,18 @@ func TestOpenPrivate(t *testing.T) {
 	}
 	f, err := d.Create("x")
 	try(t, err, f.Close(), d.Rename("x", "y"))
+	for range 2 {
+		f, err = d.Append("y")
+		try(t, err)
+		_, err = f.WriteString("a")
+		try(t, err, f.Close())
+	}
+	if text, err := os.ReadFile(filepath.Join(path, "y")); err != nil || string(text) != "aa" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if _, err := d.Append("z"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there was opened: %v", err)
+	}
 	if _, err := d.Create("y"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a file that is there was made: %v", err)
 	}
