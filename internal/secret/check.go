@@ -7,6 +7,7 @@ import (
 	"slices"
 )
 
+// suffix ends the header line (RFC 9112, section 2.2). A key can contain neither of its characters; see check.
 const suffix = "\r\n"
 
 // The longest keys, in bytes.
@@ -28,7 +29,7 @@ var (
 )
 
 // mistakes are the common reasons why a good key is refused, with the part to leave out; the first match is reported.
-// malformed is never called with an empty key.
+// malformed is never called with an empty key, and allocates nothing, so that no part of the key is copied.
 var mistakes = []struct {
 	leaveOut  string
 	malformed func(key []byte) bool
@@ -101,7 +102,8 @@ type keyError struct {
 func (e keyError) Unwrap() error { return e.form }
 
 // explain adds the source and a hint to err, if it is an error of a malformed key. The message contains nothing of the
-// key.
+// key, not even its length or a character that is wrong: it goes to a log, and the mistake may be that another secret was
+// piped in.
 func (c Config) explain(err error, key []byte, from source) error {
 	noun, allowed := "key", "ASCII letters, digits, '-' and '_'"
 	if c.Token {
@@ -136,7 +138,8 @@ func (c Config) maxLen() int {
 func (c Config) maxLine() int { return len(c.Header.prefix()) + c.maxLen() + len(suffix) }
 
 // validate finds the key at the beginning of the n bytes read into input, and returns its length. It does not allocate,
-// so that no part of the key is copied.
+// so that no part of the key is copied to memory. IndexByte loads the key into vector registers, which put overwrites
+// with the rest of the room before the key is used.
 func (c Config) validate(input []byte, n int) (int, error) {
 	length := bytes.IndexByte(input[:n], '\n')
 	if length < 0 {
@@ -145,13 +148,16 @@ func (c Config) validate(input []byte, n int) (int, error) {
 		}
 		length = n
 	}
+	// Windows ends a line by \r\n. The original strips all of them.
 	for length > 0 && input[length-1] == '\r' {
 		length--
 	}
 	return length, c.check(input[:length])
 }
 
-// check returns an error unless all of key is a well-formed key.
+// check returns an error unless all of key is a well-formed key. It is what keeps a key from changing the request in
+// which it is sent: without CR, LF and NUL it cannot end its header line and begin another field or a second request
+// (RFC 9110, section 5.5).
 func (c Config) check(key []byte) error {
 	switch {
 	case len(key) == 0:
@@ -165,6 +171,7 @@ func (c Config) check(key []byte) error {
 	}
 }
 
+// invisible reports whether c is no visible ASCII character (VCHAR, RFC 5234, appendix B.1).
 func invisible(c byte) bool { return c <= ' ' || c >= 0x7f }
 
 // isKey reports whether b consists of the characters of API keys, which are those of base64url (RFC 4648, section 5).
@@ -209,6 +216,7 @@ func ParseHeader(name string) (Header, error) {
 // String returns the name that ParseHeader accepts.
 func (h Header) String() string { return headers[h] }
 
+// prefix is the header line up to the key. Names of fields are not case-sensitive (RFC 9110, section 5.1).
 func (h Header) prefix() string {
 	if h == Bearer {
 		return "authorization: Bearer "

@@ -9,8 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readFD calls read(2) directly: an os.File would register the descriptor with the poller and change its mode. If a
-// descriptor that is shared with its owner is in non-blocking mode, readFD waits with poll(2).
+// readFD calls read(2) directly, so that the kernel copies the key into p and nowhere else. An os.File would register
+// the descriptor with the poller and set O_NONBLOCK, which belongs to the open file description and would change the
+// descriptor of the process that shares it, such as a shell (fcntl(2), F_SETFL). If it is in non-blocking mode already,
+// readFD waits with poll(2).
+//
+// It blocks its thread until there is input, returns 0 at the end of the input, and does not own fd. EINTR comes from
+// poll(2), which is never restarted after a signal's handler (signal(7)), and from read(2) on some file systems.
 func readFD(fd int, p []byte) (int, error) {
 	for {
 		n, err := unix.Read(fd, p)
@@ -27,12 +32,15 @@ func readFD(fd int, p []byte) (int, error) {
 }
 
 // NoEcho turns the echo of the terminal fd off (termios(3)) and returns a function that restores it. If fd is not a
-// terminal, tty is false and nothing is changed.
+// terminal, tty is false and nothing is changed. The caller must call restore also when it stops early: the mode belongs
+// to the terminal, and would stay for the shell.
 func NoEcho(fd int) (restore func(), tty bool, err error) {
 	old, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {
 		return nil, false, nil // not a terminal
 	}
+	// ICANON gives a whole line with the usual editing, of at most 4095 bytes; ISIG keeps Ctrl-C; ECHONL shows that Enter
+	// was pressed.
 	quiet := *old
 	quiet.Lflag &^= unix.ECHO
 	quiet.Lflag |= unix.ICANON | unix.ISIG | unix.ECHONL

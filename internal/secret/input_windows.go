@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// readFD reads from a handle; 0 is standard input.
+// readFD reads from a handle; 0 is standard input, whose handle has another number. It blocks its thread until there is
+// input, returns 0 at the end of the input, and does not own the handle.
 func readFD(fd int, p []byte) (n int, err error) {
 	handle := windows.Handle(fd)
 	if fd == 0 {
@@ -24,7 +25,8 @@ func readFD(fd int, p []byte) (n int, err error) {
 }
 
 // NoEcho turns the echo of the console off and returns a function that restores it. If standard input is not a console,
-// tty is false and nothing is changed.
+// tty is false and nothing is changed. The mode belongs to the console and would stay for the shell, so that the caller
+// must call restore also when it stops early.
 func NoEcho(int) (restore func(), tty bool, err error) {
 	handle, err := windows.GetStdHandle(windows.STD_INPUT_HANDLE)
 	if err != nil {

@@ -40,8 +40,12 @@ type Config struct {
 	NoSlots bool
 }
 
-// Key is one API key in secret memory, stored as the header line in which it is sent. It prints as [redacted]. Its
-// methods may be called concurrently.
+// Key is one API key in secret memory, stored as the header line in which it is sent, so that sending it copies it once
+// and composes nothing. It prints as [redacted]. Its methods may be called concurrently.
+//
+// A request must neither wait for a replacement, which can take long, nor see a key that is half written. So a new key is
+// written to the spare room, which no request reads, and becomes the current generation by one atomic store. The old one
+// is wiped when its last borrower returns it; its room is the spare room of the next replacement.
 type Key struct {
 	unprintable
 	cfg     Config
@@ -59,7 +63,8 @@ type Key struct {
 	closed  bool
 }
 
-// generation is one key. It is immutable while it is borrowed.
+// generation is one key. It is immutable while it is borrowed. Its room is wiped exactly once, by the release that makes
+// refs 0, and not written again before.
 type generation struct {
 	room secretBytes  // all of its memory
 	line secretBytes  // prefix, key, suffix
@@ -68,7 +73,9 @@ type generation struct {
 
 // Read reads a key from the file descriptor fd directly into secret memory, without a buffer in between. It blocks
 // until a line feed, the end of the input, or too many bytes arrive; it ignores what follows the first line. Carriage
-// returns at the end of the line are not part of the key. After an error nothing of the input is left in memory.
+// returns at the end of the line are not part of the key. After an error nothing of the input is left in memory. fd stays
+// open, and is the caller's. The pages of a pipe by which the key came are the kernel's, which frees them without wiping
+// them (unless booted with init_on_free=1, Linux 5.3): who reads the kernel's memory may find the key there.
 func Read(fd int, cfg Config) (*Key, error) {
 	k, err := mapKey(cfg)
 	if err != nil {
@@ -82,7 +89,7 @@ func Read(fd int, cfg Config) (*Key, error) {
 		k.more.Store(hasMore(p[:n]))
 		return cfg.validate(p, n)
 	})
-	if err != nil {
+	if err != nil { // put has wiped the key's room, and nothing has borrowed it
 		return nil, errors.Join(err, unmapGuarded(k.memory.Bytes()))
 	}
 	return k, nil
@@ -148,6 +155,7 @@ func hasMore(input []byte) bool {
 func (k *Key) More() bool { return k.more.Load() }
 
 // fill reads from fd into p, at most step bytes at a time, until p contains a line feed or is full, or the input ends.
+// A pipe may give a line in several parts (pipe(7)), so that one read is not enough. Only the new part is searched.
 func fill(fd int, p []byte, step int) (n int, err error) {
 	for n < len(p) {
 		m, err := readFD(fd, p[n:min(n+step, len(p))])
@@ -172,7 +180,8 @@ func skipLine(fd int, p []byte) error {
 	}
 }
 
-// replace puts a key into the spare room and then swaps the rooms.
+// replace puts a key into the spare room and then swaps the rooms. When put returns, the old generation is wiped, so that
+// its room is free for the next replacement. Replacements exclude each other: there is one spare room.
 func (k *Key) replace(input func(p []byte) (int, error)) error {
 	k.change.Lock()
 	defer k.change.Unlock()
@@ -189,7 +198,7 @@ func (k *Key) replace(input func(p []byte) (int, error)) error {
 // put calls input to write a key after the header's prefix in room, terminates the line, and lends it from then on. p
 // has one byte more than the longest key, so that a key that is too long is recognized. input returns the length of the
 // key and checks it; it returns the length also with an error of a malformed key. On any error, and on a panic, room is
-// wiped.
+// wiped. So is what follows the key, which may be another line of the input.
 func (k *Key) put(room secretBytes, from source, input func(p []byte) (length int, err error)) error {
 	installed := false
 	defer func() {
@@ -215,7 +224,8 @@ func (k *Key) put(room secretBytes, from source, input func(p []byte) (length in
 }
 
 // Line lends the header line "authorization: Bearer KEY\r\n", or that of Config.Header, to use, and returns use's
-// error. use must neither keep nor change it. Wipe, Replace and Set wait until use returns.
+// error. use must neither keep nor change it, and must call Scrub when it has copied it. Wipe, Replace and Set wait until
+// use returns; Line itself does not block.
 func (k *Key) Line(use func(line []byte) error) error {
 	g := k.borrow()
 	if g == nil {
@@ -227,15 +237,18 @@ func (k *Key) Line(use func(line []byte) error) error {
 
 // borrow returns the current generation, which the caller must release, or nil.
 func (k *Key) borrow() *generation {
+	// At 0 references a generation is retired and may be wiped, so that the count is raised only from another value than
+	// 0; by then another generation is current, or none.
 	for g := k.current.Load(); g != nil; g = k.current.Load() {
-		if n := g.refs.Load(); n > 0 && g.refs.CompareAndSwap(n, n+1) { // at 0 it is retired and may be wiped
+		if n := g.refs.Load(); n > 0 && g.refs.CompareAndSwap(n, n+1) {
 			return g
 		}
 	}
 	return nil
 }
 
-// release ends a loan. The last release of a retired generation wipes it.
+// release ends a loan. The last release of a retired generation wipes it, on the goroutine of the last borrower, and
+// wakes install afterwards.
 func (k *Key) release(g *generation) {
 	if g.refs.Add(-1) > 0 {
 		return
@@ -268,7 +281,8 @@ func (k *Key) install(next *generation) error {
 }
 
 // Wipe overwrites the key permanently; a Replace in progress fails. It blocks while Line lends the key. The memory
-// stays mapped, so that a late reader sees zeros instead of a fault. It may be called more than once.
+// stays mapped, so that a late reader sees zeros instead of a fault. It may be called more than once. When the process
+// ends, the kernel clears the pages of memfd_secret(2), but not locked ones, which is why the caller should wipe them.
 func (k *Key) Wipe() {
 	k.mu.Lock()
 	k.closed = true
@@ -276,7 +290,8 @@ func (k *Key) Wipe() {
 	k.Forget()
 }
 
-// Forget overwrites the key as Wipe does, but Set and Replace may still provide a new one.
+// Forget overwrites the key as Wipe does, but Set and Replace may still provide a new one. It is for a token that has
+// expired.
 func (k *Key) Forget() { _ = k.install(nil) } // installing nil does not fail
 
 // Len returns the length of the line that Line lends, in bytes; 0 without a key.
@@ -287,8 +302,8 @@ func (k *Key) Len() int {
 	return 0
 }
 
-// MaxLen returns the length of the longest line that Line can ever lend, in bytes. Without Config.Spare that is the
-// current one.
+// MaxLen returns the length of the longest line that Line can ever lend, in bytes, for which the caller must reserve
+// space in a slot: the key may be replaced while a request waits. Without Config.Spare that is the current one.
 func (k *Key) MaxLen() int {
 	if len(k.rooms) == 1 {
 		return k.Len()

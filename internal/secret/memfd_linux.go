@@ -16,9 +16,17 @@ const secretmemMagic = 0x5345434d
 
 // mapSecret maps size bytes of memfd_secret(2) between two guard pages, and checks that the kernel refuses to read them
 // on behalf of other processes. The descriptor is closed: the mapping keeps the memory, and a descriptor could be
-// inherited or passed on.
+// inherited, passed on, or taken with pidfd_getfd(2).
+//
+// The kernel removes the pages from its direct map, and refuses get_user_pages on them, by which ptrace(2),
+// process_vm_readv(2), /proc/PID/mem and core files read. It never swaps them, inhibits hibernation while they exist, and
+// counts them against RLIMIT_MEMLOCK. read(2) and write(2) work on them all the same: they copy through the page tables
+// of the calling process. So root that makes this process write them, by ptrace(2), gets the key.
+//
+// Linux has the call from 5.14 on, before 6.5 only with the boot parameter secretmem.enable=1; else it is ENOSYS.
 func mapSecret(size int) ([]byte, error) {
-	// O_CLOEXEC, because another goroutine may start a process before the descriptor is closed.
+	// O_CLOEXEC, because another goroutine may start a process before the descriptor is closed. The kernel refuses the
+	// FD_CLOEXEC of memfd_secret(2) with EINVAL.
 	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_secret: %w", err)
@@ -32,7 +40,7 @@ func mapSecret(size int) ([]byte, error) {
 	if err := unix.Ftruncate(fd, int64(size)); err != nil {
 		return nil, fmt.Errorf("memfd_secret: ftruncate: %w", err)
 	}
-	// memfd_secret(2) can be mapped only with MAP_SHARED.
+	// The kernel refuses to map it without MAP_SHARED: a private copy would be ordinary memory.
 	b, err := mapGuarded(fd, size, unix.MAP_SHARED, proveUnreadable)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_secret: %w", err)
@@ -40,8 +48,9 @@ func mapSecret(size int) ([]byte, error) {
 	return b, nil
 }
 
-// proveUnreadable tries to read b as a debugger would, with process_vm_readv(2). If an outer sandbox refuses that
-// system call itself, the file system type is the only proof.
+// proveUnreadable tries to read b as a debugger would, with process_vm_readv(2). A process may always read itself
+// (ptrace(2), "Ptrace access mode checking"), so that EFAULT is a refusal of the memory and not of the caller. If an
+// outer sandbox refuses that system call itself, the file system type is the only proof.
 func proveUnreadable(b []byte) error {
 	clear(b) // allocates the pages: EFAULT for a missing page would prove nothing
 	var into [1]byte

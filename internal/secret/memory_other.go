@@ -9,11 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The requests of tcgetattr and tcsetattr (termios(4)), for NoEcho.
+// The requests of tcgetattr and tcsetattr (termios(4)), for NoEcho. TIOCSETA changes the terminal at once.
 const getTermios, setTermios = unix.TIOCGETA, unix.TIOCSETA
 
-// mapLocked maps size bytes that are not swapped (mlock(2)). This system has no call that keeps them out of a core
-// file; the sandbox sets RLIMIT_CORE.
+// mapLocked maps size bytes that are not swapped (mlock(2)). They may be in a core file, which package sandbox prevents
+// by RLIMIT_CORE, and are inherited by a child; the daemon starts none. There are no guard pages: a debugger of the
+// same user can read the memory in any case.
 func mapLocked(size int) ([]byte, error) {
 	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {

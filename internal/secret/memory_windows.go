@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// mapLocked allocates size bytes that VirtualLock keeps out of the page file.
+// mapLocked allocates size bytes that VirtualLock keeps out of the page file. VirtualAlloc rounds to whole pages and
+// returns zeros. A process of the same user can read the memory (ReadProcessMemory), and a crash dump may contain it.
 func mapLocked(size int) ([]byte, error) {
 	addr, err := windows.VirtualAlloc(0, uintptr(size), windows.MEM_COMMIT|windows.MEM_RESERVE, windows.PAGE_READWRITE)
 	if err != nil {
