@@ -53,6 +53,7 @@ var mayImport = map[string][]string{
 	"e2e/keyleak":            nil,
 	"e2e/escape":             nil,
 	"e2e/clients":            nil,
+	"e2e/longrun":            {"internal/launch", "internal/memscan", "internal/openaitest"},
 	"e2e/codexaction":        nil,
 }
 
