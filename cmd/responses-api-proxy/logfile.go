@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
@@ -20,6 +21,7 @@ func (s *service) openLog() error {
 	}
 	s.errs.next = to
 	s.components.add(component{needs: appends(s.opts.logFile), hangup: s.errs.Reopen})
+	s.checkRotation("--log-file", s.opts.logFile)
 	err = detach(2)
 	if s.opts.audit != "-" {
 		err = errors.Join(err, detach(1))
@@ -42,6 +44,21 @@ func (o *options) hideFaults() error {
 		return fmt.Errorf("cannot hide what the runtime prints of faults: %w", err)
 	}
 	return nil
+}
+
+// checkRotation warns if SIGHUP could not open the file of a flag again after a rotation has renamed it.
+func (s *service) checkRotation(flag, path string) {
+	uid, groups := os.Geteuid(), []int{os.Getegid()}
+	if u := s.opts.runAs; u != nil {
+		uid, groups = u.UID, []int{u.GID}
+	} else if more, err := os.Getgroups(); err == nil {
+		groups = append(groups, more...)
+	}
+	file, err := os.Stat(path)
+	if dir := filepath.Dir(path); err == nil && file.Mode().IsRegular() && !mayCreate(dir, uid, groups) {
+		s.warnings = append(s.warnings, fmt.Sprintf("SIGHUP will not open %s %s again after it was renamed: uid %d may not create files in %s; "+
+			"chown that, or have the rotation create the file", flag, path, uid, dir))
+	}
 }
 
 // appends is the need to open a file for appending again.

@@ -65,6 +65,7 @@ func (s *service) openAudit() (err error) {
 	}
 	if s.opts.audit != "-" {
 		s.components.add(component{needs: appends(s.opts.audit), hangup: s.audit.Reopen})
+		s.checkRotation("--audit", s.opts.audit)
 	}
 	s.components.add(component{needs: s.callersNames, close: s.audit.Close})
 	return nil

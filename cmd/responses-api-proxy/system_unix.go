@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,6 +42,24 @@ func fileLimit() int64 {
 		return -1
 	}
 	return int64(limit.Cur)
+}
+
+// mayCreate reports whether a user without capabilities may create files in the directory at path, by its mode. It is
+// true if that cannot be found out.
+func mayCreate(path string, uid int, groups []int) bool {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return true
+	}
+	shift := 0
+	switch {
+	case int(st.Uid) == uid:
+		shift = 6
+	case slices.Contains(groups, int(st.Gid)):
+		shift = 3
+	}
+	const writeSearch = 0o3
+	return st.Mode>>shift&writeSearch == writeSearch
 }
 
 // openFiles is how many descriptors this process may have; 0 if there is no
