@@ -70,7 +70,7 @@ func (b *body) readOnce(p []byte) (int, error) {
 	if left, known := b.reader.Left(); known {
 		p = p[:min(int64(len(p)), left)]
 	}
-	n, err := b.c.nc.Read(p) // straight to where it is wanted
+	n, err := b.c.rw.Read(p) // straight to where it is wanted
 	if n == 0 {
 		return b.account(0, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/socket"
 )
 
 const (
@@ -29,6 +30,7 @@ const (
 // one that copies the body upwards while serve waits for it.
 type conn struct {
 	nc     net.Conn
+	rw     *socket.Conn // of nc
 	server *Server
 	ctx    *clientContext
 	state  atomic.Int32 // fresh, waiting, busy or dropped
@@ -271,7 +273,7 @@ func (c *conn) readMore() error {
 	if len(b) == cap(b) {
 		b = append(make([]byte, 0, 4*cap(b)), b...) // in few steps: each leaves garbage behind
 	}
-	n, err := c.nc.Read(b[len(b):cap(b)])
+	n, err := c.rw.Read(b[len(b):cap(b)])
 	c.in.buf = b[:len(b)+n]
 	if n > 0 {
 		return nil

@@ -58,7 +58,7 @@ func (a *responseWriter) sendContinue() error {
 	if a.headWritten {
 		return nil
 	}
-	_, err := a.c.nc.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+	_, err := a.c.rw.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 	return err
 }
 
@@ -145,7 +145,7 @@ func (a *responseWriter) Write(p []byte) error {
 func (a *responseWriter) writeLarge(p []byte) error {
 	defer a.noteFirstByte()
 	if a.pending == nil {
-		_, err := a.c.nc.Write(p)
+		_, err := a.c.rw.Write(p)
 		return err
 	}
 	a.vec[0], a.vec[1] = *a.pending, p
@@ -165,7 +165,7 @@ func (a *responseWriter) Flush() error {
 	if a.pending == nil {
 		return nil
 	}
-	_, err := a.c.nc.Write(*a.pending)
+	_, err := a.c.rw.Write(*a.pending)
 	a.noteFirstByte()
 	a.releasePending()
 	return err

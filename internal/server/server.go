@@ -17,6 +17,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/socket"
 )
 
 const (
@@ -170,7 +171,7 @@ func (s *Server) reset(nc net.Conn) {
 
 // start serves nc in a goroutine of its own.
 func (s *Server) start(nc net.Conn, session *policy.Session) {
-	c := &conn{nc: nc, server: s, ctx: newClientContext(), session: session}
+	c := &conn{nc: nc, rw: socket.New(nc), server: s, ctx: newClientContext(), session: session}
 	s.mu.Lock()
 	s.conns[c] = struct{}{} // also during a drain: it was accepted just before, and no other process will serve it
 	s.mu.Unlock()

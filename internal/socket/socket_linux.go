@@ -1,0 +1,115 @@
+package socket
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxStreak is how many reads in a row may find data at once. The next one takes net.Conn's way, which wakes the
+// monitor thread: it preempts goroutines, and polls the network while none of them waits.
+const maxStreak = 64
+
+// Conn reads and writes one connection. Its socket is non-blocking, as all of package net are, so a system call takes
+// no longer than the kernel needs to copy the bytes, and the scheduler need not hear of it.
+type Conn struct {
+	nc     net.Conn
+	raw    syscall.RawConn // nil if nc is no socket: then nc's own methods do everything
+	streak int             // reads in a row that found data at once
+
+	// These are of the Read, and of the Write, that is under way. The callbacks of raw are fields, to avoid an allocation
+	// for each call.
+	in, out         []byte
+	received, sent  int
+	inErr, outErr   syscall.Errno
+	receive, submit func(fd uintptr) (done bool)
+}
+
+// New returns a Conn for nc, which stays its owner's: to close it ends a Read or a Write, and its deadlines apply.
+func New(nc net.Conn) *Conn {
+	c := &Conn{nc: nc}
+	c.receive, c.submit = c.doReceive, c.doSubmit
+	if socket, ok := nc.(syscall.Conn); ok {
+		c.raw, _ = socket.SyscallConn() // fails only for a nil connection
+	}
+	return c
+}
+
+// Read implements io.Reader.
+func (c *Conn) Read(p []byte) (int, error) {
+	if c.streak++; c.streak > maxStreak || c.raw == nil || len(p) == 0 {
+		c.streak = 0
+		return c.nc.Read(p)
+	}
+	c.in = p
+	err := c.raw.Read(c.receive)
+	c.in = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case c.inErr != 0:
+		return 0, c.failed("read", c.inErr)
+	case c.received == 0:
+		return 0, io.EOF
+	}
+	return c.received, nil
+}
+
+// doReceive is RawConn.Read's callback, which is called again when there is something to read.
+func (c *Conn) doReceive(fd uintptr) (done bool) {
+	c.received, c.inErr = call(unix.SYS_RECVFROM, fd, c.in, 0)
+	if c.inErr == syscall.EAGAIN {
+		c.streak = 0
+		return false
+	}
+	return true
+}
+
+// Write implements io.Writer. It waits only if the kernel has no space for all of p, of which it makes no copy.
+func (c *Conn) Write(p []byte) (int, error) {
+	if c.raw == nil || len(p) == 0 {
+		return c.nc.Write(p)
+	}
+	c.out = p
+	err := c.raw.Write(c.submit)
+	c.out = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case c.outErr != 0 && c.outErr != syscall.EAGAIN:
+		return 0, c.failed("write", c.outErr)
+	case c.sent == len(p):
+		return c.sent, nil
+	}
+	n, err := c.nc.Write(p[c.sent:])
+	return c.sent + n, err
+}
+
+// doSubmit is RawConn.Write's callback. It does not wait.
+func (c *Conn) doSubmit(fd uintptr) (done bool) {
+	c.sent, c.outErr = call(unix.SYS_SENDTO, fd, c.out, unix.MSG_NOSIGNAL)
+	return true
+}
+
+// call is recv(2) or send(2), without a word to the scheduler. After an error n is 0.
+func call(number, fd uintptr, p []byte, flags uintptr) (n int, errno syscall.Errno) {
+	for {
+		r, _, errno := syscall.RawSyscall6(number, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), flags, 0, 0)
+		switch errno {
+		case 0:
+			return int(r), 0
+		case syscall.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// failed returns the error that net.Conn would have returned.
+func (c *Conn) failed(op string, errno syscall.Errno) error {
+	return &net.OpError{Op: op, Net: c.nc.LocalAddr().Network(), Source: c.nc.LocalAddr(), Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError(op, errno)}
+}
