@@ -1,4 +1,5 @@
-// Package peer determines which user is at the other end of a connection, as the kernel reports it.
+// Package peer determines which user is at the other end of a connection, as the kernel reports it. Nothing that a peer
+// sends can change the result, so that callers need no secret of their own.
 package peer
 
 import (

@@ -13,8 +13,10 @@ import (
 )
 
 // TCP looks up the owners of TCP sockets by sock_diag(7), with one datagram for each connection, where /proc/net/tcp
-// would be a list of all. The netlink socket stays open, so that it works inside the sandbox, which forbids new ones.
-// Its methods may be called concurrently.
+// would be a list of all. The netlink socket stays open, so that it works inside the sandbox, which forbids new ones. It
+// needs no privilege, and finds the sockets of the network namespace in which it was opened (network_namespaces(7)).
+// Without the kernel's CONFIG_INET_DIAG every look-up fails, and no peer is identified. Methods may be called
+// concurrently.
 type TCP struct {
 	mu  sync.Mutex
 	fd  int
@@ -54,6 +56,8 @@ const (
 
 // OpenTCP opens the netlink socket. The caller must call Close.
 func OpenTCP() (*TCP, error) {
+	// Non-blocking, because the kernel drops a response for which the socket's buffer has no space (netlink(7)): the
+	// look-up then fails with EAGAIN instead of waiting for it.
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("netlink socket for sock_diag: %w", err)
@@ -82,7 +86,7 @@ func (t *TCP) Close() {
 // It returns an error unless that socket is on this host, is established, has exactly the addresses of c, and is held
 // by a process: the kernel reports sockets that are closing or not yet accepted as root's, and an unidentified peer
 // must not be treated as uid 0. See [ErrUnknown] and [ErrNotHeld]. A socket is owned by the user that created or
-// accepted it, whichever process uses it.
+// accepted it, whichever process uses it. The uid is that of this process's user namespace; see [IsOverflow].
 //
 // The two addresses alone do not identify a connection. After a reset, another user's connection may have the same two
 // while c, with a request of the first user to be read, is not accepted yet. And c may belong to another network
@@ -93,7 +97,8 @@ func (t *TCP) Owner(c *net.TCPConn) (uid uint32, err error) {
 	if err != nil {
 		return 0, err
 	}
-	// Mapped addresses are compared unmapped: both ends of one connection may differ in that.
+	// Mapped addresses are compared unmapped: both ends of one connection may differ in that, if a client connects an
+	// IPv6 socket to ::ffff:127.0.0.1 (ipv6(7)).
 	remote, local := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
 	if !remote.Addr().IsValid() || remote.Addr().Is4() != local.Addr().Is4() {
 		return 0, ErrUnknown
@@ -104,7 +109,8 @@ func (t *TCP) Owner(c *net.TCPConn) (uid uint32, err error) {
 }
 
 // owner compares the kernel's sockets with the descriptor fd. The low 32 bits of the inode are all that inet_diag
-// reports.
+// reports (idiag_inode, sock_diag(7)). Any mismatch is an error, so that the request is refused: the attack that it
+// prevents spends the key in another user's name, by a connection that is reset and whose port another user gets.
 func (t *TCP) owner(fd int, remote, local netip.AddrPort) (uint32, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -121,7 +127,9 @@ func (t *TCP) owner(fd int, remote, local netip.AddrPort) (uint32, error) {
 	case theirs.Inode == 0:
 		return 0, ErrNotHeld
 	}
-	if _, err := unix.Getpeername(fd); err != nil { // ENOTCONN after a reset between accept and the look-up
+	// ENOTCONN after a reset. The port is free for another user's connection only after that, so that a connection that is
+	// still there now was there during the look-up.
+	if _, err := unix.Getpeername(fd); err != nil {
 		return 0, ErrUnknown
 	}
 	return theirs.UID, nil
@@ -147,7 +155,8 @@ func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagMessage, er
 }
 
 // isEstablished reports whether m is an established socket with local address source and remote address dest. The
-// kernel returns a listening socket if it finds no other. An IPv6 socket may have IPv4-mapped addresses (RFC 4291,
+// kernel returns a listening socket if it finds no other, and ignores the states of a request for a single socket
+// (idiag_states, sock_diag(7)). An IPv6 socket may have IPv4-mapped addresses (RFC 4291,
 // section 2.5.5.2).
 func (m *diagMessage) isEstablished(source, dest netip.AddrPort) bool {
 	return m.State == established &&
@@ -165,7 +174,7 @@ func (m *diagMessage) end(addr [16]byte, port [2]byte) netip.AddrPort {
 
 // newRequest returns a request for the socket with local address source and remote address dest.
 func newRequest(seq uint32, source, dest netip.AddrPort) diagRequest {
-	q := diagRequest{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP, States: 1 << established}
+	q := diagRequest{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP}
 	if source.Addr().Is6() {
 		q.Family = unix.AF_INET6
 	}
@@ -181,6 +190,7 @@ func newRequest(seq uint32, source, dest netip.AddrPort) diagRequest {
 // send sends both requests in one datagram. The kernel processes them in order and queues the responses before send
 // returns, so that receive need not wait.
 func (t *TCP) send(requests *[2]diagRequest) error {
+	// NLMSG_ALIGN is not needed: the size of a request is a multiple of 4 (netlink(3)).
 	datagram := unsafe.Slice((*byte)(unsafe.Pointer(requests)), unsafe.Sizeof(*requests))
 	for {
 		_, err := unix.Write(t.fd, datagram)
@@ -190,8 +200,8 @@ func (t *TCP) send(requests *[2]diagRequest) error {
 	}
 }
 
-// receive reads the response to request seq: the zero diagMessage for an error, which means that there is no such
-// socket. It skips responses to earlier requests, whose reader may have failed.
+// receive reads the response to request seq: the zero diagMessage for an error, which usually means that there is no such
+// socket, and in any case that none was found. It skips responses to earlier requests, whose reader may have failed.
 func (t *TCP) receive(seq uint32) (diagMessage, error) {
 	for {
 		var r diagResponse

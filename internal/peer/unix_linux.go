@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ofUnix uses SO_PEERCRED: the kernel recorded the ids at connect(2), so the peer cannot change them.
+// ofUnix uses SO_PEERCRED: the kernel recorded the ids at connect(2), so the peer cannot change them. They are the
+// effective ones; a set-user-ID program that passes its descriptor on is reported as its owner (unix(7)).
 func ofUnix(fd int) (Credentials, error) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
@@ -18,9 +19,10 @@ func ofUnix(fd int) (Credentials, error) {
 	return Credentials{cred.Uid, cred.Gid, groups, cred.Pid}, err
 }
 
-// peerGroups returns the supplementary groups of the peer (SO_PEERGROUPS). It starts with space for n groups; with
-// ERANGE the kernel returns the size needed. The groups were recorded at connect(2), so the second call always
-// succeeds.
+// peerGroups returns the supplementary groups of the peer (SO_PEERGROUPS, Linux 4.13, which unix(7) does not describe).
+// It starts with space for n groups; with ERANGE the kernel returns the size needed, in bytes, for at most 65,536 groups
+// (credentials(7)). The groups were recorded at connect(2), so the second call always succeeds. x/sys has no
+// function for it.
 func peerGroups(fd, n int) ([]uint32, error) {
 	for {
 		groups := make([]uint32, n)

@@ -25,7 +25,8 @@ const (
 
 // versions are the access rights that each version has added. All that the kernel supports are handled, that is,
 // refused unless a rule allows them. A right that is not handled is not restricted at all (landlock_create_ruleset(2)).
-// What a kernel's version lacks, seccomp refuses as far as a system call shows it.
+// seccomp refuses the calls for what a
+// kernel's version lacks, as far as their arguments show it.
 var versions = []struct {
 	abi            int
 	fs, net, scope uint64
@@ -227,7 +228,7 @@ func landlockABI() (int, error) {
 // threadsMaySignal reports whether a scoped process can still signal its own threads, which is erratum 2 of Landlock,
 // also fixed in stable kernels. Before syncABI each thread gets its own domain, and Go's threads signal each other to
 // make calls on all threads: without the fix, the call that restricts them would hang. seccomp restricts signals in any
-// case. A kernel that does not know the flag, before 6.15, fails with EINVAL, and counts as not corrected.
+// case. Kernels before 6.15 lack the flag, fail with EINVAL, and count as not corrected.
 func threadsMaySignal() bool {
 	const signalErratum = 1 << (2 - 1)
 	errata, err := call("landlock_create_ruleset", thisThread,

@@ -15,7 +15,7 @@ const getTermios, setTermios = unix.TCGETS, unix.TCSETS
 
 // mapLocked maps size bytes of anonymous memory that is not swapped (mlock(2)), not in core files (MADV_DONTDUMP, since
 // Linux 3.4), and zero in a child (MADV_WIPEONFORK, since Linux 4.14; madvise(2)). A process that may trace this one can
-// read it, and so can whoever gets a hibernation image, which includes locked pages (mlock(2), "NOTES").
+// read it, and a hibernation image includes it (mlock(2), "NOTES").
 func mapLocked(size int) ([]byte, error) {
 	return mapGuarded(-1, size, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, lock)
 }
