@@ -27,8 +27,7 @@ type Config struct {
 	Require bool
 	// Header is the field in which the key is sent.
 	Header Header
-	// File, if not empty, is the name, for errors, of the regular file whose descriptors Read and Replace get. Replace
-	// then ignores what follows the first line, as Read does.
+	// File, if not empty, is the name, for errors, of the regular file whose descriptors Read and Replace get.
 	File string
 	// Terminal states that a user types what Read gets, for errors.
 	Terminal bool
@@ -82,7 +81,7 @@ func Read(fd int, cfg Config) (*Key, error) {
 		return nil, err
 	}
 	err = k.put(k.rooms[0], cfg.source(), func(p []byte) (int, error) {
-		n, err := fill(fd, p, len(p))
+		n, err := fill(fd, p)
 		if err != nil {
 			return 0, fmt.Errorf("reading the API key from %s: %w", cmp.Or(cfg.File, "standard input"), err)
 		}
@@ -107,16 +106,10 @@ func New(cfg Config) (*Key, error) {
 // nothing of the input is left in memory. The error is io.EOF if the input ends before the first byte, one that wraps
 // ErrEmpty, ErrTooLong or ErrBadBytes if the line is not a key, and ErrWiped after Wipe.
 //
-// It blocks until the line has arrived. It reads byte by byte, so that it consumes nothing of the next line: of two
-// keys that are written to a FIFO in quick succession, each gets its own Replace. It reads a line that is too long to
-// its end. With Config.File it reads as Read does.
+// It blocks until the line has arrived, and ignores what follows it.
 func (k *Key) Replace(fd int) error {
 	return k.replace(func(p []byte) (int, error) {
-		step := 1
-		if k.cfg.File != "" {
-			step = len(p)
-		}
-		n, err := fill(fd, p, step)
+		n, err := fill(fd, p)
 		switch {
 		case err != nil:
 			return 0, err
@@ -124,11 +117,7 @@ func (k *Key) Replace(fd int) error {
 			return 0, io.EOF
 		}
 		k.more.Store(hasMore(p[:n]))
-		length, err := k.cfg.validate(p, n)
-		if err == ErrTooLong && step == 1 {
-			err = cmp.Or(skipLine(fd, p[:1]), err)
-		}
-		return length, err
+		return k.cfg.validate(p, n)
 	})
 }
 
@@ -154,11 +143,11 @@ func hasMore(input []byte) bool {
 // More reports whether the input of Read or of the last Replace, as far as it was read, had another line than the key's.
 func (k *Key) More() bool { return k.more.Load() }
 
-// fill reads from fd into p, at most step bytes at a time, until p contains a line feed or is full, or the input ends.
-// A pipe may give a line in several parts (pipe(7)), so that one read is not enough. Only the new part is searched.
-func fill(fd int, p []byte, step int) (n int, err error) {
+// fill reads from fd into p until that contains a line feed or is full, or the input ends. A pipe may give a line in
+// several parts (pipe(7)), so that one read is not enough. Only the new part is searched.
+func fill(fd int, p []byte) (n int, err error) {
 	for n < len(p) {
-		m, err := readFD(fd, p[n:min(n+step, len(p))])
+		m, err := readFD(fd, p[n:])
 		if err != nil {
 			return n, err
 		}
@@ -168,16 +157,6 @@ func fill(fd int, p []byte, step int) (n int, err error) {
 		}
 	}
 	return n, nil
-}
-
-// skipLine reads to the end of a line, each time into the same memory, so that nothing of a refused key remains.
-func skipLine(fd int, p []byte) error {
-	for {
-		n, err := readFD(fd, p)
-		if err != nil || n == 0 || p[0] == '\n' {
-			return err
-		}
-	}
 }
 
 // replace puts a key into the spare room and then swaps the rooms. When put returns, the old generation is wiped, so that

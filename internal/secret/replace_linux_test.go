@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -23,6 +24,14 @@ import (
 func twinKey() string {
 	half := rand.Text() + rand.Text()
 	return half + strings.ToLower(half)
+}
+
+func twinKeys() []string {
+	keys := make([]string, 1000)
+	for i := range keys {
+		keys[i] = twinKey()
+	}
+	return keys
 }
 
 func wholeTwin(line []byte) bool {
@@ -75,9 +84,35 @@ func borrow(k *Key, stop <-chan struct{}) (seen, torn int64) {
 	}
 }
 
-// rotate replaces k from fd until the input ends, with eight borrowers.
-func rotate(k *Key, fd int) (replaced int, seen, torn int64, err error) {
-	if err := k.Replace(fd); err != nil { // before the borrowers start
+// keyFiles writes each key to a file of its own, and returns their directory.
+func keyFiles(t *testing.T, keys []string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for i, key := range keys {
+		if err := os.WriteFile(fmt.Sprintf("%s/%04d", dir, i), []byte(key+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// replaceFrom replaces k by the key in the file, as the program does with --key-file.
+func replaceFrom(k *Key, file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return k.Replace(int(f.Fd()))
+}
+
+// rotate replaces k from each file of keyFiles in dir, with eight borrowers.
+func rotate(k *Key, dir string) (replaced int, seen, torn int64, err error) {
+	files, err := filepath.Glob(dir + "/*")
+	if err != nil || len(files) == 0 {
+		return 0, 0, 0, fmt.Errorf("no keys in %s, %v", dir, err)
+	}
+	if err := replaceFrom(k, files[0]); err != nil { // before the borrowers start
 		return 0, 0, 0, err
 	}
 	stop := make(chan struct{})
@@ -89,34 +124,25 @@ func rotate(k *Key, fd int) (replaced int, seen, torn int64, err error) {
 			atomic.AddInt64(&torn, bad)
 		})
 	}
-	for replaced = 1; err == nil; replaced++ {
-		err = k.Replace(fd)
+	for replaced = 1; replaced < len(files) && err == nil; replaced++ {
+		err = replaceFrom(k, files[replaced])
 	}
 	close(stop)
 	users.Wait()
-	if err == io.EOF {
-		err = nil
-	}
-	return replaced - 1, seen, torn, err
+	return replaced, seen, torn, err
 }
 
 func TestReplaceUnderBorrowers(t *testing.T) {
-	const keys = 1000
-	var in strings.Builder
-	last := ""
-	for range keys {
-		last = twinKey()
-		in.WriteString(last + "\n")
-	}
+	keys := twinKeys()
 	k := spareKey(t, Config{})
-	replaced, seen, torn, err := rotate(k, pipeOf(t, in.String()))
-	if replaced != keys || err != nil {
-		t.Errorf("%d of %d keys, %v", replaced, keys, err)
+	replaced, seen, torn, err := rotate(k, keyFiles(t, keys))
+	if replaced != len(keys) || err != nil {
+		t.Errorf("%d of %d keys, %v", replaced, len(keys), err)
 	}
 	if torn != 0 || seen == 0 {
 		t.Errorf("of %d borrowed keys, %d were not whole", seen, torn)
 	}
-	if got := lineOf(t, k); got != prefix+last+suffix {
+	if got := lineOf(t, k); got != prefix+keys[len(keys)-1]+suffix {
 		t.Errorf("the last key is not there: %q", got)
 	}
 	if i := firstNonZero(k.rooms[1].Bytes()); i >= 0 {
@@ -131,7 +157,7 @@ func jobRotate([]string) error {
 	}
 	k, err := New(Config{Require: os.Getenv("POLICY") == "require"})
 	must(err)
-	replaced, seen, torn, err := rotate(k, input)
+	replaced, seen, torn, err := rotate(k, os.Getenv("KEYS"))
 	kind, _ := k.Memory()
 	fmt.Printf("%s: %d replaced, some seen %t, %d torn, %v\n", kind, replaced, seen > 0, torn, err)
 	proctest.UntilInputEnds()
@@ -148,11 +174,8 @@ func TestReplacedKeysAreGone(t *testing.T) {
 		if c.policy == "require" {
 			needSecretMemory(t)
 		}
-		keys := make([]string, 1000)
-		for i := range keys {
-			keys[i] = twinKey()
-		}
-		child, stderr := startChild(t, "rotate", strings.Join(keys, "\n")+"\n", "POLICY="+c.policy, "NO_MEMFD_SECRET="+c.without)
+		keys := twinKeys()
+		child, stderr := startChild(t, "rotate", "", "KEYS="+keyFiles(t, keys), "POLICY="+c.policy, "NO_MEMFD_SECRET="+c.without)
 		if got, want := child.Line(), c.kind+": 1000 replaced, some seen true, 0 torn, <nil>"; got != want {
 			t.Fatalf("%q, want %q; %s", got, want, stderr)
 		}
@@ -247,19 +270,23 @@ func TestReplaceNeedsASpare(t *testing.T) {
 	}
 }
 
-// TestReplaceTakesOneLine: each Replace consumes one line, however many have arrived, and nothing of a line that is too
-// long becomes a key.
+// TestReplaceTakesOneLine: Replace takes the first line, and nothing of a line that is too long becomes a key.
 func TestReplaceTakesOneLine(t *testing.T) {
 	k := spareKey(t, Config{})
-	fd := pipeOf(t, "first\nsecond\r\n"+keyOf(3000)+"\n\nthird\nlast")
-	for _, want := range []any{"first", "second", ErrTooLong, ErrEmpty, "third", "last", io.EOF, io.EOF} {
-		err := k.Replace(fd)
-		if text, ok := want.(string); ok {
+	for _, c := range []struct {
+		in   string
+		want any
+	}{
+		{"first\nmore\n", "first"}, {"second\r\n", "second"}, {keyOf(3000) + "\nkey\n", ErrTooLong}, {"\nkey\n", ErrEmpty},
+		{"third\n\n", "third"}, {"last", "last"}, {"", io.EOF},
+	} {
+		err := k.Replace(pipeOf(t, c.in))
+		if text, ok := c.want.(string); ok {
 			if err != nil || lineOf(t, k) != prefix+text+suffix {
 				t.Errorf("%q: %q, %v", text, lineOf(t, k), err)
 			}
-		} else if !errors.Is(err, want.(error)) {
-			t.Errorf("%v, want %v", err, want)
+		} else if !errors.Is(err, c.want.(error)) {
+			t.Errorf("%.20q: %v, want %v", c.in, err, c.want)
 		}
 	}
 }
