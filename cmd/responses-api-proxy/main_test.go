@@ -25,6 +25,14 @@ func TestMain(m *testing.M) {
 
 // TestScript runs the scripts, each of which is named after what it checks.
 // Their commands are in harness_test.go.
+func TestMaxConnections(t *testing.T) {
+	for files, want := range map[int]int{0: 65536, 20: 5, 256: 64, 1024: 352, 20_000: 9840, 131_392: 65536, 1 << 30: 65536} {
+		if got := maxConnections(files); got != want {
+			t.Errorf("%d descriptors: %d connections, want %d", files, got, want)
+		}
+	}
+}
+
 func TestScript(t *testing.T) {
 	cmds := maps.Clone(commands)
 	maps.Copy(cmds, systemCommands)

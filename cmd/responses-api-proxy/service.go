@@ -229,7 +229,7 @@ func (o *options) budgetError(err error) error {
 func (s *service) openGate() (err error) {
 	o := s.opts
 	cfg := policy.Config{TCP: s.tcp, Identify: true, Commands: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
-	cfg.Limits.MaxConnections = maxConnections()
+	cfg.Limits.MaxConnections = maxConnections(openFiles())
 	if o.maxTokens > 0 {
 		if s.book, err = s.openBudget(); err != nil {
 			return err
@@ -265,7 +265,7 @@ func (s *service) openEngine() (err error) {
 	if err != nil {
 		return err
 	}
-	if s.engine, err = server.New(server.Config{Relay: relay, Policy: s.gate, MaxConnections: maxConnections(), Log: s.errs.warning}); err != nil {
+	if s.engine, err = server.New(server.Config{Relay: relay, Policy: s.gate, MaxConnections: maxConnections(openFiles()), Log: s.errs.warning}); err != nil {
 		return err
 	}
 	for _, l := range s.listeners {
@@ -275,13 +275,16 @@ func (s *service) openEngine() (err error) {
 	return nil
 }
 
-// maxConnections is how many clients may be connected, so that descriptors never
-// run out: a client may need one for itself and one for its connection to the
-// upstream, where 256 more may idle; 64 are for everything else. A quarter is
-// for clients at least.
-func maxConnections() int {
-	n := openFiles()
-	return max(n/4, (n-256-64)/2)
+// maxConnections returns how many clients may be connected, so that descriptors never run out, of which there may be
+// files, or any number if that is 0: a client may need one for itself and one for its connection to the upstream, where
+// 256 more may idle; 64 are for everything else. A quarter is for clients at least. Where there are plenty, memory is
+// the limit.
+func maxConnections(files int) int {
+	const most = 65536
+	if files == 0 {
+		return most
+	}
+	return min(most, max(files/4, (files-256-64)/2))
 }
 
 // expire ends the service by a limit.
