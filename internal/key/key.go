@@ -128,7 +128,8 @@ func (k *Key) Client(cfg upstream.Config) (*upstream.Client, error) {
 // the old key stays in use; the error is io.EOF if the input ends before the first byte.
 func (k *Key) Replace(fd int) error { return k.secret.Replace(fd) }
 
-// More reports whether the input of Open or of the last Replace, as far as it was read, had another line than the key's.
+// More reports whether the input of Open or of the last Replace, as far as it was read, had another line than the
+// key's.
 func (k *Key) More() bool {
 	if k.source != nil {
 		return k.source.More()

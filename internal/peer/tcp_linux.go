@@ -13,8 +13,8 @@ import (
 )
 
 // TCP looks up the owners of TCP sockets by sock_diag(7), with one datagram for each connection, where /proc/net/tcp
-// would be a list of all. The netlink socket stays open, so that it works inside the sandbox, which forbids new ones. It
-// needs no privilege, and finds the sockets of the network namespace in which it was opened (network_namespaces(7)).
+// would be a list of all. The netlink socket stays open, so that it works inside the sandbox, which forbids new ones.
+// It needs no privilege, and finds the sockets of the network namespace in which it was opened (network_namespaces(7)).
 // Without the kernel's CONFIG_INET_DIAG every look-up fails, and no peer is identified. Methods may be called
 // concurrently.
 type TCP struct {
@@ -127,8 +127,8 @@ func (t *TCP) owner(fd int, remote, local netip.AddrPort) (uint32, error) {
 	case theirs.Inode == 0:
 		return 0, ErrNotHeld
 	}
-	// ENOTCONN after a reset. The port is free for another user's connection only after that, so that a connection that is
-	// still there now was there during the look-up.
+	// ENOTCONN after a reset. The port is free for another user's connection only after that, so that a connection that
+	// is still there now was there during the look-up.
 	if _, err := unix.Getpeername(fd); err != nil {
 		return 0, ErrUnknown
 	}
@@ -156,8 +156,7 @@ func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagMessage, er
 
 // isEstablished reports whether m is an established socket with local address source and remote address dest. The
 // kernel returns a listening socket if it finds no other, and ignores the states of a request for a single socket
-// (idiag_states, sock_diag(7)). An IPv6 socket may have IPv4-mapped addresses (RFC 4291,
-// section 2.5.5.2).
+// (idiag_states, sock_diag(7)). An IPv6 socket may have IPv4-mapped addresses (RFC 4291, section 2.5.5.2).
 func (m *diagMessage) isEstablished(source, dest netip.AddrPort) bool {
 	return m.State == established &&
 		m.end(m.ID.Source, m.ID.SourcePort) == source && m.end(m.ID.Dest, m.ID.DestPort) == dest
@@ -200,8 +199,9 @@ func (t *TCP) send(requests *[2]diagRequest) error {
 	}
 }
 
-// receive reads the response to request seq: the zero diagMessage for an error, which usually means that there is no such
-// socket, and in any case that none was found. It skips responses to earlier requests, whose reader may have failed.
+// receive reads the response to request seq: the zero diagMessage for an error, which usually means that there is no
+// such socket, and in any case that none was found. It skips responses to earlier requests, whose reader may have
+// failed.
 func (t *TCP) receive(seq uint32) (diagMessage, error) {
 	for {
 		var r diagResponse

@@ -25,8 +25,7 @@ const (
 
 // versions are the access rights that each version has added. All that the kernel supports are handled, that is,
 // refused unless a rule allows them. A right that is not handled is not restricted at all (landlock_create_ruleset(2)).
-// seccomp refuses the calls for what a
-// kernel's version lacks, as far as their arguments show it.
+// seccomp refuses the calls for what a kernel's version lacks, as far as their arguments show it.
 var versions = []struct {
 	abi            int
 	fs, net, scope uint64
@@ -198,8 +197,8 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 			return "", nil, fmt.Errorf("cannot add a Landlock rule for port %d: %w", r.port, err)
 		}
 	}
-	// A domain belongs to a thread (landlock(7), "Inheritance"). Kernels before syncABI need one call on each; later ones
-	// restrict all threads at once.
+	// A domain belongs to a thread (landlock(7), "Inheritance"). Kernels before syncABI need one call on each; later
+	// ones restrict all threads at once.
 	all := abi < syncABI
 	// It needs no-new-privs, or CAP_SYS_ADMIN (landlock_restrict_self(2)), and cannot be undone: a later ruleset can
 	// only restrict more.
@@ -248,10 +247,10 @@ func restrictFlags(abi int) (flags uintptr) {
 	return flags
 }
 
-// tryLandlock tries operations that no rule allows, because the kernel does not show whether a thread is restricted, and
-// a filter of an outer sandbox can make landlock_restrict_self return 0 without effect (SECCOMP_RET_ERRNO, seccomp(2)).
-// It tries them on one thread: that the call succeeded on every other one, the kernel or the Go runtime has checked. It
-// returns the version in force and what is missing.
+// tryLandlock tries operations that no rule allows, because the kernel does not show whether a thread is restricted,
+// and a filter of an outer sandbox can make landlock_restrict_self return 0 without effect (SECCOMP_RET_ERRNO,
+// seccomp(2)). It tries them on one thread: that the call succeeded on every other one, the kernel or the Go runtime
+// has checked. It returns the version in force and what is missing.
 func tryLandlock(abi int) (state string, missing error) {
 	fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {
@@ -284,8 +283,8 @@ func tryPort(kind int) error {
 		refused("another port could still be connected to", unix.Connect(fd, &unix.SockaddrInet4{Addr: loopback})))
 }
 
-// refused returns an error unless err is a refusal of the kernel: Landlock's is EACCES, an outer sandbox's may be EPERM.
-// Any other error, such as ECONNREFUSED, comes after the check that should have refused.
+// refused returns an error unless err is a refusal of the kernel: Landlock's is EACCES, an outer sandbox's may be
+// EPERM. Any other error, such as ECONNREFUSED, comes after the check that should have refused.
 func refused(what string, err error) error {
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		return nil

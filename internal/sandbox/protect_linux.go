@@ -35,10 +35,10 @@ func protect() (Report, error) {
 const suidDumpUser = 1
 
 // noDump makes /proc/PID/{mem,maps,environ,fd}, ptrace(2) and process_vm_readv(2) refuse every process without
-// CAP_SYS_PTRACE, those of the same user included (prctl(2), PR_SET_DUMPABLE; ptrace(2), "Ptrace access mode checking"),
-// and reads the attribute back. The files of /proc/PID then belong to root (proc(5)), and no signal makes the kernel
-// write a core file. noDump returns the attribute's previous value. It must be called again after every change of
-// credentials, for which the kernel resets it to fs.suid_dumpable (proc_sys_fs(5)).
+// CAP_SYS_PTRACE, those of the same user included (prctl(2), PR_SET_DUMPABLE; ptrace(2), "Ptrace access mode
+// checking"), and reads the attribute back. The files of /proc/PID then belong to root (proc(5)), and no signal makes
+// the kernel write a core file. noDump returns the attribute's previous value. It must be called again after every
+// change of credentials, for which the kernel resets it to fs.suid_dumpable (proc_sys_fs(5)).
 //
 // The check is made at the time of access, so that it does not close what another process has opened before; see
 // startWindow.

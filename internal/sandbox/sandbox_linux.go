@@ -90,9 +90,9 @@ func (u User) staysExposed(dumpable int) error {
 }
 
 // become changes the real, effective and saved ids of all threads, so that setresuid(2) cannot restore any of them; the
-// file system's ids follow the effective ones (credentials(7)). The kernel changes the calling thread alone, and package
-// syscall makes the calls on every thread. The groups are dropped first, since setgroups(2) needs CAP_SETGID: with
-// root's groups kept, the process could read what those may. Any failure stops the start: a requested user is not
+// file system's ids follow the effective ones (credentials(7)). The kernel changes the calling thread alone, and
+// package syscall makes the calls on every thread. The groups are dropped first, since setgroups(2) needs CAP_SETGID:
+// with root's groups kept, the process could read what those may. Any failure stops the start: a requested user is not
 // optional.
 func (u User) become() error {
 	if os.Geteuid() != 0 {
@@ -141,9 +141,9 @@ func dropBounding() (kept bool, _ error) {
 	return false, nil
 }
 
-// dropCaps clears the permitted, effective, inheritable and ambient sets, which needs no privilege and cannot be undone:
-// a permitted capability that was dropped is not regained without execve(2) (capabilities(7)). It makes no call if they
-// are empty, so that an outer seccomp filter need not allow it; Enforce checks the threads' status in any case.
+// dropCaps clears the permitted, effective, inheritable and ambient sets, which needs no privilege and cannot be
+// undone: a permitted capability that was dropped is not regained without execve(2) (capabilities(7)). It makes no call
+// if they are empty, so that an outer seccomp filter need not allow it; Enforce checks the threads' status in any case.
 func dropCaps() error {
 	var none [2]unix.CapUserData
 	if sets, err := capabilities(); err == nil && sets == none {

@@ -178,8 +178,8 @@ func and(mask uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: mask}
 }
 
-// jump skips equal instructions if the loaded word equals value, and not instructions otherwise. The kernel accepts only
-// jumps forward, so that a filter always ends; their distances have 8 bits, enough for one rule.
+// jump skips equal instructions if the loaded word equals value, and not instructions otherwise. The kernel accepts
+// only jumps forward, so that a filter always ends; their distances have 8 bits, enough for one rule.
 func jump(value uint32, equal, not int) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jt: uint8(equal), Jf: uint8(not)}
 }
@@ -206,8 +206,8 @@ func compile(rules []rule) []unix.SockFilter {
 
 // seccomp installs the filter of p on all threads at once (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC). It needs
 // no-new-privs, or CAP_SYS_ADMIN, which the process no longer has. A filter cannot be removed, and later ones can only
-// refuse more; neither can be added, since seccomp(2) is not in the list. If the kernel keeps an audit log, refusals are
-// recorded there.
+// refuse more; neither can be added, since seccomp(2) is not in the list. If the kernel keeps an audit log, refusals
+// are recorded there.
 func seccomp(p Policy) error {
 	filter := compile(allowedCalls(p))
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}

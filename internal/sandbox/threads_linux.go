@@ -51,7 +51,8 @@ type threads struct {
 	blind   error // why no status could be read at the start
 }
 
-// openThreads opens the status files in dir, usually /proc/self/task: /proc/PID/status describes the first thread alone.
+// openThreads opens the status files in dir, usually /proc/self/task: /proc/PID/status describes the first thread
+// alone.
 func openThreads(dir string) *threads {
 	t := &threads{}
 	// Glob fails only for a malformed pattern; read reports an empty list. /proc may be missing in a chroot.
@@ -141,8 +142,8 @@ func (t *threads) checkIDs(id int, name string) error {
 	return t.check(fmt.Sprintf("%d %[1]d %[1]d %[1]d", id), name)
 }
 
-// checkNoCaps checks that the sets of capabilities are empty, the bounding set only if it was not kept. Each is shown as
-// 64 bits in hexadecimal (proc_pid_status(5); CapAmb since Linux 4.3).
+// checkNoCaps checks that the sets of capabilities are empty, the bounding set only if it was not kept. Each is shown
+// as 64 bits in hexadecimal (proc_pid_status(5); CapAmb since Linux 4.3).
 func (t *threads) checkNoCaps(boundingKept bool) error {
 	sets := []string{"CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd"}
 	if boundingKept {

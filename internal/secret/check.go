@@ -102,8 +102,8 @@ type keyError struct {
 func (e keyError) Unwrap() error { return e.form }
 
 // explain adds the source and a hint to err, if it is an error of a malformed key. The message contains nothing of the
-// key, not even its length or a character that is wrong: it goes to a log, and the mistake may be that another secret was
-// piped in.
+// key, not even its length or a character that is wrong: it goes to a log, and the mistake may be that another secret
+// was piped in.
 func (c Config) explain(err error, key []byte, from source) error {
 	noun, allowed := "key", "ASCII letters, digits, '-' and '_'"
 	if c.Token {

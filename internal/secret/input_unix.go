@@ -32,15 +32,15 @@ func readFD(fd int, p []byte) (int, error) {
 }
 
 // NoEcho turns the echo of the terminal fd off (termios(3)) and returns a function that restores it. If fd is not a
-// terminal, tty is false and nothing is changed. The caller must call restore also when it stops early: the mode belongs
-// to the terminal, and would stay for the shell.
+// terminal, tty is false and nothing is changed. The caller must call restore also when it stops early: the mode
+// belongs to the terminal, and would stay for the shell.
 func NoEcho(fd int) (restore func(), tty bool, err error) {
 	old, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {
 		return nil, false, nil // not a terminal
 	}
-	// ICANON gives a whole line with the usual editing, of at most 4095 bytes; ISIG keeps Ctrl-C; ECHONL shows that Enter
-	// was pressed.
+	// ICANON gives a whole line with the usual editing, of at most 4095 bytes; ISIG keeps Ctrl-C; ECHONL shows that
+	// Enter was pressed.
 	quiet := *old
 	quiet.Lflag &^= unix.ECHO
 	quiet.Lflag |= unix.ICANON | unix.ISIG | unix.ECHONL

@@ -20,8 +20,8 @@ var ErrWiped = errors.New("the API key has been wiped")
 var errNoSpare = errors.New("bug: a key without a spare page cannot be replaced")
 
 // Config describes a key and the memory that it needs. All of it is mapped at once, because the sandbox later refuses
-// memfd_secret(2). The zero value is a key for "authorization: Bearer" from standard input, in the best
-// memory available.
+// memfd_secret(2). The zero value is a key for "authorization: Bearer" from standard input, in the best memory
+// available.
 type Config struct {
 	// Require makes missing secret memory an error. Without it the key then lies in locked memory, which root can read.
 	Require bool
@@ -42,9 +42,9 @@ type Config struct {
 // Key is one API key in secret memory, stored as the header line in which it is sent, so that sending it copies it once
 // and composes nothing. It prints as [redacted]. Its methods may be called concurrently.
 //
-// A request must neither wait for a replacement, which can take long, nor see a key that is half written. So a new key is
-// written to the spare room, which no request reads, and becomes the current generation by one atomic store. The old one
-// is wiped when its last borrower returns it; its room is the spare room of the next replacement.
+// A request must neither wait for a replacement, which can take long, nor see a key that is half written. So a new key
+// is written to the spare room, which no request reads, and becomes the current generation by one atomic store. The old
+// one is wiped when its last borrower returns it; its room is the spare room of the next replacement.
 type Key struct {
 	unprintable
 	cfg     Config
@@ -62,8 +62,8 @@ type Key struct {
 	closed  bool
 }
 
-// generation is one key. It is immutable while it is borrowed. Its room is wiped exactly once, by the release that makes
-// refs 0, and not written again before.
+// generation is one key. It is immutable while it is borrowed. Its room is wiped exactly once, by the release that
+// makes refs 0, and not written again before.
 type generation struct {
 	room secretBytes  // all of its memory
 	line secretBytes  // prefix, key, suffix
@@ -72,9 +72,9 @@ type generation struct {
 
 // Read reads a key from the file descriptor fd directly into secret memory, without a buffer in between. It blocks
 // until a line feed, the end of the input, or too many bytes arrive; it ignores what follows the first line. Carriage
-// returns at the end of the line are not part of the key. After an error nothing of the input is left in memory. fd stays
-// open, and is the caller's. The pages of a pipe by which the key came are the kernel's, which frees them without wiping
-// them (unless booted with init_on_free=1, Linux 5.3): who reads the kernel's memory may find the key there.
+// returns at the end of the line are not part of the key. After an error nothing of the input is left in memory. fd
+// stays open, and is the caller's. The pages of a pipe by which the key came are the kernel's, which frees them without
+// wiping them (unless booted with init_on_free=1, Linux 5.3): who reads the kernel's memory may find the key there.
 func Read(fd int, cfg Config) (*Key, error) {
 	k, err := mapKey(cfg)
 	if err != nil {
@@ -140,7 +140,8 @@ func hasMore(input []byte) bool {
 	return slices.ContainsFunc(rest, func(c byte) bool { return c > ' ' })
 }
 
-// More reports whether the input of Read or of the last Replace, as far as it was read, had another line than the key's.
+// More reports whether the input of Read or of the last Replace, as far as it was read, had another line than the
+// key's.
 func (k *Key) More() bool { return k.more.Load() }
 
 // fill reads from fd into p until that contains a line feed or is full, or the input ends. A pipe may give a line in
@@ -159,8 +160,8 @@ func fill(fd int, p []byte) (n int, err error) {
 	return n, nil
 }
 
-// replace puts a key into the spare room and then swaps the rooms. When put returns, the old generation is wiped, so that
-// its room is free for the next replacement. Replacements exclude each other: there is one spare room.
+// replace puts a key into the spare room and then swaps the rooms. When put returns, the old generation is wiped, so
+// that its room is free for the next replacement. Replacements exclude each other: there is one spare room.
 func (k *Key) replace(input func(p []byte) (int, error)) error {
 	k.change.Lock()
 	defer k.change.Unlock()
@@ -203,8 +204,8 @@ func (k *Key) put(room secretBytes, from source, input func(p []byte) (length in
 }
 
 // Line lends the header line "authorization: Bearer KEY\r\n", or that of Config.Header, to use, and returns use's
-// error. use must neither keep nor change it, and must call Scrub when it has copied it. Wipe, Replace and Set wait until
-// use returns; Line itself does not block.
+// error. use must neither keep nor change it, and must call Scrub when it has copied it. Wipe, Replace and Set wait
+// until use returns; Line itself does not block.
 func (k *Key) Line(use func(line []byte) error) error {
 	g := k.borrow()
 	if g == nil {
@@ -216,8 +217,8 @@ func (k *Key) Line(use func(line []byte) error) error {
 
 // borrow returns the current generation, which the caller must release, or nil.
 func (k *Key) borrow() *generation {
-	// At 0 references a generation is retired and may be wiped, so that the count is raised only from another value than
-	// 0; by then another generation is current, or none.
+	// At 0 references a generation is retired and may be wiped, so that the count is raised only from another value
+	// than 0; by then another generation is current, or none.
 	for g := k.current.Load(); g != nil; g = k.current.Load() {
 		if n := g.refs.Load(); n > 0 && g.refs.CompareAndSwap(n, n+1) {
 			return g

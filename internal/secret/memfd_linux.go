@@ -19,9 +19,9 @@ const secretmemMagic = 0x5345434d
 // inherited, passed on, or taken with pidfd_getfd(2).
 //
 // The kernel removes the pages from its direct map, and refuses get_user_pages on them, by which ptrace(2),
-// process_vm_readv(2), /proc/PID/mem and core files read. It never swaps them, inhibits hibernation while they exist, and
-// counts them against RLIMIT_MEMLOCK. read(2) and write(2) work on them all the same: they copy through the page tables
-// of the calling process. So root that makes this process write them, by ptrace(2), gets the key.
+// process_vm_readv(2), /proc/PID/mem and core files read. It never swaps them, inhibits hibernation while they exist,
+// and counts them against RLIMIT_MEMLOCK. read(2) and write(2) work on them all the same: they copy through the page
+// tables of the calling process. So root that makes this process write them, by ptrace(2), gets the key.
 //
 // Linux has the call from 5.14 on, before 6.5 only with the boot parameter secretmem.enable=1; else it is ENOSYS.
 func mapSecret(size int) ([]byte, error) {

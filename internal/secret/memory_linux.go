@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The requests of tcgetattr and tcsetattr (ioctl_tty(2)), for NoEcho. TCSETS changes the terminal at once and keeps what
-// is typed ahead (TCSANOW).
+// The requests of tcgetattr and tcsetattr (ioctl_tty(2)), for NoEcho. TCSETS changes the terminal at once and keeps
+// what is typed ahead (TCSANOW).
 const getTermios, setTermios = unix.TCGETS, unix.TCSETS
 
 // mapLocked maps size bytes of anonymous memory that is not swapped (mlock(2)), not in core files (MADV_DONTDUMP, since
-// Linux 3.4), and zero in a child (MADV_WIPEONFORK, since Linux 4.14; madvise(2)). A process that may trace this one can
-// read it, and a hibernation image includes it (mlock(2), "NOTES").
+// Linux 3.4), and zero in a child (MADV_WIPEONFORK, since Linux 4.14; madvise(2)). A process that may trace this one
+// can read it, and a hibernation image includes it (mlock(2), "NOTES").
 func mapLocked(size int) ([]byte, error) {
 	return mapGuarded(-1, size, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, lock)
 }
 
 // lock returns an error if the kernel refuses any of the three: memory that is only partly protected must not count as
-// Locked. mlock(2) also allocates the pages; it fails beyond RLIMIT_MEMLOCK, which counts whole pages, unless the process
-// has CAP_IPC_LOCK.
+// Locked. mlock(2) also allocates the pages; it fails beyond RLIMIT_MEMLOCK, which counts whole pages, unless the
+// process has CAP_IPC_LOCK.
 func lock(b []byte) error {
 	if err := unix.Mlock(b); err != nil {
 		return fmt.Errorf("mlock: %w; raise RLIMIT_MEMLOCK (ulimit -l) to at least %d KiB", err, len(b)/1024)
@@ -40,8 +40,8 @@ func lock(b []byte) error {
 // reach the key. If protect fails, nothing stays mapped.
 func mapGuarded(fd, size, flags int, protect func([]byte) error) ([]byte, error) {
 	page := os.Getpagesize()
-	// The whole range is reserved without access, and the middle is then mapped over it with MAP_FIXED (mmap(2)), so that
-	// no other mapping can be placed beside the guard pages. PROT_NONE counts against no limit.
+	// The whole range is reserved without access, and the middle is then mapped over it with MAP_FIXED (mmap(2)), so
+	// that no other mapping can be placed beside the guard pages. PROT_NONE counts against no limit.
 	base, err := unix.MmapPtr(-1, 0, nil, uintptr(size+2*page), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("mmap of the guard pages: %w", err)

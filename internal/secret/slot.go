@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// SlotSize is the size of a Slot's memory in bytes: half of the longest plaintext of a TLS record (RFC 8446, section
-	// 5.1). Locked memory is scarce: before Linux 5.16 RLIMIT_MEMLOCK is 64 KiB by default.
+	// SlotSize is the size of a Slot's memory in bytes: half of the longest plaintext of a TLS record (RFC 8446,
+	// section 5.1). Locked memory is scarce: before Linux 5.16 RLIMIT_MEMLOCK is 64 KiB by default.
 	SlotSize = 8192
 	// maxSlots limits the locked memory. A slot is in use for microseconds, so more slots would not serve more
 	// requests.
