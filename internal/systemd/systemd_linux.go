@@ -31,7 +31,8 @@ var (
 )
 
 // takeEnv removes variables from the environment and returns those that were set, so that no child inherits them
-// (sd_listen_fds(3), unset_environment).
+// (sd_listen_fds(3), unset_environment): its descriptors from 3 on are others, and a message of its own to
+// NOTIFY_SOCKET could pass for the service's.
 func takeEnv(names []string) map[string]string {
 	env := map[string]string{}
 	for _, name := range names {
@@ -50,7 +51,8 @@ func takeEnv(names []string) map[string]string {
 // should exit.
 //
 // It removes systemd's variables, so that a second call returns none. It must be called before other goroutines start
-// processes.
+// processes, which would inherit the descriptors: systemd passes them without close-on-exec, since they must outlive
+// execve(2).
 func Sockets() (sockets []Socket, err error) {
 	names, err := socketNames(takeEnv(listenVars), os.Getpid())
 	if err != nil {
@@ -73,12 +75,15 @@ func Sockets() (sockets []Socket, err error) {
 	return sockets, nil
 }
 
+// socketError names the socket as its unit does, and by its descriptor, since several may have the same name. The name
+// is from the environment, and may have any length and characters.
 func socketError(i int, name string, err error) error {
 	return fmt.Errorf("socket %.64q from systemd (descriptor %d) %w", name, firstFD+i, err)
 }
 
 // socketNames returns the names of the descriptors from firstFD on that are for process self. Only known names are
-// accepted: guessing a socket's purpose could expose the metrics to clients.
+// accepted: guessing a socket's purpose could expose the metrics to clients. LISTEN_PID differs from self in a child of
+// the process that systemd started, such as a shell's, which has inherited the variables but maybe not the descriptors.
 func socketNames(env map[string]string, self int) (names []string, err error) {
 	count := env["LISTEN_FDS"]
 	if env["LISTEN_PID"] != strconv.Itoa(self) || count == "" {
@@ -95,7 +100,9 @@ func socketNames(env map[string]string, self int) (names []string, err error) {
 	}
 	joined, named := env["LISTEN_FDNAMES"]
 	if !named {
-		joined = strings.Repeat(":unknown", int(n))[1:] // the name that sd_listen_fds_with_names(3) uses
+		// Old managers pass no names. sd_listen_fds_with_names(3) then uses this one, so that the error is the usual
+		// one.
+		joined = strings.Repeat(":unknown", int(n))[1:]
 	}
 	if joined != "" {
 		names = strings.Split(joined, ":")
@@ -116,10 +123,14 @@ func socketNames(env map[string]string, self int) (names []string, err error) {
 }
 
 // check returns an error unless a descriptor is a suitable socket, and makes it close-on-exec. It changes nothing else.
+// The unit's author may have made any mistake, and the consequences would be silent: a socket that other hosts reach,
+// whose users the kernel cannot report; or one that never accepts. The options are those of socket(7); SO_PROTOCOL
+// needs Linux 2.6.32.
 func check(fd int) error {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return fmt.Errorf("is not open (%w); LISTEN_FDS is too large", err)
 	}
+	// An option that cannot be read is not the one that is required.
 	option := func(name int) int {
 		value, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, name)
 		if err != nil {
@@ -138,7 +149,7 @@ func check(fd int) error {
 	}
 	var at netip.AddrPort
 	switch a := address.(type) {
-	case *unix.SockaddrUnix:
+	case *unix.SockaddrUnix: // on any path or abstract name: only users of this host can connect (unix(7))
 		return nil
 	case *unix.SockaddrInet4:
 		at = netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
@@ -148,7 +159,8 @@ func check(fd int) error {
 		return errors.New("is neither a TCP nor a unix socket; set ListenStream=127.0.0.1:PORT or a path")
 	}
 	switch {
-	case option(unix.SO_PROTOCOL) != unix.IPPROTO_TCP: // callers are looked up by TCP sockets only
+	case option(unix.SO_PROTOCOL) != unix.IPPROTO_TCP:
+		// A Multipath TCP socket has the same type and family, but package peer looks callers up by TCP sockets only.
 		return errors.New("uses another protocol than TCP; remove SocketProtocol= from its unit")
 	case !at.Addr().IsLoopback():
 		return fmt.Errorf("listens on %s, which other hosts may reach; set ListenStream=127.0.0.1:%d", at, at.Port())
@@ -157,7 +169,8 @@ func check(fd int) error {
 }
 
 // take returns a listener for a checked descriptor, which it replaces with a duplicate that is registered with the
-// poller.
+// poller. FileListener makes the duplicate close-on-exec and non-blocking; the latter belongs to the open file
+// description, and so applies to systemd's own descriptor too (fcntl(2), F_SETFL), which only listens.
 func take(fd int) (net.Listener, error) {
 	f := os.NewFile(uintptr(fd), "a socket from systemd")
 	defer f.Close()
@@ -165,15 +178,17 @@ func take(fd int) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot be used: %w", err)
 	}
+	// The path belongs to systemd, which goes on listening, and starts the service again at the next connection.
 	if u, ok := l.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // the path belongs to systemd
+		u.SetUnlinkOnClose(false)
 	}
 	return l, nil
 }
 
 // A Notifier sends the state of the service to systemd (sd_notify(3)). NewNotifier connects its socket; later calls
-// only write to it, so that it works in the sandbox. Its methods may be called concurrently. The methods of a nil
-// Notifier do nothing.
+// only write to it, so that it works in the sandbox, which allows neither new unix sockets nor sendmsg(2). A message
+// needs no credentials of its own: the kernel adds the sender's, by which systemd finds the service (SO_PASSCRED,
+// unix(7)). A Notifier's methods may be called concurrently. The methods of a nil Notifier do nothing.
 type Notifier struct {
 	conn     *net.UnixConn
 	raw      syscall.RawConn // of conn
@@ -181,7 +196,8 @@ type Notifier struct {
 }
 
 // NewNotifier connects to systemd's socket. It returns nil if systemd did not start the process with Type=notify or
-// similar. It removes systemd's variables.
+// similar. It removes systemd's variables. An error should stop the start: systemd would wait for a message that cannot
+// come, until TimeoutStartSec= ends the service. The caller must call Close.
 func NewNotifier() (*Notifier, error) {
 	env := takeEnv(notifyVars)
 	socket := env["NOTIFY_SOCKET"]
@@ -192,6 +208,7 @@ func NewNotifier() (*Notifier, error) {
 	if err != nil {
 		return nil, err
 	}
+	// systemd 254 may also pass "vsock:", by which a virtual machine notifies its host. That is for its first process.
 	if socket[0] != '/' && socket[0] != '@' {
 		return nil, fmt.Errorf("NOTIFY_SOCKET=%.128q is neither a path nor an abstract name (@...); other sockets are not supported", socket)
 	}
@@ -203,12 +220,15 @@ func NewNotifier() (*Notifier, error) {
 	return &Notifier{conn, raw, watchdog}, err
 }
 
-// watchdogTime returns the watchdog's time for process self (sd_watchdog_enabled(3)).
+// watchdogTime returns the watchdog's time for process self (sd_watchdog_enabled(3)); 0 without WatchdogSec= in the
+// unit, or if another process is to report. A time that is not understood is an error, because systemd kills a service
+// that it watches and does not hear.
 func watchdogTime(env map[string]string, self int) (time.Duration, error) {
 	text, pid := env["WATCHDOG_USEC"], env["WATCHDOG_PID"]
 	if text == "" || pid != "" && pid != strconv.Itoa(self) {
 		return 0, nil
 	}
+	// Beyond 292 years a time.Duration overflows, and would be negative.
 	usec, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || usec == 0 || usec > math.MaxInt64/uint64(time.Microsecond) {
 		return 0, fmt.Errorf("WATCHDOG_USEC=%.64q is not a number of microseconds; only systemd should set it", text)
@@ -217,7 +237,7 @@ func watchdogTime(env map[string]string, self int) (time.Duration, error) {
 }
 
 // Watchdog returns how long systemd waits for Alive before it kills the service; 0 means that it does not. Alive should
-// be reported twice in that time.
+// be reported twice in that time (sd_watchdog_enabled(3)), so that one late message does no harm.
 func (n *Notifier) Watchdog() time.Duration {
 	if n == nil {
 		return 0
@@ -230,7 +250,8 @@ func (n *Notifier) Watchdog() time.Duration {
 // may ignore.
 //
 // Ready may block for up to a second until the queue has space, because without it the start fails, and at boot many
-// services notify at once. Other states do not block, except behind a Ready.
+// services notify at once: the queue of a datagram socket has net.unix.max_dgram_qlen places, which all senders share
+// (unix(7)). Other states do not block, except behind a Ready, so that systemd cannot stop the service from serving.
 func (n *Notifier) Notify(state, status string) error {
 	if n == nil {
 		return nil
@@ -243,7 +264,9 @@ func (n *Notifier) Notify(state, status string) error {
 		n.conn.SetWriteDeadline(time.Now().Add(time.Second))
 		defer n.conn.SetWriteDeadline(time.Time{})
 	}
-	// conn.Write would block or, with an expired deadline, not try at all.
+	// Only EAGAIN, a full queue, is worth waiting for. conn.Write would block or, with an expired deadline, not try at
+	// all. raw.Write calls the function again, once the socket is writable, until it returns true. A datagram is
+	// written as a whole or not at all.
 	var failed error
 	err := n.raw.Write(func(fd uintptr) (done bool) {
 		_, failed = unix.Write(int(fd), []byte(state))
@@ -255,7 +278,7 @@ func (n *Notifier) Notify(state, status string) error {
 	return nil
 }
 
-// Close closes the socket. Later messages fail.
+// Close closes the socket. Later messages fail. It is not needed for systemd, which sees the end of the process.
 func (n *Notifier) Close() error {
 	if n == nil {
 		return nil
@@ -263,8 +286,9 @@ func (n *Notifier) Close() error {
 	return n.conn.Close()
 }
 
-// oneLine reduces a status to one line, because each line of a message is an assignment. It replaces invalid UTF-8,
-// which systemd would ignore, with U+FFFD.
+// oneLine reduces a status to one line, because each line of a message is an assignment (sd_notify(3)): a name of a
+// user or an error with a line feed could otherwise report another state. It replaces invalid UTF-8, which systemd
+// would ignore, with U+FFFD.
 func oneLine(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
