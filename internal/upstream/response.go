@@ -219,9 +219,10 @@ func (r *Response) copyBody(left []byte) {
 			if recover() != nil { // no client's data may end the process
 				r.copyErr = fmt.Errorf("%w: panic", errBody)
 			}
-			close(r.copied)
-			if errors.Is(r.copyErr, errBody) { // what was sent must never be interpreted as a complete request
-				r.c.close()
+			c, failed := r.c, errors.Is(r.copyErr, errBody)
+			close(r.copied) // r may serve another request from here on
+			if failed {     // what was sent must never be interpreted as a complete request
+				c.close()
 			}
 		}()
 		r.copyErr = r.c.sendRest(r.request, left)
