@@ -10,12 +10,13 @@ import (
 
 const cannotWrite = "cannot write --server-info: %w; name a writable file"
 
-// Info is the server-info file, which names the port on which the proxy listens.
+// Info is the server-info file, which names the port on which the proxy listens. It is opened before the sandbox, under
+// which the process can write to it but could not open it.
 type Info struct {
 	path string
 	file *os.File // for writing
 	read *os.File // for reading; nil if the file is not readable
-	line []byte   // the content that Write wrote
+	line []byte   // the content that Write wrote, by which Remove recognizes it
 }
 
 // PrepareInfo opens path for writing and truncates it; see [safefile.OpenInPlace] for the checks. It creates missing
@@ -53,7 +54,8 @@ func (i *Info) Remove() {
 	defer i.read.Close()
 	text := make([]byte, len(i.line)+1)
 	n, _ := i.read.ReadAt(text, 0)
-	// Another process may have written its own port into the file, or replaced it, since Write.
+	// Another process may have written its own port into the file, or replaced it, since Write. The descriptor shows
+	// the opened file's content; only device and inode show whether the path still leads to it (os.SameFile).
 	ours, err := i.read.Stat()
 	if err != nil || !bytes.Equal(text[:n], i.line) {
 		return
@@ -62,5 +64,6 @@ func (i *Info) Remove() {
 	if err == nil && os.SameFile(ours, there) && os.Remove(i.path) == nil {
 		return
 	}
-	i.file.Truncate(0) // best effort: the proxy is stopping
+	// Best effort, since the proxy is stopping. The sandbox allows ftruncate(2) on this descriptor only (FD).
+	i.file.Truncate(0)
 }

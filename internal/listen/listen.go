@@ -19,8 +19,10 @@ type Address struct {
 
 const wantAddress = "use 127.0.0.1:PORT, [::1]:PORT or unix:PATH"
 
-// ParseAddress parses "127.0.0.1:8080", "[::1]:8080", "localhost:8080" (which is 127.0.0.1, whatever a resolver says), or
-// "unix:PATH". Every other address is refused: users of other hosts cannot be identified.
+// ParseAddress parses "127.0.0.1:8080", "[::1]:8080", "localhost:8080" (which is 127.0.0.1), or "unix:PATH". Every
+// other address is refused: users of other hosts cannot be identified. No resolver is asked for localhost: it could
+// return the address of an interface, or ::1, whose ports are others than those of 127.0.0.1, so that clients would
+// connect to what another user has bound there. A zone (RFC 4007) has no meaning on the loopback interface.
 func ParseAddress(s string) (a Address, err error) {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if path == "" {
@@ -56,8 +58,9 @@ func Loopback(port uint16) Address {
 	return Address{TCP: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)}
 }
 
-// TCP listens on a TCP address; port 0 selects a free port. Multipath TCP is disabled, because Landlock's TCP rules do
-// not cover its sockets.
+// TCP listens on a TCP address; port 0 selects a free port. The caller owns the listener, and creates it before the
+// sandbox, which allows neither bind(2) nor listen(2). Multipath TCP, Go's default since 1.24, is disabled, because
+// Landlock's TCP rules do not cover its sockets.
 func TCP(a Address) (*net.TCPListener, error) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)

@@ -18,7 +18,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
 )
 
-// maxUnixPath is the longest path of a socket in bytes: the size of sun_path, less a terminating zero (unix(7)).
+// maxUnixPath is the longest path of a socket in bytes: the size of sun_path, less a terminating zero (unix(7)). It is
+// 107 on Linux and 103 on macOS.
 const maxUnixPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
 // lockWait is how long a start waits for other starts on the same path, which hold the lock for a few system calls.
@@ -28,7 +29,7 @@ const lockWait = 10 * time.Second
 type UnixSocket struct {
 	*net.UnixListener             // nil until listen succeeds
 	path, name        string      // the path as given, and its last element, looked up in dir
-	made              unix.Stat_t // identifies the socket's file
+	made              unix.Stat_t // identifies the socket's file, whose inode is not that of the listener's descriptor
 
 	// mu serializes Close, which a signal and the end of the service may both call.
 	mu  sync.Mutex
@@ -37,11 +38,13 @@ type UnixSocket struct {
 
 // Unix creates a stream socket at cfg.Path and listens on it.
 //
-// It replaces a socket that an earlier run of the same user left behind, once no process listens on it. It refuses to
-// replace anything else. If several processes start at the same time, one succeeds and the others fail.
+// It replaces a socket that an earlier run of the same user left behind, once no process listens on it: bind(2) fails
+// with EADDRINUSE as long as the file exists, and no option such as SO_REUSEADDR changes that. It refuses to replace
+// anything else. If several processes start at the same time, one succeeds and the others fail.
 //
 // The socket is created with mode 0600, then given its group, and then its final mode. At no moment can a user connect
-// who is not admitted in the end; until then the others get "permission denied".
+// who is not admitted in the end; until then the others get "permission denied": on Linux connect(2) needs the
+// permission to write to the file (unix(7)).
 func Unix(cfg UnixConfig) (*UnixSocket, error) {
 	s, err := find(cfg.Path)
 	if err == nil {
@@ -84,15 +87,16 @@ func find(path string) (*UnixSocket, error) {
 	case s.name == "" || s.name == "." || s.name == "..":
 		return nil, errors.New("the path names a directory; add a name for the socket")
 	}
-	// The directory stays open: Close finds the socket there even if the directory is renamed.
+	// The directory stays open: Close finds the socket there even if the directory is renamed, and in the sandbox,
+	// which allows no directory to be opened.
 	var err error
 	s.dir, err = safefile.OpenDir(path[:slash+1], safefile.Walk{Trusted: true})
 	return s, err
 }
 
-// listen holds a lock, for two reasons. A socket between bind(2) and listen(2) refuses connections like a stale one.
-// And two processes that replace the same stale socket could both remove it, the second one after the first has put its
-// live socket there.
+// listen creates the socket and sets its mode. It holds a lock, for two reasons. A socket between bind(2) and listen(2)
+// refuses connections like a stale one. And two processes that replace the same stale socket could both remove it, the
+// second one after the first has put its live socket there.
 func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
 	unlock, err := s.lock(lockWait)
 	if err != nil {
@@ -106,7 +110,8 @@ func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
 	if s.UnixListener, err = listenNarrow(s.path); err != nil {
 		return fmt.Errorf("%w; check the directory, or choose another path", errors.Unwrap(err)) // Unwrap omits the path, which Unix adds
 	}
-	// Package net would remove the path on Close without checking which file it is by then.
+	// Package net would remove the path on Close without checking which file it is by then, and by its name, which in
+	// the sandbox or in another current directory may not be found.
 	s.SetUnlinkOnClose(false)
 	if err := s.open(cfg); err != nil {
 		return errors.Join(err, s.remove(), s.UnixListener.Close())
@@ -115,7 +120,8 @@ func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
 }
 
 // open sets the group and mode for the users and groups in cfg. The directory is trusted, so the name still refers to
-// the socket that was bound there.
+// the socket that was bound there. The listener's descriptor does not help: the file is another inode, in the file
+// system and not in that of sockets.
 func (s *UnixSocket) open(cfg UnixConfig) error {
 	if err := s.stat(&s.made); err != nil {
 		return fmt.Errorf("the new socket has been removed: %w; find out which program removes files from its directory", err)
@@ -129,14 +135,15 @@ func (s *UnixSocket) open(cfg UnixConfig) error {
 		case group == math.MaxUint32: // the kernel takes this gid as "unchanged", and 0660 would admit the wrong group
 			return fmt.Errorf("cannot give the socket to group %d: no such group; choose another", group)
 		case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL): // EINVAL: no such group in this user namespace
-			// This process may not give the file to that group (chown(2)). The mode can only admit all users;
-			// peer.OfUnix decides.
+			// This process may not give the file to that group: without CAP_CHOWN only to groups of which it is a
+			// member (chown(2)). The mode can only admit all users; peer.OfUnix decides.
 			mode = 0o666
 		case err != nil:
 			return fmt.Errorf("cannot give the socket to group %d: %w; choose another path", group, err)
 		}
 	}
-	// fchmod(2) on the listener would not change the file's mode.
+	// fchmod(2) on the listener would not change the file's mode. fchmodat(2) follows links, but there can be none: the
+	// directory is trusted, and the name was just found to be the socket.
 	if err := unix.Fchmodat(s.dir.FD(), s.name, mode, 0); err != nil {
 		return fmt.Errorf("cannot give the socket mode %04o: %w; choose another path", mode, err)
 	}
@@ -144,7 +151,8 @@ func (s *UnixSocket) open(cfg UnixConfig) error {
 }
 
 // mode returns the narrowest mode that admits everyone in c, given that self owns the socket. If it is 0660, the socket
-// must be given to group.
+// must be given to group. A file has one owner and one group only, so that any other list needs 0666; access lists are
+// not used, since not every file system and system has them. peer.OfUnix decides in any case.
 func (c UnixConfig) mode(self uint32) (mode, group uint32) {
 	others := slices.ContainsFunc(c.Users, func(uid uint32) bool { return uid != self })
 	groups := slices.Compact(slices.Sorted(slices.Values(c.Groups)))
@@ -176,14 +184,17 @@ func (s *UnixSocket) removeStale() error {
 	if err := s.checkStale(); err != nil {
 		return err
 	}
+	// The lock and the trusted directory exclude that the name has become another file since it was checked.
 	if err := unix.Unlinkat(s.dir.FD(), s.name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("cannot remove the stale socket: %w; remove it, or choose another path", err)
 	}
 	return nil
 }
 
-// checkStale returns an error unless the socket has certainly no listener. EAGAIN means a listener with a full queue,
-// EPROTOTYPE a socket that is not a stream, ENOENT that its owner has just removed it (unix(7), connect(2)).
+// checkStale returns an error unless the socket has certainly no listener: to remove the socket of a running proxy
+// would take its clients away, without an error on its side. ECONNREFUSED means that no listener has it, EAGAIN a
+// listener with a full queue, EPROTOTYPE a socket that is not a stream, ENOENT that its owner has just removed it
+// (unix(7), connect(2)). It does not block, since package net's sockets are non-blocking.
 func (s *UnixSocket) checkStale() error {
 	c, err := net.Dial("unix", s.path)
 	switch {
@@ -202,6 +213,7 @@ func (s *UnixSocket) checkStale() error {
 // removes the file; one that a killed process left behind is used again.
 func (s *UnixSocket) lock(wait time.Duration) (unlock func(), err error) {
 	name := "." + s.name + ".lock"
+	// flock(2) cannot wait with a time limit, so that the lock is tried again and again.
 	for end := time.Now().Add(wait); ; time.Sleep(time.Millisecond) {
 		held, err := s.dir.Lock(name)
 		switch {
@@ -232,6 +244,7 @@ func (s *UnixSocket) remove() error {
 	return nil
 }
 
+// stat returns the status of the socket's name in its directory, not that of a link's target.
 func (s *UnixSocket) stat(st *unix.Stat_t) error {
 	return unix.Fstatat(s.dir.FD(), s.name, st, unix.AT_SYMLINK_NOFOLLOW)
 }

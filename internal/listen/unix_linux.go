@@ -10,8 +10,9 @@ import (
 )
 
 // listenNarrow creates a socket file with mode 0600. On Linux bind(2) gives the file the mode of the socket itself,
-// less the umask. That avoids umask(2), which would affect files that other threads create, and a rename from a
-// temporary name, which ss(8) would go on showing.
+// less the umask (net/unix/af_unix.c, unix_bind); Control is called between socket(2) and bind(2). That avoids
+// umask(2), which would affect files that other threads create, and a rename from a temporary name, which ss(8) would
+// go on showing.
 func listenNarrow(path string) (*net.UnixListener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error

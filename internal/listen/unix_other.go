@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// umaskLock prevents concurrent calls from restoring each other's umask.
+// umaskLock prevents concurrent calls from restoring each other's umask: there is no call that reads it without setting
+// it (umask(2)).
 var umaskLock sync.Mutex
 
 // listenNarrow creates a socket file with mode 0600, by umask(2). The umask belongs to the process, so a file that
