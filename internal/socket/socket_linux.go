@@ -95,6 +95,14 @@ func (c *Conn) doSubmit(fd uintptr) (done bool) {
 	return true
 }
 
+// Quiet reports whether there is nothing to read from the socket fd, neither data nor the connection's end. It does not
+// block. What it reads is lost.
+func Quiet(fd uintptr) bool {
+	var p [1]byte
+	_, errno := call(unix.SYS_RECVFROM, fd, p[:], 0)
+	return errno == syscall.EAGAIN
+}
+
 // call is recv(2) or send(2), without a word to the scheduler. After an error n is 0.
 func call(number, fd uintptr, p []byte, flags uintptr) (n int, errno syscall.Errno) {
 	for {

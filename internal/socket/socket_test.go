@@ -175,3 +175,28 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("%.2f objects", n)
 	}
 }
+
+// TestQuiet checks that data and the end of a connection are found, and nothing else.
+func TestQuiet(t *testing.T) {
+	for name, act := range map[string]func(net.Conn){"data": func(c net.Conn) { c.Write([]byte("x")) }, "end": func(c net.Conn) { c.Close() }} {
+		a, b := pair(t, "tcp", "127.0.0.1:0")
+		raw, err := a.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := 0
+		err = raw.Read(func(fd uintptr) (done bool) {
+			quiet := Quiet(fd)
+			if calls++; calls == 1 {
+				act(b)
+			}
+			if calls == 1 && !quiet {
+				t.Errorf("%s: not quiet before", name)
+			}
+			return !quiet
+		})
+		if err != nil || calls == 1 {
+			t.Errorf("%s: %d calls, %v", name, calls, err)
+		}
+	}
+}

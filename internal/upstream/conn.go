@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/socket"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
@@ -16,6 +17,7 @@ import (
 type conn struct {
 	*net.TCPConn
 	raw          syscall.RawConn
+	socket       *socket.Conn
 	bytesWritten atomic.Int64    // bytes that the kernel has accepted: at 0 the peer cannot have received anything
 	layer        tlsrecord.Layer // nil for plain http
 	in           reader
@@ -29,7 +31,7 @@ type conn struct {
 
 // Write sends bytes unchanged, below TLS.
 func (c *conn) Write(p []byte) (int, error) {
-	n, err := c.TCPConn.Write(p)
+	n, err := c.socket.Write(p)
 	c.bytesWritten.Add(int64(n))
 	return n, err
 }
@@ -63,7 +65,7 @@ func (c *conn) close() { c.Close() }
 // idleAndOpen reports whether nothing has arrived on an idle connection, neither its end nor unexpected bytes. It does
 // not block. What has arrived is lost.
 func (c *conn) idleAndOpen() (ok bool) {
-	err := c.raw.Control(func(fd uintptr) { ok = quiet(fd) })
+	err := c.raw.Control(func(fd uintptr) { ok = socket.Quiet(fd) })
 	return err == nil && ok
 }
 

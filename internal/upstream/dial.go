@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/socket"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
 
@@ -178,10 +179,10 @@ func (e *Endpoint) dial(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{TCPConn: tcp}
+	c := &conn{TCPConn: tcp, socket: socket.New(tcp)}
 	c.raw, _ = tcp.SyscallConn() // fails only for a nil connection
 	c.abort, c.start = c.close, func(fd uintptr) bool { return c.current.start(fd) }
-	c.in.src = tcp
+	c.in.src = c.socket
 	if e.tls != nil {
 		if err := e.secure(ctx, c); err != nil {
 			c.close()

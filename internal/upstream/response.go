@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/socket"
 )
 
 // Response is a response whose body has not been read. The caller must call Close, and may not use it afterwards.
@@ -149,7 +150,7 @@ func (r *Response) start(fd uintptr) (done bool) {
 		return true
 	}
 	r.started = true
-	if r.Reused && !quiet(fd) {
+	if r.Reused && !socket.Quiet(fd) {
 		r.headErr = errNotIdle
 		return true
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,6 +96,30 @@ func TestConnectionsAreReused(t *testing.T) {
 		}
 		if n := up.Conns(); n != 1 {
 			t.Errorf("tls %v: %d connections for requests in a row, want 1", tls, n)
+		}
+	}
+}
+
+// TestNoResponseIsMissed: a response may begin while the request is still being sent.
+func TestNoResponseIsMissed(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		up, c := serve(t, openaitest.Options{TLS: tls, Forget: true})
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 300 {
+					res, err := c.Do(within(t, soon), post("json", "{}"))
+					if err != nil {
+						t.Errorf("tls %v: %v", tls, err)
+						return
+					}
+					finish(t, res, nil)
+				}
+			})
+		}
+		wg.Wait()
+		if n := up.Conns(); n > 8 {
+			t.Errorf("tls %v: %d connections for 8 requests at a time", tls, n)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package upstream
+package socket
 
 import (
 	"unsafe"
@@ -17,8 +17,8 @@ type pollFD struct {
 // pollIn is Winsock's POLLIN, POLLRDNORM | POLLRDBAND. The end of a connection is reported unasked.
 const pollIn = 0x0300
 
-// quiet reports whether there is nothing to read, neither data nor the connection's end. It does not block.
-func quiet(fd uintptr) bool {
+// Quiet reports whether there is nothing to read, neither data nor the connection's end. It does not block.
+func Quiet(fd uintptr) bool {
 	p := pollFD{socket: fd, events: pollIn}
 	ready, _, _ := wsaPoll.Call(uintptr(unsafe.Pointer(&p)), 1, 0)
 	return ready == 0
