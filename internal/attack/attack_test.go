@@ -239,6 +239,24 @@ func FuzzTokens(f *testing.F) {
 	})
 }
 
+// TestLastLine: the report does not claim more than was tried.
+func TestLastLine(t *testing.T) {
+	for want, results := range map[string][]result{
+		"✓ nothing was stolen or spent\n":                                             {safe, info, rootCan},
+		"✓ nothing was stolen or spent by 2 of 3 attempts; the others were skipped\n": {safe, skipped, info},
+		"✗ broken:\n  c\n": {safe, skipped, broken},
+	} {
+		var out bytes.Buffer
+		r := newReport(&target{options: &options{port: 1}}, &out)
+		for i, x := range results {
+			r.add(attempt{name: string(rune('a' + i)), try: func() (result, string) { return x, "" }})
+		}
+		if _, err := r.end(); err != nil || !strings.HasSuffix(out.String(), "\n"+want) {
+			t.Errorf("%v: %v, want %q at the end of\n%s", results, err, want, out.String())
+		}
+	}
+}
+
 func TestRows(t *testing.T) {
 	var out bytes.Buffer
 	r := &report{w: &out}

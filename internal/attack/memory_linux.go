@@ -32,17 +32,21 @@ func (v *processTarget) unreadable(err error) (result, string) {
 	return skipped, "denied by the kernel; root can search it"
 }
 
-// scanKey searches for the given key.
+// scanKey searches for the given key. Parts of it that the program's file has as well, such as a run of the alphabet,
+// prove nothing.
 func (v *processTarget) scanKey() (result, string) {
 	r, err := memscan.Process(v.pid, v.key)
 	if err != nil {
 		return v.unreadable(err)
 	}
 	text := fmt.Sprintf("%d whole, %d in part, in %.1f MB", r.Full, r.Fragments, float64(r.Bytes)/1e6)
-	if r.Full+r.Fragments > 0 {
-		return broken, text
+	if r.Full+r.Fragments == 0 {
+		return safe, text
 	}
-	return safe, text
+	if file, err := memscan.File(v.path("exe"), v.key); err == nil && r.Full == 0 && r.Longest <= file.Longest {
+		return info, text + "; the program's file has such parts, too: try a random key"
+	}
+	return broken, text
 }
 
 // echoedInMemory reports how much of the upstream's echoes remains in memory. It is for information: the upstream had

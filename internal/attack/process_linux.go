@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,10 +37,57 @@ func checkPID(pid int) error {
 	return nil
 }
 
+// listenerPID returns the process that listens on a port of 127.0.0.1; 0 if there is not exactly one that this user can
+// see. systemd, which keeps the sockets that it passes, is not counted.
+func listenerPID(port int) (pid int) {
+	sockets := listeners(port)
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
+	for _, link := range links {
+		name, err := os.Readlink(link)
+		n, _ := strconv.Atoi(strings.Split(link, "/")[2])
+		if err != nil || n == 1 || n == pid || !slices.Contains(sockets, name) {
+			continue
+		}
+		if pid != 0 {
+			return 0
+		}
+		pid = n
+	}
+	return pid
+}
+
+// listeners returns the sockets that listen on a port of 127.0.0.1, or of every address, as /proc/PID/fd names them.
+func listeners(port int) (sockets []string) {
+	// The kernel prints an address as words in hexadecimal, in host byte order (proc_net_tcp.txt).
+	const listening, loopback = "0A", "0100007F"
+	var every []string
+	for _, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		text, _ := os.ReadFile(path)
+		for line := range strings.Lines(string(text)) {
+			f := strings.Fields(line)
+			if len(f) < 10 || f[3] != listening {
+				continue
+			}
+			address, number, _ := strings.Cut(f[1], ":")
+			switch {
+			case number != fmt.Sprintf("%04X", port):
+			case address == loopback:
+				sockets = append(sockets, "socket:["+f[9]+"]")
+			case strings.Trim(address, "0") == "":
+				every = append(every, "socket:["+f[9]+"]")
+			}
+		}
+	}
+	if len(sockets) > 0 {
+		return sockets // the kernel prefers them
+	}
+	return every
+}
+
 // processAttempts try to read the process, and what the kernel shows every user about it.
 func processAttempts(t *target) []attempt {
 	if t.pid == 0 {
-		return []attempt{skip(groupProcess, "all of them", "", "the process is unknown; add --pid")}
+		return []attempt{skip(groupProcess, "all of them", "", "this user cannot see which process it is; add --pid")}
 	}
 	v := &processTarget{target: t, status: readStatus(t.pid), root: hasPtrace()}
 	var list []attempt

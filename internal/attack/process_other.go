@@ -12,6 +12,8 @@ const notHere = "only Linux has these interfaces; this is " + runtime.GOOS
 
 func checkPID(int) error { return nil }
 
+func listenerPID(int) int { return 0 }
+
 func processAttempts(*target) []attempt {
 	return []attempt{skip("Its process, as other processes see it", "all of them", "", notHere)}
 }

@@ -109,6 +109,9 @@ func (r *report) end() (int, error) {
 	switch {
 	case r.err != nil:
 		return 0, fmt.Errorf("cannot write the report: %w", r.err)
+	case r.Exit == 0 && r.Counts[skipped] > 0:
+		n := len(r.Attempts)
+		r.printf("%s nothing was stolen or spent by %d of %d attempts; the others were skipped\n", r.mark(safe), n-r.Counts[skipped], n)
 	case r.Exit == 0:
 		r.printf("%s nothing was stolen or spent\n", r.mark(safe))
 	default:

@@ -3,10 +3,12 @@ package attack
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -381,6 +383,18 @@ func TestNaive(t *testing.T) {
 	r.ask(t)
 }
 
+// TestPartsOfTheProgram: parts of the key that the program's file has are not taken for copies; others are.
+func TestPartsOfTheProgram(t *testing.T) {
+	r := start(t, "naive")
+	const known = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" // package encoding/base64 has it, in the file and in memory
+	for key, want := range map[string]result{known + rand.Text(): info, canary[:20] + rand.Text(): broken} {
+		v := &processTarget{target: &target{options: &options{pid: r.pid}, key: []byte(key)}}
+		if got, text := v.scanKey(); got != want || !regexp.MustCompile("^0 whole, [1-9]").MatchString(text) {
+			t.Errorf("%s: %s: %s, want %s", key, got, text, want)
+		}
+	}
+}
+
 // TestNaiveAsRoot: root finds the key of the naive proxy without knowing it.
 func TestNaiveAsRoot(t *testing.T) {
 	needsRoot(t)
@@ -427,8 +441,11 @@ func TestCallers(t *testing.T) {
 	if got := d.detail(t, "another user calls"); !strings.Contains(got, "may not call: refused by uid") {
 		t.Error(got)
 	}
-	d.expect(t, skipped, "all of them") // without --pid
+	if d.PID != r.pid {
+		t.Errorf("process %d listens, want %d", d.PID, r.pid)
+	}
 	d = r.document(t, stranger, "--port", "$PORT", "--spend")
+	d.expect(t, skipped, "all of them") // without --pid
 	if got := d.detail(t, "this user calls"); !strings.Contains(got, "may not call") {
 		t.Error(got)
 	}
@@ -437,6 +454,45 @@ func TestCallers(t *testing.T) {
 	}
 	if d.Exit != 0 {
 		t.Errorf("broken: %q", d.list(broken))
+	}
+}
+
+// TestListenerPID: the process that listens is found, unless there are two.
+func TestListenerPID(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::]:0"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Logf("%s: %v", address, err)
+			continue
+		}
+		defer l.Close()
+		port := l.Addr().(*net.TCPAddr).Port
+		if got := listenerPID(port); got != os.Getpid() {
+			t.Errorf("%s: process %d, want this one, %d", address, got, os.Getpid())
+		}
+		f, err := l.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := exec.Command("cat")
+		other.ExtraFiles = []*os.File{f}
+		stdin, err := other.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := other.Start(); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if got := listenerPID(port); got != 0 {
+			t.Errorf("%s: process %d of two", address, got)
+		}
+		stdin.Close()
+		other.Wait()
+		l.Close()
+		if got := listenerPID(port); got != 0 {
+			t.Errorf("%s: process %d, and nothing listens", address, got)
+		}
 	}
 }
 

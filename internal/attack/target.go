@@ -31,11 +31,19 @@ func find(o *options) (*target, error) {
 		return nil, fmt.Errorf("cannot reach the proxy: %w; start it, or check the address", err)
 	}
 	defer c.Close()
-	if u, ok := c.(*net.UnixConn); ok && t.pid == 0 {
-		cred, _ := peer.OfUnix(u)
-		t.pid = int(cred.PID)
+	if t.pid == 0 {
+		t.pid = t.findPID(c)
 	}
 	return t, checkPID(t.pid)
+}
+
+// findPID returns the process at the other end of c, or 0 if this user cannot see it.
+func (t *target) findPID(c net.Conn) int {
+	if u, ok := c.(*net.UnixConn); ok {
+		cred, _ := peer.OfUnix(u)
+		return int(cred.PID)
+	}
+	return listenerPID(t.port)
 }
 
 // readInfo reads the server-info file. A pid on the command line takes precedence.

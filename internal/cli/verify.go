@@ -8,7 +8,7 @@ func Verify(set map[string]func(string) error) []Flag {
 		{Name: "server-info", Value: "FILE", Summary: "take port and pid from the proxy's --server-info"},
 		{Name: "port", Value: "N", Summary: "the proxy's port of 127.0.0.1"},
 		{Name: "socket", Value: "PATH", Summary: "the proxy's unix socket", Text: "The kernel reports its pid."},
-		{Name: "pid", Value: "PID", Summary: "the proxy's process", Text: "Without it that part is skipped."},
+		{Name: "pid", Value: "PID", Summary: "the proxy's process", Default: "the one that listens, if this user can see it", Text: "Without it that part is skipped."},
 		{Name: "stand-in", Summary: "start a proxy with a made-up key and a fake upstream",
 			Text: "That upstream can also redirect, echo the key and break off, and everything is tried at no cost."},
 		{Name: "proxy", Value: "PROGRAM", Summary: "the program that --stand-in starts, with arguments, split at spaces",
