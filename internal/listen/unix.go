@@ -110,8 +110,7 @@ func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
 	if s.UnixListener, err = listenNarrow(s.path); err != nil {
 		return fmt.Errorf("%w; check the directory, or choose another path", errors.Unwrap(err)) // Unwrap omits the path, which Unix adds
 	}
-	// Package net would remove the path on Close without checking which file it is by then, and by its name, which in
-	// the sandbox or in another current directory may not be found.
+	// Package net would remove the path on Close without checking which file it is by then.
 	s.SetUnlinkOnClose(false)
 	if err := s.open(cfg); err != nil {
 		return errors.Join(err, s.remove(), s.UnixListener.Close())

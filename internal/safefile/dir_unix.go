@@ -14,7 +14,8 @@ import (
 )
 
 // Dir is an open directory. Names are looked up in it with openat(2) and never lead out of it: they have no slash, and
-// links are not followed.
+// links are not followed. Renaming or replacing it, or a directory above it, changes nothing for the holder of the
+// descriptor (openat(2), "Rationale for openat() and other directory file descriptor APIs").
 type Dir struct {
 	fd     int
 	path   string   // the path by which it was reached, for messages
@@ -46,7 +47,10 @@ func (d *Dir) fail(op, name string, err error) error {
 }
 
 // open opens name, which must not be a link unless trusts follows one, and applies the policy trusts to the open file.
-// O_NONBLOCK keeps it from waiting for the other end of a FIFO (fifo(7)). The sandbox's filter allows exactly these flags.
+// O_NONBLOCK keeps it from waiting for the other end of a FIFO (fifo(7)), where a user could stop the start by planting
+// one, and makes NewFile register the file with the poller, so that writes can have a deadline. It has no effect on
+// regular files. O_CLOEXEC keeps the file from other programs. The sandbox's filter allows exactly these flags. The
+// caller owns the file.
 func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File, error) {
 	path := filepath.Join(d.path, name)
 	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK
@@ -55,6 +59,7 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 	} else if err := d.checkLink(name); err != nil {
 		return nil, err
 	}
+	// Opening can be interrupted by a signal on slow file systems (open(2), EINTR), in spite of SA_RESTART.
 	fd, err := unix.Openat(d.fd, name, flags, mode)
 	for err == unix.EINTR {
 		fd, err = unix.Openat(d.fd, name, flags, mode)
@@ -80,7 +85,8 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// checkLink refuses another user's link in the place of a file.
+// checkLink refuses another user's link in the place of a file. A link that replaces it before the file is opened makes
+// no difference: what it leads to must belong to a trusted user.
 func (d *Dir) checkLink(name string) error {
 	var st unix.Stat_t
 	err := unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -90,8 +96,9 @@ func (d *Dir) checkLink(name string) error {
 	return nil // opening it shows what else is wrong
 }
 
-// openAgain opens for reading the regular file that is open as f. It returns nil if that is not permitted, or if name
-// is another file by now.
+// openAgain opens for reading the regular file that is open as f: one descriptor for both would need the permission to
+// read even where only writing is necessary. It returns nil if that is not permitted, or if name is another file by
+// now.
 func (d *Dir) openAgain(name string, f *os.File) (read *os.File, info fs.FileInfo) {
 	a, err := f.Stat()
 	if err != nil || !a.Mode().IsRegular() {
@@ -108,6 +115,10 @@ func (d *Dir) openAgain(name string, f *os.File) (read *os.File, info fs.FileInf
 }
 
 // check applies the package comment's table to an open file, so that the file cannot be replaced between check and use.
+// In a shared directory another user may have created the file before us, to read a log, to forge lines in it, or to
+// have it erased; or may have linked a file of root's there, which we would truncate (link(2) needs no permission for
+// the file itself, unless fs.protected_hardlinks is 1). fs.protected_regular (Linux 4.19) refuses another user's file
+// too, but only with O_CREAT in sticky directories.
 func (p Policy) check(path string, dir, file *unix.Stat_t, owners []uint32) error {
 	regular := file.Mode&unix.S_IFMT == unix.S_IFREG
 	trusted := trusted(file.Uid) || slices.Contains(owners, file.Uid)
@@ -131,20 +142,24 @@ func (p Policy) check(path string, dir, file *unix.Stat_t, owners []uint32) erro
 	return nil
 }
 
+// planted returns the error for a file or link by which another user could direct what we write, or see it.
 func planted(what, path string, uid uint32) error {
 	return refuse(unix.EPERM, "the %s %s belongs to another user (uid %d) and lies in a directory that other users may write to; "+
 		"use a directory of your own", what, path, uid)
 }
 
-// shared reports whether users other than root and the effective user can create files in a directory.
+// shared reports whether users other than root and the effective user can create files in a directory. The sticky bit
+// does not matter: it only restricts who may remove and rename what is there (inode(7)).
 func shared(dir *unix.Stat_t) bool { return dir.Mode&0o022 != 0 || !trusted(dir.Uid) }
 
-// trusted reports whether uid is root or the effective user.
+// trusted reports whether uid is root, who can change every file in any case, or the effective user.
 func trusted(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
 
 // OpenInPlace opens the file at path for writing, under the policy InPlace, and truncates it. It creates missing
 // directories, and a missing file with mode 0666 less the umask. The file's directory need not be writable if the file
-// exists. read is the same file open for reading; nil if it is not readable or not a regular file.
+// exists. read is the same file open for reading; nil if it is not readable or not a regular file. The caller owns
+// both. The file is not truncated by O_TRUNC, which would come before the check. O_NOCTTY keeps a terminal from
+// becoming the controlling one of this process, which could then get its signals (open(2)).
 func OpenInPlace(path string) (file, read *os.File, err error) {
 	d, name, err := Parent(path, Walk{Make: 0o755, Owner: -1, Follow: true})
 	if err != nil {
@@ -169,7 +184,9 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 // appending are the flags of a log.
 const appending = os.O_WRONLY | os.O_APPEND
 
-// open opens the file or creates it. O_EXCL shows whether it is new and must be given to the owner.
+// open opens the file or creates it. O_EXCL shows whether it is new and must be given to the owner: another user's file
+// must not be. With O_APPEND the kernel sets the offset at each write(2), so that several processes do not overwrite
+// each other's lines.
 func (a *Appender) open() (*os.File, error) {
 	var st unix.Stat_t
 	if unix.Fstatat(a.dir.fd, a.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
@@ -188,7 +205,8 @@ func (a *Appender) open() (*os.File, error) {
 }
 
 // Reopen opens the regular file by its name again, or creates it. It makes a single openat(2) call that can only
-// append, so that the sandbox need allow nothing else.
+// append, so that the sandbox need allow nothing else. It needs no O_EXCL, since a new file belongs to this process's
+// user, who is the owner by then. A FIFO is not opened again.
 func (a *Appender) Reopen() (*os.File, error) {
 	return a.dir.open(a.name, appending|os.O_CREATE, 0o600, Policy{forbid: Log.forbid, regular: true})
 }
@@ -208,8 +226,9 @@ func (d *Dir) Lock(name string) (*os.File, error) {
 // lock locks f, the file of that name, by flock(2), and closes f if that fails.
 func (d *Dir) lock(name string, f *os.File) (*os.File, error) {
 	var held, there unix.Stat_t
-	// flock(2) belongs to the open file description, so that another descriptor of this process cannot take the lock
-	// either.
+	// A lock of flock(2) belongs to the open file description, so that another descriptor of this process cannot take
+	// it either. One of fcntl(2) would belong to the process, and end when it closes any descriptor of the file. The
+	// kernel ends both with the process, however that ends; the existence of a file would outlast it.
 	raw, err := f.SyscallConn() // Fd would make the descriptor blocking
 	if err == nil {
 		closed := raw.Control(func(fd uintptr) {
@@ -229,10 +248,12 @@ func (d *Dir) lock(name string, f *os.File) (*os.File, error) {
 	return f, nil
 }
 
-// Same reports whether a and b describe the same file.
+// Same reports whether a and b describe the same file. Inode numbers are reused: both statuses must be from a time at
+// which one of the files was open or had its name.
 func Same(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
 
-// syncDir makes a new name durable (fsync(2)), unless the file system does not support it (EINVAL).
+// syncDir makes a new name durable, unless the file system does not support it (EINVAL): to sync the file does not sync
+// the entry of its directory (fsync(2)).
 func syncDir(dir *os.File) error {
 	if err := dir.Sync(); !errors.Is(err, unix.EINVAL) {
 		return err
@@ -240,10 +261,10 @@ func syncDir(dir *os.File) error {
 	return nil
 }
 
-// OpenPrivate opens the directory at path and locks it. It must belong to owner, a uid, or to the effective user if
-// owner is -1, and be accessible to no other user. It is checked after it was opened, so that it cannot be replaced in
-// between. Missing directories are created with mode 0700 and given to owner. The error is [ErrLocked] if another
-// process holds the lock.
+// OpenPrivate opens the directory at path and locks it, so that no second proxy deletes or counts the files of the
+// first. It must belong to owner, a uid, or to the effective user if owner is -1, and be accessible to no other user.
+// It is checked after it was opened, so that it cannot be replaced in between. Missing directories are created with
+// mode 0700 and given to owner. The error is [ErrLocked] if another process holds the lock.
 func OpenPrivate(path string, owner int) (d *Dir, lock *os.File, err error) {
 	if d, err = OpenDir(path, Walk{Make: 0o700, Owner: owner}); err != nil {
 		return nil, nil, err
@@ -263,7 +284,7 @@ func OpenPrivate(path string, owner int) (d *Dir, lock *os.File, err error) {
 }
 
 // chown gives a new directory, which no other user may access yet, to owner. It uses the descriptor: the name could
-// refer to another directory by now.
+// refer to another directory by now. It is opened again, because fchown(2) refuses a descriptor with O_PATH (open(2)).
 func (d *Dir) chown(owner int) error {
 	if err := d.checkPrivate(-1); err != nil {
 		return err
@@ -276,7 +297,8 @@ func (d *Dir) chown(owner int) error {
 	return f.Chown(owner, -1)
 }
 
-// checkPrivate returns an error unless the directory belongs to owner and only to owner.
+// checkPrivate returns an error unless the directory belongs to owner and only to owner: other users must not even see
+// the names of dumps, and who can write to it can replace them.
 func (d *Dir) checkPrivate(owner int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(d.fd, &st); err != nil {
@@ -288,6 +310,7 @@ func (d *Dir) checkPrivate(owner int) error {
 	return privateMode(int(st.Uid), owner, uint32(st.Mode)&0o777)
 }
 
+// privateMode requires exactly 0700: with fewer bits the owner itself could not write there.
 func privateMode(uid, owner int, mode uint32) error {
 	switch {
 	case uid != owner:

@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 )
 
-// Dir is a directory, identified by its name.
+// Dir is a directory, identified by its name. On Windows directories of other users are protected by their access
+// lists, which os.FileInfo does not show, so that there is no owner or mode to check.
 type Dir struct{ path string }
 
 // Parent returns the directory of path's last element.

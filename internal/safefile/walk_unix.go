@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks is the number of symbolic links that are followed, the same as Linux's (path_resolution(7)).
+// maxLinks is the number of symbolic links that are followed, the same as Linux's (path_resolution(7)). Without a limit
+// two links to each other would never end.
 const maxLinks = 40
 
 // OpenDir opens the directory at path; "" is the current directory.
@@ -24,10 +25,13 @@ func OpenDir(path string, how Walk) (*Dir, error) {
 }
 
 // Parent opens the directory of path's last element, and returns that element, which need not exist. If it is a link to
-// be followed, directory and name are those of its target.
+// be followed, directory and name are those of its target. The caller must close the directory. Every later use of the
+// name is relative to it, and so concerns the directory that was checked.
 func Parent(path string, how Walk) (d *Dir, name string, err error) { return how.open(path, 1) }
 
-// walk is the state of resolving a path.
+// walk is the state of resolving a path. It does what the kernel does in one call, because the kernel does not consider
+// who has made a link or a directory, unless fs.protected_symlinks is 1, and only in sticky directories then.
+// openat2(2) (Linux 5.6) can refuse links altogether, which is too much: /var/run is one on most systems.
 type walk struct {
 	Walk
 	dir   *Dir        // the current directory; nil before the first
@@ -82,7 +86,8 @@ func (w *walk) run(path string, keep int) error {
 	return err
 }
 
-// follow inserts the elements of path before the remaining names, and starts at the root if path is absolute.
+// follow inserts the elements of path before the remaining names, and starts at the root if path is absolute. The root
+// is this process's, as for the kernel (chroot(2)).
 func (w *walk) follow(path string) error {
 	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	w.names = append(names, w.names...)
@@ -100,7 +105,8 @@ func (w *walk) follow(path string) error {
 }
 
 // enter opens a directory, which must not be a link (O_NOFOLLOW), and may create it if it is missing; in a link's
-// target it does so with Follow only.
+// target it does so with Follow only. The directory before it is closed: at most two descriptors are open, however long
+// the path. ".." needs no care, since it is looked up in an open directory like any other name.
 func (w *walk) enter(name string, mayMake bool) error {
 	// O_NOFOLLOW, because another user may have replaced the name by a link since link checked it.
 	const flags = searchOnly | unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
@@ -116,6 +122,7 @@ func (w *walk) enter(name string, mayMake bool) error {
 			fd, err = unix.Openat(from, name, flags, 0)
 		}
 	}
+	// The errors of Trusted have a hint; those of others are for callers that look at the cause.
 	switch {
 	case err != nil && !w.Trusted:
 		return &fs.PathError{Op: "open", Path: at, Err: err}
@@ -153,7 +160,8 @@ func (w *walk) check() error {
 }
 
 // link returns the target of name if it is a link that may be followed, and "" if it is not a link. It compares the
-// link before and after readlink(2): another one could have been put in its place in between.
+// link before and after readlink(2): another one could have been put in its place in between. A link itself cannot be
+// changed, only replaced.
 func (w *walk) link(name string) (target string, err error) {
 	var before, after unix.Stat_t
 	err = unix.Fstatat(w.dir.fd, name, &before, unix.AT_SYMLINK_NOFOLLOW)
@@ -169,7 +177,7 @@ func (w *walk) link(name string) (target string, err error) {
 	case shared(&w.stat) && before.Uid != w.stat.Uid:
 		return "", planted("link", at, before.Uid)
 	}
-	// A link's target is at most PATH_MAX bytes long (readlink(2)).
+	// A link's target is at most PATH_MAX bytes long; readlink(2) cuts a longer one without an error.
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(w.dir.fd, name, buf)
 	if w.links++; err == nil && (n <= 0 || w.links > maxLinks) {
@@ -178,6 +186,7 @@ func (w *walk) link(name string) (target string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot follow the link %s: %w; name its target instead", at, err)
 	}
+	// The owner is compared too: the number of an inode that is removed may be that of another user's new link.
 	err = unix.Fstatat(w.dir.fd, name, &after, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil || !Same(&before, &after) || after.Uid != before.Uid {
 		return "", fmt.Errorf("the link %s changed during the look-up; start again", at)
