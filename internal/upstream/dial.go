@@ -13,11 +13,13 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/roots"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/socket"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tlsrecord"
 )
@@ -35,6 +37,7 @@ type Endpoint struct {
 	addr   string // host:port of the target, or of the proxy
 	net    net.Dialer
 	tls    *tls.Config // nil for plain http
+	roots  func()      // sets tls.RootCAs, or waits until they are set
 	proxy  *url.URL    // nil for a direct connection
 	guard  *plainGuard // for plain http; nil with TLS
 }
@@ -56,12 +59,15 @@ func newEndpoint(cfg Config) (*Endpoint, error) {
 		e.guard, err = newGuard(cfg.Target, cfg.Users)
 		return e, err
 	}
+	parse := func() *x509.CertPool { return cfg.Roots }
 	if cfg.Roots == nil {
-		if cfg.Roots, err = loadRoots(); err != nil {
+		if parse, err = loadRoots(); err != nil {
 			return nil, err
 		}
 	}
-	e.tls = tlsConfig(cfg.Target.Name, cfg.LegacyTLS, cfg.Roots)
+	e.tls = tlsConfig(cfg.Target.Name, cfg.LegacyTLS)
+	e.roots = sync.OnceFunc(func() { e.tls.RootCAs = parse() })
+	go e.roots() // while the start goes on
 	if e.proxy, err = proxyFromEnvironment(cfg.Target); e.proxy != nil {
 		e.addr = net.JoinHostPort(e.proxy.Hostname(), cmp.Or(e.proxy.Port(), "80"))
 	}
@@ -95,10 +101,9 @@ func (e *Endpoint) Close() {
 }
 
 // tlsConfig allows exactly one version, and the suites of 1.2 that do not copy the plaintext.
-func tlsConfig(name string, legacy bool, roots *x509.CertPool) *tls.Config {
+func tlsConfig(name string, legacy bool) *tls.Config {
 	c := &tls.Config{
 		ServerName:    name,
-		RootCAs:       roots,
 		NextProtos:    []string{"http/1.1"},
 		MinVersion:    tls.VersionTLS13,
 		MaxVersion:    tls.VersionTLS13,
@@ -127,19 +132,18 @@ func RootsFrom(file string) (*x509.CertPool, error) {
 	return readRoots("--ca-file", file, "it must be PEM")
 }
 
-// loadRoots reads the system's roots, or those that SSL_CERT_FILE and SSL_CERT_DIR name. A named file without a
-// certificate is an error at the start rather than at the first request.
-func loadRoots() (*x509.CertPool, error) {
+// loadRoots reads the system's roots, or those that SSL_CERT_FILE and SSL_CERT_DIR name, and returns what parses them. A
+// named file without a certificate is an error at the start rather than at the first request.
+func loadRoots() (parse func() *x509.CertPool, err error) {
 	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
 		if _, err := readRoots("SSL_CERT_FILE", file, "name a PEM file of root certificates, or unset it"); err != nil {
 			return nil, err
 		}
 	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
+	if parse, err = roots.System(); err != nil {
 		return nil, fmt.Errorf("cannot read the root certificates: %w; install ca-certificates or set SSL_CERT_FILE", err)
 	}
-	return roots, nil
+	return parse, nil
 }
 
 func readRoots(option, file, hint string) (*x509.CertPool, error) {
@@ -258,6 +262,7 @@ func (e *Endpoint) secure(ctx context.Context, c *conn) error {
 			return dialError(Unreachable, "forward proxy "+e.addr, err, proxyHint)
 		}
 	}
+	e.roots()
 	layer, err := tlsrecord.Handshake(ctx, c, e.tls)
 	if err != nil {
 		return dialError(TLSFailed, "TLS handshake with "+e.target.Addr, err, e.handshakeHint(err))

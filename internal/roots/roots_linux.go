@@ -1,0 +1,92 @@
+// Package roots provides the system's root certificates to a process that will not be able to read files. It reads at
+// once what crypto/x509 would read, and leaves what takes longer, parsing hundreds of certificates, for later.
+package roots
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// Where crypto/x509 looks: in the first of the files that can be read, and in all directories.
+var (
+	files = []string{
+		"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/pki/tls/cacert.pem",
+		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
+	}
+	directories = []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
+)
+
+// System reads the files of the system's root certificates, or those that SSL_CERT_FILE and SSL_CERT_DIR name, once in a
+// process. parse returns what x509.SystemCertPool would; it needs no file, and does its work once.
+var System = sync.OnceValues(func() (parse func() *x509.CertPool, err error) {
+	files, directories := files, directories
+	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
+		files = []string{file}
+	}
+	if list := os.Getenv("SSL_CERT_DIR"); list != "" {
+		directories = strings.Split(list, ":")
+	}
+	texts := texts{seen: map[string]bool{}}
+	for _, name := range files {
+		if texts.readFile(name) {
+			break
+		}
+	}
+	for _, dir := range directories {
+		texts.readDirectory(dir)
+	}
+	if len(texts.pem) == 0 && texts.err != nil {
+		return nil, texts.err
+	}
+	return sync.OnceValue(func() *x509.CertPool {
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(texts.pem)
+		return pool
+	}), nil
+})
+
+// texts are certificates in PEM.
+type texts struct {
+	pem  []byte
+	seen map[string]bool
+	err  error // the first one, but that a file does not exist
+}
+
+// readFile adds what is in a file, and reports whether it could be read. A distribution has each certificate in a file
+// of its own and in one with all: it is added once, to be parsed once.
+func (t *texts) readFile(name string) bool {
+	text, err := os.ReadFile(name)
+	t.note(err)
+	for part := range bytes.SplitAfterSeq(text, []byte("-----END CERTIFICATE-----")) {
+		if i := bytes.Index(part, []byte("-----BEGIN CERTIFICATE-----")); i >= 0 && !t.seen[string(part[i:])] {
+			t.seen[string(part[i:])] = true
+			t.pem = append(append(t.pem, part[i:]...), '\n')
+		}
+	}
+	return err == nil
+}
+
+// readDirectory adds what is in the files of a directory. Links to others of them are skipped.
+func (t *texts) readDirectory(dir string) {
+	entries, err := os.ReadDir(dir)
+	t.note(err)
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		if target, err := os.Readlink(name); err != nil || strings.Contains(target, "/") {
+			t.readFile(name)
+		}
+	}
+}
+
+func (t *texts) note(err error) {
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.err = cmp.Or(t.err, err)
+	}
+}
