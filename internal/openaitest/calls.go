@@ -2,99 +2,88 @@ package openaitest
 
 import (
 	"fmt"
+	"path"
 	"strings"
 )
 
-// A call is one of the routes.
-type call int
+// A route is a part of the API, and how it responds to a request for which no other scenario is chosen.
+type route struct {
+	method string
+	path   string // below the directory of Options.Path; * is an id
+	handle func(*exchange) ending
+}
 
-const (
-	nowhere call = iota
-	otherMethod
-	create
-	compact
-	inputTokens
-	models
-	retrieve
-	cancelResponse
-	deleteResponse
-	websocket
-	search
-	messages
-	countTokens
-)
+// apis has the routes of each API, by the last element of Options.Path.
+var apis = map[string][]route{
+	"responses": {
+		{"POST", "responses", handleCreate},
+		{"POST", "responses/compact", handleCompact},
+		{"POST", "responses/input_tokens", func(x *exchange) ending {
+			return x.replyJSON(`{"object":"response.input_tokens","input_tokens":%d}`, x.r.BodyLen/4)
+		}},
+		{"GET", "models", handleModels},
+		{"POST", "alpha/search", func(x *exchange) ending {
+			return x.replyJSON(`{"output":"%s","encrypted_output":null,"results":[]}`, filler(40))
+		}},
+		{"GET", "responses/*", stored(handleRetrieve)},
+		{"DELETE", "responses/*", stored(func(x *exchange, m *message) ending {
+			x.c.s.forget(m)
+			return x.replyJSON(`{"id":"%s","object":"response","deleted":true}`, m.response)
+		})},
+		{"POST", "responses/*/cancel", stored(func(x *exchange, m *message) ending {
+			return x.reply(200, m.object("cancelled"), jsonType)
+		})},
+	},
+	"messages": {
+		{"POST", "messages", handleMessages},
+		{"POST", "messages/count_tokens", func(x *exchange) ending {
+			return x.replyJSON(`{"input_tokens":%d}`, x.r.BodyLen/4)
+		}},
+	},
+}
 
-// routeOf returns the route of a request. All routes lie at, below or beside the server's own path.
-func (s *Server) routeOf(r *Request) call {
-	path, _, _ := strings.Cut(r.Target, "?")
+var websocketRoute = route{"GET", "responses", handleWebsocket}
+
+// api returns the name of the server's API, and a request's path as routes have it.
+func (s *Server) api(r *Request) (name, below string) {
 	own, _, _ := strings.Cut(s.opts.Path, "?")
-	parent, isResponses := strings.CutSuffix(own, "/responses")
-	below, isBelow := strings.CutPrefix(path, own+"/")
-	switch {
-	case path == own && r.Method == "GET" && strings.EqualFold(r.Get("Upgrade"), "websocket"):
-		return websocket
-	case path == own && r.Method == "POST" && strings.HasSuffix(own, "/messages"):
-		return messages
-	case path == own && r.Method == "POST":
-		return create
-	case path == own+"/count_tokens" && r.Method == "POST" && strings.HasSuffix(own, "/messages"):
-		return countTokens
-	case path == own:
-		return otherMethod
-	case isResponses && path == parent+"/models" && r.Method == "GET":
-		return models
-	case isResponses && path == parent+"/alpha/search" && r.Method == "POST":
-		return search
-	case isResponses && isBelow:
-		return routeBelow(r.Method, below)
+	target, _, _ := strings.Cut(r.Target, "?")
+	dir, name := path.Split(own)
+	below, ok := strings.CutPrefix(target, dir)
+	if !ok {
+		below = ""
 	}
-	return nowhere
+	return name, below
 }
 
-func routeBelow(method, below string) call {
-	id, verb, hasVerb := strings.Cut(below, "/")
-	switch {
-	case method == "POST" && below == "compact":
-		return compact
-	case method == "POST" && below == "input_tokens":
-		return inputTokens
-	case method == "GET" && !hasVerb:
-		return retrieve
-	case method == "DELETE" && !hasVerb:
-		return deleteResponse
-	case method == "POST" && verb == "cancel" && id != "":
-		return cancelResponse
+// routeOf returns the route of a request, or nil.
+func (s *Server) routeOf(r *Request) *route {
+	api, below := s.api(r)
+	if api == below && r.Method == "GET" && strings.EqualFold(r.Get("Upgrade"), "websocket") {
+		return &websocketRoute
 	}
-	return nowhere
-}
-
-// handleCall responds to a request that is not a POST to the server's own path.
-func (x *exchange) handleCall() ending {
-	switch x.call {
-	case compact:
-		m := x.newMessage(40)
-		return x.replyJSON(`{"id":"%s","object":"response.compaction","created_at":%d,"output":[],"usage":%s}`, m.response, m.created, m.usage())
-	case inputTokens:
-		return x.replyJSON(`{"object":"response.input_tokens","input_tokens":%d}`, x.r.BodyLen/4)
-	case models:
-		if strings.Contains(x.r.Target, "client_version=") {
-			return x.replyJSON(catalogue)
+	for _, rt := range apis[api] {
+		if ok, _ := path.Match(rt.path, below); ok && rt.method == r.Method {
+			return &rt
 		}
-		return x.replyJSON(`{"object":"list","data":[{"id":"gpt-5","object":"model","created":1754425777,"owned_by":"system"}]}`)
-	case websocket:
-		return handleWebsocket(x)
-	case search:
-		return x.replyJSON(`{"output":"%s","encrypted_output":null,"results":[]}`, filler(40))
-	case messages:
-		return x.handleMessages()
-	case countTokens:
-		return x.replyJSON(`{"input_tokens":%d}`, x.r.BodyLen/4)
 	}
-	return x.handleStored()
+	return nil
 }
 
 func (x *exchange) replyJSON(format string, args ...any) ending {
 	return x.reply(200, fmt.Appendf(nil, format, args...), jsonType)
+}
+
+func handleCompact(x *exchange) ending {
+	m := x.newMessage(40)
+	return x.replyJSON(`{"id":"%s","object":"response.compaction","created_at":%d,"output":[],"usage":%s}`, m.response, m.created, m.usage())
+}
+
+func handleModels(x *exchange) ending {
+	if strings.Contains(x.r.Target, "client_version=") {
+		return x.replyJSON(catalogue)
+	}
+	return x.replyJSON(`{"object":"list","data":[{"id":"gpt-5","object":"model","created":1754425777,"owned_by":"system"}]}`)
 }
 
 // keep remembers a response, to be asked for again.
@@ -107,37 +96,36 @@ func (s *Server) keep(m *message) {
 	s.made[m.response] = m
 }
 
-// stored returns a response, or nil; drop forgets it.
-func (s *Server) stored(id string, drop bool) *message {
+func (s *Server) forget(m *message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := s.made[id]
-	if drop {
-		delete(s.made, id)
-	}
-	return m
+	delete(s.made, m.response)
 }
 
-// handleStored responds to a request about a stored response.
-func (x *exchange) handleStored() ending {
-	path, query, _ := strings.Cut(x.r.Target, "?")
-	own, _, _ := strings.Cut(x.c.s.opts.Path, "?")
-	id, _, _ := strings.Cut(strings.TrimPrefix(path, own+"/"), "/")
-	m := x.c.s.stored(id, x.call == deleteResponse)
-	switch {
-	case m == nil:
-		return x.problem(404, apiError{Message: "Response with id '" + id + "' not found.", Type: "invalid_request_error"})
-	case x.call == deleteResponse:
-		return x.replyJSON(`{"id":"%s","object":"response","deleted":true}`, id)
-	case x.call == retrieve && strings.Contains("&"+query+"&", "&stream=true&"):
-		x.head(200, streamType, chunked)
-		st := &stream{message: m, x: x, limit: noLimit, sse: true, frame: x.chunk}
-		st.send(st.opening()[0], st.ending()[3])
-		return x.lastChunk("")
-	case x.call == cancelResponse:
-		return x.reply(200, m.object("cancelled"), jsonType)
+// stored responds about the response that the request names.
+func stored(respond func(*exchange, *message) ending) func(*exchange) ending {
+	return func(x *exchange) ending {
+		_, below := x.c.s.api(x.r)
+		id := strings.Split(below, "/")[1]
+		x.c.s.mu.Lock()
+		m := x.c.s.made[id]
+		x.c.s.mu.Unlock()
+		if m == nil {
+			return x.problem(404, apiError{Message: "Response with id '" + id + "' not found.", Type: "invalid_request_error"})
+		}
+		return respond(x, m)
 	}
-	return x.reply(200, m.object("completed"), jsonType)
+}
+
+func handleRetrieve(x *exchange, m *message) ending {
+	_, query, _ := strings.Cut(x.r.Target, "?")
+	if !strings.Contains("&"+query+"&", "&stream=true&") {
+		return x.reply(200, m.object("completed"), jsonType)
+	}
+	x.head(200, streamType, chunked)
+	st := &stream{message: m, x: x, limit: noLimit, sse: true, frame: x.chunk}
+	st.send(st.opening()[0], st.ending()[3])
+	return x.lastChunk("")
 }
 
 // catalogue is the response to Codex's request for the models: one model, with no more than Codex needs to run it.
@@ -152,7 +140,7 @@ const catalogue = `{"models":[{"slug":"gpt-5","display_name":"gpt-5","descriptio
 const cached = `"cache_creation_input_tokens":3,"cache_read_input_tokens":4`
 
 // handleMessages responds as Anthropic's Messages API does.
-func (x *exchange) handleMessages() ending {
+func handleMessages(x *exchange) ending {
 	const out = 10 // tokens
 	message := func(content, stop string, tokens int) string {
 		return fmt.Sprintf(`{"id":"msg_%032x","type":"message","role":"assistant","model":%s,"content":[%s],"stop_reason":%s,`+

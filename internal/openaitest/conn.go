@@ -30,10 +30,10 @@ type conn struct {
 	rest []byte        // of the last piece
 	br   *bufio.Reader // of the conn itself, for run
 
-	mu      sync.Mutex
-	cur     *Request // the last request
-	waiting bool     // for a request: none yet, or the last one is answered and read
-	left    bool     // by the peer
+	mu    sync.Mutex
+	cur   *Request // the last request
+	begun bool     // a part of another request has been read
+	left  bool     // by the peer
 }
 
 func newConn(s *Server, raw net.Conn) *conn {
@@ -126,7 +126,7 @@ func (c *conn) markGone() {
 func (c *conn) begin(r *Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cur = r
+	c.cur, c.begun = r, false
 	c.markGone()
 }
 
@@ -135,21 +135,16 @@ func (c *conn) begin(r *Request) {
 func (c *conn) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.waiting && len(c.in) == 0
+	return !c.begun && len(c.in) == 0 && (c.cur == nil || isClosed(c.cur.answered) && isClosed(c.cur.bodyDone))
 }
 
 // await waits for a request's first byte and reports whether there is one.
 func (c *conn) await() bool {
-	c.setWaiting(c.br.Buffered() == 0)
-	defer c.setWaiting(false)
 	_, err := c.br.Peek(1)
-	return err == nil
-}
-
-func (c *conn) setWaiting(to bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.waiting = to
+	c.begun = true
+	return err == nil
 }
 
 func isClosed(c <-chan struct{}) bool {

@@ -2,6 +2,7 @@ package openaitest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -11,8 +12,8 @@ import (
 	"time"
 )
 
-// maxUsed is how much of a body scenarios can look at: "model" and "stream"
-// may stand after megabytes of images.
+// maxUsed is how much of a body scenarios can look at: "stream" may stand after
+// megabytes of images.
 const maxUsed = 64 << 20
 
 // flushAt is the number of bytes of a response that are buffered before a flush where no delay flushes them earlier.
@@ -23,8 +24,8 @@ type exchange struct {
 	c *conn
 	r *Request
 	scenario
-	call call
-	ask  struct { // what matters of the request's JSON
+	route *route   // nil if the API has none for it
+	ask   struct { // what matters of the request's JSON
 		Model  string
 		Stream bool
 	}
@@ -93,14 +94,11 @@ func (x *exchange) conclude(how ending) bool {
 
 // authorized reports whether the request has the key, in the field of its API.
 func (x *exchange) authorized() bool {
-	switch want := x.c.s.opts.Key; {
-	case want == "":
-		return true
-	case x.call == messages || x.call == countTokens:
-		return x.r.Get("X-Api-Key") == want
-	default:
-		return x.r.Get("Authorization") == "Bearer "+want
+	want := x.c.s.opts.Key
+	if api, _ := x.c.s.api(x.r); api == "messages" {
+		return want == "" || x.r.Get("X-Api-Key") == want
 	}
+	return want == "" || x.r.Get("Authorization") == "Bearer "+want
 }
 
 // obscure shows as much of a key as OpenAI does: too much for a client of a proxy, so tests check for it.
@@ -112,42 +110,31 @@ func obscure(authorization string) string {
 	return key[:8] + strings.Repeat("*", len(key)-12) + key[len(key)-4:]
 }
 
-// choose finds the scenario. One that responds before it reads the body can be
-// named anywhere but in that body.
+// choose finds the scenario.
 func (x *exchange) choose() (scenario, error) {
-	x.call = x.c.s.routeOf(x.r)
+	x.route = x.c.s.routeOf(x.r)
 	if choose := x.c.s.opts.Choose; choose != nil {
 		if name := choose(x.r); name != "" {
 			return parseScenario(name)
 		}
 	}
-	if x.call == nowhere || x.call == otherMethod || !x.authorized() {
+	if x.route == nil || !x.authorized() {
 		return scenario{handle: handleRefused}, nil
 	}
 	if name, ok := x.c.s.nextScript(); ok {
 		return parseScenario(name)
 	}
-	if name := x.r.Get("X-Fake"); name != "" {
-		return parseScenario(name)
-	}
-	if x.c.s.fallback.early {
-		return x.c.s.fallback, nil
-	}
-	x.readBody()
-	if name, ok := strings.CutPrefix(x.ask.Model, "fake:"); ok {
-		return parseScenario(name)
-	}
-	return x.c.s.fallback, nil
+	return parseScenario(cmp.Or(x.r.Get("X-Fake"), x.c.s.opts.Default, "auto"))
 }
 
 // handleRefused rejects a request that is not for the API or has the wrong key.
 func handleRefused(x *exchange) ending {
-	path, _, _ := strings.Cut(x.r.Target, "?")
-	switch x.call {
-	case nowhere:
-		return x.problem(404, apiError{Message: "Invalid URL (" + x.r.Method + " " + path + ")", Type: "invalid_request_error"})
-	case otherMethod:
-		return x.problem(405, apiError{Message: "Invalid method for URL (" + x.r.Method + " " + path + ")", Type: "invalid_request_error"})
+	target, _, _ := strings.Cut(x.r.Target, "?")
+	switch api, below := x.c.s.api(x.r); {
+	case x.route == nil && api == below:
+		return x.problem(405, apiError{Message: "Invalid method for URL (" + x.r.Method + " " + target + ")", Type: "invalid_request_error"})
+	case x.route == nil:
+		return x.problem(404, apiError{Message: "Invalid URL (" + x.r.Method + " " + target + ")", Type: "invalid_request_error"})
 	}
 	e := errorFor(401)
 	e.Message = "Incorrect API key provided: " + obscure(x.r.Get("Authorization")) +
@@ -192,7 +179,6 @@ func (x *exchange) readBodyAt(step int, pause time.Duration) {
 		x.c.s.fault(err.Error())
 	}
 	close(x.r.bodyDone)
-	x.c.setWaiting(err == nil && isClosed(x.r.answered))
 }
 
 func (x *exchange) fail(err error) {
@@ -232,7 +218,6 @@ func (x *exchange) finish() {
 	x.flush()
 	if x.err == nil && !isClosed(x.r.answered) {
 		close(x.r.answered)
-		x.c.waiting = isClosed(x.r.bodyDone)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http/httputil"
+	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
@@ -200,29 +201,15 @@ func (c *conn) readBody(r *Request, buf []byte, take func([]byte) error) error {
 		}
 	}
 	if err == io.EOF && r.length < 0 {
-		err = readTrailers(c.br)
+		if _, err = textproto.NewReader(c.br).ReadMIMEHeader(); err == nil { // the trailers
+			return nil
+		}
 	}
 	switch {
-	case err == io.EOF:
+	case err == io.EOF && r.length >= 0:
 		return nil
 	case r.length < 0 && !c.hasLeft():
 		return fmt.Errorf("%w: %w", errChunk, err)
 	}
 	return err
-}
-
-// readTrailers returns io.EOF at their end.
-func readTrailers(in *bufio.Reader) error {
-	for {
-		line, err := in.ReadString('\n')
-		if err != nil {
-			return io.ErrUnexpectedEOF
-		}
-		if line == "\r\n" {
-			return io.EOF
-		}
-		if name, _, ok := strings.Cut(line, ":"); !ok || !isToken(name) || !strings.HasSuffix(line, "\r\n") {
-			return errors.New("bad trailer")
-		}
-	}
 }

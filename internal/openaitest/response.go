@@ -1,6 +1,7 @@
 package openaitest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -39,11 +40,9 @@ const alwaysSent = "Openai-Version: 2020-10-01\r\n" +
 	"Alt-Svc: h3=\":443\"; ma=86400\r\n"
 
 // head writes the head of a response.
-func (x *exchange) head(status int, fields ...string) { x.headAs("HTTP/1.1", status, fields...) }
-
-func (x *exchange) headAs(version string, status int, fields ...string) {
+func (x *exchange) head(status int, fields ...string) {
 	id := x.c.s.ids.Add(1)
-	x.out = fmt.Appendf(x.out, "%s %d %s\r\nDate: %s\r\n", version, status, http.StatusText(status), time.Now().UTC().Format(http.TimeFormat))
+	x.out = fmt.Appendf(x.out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, http.StatusText(status), time.Now().UTC().Format(http.TimeFormat))
 	x.out = fmt.Appendf(x.out, "X-Request-Id: req_%032x\r\nCf-Ray: %016x-FRA\r\n", id, id)
 	for _, f := range fields {
 		x.write(f + "\r\n")
@@ -136,14 +135,10 @@ func (m *message) add(text string) {
 // newMessage returns a message with size bytes of text.
 func (x *exchange) newMessage(size int) *message {
 	id := x.c.s.ids.Add(1)
-	model := x.ask.Model
-	if model == "" || strings.HasPrefix(model, "fake:") {
-		model = "gpt-5"
-	}
 	return &message{
 		response: fmt.Sprintf("resp_%032x", id),
 		item:     fmt.Sprintf("msg_%032x", id),
-		model:    quote(model),
+		model:    quote(cmp.Or(x.ask.Model, "gpt-5")),
 		created:  time.Now().Unix(),
 		asked:    x.r.BodyLen,
 		whole:    []byte(filler(size)),

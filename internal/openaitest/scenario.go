@@ -2,6 +2,7 @@ package openaitest
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
@@ -23,24 +24,24 @@ type scenario struct {
 // close_notify.
 var scenarios = map[string]scenario{
 	// Whole responses.
-	"auto":       {handle: handleAuto},           // JSON, or SSE if the request's stream field is true
-	"json":       {handle: handleJSON},           // s=40: JSON with about s bytes of text
-	"gzip":       {handle: handleGzip},           // s=40: the same with Content-Encoding: gzip
-	"background": {handle: handleBackground},     // s=40: JSON of a response that is queued, and complete when it is fetched
-	"sse":        {handle: handleSSE},            // n=20 s=0 d=0 flush=0: n deltas of s bytes, d apart; flush=1: one write per event
-	"keepalive":  {handle: handleKeepalive},      // n=5 d=50ms: keepalive events before the first delta
-	"failed":     {handle: handleFailed},         // code=server_error: a stream that ends in response.failed
-	"search":     {handle: handleSearch},         // a stream in which the model searches the web by Codex's tool exec
-	"trailers":   {handle: handleTrailers},       // a stream with trailers
-	"closedelim": {handle: handleCloseDelimited}, // n=3: a stream without framing, ended by close
-	"bytes":      {handle: handleBytes},          // s=1000000: s bytes of Pattern with Content-Length
-	"chunks":     {handle: handleChunks},         // s=1000000: s bytes of Pattern, chunked
-	"bighead":    {handle: handleBigHead},        // s=70000 n=1: n fields, of s bytes each
-	"redirect":   {handle: handleRedirect},       // status=307 to=URL
-	"status":     {handle: handleStatus},         // code=429 retry=N error=CODE: an error, with Retry-After if retry is given
-	"echo":       {handle: handleEcho},           // the request's head and body as text, and the credential in two fields
-	"http10":     {handle: handleHTTP10},         // an HTTP/1.0 response
-	"continue":   {handle: handleContinue},       // 100, 103, then a response
+	"auto":       {handle: handleAuto},              // JSON, or SSE if the request's stream field is true
+	"json":       {handle: handleJSON("completed")}, // s=40: JSON with about s bytes of text
+	"gzip":       {handle: handleGzip},              // s=40: the same with Content-Encoding: gzip
+	"background": {handle: handleJSON("queued")},    // s=40: JSON of a response that is queued, and complete when it is fetched
+	"sse":        {handle: handleSSE(20)},           // n=20 s=0 d=0 flush=0: n deltas of s bytes, d apart; flush=1: one write per event
+	"keepalive":  {handle: handleKeepalive},         // n=5 d=50ms: keepalive events before the first delta
+	"failed":     {handle: handleFailed},            // code=server_error: a stream that ends in response.failed
+	"search":     {handle: handleSearch},            // a stream in which the model searches the web by Codex's tool exec
+	"trailers":   {handle: handleTrailers},          // a stream with trailers
+	"closedelim": {handle: handleCloseDelimited},    // n=3: a stream without framing, ended by close
+	"bytes":      {handle: handleBytes},             // s=1000000: s bytes of Pattern with Content-Length
+	"chunks":     {handle: handleChunks},            // s=1000000: s bytes of Pattern, chunked
+	"bighead":    {handle: handleBigHead},           // s=70000 n=1: n fields, of s bytes each
+	"redirect":   {handle: handleRedirect},          // status=307 to=URL
+	"status":     {handle: handleStatus},            // code=429 retry=N: an error, with Retry-After if retry is given
+	"echo":       {handle: handleEcho},              // the request's head and body as text, and the credential in two fields
+	"http10":     {handle: handleHTTP10},            // an HTTP/1.0 response
+	"continue":   {handle: handleContinue},          // 100, 103, then a response
 	"nocontent":  {handle: fixed(keep, 204, "")},
 	"stale":      {handle: handleStale}, // closes without Connection: close
 
@@ -49,7 +50,7 @@ var scenarios = map[string]scenario{
 	"headthensilent": {handle: handleHeadThenSilent},          // d=forever: a stream's head and first event, then silence, then the rest
 	"early":          {handle: handleEarly, early: true},      // status=413: responds, then reads the body
 	"earlyclose":     {handle: handleEarlyClose, early: true}, // status=413: responds without reading the body and closes
-	"earlysse":       {handle: handleEarlySSE, early: true},   // n=5: a whole stream, then reads the body
+	"earlysse":       {handle: handleSSE(5), early: true},     // n=5: a whole stream, then reads the body
 	"slowread":       {handle: handleSlowRead, early: true},   // s=4096 d=10ms: reads s bytes of the body every d, then responds
 
 	// Responses that are not whole.
@@ -104,7 +105,7 @@ func checkArg(k, v string) error {
 		_, err = strconv.ParseUint(v, 10, 40)
 	case "d":
 		_, err = time.ParseDuration(v)
-	case "to", "error", "code", "extension", "protocol":
+	case "to", "code", "extension", "protocol":
 	default:
 		err = fmt.Errorf("unknown argument %q", k)
 	}
@@ -144,10 +145,16 @@ func fixed(how ending, status int, text string, fields ...string) func(*exchange
 	}
 }
 
+// handleAuto responds as the route does.
 func handleAuto(x *exchange) ending {
+	if x.route == nil {
+		return handleRefused(x)
+	}
+	return x.route.handle(x)
+}
+
+func handleCreate(x *exchange) ending {
 	switch {
-	case x.call != create:
-		return x.handleCall()
 	case x.ask.Stream:
 		return x.stream(5, 0, 0)
 	case !json.Valid(x.body):
@@ -156,9 +163,9 @@ func handleAuto(x *exchange) ending {
 	return x.json("completed", 40)
 }
 
-func handleJSON(x *exchange) ending { return x.json("completed", x.num("s", 40)) }
-
-func handleBackground(x *exchange) ending { return x.json("queued", x.num("s", 40)) }
+func handleJSON(status string) func(*exchange) ending {
+	return func(x *exchange) ending { return x.json(status, x.num("s", 40)) }
+}
 
 func handleGzip(x *exchange) ending {
 	var packed bytes.Buffer
@@ -168,7 +175,9 @@ func handleGzip(x *exchange) ending {
 	return x.reply(200, packed.Bytes(), jsonType, "Content-Encoding: gzip", "Vary: Accept-Encoding")
 }
 
-func handleSSE(x *exchange) ending { return x.stream(x.num("n", 20), x.num("s", 0), x.dur(0)) }
+func handleSSE(deltas int) func(*exchange) ending {
+	return func(x *exchange) ending { return x.stream(x.num("n", deltas), x.num("s", 0), x.dur(0)) }
+}
 
 func handleKeepalive(x *exchange) ending {
 	st := x.newStream(chunked)
@@ -186,13 +195,9 @@ func handleKeepalive(x *exchange) ending {
 }
 
 func handleFailed(x *exchange) ending {
-	code, ok := x.args["code"]
-	if !ok {
-		code = "server_error"
-	}
 	st := x.newStream(chunked)
 	st.send(st.opening()[:2]...)
-	st.send(event{"response.failed", `,"response":` + string(st.failed(code))})
+	st.send(event{"response.failed", `,"response":` + string(st.failed(cmp.Or(x.args["code"], "server_error")))})
 	return x.lastChunk("")
 }
 
@@ -251,23 +256,16 @@ func handleBigHead(x *exchange) ending {
 }
 
 func handleRedirect(x *exchange) ending {
-	to, ok := x.args["to"]
-	if !ok {
-		to = "https://redirected.invalid/v1/responses"
-	}
+	to := cmp.Or(x.args["to"], "https://redirected.invalid/v1/responses")
 	return x.reply(x.num("status", 307), nil, "Location: "+to)
 }
 
 func handleStatus(x *exchange) ending {
 	status := x.num("code", x.num("status", 429))
-	e := errorFor(status)
-	if code, ok := x.args["error"]; ok {
-		e.Code = code
-	}
 	if retry, ok := x.args["retry"]; ok {
-		return x.problem(status, e, "Retry-After: "+retry)
+		return x.problem(status, errorFor(status), "Retry-After: "+retry)
 	}
-	return x.problem(status, e)
+	return x.problem(status, errorFor(status))
 }
 
 func handleEcho(x *exchange) ending {
@@ -282,9 +280,8 @@ func handleStale(x *exchange) ending {
 }
 
 func handleHTTP10(x *exchange) ending {
-	body := x.newMessage(40).object("completed")
-	x.headAs("HTTP/1.0", 200, jsonType, contentLength(len(body)))
-	x.write(string(body))
+	x.json("completed", 40)
+	x.out = bytes.Replace(x.out, []byte("HTTP/1.1"), []byte("HTTP/1.0"), 1)
 	return finish
 }
 
@@ -331,8 +328,6 @@ func handleEarlyClose(x *exchange) ending {
 	x.read = true // that is, it never will be
 	return finish
 }
-
-func handleEarlySSE(x *exchange) ending { return x.stream(x.num("n", 5), 0, 0) }
 
 func handleSlowRead(x *exchange) ending {
 	if small, ok := x.c.raw.(interface{ SetReadBuffer(int) error }); ok {

@@ -39,7 +39,6 @@ type Options struct {
 // A Server is a running fake.
 type Server struct {
 	opts     Options
-	fallback scenario
 	ln       net.Listener
 	tls      *tls.Config
 	ca       *CA
@@ -61,12 +60,12 @@ type Server struct {
 // Start runs a server until Close.
 func Start(opts Options) (*Server, error) {
 	opts.Path = cmp.Or(opts.Path, DefaultPath)
-	fallback, err := parseScenario(cmp.Or(opts.Default, "auto"))
+	_, err := parseScenario(cmp.Or(opts.Default, "auto"))
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		opts: opts, fallback: fallback, conns: map[*conn]struct{}{}, made: map[string]*message{},
+		opts: opts, conns: map[*conn]struct{}{}, made: map[string]*message{},
 		done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	if opts.TLS {

@@ -23,15 +23,14 @@ type CA struct {
 // NewCA makes an authority.
 func NewCA() (*CA, error) {
 	ca := &CA{}
-	template := certificate("openaitest throw-away CA")
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: "openaitest throw-away CA"}, KeyUsage: x509.KeyUsageCertSign}
 	template.IsCA, template.BasicConstraintsValid = true, true
-	template.KeyUsage = x509.KeyUsageCertSign
-	cert, key, err := sign(template, ca)
+	cert, err := ca.sign(template)
 	if err != nil {
 		return nil, err
 	}
-	ca.key = key
-	ca.cert, err = x509.ParseCertificate(cert)
+	ca.key = cert.PrivateKey.(*ecdsa.PrivateKey)
+	ca.cert, err = x509.ParseCertificate(cert.Certificate[0])
 	return ca, err
 }
 
@@ -42,8 +41,7 @@ func (ca *CA) PEM() []byte {
 
 // Leaf makes a server certificate for hosts, which are names or IP addresses.
 func (ca *CA) Leaf(hosts ...string) (tls.Certificate, error) {
-	template := certificate("openaitest")
-	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: "openaitest"}, KeyUsage: x509.KeyUsageDigitalSignature}
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
@@ -52,30 +50,21 @@ func (ca *CA) Leaf(hosts ...string) (tls.Certificate, error) {
 		}
 		template.DNSNames = append(template.DNSNames, h)
 	}
-	cert, key, err := sign(template, ca)
-	return tls.Certificate{Certificate: [][]byte{cert}, PrivateKey: key}, err
-}
-
-func certificate(name string) *x509.Certificate {
-	now := time.Now()
-	return &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()),
-		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    now.Add(-time.Hour),
-		NotAfter:     now.Add(24 * time.Hour),
-	}
+	return ca.sign(template)
 }
 
 // sign makes a key and a certificate for it; an authority without a key of its
 // own is the one being made, and signs itself.
-func sign(template *x509.Certificate, ca *CA) ([]byte, *ecdsa.PrivateKey, error) {
+func (ca *CA) sign(template *x509.Certificate) (tls.Certificate, error) {
+	now := time.Now()
+	template.SerialNumber = big.NewInt(now.UnixNano())
+	template.NotBefore, template.NotAfter = now.Add(-time.Hour), now.Add(24*time.Hour)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, err
+		return tls.Certificate{}, err
 	}
-	parent, signer := cmp.Or(ca.cert, template), cmp.Or(ca.key, key)
-	cert, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	return cert, key, err
+	cert, err := x509.CreateCertificate(rand.Reader, template, cmp.Or(ca.cert, template), key.Public(), cmp.Or(ca.key, key))
+	return tls.Certificate{Certificate: [][]byte{cert}, PrivateKey: key}, err
 }
 
 func (s *Server) setupTLS() error {
