@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -48,8 +47,8 @@ var messages = []string{
 // runNotifying runs the child until it exits.
 func runNotifying(t *testing.T, env ...string) (output string, pid int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), executable(t))
-	cmd.Env = slices.Concat(env, proctest.Env("notify"), []string{"GOCOVERDIR=" + t.TempDir()})
+	cmd := proctest.Command("notify")
+	cmd.Env = slices.Concat(env, cmd.Env, []string{"GOCOVERDIR=" + t.TempDir()})
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)

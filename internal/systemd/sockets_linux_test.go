@@ -1,7 +1,6 @@
 package systemd
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +33,7 @@ func service([]string) error {
 		if listening, err := unix.GetsockoptInt(firstFD, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listening != 1 {
 			fmt.Println("the first socket was taken:", err)
 		}
+		fmt.Println("end")
 		return nil
 	}
 	for _, name := range listenVars {
@@ -92,45 +92,20 @@ func (m manager) start(t *testing.T) (output string, end func()) {
 	if m.closing != "" {
 		script += "exec " + m.closing + ">&-; "
 	}
-	cmd := exec.Command("/bin/sh", "-c", script+`exec "$0"`, executable(t))
+	cmd := exec.Command("/bin/sh", "-c", script+`exec "$0"`, fmt.Sprintf("/proc/%d/exe", os.Getpid()))
 	cmd.Env = slices.Concat(m.env, proctest.Env("sockets"), []string{"GOCOVERDIR=" + t.TempDir()})
 	cmd.ExtraFiles = m.passed
-	in, err := cmd.StdinPipe()
+	child, err := proctest.Start(t, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kill := time.AfterFunc(timeout, func() { cmd.Process.Kill() })
-	end = func() {
-		in.Close()
-		cmd.Wait()
-		kill.Stop()
-	}
-	t.Cleanup(end)
-	var text bytes.Buffer
-	for b := make([]byte, 1000); !bytes.HasSuffix(text.Bytes(), []byte("end\n")); {
-		n, err := out.Read(b)
-		text.Write(b[:n])
-		if err != nil {
+	for line := child.Line(); line != "end"; line = child.Line() {
+		output += line + "\n"
+		if strings.HasPrefix(line, "no line from the child") {
 			break
 		}
 	}
-	return strings.TrimSuffix(text.String(), "end\n"), end
-}
-
-func executable(t *testing.T) string {
-	t.Helper()
-	path, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return output, child.End
 }
 
 // file returns a duplicate of a socket's descriptor for ExtraFiles, and closes both at the end of the test.
