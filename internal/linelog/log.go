@@ -187,7 +187,9 @@ func (l *Log) stop() {
 	l.mu.Lock()
 	w := l.w
 	w.last = true
-	w.file.SetWriteDeadline(time.Now().Add(closeWrite)) // fails for a regular file, which does not block
+	// It ends a write to a pipe that blocks. It fails for files that epoll(7) does not support: regular ones, and those
+	// that another process has left in blocking mode, for which closeWait is the limit.
+	w.file.SetWriteDeadline(time.Now().Add(closeWrite))
 	l.mu.Unlock()
 	l.signal()
 	select {

@@ -33,7 +33,8 @@ type Target struct {
 }
 
 // File opens the file at path, under the rules of [safefile.OpenAppend]; a new one is given to owner. It may be a FIFO
-// or a device. Errors contain a hint.
+// or a device. Errors contain a hint. A file of another user, who could read, cut or forge the log, is refused: that
+// user may have put it into a sticky directory before the proxy was started.
 func File(path string, owner int) (*Target, error) {
 	again, f, torn, err := safefile.OpenAppend(path, owner)
 	if _, ok := errors.AsType[*os.PathError](err); ok { // other errors have a hint already
@@ -68,6 +69,8 @@ func (t *Target) Close() {
 // held returns the taken lines that are not written. log.mu must be held.
 func (t *Target) held() []byte { return t.lines[t.at:] }
 
+// run is the log's writing goroutine. It blocks without harm to the callers of Write, who only fill the queue: on a
+// pipe whose reader has stopped, on a disk, on a file system over the network.
 func (t *Target) run() {
 	defer close(t.done)
 	for ended := false; !ended; {
@@ -77,8 +80,8 @@ func (t *Target) run() {
 	t.Close()
 }
 
-// work writes until the queue is empty or a write fails. The rest of a line that a failed write has begun is written
-// first by the next one.
+// work writes until the queue is empty or a write fails. write(2) may write a part, such as what still fits on a disk;
+// the rest of a line that a failed write has begun is written first by the next one.
 func (t *Target) work() error {
 	for {
 		if !t.take(t.openAgain()) {
@@ -175,7 +178,8 @@ func cause(err error) error {
 }
 
 // openAgain opens the file by its name again after Reopen, and continues there with the whole line of which the old
-// file has a part. Both may be the same file.
+// file has a part. Both may be the same file. Until then rename(2) has changed nothing for the open descriptor, which
+// goes on writing to the renamed file.
 func (t *Target) openAgain() error {
 	if !t.reopen.Swap(false) || t.again == nil {
 		return nil
@@ -193,7 +197,8 @@ func (t *Target) openAgain() error {
 	l.mu.Lock()
 	t.file, t.at = f, begin
 	l.mu.Unlock()
-	if err := old.Close(); err != nil { // may block
+	// It may block, and report an error of an earlier write, on a file system over the network (close(2)).
+	if err := old.Close(); err != nil {
 		return fmt.Errorf("closing the old %s file: %w", l.cfg.Name, cause(err))
 	}
 	return nil
