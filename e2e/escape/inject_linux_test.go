@@ -1,3 +1,5 @@
+//go:build amd64 || arm64
+
 package escape
 
 import (
@@ -96,7 +98,7 @@ func (v *target) onThread(tid int, c call) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	result, err := th.make(c)
+	result, err := v.make(th, c)
 	if err != nil && !errors.Is(err, errElsewhere) {
 		return 0, err // it dies
 	}
@@ -155,7 +157,7 @@ func (th *thread) wait() (status unix.WaitStatus, err error) {
 // The interrupted call is continued by the kernel, which looks at the restored
 // registers for that when it is let go: not after a stop at a system call's
 // exit, but after one for a signal. A single step ends in such a stop.
-func (th *thread) make(c call) (result int64, err error) {
+func (v *target) make(th *thread, c call) (result int64, err error) {
 	var was unix.PtraceRegs
 	if err := unix.PtraceGetRegs(th.tid, &was); err != nil {
 		return 0, fmt.Errorf("reading registers: %w", err)
@@ -165,11 +167,10 @@ func (th *thread) make(c call) (result int64, err error) {
 		return 0, err
 	}
 	defer mem.Close()
-	var code [2]byte
-	if _, err := mem.ReadAt(code[:], int64(was.Rip-2)); err != nil || code != [2]byte{0x0f, 0x05} {
-		return 0, errElsewhere
+	if v.gate, err = gate(mem, was, v.gate); err != nil {
+		return 0, err
 	}
-	place := int64(was.Rsp-below) &^ 15
+	place := int64(stack(was)-below) &^ 15
 	old := make([]byte, len(c.mem))
 	if _, err := mem.ReadAt(old, place); err != nil {
 		return 0, fmt.Errorf("reading the stack: %w", err)
@@ -177,7 +178,7 @@ func (th *thread) make(c call) (result int64, err error) {
 	if _, err := mem.WriteAt(c.mem, place); err != nil {
 		return 0, fmt.Errorf("writing to the stack: %w", err)
 	}
-	result, err = th.step(c.registers(was, uint64(place)))
+	result, err = th.step(c.registers(was, v.gate, uint64(place)))
 	if err != nil {
 		return 0, err
 	}
@@ -185,21 +186,15 @@ func (th *thread) make(c call) (result int64, err error) {
 	return result, errors.Join(err, unix.PtraceSetRegs(th.tid, &was))
 }
 
-// registers are those with which the call is made.
-func (c call) registers(r unix.PtraceRegs, place uint64) unix.PtraceRegs {
-	r.Rip -= 2
-	r.Orig_rax = ^uint64(0) // no call to be continued
-	r.Rax = c.nr
-	for i, to := range []*uint64{&r.Rdi, &r.Rsi, &r.Rdx, &r.R10, &r.R8, &r.R9} {
-		*to = 0
-		if i < len(c.args) {
-			*to = c.args[i]
-		}
-		if *to == here {
-			*to = place
+// resolved returns the arguments with the memory's address in the place of here.
+func (c call) resolved(place uint64) (args [6]uint64) {
+	copy(args[:], c.args)
+	for i := range args {
+		if args[i] == here {
+			args[i] = place
 		}
 	}
-	return r
+	return args
 }
 
 // step has the thread execute the one instruction.
@@ -207,7 +202,7 @@ func (th *thread) step(r unix.PtraceRegs) (int64, error) {
 	if err := unix.PtraceSetRegs(th.tid, &r); err != nil {
 		return 0, fmt.Errorf("writing registers: %w", err)
 	}
-	for after := r.Rip + 2; ; {
+	for after := r.PC() + instruction; ; {
 		if err := unix.PtraceSingleStep(th.tid); err != nil {
 			return 0, fmt.Errorf("stepping: %w", err)
 		}
@@ -232,10 +227,10 @@ func (th *thread) step(r unix.PtraceRegs) (int64, error) {
 		if err := unix.PtraceGetRegs(th.tid, &r); err != nil {
 			return 0, fmt.Errorf("reading the result: %w", err)
 		}
-		if r.Rip != after {
-			return 0, fmt.Errorf("it went to %#x, not to %#x", r.Rip, after)
+		if r.PC() != after {
+			return 0, fmt.Errorf("it went to %#x, not to %#x", r.PC(), after)
 		}
-		return int64(r.Rax), nil
+		return result(r), nil
 	}
 }
 

@@ -1,3 +1,5 @@
+//go:build amd64 || arm64
+
 package escape
 
 import (
@@ -38,6 +40,7 @@ type target struct {
 	url      string
 	start    string // its start lines
 	turn     int    // counts the threads that were tried
+	gate     uint64 // address of the instruction that made the last call
 	client   *http.Client
 	upstream *openaitest.Server
 }
