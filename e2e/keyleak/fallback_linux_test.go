@@ -3,12 +3,14 @@ package keyleak
 import (
 	"strings"
 	"testing"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // TestFallback runs the program where the kernel has no secret memory. Root can then read one copy, at the announced
 // address, and nothing else.
 func TestFallback(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "read another process's memory")
 	for _, w := range []wire{plain, modern} {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
@@ -29,7 +31,7 @@ func TestFallback(t *testing.T) {
 }
 
 func TestRequireRefusesFallback(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "read another process's memory")
 	p := launch(t, noSecretMemory, nil, "--protection=strict", "--upstream-url", "http://127.0.0.1:9/v1/responses")
 	if p.addr != "" {
 		t.Fatal("the program serves with a key that root can read")

@@ -19,6 +19,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 const (
@@ -339,7 +340,7 @@ func (r *rotor) finish(t *testing.T) {
 // whole series finds the one in use there, and proves that those before it were
 // wiped.
 func TestRotationFallback(t *testing.T) {
-	needRoot(t)
+	proctest.NeedRoot(t, "read another process's memory")
 	for _, w := range []wire{plain, modern} {
 		t.Run(w.name, func(t *testing.T) {
 			r := newRotor(t, w, noSecretMemory, newSeries(50))
