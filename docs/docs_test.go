@@ -57,6 +57,7 @@ var mayImport = map[string][]string{
 	"e2e/clients":            nil,
 	"e2e/longrun":            {"internal/launch", "internal/memscan", "internal/openaitest"},
 	"e2e/codexaction":        nil,
+	"e2e/kernels":            nil,
 }
 
 func TestImportsFlowOneWay(t *testing.T) {

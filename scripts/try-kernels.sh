@@ -1,0 +1,215 @@
+#!/usr/bin/env bash
+# Runs the program on kernels of other versions and on another architecture: in virtual machines, by emulation, with
+# Debian's and Ubuntu's kernels, the two programs and tests from this tree, and busybox. It prints one table, a row for
+# each check with its seconds. This machine's settings stay as they are.
+#
+#	try-kernels.sh [--write] [--kernels REGEXP] [--checks NAME,...]
+#
+#	--write      put the table into docs/platforms.md as well
+#	--kernels    those whose column's head matches; "list" prints them all
+#	--checks     some of the checks of scripts/kernels/init; separated by commas
+#
+# It needs qemu-system-x86_64 and qemu-system-aarch64, cpio, apt-get, and a mirror for each suite. What was downloaded is
+# kept in $TRY_KERNELS_CACHE (default: ~/.cache/responses-api-proxy/kernels). A kernel that cannot be downloaded is said
+# in the table and fails nothing; a check that fails, or a machine that does not end, makes the exit code 1.
+# TRY_KERNELS_LOGS=DIR keeps the consoles' logs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CGO_ENABLED=0 GOFLAGS=-buildvcs=false
+
+# Each is a column: head, suite, package that depends on the kernel, boot parameters.
+kernels='
+6.1 amd64|bookworm|linux-image-cloud-amd64|
+6.1 amd64 secretmem|bookworm|linux-image-cloud-amd64|secretmem.enable=1
+6.12 amd64|trixie|linux-image-cloud-amd64|
+newest amd64|trixie-backports|linux-image-cloud-amd64|
+Azure amd64|noble-updates|linux-image-azure|
+6.1 arm64|bookworm|linux-image-cloud-arm64|
+6.12 arm64|trixie|linux-image-cloud-arm64|
+newest arm64|trixie-backports|linux-image-cloud-arm64|
+'
+checks='boot protections strict tls user callers restart verify stand-in memory calls sandbox secret peer listen window'
+
+limit=3600 # seconds for one machine; the emulation is slow, and other programs may run
+cache=${TRY_KERNELS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/responses-api-proxy/kernels}
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+die() { printf 'try-kernels: %s\n' "$*" >&2; exit 1; }
+
+# in_suite runs an apt command that knows one suite of both architectures and nothing of this machine's packages.
+in_suite() { APT_CONFIG=$cache/$1/apt.conf "${@:2}"; }
+
+# open_suite reads a suite's lists, or fails if they cannot be had.
+open_suite() { # suite
+	[ ! -e "$tmp/$1.ok" ] || return 0
+	local dir=$cache/$1 archive=http://deb.debian.org/debian components=main keys=/usr/share/keyrings/debian-archive-keyring.gpg
+	mkdir -p "$dir"/{lists/partial,archives/partial,debs}
+	if [ "$1" = noble-updates ]; then
+		archive=http://archive.ubuntu.com/ubuntu keys=$cache/bookworm/ubuntu/usr/share/keyrings/ubuntu-archive-keyring.gpg
+		get bookworm ubuntu-keyring "$cache/bookworm/ubuntu" || return 1
+	fi
+	echo "deb [targets=Packages signed-by=$keys] $archive $1 $components" >"$dir/sources.list"
+	cat >"$dir/apt.conf" <<-CONF
+		Dir::State "$dir"; Dir::State::status "/dev/null"; Dir::Cache "$dir"; Dir::Etc::sourcelist "$dir/sources.list";
+		Dir::Etc::sourceparts "/dev/null"; Dir::Etc::preferencesparts "/dev/null"; APT::Architectures { "amd64"; "arm64"; };
+		Acquire::Languages "none"; Acquire::Retries "2"; APT::Sandbox::User "root"; APT::Get::List-Cleanup "false";
+	CONF
+	in_suite "$1" timeout 300 apt-get update -qq >"$tmp/apt.log" 2>&1 && ! grep -q '^[WE]:' "$tmp/apt.log" || return 1
+	touch "$tmp/$1.ok"
+}
+
+# get unpacks a package of a suite into a directory.
+get() { # suite, package, directory
+	open_suite "$1" || return 1
+	local deb
+	deb=$(in_suite "$1" apt-cache show --no-all-versions "$2" 2>/dev/null |
+		awk '/^(Package|Version|Architecture): / { v[$1] = $2 } END { gsub(":", "%3a", v["Version:"]); print v["Package:"] "_" v["Version:"] "_" v["Architecture:"] ".deb" }')
+	(cd "$cache/$1/debs" && in_suite "$1" timeout 600 apt-get download -qq "$2" >/dev/null 2>&1) || return 1
+	mkdir -p "$3"
+	dpkg-deb -x "$cache/$1/debs/$deb" "$3"
+}
+
+# get_kernel unpacks the kernel that a package depends on, with its modules.
+get_kernel() { # suite, package, architecture, directory
+	open_suite "$1" || return 1
+	local image part
+	image=$(in_suite "$1" apt-cache depends "$2:$3" | sed -n 's/^ *Depends: \(linux-image-[0-9][^:]*\).*/\1/p' | head -n 1)
+	[ -n "$image" ] || return 1
+	for part in image binary modules; do
+		part=linux-$part-${image#linux-image-}
+		if in_suite "$1" apt-cache show "$part:$3" >/dev/null 2>&1; then get "$1" "$part:$3" "$4" || return 1; fi
+	done
+	ls "$4"/boot/vmlinuz-* >/dev/null
+}
+
+# make_base packs what all machines of an architecture have.
+make_base() { # architecture
+	[ ! -e "$tmp/base.$1" ] || return 0
+	local root=$tmp/root.$1 name
+	mkdir -p "$root"/{bin,etc,programs,tests}
+	cp "$tmp/busybox.$1/bin/busybox" "$root/bin/"
+	export GOARCH=$1
+	go build -trimpath -ldflags='-s -w' -o "$root/programs/" \
+		./cmd/responses-api-proxy ./cmd/responses-api-proxy-verify ./e2e/keyleak/testdata/scan ./e2e/keyleak/testdata/probe
+	for name in internal/{sandbox,secret,peer,listen} e2e/{keyleak,escape,kernels}; do
+		go test -c -tags kernels -ldflags='-s -w' -o "$root/tests/${name##*/}.test" "./$name"
+	done
+	go test -c -ldflags='-s -w' -o "$root/tests/program.test" ./cmd/responses-api-proxy
+	cp -r cmd/responses-api-proxy/testdata "$root/tests/"
+	unset GOARCH
+	install -m 755 scripts/kernels/init "$root/init"
+	install -m 755 scripts/kernels/go "$root/programs/go"
+	chmod 711 "$root/programs/responses-api-proxy"
+	printf 'root:x:0:0::/:\ndaemon:x:1:1::/:\nnobody:x:65534:65534::/:\n' >"$root/etc/passwd"
+	printf 'root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n' >"$root/etc/group"
+	printf 'root:*:\n' >"$root/etc/shadow"
+	printf '127.0.0.1 localhost\n' >"$root/etc/hosts"
+	printf 'nameserver 127.0.0.1\n' >"$root/etc/resolv.conf"
+	printf 'hosts: files dns\n' >"$root/etc/nsswitch.conf"
+	(cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$tmp/base.$1"
+}
+
+# pack_modules packs those that the kernel would load by itself: of sock_diag(7), which says who calls.
+pack_modules() { # directory of the kernel
+	mkdir -p "$1/pack/modules"
+	find "$1" -name 'inet_diag.ko*' -o -name 'tcp_diag.ko*' | while read -r file; do
+		case $file in
+		*.xz) xz -dc "$file" ;;
+		*.zst) zstd -qdc "$file" ;;
+		*) cat "$file" ;;
+		esac >"$1/pack/modules/$(basename "${file%.ko*}").ko"
+	done
+	(cd "$1/pack" && find . | cpio -o -H newc --quiet)
+}
+
+# boot runs a machine until it powers off, and prints its console.
+boot() { # architecture, kernel, initrd, parameters
+	local qemu=(qemu-system-x86_64) console=ttyS0 cpu=max
+	if [ "$1" = arm64 ]; then qemu=(qemu-system-aarch64 -M virt) console=ttyAMA0 cpu=max,pauth-impdef=on; fi
+	nice timeout $limit "${qemu[@]}" -accel tcg -cpu $cpu -smp 2 -m 768 -nic none -nographic -no-reboot \
+		-kernel "$2" -initrd "$3" -append "console=$console quiet panic=-1 $4" </dev/null 2>&1
+}
+
+# try runs one kernel's checks and leaves a line for each in $tmp/N.results.
+try() { # number, head, suite, package, parameters
+	local arch dir=$tmp/kernel.$1 log=${TRY_KERNELS_LOGS:-$tmp}/$1.log
+	arch=$(cut -d' ' -f2 <<<"$2")
+	mkdir -p "$dir"
+	if ! get bookworm "busybox-static:$arch" "$tmp/busybox.$arch" || ! get_kernel "$3" "$4" "$arch" "$dir"; then
+		echo "$2: it cannot be downloaded" >&2
+		return
+	fi
+	make_base "$arch"
+	{ cat "$tmp/base.$arch" && pack_modules "$dir"; } >"$dir/initrd"
+	boot "$arch" "$(echo "$dir"/boot/vmlinuz-*)" "$dir/initrd" "$5${wanted:+ checks=$wanted}" >"$log" || echo "$2: the emulator ended with $?" >&2
+	tr -d '\r' <"$log" | sed -n 's/^.*@@ //p' >"$tmp/$1.results"
+	if grep -qE '^[^ ]+ [1-9]' "$tmp/$1.results" || ! grep -q '^end 0' "$tmp/$1.results"; then
+		failed=1
+		printf '== %s failed:\n' "$2" >&2
+		tail -n 200 "$log" >&2
+	fi
+}
+
+# cell prints what came of a check on a kernel.
+cell() { # number, check
+	local code seconds skipped
+	if [ ! -e "$tmp/$1.results" ]; then echo "no download" && return; fi
+	read -r code seconds skipped < <(sed -n "s/^$2 //p" "$tmp/$1.results") || { echo "not run"; return; }
+	if [ "$code" = 0 ]; then echo "ok, $seconds s${skipped:+$([ "$skipped" = 0 ] || echo ", $skipped skipped")}"; else echo "**failed**, $seconds s"; fi
+}
+
+# table prints all results as Markdown.
+table() {
+	local check n row
+	row='|' line='|---|'
+	for n in "${!heads[@]}"; do row="$row ${heads[n]} |" line="$line---|"; done
+	printf '| %s\n%s\n' "$row" "$line"
+	for check in release $checks; do
+		row="| $check |"
+		for n in "${!heads[@]}"; do
+			if [ "$check" = release ]; then row="$row $(sed -n 's/^boot .* \([^ ]*\)$/\1/p' "$tmp/$n.results" 2>/dev/null || true) |"; else row="$row $(cell "$n" "$check") |"; fi
+		done
+		printf '%s\n' "$row"
+	done
+}
+
+# write_table puts the table between the marks in docs/platforms.md.
+write_table() {
+	local file=docs/platforms.md
+	grep -q '^<!-- try-kernels -->$' $file && grep -q '^<!-- /try-kernels -->$' $file || die "$file has no marks for the table"
+	awk -v table="$tmp/table" '
+		/^<!-- \/try-kernels -->$/ { skip = 0 }
+		!skip { print }
+		/^<!-- try-kernels -->$/ { skip = 1; while ((getline line < table) > 0) print line }' $file >"$tmp/platforms.md"
+	cp "$tmp/platforms.md" $file
+}
+
+write='' only='' wanted=''
+while [ $# -gt 0 ]; do
+	case $1 in
+	--write) write=1 ;;
+	--kernels) only=$2 && shift ;;
+	--checks) wanted=$2 && shift ;;
+	*) die "unknown argument $1; see the head of this script" ;;
+	esac
+	shift
+done
+if [ "$only" = list ]; then
+	cut -d'|' -f1 <<<"$kernels" | grep .
+	exit
+fi
+for tool in qemu-system-x86_64 qemu-system-aarch64 cpio apt-get; do
+	command -v $tool >/dev/null || die "$tool is missing: apt-get install qemu-system-x86 qemu-system-arm cpio"
+done
+[ -z "$wanted" ] || checks="boot ${wanted//,/ }"
+
+failed=0 heads=()
+while IFS='|' read -r head suite package parameters; do
+	[[ $head =~ ${only:-.} ]] || continue
+	try ${#heads[@]} "$head" "$suite" "$package" "$parameters"
+	heads+=("$head")
+done < <(grep . <<<"$kernels")
+table | tee "$tmp/table"
+[ -z "$write" ] || write_table
+exit $failed
