@@ -4,7 +4,7 @@
 // It sends nothing that a correct proxy would forward. The body of every request is invalid JSON, so that a request
 // which is forwarded costs nothing. It works against any proxy with the same interface, the original included.
 //
-// With --stand-in it starts and stops the proxy itself, with a random key and a fake upstream.
+// With --test-instance it starts and stops the proxy itself, with a random key and a fake upstream.
 package attack
 
 import (
@@ -24,7 +24,7 @@ import (
 // Usage is printed by --help.
 var Usage = `Usage: responses-api-proxy verify --server-info FILE | --port N | --socket PATH
                                   [flags]
-       responses-api-proxy verify --stand-in [--proxy PROGRAM] [flags]
+       responses-api-proxy verify --test-instance [--proxy PROGRAM] [flags]
 
 Tries what an attacker would try at a running proxy, and prints what came of it.
 Any user may run it; root can try more. It sends nothing that costs tokens.
@@ -33,11 +33,11 @@ Any user may run it; root can try more. It sends nothing that costs tokens.
 Marks: ✓ safe, ✗ broken, – skipped, · for information, ! what root can do.
 Exit codes: 0 nothing was stolen or spent, 1 something was, or could have been,
 2 the command line is wrong, the proxy cannot be found or started, or a signal
-ended verify --stand-in.
+ended verify --test-instance.
 
 Example:
-  responses-api-proxy verify --stand-in
-  responses-api-proxy verify --stand-in --proxy "codex responses-api-proxy"
+  responses-api-proxy verify --test-instance
+  responses-api-proxy verify --test-instance --proxy "codex responses-api-proxy"
   sudo responses-api-proxy verify --server-info /run/proxy/info.json
 `
 
@@ -52,8 +52,8 @@ const childRaceCommand = "--child-race"
 // options are the parsed command line.
 type options struct {
 	serverInfo, socket string
-	proxy              string // the program to start, for standIn
-	standIn            bool
+	proxy              string // the program to start, for testInstance
+	testInstance       bool
 	port, pid          int
 	keyStdin, spend    bool
 	disruptive, json   bool
@@ -93,7 +93,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer) (int, error) {
 	if opts.racing {
 		return 0, childRace(stdin, stdout)
 	}
-	if opts.standIn {
+	if opts.testInstance {
 		return runHarness(opts, stdout)
 	}
 	t, err := find(opts)
@@ -159,18 +159,18 @@ func attempts(t *target) (list []attempt) {
 func parseFlags(args []string) (*options, error) {
 	o := &options{}
 	flags := append(cli.Verify(map[string]func(string) error{
-		"server-info": cli.Any(&o.serverInfo),
-		"socket":      cli.Any(&o.socket),
-		"port":        cli.Int(&o.port, 1, 65535, "a number from 1 to 65535 is needed"),
-		"pid":         cli.Int(&o.pid, 1, 1<<30, "a number from 1 to 1073741824 is needed"),
-		"stand-in":    cli.Bool(&o.standIn),
-		"proxy":       cli.Any(&o.proxy),
-		"allow-route": cli.Each(&o.open, relay.CheckRoute),
-		"key-stdin":   cli.Bool(&o.keyStdin),
-		"spend":       cli.Bool(&o.spend),
-		"disruptive":  cli.Bool(&o.disruptive),
-		"json":        cli.Bool(&o.json),
-		"help":        cli.RequestHelp,
+		"server-info":   cli.Any(&o.serverInfo),
+		"socket":        cli.Any(&o.socket),
+		"port":          cli.Int(&o.port, 1, 65535, "a number from 1 to 65535 is needed"),
+		"pid":           cli.Int(&o.pid, 1, 1<<30, "a number from 1 to 1073741824 is needed"),
+		"test-instance": cli.Bool(&o.testInstance),
+		"proxy":         cli.Any(&o.proxy),
+		"allow-route":   cli.Each(&o.open, relay.CheckRoute),
+		"key-stdin":     cli.Bool(&o.keyStdin),
+		"spend":         cli.Bool(&o.spend),
+		"disruptive":    cli.Bool(&o.disruptive),
+		"json":          cli.Bool(&o.json),
+		"help":          cli.RequestHelp,
 	}), cli.Flag{Name: "h", Set: cli.RequestHelp},
 		cli.Flag{Name: childCommand[2:], Set: cli.Bool(&o.asking)},
 		cli.Flag{Name: childRaceCommand[2:], Set: cli.Bool(&o.racing)})
@@ -191,7 +191,7 @@ func parseFlags(args []string) (*options, error) {
 // settle checks that the options are compatible.
 func (o *options) settle() error {
 	ways := 0
-	for _, given := range []bool{o.serverInfo != "", o.socket != "", o.port != 0, o.standIn} {
+	for _, given := range []bool{o.serverInfo != "", o.socket != "", o.port != 0, o.testInstance} {
 		if given {
 			ways++
 		}
@@ -200,11 +200,11 @@ func (o *options) settle() error {
 	case o.racing && ways == 0:
 		return nil
 	case ways != 1:
-		return errors.New("give one of --server-info FILE, --port N, --socket PATH and --stand-in")
-	case o.standIn && (o.pid != 0 || o.keyStdin):
-		return errors.New("--stand-in starts its own proxy; omit --pid and --key-stdin")
-	case o.proxy != "" && !o.standIn:
-		return errors.New("--proxy goes with --stand-in")
+		return errors.New("give one of --server-info FILE, --port N, --socket PATH and --test-instance")
+	case o.testInstance && (o.pid != 0 || o.keyStdin):
+		return errors.New("--test-instance starts its own proxy; omit --pid and --key-stdin")
+	case o.proxy != "" && !o.testInstance:
+		return errors.New("--proxy goes with --test-instance")
 	}
 	return nil
 }

@@ -20,12 +20,12 @@ import (
 	"time"
 )
 
-// withFakeUpstream returns a command for verify --stand-in, with a directory for temporary files that must be empty at
-// the end.
+// withFakeUpstream returns a command for verify --test-instance, with a directory for temporary files that must be empty
+// at the end.
 func withFakeUpstream(t *testing.T, program string, more ...string) *exec.Cmd {
 	t.Helper()
 	dir := publicDir(t)
-	cmd := exec.Command("/proc/self/exe", append([]string{"verify", "--stand-in", "--proxy", program}, more...)...)
+	cmd := exec.Command("/proc/self/exe", append([]string{"verify", "--test-instance", "--proxy", program}, more...)...)
 	cmd.Env = []string{"TMPDIR=" + dir, "PATH=" + os.Getenv("PATH"), "OPENAI_API_KEY=" + canary, "HTTP_PROXY=http://127.0.0.1:1", "all_proxy=http://127.0.0.1:1"}
 	t.Cleanup(func() {
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
@@ -61,8 +61,8 @@ func awaitGone(t *testing.T, pid int) {
 	}
 }
 
-// TestStandIn: no behaviour of the upstream makes the proxy fail an attempt, and nothing of either remains.
-func TestStandIn(t *testing.T) {
+// TestInstance: no behaviour of the upstream makes the proxy fail an attempt, and nothing of either remains.
+func TestInstance(t *testing.T) {
 	cmd := withFakeUpstream(t, program(t, "responses-api-proxy"), "--json")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -93,10 +93,10 @@ func TestStandIn(t *testing.T) {
 	awaitGone(t, d.PID)
 }
 
-// TestStandInAlone: verify finds the proxy beside it.
-func TestStandInAlone(t *testing.T) {
+// TestInstanceAlone: verify finds the proxy beside it.
+func TestInstanceAlone(t *testing.T) {
 	dir := publicDir(t)
-	cmd := exec.Command(program(t, "responses-api-proxy"), "verify", "--stand-in", "--disruptive")
+	cmd := exec.Command(program(t, "responses-api-proxy"), "verify", "--test-instance", "--disruptive")
 	cmd.Env = []string{"TMPDIR=" + dir}
 	out, err := cmd.CombinedOutput()
 	if onlyRace := "broken:\n  " + raceName + "\n"; err != nil && (os.Geteuid() == 0 || !strings.HasSuffix(string(out), onlyRace)) {
@@ -107,9 +107,9 @@ func TestStandInAlone(t *testing.T) {
 	}
 }
 
-// TestStandInEnds: any end of verify ends the proxy too, a launcher's child included, and the proxy does not inherit
+// TestInstanceEnds: any end of verify ends the proxy too, a launcher's child included, and the proxy does not inherit
 // verify's environment.
-func TestStandInEnds(t *testing.T) {
+func TestInstanceEnds(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT} {
 		t.Run(sig.String(), func(t *testing.T) {
 			dir := t.TempDir()
@@ -155,8 +155,8 @@ func awaitFile(t *testing.T, path string) string {
 	}
 }
 
-// TestStandInFails: for a proxy that does not start, no table is printed.
-func TestStandInFails(t *testing.T) {
+// TestInstanceFails: for a proxy that does not start, no table is printed.
+func TestInstanceFails(t *testing.T) {
 	cmd := withFakeUpstream(t, program(t, "responses-api-proxy")+" --bogus")
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
