@@ -63,7 +63,7 @@ func (a *activated) start() *exec.Cmd {
 		a.t.Fatal(err)
 	}
 	a.t.Cleanup(func() { cmd.Process.Kill() })
-	a.told(cmd, "READY=1")
+	a.awaitNotification(cmd, "READY=1")
 	return cmd
 }
 
@@ -78,8 +78,8 @@ func (a *activated) command() *exec.Cmd {
 	return cmd
 }
 
-// told waits for a notification.
-func (a *activated) told(cmd *exec.Cmd, what string) {
+// awaitNotification waits for a notification.
+func (a *activated) awaitNotification(cmd *exec.Cmd, what string) {
 	a.t.Helper()
 	a.notify.SetReadDeadline(time.Now().Add(patience))
 	for buf := make([]byte, 4096); ; {
@@ -97,7 +97,7 @@ func (a *activated) told(cmd *exec.Cmd, what string) {
 func (a *activated) stop(cmd *exec.Cmd) {
 	a.t.Helper()
 	cmd.Process.Signal(syscall.SIGTERM)
-	a.told(cmd, "STOPPING=1")
+	a.awaitNotification(cmd, "STOPPING=1")
 	if err := cmd.Wait(); err != nil {
 		a.t.Errorf("it ended with %v\n%s", err, cmd.Stderr)
 	}

@@ -5,9 +5,9 @@ import (
 	"os/signal"
 )
 
-// onHangup handles SIGHUP until stop is called: it opens again the files that
+// handleSIGHUP handles SIGHUP until stop is called: it opens again the files that
 // may have been renamed, and reloads the key.
-func (s *service) onHangup() (stop func()) {
+func (s *service) handleSIGHUP() (stop func()) {
 	if len(hangupSignals) == 0 {
 		return func() {}
 	}

@@ -239,7 +239,7 @@ func (w *world) cmdSealed([]string) {
 // peepAt returns the ways into a process that are open.
 func (w *world) peepAt(pid int) []string {
 	cmd := exec.Command(filepath.Join(w.ts.Getenv("BIN"), "peep"), strconv.Itoa(pid))
-	cmd.Env = append(environment(w.ts), "GOCOVERDIR="+openFolder(w.ts))
+	cmd.Env = append(environment(w.ts), "GOCOVERDIR="+writableDirectory(w.ts))
 	asNobody(cmd)
 	out, err := cmd.Output()
 	w.ts.Check(err)

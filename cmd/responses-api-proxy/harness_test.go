@@ -379,16 +379,16 @@ func (l *launch) command(ts *testscript.TestScript) *exec.Cmd {
 		inNamespace(cmd)
 	}
 	if l.nobody {
-		cmd.Env = append(cmd.Env, "GOCOVERDIR="+openFolder(ts))
+		cmd.Env = append(cmd.Env, "GOCOVERDIR="+writableDirectory(ts))
 		asNobody(cmd)
 	}
 	return cmd
 }
 
-// openFolder makes a directory that every user may write to, for the coverage data
+// writableDirectory makes a directory that every user may write to, for the coverage data
 // of processes whose user cannot write to the usual directory. They would print an
 // error to standard error otherwise.
-func openFolder(ts *testscript.TestScript) string {
+func writableDirectory(ts *testscript.TestScript) string {
 	dir := ts.MkAbs(".cover")
 	ts.Check(os.MkdirAll(dir, 0o777))
 	ts.Check(os.Chmod(dir, 0o777))

@@ -19,13 +19,13 @@ type identity struct {
 	config key.Exchange
 }
 
-// wanted reports whether the key is got in exchange for an identity.
-func (i *identity) wanted() bool { return i.github || i.config.TokenFile != "" }
+// enabled reports whether the key is got in exchange for an identity.
+func (i *identity) enabled() bool { return i.github || i.config.TokenFile != "" }
 
 // check refuses flags that contradict each other or are missing.
 func (i *identity) check(o *options) error {
 	switch {
-	case !i.wanted():
+	case !i.enabled():
 		return nil
 	case i.github && i.config.TokenFile != "":
 		return errors.New("--github-oidc and --oidc-token-file contradict each other; choose one")
@@ -55,7 +55,7 @@ func (i *identity) readable() error {
 func openKey(o *options, errs *errorLog) (k *key.Key, file *keyFile, err error) {
 	cfg := key.Config{Header: o.authHeader, Require: o.protection == strict}
 	path := o.keyFile
-	if o.identity.wanted() {
+	if o.identity.enabled() {
 		cfg.Exchange = &o.identity.config
 	} else if path == "" {
 		path = credential()

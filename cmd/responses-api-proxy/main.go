@@ -79,7 +79,7 @@ func run(args []string) int {
 	if err := s.open(); err != nil {
 		return errs.fatal(err)
 	}
-	defer s.onHangup()() // before other processes can see that it runs
+	defer s.handleSIGHUP()() // before other processes can see that it runs
 	s.logStartup()
 	s.errs.takeOver()
 	return s.serve()

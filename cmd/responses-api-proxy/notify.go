@@ -8,10 +8,10 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
 )
 
-// tellSystemd notifies systemd that the service is ready, and then, if the unit
+// notifyReady notifies systemd that the service is ready, and then, if the unit
 // has a watchdog, twice in each of its intervals that the service is alive: that
 // its engine still accepts connections.
-func (s *service) tellSystemd() (stop func()) {
+func (s *service) notifyReady() (stop func()) {
 	var where []string
 	for _, l := range s.listeners {
 		where = append(where, l.Addr().String())

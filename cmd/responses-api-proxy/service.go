@@ -70,12 +70,12 @@ func (s *service) open() error {
 	}
 	o := s.opts
 	for _, step := range []struct {
-		wanted bool
+		needed bool
 		open   func() error
 	}{
 		{true, s.openNotifier},
 		{true, func() (err error) { cfg.Roots, err = upstream.RootsFrom(o.caFile); return err }},
-		{o.identity.wanted(), func() error { return s.exchange(cfg.Roots) }},
+		{o.identity.enabled(), func() error { return s.exchange(cfg.Roots) }},
 		{true, s.listen},
 		{s.keyFile != nil, s.openKeyFile},
 		{true, func() error { return s.openClient(cfg) }},
@@ -88,7 +88,7 @@ func (s *service) open() error {
 		{true, s.openEngine},
 		{o.serverInfo != "", s.openInfo},
 	} {
-		if step.wanted {
+		if step.needed {
 			err = step.open()
 		}
 		if err != nil {
@@ -253,7 +253,7 @@ func (s *service) openEngine() (err error) {
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end
 	}
-	if s.opts.identity.wanted() {
+	if s.opts.identity.enabled() {
 		cfg.OnRejected = func(status int) {
 			s.rejections.add(status)
 			if status == 401 {
@@ -307,7 +307,7 @@ func (s *service) serve() int {
 	for _, serve := range s.serving {
 		go func() { served <- serve() }()
 	}
-	defer s.tellSystemd()()
+	defer s.notifyReady()()
 	if d := s.opts.limits.ExpireAfter; d > 0 {
 		// Requests that run then have the same time to finish as after any other stop.
 		defer time.AfterFunc(d+s.opts.drainTimeout, s.end).Stop()

@@ -200,8 +200,8 @@ func TestCodexBudget(t *testing.T) {
 	s := start(t, "", "--max-tokens-per-user", "1", "--budget-period", "month")
 	s.codex(provider)
 	out, failed := s.run(nil, installed("codex"), "exec", "--skip-git-repo-check", "--json", "Say hello")
-	told := regexp.MustCompile(`hit your usage limit\. Uid [0-9]+ has spent its budget of tokens .*, which resets at .*-01T00:00:00Z\. .*, or try again at `)
-	if !failed || !told.MatchString(out) {
+	refusal := regexp.MustCompile(`hit your usage limit\. Uid [0-9]+ has spent its budget of tokens .*, which resets at .*-01T00:00:00Z\. .*, or try again at `)
+	if !failed || !refusal.MatchString(out) {
 		t.Errorf("it prints %q", out)
 	}
 	if n := len(s.sent()); n != 1 {
@@ -234,9 +234,9 @@ func TestCodexWebSocketMetered(t *testing.T) {
 func TestCodexWebSocketBudget(t *testing.T) {
 	s := start(t, "", "--allow-route", "websocket", "--max-tokens-per-user", "100")
 	s.configure(provider + `supports_websockets = true`)
-	told, failed := s.run(nil, installed("codex"), "exec", "--skip-git-repo-check", "--json", "Say hello")
-	if !failed || !strings.Contains(told, "hit your usage limit. Uid ") || !strings.Contains(told, "has spent its budget of tokens (") {
-		t.Errorf("it prints %q", told)
+	output, failed := s.run(nil, installed("codex"), "exec", "--skip-git-repo-check", "--json", "Say hello")
+	if !failed || !strings.Contains(output, "hit your usage limit. Uid ") || !strings.Contains(output, "has spent its budget of tokens (") {
+		t.Errorf("it prints %q", output)
 	}
 	if got, want := s.sent(), []string{"GET /v1/responses"}; !slices.Equal(got, want) {
 		t.Errorf("it sends %q, want %q", got, want)

@@ -57,12 +57,12 @@ func Help(topics []Topic, flags []Flag, name string) string {
 	return b.String()
 }
 
-// columns lists the flags that are wanted, in their order.
-func columns(flags []Flag, wanted func(Flag) bool, text func(Flag) string) string {
+// columns lists the flags that include accepts, in their order.
+func columns(flags []Flag, include func(Flag) bool, text func(Flag) string) string {
 	const column = 24
 	var b strings.Builder
 	for _, f := range flags {
-		if !wanted(f) {
+		if !include(f) {
 			continue
 		}
 		head, body := "  "+f.Usage(), wrap(plain(text(f)), column, 80)

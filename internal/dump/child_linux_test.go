@@ -127,8 +127,8 @@ func TestFailingDisk(t *testing.T) {
 }
 
 func jobLimit(dir string) error {
-	told := make(chan error, 9)
-	d, err := Open(dir, -1, func(err error) { told <- err })
+	reports := make(chan error, 9)
+	d, err := Open(dir, -1, func(err error) { reports <- err })
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func jobLimit(dir string) error {
 	whole(d, strings.Repeat("\x00", 40<<10), "too large as a string")
 	whole(d, "a", "b")
 	select {
-	case err = <-told:
+	case err = <-reports:
 	case <-time.After(patience):
 		return errors.New("nothing was reported")
 	}

@@ -466,13 +466,13 @@ func TestTooLarge(t *testing.T) {
 	for name, body := range map[string]string{"text": "x" + strings.Repeat("\x00", 200<<10), "JSON": `"` + strings.Repeat("a", 60<<10) + `"`} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
-			told := make(chan error, 1)
-			d := mustOpen(t, config{dir: dir, max: 50 << 10, report: func(err error) { told <- err }})
+			reports := make(chan error, 1)
+			d := mustOpen(t, config{dir: dir, max: 50 << 10, report: func(err error) { reports <- err }})
 			e := post(d)
 			e.Request([]byte(body))
 			e.RequestEnd(true)
 			e.End()
-			wantReport(t, told, "000001-", "limit")
+			wantReport(t, reports, "000001-", "limit")
 			d.Close()
 			wantNames(t, dir)
 			if lost(d) != 1 || d.used != 0 {
@@ -482,10 +482,10 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-func wantReport(t *testing.T, told <-chan error, words ...string) {
+func wantReport(t *testing.T, reports <-chan error, words ...string) {
 	t.Helper()
 	select {
-	case err := <-told:
+	case err := <-reports:
 		for _, w := range words {
 			if !strings.Contains(err.Error(), w) {
 				t.Errorf("the report %q does not have %q", err, w)
@@ -500,8 +500,8 @@ func wantReport(t *testing.T, told <-chan error, words ...string) {
 // is still blocked.
 func TestStalledDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
-	told := make(chan error, 1)
-	d, resume := stalled(t, config{dir: dir, report: func(err error) { told <- err }})
+	reports := make(chan error, 1)
+	d, resume := stalled(t, config{dir: dir, report: func(err error) { reports <- err }})
 	d.closeTime = patience // however slow the machine
 	e := post(d)
 	piece := bytes.Repeat([]byte("0123456789abcdef"), 2048)
@@ -510,7 +510,7 @@ func TestStalledDisk(t *testing.T) {
 		e.Request(piece)
 	}
 	e.RequestEnd(true)
-	wantReport(t, told, "000001-", "request.json", "slower", "truncated")
+	wantReport(t, reports, "000001-", "request.json", "slower", "truncated")
 	if d.queued > maxOfOne || e.request.queued > maxOfOne {
 		t.Errorf("%d bytes are queued", d.queued)
 	}
@@ -568,12 +568,12 @@ func wantEmptyQueue(t *testing.T, d *Dir) {
 
 // TestHungDisk: Close returns although the disk is blocked.
 func TestHungDisk(t *testing.T) {
-	told := make(chan error, 2)
-	d, resume := stalled(t, config{dir: filepath.Join(t.TempDir(), "d"), report: func(err error) { told <- err }})
+	reports := make(chan error, 2)
+	d, resume := stalled(t, config{dir: filepath.Join(t.TempDir(), "d"), report: func(err error) { reports <- err }})
 	d.closeTime = time.Millisecond
 	whole(d, "a", "b")
 	d.Close()
-	wantReport(t, told, "within 1ms")
+	wantReport(t, reports, "within 1ms")
 	resume()
 	<-d.idle
 	d.lock.Close()
@@ -582,8 +582,8 @@ func TestHungDisk(t *testing.T) {
 
 // TestOneReport: the first loss is reported at once, the number of all of them at the end.
 func TestOneReport(t *testing.T) {
-	told := make(chan error, 9)
-	d := mustOpen(t, config{report: func(err error) { told <- err }})
+	reports := make(chan error, 9)
+	d := mustOpen(t, config{report: func(err error) { reports <- err }})
 	d.mu.Lock()
 	for i := range 1000 {
 		f := &File{dir: d, name: fmt.Sprintf("%06d-1-request.json", i+1)}
@@ -595,12 +595,12 @@ func TestOneReport(t *testing.T) {
 	for _, want := range []string{
 		"cannot dump 000001-1-request.json: no room; more losses are only counted", "1000 dumps are missing or truncated",
 	} {
-		if got := <-told; got.Error() != want {
+		if got := <-reports; got.Error() != want {
 			t.Errorf("reported %q, want %q", got, want)
 		}
 	}
-	if len(told) > 0 {
-		t.Errorf("reported %q too", <-told)
+	if len(reports) > 0 {
+		t.Errorf("reported %q too", <-reports)
 	}
 }
 

@@ -610,15 +610,15 @@ func TestRefusedAreFew(t *testing.T) {
 			return v, !v.Silent()
 		}
 		for _, who := range []audit.Caller{{UID: 1, Known: true}, {}} {
-			var told []*Session
+			var sessions []*Session
 			for i := range 3 * maxRefused {
 				v, ok := refused(who)
 				if ok != (i < maxRefused) {
-					t.Errorf("%+v, refused connection %d: told %v", who, i, ok)
+					t.Errorf("%+v, refused connection %d gets the reason: %v", who, i, ok)
 				}
-				told = append(told, v)
+				sessions = append(sessions, v)
 			}
-			for _, v := range told {
+			for _, v := range sessions {
 				v.Close()
 			}
 			if v, ok := refused(who); ok {

@@ -266,7 +266,7 @@ func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) error {
 		return x.refuse(apierror.New(apierror.UpstreamMalformed, err.Error()))
 	}
 	x.observeHead(&res.Head)
-	stream, err := res.Switch()
+	stream, err := res.Hijack()
 	if err != nil {
 		return x.abort(ofUpstream(err))
 	}

@@ -140,9 +140,9 @@ func New(cfg Config) (*Relay, error) {
 	return p, nil
 }
 
-// Cut ends all exchanges that do not end with their clients, and all that are still to come. It does not wait for
+// Abort ends all exchanges that do not end with their clients, and all that are still to come. It does not wait for
 // them.
-func (p *Relay) Cut() { p.stop() }
+func (p *Relay) Abort() { p.stop() }
 
 // ErrAbort is returned by Serve when the response is incomplete: the server must end the connection so that the
 // client cannot take it for complete.

@@ -261,7 +261,7 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 // abort ends all connections, and returns ctx's error if one had a request.
 func (s *Server) abort(ctx context.Context) error {
 	requests := s.Running()
-	s.cfg.Relay.Cut()
+	s.cfg.Relay.Abort()
 	s.each((*conn).forceClose)
 	select {
 	case <-s.empty:

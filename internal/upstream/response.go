@@ -236,9 +236,9 @@ type Stream struct{ c *conn }
 
 var errNotSwitched = errors.New("bug: the upstream has not switched protocols")
 
-// Switch takes over the connection of a response with status 101. From then on the request's context no longer affects
+// Hijack takes over the connection of a response with status 101. From then on the request's context no longer affects
 // it; Interrupt does, and so does the Response's Close, which must still be called.
-func (r *Response) Switch() (*Stream, error) {
+func (r *Response) Hijack() (*Stream, error) {
 	if r.Head.Status != 101 {
 		return nil, &Error{Kind: Internal, Cause: errNotSwitched}
 	}

@@ -94,7 +94,7 @@ func TestSwitch(t *testing.T) {
 			if err != nil || res.Head.Status != 101 || res.Reused {
 				t.Fatalf("%+v, %v", res, err)
 			}
-			s := must(res.Switch())
+			s := must(res.Hijack())
 			for range 100 {
 				must(s.Write([]byte(hello)))
 				got := make([]byte, len(echo))
@@ -129,7 +129,7 @@ func TestSwitchOnlyIfAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := res.Switch(); !errors.Is(err, errNotSwitched) {
+	if _, err := res.Hijack(); !errors.Is(err, errNotSwitched) {
 		t.Errorf("a refusal is switched to: %v", err)
 	}
 	finish(t, res, nil)
@@ -146,7 +146,7 @@ func TestInterruptedStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Close()
-	s := must(res.Switch())
+	s := must(res.Hijack())
 	failed := make(chan error, 1)
 	go func() {
 		_, err := s.Read(make([]byte, 1))
@@ -170,7 +170,7 @@ func TestHalfClosedStream(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer res.Close()
-		s := must(res.Switch())
+		s := must(res.Hijack())
 		if err := s.CloseWrite(); err != nil {
 			t.Error(err)
 		}
@@ -194,7 +194,7 @@ func TestSwitchThroughAProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Close()
-	s := must(res.Switch())
+	s := must(res.Hijack())
 	must(s.Write([]byte(hello)))
 	got := make([]byte, len(echo))
 	if _, err := io.ReadFull(s, got); err != nil || string(got) != echo {
