@@ -5,6 +5,7 @@ package roots
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"io/fs"
@@ -33,7 +34,7 @@ var System = sync.OnceValues(func() (parse func() *x509.CertPool, err error) {
 	if list := os.Getenv("SSL_CERT_DIR"); list != "" {
 		directories = strings.Split(list, ":")
 	}
-	texts := texts{seen: map[string]bool{}}
+	texts := texts{seen: map[[sha256.Size]byte]bool{}}
 	for _, name := range files {
 		if texts.readFile(name) {
 			break
@@ -42,21 +43,23 @@ var System = sync.OnceValues(func() (parse func() *x509.CertPool, err error) {
 	for _, dir := range directories {
 		texts.readDirectory(dir)
 	}
-	if len(texts.pem) == 0 && texts.err != nil {
+	if len(texts.certs) == 0 && texts.err != nil {
 		return nil, texts.err
 	}
 	return sync.OnceValue(func() *x509.CertPool {
 		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(texts.pem)
+		for _, cert := range texts.certs {
+			pool.AppendCertsFromPEM(cert)
+		}
 		return pool
 	}), nil
 })
 
 // texts are certificates in PEM.
 type texts struct {
-	pem  []byte
-	seen map[string]bool
-	err  error // the first one, but that a file does not exist
+	certs [][]byte
+	seen  map[[sha256.Size]byte]bool
+	err   error // the first one, but that a file does not exist
 }
 
 // readFile adds what is in a file, and reports whether it could be read. A distribution has each certificate in a file
@@ -65,9 +68,13 @@ func (t *texts) readFile(name string) bool {
 	text, err := os.ReadFile(name)
 	t.note(err)
 	for part := range bytes.SplitAfterSeq(text, []byte("-----END CERTIFICATE-----")) {
-		if i := bytes.Index(part, []byte("-----BEGIN CERTIFICATE-----")); i >= 0 && !t.seen[string(part[i:])] {
-			t.seen[string(part[i:])] = true
-			t.pem = append(append(t.pem, part[i:]...), '\n')
+		i := bytes.Index(part, []byte("-----BEGIN CERTIFICATE-----"))
+		if i < 0 {
+			continue
+		}
+		if sum := sha256.Sum256(part[i:]); !t.seen[sum] {
+			t.seen[sum] = true
+			t.certs = append(t.certs, part[i:])
 		}
 	}
 	return err == nil
