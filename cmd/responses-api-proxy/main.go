@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
@@ -82,6 +83,7 @@ func run(args []string) int {
 	defer s.handleSIGHUP()() // before other processes can see that it runs
 	s.logStartup()
 	s.errs.takeOver()
+	go debug.FreeOSMemory() // what the start has used
 	return s.serve()
 }
 
