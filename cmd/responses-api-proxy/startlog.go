@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
 )
 
 // memoryHint returns what to do about a key outside secret memory. Only a kernel that lacks memfd_secret(2), or was
@@ -37,7 +39,11 @@ func (s *service) logStartup() {
 	s.errs.LogAttrs(context.Background(), slog.LevelInfo, "started", started...)
 	s.logProtections()
 	if s.opts.users.Empty() {
-		s.errs.Warn("every user of this host may call", "hint", "--allow-user limits that")
+		hint := "--allow-user limits that"
+		if !peer.ReportsUnix {
+			hint = "this system does not report who calls"
+		}
+		s.errs.Warn("every user of this host may call", "hint", hint)
 	}
 	if s.opts.protection == off {
 		s.errs.Warn("Landlock and seccomp are off: a compromised process has all of its user's privileges")

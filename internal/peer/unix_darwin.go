@@ -7,6 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ReportsUnix is whether this system reports the peer's user on a unix socket.
+const ReportsUnix = true
+
 // ofUnix uses LOCAL_PEERCRED (unix(4)), whose first group is the effective gid. The kernel recorded the ids at
 // connect(2). A structure of another version could have its fields elsewhere, and is refused.
 func ofUnix(fd int) (Credentials, error) {

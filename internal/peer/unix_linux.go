@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ReportsUnix is whether this system reports the peer's user on a unix socket.
+const ReportsUnix = true
+
 // ofUnix uses SO_PEERCRED: the kernel recorded the ids at connect(2), so the peer cannot change them. They are the
 // effective ones; a set-user-ID program that passes its descriptor on is reported as its owner (unix(7)).
 func ofUnix(fd int) (Credentials, error) {

@@ -58,6 +58,9 @@ type Policy struct {
 // New returns a policy. It returns an error if the kernel cannot identify callers although a decision depends on it.
 func New(cfg Config) (p *Policy, err error) {
 	p = newPolicy(cfg)
+	if p.needsUID && !peer.ReportsUnix {
+		return nil, errUnreported
+	}
 	if p.identify = p.needsUID || cfg.Identify; p.identify && cfg.TCP {
 		if p.tcp, err = peer.OpenTCP(); err != nil && p.needsUID {
 			return nil, fmt.Errorf("cannot find out who calls: %w; listen on a unix socket (--listen unix:PATH) alone, where it is known", err)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -18,8 +19,15 @@ type Users struct{ UIDs, GIDs []uint32 }
 // Empty reports whether no user and no group was named.
 func (u *Users) Empty() bool { return len(u.UIDs) == 0 && len(u.GIDs) == 0 }
 
+// errUnreported is for systems that report no client's user.
+var errUnreported = errors.New("this system does not report which user calls; leave out what depends on that, such as --allow-user, " +
+	"--rate, --max-concurrent-per-user and --max-tokens-per-user")
+
 // Add adds a group, as @GROUP, or a user.
 func (u *Users) Add(who string) error {
+	if !peer.ReportsUnix {
+		return errUnreported
+	}
 	if group, ok := strings.CutPrefix(who, "@"); ok {
 		return u.addGroup(group)
 	}
