@@ -16,38 +16,31 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 )
 
-// observers passes each exchange to all of them, one after the other.
-type observers []audit.Observer
+// observers passes each exchange to functions, one after the other.
+type observers struct {
+	begin []func()
+	end   []func(*audit.Entry)
+}
 
-func (all observers) Begin() {
-	for _, o := range all {
-		o.Begin()
+func (all *observers) Begin() {
+	for _, begin := range all.begin {
+		begin()
 	}
 }
 
-func (all observers) End(e *audit.Entry) {
-	for _, o := range all {
-		o.End(e)
+func (all *observers) End(e *audit.Entry) {
+	for _, end := range all.end {
+		end(e)
 	}
 }
 
-// auditor writes the records of the audit log.
-type auditor struct{ *audit.Log }
-
-func (auditor) Begin()               {}
-func (a auditor) End(e *audit.Entry) { a.Write(e) }
-
-// requestLog logs each request that the proxy has not refused itself: those have a line already.
-type requestLog struct{ *errorLog }
-
-func (requestLog) Begin() {}
-
-func (l requestLog) End(e *audit.Entry) {
+// exchange logs a request that the proxy has not refused itself: those have a line already.
+func (l *errorLog) exchange(e *audit.Entry) {
 	if e.Code != "" && !e.Upstream {
 		return
 	}
 	var all attrs
-	all.addUser(l.errorLog, &e.Caller)
+	all.addUser(l, &e.Caller)
 	all.add("route", e.Route)
 	all = append(all, slog.Int("status", e.Status), slog.Duration("duration", e.Duration.Round(time.Millisecond)))
 	all.add("model", shorten([]byte(e.Model), maxAgent))
@@ -106,16 +99,16 @@ func (s *service) observe() error {
 			{Path: "/readyz", Check: s.ready},
 		}
 		s.serving = append(s.serving, func() error { return server.ServePages(s.metricsListener, s.errs.warning, pages...) })
-		all = append(all, m)
+		all.begin, all.end = append(all.begin, m.Begin), append(all.end, m.End)
 	}
 	if s.audit != nil {
-		all = append(all, auditor{s.audit})
+		all.end = append(all.end, s.audit.Write)
 	}
 	if s.opts.logRequests {
-		all = append(all, requestLog{s.errs})
+		all.end = append(all.end, s.errs.exchange)
 	}
-	if len(all) > 0 {
-		s.engine.Observe(all)
+	if len(all.end) > 0 {
+		s.engine.Observe(&all)
 	}
 	return nil
 }
