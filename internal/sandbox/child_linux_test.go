@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -495,4 +496,18 @@ func deny(call, mask, arg, errno uint32) error {
 		return fmt.Errorf("seccomp: %w", e)
 	}
 	return nil
+}
+
+// String returns one line such as "user=nobody caps=none no-new-privs=on landlock=abi7 seccomp=on". The reason follows
+// a missing protection in parentheses.
+func (r Report) String() string {
+	var words []string
+	for _, p := range r {
+		word := p.Name + "=" + cmp.Or(p.State, "missing")
+		if p.Missing != nil {
+			word += "(" + p.Missing.Error() + ")"
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " ")
 }

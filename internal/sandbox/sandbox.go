@@ -8,7 +8,6 @@
 package sandbox
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os/user"
@@ -67,20 +66,6 @@ func whole(name, state string, missing error) Protection {
 
 // A Report lists all protections, in the order in which the start line shows them.
 type Report []Protection
-
-// String returns one line such as "user=nobody caps=none no-new-privs=on landlock=abi7 seccomp=on". The reason follows
-// a missing protection in parentheses.
-func (r Report) String() string {
-	var words []string
-	for _, p := range r {
-		word := p.Name + "=" + cmp.Or(p.State, "missing")
-		if p.Missing != nil {
-			word += "(" + p.Missing.Error() + ")"
-		}
-		words = append(words, word)
-	}
-	return strings.Join(words, " ")
-}
 
 // Missing returns each protection that is not fully in force, with the reason.
 func (r Report) Missing() []string {
