@@ -4,6 +4,7 @@
 package key
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -139,15 +140,18 @@ func (k *Key) More() bool {
 
 // Memory returns the kind of memory of the key and of everything that it is exchanged for, and the reason if not all of
 // that is secret memory.
-func (k *Key) Memory() (string, error) {
-	kind, why := k.secret.Memory()
-	if k.source != nil && why == nil {
-		kind, why = k.source.Memory()
+func (k *Key) Memory() (kind string, why error) {
+	why = k.secret.Locked()
+	if k.source != nil {
+		why = cmp.Or(why, k.source.Locked())
 	}
-	if k.exchanger != nil && why == nil {
-		kind, why = k.exchanger.Memory()
+	if k.exchanger != nil {
+		why = cmp.Or(why, k.exchanger.Locked())
 	}
-	return string(kind), why
+	if why != nil {
+		return "locked", why
+	}
+	return "memfd_secret", nil
 }
 
 // Wipe stops the renewal and overwrites the key, and the input of its exchange, permanently. It blocks while the key is

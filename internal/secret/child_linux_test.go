@@ -41,11 +41,17 @@ func jobRead([]string) error {
 	if err != nil {
 		fmt.Println("error:", strings.ReplaceAll(err.Error(), "\n", " "))
 	} else {
-		kind, why := k.Memory()
-		fmt.Printf("%s, %d slots, len %d, why: %v, flags: %s\n", kind, cap(k.slots), k.Len(), why, vmFlags(memoryOf(k)))
+		fmt.Printf("%s, %d slots, len %d, why: %v, flags: %s\n", kindOf(k), cap(k.slots), k.Len(), k.Locked(), vmFlags(memoryOf(k)))
 	}
 	proctest.UntilInputEnds()
 	return nil
+}
+
+func kindOf(k *Key) string {
+	if k.Locked() != nil {
+		return "locked"
+	}
+	return "memfd_secret"
 }
 
 func jobPanic([]string) error {

@@ -291,8 +291,8 @@ func (k *Key) MaxLen() int {
 	return k.cfg.maxLine()
 }
 
-// Memory returns the kind of the key's memory, and the reason if it is not MemfdSecret.
-func (k *Key) Memory() (Kind, error) { return k.memory.Memory() }
+// Locked returns why the key lies in locked memory, which root can read; nil if it lies in secret memory.
+func (k *Key) Locked() error { return k.memory.Locked() }
 
 // mapKey maps the memory for a key and for as many slots as the limit on locked memory allows (RLIMIT_MEMLOCK,
 // getrlimit(2)).

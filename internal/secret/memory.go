@@ -12,36 +12,27 @@ import (
 	"unsafe"
 )
 
-// Kind is the kind of a region's memory, as the start line shows it.
-type Kind string
-
-// The kinds, best first.
-const (
-	// MemfdSecret is memory of memfd_secret(2), which the kernel removes from its own mappings. It cannot be read
-	// through /proc/PID/mem or process_vm_readv(2), even by root, and is not in a core file or a hibernation image.
-	MemfdSecret Kind = "memfd_secret"
-	// Locked is ordinary memory that is not swapped and, where the system supports it, neither dumped nor inherited.
-	// Root can read it.
-	Locked Kind = "locked"
-)
-
 // redacted is the text that every type of this package prints as.
 const redacted = "[redacted]"
 
 // Buffer is one mapping of secret memory, on Linux between two inaccessible pages. Bytes returns all of it; the caller
 // must serialize its use. It prints as [redacted].
+//
+// The memory is that of memfd_secret(2), which the kernel removes from its own mappings: it cannot be read through
+// /proc/PID/mem or process_vm_readv(2), even by root, and is not in a core file or a hibernation image. If there is
+// none, it is ordinary locked memory, which is not swapped and, where the system supports it, neither dumped nor
+// inherited, but which root can read.
 type Buffer struct {
 	secretBytes
-	kind Kind
-	why  error // the reason if kind is not MemfdSecret
+	locked error // why it is locked memory; nil for memfd_secret(2)
 }
 
-// NewBuffer maps memory of the best kind that the system has, which must be MemfdSecret if require is true. It tries
-// sizes, in bytes and descending, until one fits the limit on locked memory. The memory is zero.
+// NewBuffer maps memory, which must be that of memfd_secret(2) if require is true. It tries sizes, in bytes and
+// descending, until one fits the limit on locked memory. The memory is zero.
 func NewBuffer(require bool, sizes ...int) (*Buffer, error) {
 	b, why := mapFirst(mapSecret, sizes)
 	if why == nil {
-		return &Buffer{hide(b), MemfdSecret, nil}, nil
+		return &Buffer{hide(b), nil}, nil
 	}
 	if require {
 		hint := "use --protection auto to accept memory that root can read"
@@ -58,14 +49,14 @@ func NewBuffer(require bool, sizes ...int) (*Buffer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no memory that is safe for a key: %w; %w", why, err)
 	}
-	return &Buffer{hide(b), Locked, why}, nil
+	return &Buffer{hide(b), why}, nil
 }
 
 // Wipe overwrites the buffer and the vector registers.
 func (b *Buffer) Wipe() { Wipe(b.Bytes()) }
 
-// Memory returns the kind of the buffer's memory, and the reason if it is not MemfdSecret.
-func (b *Buffer) Memory() (Kind, error) { return b.kind, b.why }
+// Locked returns why the buffer is locked memory, which root can read; nil if it is secret memory.
+func (b *Buffer) Locked() error { return b.locked }
 
 // secretBytes is a slice that reflection cannot look into, and so fmt and similar packages cannot print. They do not
 // call Format on a copied value, an unexported field, or a verb that does not fit; then an unsafe.Pointer prints as an

@@ -158,8 +158,7 @@ func jobRotate([]string) error {
 	k, err := New(Config{Require: os.Getenv("POLICY") == "require"})
 	must(err)
 	replaced, seen, torn, err := rotate(k, os.Getenv("KEYS"))
-	kind, _ := k.Memory()
-	fmt.Printf("%s: %d replaced, some seen %t, %d torn, %v\n", kind, replaced, seen > 0, torn, err)
+	fmt.Printf("%s: %d replaced, some seen %t, %d torn, %v\n", kindOf(k), replaced, seen > 0, torn, err)
 	proctest.UntilInputEnds()
 	return nil
 }
@@ -475,7 +474,7 @@ func TestBuffer(t *testing.T) {
 			t.Errorf("%s prints %q", verb, got)
 		}
 	}
-	if kind, _ := b.Memory(); kind == MemfdSecret {
+	if b.Locked() == nil {
 		if _, err := procMem(t, b.Bytes()[:1]); err == nil {
 			t.Error("/proc/self/mem reads it")
 		}

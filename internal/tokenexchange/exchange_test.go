@@ -367,9 +367,8 @@ func TestWholeLife(t *testing.T) {
 	if got := lineOf(cfg.Key); got != bearer(s.last()) || s.last() == "access-1" {
 		t.Errorf("after the end: %q", got)
 	}
-	kind, _ := cfg.Key.Memory()
-	if own, _ := x.Memory(); own != kind {
-		t.Errorf("the exchange's memory is %s, the key's %s", own, kind)
+	if own, keys := x.Locked(), cfg.Key.Locked(); (own == nil) != (keys == nil) {
+		t.Errorf("the exchange's memory is locked because %v, the key's because %v", own, keys)
 	}
 	s.check(t)
 }

@@ -141,8 +141,8 @@ func (x *Exchanger) Directories() []string {
 	return slices.Compact(directories)
 }
 
-// Memory returns the kind of memory of the exchanges, and the reason if it is not secret.MemfdSecret.
-func (x *Exchanger) Memory() (secret.Kind, error) { return x.memory.Memory() }
+// Locked returns why the exchanges use locked memory, which root can read; nil if they use secret memory.
+func (x *Exchanger) Locked() error { return x.memory.Locked() }
 
 func (c *Config) check() error {
 	if c.Key == nil || (c.Source == nil) == (c.TokenFile == "") {
