@@ -2,12 +2,14 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
 )
@@ -27,11 +29,11 @@ func TestDocuments(t *testing.T) {
 		t.Errorf("of the first flags %q only %d exist", firstFlags, len(first))
 	}
 	for _, list := range []struct{ path, name, want string }{
-		{readme, "common", cli.Table(first)},
-		{man, "serve", cli.Markdown(topics, flags)},
-		{man, "verify", cli.Markdown([]cli.Topic{{Name: "verify"}}, cli.Verify(nil))},
-		{man, "status", cli.Markdown([]cli.Topic{{Name: "status"}}, cli.Status(nil, nil))},
-		{man, "health", cli.Markdown([]cli.Topic{{Name: "health"}}, cli.Health)},
+		{readme, "common", table(first)},
+		{man, "serve", manual(topics, flags)},
+		{man, "verify", manual([]cli.Topic{{Name: "verify"}}, cli.Verify(nil))},
+		{man, "status", manual([]cli.Topic{{Name: "status"}}, cli.Status(nil, nil))},
+		{man, "health", manual([]cli.Topic{{Name: "health"}}, cli.Health)},
 	} {
 		text, err := os.ReadFile(list.path)
 		if err != nil {
@@ -49,6 +51,81 @@ func TestDocuments(t *testing.T) {
 			}
 		case got != list.want:
 			t.Errorf("%s: the flags of %s are not those of the table: go test ./cmd/responses-api-proxy -run TestDocuments -update", list.path, list.name)
+		}
+	}
+}
+
+// manual returns the flags as the manual page has them. With topics they stand
+// below headings.
+func manual(topics []cli.Topic, flags []cli.Flag) string {
+	var b strings.Builder
+	for _, t := range topics {
+		if t.Title != "" {
+			fmt.Fprintf(&b, "### %s\n\n", t.Title)
+		}
+		if t.Text != "" {
+			fmt.Fprintf(&b, "%s\n", cli.Wrap(t.Text, 0, 120))
+		}
+		for _, f := range flags {
+			if f.Topic == t.Name {
+				fmt.Fprintf(&b, "%s\n%s\n", heading(f), cli.Wrap(": "+f.Full(), 0, 120))
+			}
+		}
+	}
+	return b.String()
+}
+
+// heading returns a flag and its value in the typography of manual pages: words
+// are bold, placeholders in italics.
+func heading(f cli.Flag) string {
+	if f.Value == "" {
+		return "**" + f.String() + "**"
+	}
+	parts := strings.Split(f.Value, "|")
+	for i, part := range parts {
+		mark := "**"
+		if strings.ContainsFunc(part, unicode.IsUpper) {
+			mark = "*"
+		}
+		parts[i] = mark + part + mark
+	}
+	value := strings.Join(parts, "|")
+	if f.Optional {
+		return "**" + f.String() + "**[=" + value + "]"
+	}
+	return "**" + f.String() + "** " + value
+}
+
+// table returns the common flags as a table in Markdown.
+func table(flags []cli.Flag) string {
+	var b strings.Builder
+	b.WriteString("| flag | meaning | default |\n|---|---|---|\n")
+	for _, f := range flags {
+		if f.Common {
+			name := strings.ReplaceAll(f.Usage(), "|", `\|`)
+			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, f.Summary, f.Default)
+		}
+	}
+	return b.String()
+}
+
+// TestManual checks the typography of the lists of flags.
+func TestManual(t *testing.T) {
+	flags := []cli.Flag{
+		{Name: "file", Value: "FILE|-", Topic: "t", Common: true, Default: "none", Summary: "write there", Text: "See `this`."},
+		{Name: "user", Value: "USER", Topic: "u", Repeat: true, Needs: []string{"file"}, Summary: "it's a user"},
+		{Name: "hidden", Summary: "not for users"},
+		{Name: "may", Value: "X|y", Topic: "v", Optional: true, Summary: "let it"},
+	}
+	topics := []cli.Topic{{Name: "t", Title: "Files", Text: "Of `files`."}, {Name: "u", Title: "Users"}}
+	for name, c := range map[string]struct{ got, want string }{
+		"table":    {table(flags), "| flag | meaning | default |\n|---|---|---|\n| `--file FILE\\|-` | write there | none |\n"},
+		"optional": {manual([]cli.Topic{{Name: "v"}}, flags), "**--may**[=*X*|**y**]\n: Let it.\n\n"},
+		"manual": {manual(topics, flags), "### Files\n\nOf `files`.\n\n**--file** *FILE*|**-**\n: Write there (default: none). See `this`.\n\n" +
+			"### Users\n\n**--user** *USER*\n: It's a user. May be repeated. Needs `--file`.\n\n"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %q, want %q", name, c.got, c.want)
 		}
 	}
 }

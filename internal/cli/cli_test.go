@@ -88,17 +88,13 @@ func TestTexts(t *testing.T) {
 	}
 	topics := []Topic{{Name: "t", Title: "Files", Text: "Of `files`."}, {Name: "u", Title: "Users"}}
 	for name, c := range map[string]struct{ got, want string }{
-		"common":                 {Common(flags), "  --file FILE|-         write there (default: none)\n"},
-		"table":                  {Table(flags), "| flag | meaning | default |\n|---|---|---|\n| `--file FILE\\|-` | write there | none |\n"},
-		"topic":                  {Help(topics, flags, "t"), "Files:\n  Of files.\n\n  --file FILE|-         Write there (default: none). See this.\n"},
-		"no topic":               {Help(topics, flags, "w"), ""},
-		"optional":               {Help(append(topics, Topic{Name: "v", Title: "May"}), flags, "v"), "May:\n  --may[=X|y]           Let it.\n"},
-		"optional in the manual": {Markdown([]Topic{{Name: "v"}}, flags), "**--may**[=*X*|**y**]\n: Let it.\n\n"},
-		"all":                    {Help(topics, flags, "all"), Help(topics, flags, "t") + "\n" + Help(topics, flags, "u")},
-		"repeated":               {Help(topics, flags, "u"), "Users:\n  --user USER           It's a user. May be repeated. Needs --file.\n"},
-		"manual": {Markdown(topics, flags), "### Files\n\nOf `files`.\n\n**--file** *FILE*|**-**\n: Write there (default: none). See `this`.\n\n" +
-			"### Users\n\n**--user** *USER*\n: It's a user. May be repeated. Needs `--file`.\n\n"},
-		"lines": {Lines(flags), "--file FILE|- write there\n*--user USER it's a user\n--may =X|y let it"},
+		"common":   {Common(flags), "  --file FILE|-         write there (default: none)\n"},
+		"topic":    {Help(topics, flags, "t"), "Files:\n  Of files.\n\n  --file FILE|-         Write there (default: none). See this.\n"},
+		"no topic": {Help(topics, flags, "w"), ""},
+		"optional": {Help(append(topics, Topic{Name: "v", Title: "May"}), flags, "v"), "May:\n  --may[=X|y]           Let it.\n"},
+		"all":      {Help(topics, flags, "all"), Help(topics, flags, "t") + "\n" + Help(topics, flags, "u")},
+		"repeated": {Help(topics, flags, "u"), "Users:\n  --user USER           It's a user. May be repeated. Needs --file.\n"},
+		"lines":    {Lines(flags), "--file FILE|- write there\n*--user USER it's a user\n--may =X|y let it"},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %q, want %q", name, c.got, c.want)

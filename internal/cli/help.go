@@ -3,14 +3,13 @@ package cli
 import (
 	"fmt"
 	"strings"
-	"unicode"
 )
 
 // A Topic is a group of flags in the help.
 type Topic struct{ Name, Title, Text string }
 
-// full returns everything that is known of a flag in sentences.
-func (f Flag) full() string {
+// Full returns everything that is known of a flag in sentences.
+func (f Flag) Full() string {
 	text := strings.ToUpper(f.Summary[:1]) + f.brief()[1:] + "."
 	if f.Text != "" {
 		text += " " + f.Text
@@ -50,9 +49,9 @@ func Help(topics []Topic, flags []Flag, name string) string {
 		}
 		b.WriteString(t.Title + ":\n")
 		if t.Text != "" {
-			b.WriteString(wrap(plain(t.Text), 2, 80) + "\n")
+			b.WriteString(Wrap(plain(t.Text), 2, 80) + "\n")
 		}
-		b.WriteString(columns(flags, func(f Flag) bool { return f.Topic == t.Name }, Flag.full))
+		b.WriteString(columns(flags, func(f Flag) bool { return f.Topic == t.Name }, Flag.Full))
 	}
 	return b.String()
 }
@@ -65,7 +64,7 @@ func columns(flags []Flag, include func(Flag) bool, text func(Flag) string) stri
 		if !include(f) {
 			continue
 		}
-		head, body := "  "+f.Usage(), wrap(plain(text(f)), column, 80)
+		head, body := "  "+f.Usage(), Wrap(plain(text(f)), column, 80)
 		if len(head) > column-2 {
 			b.WriteString(head + "\n" + body)
 			continue
@@ -78,8 +77,8 @@ func columns(flags []Flag, include func(Flag) bool, text func(Flag) string) stri
 // plain returns text without its backquotes.
 func plain(text string) string { return strings.ReplaceAll(text, "`", "") }
 
-// wrap returns text in lines of at most width columns, each behind indent spaces.
-func wrap(text string, indent, width int) string {
+// Wrap returns text in lines of at most width columns, each behind indent spaces.
+func Wrap(text string, indent, width int) string {
 	var b strings.Builder
 	line := ""
 	for word := range strings.FieldsSeq(text) {
@@ -90,59 +89,5 @@ func wrap(text string, indent, width int) string {
 		line = strings.TrimSpace(line + " " + word)
 	}
 	fmt.Fprintf(&b, "%*s%s\n", indent, "", line)
-	return b.String()
-}
-
-// Markdown returns the flags as the manual page has them. With topics they stand
-// below headings.
-func Markdown(topics []Topic, flags []Flag) string {
-	var b strings.Builder
-	for _, t := range topics {
-		if t.Title != "" {
-			fmt.Fprintf(&b, "### %s\n\n", t.Title)
-		}
-		if t.Text != "" {
-			fmt.Fprintf(&b, "%s\n", wrap(t.Text, 0, 120))
-		}
-		for _, f := range flags {
-			if f.Topic == t.Name {
-				fmt.Fprintf(&b, "%s\n%s\n", f.heading(), wrap(": "+f.full(), 0, 120))
-			}
-		}
-	}
-	return b.String()
-}
-
-// heading returns a flag and its value in the typography of manual pages: words
-// are bold, placeholders in italics.
-func (f Flag) heading() string {
-	if f.Value == "" {
-		return "**" + f.String() + "**"
-	}
-	parts := strings.Split(f.Value, "|")
-	for i, part := range parts {
-		mark := "**"
-		if strings.ContainsFunc(part, unicode.IsUpper) {
-			mark = "*"
-		}
-		parts[i] = mark + part + mark
-	}
-	value := strings.Join(parts, "|")
-	if f.Optional {
-		return "**" + f.String() + "**[=" + value + "]"
-	}
-	return "**" + f.String() + "** " + value
-}
-
-// Table returns the common flags as a table in Markdown.
-func Table(flags []Flag) string {
-	var b strings.Builder
-	b.WriteString("| flag | meaning | default |\n|---|---|---|\n")
-	for _, f := range flags {
-		if f.Common {
-			name := strings.ReplaceAll(f.Usage(), "|", `\|`)
-			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, f.Summary, f.Default)
-		}
-	}
 	return b.String()
 }
