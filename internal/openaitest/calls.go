@@ -44,11 +44,15 @@ var apis = map[string][]route{
 
 var websocketRoute = route{"GET", "responses", handleWebsocket}
 
-// api returns the name of the server's API, and a request's path as routes have it.
+// api returns the name of the server's API, and a request's path as routes have it. A path of another name is one of
+// responses, and has no other routes.
 func (s *Server) api(r *Request) (name, below string) {
 	own, _, _ := strings.Cut(s.opts.Path, "?")
 	target, _, _ := strings.Cut(r.Target, "?")
 	dir, name := path.Split(own)
+	if name != "responses" && name != "messages" && target == own {
+		return "responses", "responses"
+	}
 	below, ok := strings.CutPrefix(target, dir)
 	if !ok {
 		below = ""

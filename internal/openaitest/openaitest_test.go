@@ -332,6 +332,26 @@ func TestErrors(t *testing.T) {
 	noFaults(t, s)
 }
 
+// TestOtherPath: a server at a path of any other name makes responses there, and nothing else.
+func TestOtherPath(t *testing.T) {
+	s := start(t, Options{Path: "/a/c?x=1"})
+	for _, c := range []struct {
+		method, path string
+		status       int
+	}{{"POST", "/a/c", 200}, {"GET", "/a/c", 405}, {"POST", "/a/c/compact", 404}, {"POST", "/a/responses", 404}, {"GET", "/a/models", 404}} {
+		r := request(t, s, "", "{}")
+		r.Method, r.URL.Path = c.method, c.path
+		res, err := client(t, s).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != c.status {
+			t.Errorf("%s %s: status %d, want %d", c.method, c.path, res.StatusCode, c.status)
+		}
+	}
+}
+
 func TestChoice(t *testing.T) {
 	s := start(t, Options{Default: "status code=418"})
 	s.Script("status code=420", "status code=421")
