@@ -22,9 +22,10 @@ import (
 
 // The values of --protection.
 const (
-	auto   = "auto"
-	strict = "strict"
-	off    = "off"
+	auto      = "auto"
+	available = "available"
+	strict    = "strict"
+	off       = "off"
 )
 
 // options are the settings of the command line.
@@ -49,7 +50,7 @@ type options struct {
 	limits               policy.Limits
 	runAs                *sandbox.User // nil leaves the user as it is
 	owner                int           // the uid that new files are given to; -1 leaves them to the process's own
-	protection           string        // auto, strict or off
+	protection           string        // auto, available, strict or off
 	maxTokens            int64
 	budgetFile           string
 	budgetPeriod         budget.Period

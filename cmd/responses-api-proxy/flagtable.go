@@ -113,12 +113,13 @@ func flagTable(o *options) []cli.Flag {
 
 		{Name: "user", Value: "USER", Topic: "protection", Common: true, Set: cli.Parsed(&o.runAs, sandbox.LookupUser),
 			Summary: "when started as root, become that user for good"},
-		{Name: "protection", Value: "auto|strict|off", Topic: "protection", Common: true,
+		{Name: "protection", Value: "auto|available|strict|off", Topic: "protection", Common: true,
 			Also:    map[string]string{"strict": strict, "sandbox": "", "secret-memory": ""},
-			Set:     cli.Choice(&o.protection, auto, strict, off),
-			Summary: "use what the kernel offers; strict: do not start unless that is everything", Default: auto,
-			Text: "`strict` needs secret memory, which root cannot read, Linux 6.7 or later, another user than root, and `start-window=closed`: the " +
-				"program's file must not be readable by the user who starts it (root's, mode 0711), unless root starts it. `off` leaves Landlock and " +
+			Set:     cli.Choice(&o.protection, auto, available, strict, off),
+			Summary: "require nothing, what this kernel has, or everything to start", Default: auto,
+			Text: "With `auto` it starts with the protections that there are. `strict` needs secret memory, which root cannot read, Linux 6.7 or later, another user than root, and `start-window=closed`: the " +
+				"program's file must not be readable by the user who starts it (root's, mode 0711), unless root starts it. `available` needs the same, " +
+				"but for secret memory and rules for ports where the kernel is too old, or was booted without them. `off` leaves Landlock and " +
 				"seccomp out, for debugging."},
 
 		{Name: "audit", Value: "FILE|-", Topic: "logging", Common: true, Set: cli.String(&o.audit, "a file name, or - for standard output,"),

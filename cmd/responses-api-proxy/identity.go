@@ -53,7 +53,7 @@ func (i *identity) readable() error {
 // openKey opens the key, from a file if there is one. Standard input is closed when it has been read, or when there is
 // nothing to be read.
 func openKey(o *options, errs *errorLog) (k *key.Key, file *keyFile, err error) {
-	cfg := key.Config{Header: o.authHeader, Require: o.protection == strict}
+	cfg := key.Config{Header: o.authHeader, Require: o.requireSecretMemory()}
 	path := o.keyFile
 	if o.identity.enabled() {
 		cfg.Exchange = &o.identity.config

@@ -100,6 +100,9 @@ func (s *service) open() error {
 	needs := sandbox.Policy{User: o.runAs, Off: o.protection == off, Strict: o.protection == strict}
 	s.components.need(&needs)
 	enforced, err := sandbox.Enforce(needs)
+	if err == nil {
+		err = s.opts.accept(enforced)
+	}
 	if err != nil {
 		return err
 	}
@@ -150,10 +153,10 @@ func (s *service) openClient(cfg upstream.Config) (err error) {
 	return s.warn("this system does not report which user runs a plain-http upstream: any user who takes its port receives the key; use https")
 }
 
-// warn adds a warning to the start lines. With --protection strict it is an error.
+// warn adds a warning to the start lines, or returns it as an error if --protection refuses what it warns of.
 func (s *service) warn(text string) error {
-	if s.opts.protection == strict {
-		return errors.New("--protection strict: " + text)
+	if err := fmt.Errorf("--protection %s: %s", s.opts.protection, text); s.opts.refuses(err) {
+		return err
 	}
 	s.warnings = append(s.warnings, text)
 	return nil

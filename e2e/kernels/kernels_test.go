@@ -213,6 +213,11 @@ func TestStrict(t *testing.T) {
 	t.Log(ended.Output)
 }
 
+// TestAvailable: the packages' setting starts on every kernel.
+func TestAvailable(t *testing.T) {
+	mustStart(t, "--user", "nobody", "--protection", "available").serves(t)
+}
+
 // TestTLS: streams pass, and the upstream has seen the key once in each.
 func TestTLS(t *testing.T) {
 	s := mustStart(t, "--user", "nobody")

@@ -33,6 +33,9 @@ func ParseHeader(name string) (Header, error) { return secret.ParseHeader(name) 
 // false and nothing is changed.
 func NoEcho(fd int) (restore func(), tty bool, err error) { return secret.NoEcho(fd) }
 
+// HasSecretMemory reports whether the kernel has secret memory, whether or not this process may use it.
+func HasSecretMemory() bool { return secret.HasSecretMemory() }
+
 // Config describes a key. The zero value is a key for "authorization: Bearer" in the best memory available.
 type Config struct {
 	Header Header

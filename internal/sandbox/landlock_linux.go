@@ -210,6 +210,14 @@ func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
 	return state, missing, nil
 }
 
+// tooOld is a reason that only a later kernel removes. It is an errors.ErrUnsupported.
+type tooOld string
+
+func (t tooOld) Error() string { return string(t) }
+
+// Is reports whether target is errors.ErrUnsupported.
+func (tooOld) Is(target error) bool { return target == errors.ErrUnsupported }
+
 // landlockABI returns the version of the kernel's Landlock, or why it is not available. Linux 5.13 has it, if it was
 // built with CONFIG_SECURITY_LANDLOCK, and if the list of security modules names it at boot (landlock(7), "NOTES").
 func landlockABI() (int, error) {
@@ -217,7 +225,7 @@ func landlockABI() (int, error) {
 		unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	switch {
 	case errors.Is(err, unix.ENOSYS):
-		return 0, errors.New("not supported by this kernel; Linux 6.7 has what is needed")
+		return 0, tooOld("not supported by this kernel; Linux 6.7 has what is needed")
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return 0, errors.New("disabled at boot; add landlock to lsm=")
 	}
@@ -261,7 +269,7 @@ func tryLandlock(abi int) (state string, missing error) {
 	}
 	state = fmt.Sprintf("abi%d", abi)
 	if abi < netABI {
-		return state, errors.New("this kernel's version has no rules for the network; Linux 6.7 has them")
+		return state, tooOld("this kernel's version has no rules for the network; Linux 6.7 has them")
 	}
 	if err := tryPort(unix.SOCK_STREAM); err != nil || abi < udpABI {
 		return state, err

@@ -53,7 +53,7 @@ type Policy struct {
 type Protection struct {
 	Name    string
 	State   string // what is in force; "" if nothing is
-	Missing error  // why all or a part of it is missing; nil if nothing is
+	Missing error  // why all or a part of it is missing; nil if nothing is. An errors.ErrUnsupported if the kernel lacks it
 }
 
 // whole returns a protection that is either fully in force or missing.

@@ -48,6 +48,15 @@ func mapSecret(size int) ([]byte, error) {
 	return b, nil
 }
 
+// HasSecretMemory reports whether the kernel has secret memory, whether or not this process may use it.
+func HasSecretMemory() bool {
+	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return !errors.Is(err, unix.ENOSYS)
+}
+
 // proveUnreadable tries to read b as a debugger would, with process_vm_readv(2). A process may always read itself
 // (ptrace(2), "Ptrace access mode checking"), so that EFAULT is a refusal of the memory and not of the caller. If an
 // outer sandbox refuses that system call itself, the file system type is the only proof.

@@ -9,3 +9,6 @@ import "errors"
 func mapSecret(int) ([]byte, error) {
 	return nil, errors.New("memfd_secret is used on Linux on amd64, arm64 and riscv64 only")
 }
+
+// HasSecretMemory reports false.
+func HasSecretMemory() bool { return false }
