@@ -306,7 +306,7 @@ func TestStandIn(t *testing.T) {
 		if uid == root && !running(t).secret {
 			broken = []string{"keys of any kind", "the key itself"}
 		}
-		verify(t, uid, broken, "--stand-in")
+		verify(t, uid, broken, "--test-instance")
 	}
 }
 
