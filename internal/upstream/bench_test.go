@@ -14,6 +14,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/socket"
 )
 
 var codexFields = []http1.Field{
@@ -30,7 +31,7 @@ func BenchmarkRequest(b *testing.B) {
 	for name, send := range map[string]sender{"secret": (*Client).Do, "plain": (*Client).doPlain} {
 		b.Run(name, func(b *testing.B) {
 			_, c := serve(b, openaitest.Options{TLS: true, Forget: true})
-			r := &Request{Fields: codexFields, Start: make([]byte, 1024), Length: 1024}
+			r := &Request{Start: make([]byte, 1024), Length: 1024}
 			b.ReportAllocs()
 			for b.Loop() {
 				roundTrip(b, c, send, r)
@@ -45,7 +46,7 @@ func BenchmarkPriceOfSecrecy(b *testing.B) {
 	for name, tls := range map[string]bool{"https": true, "http": false} {
 		b.Run(name, func(b *testing.B) {
 			_, c := serve(b, openaitest.Options{TLS: tls, Forget: true})
-			r := &Request{Fields: codexFields, Start: make([]byte, 1024), Length: 1024}
+			r := &Request{Start: make([]byte, 1024), Length: 1024}
 			var more, plain, allocs []float64
 			for i := 0; b.Loop(); i++ {
 				const turn = 100
@@ -80,6 +81,7 @@ func repeat(b *testing.B, n int, c *Client, send sender, r *Request) {
 }
 
 func roundTrip(b *testing.B, c *Client, send sender, r *Request) {
+	r.Fields = codexFields
 	res, err := send(c, context.Background(), r)
 	if err != nil {
 		b.Fatal(err)
@@ -116,23 +118,36 @@ func cpuTime() time.Duration {
 
 // doPlain is Do with the key in an ordinary header, for comparison.
 func (c *Client) doPlain(ctx context.Context, r *Request) (*Response, error) {
-	cn, _, err := c.connectionFor(ctx, &Request{})
+	cn, reused, err := c.connectionFor(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	res := &Response{c: cn, client: c, request: r}
-	res.unwatch = context.AfterFunc(ctx, cn.close)
+	if plainStarts[cn] == nil {
+		plainStarts[cn] = func(fd uintptr) bool { return cn.current.startPlain(fd) }
+	}
+	start := cn.start
+	defer func() { cn.start = start }()
+	cn.start = plainStarts[cn]
+	return c.exchange(ctx, cn, r, reused)
+}
+
+var plainStarts = map[*conn]func(fd uintptr) bool{} // as a conn has its own
+
+// startPlain is start with the key in an ordinary header.
+func (r *Response) startPlain(fd uintptr) (done bool) {
+	if r.started {
+		return true
+	}
+	r.started = true
+	if r.Reused && !socket.Quiet(fd) {
+		r.headErr = errNotIdle
+		return true
+	}
 	buf := heads.Get().(*[]byte)
 	defer heads.Put(buf)
-	*buf = c.appendLine((*buf)[:0], r)
+	*buf = r.client.appendLine((*buf)[:0], r.request)
 	*buf = append(*buf, "authorization: Bearer "+canary+"\r\n"...)
-	*buf = append(r.appendFields(*buf), r.Start...)
-	if _, err = cn.send(*buf); err == nil {
-		err = res.readHead()
-	}
-	if err != nil {
-		res.Close()
-		return nil, err
-	}
-	return res, nil
+	*buf = append(r.request.appendFields(*buf), r.request.Start...)
+	_, r.headErr = r.c.send(*buf)
+	return r.headErr != nil
 }
