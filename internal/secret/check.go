@@ -93,7 +93,8 @@ func (c Config) source() source {
 		"printenv OPENAI_API_KEY | env -u OPENAI_API_KEY responses-api-proxy (is OPENAI_API_KEY set and exported?)", "pipe in", ""}
 }
 
-// keyError is an error of a malformed key with the message for its source.
+// keyError is an error of a malformed key with the message for its source. It unwraps to the error that describes the
+// form, by which callers and tests distinguish them.
 type keyError struct {
 	error
 	form error
@@ -175,6 +176,7 @@ func (c Config) check(key []byte) error {
 func invisible(c byte) bool { return c <= ' ' || c >= 0x7f }
 
 // isKey reports whether b consists of the characters of API keys, which are those of base64url (RFC 4648, section 5).
+// The original accepts no others: a key that is quoted or has a name before it is found out here and not by a 401.
 func isKey(b []byte) bool {
 	return len(b) > 0 && !slices.ContainsFunc(b, func(c byte) bool {
 		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'

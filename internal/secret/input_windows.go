@@ -16,6 +16,8 @@ func readFD(fd int, p []byte) (n int, err error) {
 			return 0, err
 		}
 	}
+	// ReadFile fails at the end of a pipe whose writer has closed it, which is the usual end of the input and no
+	// failure.
 	var done uint32
 	err = windows.ReadFile(handle, p, &done, nil)
 	if errors.Is(err, windows.ERROR_BROKEN_PIPE) || errors.Is(err, windows.ERROR_HANDLE_EOF) { // the end of a pipe, of a file
@@ -36,6 +38,7 @@ func NoEcho(int) (restore func(), tty bool, err error) {
 	if windows.GetConsoleMode(handle, &mode) != nil {
 		return nil, false, nil // not a console
 	}
+	// ENABLE_LINE_INPUT stays set: a read returns a whole line, with the usual editing.
 	if err := windows.SetConsoleMode(handle, mode&^windows.ENABLE_ECHO_INPUT); err != nil {
 		return nil, true, fmt.Errorf("cannot turn the console's echo off: %w", err)
 	}

@@ -189,6 +189,7 @@ func (k *Key) put(room secretBytes, from source, input func(p []byte) (length in
 	b := room.Bytes()
 	start := copy(b, k.cfg.Header.prefix())
 	p := b[start : start+k.cfg.maxLen()+1]
+	// Until install, only this goroutine has access to room.
 	length, err := input(p)
 	if err != nil {
 		return k.cfg.explain(err, p[:length], from)
@@ -241,13 +242,17 @@ func (k *Key) release(g *generation) {
 	}
 }
 
-// install makes next the current generation, or none if it is nil, and waits until every retired generation is wiped.
+// install makes next the current generation, or none if it is nil, and waits until every retired generation is wiped:
+// only then may the caller claim that the old key is gone. A borrower holds it for one write to a slot or a socket. The
+// error is ErrWiped if Wipe was called, so that a replacement that was under way cannot bring a key back.
 func (k *Key) install(next *generation) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if next != nil && k.closed {
 		return ErrWiped
 	}
+	// From the swap on, borrow returns next. The old generation loses the reference that install gave it, and is wiped
+	// here, or else by its last borrower.
 	if old := k.current.Swap(next); old != nil {
 		k.retired++
 		k.mu.Unlock() // release locks it
@@ -274,7 +279,7 @@ func (k *Key) Wipe() {
 // expired.
 func (k *Key) Forget() { _ = k.install(nil) } // installing nil does not fail
 
-// Len returns the length of the line that Line lends, in bytes; 0 without a key.
+// Len returns the length of the line that Line lends, in bytes; 0 without a key. It may be another by the next call.
 func (k *Key) Len() int {
 	if g := k.current.Load(); g != nil {
 		return g.line.n

@@ -36,6 +36,8 @@ func NewBuffer(require bool, sizes ...int) (*Buffer, error) {
 	}
 	if require {
 		hint := "use --protection auto to accept memory that root can read"
+		// ENOSYS is an old kernel, or one that was not booted for it; EAGAIN is the limit on locked memory (mmap(2));
+		// EPERM is usually the filter of a container, for which nothing can be advised but to accept it.
 		if errors.Is(why, syscall.ENOSYS) {
 			hint = "boot Linux 5.14 to 6.4 with secretmem.enable=1, or " + hint
 		}
