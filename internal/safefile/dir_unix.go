@@ -29,16 +29,17 @@ func (d *Dir) FD() int { return d.fd }
 // Close closes the directory.
 func (d *Dir) Close() error { return unix.Close(d.fd) }
 
-// Remove removes a file.
+// Remove removes a file, never a directory. A link's target stays (unlink(2)).
 func (d *Dir) Remove(name string) error {
 	return d.fail("remove", name, unix.Unlinkat(d.fd, name, 0))
 }
 
-// Rename renames a file, and replaces a file named to.
+// Rename renames a file, and replaces a file named to. There is no time at which that name does not exist (rename(2)).
 func (d *Dir) Rename(from, to string) error {
 	return d.fail("rename", from, unix.Renameat(d.fd, from, d.fd, to))
 }
 
+// fail adds the operation and the path to an error of the kernel, as package os does.
 func (d *Dir) fail(op, name string, err error) error {
 	if err == nil {
 		return nil
@@ -181,13 +182,15 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 	return file, read, nil
 }
 
-// appending are the flags of a log.
+// appending are the flags of a log. The sandbox's filter allows opening for writing with O_APPEND only, so that a
+// process that is taken over cannot overwrite what it has logged.
 const appending = os.O_WRONLY | os.O_APPEND
 
 // open opens the file or creates it. O_EXCL shows whether it is new and must be given to the owner: another user's file
 // must not be. With O_APPEND the kernel sets the offset at each write(2), so that several processes do not overwrite
 // each other's lines.
 func (a *Appender) open() (*os.File, error) {
+	// If the name becomes another file after this, the policy still applies to what is opened.
 	var st unix.Stat_t
 	if unix.Fstatat(a.dir.fd, a.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
 		return a.dir.open(a.name, os.O_RDWR|os.O_APPEND, 0, Log) // O_RDWR opens a FIFO without a reader (fifo(7))

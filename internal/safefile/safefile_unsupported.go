@@ -57,6 +57,7 @@ func OpenPrivate(path string, _ int) (*Dir, *os.File, error) {
 	return d, f, err
 }
 
+// openAgain returns nil: OpenInPlace opens the file for reading itself, and a log's end is not looked at.
 func (d *Dir) openAgain(string, *os.File) (*os.File, fs.FileInfo) { return nil, nil }
 
 // OpenInPlace opens the file at path for writing, and truncates it. It creates missing directories. read is the same
@@ -71,6 +72,7 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 	return file, read, err
 }
 
+// open opens the file or creates it; there is no owner that it could be given to.
 func (a *Appender) open() (*os.File, error) { return a.Reopen() }
 
 // Reopen opens the file by its name again, or creates it.

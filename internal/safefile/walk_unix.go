@@ -18,7 +18,7 @@ import (
 // two links to each other would never end.
 const maxLinks = 40
 
-// OpenDir opens the directory at path; "" is the current directory.
+// OpenDir opens the directory at path; "" is the current directory. The caller must close it.
 func OpenDir(path string, how Walk) (*Dir, error) {
 	d, _, err := how.open(path, 0)
 	return d, err
@@ -57,8 +57,9 @@ func (how Walk) open(path string, keep int) (*Dir, string, error) {
 	return nil, "", err
 }
 
-// run resolves names until keep are left. With Trusted it makes a relative path absolute, because the directories above
-// the current one must be trusted too; it does not clean the path, since ".." may follow a link.
+// run resolves names until keep are left. A link in place of the last name is followed only with Follow, since it
+// decides which file is opened. With Trusted it makes a relative path absolute, because the directories above the
+// current one must be trusted too; it does not clean the path, since ".." may follow a link.
 func (w *walk) run(path string, keep int) error {
 	if w.Trusted && !strings.HasPrefix(path, "/") {
 		here, err := os.Getwd()
@@ -89,6 +90,8 @@ func (w *walk) run(path string, keep int) error {
 // follow inserts the elements of path before the remaining names, and starts at the root if path is absolute. The root
 // is this process's, as for the kernel (chroot(2)).
 func (w *walk) follow(path string) error {
+	// Repeated slashes are one (path_resolution(7)). A slash at the end of a file's path is ignored, unlike by the
+	// kernel.
 	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	w.names = append(names, w.names...)
 	switch {
@@ -133,6 +136,7 @@ func (w *walk) enter(name string, mayMake bool) error {
 	case w.dir != nil:
 		w.dir.Close()
 	}
+	// Only a directory that this process has made is given to another user: one that was there may have a purpose.
 	w.dir = &Dir{fd, at, w.Owners}
 	if err := w.check(); err != nil || !made || w.Owner < 0 {
 		return err
