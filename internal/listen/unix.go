@@ -106,7 +106,9 @@ func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
 	if err := s.removeStale(); err != nil {
 		return err
 	}
-	// The lock and the trusted directory exclude every other process from the name until the socket listens.
+	// The lock and the trusted directory exclude every other process from the name until the socket listens. bind(2)
+	// takes a path and no directory, so that the path is looked up again; the trusted directories lead to the same
+	// place.
 	if s.UnixListener, err = listenNarrow(s.path); err != nil {
 		return fmt.Errorf("%w; check the directory, or choose another path", errors.Unwrap(err)) // Unwrap omits the path, which Unix adds
 	}
@@ -164,7 +166,8 @@ func (c UnixConfig) mode(self uint32) (mode, group uint32) {
 	return 0o600, 0
 }
 
-// removeStale removes a stale socket of the effective user, and refuses to remove anything else.
+// removeStale removes a stale socket of the effective user, and refuses to remove anything else: the path may be a
+// mistake, and root could remove any file.
 func (s *UnixSocket) removeStale() error {
 	var st unix.Stat_t
 	err := s.stat(&st)
