@@ -23,8 +23,8 @@ const (
 	maxStatus  = 200 // bytes: one or two lines of a terminal; systemd ignores messages of more than 4096
 )
 
-// The variables that systemd sets. LISTEN_PIDFDID, which distinguishes processes with the same pid, is not used, but
-// removed.
+// The variables that systemd sets for its own child alone. LISTEN_PIDFDID, which distinguishes processes with the same
+// pid, is not used, but removed.
 var (
 	listenVars = []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"}
 	notifyVars = []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
@@ -110,6 +110,7 @@ func socketNames(env map[string]string, self int) (names []string, err error) {
 	if len(names) != int(n) {
 		return nil, fmt.Errorf("LISTEN_FDNAMES has %d names for the %d sockets of LISTEN_FDS; only systemd should set them", len(names), n)
 	}
+	// Several sockets for clients serve alike. Two for the metrics are refused, since one of them would be a mistake.
 	for i, name := range names {
 		switch {
 		case name != Responses && name != Metrics:
@@ -173,7 +174,7 @@ func check(fd int) error {
 // description, and so applies to systemd's own descriptor too (fcntl(2), F_SETFL), which only listens.
 func take(fd int) (net.Listener, error) {
 	f := os.NewFile(uintptr(fd), "a socket from systemd")
-	defer f.Close()
+	defer f.Close() // the original descriptor; the listener has a duplicate
 	l, err := net.FileListener(f)
 	if err != nil {
 		return nil, fmt.Errorf("cannot be used: %w", err)
@@ -212,6 +213,7 @@ func NewNotifier() (*Notifier, error) {
 	if socket[0] != '/' && socket[0] != '@' {
 		return nil, fmt.Errorf("NOTIFY_SOCKET=%.128q is neither a path nor an abstract name (@...); other sockets are not supported", socket)
 	}
+	// DialUnix maps the @ of an abstract name to the zero byte with which the kernel marks it (unix(7)).
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to systemd's NOTIFY_SOCKET: %w; unset it if systemd did not start this", err)
