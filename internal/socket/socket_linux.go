@@ -12,7 +12,7 @@ import (
 
 // maxStreak is how many reads in a row may find data at once. The next one takes net.Conn's way, which wakes the
 // monitor thread: it preempts goroutines, and polls the network while none of them waits.
-const maxStreak = 64
+const maxStreak = 256
 
 // Conn reads and writes one connection. Its socket is non-blocking, as all of package net are, so a system call takes
 // no longer than the kernel needs to copy the bytes, and the scheduler need not hear of it.
