@@ -10,7 +10,11 @@ import (
 )
 
 // watcher detects that clients leave while their connections are not read: one epoll instance for all connections,
-// which waits for hang-ups alone. It costs a connection one system call and a request none.
+// which waits for hang-ups alone. It costs a connection one system call and a request none. Without it the request of a
+// client that has left would go on at the upstream, and be paid for, until the response has something to be written.
+//
+// Go's own poller cannot be used, since it reports a hang-up only to a reader. A socket may be in both epoll instances
+// (epoll(7)).
 type watcher struct {
 	fd    int // of epoll, which owns it
 	epoll *os.File
@@ -21,6 +25,8 @@ type watcher struct {
 	conns map[uint64]*conn
 }
 
+// newWatcher creates the epoll instance, which must come before the sandbox: that allows epoll_ctl(2) and
+// epoll_pwait(2) only. The caller must call close.
 func newWatcher() (*watcher, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -50,24 +56,32 @@ func (w *watcher) add(c *conn) {
 	c.watch = w.next
 	w.conns[c.watch] = c
 	w.mu.Unlock()
+	// EPOLLRDHUP (Linux 2.6.17) is the peer's FIN; a reset is reported in any case. With EPOLLET each is reported once:
+	// the condition lasts, and would otherwise wake run again and again. The event carries a number of our own, because
+	// that of the descriptor may belong to another connection by the time the event is read.
 	raw.Control(func(fd uintptr) {
 		event := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET}
 		event.Fd, event.Pad = int32(uint32(c.watch)), int32(uint32(c.watch>>32))
 		err = unix.EpollCtl(w.fd, unix.EPOLL_CTL_ADD, int(fd), &event)
 	})
-	if err != nil { // out of memory: give this connection up
+	// ENOMEM, or ENOSPC beyond fs.epoll.max_user_watches (epoll_ctl(2)): a client whose end cannot be detected is not
+	// served.
+	if err != nil {
 		c.forceClose()
 	}
 }
 
-// remove forgets c. The kernel does when its socket is closed.
+// remove forgets c. The kernel removes the socket from the epoll instance when its last descriptor is closed (epoll(7),
+// "Questions and answers").
 func (w *watcher) remove(c *conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.conns, c.watch)
 }
 
-// run cancels the requests of clients that have left, until close.
+// run cancels the requests of clients that have left, until close. Between events it blocks as a goroutine and not as a
+// thread: an epoll instance is readable itself when it has events (epoll(7)), and Go's poller waits for that. x/sys
+// makes EpollWait by epoll_pwait(2).
 func (w *watcher) run() {
 	raw, err := w.epoll.SyscallConn()
 	events := make([]unix.EpollEvent, 64)
