@@ -88,7 +88,7 @@ func find(path string) (*UnixSocket, error) {
 		return nil, errors.New("the path names a directory; add a name for the socket")
 	}
 	// The directory stays open: Close finds the socket there even if the directory is renamed, and in the sandbox,
-	// which allows no directory to be opened.
+	// which may not allow it to be opened.
 	var err error
 	s.dir, err = safefile.OpenDir(path[:slash+1], safefile.Walk{Trusted: true})
 	return s, err

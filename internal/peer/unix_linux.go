@@ -22,10 +22,9 @@ func ofUnix(fd int) (Credentials, error) {
 	return Credentials{cred.Uid, cred.Gid, groups, cred.Pid}, err
 }
 
-// peerGroups returns the supplementary groups of the peer (SO_PEERGROUPS, Linux 4.13, which unix(7) does not describe).
-// It starts with space for n groups; with ERANGE the kernel returns the size needed, in bytes, for at most 65,536
-// groups (credentials(7)). The groups were recorded at connect(2), so the second call always succeeds. x/sys has no
-// function for it.
+// peerGroups returns the supplementary groups of the peer (SO_PEERGROUPS, Linux 4.13). It starts with space for n
+// groups; with ERANGE the kernel returns the size needed, in bytes, for at most 65,536 groups (credentials(7)). The
+// groups were recorded at connect(2), so the second call always succeeds. x/sys has no function for it.
 func peerGroups(fd, n int) ([]uint32, error) {
 	for {
 		groups := make([]uint32, n)

@@ -182,8 +182,8 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 	return file, read, nil
 }
 
-// appending are the flags of a log. The sandbox's filter allows opening for writing with O_APPEND only, so that a
-// process that is taken over cannot overwrite what it has logged.
+// appending are the flags of a log. For logs the sandbox's filter allows opening for writing with O_APPEND only, so
+// that a process that is taken over cannot overwrite what it has logged.
 const appending = os.O_WRONLY | os.O_APPEND
 
 // open opens the file or creates it. O_EXCL shows whether it is new and must be given to the owner: another user's file

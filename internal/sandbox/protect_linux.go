@@ -12,7 +12,7 @@ import (
 )
 
 // protect first makes the process undumpable and then checks for a tracer, so that none can attach after the check. It
-// goes on after an error, so that as much as possible is in force when the caller reports the first one.
+// goes on after an error, so that as much as possible is in force when the caller reports the errors.
 func protect() (Report, error) {
 	before, err := noDump()
 	window, noCaps := startWindow(before)
@@ -25,7 +25,8 @@ func protect() (Report, error) {
 	// prevents that; a loop without function calls can then delay the garbage collector, so there must be none.
 	signal.Ignore(unix.SIGURG)
 	err = errors.Join(err, noCaps, checkStart())
-	// SIGSTKFLT, which only Linux has, is another signal for which the runtime prints all stacks (runtime/sigtab).
+	// SIGSTKFLT, which only Linux has, is another signal for which the runtime prints all stacks
+	// (runtime/sigtab_linux_generic.go).
 	core, errCore := noCrashOutput(unix.SIGSTKFLT)
 	return Report{{"dumpable", "no", nil}, core, {"start-window", state, window}}, errors.Join(err, errCore)
 }

@@ -9,10 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readFD calls read(2) directly, so that the kernel copies the key into p and nowhere else. An os.File would register
-// the descriptor with the poller and set O_NONBLOCK, which belongs to the open file description and would change the
-// descriptor of the process that shares it, such as a shell (fcntl(2), F_SETFL). If it is in non-blocking mode already,
-// readFD waits with poll(2).
+// readFD calls read(2) directly, so that the kernel copies the key into p and nowhere else. An os.File would own the
+// descriptor, and close it once it is collected. If the descriptor is in non-blocking mode, which it shares with the
+// process that has passed it on (fcntl(2), F_SETFL), readFD leaves it so and waits with poll(2).
 //
 // It blocks its thread until there is input, returns 0 at the end of the input, and does not own fd. EINTR comes from
 // poll(2), which is never restarted after a signal's handler (signal(7)), and from read(2) on some file systems.

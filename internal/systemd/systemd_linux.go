@@ -209,7 +209,8 @@ func NewNotifier() (*Notifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	// systemd 254 may also pass "vsock:", by which a virtual machine notifies its host. That is for its first process.
+	// There are also addresses that begin with "vsock:", by which the first process of a virtual machine notifies its
+	// host.
 	if socket[0] != '/' && socket[0] != '@' {
 		return nil, fmt.Errorf("NOTIFY_SOCKET=%.128q is neither a path nor an abstract name (@...); other sockets are not supported", socket)
 	}
