@@ -100,7 +100,7 @@ type buffer struct {
 }
 
 var (
-	bufferSizes = [...]int{16 << 10, 128 << 10, maxMemory}
+	bufferSizes = [...]int{2 << 10, 16 << 10, 64 << 10, 256 << 10, maxMemory}
 	bufferPools [len(bufferSizes)]sync.Pool
 )
 

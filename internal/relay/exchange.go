@@ -88,7 +88,7 @@ func (x *exchange) finish() {
 
 func (x *exchange) releaseBuffer() {
 	x.buffer.giveBack()
-	x.buffer = nil
+	x.buffer, x.out.Start = nil, nil
 }
 
 // admit finds the request's route, and acquires a lease. Without one nothing goes upstream.
