@@ -61,7 +61,9 @@ func HasSecretMemory() bool {
 // (ptrace(2), "Ptrace access mode checking"), so that EFAULT is a refusal of the memory and not of the caller. If an
 // outer sandbox refuses that system call itself, the file system type is the only proof.
 func proveUnreadable(b []byte) error {
-	clear(b) // allocates the pages: EFAULT for a missing page would prove nothing
+	if err := allocate(b); err != nil { // EFAULT for a missing page would prove nothing
+		return err
+	}
 	var into [1]byte
 	local := []unix.Iovec{{Base: &into[0], Len: 1}}
 	remote := []unix.RemoteIovec{{Base: uintptr(unsafe.Pointer(&b[0])), Len: 1}}
@@ -75,4 +77,25 @@ func proveUnreadable(b []byte) error {
 	default:
 		return fmt.Errorf("process_vm_readv: %w", err)
 	}
+}
+
+// allocate has the kernel allocate the pages of b, and leaves zeros there. Some kernels, such as Debian's 6.12.117, count
+// the pages against RLIMIT_MEMLOCK only then, and not in mmap(2): an access by the program that exceeds the limit is
+// SIGBUS, one by a system call is EFAULT.
+func allocate(b []byte) error {
+	for rest := b; len(rest) > 0; {
+		// Not unix.Getrandom, which may write to the memory without a system call.
+		n, _, errno := unix.Syscall(unix.SYS_GETRANDOM, uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)), 0)
+		switch errno {
+		case 0:
+			rest = rest[n:]
+		case unix.EFAULT:
+			return fmt.Errorf("mmap: %w", unix.EAGAIN) // as from other kernels
+		case unix.EINTR:
+		default:
+			return fmt.Errorf("getrandom: %w", errno)
+		}
+	}
+	clear(b)
+	return nil
 }
