@@ -31,7 +31,8 @@ func PrepareInfo(path string) (*Info, error) {
 }
 
 // Write writes {"port":N,"pid":N} and a line feed in place by one write(2), so that a reader that polls the file finds
-// it empty or complete. It needs only the open descriptor, so it works in the sandbox. It must be called at most once.
+// it empty or complete. A rename of a temporary file would need the right to write to the directory. It needs only the
+// open descriptor, so it works in the sandbox. It must be called at most once.
 func (i *Info) Write(port, pid int) error {
 	i.line = fmt.Appendf(nil, "{\"port\":%d,\"pid\":%d}\n", port, pid)
 	if _, err := i.file.Write(i.line); err != nil {
@@ -52,6 +53,7 @@ func (i *Info) Remove() {
 		return
 	}
 	defer i.read.Close()
+	// One byte more than was written, so that a longer content is noticed.
 	text := make([]byte, len(i.line)+1)
 	n, _ := i.read.ReadAt(text, 0)
 	// Another process may have written its own port into the file, or replaced it, since Write. The descriptor shows

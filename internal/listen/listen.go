@@ -53,7 +53,7 @@ func (a Address) Network() (network, address string) {
 	return "tcp", a.TCP.String()
 }
 
-// Loopback returns the address of a port of 127.0.0.1.
+// Loopback returns the address of a port of 127.0.0.1, which every host has; some have no ::1.
 func Loopback(port uint16) Address {
 	return Address{TCP: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)}
 }

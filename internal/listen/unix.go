@@ -64,6 +64,7 @@ func Unix(cfg UnixConfig) (*UnixSocket, error) {
 func (s *UnixSocket) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// The listener is closed also if the path cannot be removed: the next start replaces a stale socket.
 	var err error
 	if s.dir != nil {
 		err = errors.Join(s.remove(), s.dir.Close())
@@ -98,6 +99,7 @@ func find(path string) (*UnixSocket, error) {
 // refuses connections like a stale one. And two processes that replace the same stale socket could both remove it, the
 // second one after the first has put its live socket there.
 func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
+	// The lock is released after listen(2), when the socket no longer looks stale.
 	unlock, err := s.lock(lockWait)
 	if err != nil {
 		return err
@@ -211,8 +213,9 @@ func (s *UnixSocket) checkStale() error {
 }
 
 // lock excludes other processes of the same user that start on the same path. It locks a file beside the socket that
-// only this user can open: a lock on the directory could be taken by any user who may read it (flock(2)). unlock
-// removes the file; one that a killed process left behind is used again.
+// only this user can open: a lock on the directory could be taken by any user who may read it (flock(2)), and a
+// socket's file cannot be opened to be locked (open(2), ENXIO). unlock removes the file; one that a killed process left
+// behind is used again.
 func (s *UnixSocket) lock(wait time.Duration) (unlock func(), err error) {
 	name := "." + s.name + ".lock"
 	// flock(2) cannot wait with a time limit, so that the lock is tried again and again.

@@ -23,7 +23,7 @@ type Dir struct {
 }
 
 // FD returns the directory's descriptor, which Close closes. It may be O_PATH, and then serves only as the directory of
-// an *at system call.
+// an *at system call: such a descriptor needs no permission to read the directory, as the kernel needs none to pass it.
 func (d *Dir) FD() int { return d.fd }
 
 // Close closes the directory.
@@ -74,7 +74,8 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 	default:
 		return nil, d.fail("open", name, err)
 	}
-	// fstat(2) describes the opened file; the name may refer to another one by now.
+	// fstat(2) describes the opened file; the name may refer to another one by now. The directory's owner and mode are
+	// read at the same time, since they decide which files in it are suspect.
 	var dir, file unix.Stat_t
 	if err = errors.Join(unix.Fstat(d.fd, &dir), unix.Fstat(fd, &file)); err == nil {
 		err = trusts.check(path, &dir, &file, d.owners)
@@ -193,7 +194,9 @@ func (a *Appender) open() (*os.File, error) {
 	// If the name becomes another file after this, the policy still applies to what is opened.
 	var st unix.Stat_t
 	if unix.Fstatat(a.dir.fd, a.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-		return a.dir.open(a.name, os.O_RDWR|os.O_APPEND, 0, Log) // O_RDWR opens a FIFO without a reader (fifo(7))
+		// O_RDWR opens a FIFO without a reader (fifo(7)). As this process is a reader then too, a write does not fail
+		// with EPIPE when the last other one leaves, and a new one can be started.
+		return a.dir.open(a.name, os.O_RDWR|os.O_APPEND, 0, Log)
 	}
 	f, err := a.dir.open(a.name, appending|os.O_CREATE|os.O_EXCL, 0o600, Log)
 	if errors.Is(err, unix.EEXIST) {

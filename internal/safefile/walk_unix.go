@@ -41,7 +41,8 @@ type walk struct {
 	links int         // links followed so far
 }
 
-// open opens the directory at path without its last keep elements (0 or 1), and returns those.
+// open opens the directory at path without its last keep elements (0 or 1), and returns those. A path without a last
+// element, such as "/", is EISDIR if one is to be kept. After an error nothing stays open.
 func (how Walk) open(path string, keep int) (*Dir, string, error) {
 	w := &walk{Walk: how}
 	err := w.run(path, keep)
@@ -68,6 +69,8 @@ func (w *walk) run(path string, keep int) error {
 		}
 		path = here + "/" + path
 	}
+	// Names from a link's target are before those of path, so that the last own names are path's. Only there
+	// directories are made, unless Follow is set: the target of a link is where its owner has prepared it.
 	err := w.follow(path)
 	w.own = len(w.names)
 	for err == nil && (len(w.names) > keep || len(w.names) > 0 && w.Follow) {

@@ -16,6 +16,7 @@ func mapLocked(size int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("VirtualAlloc: %w", err)
 	}
+	// Memory that cannot be locked is freed and not used, as on other systems.
 	if err := windows.VirtualLock(addr, uintptr(size)); err != nil {
 		return nil, errors.Join(fmt.Errorf("VirtualLock: %w", err), windows.VirtualFree(addr, 0, windows.MEM_RELEASE))
 	}

@@ -5,7 +5,8 @@ package systemd
 
 import "net"
 
-// The names that a socket may have (FileDescriptorName= in systemd.socket(5)).
+// The names that a socket may have (FileDescriptorName= in systemd.socket(5)). Without one, systemd uses the name of
+// the socket's unit, which says nothing about its purpose and is refused.
 const (
 	Responses = "responses" // for clients
 	Metrics   = "metrics"

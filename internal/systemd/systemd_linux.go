@@ -131,12 +131,9 @@ func check(fd int) error {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return fmt.Errorf("is not open (%w); LISTEN_FDS is too large", err)
 	}
-	// An option that cannot be read is not the one that is required.
+	// An option that cannot be read is 0, which is none of those that are required.
 	option := func(name int) int {
-		value, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, name)
-		if err != nil {
-			return -1
-		}
+		value, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, name)
 		return value
 	}
 	address, err := unix.Getsockname(fd)
@@ -173,6 +170,7 @@ func check(fd int) error {
 // poller. FileListener makes the duplicate close-on-exec and non-blocking; the latter belongs to the open file
 // description, and so applies to systemd's own descriptor too (fcntl(2), F_SETFL), which only listens.
 func take(fd int) (net.Listener, error) {
+	// The File owns fd from here on.
 	f := os.NewFile(uintptr(fd), "a socket from systemd")
 	defer f.Close() // the original descriptor; the listener has a duplicate
 	l, err := net.FileListener(f)
