@@ -163,6 +163,7 @@ func trusted(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
 // both. The file is not truncated by O_TRUNC, which would come before the check. O_NOCTTY keeps a terminal from
 // becoming the controlling one of this process, which could then get its signals (open(2)).
 func OpenInPlace(path string) (file, read *os.File, err error) {
+	// Links are followed, since the operator may name /dev/stdout; each is checked as the package comment describes.
 	d, name, err := Parent(path, Walk{Make: 0o755, Owner: -1, Follow: true})
 	if err != nil {
 		return nil, nil, err
@@ -171,6 +172,7 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 	if file, err = d.open(name, os.O_WRONLY|os.O_CREATE|unix.O_NOCTTY, 0o666, InPlace); err != nil {
 		return nil, nil, err
 	}
+	// A pipe or a terminal has no content to be removed, and ftruncate(2) fails on it (EINVAL).
 	info, err := file.Stat()
 	if err == nil && info.Mode().IsRegular() {
 		err = file.Truncate(0)

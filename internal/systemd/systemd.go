@@ -6,7 +6,7 @@ package systemd
 import "net"
 
 // The names that a socket may have (FileDescriptorName= in systemd.socket(5)). Without one, systemd uses the name of
-// the socket's unit, which says nothing about its purpose and is refused.
+// the socket's unit, which is refused, since it does not state the purpose.
 const (
 	Responses = "responses" // for clients
 	Metrics   = "metrics"
