@@ -262,8 +262,7 @@ func (e *Endpoint) secure(ctx context.Context, c *conn) error {
 			return dialError(Unreachable, "forward proxy "+e.addr, err, proxyHint)
 		}
 	}
-	e.roots()
-	layer, err := tlsrecord.Handshake(ctx, c, e.tls)
+	layer, err := e.handshake(ctx, c)
 	if err != nil {
 		return dialError(TLSFailed, "TLS handshake with "+e.target.Addr, err, e.handshakeHint(err))
 	}
@@ -272,6 +271,24 @@ func (e *Endpoint) secure(ctx context.Context, c *conn) error {
 		return fail(Unreachable, "cannot connect: %w", err)
 	}
 	return nil
+}
+
+// handshake runs in a goroutine of its own: its stack grows to several times what the caller needs afterwards, for as long
+// as a stream lasts.
+func (e *Endpoint) handshake(ctx context.Context, c *conn) (layer tlsrecord.Layer, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if recover() != nil { // no peer's data may end the process
+				err = errors.New("bug: a panic in the TLS handshake")
+			}
+		}()
+		e.roots()
+		layer, err = tlsrecord.Handshake(ctx, c, e.tls)
+	}()
+	<-done
+	return layer, err
 }
 
 // handshakeHint returns a hint for a failed handshake; "" if there is none. crypto/tls has no type for the error of an
