@@ -145,7 +145,8 @@ func (t *table) width(column int) (width int) {
 	return width
 }
 
-// pageHead needs no script and loads nothing. The colours are the browser's, which has light and dark ones.
+// pageHead needs no script and loads nothing. The colours are the browser's, which has light and dark ones. On a narrow
+// screen a row of a table with a head becomes a block, in which each cell follows its column's name.
 const pageHead = `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -165,7 +166,15 @@ tr > :first-child { padding-left: 0 }
 th:nth-last-child(2):first-child { width: 10em }
 .n { text-align: right }
 .w { color: light-dark(#b00020, #ff8a80); font-weight: bold }
-@media (max-width: 40rem) { body { font-size: 14px } th, td { padding-left: .5rem } }
+@media (max-width: 40rem) {
+body { font-size: 14px } th, td { padding-left: .5rem }
+tr:not(:has(td)) { display: none }
+tr:has([data-head]) { display: flex; flex-wrap: wrap; gap: 0 1rem; padding: .3rem 0; border-bottom: 1px solid #8886 }
+tr:has([data-head]) > * { padding: 0; border: 0 }
+tr:has([data-head]) > th { width: 100%; font-weight: bold; opacity: 1 }
+[data-head]::before { content: attr(data-head) " "; opacity: .75 }
+[data-head]:empty { display: none }
+}
 </style>
 <h1>responses-api-proxy</h1>
 `
@@ -190,17 +199,20 @@ func (s *Status) html() []byte {
 func (t *table) appendRow(b []byte, row []string, headers int) []byte {
 	b = append(b, "<tr>"...)
 	for i, cell := range row {
-		tag, class := "td", ""
+		tag, attributes := "td", ""
 		if i < headers {
 			tag = "th"
 		}
 		switch {
 		case t.numeric(i):
-			class = ` class="n"`
+			attributes = ` class="n"`
 		case strings.HasSuffix(cell, missing):
-			class = ` class="w"`
+			attributes = ` class="w"`
 		}
-		b = fmt.Appendf(b, "<%s%s>%s</%[1]s>", tag, class, html.EscapeString(cell))
+		if t.head != nil && tag == "td" {
+			attributes += fmt.Sprintf(` data-head="%s"`, t.head[i])
+		}
+		b = fmt.Appendf(b, "<%s%s>%s</%[1]s>", tag, attributes, html.EscapeString(cell))
 	}
 	return append(b, "</tr>\n"...)
 }

@@ -88,6 +88,10 @@ func TestStatus(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
+	row := `<tr><th>1000</th><td class="n" data-head="budget spent">70</td><td class="n" data-head="left">30</td>`
+	if page := string(m.StatusPage()); !strings.Contains(page, row) {
+		t.Errorf("no %s in\n%s", row, page)
+	}
 }
 
 // TestManyUsers: a process that is many users fills the table, and no more memory. One user's many errors hide no other.
