@@ -215,9 +215,6 @@ func ParseHeader(name string) (Header, error) {
 	return 0, fmt.Errorf("unknown header %q; choose bearer, api-key or x-api-key", name)
 }
 
-// String returns the name that ParseHeader accepts.
-func (h Header) String() string { return headers[h] }
-
 // prefix is the header line up to the key. Names of fields are not case-sensitive (RFC 9110, section 5.1).
 func (h Header) prefix() string {
 	if h == Bearer {

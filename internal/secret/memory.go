@@ -54,9 +54,6 @@ func NewBuffer(require bool, sizes ...int) (*Buffer, error) {
 	return &Buffer{hide(b), why}, nil
 }
 
-// Wipe overwrites the buffer and the vector registers.
-func (b *Buffer) Wipe() { Wipe(b.Bytes()) }
-
 // Locked returns why the buffer is locked memory, which root can read; nil if it is secret memory.
 func (b *Buffer) Locked() error { return b.locked }
 

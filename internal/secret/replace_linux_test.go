@@ -479,7 +479,7 @@ func TestBuffer(t *testing.T) {
 			t.Error("/proc/self/mem reads it")
 		}
 	}
-	b.Wipe()
+	Wipe(b.Bytes())
 	if i := firstNonZero(b.Bytes()); i >= 0 {
 		t.Errorf("byte %d is not zero", i)
 	}

@@ -41,7 +41,7 @@ type lifetime struct {
 
 // once performs one exchange and installs the new token as the key.
 func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
-	defer x.memory.Wipe()
+	defer secret.Wipe(x.memory.Bytes())
 	records, rest := x.memory.Bytes()[:upstream.ExchangeMemory], x.memory.Bytes()[upstream.ExchangeMemory:]
 	request, response := rest[:requestSize], rest[requestSize:]
 	subject, err := x.subject(ctx, records, request, response)
