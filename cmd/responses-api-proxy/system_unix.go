@@ -15,6 +15,9 @@ var stopSignals = []os.Signal{unix.SIGTERM, unix.SIGINT}
 
 var hangupSignals = []os.Signal{unix.SIGHUP}
 
+// become replaces this process by a program (execve(2)). It returns only when that fails.
+func become(program string, args []string) error { return unix.Exec(program, args, os.Environ()) }
+
 // detach puts /dev/null in the place of a standard stream.
 func detach(fd int) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"syscall"
 )
 
 const (
@@ -34,14 +33,14 @@ func verify(args []string) int {
 		_, err = os.Stat(program)
 	}
 	if err == nil {
-		err = syscall.Exec(program, append([]string{program}, args...), os.Environ())
+		err = become(program, append([]string{program}, args...))
 	}
 	fmt.Fprintf(os.Stderr, "%sverify: cannot run %s: %v\n", linePrefix, program, err)
 	if errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(os.Stderr, "%spackages, archives and the image have it beside this program; or build both with %q\n", linePrefix, verifyInstall)
 		return 2
 	}
-	// It is not executable, or the system has no execve.
+	// It is not executable.
 	fmt.Fprintf(os.Stderr, "%srun that program directly, with the same flags\n", linePrefix)
 	return 2
 }
