@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -69,7 +70,8 @@ func (k *keyFile) openKey(cfg key.Config) error {
 		if err != nil {
 			return err
 		}
-		k.public = info.Mode().Perm()&0o004 != 0
+		// Windows has access lists, of which the mode shows nothing.
+		k.public = runtime.GOOS != "windows" && info.Mode().Perm()&0o004 != 0
 		k.key, err = key.Open(int(f.Fd()), cfg)
 		return err
 	})
