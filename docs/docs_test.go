@@ -58,6 +58,7 @@ var mayImport = map[string][]string{
 	"e2e/longrun":            {"internal/launch", "internal/memscan", "internal/openaitest"},
 	"e2e/codexaction":        nil,
 	"e2e/kernels":            nil,
+	"e2e/systems":            nil,
 }
 
 func TestImportsFlowOneWay(t *testing.T) {

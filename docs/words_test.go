@@ -12,7 +12,7 @@ import (
 // standardWords are the packages whose comments are in standard technical English. Add a package once its comments are.
 var standardWords = []string{
 	"cmd/demo", "cmd/responses-api-proxy", "cmd/responses-api-proxy-verify",
-	"docs", "e2e/clients", "e2e/codexaction", "e2e/escape", "e2e/kernels", "e2e/keyleak", "e2e/longrun",
+	"docs", "e2e/clients", "e2e/codexaction", "e2e/escape", "e2e/kernels", "e2e/keyleak", "e2e/longrun", "e2e/systems",
 	"internal/apierror", "internal/attack", "internal/audit", "internal/budget", "internal/cli", "internal/dump",
 	"internal/http1", "internal/jsonscan", "internal/key", "internal/launch", "internal/linelog", "internal/listen",
 	"internal/memscan", "internal/metrics", "internal/openaitest", "internal/peer", "internal/policy",
