@@ -47,7 +47,7 @@ func attempts(t *testing.T) []attempt {
 		deny(p+"--log-requests ", "verify", "health", "key.txt"),
 		only(p+"--prot", "--protection"),
 		only(p+"--protection o", "off"),
-		only(p+"--protection=", "auto", "strict", "off"),
+		only(p+"--protection=", "auto", "available", "strict", "off"),
 		only(codex+"--protection=o", "off"),
 		deny(p+"--port ", "verify", "key.txt", "--protection"),
 		allow(p+"--audit ", "-", "key.txt"),

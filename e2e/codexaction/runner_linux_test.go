@@ -3,6 +3,7 @@ package codexaction
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -207,7 +208,10 @@ func (j *job) call(uid int, port string) string {
 	j.Helper()
 	cmd := exec.Command("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "20", "-d", `{"input":"hello"}`, fmt.Sprintf("http://127.0.0.1:%s/v1/responses", port))
 	cmd.SysProcAttr, cmd.Dir = credential(uid), "/"
-	status, _ := cmd.Output() // 000 if nothing listens
+	status, err := cmd.Output() // 000 if nothing listens
+	if errors.Is(err, exec.ErrNotFound) {
+		proctest.Cannot(j.T, "curl is not installed")
+	}
 	return string(status)
 }
 
