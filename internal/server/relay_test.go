@@ -6,7 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -486,8 +486,8 @@ func TestHundredsOfStreams(t *testing.T) {
 			}
 			defer res.Body.Close()
 			b, err := io.ReadAll(res.Body)
-			if err == nil && bytes.Count(b, []byte("event: response.output_text.delta")) != 20 {
-				err = errors.New("events are missing")
+			if n := bytes.Count(b, []byte("event: response.output_text.delta")); err == nil && n != 20 {
+				err = fmt.Errorf("status %d with %d events of 20: %.200q", res.StatusCode, n, b)
 			}
 			if err != nil {
 				errs <- err
