@@ -477,9 +477,12 @@ func TestHundredsOfStreams(t *testing.T) {
 	s := start(t, overTLS)
 	var wg sync.WaitGroup
 	errs := make(chan error, n)
+	starting := make(chan struct{}, 32) // on a loaded machine 300 handshakes at once take longer than one may
 	for range n {
 		wg.Go(func() {
-			res, err := s.do(within(t, time.Minute), "sse n=20 d=10ms", strings.NewReader(`{"stream":true}`))
+			starting <- struct{}{}
+			res, err := s.do(within(t, time.Minute), "sse n=20 d=100ms", strings.NewReader(`{"stream":true}`))
+			<-starting
 			if err != nil {
 				errs <- err
 				return
