@@ -12,7 +12,7 @@
 # It needs qemu-system-x86_64 and qemu-system-aarch64, cpio, apt-get, and a mirror for each suite. What was downloaded is
 # kept in $TRY_KERNELS_CACHE (default: ~/.cache/responses-api-proxy/kernels). A kernel that cannot be downloaded is said
 # in the table and fails nothing; a check that fails, or a machine that does not end, makes the exit code 1.
-# TRY_KERNELS_LOGS=DIR keeps the consoles' logs.
+# TRY_KERNELS_LOGS=DIR keeps the consoles' logs, and TRY_KERNELS_RESULTS=DIR the results for the table of a later run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false
@@ -28,12 +28,14 @@ Azure amd64|noble-updates|linux-image-azure|
 6.12 arm64|trixie|linux-image-cloud-arm64|
 newest arm64|trixie-backports|linux-image-cloud-arm64|
 '
-checks='boot protections strict tls user callers restart verify stand-in memory calls sandbox secret peer listen window'
+checks='boot protections strict tls user callers restart verify stand-in memory calls sandbox secret peer listen window package'
 
 limit=3600 # seconds for one machine; the emulation is slow, and other programs may run
 cache=${TRY_KERNELS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/responses-api-proxy/kernels}
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
+results=${TRY_KERNELS_RESULTS:-$tmp/results}
+mkdir -p "$results"
 
 die() { printf 'try-kernels: %s\n' "$*" >&2; exit 1; }
 
@@ -83,20 +85,23 @@ get_kernel() { # suite, package, architecture, directory
 	ls "$4"/boot/vmlinuz-* >/dev/null
 }
 
+# wants reports whether a check is to be made.
+wants() { [[ " $checks " = *" $1 "* ]]; }
+
 # make_base packs what all machines of an architecture have.
 make_base() { # architecture
 	[ ! -e "$tmp/base.$1" ] || return 0
-	local root=$tmp/root.$1 name
+	local root=$tmp/root.$1 name check
 	mkdir -p "$root"/{bin,etc,programs,tests}
 	cp "$tmp/busybox.$1/bin/busybox" "$root/bin/"
 	export GOARCH=$1
 	go build -trimpath -ldflags='-s -w' -o "$root/programs/" \
 		./cmd/responses-api-proxy ./cmd/responses-api-proxy-verify ./e2e/keyleak/testdata/scan ./e2e/keyleak/testdata/probe
-	for name in internal/{sandbox,secret,peer,listen} e2e/{keyleak,escape,kernels}; do
-		go test -c -tags kernels -ldflags='-s -w' -o "$root/tests/${name##*/}.test" "./$name"
+	go test -c -tags kernels -ldflags='-s -w' -o "$root/tests/kernels.test" ./e2e/kernels
+	for name in internal/{sandbox,secret,peer,listen} e2e/keyleak:memory e2e/escape:calls; do
+		check=${name##*[/:]}
+		! wants "$check" || go test -c -ldflags='-s -w' -o "$root/tests/$check.test" "./${name%:*}"
 	done
-	go test -c -ldflags='-s -w' -o "$root/tests/program.test" ./cmd/responses-api-proxy
-	cp -r cmd/responses-api-proxy/testdata "$root/tests/"
 	unset GOARCH
 	install -m 755 scripts/kernels/init "$root/init"
 	install -m 755 scripts/kernels/go "$root/programs/go"
@@ -110,74 +115,115 @@ make_base() { # architecture
 	(cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$tmp/base.$1"
 }
 
-# pack_modules packs those that the kernel would load by itself: of sock_diag(7), which says who calls.
+# pack_modules packs those that a system would load by itself: for a disk, and for sock_diag(7), which says who calls.
 pack_modules() { # directory of the kernel
 	mkdir -p "$1/pack/modules"
-	find "$1" -name 'inet_diag.ko*' -o -name 'tcp_diag.ko*' | while read -r file; do
+	find "$1" -regex '.*/\(virtio\|virtio_ring\|virtio_pci\|virtio_pci_[a-z]*_dev\|virtio_blk\|inet_diag\|tcp_diag\)\.ko.*' | while read -r file; do
 		case $file in
 		*.xz) xz -dc "$file" ;;
 		*.zst) zstd -qdc "$file" ;;
 		*) cat "$file" ;;
 		esac >"$1/pack/modules/$(basename "${file%.ko*}").ko"
 	done
-	(cd "$1/pack" && find . | cpio -o -H newc --quiet)
+	(cd "$1/pack" && find . | cpio -o -H newc --quiet | gzip -1)
 }
 
 # boot runs a machine until it powers off, and prints its console.
-boot() { # architecture, kernel, initrd, parameters
+boot() { # architecture, kernel, initrd, parameters, further arguments of QEMU
 	local qemu=(qemu-system-x86_64) console=ttyS0 cpu=max
 	if [ "$1" = arm64 ]; then qemu=(qemu-system-aarch64 -M virt) console=ttyAMA0 cpu=max,pauth-impdef=on; fi
-	nice timeout $limit "${qemu[@]}" -accel tcg -cpu $cpu -smp 2 -m 768 -nic none -nographic -no-reboot \
+	nice timeout $limit "${qemu[@]}" -accel tcg -cpu $cpu -smp 2 -m 768 -nic none -nographic -no-reboot "${@:5}" \
 		-kernel "$2" -initrd "$3" -append "console=$console quiet panic=-1 $4" </dev/null 2>&1
 }
 
-# try runs one kernel's checks and leaves a line for each in $tmp/N.results.
-try() { # number, head, suite, package, parameters
-	local arch dir=$tmp/kernel.$1 log=${TRY_KERNELS_LOGS:-$tmp}/$1.log
-	arch=$(cut -d' ' -f2 <<<"$2")
-	mkdir -p "$dir"
-	if ! get bookworm "busybox-static:$arch" "$tmp/busybox.$arch" || ! get_kernel "$3" "$4" "$arch" "$dir"; then
-		echo "$2: it cannot be downloaded" >&2
+# get_debian installs a minimal Debian 12, or fails if it cannot be downloaded.
+get_debian() { # directory
+	[ ! -e "$1.ready" ] || return 0
+	rm -rf "$1"
+	debootstrap --variant=minbase --include=systemd,systemd-sysv,curl bookworm "$1" >"$tmp/debootstrap.log" 2>&1 && touch "$1.ready"
+}
+
+# make_disk adds the package and its administrator, scripts/kernels/package, to a Debian 12.
+make_disk() { # directory of the Debian
+	[ ! -e "$tmp/disk" ] || return 0
+	local root=$tmp/debian wants
+	cp -a "$1" "$root"
+	scripts/release.sh --snapshot --target linux/amd64 "$tmp/release" >/dev/null
+	cp "$tmp"/release/*.deb "$root/srv/package.deb"
+	go build -o "$root/srv/standin" scripts/standin.go
+	install -m 755 scripts/kernels/package "$root/srv/package"
+	printf '[Service]\nExecStart=/srv/package\nStandardOutput=tty\nTTYPath=/dev/console\n' >"$root/etc/systemd/system/package.service"
+	wants=$root/etc/systemd/system/multi-user.target.wants
+	mkdir -p "$wants"
+	ln -s ../package.service "$wants/"
+	mke2fs -q -t ext4 -d "$root" "$tmp/disk" 1G
+	rm -rf "$root"
+}
+
+# try runs one kernel's checks, and keeps a line for each in $results.
+try() { # head, suite, package, parameters
+	local name=${1// /-} arch
+	local dir=$tmp/kernel.$name log=${TRY_KERNELS_LOGS:-$tmp}/$name.log
+	arch=$(cut -d' ' -f2 <<<"$1")
+	if ! get bookworm "busybox-static:$arch" "$tmp/busybox.$arch" || ! get_kernel "$2" "$3" "$arch" "$dir"; then
+		echo "$1: it cannot be downloaded" >&2
 		return
 	fi
 	make_base "$arch"
 	{ cat "$tmp/base.$arch" && pack_modules "$dir"; } >"$dir/initrd"
-	boot "$arch" "$(echo "$dir"/boot/vmlinuz-*)" "$dir/initrd" "$5${wanted:+ checks=$wanted}" >"$log" || echo "$2: the emulator ended with $?" >&2
-	tr -d '\r' <"$log" | sed -n 's/^.*@@ //p' >"$tmp/$1.results"
-	if grep -qE '^[^ ]+ [1-9]' "$tmp/$1.results" || ! grep -q '^end 0' "$tmp/$1.results"; then
-		failed=1
-		printf '== %s failed:\n' "$2" >&2
-		tail -n 200 "$log" >&2
+	if [ "$checks" != "boot package" ]; then
+		examine "$name" "$log" "$arch" "$4${wanted:+ checks=$wanted}"
 	fi
+	if wants package && [ "$arch" = amd64 ] && get_debian "$cache/debian-12"; then
+		make_disk "$cache/debian-12"
+		examine "$name" "$log.package" "$arch" "$4 debian=1 systemd.show_status=0" -drive "file=$tmp/disk,format=raw,if=virtio,snapshot=on"
+	fi
+	rm -rf "$dir"
+}
+
+# examine boots a machine. Its results take the place of earlier ones of the same checks.
+examine() { # name of the kernel, log, architecture, parameters, further arguments of QEMU
+	local dir=$tmp/kernel.$1 kept=$results/$1
+	boot "$3" "$(echo "$dir"/boot/vmlinuz-*)" "$dir/initrd" "$4" "${@:5}" >"$2" || echo "$1: the emulator ended with $?" >&2
+	tr -d '\r' <"$2" | sed -n 's/^.*@@ //p' >"$tmp/lines"
+	if grep -qE '^[^ ]+ [1-9]' "$tmp/lines" || ! grep -q '^end 0' "$tmp/lines"; then
+		failed=1
+		printf '== %s failed:\n' "$1" >&2
+		tail -n 200 "$2" >&2
+	fi
+	touch "$kept"
+	awk '{ line[$1] = $0 } END { for (check in line) print line[check] }' "$kept" "$tmp/lines" >"$tmp/kept"
+	cp "$tmp/kept" "$kept"
 }
 
 # cell prints what came of a check on a kernel.
-cell() { # number, check
-	local code seconds skipped
-	if [ ! -e "$tmp/$1.results" ]; then echo "no download" && return; fi
-	read -r code seconds skipped < <(sed -n "s/^$2 //p" "$tmp/$1.results") || { echo "not run"; return; }
-	if [ "$code" = 0 ]; then echo "ok, $seconds s${skipped:+$([ "$skipped" = 0 ] || echo ", $skipped skipped")}"; else echo "**failed**, $seconds s"; fi
+cell() { # head, check
+	local code seconds skipped release
+	read -r code seconds skipped release < <(sed -n "s/^$2 //p" "$results/${1// /-}" 2>/dev/null) || true
+	case $code in
+	'') if [ -e "$results/${1// /-}" ]; then echo "–"; else echo "no download"; fi ;;
+	0) echo "ok, $seconds s$([ "$skipped" = 0 ] || echo ", $skipped skipped")${release:+: $release}" ;;
+	*) echo "**failed**, $seconds s" ;;
+	esac
 }
 
 # table prints all results as Markdown.
 table() {
-	local check n row
-	row='|' line='|---|'
-	for n in "${!heads[@]}"; do row="$row ${heads[n]} |" line="$line---|"; done
-	printf '| %s\n%s\n' "$row" "$line"
-	for check in release $checks; do
-		row="| $check |"
-		for n in "${!heads[@]}"; do
-			if [ "$check" = release ]; then row="$row $(sed -n 's/^boot .* \([^ ]*\)$/\1/p' "$tmp/$n.results" 2>/dev/null || true) |"; else row="$row $(cell "$n" "$check") |"; fi
-		done
-		printf '%s\n' "$row"
+	local check head
+	printf '|'
+	printf ' | %s' "${heads[@]}"
+	printf ' |\n|---|%s\n' "$(printf -- '---|%.0s' "${heads[@]}")"
+	for check in $checks; do
+		printf '| %s' "$check"
+		for head in "${heads[@]}"; do printf ' | %s' "$(cell "$head" "$check")"; done
+		printf ' |\n'
 	done
 }
 
 # write_table puts the table between the marks in docs/platforms.md.
 write_table() {
 	local file=docs/platforms.md
-	grep -q '^<!-- try-kernels -->$' $file && grep -q '^<!-- /try-kernels -->$' $file || die "$file has no marks for the table"
+	[ "$(grep -cE '^<!-- /?try-kernels -->$' $file)" = 2 ] || die "$file has no marks for the table"
 	awk -v table="$tmp/table" '
 		/^<!-- \/try-kernels -->$/ { skip = 0 }
 		!skip { print }
@@ -207,7 +253,7 @@ done
 failed=0 heads=()
 while IFS='|' read -r head suite package parameters; do
 	[[ $head =~ ${only:-.} ]] || continue
-	try ${#heads[@]} "$head" "$suite" "$package" "$parameters"
+	try "$head" "$suite" "$package" "$parameters"
 	heads+=("$head")
 done < <(grep . <<<"$kernels")
 table | tee "$tmp/table"

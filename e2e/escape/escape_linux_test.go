@@ -122,7 +122,7 @@ func TestEscape(t *testing.T) {
 		args []string
 		uid  int
 	}{
-		{"as nobody", []string{"--user", "nobody", "--protection=strict"}, nobody},
+		{"as nobody", []string{"--user", "nobody", "--protection=available"}, nobody},
 		{"as root", nil, 0},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -185,11 +185,19 @@ func (v *target) connects(t *testing.T) {
 	t.Helper()
 	fd := v.succeeds(t, "socket", call{nr: unix.SYS_SOCKET, args: []uint64{unix.AF_INET, stream}})
 	connect := func(port uint16) call { return call{unix.SYS_CONNECT, []uint64{fd, here, 16}, loopback(port)} }
-	v.refuses(t, "connect to another port", v.inject(t, connect(listener(t))), landlock)
+	if hasPortRules() {
+		v.refuses(t, "connect to another port", v.inject(t, connect(listener(t))), landlock)
+	}
 	v.refuses(t, "bind", v.inject(t, call{unix.SYS_BIND, []uint64{fd, here, 16}, loopback(0)}), seccomp)
 	v.refuses(t, "listen", v.inject(t, call{nr: unix.SYS_LISTEN, args: []uint64{fd, 1}}), seccomp)
 	v.succeeds(t, "connect to the upstream", connect(netip.MustParseAddrPort(v.upstream.Addr()).Port()))
 	v.succeeds(t, "close", call{nr: unix.SYS_CLOSE, args: []uint64{fd}})
+}
+
+// hasPortRules reports whether the kernel's Landlock restricts connections, as it does from 6.7 on.
+func hasPortRules() bool {
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	return errno == 0 && abi >= 4
 }
 
 // anyway are the attempts that may be answered so without the sandbox too: the

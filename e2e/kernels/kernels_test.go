@@ -23,6 +23,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 const (
@@ -145,20 +146,84 @@ func (s *stack) line(t *testing.T, text string) string {
 	}
 }
 
+const ask = `{"model":"gpt-5","stream":true,"input":"hello"}`
+
+// post makes a request and returns the status and the whole response.
+func post(url string) (status int, body string, err error) {
+	client := &http.Client{Timeout: patience}
+	defer client.CloseIdleConnections()
+	res, err := client.Post(url, "application/json", strings.NewReader(ask))
+	if err != nil {
+		return 0, "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return res.StatusCode, string(text), err
+}
+
+func (s *stack) url() string { return fmt.Sprintf("http://127.0.0.1:%d/v1/responses", s.Port) }
+
 // serves checks that the whole stream of a response arrives.
 func (s *stack) serves(t *testing.T) {
 	t.Helper()
-	client := &http.Client{Timeout: patience}
-	defer client.CloseIdleConnections()
-	url := fmt.Sprintf("http://127.0.0.1:%d/v1/responses", s.Port)
-	res, err := client.Post(url, "application/json", strings.NewReader(`{"model":"gpt-5","stream":true,"input":"hello"}`))
+	status, body, err := post(s.url())
+	if err != nil || status != http.StatusOK || !strings.Contains(body, "response.completed") {
+		t.Fatalf("status %d, %v: %.300s", status, err, body)
+	}
+}
+
+// jobCall makes a request as the child's user.
+func jobCall(args []string) error {
+	status, body, err := post(args[0])
+	fmt.Println(status, body)
+	return err
+}
+
+func TestMain(m *testing.M) { proctest.Main(m, map[string]proctest.Job{"call": jobCall}) }
+
+// TestCallers: the kernel reports over TCP who calls.
+func TestCallers(t *testing.T) {
+	s := mustStart(t, "--user", "nobody", "--allow-user", fmt.Sprint(stranger))
+	for uid, want := range map[int]string{stranger: "200 ", nobody: "403 ", root: "403 "} {
+		cmd := proctest.Command("call", s.url())
+		as(cmd, uid)
+		out, err := cmd.Output()
+		if text := string(out); err != nil || !strings.HasPrefix(text, want) || want == "403 " && !strings.Contains(text, "user_not_allowed") {
+			t.Errorf("uid %d: %v, %.300s, want %s", uid, err, out, want)
+		}
+	}
+}
+
+// TestRestart: what a user has used and the audit log outlive the process.
+func TestRestart(t *testing.T) {
+	dir, err := os.MkdirTemp("", "restart")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != http.StatusOK || !bytes.Contains(body, []byte("response.completed")) {
-		t.Fatalf("%s, %v: %.300s", res.Status, err, body)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	audit := filepath.Join(dir, "audit.jsonl")
+	flags := []string{"--user", "nobody", "--max-tokens-per-user", "1", "--budget-file", filepath.Join(dir, "budget"), "--audit", audit}
+	first := mustStart(t, flags...)
+	first.serves(t)
+	if err := unix.Kill(first.PID, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-first.Ended:
+	case <-time.After(patience):
+		t.Fatal("it does not end after SIGTERM")
+	}
+	second := mustStart(t, flags...)
+	if status, body, err := post(second.url()); status != http.StatusTooManyRequests || !strings.Contains(body, "budget_exhausted") {
+		t.Errorf("status %d, %v: %.300s; want that the budget is exhausted", status, err, body)
+	}
+	second.Close()
+	lines, err := os.ReadFile(audit)
+	if err != nil || bytes.Count(lines, []byte(`"status":200`)) != 1 {
+		t.Errorf("the audit log of both has not one request with status 200: %v\n%s", err, lines)
 	}
 }
 
