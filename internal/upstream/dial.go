@@ -27,7 +27,9 @@ import (
 const (
 	// dialTimeout limits connecting to one address, and then CONNECT and the TLS handshake together: only a faulty or
 	// hostile peer needs longer.
-	dialTimeout    = 10 * time.Second
+	dialTimeout = 10 * time.Second
+	// maxHandshakes limits the memory that a storm of requests takes: a TLS handshake needs several times that of a stream.
+	maxHandshakes  = 128
 	maxConnectHead = 16 << 10 // size of a proxy's response to CONNECT, in bytes
 )
 
@@ -38,8 +40,10 @@ type Endpoint struct {
 	net    net.Dialer
 	tls    *tls.Config // nil for plain http
 	roots  func()      // sets tls.RootCAs, or waits until they are set
-	proxy  *url.URL    // nil for a direct connection
-	guard  *plainGuard // for plain http; nil with TLS
+
+	handshakes chan struct{} // has one for each that runs
+	proxy      *url.URL      // nil for a direct connection
+	guard      *plainGuard   // for plain http; nil with TLS
 }
 
 // NewEndpoint reads the proxy environment, and the root certificates unless they are given: no file is read later,
@@ -67,6 +71,7 @@ func newEndpoint(cfg Config) (*Endpoint, error) {
 	}
 	e.tls = tlsConfig(cfg.Target.Name, cfg.LegacyTLS)
 	e.roots = sync.OnceFunc(func() { e.tls.RootCAs = parse() })
+	e.handshakes = make(chan struct{}, maxHandshakes)
 	go e.roots() // while the start goes on
 	if e.proxy, err = proxyFromEnvironment(cfg.Target); e.proxy != nil {
 		e.addr = net.JoinHostPort(e.proxy.Hostname(), cmp.Or(e.proxy.Port(), "80"))
@@ -274,8 +279,16 @@ func (e *Endpoint) secure(ctx context.Context, c *conn) error {
 }
 
 // handshake runs in a goroutine of its own: its stack grows to several times what the caller needs afterwards, for as long
-// as a stream lasts.
+// as a stream lasts. At most maxHandshakes run at a time.
 func (e *Endpoint) handshake(ctx context.Context, c *conn) (layer tlsrecord.Layer, err error) {
+	select {
+	case e.handshakes <- struct{}{}:
+		defer func() { <-e.handshakes }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(dialTimeout):
+		return nil, os.ErrDeadlineExceeded
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
