@@ -87,12 +87,12 @@ func run(args []string) int {
 	return s.serve()
 }
 
-// saveMemory returns the memory that the start has used. From then on the garbage may be half as large as the rest: a
-// request makes hardly any, and TLS handshakes, which do, are rare.
+// saveMemory returns the memory that the start has used. From then on the garbage may be half as large as the rest,
+// unless GOGC has set another limit: a request makes hardly any, and TLS handshakes, which do, are rare.
 func saveMemory() {
 	debug.FreeOSMemory()
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+	if limit := debug.SetGCPercent(50); limit != 100 {
+		debug.SetGCPercent(limit)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/roots"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
@@ -74,7 +75,7 @@ func (s *service) open() error {
 		open   func() error
 	}{
 		{true, s.openNotifier},
-		{true, func() (err error) { cfg.Roots, err = upstream.RootsFrom(o.caFile); return err }},
+		{true, func() (err error) { cfg.Roots, err = roots.From(o.caFile); return err }},
 		{o.identity.enabled(), func() error { return s.exchange(cfg.Roots) }},
 		{true, s.listen},
 		{s.keyFile != nil, s.openKeyFile},

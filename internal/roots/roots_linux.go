@@ -1,5 +1,3 @@
-// Package roots provides the system's root certificates to a process that will not be able to read files. It reads at
-// once what crypto/x509 would read, and leaves what takes longer, parsing hundreds of certificates, for later.
 package roots
 
 import (
@@ -24,9 +22,8 @@ var (
 	directories = []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
 )
 
-// System reads the files of the system's root certificates, or those that SSL_CERT_FILE and SSL_CERT_DIR name, once in a
-// process. parse returns what x509.SystemCertPool would; it needs no file, and does its work once.
-var System = sync.OnceValues(func() (parse func() *x509.CertPool, err error) {
+// readSystem reads once in a process what x509.SystemCertPool would. parse returns what that would, too.
+var readSystem = sync.OnceValues(func() (parse func() *x509.CertPool, err error) {
 	files, directories := files, directories
 	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
 		files = []string{file}

@@ -14,7 +14,7 @@ import (
 // TestSystemRoots checks that the roots are those of crypto/x509 in the present environment.
 func TestSystemRoots(t *testing.T) {
 	want, wantErr := x509.SystemCertPool()
-	parse, err := System()
+	parse, err := readSystem()
 	if (err == nil) != (wantErr == nil) {
 		t.Fatalf("%v; crypto/x509 has %v", err, wantErr)
 	}

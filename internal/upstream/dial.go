@@ -65,7 +65,7 @@ func newEndpoint(cfg Config) (*Endpoint, error) {
 	}
 	parse := func() *x509.CertPool { return cfg.Roots }
 	if cfg.Roots == nil {
-		if parse, err = loadRoots(); err != nil {
+		if parse, err = roots.System(); err != nil {
 			return nil, err
 		}
 	}
@@ -126,41 +126,6 @@ func tlsConfig(name string, legacy bool) *tls.Config {
 		}
 	}
 	return c
-}
-
-// RootsFrom reads the certificate authorities in a PEM file, for Config.Roots; nil if file is "". A file without a
-// certificate is an error.
-func RootsFrom(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	return readRoots("--ca-file", file, "it must be PEM")
-}
-
-// loadRoots reads the system's roots, or those that SSL_CERT_FILE and SSL_CERT_DIR name, and returns what parses them. A
-// named file without a certificate is an error at the start rather than at the first request.
-func loadRoots() (parse func() *x509.CertPool, err error) {
-	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
-		if _, err := readRoots("SSL_CERT_FILE", file, "name a PEM file of root certificates, or unset it"); err != nil {
-			return nil, err
-		}
-	}
-	if parse, err = roots.System(); err != nil {
-		return nil, fmt.Errorf("cannot read the root certificates: %w; install ca-certificates or set SSL_CERT_FILE", err)
-	}
-	return parse, nil
-}
-
-func readRoots(option, file, hint string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w; %s", option, err, hint)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: no certificate in %s; %s", option, file, hint)
-	}
-	return roots, nil
 }
 
 func proxyFromEnvironment(target *Target) (*url.URL, error) {
