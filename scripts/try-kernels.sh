@@ -12,7 +12,8 @@
 # It needs qemu-system-x86_64 and qemu-system-aarch64, cpio, apt-get, and a mirror for each suite. What was downloaded is
 # kept in $TRY_KERNELS_CACHE (default: ~/.cache/responses-api-proxy/kernels). A kernel that cannot be downloaded is said
 # in the table and fails nothing; a check that fails, or a machine that does not end, makes the exit code 1.
-# TRY_KERNELS_LOGS=DIR keeps the consoles' logs, and TRY_KERNELS_RESULTS=DIR the results for the table of a later run.
+# TRY_KERNELS_LOGS=DIR keeps the consoles' logs. TRY_KERNELS_RESULTS=DIR keeps the results, and has the table show those of
+# earlier runs as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false
@@ -82,7 +83,8 @@ get_kernel() { # suite, package, architecture, directory
 		part=linux-$part-${image#linux-image-}
 		if in_suite "$1" apt-cache show "$part:$3" >/dev/null 2>&1; then get "$1" "$part:$3" "$4" || return 1; fi
 	done
-	ls "$4"/boot/vmlinuz-* >/dev/null
+	part=$(find "$4" -name 'vmlinuz*' -type f) # below /boot, or since 7.3 beside the modules
+	[ -n "$part" ] && mv "$part" "$4/vmlinuz"
 }
 
 # wants reports whether a check is to be made.
@@ -167,6 +169,7 @@ try() { # head, suite, package, parameters
 	arch=$(cut -d' ' -f2 <<<"$1")
 	if ! get bookworm "busybox-static:$arch" "$tmp/busybox.$arch" || ! get_kernel "$2" "$3" "$arch" "$dir"; then
 		echo "$1: it cannot be downloaded" >&2
+		touch "$results/$name.missing"
 		return
 	fi
 	make_base "$arch"
@@ -184,7 +187,7 @@ try() { # head, suite, package, parameters
 # examine boots a machine. Its results take the place of earlier ones of the same checks.
 examine() { # name of the kernel, log, architecture, parameters, further arguments of QEMU
 	local dir=$tmp/kernel.$1 kept=$results/$1
-	boot "$3" "$(echo "$dir"/boot/vmlinuz-*)" "$dir/initrd" "$4" "${@:5}" >"$2" || echo "$1: the emulator ended with $?" >&2
+	boot "$3" "$dir/vmlinuz" "$dir/initrd" "$4" "${@:5}" >"$2" || echo "$1: the emulator ended with $?" >&2
 	tr -d '\r' <"$2" | sed -n 's/^.*@@ //p' >"$tmp/lines"
 	if grep -qE '^[^ ]+ [1-9]' "$tmp/lines" || ! grep -q '^end 0' "$tmp/lines"; then
 		failed=1
@@ -201,7 +204,7 @@ cell() { # head, check
 	local code seconds skipped release
 	read -r code seconds skipped release < <(sed -n "s/^$2 //p" "$results/${1// /-}" 2>/dev/null) || true
 	case $code in
-	'') if [ -e "$results/${1// /-}" ]; then echo "–"; else echo "no download"; fi ;;
+	'') if [ -e "$results/${1// /-}.missing" ]; then echo "no download"; else echo "–"; fi ;;
 	0) echo "ok, $seconds s$([ "$skipped" = 0 ] || echo ", $skipped skipped")${release:+: $release}" ;;
 	*) echo "**failed**, $seconds s" ;;
 	esac
@@ -248,6 +251,7 @@ fi
 for tool in qemu-system-x86_64 qemu-system-aarch64 cpio apt-get; do
 	command -v $tool >/dev/null || die "$tool is missing: apt-get install qemu-system-x86 qemu-system-arm cpio"
 done
+all=$checks
 [ -z "$wanted" ] || checks="boot ${wanted//,/ }"
 
 failed=0 heads=()
@@ -256,6 +260,10 @@ while IFS='|' read -r head suite package parameters; do
 	try "$head" "$suite" "$package" "$parameters"
 	heads+=("$head")
 done < <(grep . <<<"$kernels")
+if [ -n "${TRY_KERNELS_RESULTS:-}" ]; then
+	checks=$all
+	mapfile -t heads < <(cut -d'|' -f1 <<<"$kernels" | grep .)
+fi
 table | tee "$tmp/table"
 [ -z "$write" ] || write_table
 exit $failed
