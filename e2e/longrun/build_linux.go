@@ -173,6 +173,13 @@ var columns = [...]struct {
 	slack float64
 }{{"resident MiB", 4}, {"heap MiB", 4}, {"descriptors", 4}, {"threads", 2}, {"goroutines", 4}}
 
+// Indexes of columns.
+const (
+	resident    = 0
+	descriptors = 2
+	goroutines  = 4
+)
+
 // measure reads what the kernel and the proxy's metrics report.
 func (b *build) measure() (s sample, err error) {
 	proc := fmt.Sprintf("/proc/%d/", b.cmd.Process.Pid)
@@ -247,7 +254,7 @@ func (b *build) warmUp(ctx context.Context) (err error) {
 	}
 	b.before, err = b.rest(func(s sample) bool {
 		defer func() { last = s }()
-		return s.values[2] == last.values[2] && s.values[4] == last.values[4]
+		return s.values[descriptors] == last.values[descriptors] && s.values[goroutines] == last.values[goroutines]
 	})
 	if b.failed > 0 {
 		err = errors.New("a request failed before the load")
@@ -259,7 +266,9 @@ func (b *build) warmUp(ctx context.Context) (err error) {
 // should, without a key in its log or audit log, or a race.
 func (b *build) finish() {
 	var err error
-	b.after, err = b.rest(func(s sample) bool { return s.values[2] <= b.before.values[2] && s.values[4] <= b.before.values[4] })
+	b.after, err = b.rest(func(s sample) bool {
+		return s.values[descriptors] <= b.before.values[descriptors] && s.values[goroutines] <= b.before.values[goroutines]
+	})
 	b.check(err)
 	if n := int(b.sent.Load()); b.after.recorded != n {
 		b.problem("%d requests were sent, and %d recorded", n, b.after.recorded)

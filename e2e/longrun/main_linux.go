@@ -102,14 +102,16 @@ func (b *build) verdict() error {
 		second, last := b.quarter(i, 1), b.quarter(i, 3)
 		fmt.Printf("  %s: median of the second quarter %s, of the last %s; at rest %s before, %s after\n", c.name,
 			number(second), number(last), number(b.before.values[i]), number(b.after.values[i]))
-		if !(last <= max(second*1.1, second+c.slack)) {
+		// The race detector's own memory grows with each connection and goroutine, in any program.
+		exempt := i == resident && b.name == "race"
+		if !exempt && !(last <= max(second*1.1, second+c.slack)) {
 			b.problem("%s grew", c.name)
 		}
 	}
 	if b.failed > 0 {
 		return fmt.Errorf("%s: %d problems; the logs are in %s", b.name, b.failed, *dir)
 	}
-	fmt.Println("  pass: every request ended as expected, nothing grew, no part of a key was readable, no race was reported")
+	fmt.Println("  pass: every request ended as expected, nothing that is compared grew, no part of a key was readable, no race was reported")
 	return nil
 }
 
