@@ -1,7 +1,8 @@
-// pictures draws README.md's charts from the figures that compare has saved.
-// It reads events.json and copies.json in -dir, and writes events-light.svg,
-// events-dark.svg, copies-light.svg and copies-dark.svg beside them. The same
-// figures always give the same bytes. Run it in the directory bench.
+// pictures draws the charts of README.md and docs/benchmarks.md from the figures
+// that compare and scripts/long-run.sh have saved. It reads events.json,
+// copies.json and hour.csv in -dir, and writes NAME-light.svg and NAME-dark.svg
+// of each beside them. The same figures always give the same bytes. Run it in
+// the directory bench.
 package main
 
 import (
@@ -37,17 +38,18 @@ func run(dir string) error {
 func drawAll(dir string) (map[string][]byte, error) {
 	drawn := map[string][]byte{}
 	for _, chart := range []struct {
-		name string
-		draw func(figures, theme) ([]byte, error)
-	}{{"events", drawEvents}, {"copies", drawCopies}} {
-		got, err := load(filepath.Join(dir, chart.name+".json"))
+		name, ext string
+		load      func(file string) (figures, error)
+		draw      func(figures, theme) ([]byte, error)
+	}{{"events", ".json", load, drawEvents}, {"copies", ".json", load, drawCopies}, {"hour", ".csv", loadHour, drawHour}} {
+		got, err := chart.load(filepath.Join(dir, chart.name+chart.ext))
 		if err != nil {
 			return nil, err
 		}
 		for _, t := range []theme{light, dark} {
 			svg, err := chart.draw(got, t)
 			if err != nil {
-				return nil, fmt.Errorf("%s.json: %w", chart.name, err)
+				return nil, fmt.Errorf("%s%s: %w", chart.name, chart.ext, err)
 			}
 			drawn[chart.name+"-"+t.name+".svg"] = svg
 		}
