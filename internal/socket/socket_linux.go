@@ -15,7 +15,7 @@ import (
 const maxStreak = 256
 
 // Conn reads and writes one connection. Its socket is non-blocking, as all of package net are, so a system call takes
-// no longer than the kernel needs to copy the bytes, and the scheduler need not hear of it.
+// no longer than the kernel needs to copy the bytes, and the scheduler loses nothing by treating it as computation.
 type Conn struct {
 	nc     net.Conn
 	raw    syscall.RawConn // nil if nc is no socket: then nc's own methods do everything
@@ -29,7 +29,8 @@ type Conn struct {
 	receive, submit func(fd uintptr) (done bool)
 }
 
-// New returns a Conn for nc, which stays its owner's: to close it ends a Read or a Write, and its deadlines apply.
+// New returns a Conn for nc, which remains its owner's: closing it ends a Read or a Write with net.ErrClosed, and its
+// deadlines apply, since the waiting is package net's.
 func New(nc net.Conn) *Conn {
 	c := &Conn{nc: nc}
 	c.receive, c.submit = c.doReceive, c.doSubmit
@@ -39,7 +40,7 @@ func New(nc net.Conn) *Conn {
 	return c
 }
 
-// Read implements io.Reader.
+// Read implements io.Reader. It blocks until there is something to read.
 func (c *Conn) Read(p []byte) (int, error) {
 	if c.streak++; c.streak > maxStreak || c.raw == nil || len(p) == 0 {
 		c.streak = 0
@@ -59,20 +60,22 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return c.received, nil
 }
 
-// doReceive is RawConn.Read's callback, which is called again when there is something to read.
+// doReceive is RawConn.Read's callback. After EAGAIN it is called again once the socket is readable: RawConn.Read has
+// reset the poller's readiness before the first call, so what arrives between the two wakes it.
 func (c *Conn) doReceive(fd uintptr) (done bool) {
 	c.received, c.inErr = call(unix.SYS_RECVFROM, fd, c.in, 0)
 	if c.inErr == syscall.EAGAIN {
 		c.streak = 0
 		return false
 	}
-	if raceDetector { // as read(2) of package syscall, which the detector knows, what came before the write happens before
+	if raceDetector { // package syscall reports reads to it: what precedes the peer's write happens before this
 		syscall.Read(int(fd), nil)
 	}
 	return true
 }
 
-// Write implements io.Writer. It waits only if the kernel has no space for all of p, of which it makes no copy.
+// Write implements io.Writer. It blocks only if the kernel has no space for all of p. No copy of p is made, as p may be
+// secret memory.
 func (c *Conn) Write(p []byte) (int, error) {
 	if c.raw == nil || len(p) == 0 {
 		return c.nc.Write(p)
@@ -88,11 +91,12 @@ func (c *Conn) Write(p []byte) (int, error) {
 	case c.sent == len(p):
 		return c.sent, nil
 	}
-	n, err := c.nc.Write(p[c.sent:])
+	n, err := c.nc.Write(p[c.sent:]) // waits for space
 	return c.sent + n, err
 }
 
-// doSubmit is RawConn.Write's callback. It does not wait.
+// doSubmit is RawConn.Write's callback. It is called once. MSG_NOSIGNAL (send(2)) reports a closed connection as EPIPE
+// alone: SIGPIPE would go to the calling thread, where the runtime would have to drop it.
 func (c *Conn) doSubmit(fd uintptr) (done bool) {
 	if raceDetector {
 		syscall.Write(-1, nil)
@@ -101,15 +105,17 @@ func (c *Conn) doSubmit(fd uintptr) (done bool) {
 	return true
 }
 
-// Quiet reports whether there is nothing to read from the socket fd, neither data nor the connection's end. It does not
-// block. What it reads is lost.
+// Quiet reports whether there is nothing to read from the socket fd, neither data nor the connection's end (recv(2): 0)
+// nor an error such as ECONNRESET. It does not block. A byte that it reads is lost.
 func Quiet(fd uintptr) bool {
 	var p [1]byte
 	_, errno := call(unix.SYS_RECVFROM, fd, p[:], 0)
 	return errno == syscall.EAGAIN
 }
 
-// call is recv(2) or send(2), without a word to the scheduler. After an error n is 0.
+// call is recv(2) or send(2), of which the scheduler is not notified. After an error n is 0. A signal may interrupt even a
+// call that does not wait (EINTR, signal(7)). p cannot be moved or collected meanwhile: the conversion to uintptr is in
+// the call's argument list (package unsafe, rule 4), and the kernel does not keep the address.
 func call(number, fd uintptr, p []byte, flags uintptr) (n int, errno syscall.Errno) {
 	for {
 		r, _, errno := syscall.RawSyscall6(number, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), flags, 0, 0)
