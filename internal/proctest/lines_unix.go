@@ -5,6 +5,8 @@ package proctest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strconv"
@@ -133,6 +135,8 @@ func Again(t testing.TB, binary, dir string, attr *syscall.SysProcAttr) {
 	cmd.Env, cmd.SysProcAttr = append(os.Environ(), AgainVar+"="+dir), attr
 	out, err := cmd.CombinedOutput()
 	switch {
+	case errors.Is(err, fs.ErrPermission): // a container, or a user, that may not have such a child
+		Cannot(t, "the child does not start: "+err.Error())
 	case err != nil:
 		t.Fatalf("in the child: %v\n%s", err, out)
 	case bytes.Contains(out, []byte("--- SKIP")):

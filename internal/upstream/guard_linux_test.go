@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -304,6 +305,9 @@ func inNamespaces(t *testing.T, flags uintptr) bool {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: flags} // makes all mounts private
 	}
 	out, err := cmd.CombinedOutput()
+	if errors.Is(err, fs.ErrPermission) {
+		proctest.Cannot(t, "no namespaces: "+err.Error())
+	}
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()+" ") {
 		t.Errorf("in namespaces of its own: %v\n%s", err, out)
 	}
