@@ -42,7 +42,7 @@ type Limits struct {
 type User struct {
 	UID      int64 `json:"uid"` // or Others
 	Requests int64 `json:"requests"`
-	Failed   int64 `json:"failed"` // of them
+	Failed   int64 `json:"failed"` // of them: with an error code, or a status of 400 or more
 	Input    int64 `json:"input_tokens"`
 	Output   int64 `json:"output_tokens"`
 	Spent    int64 `json:"budget_spent,omitempty"`
@@ -84,10 +84,12 @@ func (m *Metrics) note(e *audit.Entry) {
 		u.Input += max(0, min(e.InputTokens, maxTokens))
 		u.Output += max(0, min(e.OutputTokens, maxTokens))
 	}
+	if e.Code != "" || e.Status >= 400 { // which the upstream may have sent
+		u.Failed++
+	}
 	if e.Code == "" {
 		return
 	}
-	u.Failed++
 	code := e.Code
 	if _, known := m.refusals[code]; !known {
 		code = other

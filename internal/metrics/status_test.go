@@ -45,6 +45,7 @@ func TestStatus(t *testing.T) {
 	m.end(1000, true, *success())
 	m.end(1000, true, *success())
 	m.end(1000, true, audit.Entry{Status: 429, Code: "rate_limited"})
+	m.end(1001, true, audit.Entry{Status: 401, Upstream: true}) // the upstream's response
 	m.end(1001, true, audit.Entry{Status: 502, Code: "upstream_unreachable", Upstream: true})
 	m.end(1002, true, audit.Entry{Status: 403, Code: "route_not_allowed"}) // not for the upstream
 	m.end(0, false, *success())                                            // not root's
@@ -52,7 +53,7 @@ func TestStatus(t *testing.T) {
 	s := decoded(t, m)
 	for uid, want := range map[int64]User{
 		1000:   {UID: 1000, Requests: 3, Failed: 1, Input: 60, Output: 80, Spent: 70},
-		1001:   {UID: 1001, Requests: 1, Failed: 1},
+		1001:   {UID: 1001, Requests: 2, Failed: 2},
 		4711:   {UID: 4711, Spent: 130},
 		Others: {UID: Others, Requests: 3, Failed: 2, Input: 30, Output: 40},
 	} {
