@@ -34,6 +34,7 @@ func readFD(fd int, p []byte) (int, error) {
 // terminal, tty is false and nothing is changed. The caller must call restore also when it stops early: the mode
 // belongs to the terminal, and would stay for the shell.
 func NoEcho(fd int) (restore func(), tty bool, err error) {
+	// ENOTTY for a pipe or a file, EIO for a terminal that has hung up: neither has an echo to be turned off.
 	old, err := unix.IoctlGetTermios(fd, getTermios)
 	if err != nil {
 		return nil, false, nil // not a terminal

@@ -58,7 +58,8 @@ func mapGuarded(fd, size, flags int, protect func([]byte) error) ([]byte, error)
 	return b, nil
 }
 
-// unmapGuarded unmaps b and its guard pages.
+// unmapGuarded unmaps b and its guard pages. The caller must have wiped b: the kernel clears a page only when it is used
+// again.
 func unmapGuarded(b []byte) error {
 	page := os.Getpagesize()
 	return unix.MunmapPtr(unsafe.Add(unsafe.Pointer(&b[0]), -page), uintptr(len(b)+2*page))

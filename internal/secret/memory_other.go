@@ -26,4 +26,5 @@ func mapLocked(size int) ([]byte, error) {
 	return b, nil
 }
 
+// unmapGuarded unmaps b. The caller must have wiped it.
 func unmapGuarded(b []byte) error { return unix.Munmap(b) }

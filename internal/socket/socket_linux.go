@@ -46,6 +46,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.streak = 0
 		return c.nc.Read(p)
 	}
+	// RawConn.Read has one reader at a time, so that the fields of the Read under way need no lock. It returns an error
+	// if the connection was closed, or its deadline has passed, before or during the wait.
 	c.in = p
 	err := c.raw.Read(c.receive)
 	c.in = nil
@@ -54,7 +56,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, err
 	case c.inErr != 0:
 		return 0, c.failed("read", c.inErr)
-	case c.received == 0:
+	case c.received == 0: // the peer's FIN; p is not empty
 		return 0, io.EOF
 	}
 	return c.received, nil
@@ -80,12 +82,15 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if c.raw == nil || len(p) == 0 {
 		return c.nc.Write(p)
 	}
+	// The lock for writing is not that for reading: a Write never waits for a Read.
 	c.out = p
 	err := c.raw.Write(c.submit)
 	c.out = nil
 	switch {
 	case err != nil:
 		return 0, err
+	// EAGAIN means that nothing was accepted, a short count that the send buffer is full (send(2)): the rest goes package
+	// net's way, which waits until the socket is writable.
 	case c.outErr != 0 && c.outErr != syscall.EAGAIN:
 		return 0, c.failed("write", c.outErr)
 	case c.sent == len(p):
@@ -129,7 +134,7 @@ func call(number, fd uintptr, p []byte, flags uintptr) (n int, errno syscall.Err
 	}
 }
 
-// failed returns the error that net.Conn would have returned.
+// failed returns the error that net.Conn would have returned, so that logs have the same text whichever way was taken.
 func (c *Conn) failed(op string, errno syscall.Errno) error {
 	return &net.OpError{Op: op, Net: c.nc.LocalAddr().Network(), Source: c.nc.LocalAddr(), Addr: c.nc.RemoteAddr(), Err: os.NewSyscallError(op, errno)}
 }
