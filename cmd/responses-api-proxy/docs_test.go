@@ -198,10 +198,10 @@ func TestUsageEndsWithAnExample(t *testing.T) {
 
 // TestDocumentsNameRealFlags checks that every flag in the documents is this program's, or another's that is listed here.
 func TestDocumentsNameRealFlags(t *testing.T) {
-	known := []string{ // of codex, bash, podman, docker, systemctl, systemd-creds, useradd, setpriv, prlimit, Prometheus, packagers, scripts/release.sh
+	known := []string{ // of codex, bash, npm, podman, docker, systemctl, systemd-creds, useradd, setpriv, prlimit, Prometheus, packagers, scripts/release.sh
 		"skip-git-repo-check", "format", "health-cmd", "read-only", "cap-drop", "security-opt", "userns", "rm", "user", "name", "now", "reuid", "fsize",
 		"web.console.templates", "allow-unsigned-rpm", "allow-untrusted", "enable", "ignore-missing", "manifest", "no-git", "prefix", "repo",
-		"repository", "snapshot", "target", "noprofile", "norc", "system", "user-group",
+		"repository", "snapshot", "target", "noprofile", "norc", "offline", "system", "user-group",
 	}
 	for _, flags := range [][]cli.Flag{flagTable(&options{}), cli.Verify(nil), cli.Health} {
 		for _, f := range flags {
