@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -176,6 +177,27 @@ func (o *options) setMetrics(addr string) error {
 	return err
 }
 
+// setKeyFile stores the name of the key's file.
+func (o *options) setKeyFile(path string) error {
+	switch {
+	case path == "":
+		return errors.New("a file name is needed")
+	case path == "-", strings.HasPrefix(path, "/dev/"), strings.HasPrefix(path, "/proc/"):
+		// A descriptor that was not passed on may be one of the Go runtime's own, of which the text would be taken for a key.
+		return errors.New("name a regular file, or leave the flag out to read the key from standard input")
+	case mayBeKey(path):
+		return errors.New("there is no such file") // leaked has the error that is shown
+	}
+	o.keyFile = path
+	return nil
+}
+
+// mayBeKey reports whether a key was given in place of a file's name.
+func mayBeKey(path string) bool {
+	_, err := os.Lstat(path)
+	return err != nil && (strings.HasPrefix(path, "sk-") || len(path) >= 20 && !strings.Contains(path, "/"))
+}
+
 // checkHost accepts a host, with or without a port, as it is in a Host field.
 func checkHost(name string) error {
 	switch {
@@ -213,6 +235,9 @@ func unexpected(word string) error {
 	if len(word) >= 20 {
 		return keyAmongArguments(word)
 	}
+	if slices.Contains([]string{"serve", "run", "start"}, word) {
+		return fmt.Errorf("unexpected argument %q; the proxy runs without a subcommand, so leave it out", word)
+	}
 	if near := cli.Nearest(word, subcommands); near != "" {
 		return fmt.Errorf("unexpected argument %q; is the subcommand %s meant? it stands first", word, near)
 	}
@@ -223,8 +248,12 @@ func unexpected(word string) error {
 func leaked(args []string) error {
 	for i, arg := range args {
 		word := arg[strings.LastIndexByte(arg, '=')+1:]
-		named := i > 0 && namesKey(args[i-1]) || word != arg && namesKey(arg)
-		if strings.HasPrefix(strings.TrimLeft(word, "-"), "sk-") || named && len(word) >= 20 {
+		flag := arg
+		if word == arg && i > 0 {
+			flag = args[i-1]
+		}
+		file := strings.HasPrefix(strings.TrimLeft(flag, "-"), "key-file")
+		if strings.HasPrefix(strings.TrimLeft(word, "-"), "sk-") || namesKey(flag) && len(word) >= 20 || file && mayBeKey(word) {
 			return keyAmongArguments(word)
 		}
 	}

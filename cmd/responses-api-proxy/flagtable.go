@@ -68,7 +68,7 @@ func flagTable(o *options) []cli.Flag {
 		{Name: "auth-header", Value: "bearer|api-key|x-api-key", Topic: "upstream", Set: cli.Parsed(&o.authHeader, key.ParseHeader),
 			Summary: "header field in which the key is sent", Default: "bearer", Text: "`bearer` is `Authorization: Bearer`."},
 		{Name: "key-file", Value: "FILE", Topic: "upstream", Common: true,
-			Also: map[string]string{"key": "", "api-key": "", "key-fd": ""}, Set: cli.String(&o.keyFile, "a file name"),
+			Also: map[string]string{"key": "", "api-key": "", "key-fd": ""}, Set: o.setKeyFile,
 			Summary: "read the key from FILE, and another one at each SIGHUP", Default: "standard input",
 			Text: "FILE and every directory above it must belong to root, to the user who starts the proxy or to that of `--user`, and must not be " +
 				"writable by others. It may be a symbolic link, such as Kubernetes makes. The proxy can read what else is in its directory, so give it " +

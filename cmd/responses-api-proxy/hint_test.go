@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -49,11 +50,36 @@ func TestKeyAmongArgumentsIsNotShown(t *testing.T) {
 // whether the flag exists or not.
 func TestKeyAsValueIsNotShown(t *testing.T) {
 	const key = "sk-proj-0123456789abcdef0123"
-	for _, line := range []string{"--api-key " + key, "--api-key=" + key, "--port " + key, "--port=" + key, "-" + key, "--log-requests " + key, "--insecure-upstream " + key, "--http-shutdown=" + key} {
+	for _, line := range []string{"--api-key " + key, "--api-key=" + key, "--port " + key, "--port=" + key, "-" + key, "--log-requests " + key, "--insecure-upstream " + key, "--http-shutdown=" + key,
+		"--key-file " + key, "--key-file=" + key, "--key-file 0123456789abcdef0123456789"} {
 		_, err := parseFlags(strings.Fields(line))
-		if err == nil || strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), "revoke it") {
+		if err == nil || strings.Contains(err.Error(), "0123456789abcdef0123") || !strings.Contains(err.Error(), "revoke it") {
 			t.Errorf("%q: %v", strings.ReplaceAll(line, key, "KEY"), err)
 		}
+	}
+}
+
+// TestKeyFileIsAFile checks that a stream is not taken for a key's file, and that a long name is not taken for a key.
+func TestKeyFileIsAFile(t *testing.T) {
+	for _, name := range []string{"-", "/dev/stdin", "/dev/fd/3", "/proc/self/fd/3"} {
+		if _, err := parseFlags([]string{"--key-file", name}); err == nil || !strings.Contains(err.Error(), "leave the flag out") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	missing := "/nowhere/openai-production.key"
+	if o, err := parseFlags([]string{"--key-file", missing}); err != nil || o.keyFile != missing {
+		t.Errorf("%s: %v", missing, err)
+	}
+	t.Chdir(t.TempDir())
+	const long = "openai-production-2026.key"
+	if err := os.WriteFile(long, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := parseFlags([]string{"--key-file", long}); err != nil || o.keyFile != long {
+		t.Errorf("%s: %v", long, err)
+	}
+	if _, err := parseFlags([]string{"--key-file", long, "--prot", "1"}); err == nil || strings.Contains(err.Error(), "revoke") {
+		t.Errorf("%s beside a mistake: %v", long, err)
 	}
 }
 

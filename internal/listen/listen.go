@@ -66,7 +66,7 @@ func TCP(a Address) (*net.TCPListener, error) {
 	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(context.Background(), "tcp", a.TCP.String())
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w; choose another port (--port, --listen), or 0 for a free one", a.TCP, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w; choose another port (--port, --listen, --metrics), or 0 for a free one", a.TCP, err)
 	}
 	return l.(*net.TCPListener), nil
 }

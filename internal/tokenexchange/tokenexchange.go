@@ -209,7 +209,7 @@ func (c *Config) provider(name, method string, t *upstream.Target, path, fields 
 func (c *Config) parseRequestURL() (*upstream.Target, error) {
 	u, err := url.Parse(c.RequestURL)
 	if err != nil || u.Opaque != "" || u.Hostname() == "" {
-		return nil, errors.New("invalid GitHub OIDC request URL")
+		return nil, errors.New("invalid GitHub OIDC request URL; --github-oidc-request-url is $ACTIONS_ID_TOKEN_REQUEST_URL, which a job has with the permission id-token: write")
 	}
 	target, err := upstream.ParseTarget(c.RequestURL, false)
 	if u.Scheme != "https" && (err != nil || target.TLS) || u.User != nil || strings.Contains(c.RequestURL, "#") {
