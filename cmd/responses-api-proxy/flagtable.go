@@ -39,7 +39,7 @@ func flagTable(o *options) []cli.Flag {
 			Set:     cli.Append(&o.listen, listen.ParseAddress),
 			Summary: "listen on a loopback address, or on a unix stream socket",
 			Text: "At most one is a TCP address, `--port` included. The directory of PATH, and every one above it, must belong to root or to the proxy's " +
-				"user and must not be writable by others."},
+				"user and must not be writable by others, unless it is sticky, as `/tmp` is."},
 		{Name: "server-info", Value: "FILE", Topic: "serving", Common: true, Original: true, Set: cli.String(&o.serverInfo, "a file name"),
 			Summary: "write {\"port\":N,\"pid\":N} to FILE once listening", Text: "Missing directories are made, as by the original."},
 		{Name: "http-shutdown", Value: "USER|@GROUP|self", Optional: true, Topic: "serving", Common: true, Original: true, Repeat: true,
