@@ -32,7 +32,7 @@ func flagTable(o *options) []cli.Flag {
 	id, l := &o.identity, &o.limits
 	ignore := func(string) error { return nil } // the value may be secret
 	return []cli.Flag{
-		{Name: "port", Value: "N", Topic: "serving", Common: true, Original: true, Set: cli.Int(&o.port, 0, 65535, "a port is a number from 0 to 65535"),
+		{Name: "port", Value: "N", Topic: "serving", Common: true, Original: true, Also: map[string]string{"p": ""}, Set: cli.Int(&o.port, 0, 65535, "a port is a number from 0 to 65535"),
 			Summary: "port of 127.0.0.1 to listen on", Default: "a free one; none with --listen"},
 		{Name: "listen", Value: "ADDR:PORT|unix:PATH", Topic: "serving", Common: true, Repeat: true,
 			Also:    map[string]string{"host": "", "bind": "", "address": "", "socket": ""},

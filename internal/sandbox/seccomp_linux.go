@@ -218,6 +218,9 @@ func seccomp(p Policy) error {
 	if errors.Is(err, unix.EINVAL) { // SECCOMP_FILTER_FLAG_LOG needs Linux 4.14
 		thread, err = set(unix.SECCOMP_FILTER_FLAG_TSYNC)
 	}
+	if errors.Is(err, unix.EINVAL) {
+		err = fmt.Errorf("%w; the kernel needs CONFIG_SECCOMP_FILTER", err)
+	}
 	// A positive result is the id of a thread that could not be synchronized (seccomp(2), "RETURN VALUE").
 	if err == nil && thread != 0 {
 		return fmt.Errorf("seccomp: thread %d has a different filter", thread)

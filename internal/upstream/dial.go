@@ -208,7 +208,8 @@ func (e *Endpoint) connectError(addr string, err error) *Error {
 	return dialError(Unreachable, "cannot connect to "+addr, err, "")
 }
 
-const proxyHint = "HTTPS_PROXY names the forward proxy; correct it, unset it, or except the upstream by NO_PROXY"
+const proxyHint = "HTTPS_PROXY names the forward proxy, with USER:PASSWORD@ if it asks for them (407); correct it, " +
+	"unset it, or except the upstream by NO_PROXY"
 
 const localhost = "localhost"
 
