@@ -47,6 +47,7 @@ func countInterrupts([]string) error {
 		fmt.Println("\ninterrupt") // after the terminal's echo
 	}
 	fmt.Println("interrupts:", n)
+	os.Stdin.Read(make([]byte, 1)) // the terminal loses what is unread when its session's leader ends
 	return nil
 }
 
@@ -210,6 +211,9 @@ func TestLauncherInterruptsOnce(t *testing.T) {
 	}
 	if got := until(t, master, "interrupts: "); got != "interrupts: 1" {
 		t.Errorf("the program prints %q", got)
+	}
+	if _, err := master.Write([]byte("\n")); err != nil {
+		t.Fatal(err)
 	}
 }
 
