@@ -7,10 +7,16 @@ import (
 )
 
 const (
-	opClose   = 8
 	maxHeader = 2 + 8 + 4 // two bytes, eight of length, four of mask
+	opClose   = 8
 
-	// Status codes of close frames (RFC 6455, section 7.4.1).
+	// Bits of a frame's first byte, and the one of its second that announces a mask (RFC 6455, section 5.2).
+	fin      = 0x80
+	reserved = 0x70 // for extensions, such as compression
+	control  = 0x08
+	mask     = 0x80
+
+	// Status codes of close frames (section 7.4.1).
 	goingAway       = 1001
 	policyViolation = 1008
 
@@ -19,29 +25,18 @@ const (
 
 var errFrame = errors.New("malformed WebSocket frame")
 
-// frameTracker finds the ends of frames by their headers (RFC 6455, section 5.2). The zero value is at a frame
-// boundary.
+// frameTracker finds the ends of frames by their headers. The zero value is at a frame boundary.
 type frameTracker struct {
 	header    [maxHeader]byte
-	have      int    // bytes of the header
+	have      int    // bytes of the header; 0 at a frame boundary
 	left      uint64 // remaining bytes of the payload, once inPayload
 	inPayload bool
-	payload   []byte // of the frame, among the bytes that next has consumed
+	payload   []byte // of the frame, among the bytes that next has consumed; nil before the header is complete
 }
 
-// boundary reports whether the tracker is between two frames.
 func (f *frameTracker) boundary() bool { return f.have == 0 }
 
-// data reports whether the frame of which next has consumed bytes is not a control frame, and is known to be none.
-func (f *frameTracker) data() bool { return (f.inPayload || f.boundary()) && f.header[0]&0x08 == 0 }
-
-// message reports whether with the consumed bytes a message has ended.
-func (f *frameTracker) message() bool { return f.boundary() && f.header[0]&0x80 != 0 }
-
-// extended reports whether an extension has a part in the frame, such as compression.
-func (f *frameTracker) extended() bool { return f.header[0]&0x70 != 0 }
-
-func (f *frameTracker) masked() bool { return f.header[1]&0x80 != 0 }
+func (f *frameTracker) masked() bool { return f.header[1]&mask != 0 }
 
 // next consumes the bytes of p that belong to the present frame, or to the next one: at least one. closing reports
 // whether they complete a close frame.
@@ -73,29 +68,25 @@ func (f *frameTracker) parse() (whole bool, err error) {
 	if f.have < 2 {
 		return false, nil
 	}
-	length, size := f.header[1]&0x7f, 2
-	switch length {
+	short, extended := f.header[1]&^mask, 0
+	switch short {
 	case 126:
-		size += 2
+		extended = 2
 	case 127:
-		size += 8
+		extended = 8
 	}
+	size := 2 + extended
 	if f.masked() {
 		size += 4
 	}
-	switch {
-	case f.have < size:
+	if f.have < size {
 		return false, nil
-	case f.header[0]&0x08 != 0 && (length > 125 || f.header[0]&0x80 == 0):
-		return false, errFrame // control frames are short and not fragmented (section 5.5)
-	case length == 126:
-		f.left = uint64(binary.BigEndian.Uint16(f.header[2:]))
-	case length == 127:
-		f.left = binary.BigEndian.Uint64(f.header[2:])
-	default:
-		f.left = uint64(length)
 	}
-	if f.left>>63 != 0 {
+	if f.left = uint64(short); extended > 0 {
+		f.left = binary.BigEndian.Uint64(f.header[2:]) >> (64 - 8*extended)
+	}
+	// Control frames are short and not fragmented (section 5.5).
+	if f.header[0]&control != 0 && (extended > 0 || f.header[0]&fin == 0) || f.left>>63 != 0 {
 		return false, errFrame
 	}
 	return true, nil
@@ -107,12 +98,12 @@ func closeFrame(masked bool, status uint16, reason string) []byte {
 	payload := append(binary.BigEndian.AppendUint16(nil, status), reason[:min(len(reason), maxReason)]...)
 	size := byte(len(payload))
 	if !masked {
-		return append([]byte{0x80 | opClose, size}, payload...)
+		return append([]byte{fin | opClose, size}, payload...)
 	}
-	var mask [4]byte
-	rand.Read(mask[:]) // never fails
+	var key [4]byte
+	rand.Read(key[:]) // never fails
 	for i := range payload {
-		payload[i] ^= mask[i%4]
+		payload[i] ^= key[i%4]
 	}
-	return append(append([]byte{0x80 | opClose, 0x80 | size}, mask[:]...), payload...)
+	return append(append([]byte{fin | opClose, mask | size}, key[:]...), payload...)
 }

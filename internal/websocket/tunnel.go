@@ -1,7 +1,9 @@
 package websocket
 
 import (
+	"cmp"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,59 +64,54 @@ const (
 
 // tunnel is the state that both directions share.
 type tunnel struct {
+	Config
 	up, down       *direction
 	running        sync.WaitGroup
 	received, sent atomic.Int32 // close frames
-	late, over     sync.Once
-	done           chan struct{} // closed when the tunnel must end
-	end            End           // the way it ended
+	late           sync.Once
+	expires        *time.Timer // by Deadline or Idle
+	ended          chan End    // has space for the first end
 }
 
 // Run copies in both directions until the tunnel ends, and returns when all of its goroutines have. It interrupts both
 // sides; the caller closes them. Each direction is limited by its reader, and has a buffer of fixed size.
 func Run(cfg Config) End {
-	expired, passed := make(chan struct{}, 1), func() {}
-	expire := func() {
-		select {
-		case expired <- struct{}{}:
-		default:
-		}
-	}
-	if !cfg.Deadline.IsZero() {
-		defer time.AfterFunc(time.Until(cfg.Deadline), expire).Stop()
-	}
-	if cfg.Idle > 0 {
-		idle := time.AfterFunc(cfg.Idle, expire)
-		defer idle.Stop()
-		passed = func() { idle.Reset(cfg.Idle) }
-	}
-	t := &tunnel{done: make(chan struct{})}
-	t.up = &direction{tunnel: t, from: cfg.Client, to: cfg.Upstream, masked: true, left: ClientLeft, malformed: ClientMalformed, passed: passed, read: cfg.ReadClient}
-	t.down = &direction{tunnel: t, from: cfg.Upstream, to: cfg.Client, left: UpstreamLeft, malformed: UpstreamMalformed, passed: passed, read: cfg.ReadUpstream}
+	t := &tunnel{Config: cfg, expires: time.NewTimer(cfg.remaining()), ended: make(chan End, 1)}
+	t.up = &direction{tunnel: t, from: cfg.Client, to: cfg.Upstream, masked: true, left: ClientLeft, malformed: ClientMalformed, read: cfg.ReadClient}
+	t.down = &direction{tunnel: t, from: cfg.Upstream, to: cfg.Client, left: UpstreamLeft, malformed: UpstreamMalformed, read: cfg.ReadUpstream}
 	t.running.Go(t.up.copy)
 	t.running.Go(t.down.copy)
-	t.supervise(cfg, expired)
+	end := t.supervise()
 	cfg.Client.Interrupt()
 	cfg.Upstream.Interrupt()
 	t.running.Wait()
-	return t.end
+	return end
 }
 
-// supervise returns when the tunnel must end.
-func (t *tunnel) supervise(cfg Config, expired <-chan struct{}) {
+// remaining returns the time until the tunnel expires if no byte arrives.
+func (c *Config) remaining() time.Duration {
+	d := cmp.Or(c.Idle, math.MaxInt64)
+	if !c.Deadline.IsZero() {
+		d = min(d, time.Until(c.Deadline))
+	}
+	return d
+}
+
+// supervise returns when the tunnel must end, and how it ended.
+func (t *tunnel) supervise() End {
 	for {
 		select {
-		case <-cfg.Stop:
+		case <-t.Stop:
 			t.stop(goingAway, "")
-			cfg.Stop = nil
-		case <-expired:
+			t.Stop = nil
+		case <-t.expires.C:
 			t.stop(goingAway, "")
 			t.finishWithin(replyTimeout) // even within a frame
-		case <-cfg.ClientLeft:
+		case <-t.ClientLeft:
 			t.finishWithin(leaveTimeout)
-			cfg.ClientLeft = nil
-		case <-t.done:
-			return
+			t.ClientLeft = nil
+		case end := <-t.ended:
+			return end
 		}
 	}
 }
@@ -127,10 +124,10 @@ func (t *tunnel) stop(status uint16, reason string) {
 
 // finish ends the tunnel, unless it has ended.
 func (t *tunnel) finish(end End) {
-	t.over.Do(func() {
-		t.end = end
-		close(t.done)
-	})
+	select {
+	case t.ended <- end:
+	default:
+	}
 }
 
 // finishWithin ends the tunnel after d, unless it has been called before.
@@ -149,10 +146,9 @@ func (t *tunnel) finishWithin(d time.Duration) {
 type direction struct {
 	*tunnel
 	from, to  Side
-	masked    bool   // mask our close frame to to
-	left      End    // the end if from closes without a close frame
-	malformed End    // the end if from's bytes are not frames
-	passed    func() // called when bytes have arrived
+	masked    bool // from's frames are, and our close frame to to
+	left      End  // the end if from closes without a close frame
+	malformed End  // the end if from's bytes are not frames
 	read      func(piece []byte, last bool) (reason string)
 
 	mu       sync.Mutex
@@ -170,7 +166,7 @@ func (d *direction) copy() {
 	for {
 		n, err := d.from.Read(*buf)
 		if n > 0 {
-			d.passed()
+			d.expires.Reset(d.remaining())
 			if d.pass((*buf)[:n]) != nil {
 				d.finish(d.malformed)
 				return
@@ -229,16 +225,16 @@ func (d *direction) pass(p []byte) error {
 	return nil
 }
 
-// observe reads the bytes that frames has just consumed. d.mu must be held.
+// observe reads the bytes that frames has just consumed, unless they belong to a control frame. d.mu must be held.
 func (d *direction) observe() error {
 	f := &d.frames
-	if d.read == nil || d.silent || !f.data() {
+	if d.read == nil || d.silent || f.payload == nil || f.header[0]&control != 0 {
 		return nil
 	}
-	if f.extended() || f.masked() != d.masked {
+	if f.header[0]&reserved != 0 || f.masked() != d.masked {
 		return errFrame
 	}
-	if reason := d.read(f.payload, f.message()); reason != "" {
+	if reason := d.read(f.payload, f.boundary() && f.header[0]&fin != 0); reason != "" {
 		d.farewell = closeFrame(d.masked, policyViolation, reason) // before the next frame
 		d.tunnel.stop(policyViolation, reason)
 		d.finishWithin(replyTimeout)

@@ -251,7 +251,7 @@ func FuzzStop(f *testing.F) {
 			whole = 0
 		}
 		got := &gather{}
-		w := &direction{tunnel: &tunnel{done: make(chan struct{})}, to: got}
+		w := &direction{tunnel: &tunnel{}, to: got}
 		for p := sent[:at]; len(p) > 0; {
 			n := min(len(p), int(piece)+1)
 			w.pass(p[:n])
@@ -290,7 +290,7 @@ func TestReads(t *testing.T) {
 		for piece := 1; piece <= len(sent); piece++ {
 			var messages []string
 			message := ""
-			w := &direction{tunnel: &tunnel{done: make(chan struct{})}, to: &gather{}, masked: masked}
+			w := &direction{tunnel: &tunnel{}, to: &gather{}, masked: masked}
 			w.read = func(p []byte, last bool) string {
 				if message += string(p); last {
 					messages, message = append(messages, message), ""
