@@ -75,7 +75,10 @@ func (b *body) readOnce(p []byte) (int, error) {
 		return b.account(0, err)
 	}
 	data, used, err := b.reader.Take(p[:n])
-	b.c.unread(p[used:n])
+	if used < n { // the next request
+		b.c.takeInput()
+		b.c.in.buf = append(b.c.in.buf, p[used:n]...)
+	}
 	return b.account(len(data), err)
 }
 
@@ -114,7 +117,8 @@ func (b *body) Interrupt() {
 	defer b.mu.Unlock()
 	b.interrupted = true
 	b.spoiled.Store(true)
-	b.c.setReadDeadline(time.Unix(1, 0))
+	b.c.expires = time.Unix(1, 0)
+	b.c.nc.SetReadDeadline(b.c.expires)
 }
 
 // worthReading reports whether a refused request's body is short enough to be read, so that the connection can serve
@@ -126,18 +130,14 @@ func (b *body) worthReading() bool {
 // discard reads the rest of the body. An error means that the connection cannot be used again.
 func (b *body) discard() error {
 	if b.complete() {
-		return nil // without the buffer below, which is allocated
+		return nil // without CopyN, which allocates
 	}
-	var p [4 << 10]byte
-	for total := 0; total <= maxUnread; {
-		n, err := b.Read(p[:])
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		total += n
+	switch _, err := io.CopyN(io.Discard, b, maxUnread+1); err {
+	case nil:
+		return errors.New("the refused body is too long")
+	case io.EOF:
+		return nil
+	default:
+		return err
 	}
-	return errors.New("the refused body is too long")
 }

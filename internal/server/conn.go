@@ -196,13 +196,9 @@ func (c *conn) Fill() error {
 func (c *conn) limitReads(timeout time.Duration) {
 	at := time.Now().Add(timeout)
 	if late := at.Sub(c.expires); late < 0 || late > timeout/256 {
-		c.setReadDeadline(at)
+		c.expires = at
+		c.nc.SetReadDeadline(at)
 	}
-}
-
-func (c *conn) setReadDeadline(at time.Time) {
-	c.expires = at
-	c.nc.SetReadDeadline(at)
 }
 
 // unused is how many bytes were read and not used.
@@ -251,14 +247,6 @@ func (c *conn) releaseInput() {
 	c.in = nil
 }
 
-// unread puts back what was read behind a body.
-func (c *conn) unread(rest []byte) {
-	if len(rest) > 0 {
-		c.takeInput()
-		c.in.buf = append(c.in.buf, rest...)
-	}
-}
-
 // takeInput makes sure that there is a buffer.
 func (c *conn) takeInput() {
 	if c.in == nil {
@@ -281,17 +269,12 @@ func (c *conn) readMore() error {
 	return err
 }
 
-// begin prepares for the request whose head has been read.
-func (c *conn) begin() {
+// exchange has the relay respond to the request. An error means that the connection must end.
+func (c *conn) exchange() error {
 	c.record()
 	c.request.Head = &c.in.req
 	c.body.begin(c)
 	c.out.begin(c, c.in.req.Minor, string(c.in.req.Method) == "HEAD", c.in.req.Close)
-}
-
-// exchange has the relay respond to the request. An error means that the connection must end.
-func (c *conn) exchange() error {
-	c.begin()
 	var err error
 	if guarded(c.server.cfg.Log, func() { err = c.server.cfg.Relay.Serve(c.ctx, &c.request, &c.out) }) {
 		err = relay.ErrAbort
@@ -311,7 +294,7 @@ func (c *conn) exchange() error {
 	}
 	c.report()
 	switch {
-	case c.out.hijacked != nil: // also over a cut: what came before it is the client's
+	case c.out.hijacked: // also over a cut: what came before it is the client's
 	case err != nil:
 		return err
 	case !c.out.closeAfter:

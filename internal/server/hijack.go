@@ -7,54 +7,48 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 )
 
-// upgradedConn is a connection that was switched to another protocol. One goroutine may read while another writes.
-type upgradedConn struct{ c *conn }
-
-// Hijack is relay.ResponseWriter's.
 func (a *responseWriter) Hijack(fields []http1.Field) (relay.UpgradedConn, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.headWritten, a.closeAfter, a.framing = true, true, byLength
-	a.hijacked = &upgradedConn{a.c}
+	a.headWritten, a.closeAfter, a.framing, a.hijacked = true, true, byLength, true
 	a.status = 101
 	b := a.buffer()
 	*b = append(appendHead(*b, a.status, fields), "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"...)
 	a.c.nc.SetReadDeadline(time.Time{})
-	return a.hijacked, a.Flush()
+	return upgradedConn{a.c}, a.Flush()
 }
 
-// Read implements io.Reader. Bytes that arrived together with the request's head come first.
-func (l *upgradedConn) Read(p []byte) (int, error) {
-	c := l.c
+// upgradedConn is a connection that was switched to another protocol: a relay.UpgradedConn. One goroutine may read while
+// another writes.
+type upgradedConn struct{ *conn }
+
+// Read returns bytes that arrived together with the request's head first.
+func (c upgradedConn) Read(p []byte) (n int, err error) {
 	if c.unused() > 0 {
-		n := copy(p, c.in.buf[c.in.used:])
-		c.in.used += n
-		c.body.received += int64(n)
-		return n, nil
+		n = copy(p, c.Buffered())
+		c.Consume(n)
+	} else {
+		c.releaseInput() // for as long as this lasts
+		n, err = c.nc.Read(p)
 	}
-	c.releaseInput() // for as long as this lasts
-	n, err := c.nc.Read(p)
 	c.body.received += int64(n)
 	return n, err
 }
 
-// Write is io.Writer's.
-func (l *upgradedConn) Write(p []byte) (int, error) {
-	n, err := l.c.nc.Write(p)
-	l.c.out.sent += int64(n)
+func (c upgradedConn) Write(p []byte) (int, error) {
+	n, err := c.nc.Write(p)
+	c.out.sent += int64(n)
 	return n, err
 }
 
-// CloseWrite is websocket.Side's.
-func (l *upgradedConn) CloseWrite() error {
-	if half, ok := l.c.nc.(interface{ CloseWrite() error }); ok {
+func (c upgradedConn) CloseWrite() error {
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return nil // it will be closed soon enough
 }
 
-// Interrupt is websocket.Side's. The connection itself stays open, to be closed in good order.
-func (l *upgradedConn) Interrupt() { l.c.nc.SetDeadline(time.Unix(1, 0)) }
+// Interrupt leaves the connection itself open, to be closed in good order.
+func (c upgradedConn) Interrupt() { c.nc.SetDeadline(time.Unix(1, 0)) }
 
-// Stopping is relay.UpgradedConn's.
-func (l *upgradedConn) Draining() <-chan struct{} { return l.c.server.draining.Done() }
+func (c upgradedConn) Draining() <-chan struct{} { return c.server.draining.Done() }

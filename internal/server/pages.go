@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -94,7 +95,7 @@ func (s *pageServer) remove(nc net.Conn) {
 func (s *pageServer) exchange(nc net.Conn) {
 	nc.SetReadDeadline(time.Now().Add(s.headTimeout))
 	var req http1.Request
-	head, err := http1.ReadHead(&pageHead{nc, make([]byte, 0, maxPageHead)}, maxPageHead)
+	head, err := http1.ReadHead(pageHead{bufio.NewReaderSize(nc, maxPageHead)}, maxPageHead)
 	if err == nil {
 		err = req.Parse(head)
 	}
@@ -117,20 +118,17 @@ func (s *pageServer) exchange(nc net.Conn) {
 }
 
 // pageHead is the http1.Input of a connection's only head.
-type pageHead struct {
-	nc  net.Conn
-	buf []byte
+type pageHead struct{ in *bufio.Reader }
+
+func (h pageHead) Consume(n int) { h.in.Discard(n) }
+
+func (h pageHead) Buffered() []byte {
+	p, _ := h.in.Peek(h.in.Buffered()) // cannot fail
+	return p
 }
 
-func (h *pageHead) Buffered() []byte { return h.buf }
-func (h *pageHead) Consume(int)      {}
-
-func (h *pageHead) Fill() error {
-	n, err := h.nc.Read(h.buf[len(h.buf):cap(h.buf)])
-	h.buf = h.buf[:len(h.buf)+n]
-	if n > 0 {
-		return nil
-	}
+func (h pageHead) Fill() error {
+	_, err := h.in.Peek(h.in.Buffered() + 1)
 	return err
 }
 
@@ -148,26 +146,27 @@ func textResponse(status int, line string) pageResponse {
 // name of their own.
 func (s *pageServer) respond(r *http1.Request, unix bool) pageResponse {
 	u, err := url.ParseRequestURI(string(r.Target))
-	if err != nil {
+	switch {
+	case err != nil:
 		return textResponse(400, "the request target is not a URL")
-	}
-	if !hostAllowed(r, u, unix) {
+	case !hostAllowed(r, u, unix):
 		return textResponse(403, "the Host header must be localhost or a loopback address")
 	}
 	var paths []string
 	for _, p := range s.pages {
-		if p.Path == u.Path {
-			return p.respond(string(r.Method))
+		switch {
+		case p.Path != u.Path:
+			paths = append(paths, p.Path)
+		case string(r.Method) != "GET":
+			return textResponse(405, "only GET is answered")
+		default:
+			return p.respond()
 		}
-		paths = append(paths, p.Path)
 	}
 	return textResponse(404, "the pages here are "+strings.Join(paths, ", "))
 }
 
-func (p *Page) respond(method string) pageResponse {
-	if method != "GET" {
-		return textResponse(405, "only GET is answered")
-	}
+func (p *Page) respond() pageResponse {
 	if p.Check != nil {
 		if err := p.Check(); err != nil {
 			return textResponse(503, err.Error())
@@ -188,10 +187,11 @@ func hostAllowed(r *http1.Request, u *url.URL, unix bool) bool {
 			host = string(f.Value)
 		}
 	}
+	name := host
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
-		return policy.IsLoopback(strings.ToLower(host[:i]))
+		name = host[:i]
 	}
-	return host == "" && unix || policy.IsLoopback(strings.ToLower(host))
+	return host == "" && unix || policy.IsLoopback(strings.ToLower(name))
 }
 
 func (r *pageResponse) head() []byte {

@@ -25,8 +25,8 @@ const outSize = 4 << 10 // of what is gathered for one write, in bytes
 
 var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize); return &b }}
 
-// responseWriter writes the response to the current request. Small pieces are gathered until Flush, which is called
-// whenever there is nothing more to write, so that head, event and end leave in as few writes as they can.
+// responseWriter is the relay.ResponseWriter of the current request. Small pieces are gathered until Flush, which is
+// called whenever there is nothing more to write, so that head, event and end leave in as few writes as they can.
 type responseWriter struct {
 	c          *conn
 	pending    *[]byte // not written yet; nil if nothing is
@@ -34,7 +34,7 @@ type responseWriter struct {
 	minor      int           // the client's version
 	head       bool          // the request is a HEAD: no body is sent
 	closeAfter bool          // the connection ends with this response
-	hijacked   *upgradedConn // what the connection has become; nil if it serves HTTP
+	hijacked   bool          // the connection does not serve HTTP any more
 	status     int           // 0 before the head
 	sent       int64         // bytes of the body
 	firstByte  time.Duration // from the request's begin until the first byte was handed to the kernel; 0 if none was
@@ -47,7 +47,7 @@ type responseWriter struct {
 // begin prepares the response to a request of an HTTP/1.minor client. head reports whether it is a HEAD, and last
 // whether the response ends the connection.
 func (a *responseWriter) begin(c *conn, minor int, head, last bool) {
-	a.c, a.headWritten, a.closeAfter, a.hijacked = c, false, last, nil
+	a.c, a.headWritten, a.closeAfter, a.hijacked = c, false, last, false
 	a.minor, a.head, a.status, a.sent, a.firstByte = minor, head, 0, 0, 0
 }
 
@@ -62,7 +62,6 @@ func (a *responseWriter) sendContinue() error {
 	return err
 }
 
-// Head is relay.ResponseWriter's.
 func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -120,8 +119,8 @@ func (a *responseWriter) buffer() *[]byte {
 	return a.pending
 }
 
-// Write is relay.ResponseWriter's. p must not be empty: an empty chunk would end the body. The response to a HEAD has
-// none (RFC 9110, section 9.3.2).
+// Write must not be called with an empty p: an empty chunk would end the body. The response to a HEAD has none (RFC
+// 9110, section 9.3.2).
 func (a *responseWriter) Write(p []byte) error {
 	if a.head {
 		return nil
@@ -148,11 +147,9 @@ func (a *responseWriter) writeLarge(p []byte) error {
 		_, err := a.c.rw.Write(p)
 		return err
 	}
-	a.vec[0], a.vec[1] = *a.pending, p
-	bufs := net.Buffers(a.vec[:2])
+	bufs := append(net.Buffers(a.vec[:0]), *a.pending, p)
 	if a.framing == byChunks {
-		a.vec[2] = []byte("\r\n")
-		bufs = net.Buffers(a.vec[:3])
+		bufs = append(bufs, []byte("\r\n"))
 	}
 	_, err := bufs.WriteTo(a.c.nc)
 	clear(a.vec[:])
@@ -160,7 +157,6 @@ func (a *responseWriter) writeLarge(p []byte) error {
 	return err
 }
 
-// Flush is relay.ResponseWriter's.
 func (a *responseWriter) Flush() error {
 	if a.pending == nil {
 		return nil
@@ -171,7 +167,6 @@ func (a *responseWriter) Flush() error {
 	return err
 }
 
-// Leave is relay.ResponseWriter's.
 func (a *responseWriter) Leave() { a.c.leave() }
 
 // noteFirstByte is called when bytes have been handed to the kernel.

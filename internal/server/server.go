@@ -57,12 +57,10 @@ type Server struct {
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
-	serving  int           // calls of Serve
-	failures atomic.Int64  // to accept
-	resets   atomic.Int64  // of connections that were too many
-	noted    time.Time     // when the log last had a line about MaxConnections
-	emptied  sync.Once     // of empty
-	empty    chan struct{} // closed when draining and nothing is left
+	serving  sync.WaitGroup // connections, and calls of Serve, each of which may still accept one
+	failures atomic.Int64   // to accept
+	resets   atomic.Int64   // of connections that were too many
+	noted    time.Time      // when the log last had a line about MaxConnections
 	draining context.Context
 	drain    func() // ends draining; called with mu held
 }
@@ -82,7 +80,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, watcher: w, conns: map[*conn]struct{}{}, empty: make(chan struct{})}
+	s := &Server{cfg: cfg, watcher: w, conns: map[*conn]struct{}{}}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -95,8 +93,10 @@ func (s *Server) Observe(o audit.Observer) { s.observer = o }
 
 // Serve accepts connections on l until Drain closes it, and returns nil then; any other end is an error.
 func (s *Server) Serve(l net.Listener) error {
-	s.count(+1)
-	defer s.count(-1)
+	if !s.begin() {
+		return nil
+	}
+	defer s.serving.Done()
 	err := acceptAll(l, func(line string) {
 		s.failures.Add(1)
 		s.cfg.Log(line)
@@ -105,6 +105,16 @@ func (s *Server) Serve(l net.Listener) error {
 		return nil
 	}
 	return err
+}
+
+// begin counts a call of Serve, unless Drain, which waits for it, was called before.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.isDraining() {
+		s.serving.Add(1)
+	}
+	return !s.isDraining()
 }
 
 // acceptAll has each connection on l admitted until l is closed, and returns why it ended. Running out of file
@@ -172,20 +182,13 @@ func (s *Server) reset(nc net.Conn) {
 // start serves nc in a goroutine of its own.
 func (s *Server) start(nc net.Conn, session *policy.Session) {
 	c := &conn{nc: nc, rw: socket.New(nc), server: s, ctx: newClientContext(), session: session}
+	s.serving.Add(1)
 	s.mu.Lock()
 	s.conns[c] = struct{}{} // also during a drain: it was accepted just before, and no other process will serve it
 	s.mu.Unlock()
 	s.watcher.add(c)
 	// Guarded as a whole, besides each request in exchange: reading a head must not be able to end the process either.
 	go guarded(s.cfg.Log, c.serve)
-}
-
-// count counts calls of Serve, each of which may still accept a connection.
-func (s *Server) count(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.serving += n
-	s.signalEmpty()
 }
 
 // AcceptFailures is how often a connection could not be accepted.
@@ -216,14 +219,7 @@ func (s *Server) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	s.signalEmpty()
-}
-
-// signalEmpty ends Drain's wait if nothing is left. It needs s.mu.
-func (s *Server) signalEmpty() {
-	if s.isDraining() && s.serving == 0 && len(s.conns) == 0 {
-		s.emptied.Do(func() { close(s.empty) })
-	}
+	s.serving.Done()
 }
 
 func (s *Server) isDraining() bool { return s.draining.Err() != nil }
@@ -241,7 +237,6 @@ func (s *Server) resume(c *conn) bool {
 func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 	s.mu.Lock()
 	s.drain()
-	s.signalEmpty()
 	s.mu.Unlock()
 	for _, l := range listeners {
 		l.Close()
@@ -250,21 +245,21 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 	defer s.watcher.close()
 	late := time.AfterFunc(freshTimeout, func() { s.closeIdle(fresh) })
 	defer late.Stop()
+	empty := make(chan struct{})
+	go func() {
+		s.serving.Wait()
+		close(empty)
+	}()
 	select {
-	case <-s.empty:
+	case <-empty:
 		return nil
 	case <-ctx.Done():
-		return s.abort(ctx)
 	}
-}
-
-// abort ends all connections, and returns ctx's error if one had a request.
-func (s *Server) abort(ctx context.Context) error {
 	requests := s.Running()
 	s.cfg.Relay.Abort()
 	s.each((*conn).forceClose)
 	select {
-	case <-s.empty:
+	case <-empty:
 	case <-time.After(abortTimeout): // something is stuck that must not be able to hold the process
 	}
 	if requests == 0 {
