@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"internal/listen":        {"internal/safefile"},
 	"internal/http1":         nil,
 	"internal/memscan":       nil,
-	"internal/openaitest":    nil,
+	"internal/openaitest":    {"internal/http1"},
 	"internal/proctest":      nil,
 	"internal/launch":        nil,
 	"internal/jsonscan":      nil,

@@ -1,8 +1,7 @@
 package openaitest
 
 import (
-	"bufio"
-	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -12,55 +11,59 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// A conn is one connection. Two goroutines serve it: pump always reads, so that
-// the peer's leaving is noticed at once; run parses and responds.
-type conn struct {
+const (
+	maxHead = 1 << 20
+	// maxAhead bounds what is received while a response waits, so that a slow reader is felt.
+	maxAhead = 64 << 10
+)
+
+// A Conn is one connection and the head of the request that is served, which is valid until more is received. One
+// goroutine serves it; while that one sleeps another receives, so that the peer's leaving is noticed at once.
+type Conn struct {
+	http1.Request
 	s      *Server
 	raw    net.Conn
 	nc     net.Conn // raw, or TLS over it once that stands
 	number int
 	state  *tls.ConnectionState
 	alpn   []string
-	closed atomic.Bool   // by us
-	ended  chan struct{} // closed when run ends
+	closed atomic.Bool // by us
 
-	in   chan []byte   // what pump has read; bounded, so that a slow reader is felt
-	rest []byte        // of the last piece
-	br   *bufio.Reader // of the conn itself, for run
+	mu   sync.Mutex
+	busy bool // a part of a request is there, or its response is not whole
 
-	mu    sync.Mutex
-	cur   *Request // the last request
-	begun bool     // a part of another request has been read
-	left  bool     // by the peer
+	in    []byte // what was received
+	used  int    // how much of that was consumed
+	ahead chan received
+	body  http1.Body
+	cur   *Request // the last request's record
 }
 
-func newConn(s *Server, raw net.Conn) *conn {
-	c := &conn{s: s, raw: raw, nc: raw, ended: make(chan struct{}), in: make(chan []byte, 4)}
-	c.br = bufio.NewReader(c)
-	return c
+// received is the result of a Read.
+type received struct {
+	p   []byte
+	err error
 }
 
-func (c *conn) run() {
+func (c *Conn) run() {
 	defer c.shut()
-	defer close(c.ended)
 	if c.s.tls != nil && !c.handshake() {
 		return
 	}
-	c.s.wg.Go(c.pump)
-	for c.serve() {
+	for c.next() && c.serve() {
 	}
 }
 
-func (c *conn) handshake() bool {
-	config := c.s.tls.Clone()
-	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		c.alpn = slices.Clone(hello.SupportedProtos)
-		return nil, nil
-	}
-	t := tls.Server(c.raw, config)
-	if t.Handshake() != nil {
+// connKey is the key of the Conn in a handshake's context.
+type connKey struct{}
+
+func (c *Conn) handshake() bool {
+	t := tls.Server(c.raw, c.s.tls)
+	if t.HandshakeContext(context.WithValue(context.Background(), connKey{}, c)) != nil {
 		return false
 	}
 	state := t.ConnectionState()
@@ -68,83 +71,96 @@ func (c *conn) handshake() bool {
 	return true
 }
 
-func (c *conn) pump() {
-	defer close(c.in)
-	p := make([]byte, 16<<10)
-	for {
-		n, err := c.nc.Read(p)
-		if err != nil {
-			c.peerLeft()
-		}
-		select {
-		case c.in <- bytes.Clone(p[:n]):
-		case <-c.ended:
-			return
-		}
-		if err != nil {
-			return
-		}
+// Buffered implements http1.Input.
+func (c *Conn) Buffered() []byte { return c.in[c.used:] }
+
+// Consume implements http1.Input.
+func (c *Conn) Consume(n int) { c.used += n }
+
+// Fill implements http1.Input.
+func (c *Conn) Fill() error {
+	if c.ahead != nil {
+		return c.add(<-c.ahead)
 	}
+	c.in, c.used = c.in[:copy(c.in, c.Buffered())], 0
+	c.in = slices.Grow(c.in, 16<<10)
+	n, err := c.nc.Read(c.in[len(c.in):cap(c.in)])
+	c.in = c.in[:len(c.in)+n]
+	return c.noteEnd(err)
 }
 
-// Read implements io.Reader for br.
-func (c *conn) Read(p []byte) (int, error) {
-	for len(c.rest) == 0 {
-		var ok bool
-		if c.rest, ok = <-c.in; !ok {
-			return 0, io.EOF
+// add takes what was received ahead.
+func (c *Conn) add(r received) error {
+	c.ahead = nil
+	c.in = append(c.in, r.p...)
+	return c.noteEnd(r.err)
+}
+
+// noteEnd closes the request's gone channel if a Read or Write failed before its response was whole.
+func (c *Conn) noteEnd(err error) error {
+	if r := c.cur; err != nil && r != nil && !c.closed.Load() && !isClosed(r.answered) && !isClosed(r.gone) {
+		close(r.gone)
+	}
+	return err
+}
+
+// Read implements io.Reader, for what follows a request's head and body.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(c.Buffered()) == 0 {
+		if err := c.Fill(); err != nil {
+			return 0, err
 		}
 	}
-	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
+	n := copy(p, c.Buffered())
+	c.Consume(n)
 	return n, nil
 }
 
-// peerLeft waits for a response's last write to end: the peer may leave as soon
-// as it has read that, before finish has marked it.
-func (c *conn) peerLeft() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.left = true
-	c.markGone()
+// Write sends p, as a part of a response.
+func (c *Conn) Write(p []byte) (int, error) { return c.nc.Write(p) }
+
+// Body returns the next piece of the request's body, as http1.Body.Next does, after 100 Continue if the client waits for
+// that.
+func (c *Conn) Body() ([]byte, error) {
+	if c.Continue {
+		c.Continue = false
+		io.WriteString(c.nc, "HTTP/1.1 100 Continue\r\n\r\n")
+	}
+	return c.body.Next(c)
 }
 
-func (c *conn) hasLeft() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.left
-}
+const forever = math.MaxInt64
 
-// markGone needs c.mu.
-func (c *conn) markGone() {
-	if r := c.cur; r != nil && c.left && !c.closed.Load() && !isClosed(r.answered) && !isClosed(r.gone) {
-		close(r.gone)
+// sleep reports whether d went by with both sides still there.
+func (c *Conn) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		if c.ahead == nil && len(c.Buffered()) < maxAhead {
+			c.receiveAhead()
+		}
+		select {
+		case <-t.C:
+			return true
+		case r := <-c.ahead:
+			if c.add(r) != nil {
+				return false
+			}
+		case <-c.s.done.Done():
+			return false
+		}
 	}
 }
 
-// begin makes r the current request.
-func (c *conn) begin(r *Request) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cur, c.begun = r, false
-	c.markGone()
-}
-
-// idle reports whether the connection waits for a request of which nothing is
-// there.
-func (c *conn) idle() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.begun && len(c.in) == 0 && (c.cur == nil || isClosed(c.cur.answered) && isClosed(c.cur.bodyDone))
-}
-
-// await waits for a request's first byte and reports whether there is one.
-func (c *conn) await() bool {
-	_, err := c.br.Peek(1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.begun = true
-	return err == nil
+// receiveAhead has a goroutine make one Read, for add. It uses none of the buffer, parts of which are in use.
+func (c *Conn) receiveAhead() {
+	to := make(chan received, 1)
+	c.ahead = to
+	c.s.wg.Go(func() {
+		p := make([]byte, 4<<10)
+		n, err := c.nc.Read(p)
+		to <- received{p[:n], err}
+	})
 }
 
 func isClosed(c <-chan struct{}) bool {
@@ -157,18 +173,18 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // shut closes the connection in order: with TLS it sends close_notify first.
-func (c *conn) shut() {
+func (c *Conn) shut() {
 	c.closed.Store(true)
 	c.nc.Close()
 }
 
 // abort closes as a process does that dies: FIN, and no alert from TLS.
-func (c *conn) abort() {
+func (c *Conn) abort() {
 	c.closed.Store(true)
 	c.raw.Close()
 }
 
-func (c *conn) reset() {
+func (c *Conn) reset() {
 	if t, ok := c.raw.(*net.TCPConn); ok {
 		t.SetLinger(0)
 	}
@@ -177,7 +193,7 @@ func (c *conn) reset() {
 
 // linger ends the response but lets the peer finish sending, for a second: a
 // close with unread bytes would reset the connection and destroy the response.
-func (c *conn) linger() {
+func (c *Conn) linger() {
 	c.closed.Store(true)
 	half, ok := c.nc.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil {
@@ -185,47 +201,73 @@ func (c *conn) linger() {
 	}
 	t := time.AfterFunc(time.Second, c.abort)
 	defer t.Stop()
-	io.Copy(io.Discard, c.br)
+	io.Copy(io.Discard, c)
 }
 
-// serve handles one request and reports whether another may follow.
-func (c *conn) serve() bool {
-	if !c.await() {
-		return false
+// next waits for a request's first byte and reports whether there is one.
+func (c *Conn) next() bool {
+	if len(c.Buffered()) == 0 {
+		c.setBusy(false)
+		if c.Fill() != nil {
+			return false
+		}
+		c.setBusy(true)
 	}
-	head, err := c.readHead()
+	return true
+}
+
+func (c *Conn) setBusy(busy bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = busy
+}
+
+// closeIdle closes the connection if it waits for a request of which nothing is there.
+func (c *Conn) closeIdle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.busy {
+		c.shut()
+	}
+}
+
+// serve serves one request and reports whether another may follow.
+func (c *Conn) serve() bool {
+	head, err := http1.ReadHead(c, maxHead)
+	if err == nil {
+		err = c.Parse(head)
+	}
+	if err == nil {
+		c.body.Begin(c.Length)
+		if c.s.opts.Serve != nil {
+			return c.s.opts.Serve(c) == nil && c.body.Done() && !c.Close
+		}
+	}
+	var fault string
+	malformed, is := errors.AsType[*http1.Error](err)
 	switch {
-	case errors.Is(err, errHeadTooLong):
-		c.s.fault(err.Error())
-		return false
+	case is:
+		fault = malformed.Reason
+		c.Request = http1.Request{}
 	case err != nil:
 		c.s.fault("connection closed in the middle of a head")
 		return false
 	}
-	r, faults := parseHead(head)
-	r.Conn, r.TLS, r.ALPN = c.number, c.state, c.alpn
-	c.begin(r)
-	c.s.record(r, faults)
-	defer r.settle()
-	x := &exchange{c: c, r: r}
-	if len(faults) > 0 {
-		x.malformed(faults[0])
+	if head == nil {
+		head = c.Buffered()
+	}
+	x := &exchange{c: c, r: c.record(head)}
+	defer x.r.settle()
+	switch {
+	case fault != "":
+	case c.Minor != 1:
+		fault = "version HTTP/1.0"
+	case len(x.r.Values("Authorization")) > 1:
+		fault = "more than one Authorization"
+	}
+	if fault != "" {
+		x.malformed(fault)
 		return false
 	}
 	return x.conclude(x.respond())
-}
-
-const forever = math.MaxInt64
-
-// sleep reports whether d went by with both sides still there.
-func (c *conn) sleep(r *Request, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-r.gone:
-	case <-c.s.done:
-	}
-	return false
 }

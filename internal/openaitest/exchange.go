@@ -7,9 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
 // maxUsed is how much of a body scenarios can look at: "stream" may stand after
@@ -21,7 +24,7 @@ const flushAt = 16 << 10
 
 // An exchange is one request and the response to it.
 type exchange struct {
-	c *conn
+	c *Conn
 	r *Request
 	scenario
 	route *route   // nil if the API has none for it
@@ -70,19 +73,20 @@ func (x *exchange) conclude(how ending) bool {
 		x.readBody()
 	}
 	x.flush()
+	malformed, is := errors.AsType[*http1.Error](x.err)
 	switch {
-	case errors.Is(x.err, errChunk):
-		x.malformed(x.err.Error())
+	case is:
+		x.malformed(malformed.Reason)
 	case x.err != nil:
-		x.c.peerLeft() // a failed write may come before a failed read
+		x.c.noteEnd(x.err) // of a Write, perhaps
 		x.c.abort()
-	case how == keep && !strings.EqualFold(x.r.Get("Connection"), "close"):
+	case how == keep && !x.c.Close:
 		return true
 	case how == reset:
 		x.c.reset()
 	default:
 		if how == hold {
-			x.c.sleep(x.r, forever)
+			x.c.sleep(forever)
 		}
 		if x.num("alert", 1) == 0 {
 			x.c.abort()
@@ -143,42 +147,44 @@ func handleRefused(x *exchange) ending {
 }
 
 // readBody reads the body, once.
-func (x *exchange) readBody() { x.readBodyAt(32<<10, 0) }
+func (x *exchange) readBody() { x.readBodyAt(1<<30, 0) }
 
-// readBodyAt reads up to step bytes at once and waits for pause after each.
+// readBodyAt takes up to step bytes at once and waits for pause after each.
 func (x *exchange) readBodyAt(step int, pause time.Duration) {
 	if x.read || x.err != nil {
 		return
 	}
 	x.read = true
-	if strings.EqualFold(x.r.Get("Expect"), "100-continue") && !isClosed(x.r.answered) {
-		x.write("HTTP/1.1 100 Continue\r\n\r\n")
-		x.flush()
-	}
-	if x.r.length >= 0 {
-		step = min(step, int(x.r.length)+1)
-	}
-	sum := sha256.New()
-	err := x.c.readBody(x.r, make([]byte, step), func(p []byte) error {
-		sum.Write(p)
-		x.r.BodyLen += int64(len(p))
-		x.body = append(x.body, p[:min(len(p), maxUsed-len(x.body))]...)
-		if pause > 0 && !x.pause(pause) {
-			return io.ErrUnexpectedEOF
-		}
-		return nil
-	})
-	sum.Sum(x.r.BodySHA256[:0])
-	x.r.body = bytes.Clone(x.body[:min(len(x.body), maxKept)])
-	x.r.bodyErr = err
+	err := x.receiveBody(step, pause)
+	x.r.body, x.r.bodyErr = bytes.Clone(x.body[:min(len(x.body), maxKept)]), err
 	x.fail(err)
-	switch {
-	case err == nil:
+	if err == nil {
 		json.Unmarshal(x.body, &x.ask) // a body that is not JSON sets no fields
-	case errors.Is(err, errChunk):
-		x.c.s.fault(err.Error())
 	}
 	close(x.r.bodyDone)
+}
+
+func (x *exchange) receiveBody(step int, pause time.Duration) error {
+	sum := sha256.New()
+	defer func() { sum.Sum(x.r.BodySHA256[:0]) }()
+	for {
+		piece, err := x.c.Body()
+		for p := range slices.Chunk(piece, step) {
+			sum.Write(p)
+			x.r.BodyLen += int64(len(p))
+			x.body = append(x.body, p[:min(len(p), maxUsed-len(x.body))]...)
+			if pause > 0 && !x.pause(pause) {
+				return io.ErrUnexpectedEOF
+			}
+		}
+		switch err {
+		case nil:
+		case io.EOF:
+			return nil
+		default:
+			return err
+		}
+	}
 }
 
 func (x *exchange) fail(err error) {
@@ -209,13 +215,14 @@ func (x *exchange) send(p []byte) {
 	}
 }
 
-// finish sends the rest of a whole response. It holds the connection's lock so
-// that a peer that leaves after the last byte is not taken for one that left
-// before it.
+// finish sends the rest of a whole response. It holds the connection's lock: a peer that has received it all finds the
+// connection idle.
 func (x *exchange) finish() {
 	x.c.mu.Lock()
 	defer x.c.mu.Unlock()
 	x.flush()
+	x.c.busy = !x.read || len(x.c.Buffered()) > 0
+	x.c.Continue = false // the response comes in place of 100
 	if x.err == nil && !isClosed(x.r.answered) {
 		close(x.r.answered)
 	}
@@ -224,14 +231,15 @@ func (x *exchange) finish() {
 // pause sends what there is and waits; it reports whether to go on.
 func (x *exchange) pause(d time.Duration) bool {
 	x.flush()
-	if d > 0 && !x.c.sleep(x.r, d) {
+	if d > 0 && !x.c.sleep(d) {
 		x.fail(io.ErrClosedPipe)
 	}
 	return x.err == nil
 }
 
-// malformed responds to bytes that are not HTTP and ends the connection.
+// malformed notes a fault, responds to it, and ends the connection.
 func (x *exchange) malformed(why string) {
+	x.c.s.fault(why)
 	x.err, x.out = nil, nil
 	x.problem(400, apiError{Message: "malformed request: " + why, Type: "invalid_request_error"}, "Connection: close")
 	x.finish()

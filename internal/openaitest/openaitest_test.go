@@ -451,6 +451,56 @@ func TestGone(t *testing.T) {
 	}
 }
 
+// TestGoneAfterMore checks the same of a peer that has sent a part of its next request.
+func TestGoneAfterMore(t *testing.T) {
+	s := start(t, Options{})
+	c := dialRaw(t, s, plainHead("silent", "Content-Length: 0")+plainHead("json", "Content-Length: 20000")+strings.Repeat("x", 20000))
+	all, err := s.Await(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all[0].Body(t.Context())
+	c.Close()
+	waitFor(t, "gone", all[0].Gone())
+}
+
+func TestServe(t *testing.T) {
+	s := start(t, Options{Forget: true, Serve: func(c *Conn) error {
+		method, all := string(c.Method), ""
+		for {
+			piece, err := c.Body()
+			all += string(piece)
+			switch err {
+			case nil:
+			case io.EOF:
+				_, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s%s", len(method+all), method, all)
+				return err
+			default:
+				return err
+			}
+		}
+	}})
+	c := dialRaw(t, s, plainHead("", "Content-Length: 3")+"abc"+plainHead("", "Transfer-Encoding: chunked")+"2\r\nde\r\n0\r\n\r\n"+
+		plainHead("", "Expect: 100-continue", "Content-Length: 1"))
+	br := bufio.NewReader(c)
+	for _, want := range []string{"POSTabc", "POSTde", "", "POSTf"} {
+		res, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(res.Body); err != nil || string(got) != want || (res.StatusCode == 100) != (want == "") {
+			t.Errorf("status %d, %q, %v; want %q", res.StatusCode, got, err, want)
+		}
+		if want == "" {
+			io.WriteString(c, "f")
+		}
+	}
+	io.WriteString(c, plainHead("", "Transfer-Encoding: chunked")+"zz\r\n")
+	if rest, err := io.ReadAll(br); len(rest) > 0 || err != nil {
+		t.Errorf("%q, %v after a malformed body", rest, err)
+	}
+}
+
 func TestSwitch(t *testing.T) {
 	s := start(t, Options{})
 	c := dialRaw(t, s, plainHead("switch"))
@@ -622,7 +672,7 @@ func TestOnTheWire(t *testing.T) {
 func TestFaults(t *testing.T) {
 	good := plainHead("json")
 	for _, c := range []struct{ text, fault string }{
-		{strings.Replace(good, "\r\nHost", "\nHost", 1), "bare LF"},
+		{strings.Replace(good, "\r\nHost", "\nHost", 1), "bare line feed"},
 		{strings.Replace(good, "Host: x\r\n", "", 1), "Host"},
 		{plainHead("json", "Host: y"), "Host"},
 		{plainHead("json", "authorization: Bearer z"), "Authorization"},
@@ -634,7 +684,7 @@ func TestFaults(t *testing.T) {
 		{plainHead("json", "A : b"), "name"},
 		{plainHead("json", "A: b\x00"), "control"},
 		{strings.Replace(good, "HTTP/1.1", "HTTP/1.0", 1), "version"},
-		{strings.Replace(good, "POST ", "POST  ", 1), "request line"},
+		{strings.Replace(good, "POST ", "POST  ", 1), "request target"},
 		{plainHead("json", "Transfer-Encoding: chunked") + "2\r\nabc\r\n0\r\n\r\n", "chunk"},
 		{plainHead("json", "Transfer-Encoding: chunked") + "3\nabc\r\n0\r\n\r\n", "chunk"},
 		{plainHead("json", "Transfer-Encoding: chunked") + "-3\r\nabc\r\n0\r\n\r\n", "chunk"},

@@ -2,7 +2,8 @@
 // documented responses and events, and every fault that a proxy must survive.
 //
 // It uses HTTP/1.1 on bare connections, so that tests see the exact bytes of the request and choose the exact bytes of
-// the response. The treatment of a request is called a scenario: see the table of them.
+// the response. The treatment of a request is called a scenario: see the table of them. With Options.Serve it is a server
+// that costs little more than its system calls.
 package openaitest
 
 import (
@@ -33,6 +34,7 @@ type Options struct {
 	Choose  func(*Request) string // scenario for a request, by its head, whatever its route and key; "": by the rules for all others
 	Path    string                // the route; empty: DefaultPath. One that ends in /messages is Anthropic's
 	Forget  bool                  // counts requests but keeps no record of them, for long runs
+	Serve   func(*Conn) error     // responds to a request, instead of scenarios and without a record; after an error the connection is closed
 	KeyLog  io.Writer             // gets the secrets of TLS sessions, as tls.Config's KeyLogWriter; nil: nothing does
 }
 
@@ -42,13 +44,14 @@ type Server struct {
 	ln       net.Listener
 	tls      *tls.Config
 	ca       *CA
-	done     chan struct{} // closed by Close
+	done     context.Context // until Close
+	end      context.CancelFunc
 	wg       sync.WaitGroup
 	accepted atomic.Int64
 	ids      atomic.Uint64
 
 	mu       sync.Mutex
-	conns    map[*conn]struct{}
+	conns    map[*Conn]struct{}
 	script   []string
 	requests []*Request
 	count    int
@@ -64,10 +67,8 @@ func Start(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{
-		opts: opts, conns: map[*conn]struct{}{}, made: map[string]*message{},
-		done: make(chan struct{}), changed: make(chan struct{}),
-	}
+	s := &Server{opts: opts, conns: map[*Conn]struct{}{}, made: map[string]*message{}, changed: make(chan struct{})}
+	s.done, s.end = context.WithCancel(context.Background())
 	if opts.TLS {
 		if err := s.setupTLS(); err != nil {
 			return nil, err
@@ -83,11 +84,7 @@ func Start(opts Options) (*Server, error) {
 // Close closes the listener and all connections, and waits for what serves them.
 func (s *Server) Close() {
 	s.mu.Lock()
-	select {
-	case <-s.done:
-	default:
-		close(s.done)
-	}
+	s.end()
 	s.ln.Close()
 	for c := range s.conns {
 		c.abort()
@@ -136,7 +133,7 @@ func (s *Server) nextScript() (string, bool) {
 	return next, true
 }
 
-// Requests returns all requests whose head is complete, in their order.
+// Requests returns all requests, in their order, malformed ones included.
 func (s *Server) Requests() []*Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,7 +171,7 @@ func (s *Server) until(ctx context.Context, met func() bool) error {
 		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-s.done:
+		case <-s.done.Done():
 			return net.ErrClosed
 		}
 	}
@@ -203,9 +200,7 @@ func (s *Server) CloseIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if c.idle() {
-			c.shut()
-		}
+		c.closeIdle()
 	}
 }
 
@@ -222,23 +217,12 @@ func (s *Server) fault(text string) {
 	s.faults = append(s.faults, text)
 }
 
-func (s *Server) record(r *Request, faults []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.count++
-	s.faults = append(s.faults, faults...)
-	if !s.opts.Forget {
-		s.requests = append(s.requests, r)
-	}
-	s.signal()
-}
-
 func (s *Server) accept() {
 	for {
 		raw, err := s.ln.Accept()
 		switch {
 		case err == nil:
-			s.serve(newConn(s, raw))
+			s.serve(&Conn{s: s, raw: raw, nc: raw})
 		case errors.Is(err, net.ErrClosed):
 			return
 		default: // out of file descriptors, most likely: give the others time to end
@@ -248,14 +232,12 @@ func (s *Server) accept() {
 }
 
 // serve serves c in a goroutine of its own, unless the server is closed.
-func (s *Server) serve(c *conn) {
+func (s *Server) serve(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-s.done:
+	if s.done.Err() != nil {
 		c.abort()
 		return
-	default:
 	}
 	c.number = int(s.accepted.Add(1))
 	s.conns[c] = struct{}{}

@@ -83,11 +83,10 @@ func (s *Server) setupTLS() error {
 		MaxVersion:   s.opts.TLSMax,
 		NextProtos:   []string{"http/1.1"},
 		KeyLogWriter: s.opts.KeyLog,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			hello.Context().Value(connKey{}).(*Conn).alpn = hello.SupportedProtos
+			return nil, nil
+		},
 	}
-	// Connections use copies of the configuration: without common keys no
-	// session could be resumed.
-	var key [32]byte
-	rand.Read(key[:])
-	s.tls.SetSessionTicketKeys([][32]byte{key})
 	return nil
 }

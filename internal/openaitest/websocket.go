@@ -153,7 +153,7 @@ func (x *exchange) frame(op byte, data []byte) {
 func (x *exchange) readMessage() (frame, error) {
 	message := frame{}
 	for {
-		f, err := readFrame(x.c.br)
+		f, err := readFrame(x.c)
 		if err != nil || f.op >= opClose {
 			return f, err
 		}
