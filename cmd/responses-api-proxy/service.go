@@ -232,7 +232,7 @@ func (o *options) budgetError(err error) error {
 // openGate opens the policy that identifies and admits callers.
 func (s *service) openGate() (err error) {
 	o := s.opts
-	cfg := policy.Config{TCP: s.tcp, Identify: true, Commands: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
+	cfg := policy.Config{TCP: s.tcp, Commands: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
 	cfg.Limits.MaxConnections = maxConnections(openFiles())
 	if o.maxTokens > 0 {
 		if s.book, err = s.openBudget(); err != nil {

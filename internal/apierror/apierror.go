@@ -142,7 +142,14 @@ func (e *Error) Fields() []http1.Field {
 	if e.RetryAfter > 0 {
 		fields = append(fields, field("Retry-After", strconv.Itoa(e.RetryAfter)))
 	}
-	fields = append(fields, e.limitFields()...)
+	if m := e.Met; m != nil { // by the names that OpenAI's responses have
+		fields = append(fields,
+			field("X-Ratelimit-Limit-"+m.Of, strconv.FormatInt(m.Max, 10)),
+			field("X-Ratelimit-Remaining-"+m.Of, strconv.FormatInt(m.Left, 10)))
+	}
+	if e.Met != nil && !e.ResetsAt.IsZero() {
+		fields = append(fields, field("X-Ratelimit-Reset-"+e.Met.Of, (time.Duration(e.RetryAfter)*time.Second).String()))
+	}
 	exhausted := table[e.Code].kind == spent
 	if exhausted { // Codex prints this, not the message
 		fields = append(fields, field("X-Codex-Promo-Message", strings.TrimSuffix(e.Message, ".")))
@@ -156,21 +163,6 @@ func (e *Error) Fields() []http1.Field {
 		return append(fields, field("Upgrade", "websocket"), field("Connection", "Upgrade"), field("Sec-WebSocket-Version", "13"))
 	}
 	return append(fields, field("Upgrade", "HTTP/1.1"), field("Connection", "Upgrade")) // RFC 9110, section 15.5.22
-}
-
-// limitFields returns what is known of the limit, by the names that OpenAI's responses have.
-func (e *Error) limitFields() (fields []http1.Field) {
-	if e.Met == nil {
-		return nil
-	}
-	fields = append(fields,
-		field("X-Ratelimit-Limit-"+e.Met.Of, strconv.FormatInt(e.Met.Max, 10)),
-		field("X-Ratelimit-Remaining-"+e.Met.Of, strconv.FormatInt(e.Met.Left, 10)))
-	if !e.ResetsAt.IsZero() {
-		reset := time.Duration(e.RetryAfter) * time.Second
-		fields = append(fields, field("X-Ratelimit-Reset-"+e.Met.Of, reset.String()))
-	}
-	return fields
 }
 
 func field(name, value string) http1.Field {

@@ -72,11 +72,10 @@ func open(c Config, pause time.Duration) (*Ledger, error) {
 		return nil, errors.New("the token limit must be at least 1")
 	}
 	b := &Ledger{cfg: c, pause: pause, since: c.Period.start(time.Now()), spent: map[uint32]int64{}, reserved: map[uint32]int64{}, reported: map[string]bool{}}
-	if c.File == "" {
-		return b, nil
-	}
-	if err := b.load(c.File); err != nil {
-		return nil, err
+	if c.File != "" {
+		if err := b.load(c.File); err != nil {
+			return nil, err
+		}
 	}
 	return b, nil
 }
@@ -142,60 +141,37 @@ func (b *Ledger) Deposit() int64 { return min(max(b.cfg.Limit/4, 1), maxDeposit)
 // Limit returns the number of tokens that each user may spend.
 func (b *Ledger) Limit() int64 { return b.cfg.Limit }
 
-// State is the result of Reserve.
-type State int
-
-// The states. The zero value allows nothing.
-const (
-	// Spent: the user has spent the limit.
-	Spent State = iota
-	// Reserved: what the user has not spent is reserved for running requests.
-	Reserved
-	// OK: a deposit has been reserved.
-	OK
-)
-
 // Reserve reserves a deposit for a request, unless the user's spent and reserved tokens have reached the limit. The
-// caller must call Settle once. The request may cost more than its deposit, because its cost is not known before.
-func (b *Ledger) Reserve(uid uint32) (spent int64, state State) {
+// caller must release it with Charge. The request may cost more than its deposit, because its cost is not known before.
+func (b *Ledger) Reserve(uid uint32) (spent int64, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.renew()
 	spent = b.spent[uid]
-	switch {
-	case spent >= b.cfg.Limit:
-		return spent, Spent
-	case plus(spent, b.reserved[uid]) >= b.cfg.Limit:
-		return spent, Reserved
+	if plus(spent, b.reserved[uid]) >= b.cfg.Limit {
+		return spent, false
 	}
 	b.reserved[uid] = plus(b.reserved[uid], b.Deposit())
-	return spent, OK
+	return spent, true
 }
 
-// Settle releases a deposit and adds the cost of its request, in one step.
-func (b *Ledger) Settle(uid uint32, tokens int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.reserved[uid] -= b.Deposit(); b.reserved[uid] <= 0 {
-		delete(b.reserved, uid)
-	}
-	b.add(uid, max(tokens, 0))
-}
-
-// Add adds to a user's sum. A sum saturates at the largest number; a negative number adds nothing. Additions after
-// Close are not written.
-func (b *Ledger) Add(uid uint32, tokens int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.add(uid, max(tokens, 0))
-}
-
-// Refund subtracts from a user's sum, at most down to 0, for a charge since the start of the period.
-func (b *Ledger) Refund(uid uint32, tokens int64) {
+// Charge releases deposits of a user and adds tokens to the sum, in one step. The sum saturates at the largest number.
+// Without a deposit, a negative number subtracts, at most down to 0, for a charge since the start of the period; with
+// one it counts as 0. What is charged after Close is not written.
+func (b *Ledger) Charge(uid uint32, deposits int, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.renew()
-	b.add(uid, -min(max(tokens, 0), b.spent[uid]))
+	if deposits > 0 {
+		tokens = max(tokens, 0)
+	}
+	if b.reserved[uid] -= int64(deposits) * b.Deposit(); b.reserved[uid] <= 0 {
+		delete(b.reserved, uid)
+	}
+	if tokens = max(tokens, -b.spent[uid]); tokens != 0 {
+		b.spent[uid] = plus(b.spent[uid], tokens)
+		b.markDirty()
+	}
 }
 
 // Period returns when the sums started, and when they restart; the zero time if never.
@@ -222,16 +198,6 @@ func (b *Ledger) renew() {
 	}
 	b.since = b.cfg.Period.start(now)
 	clear(b.spent)
-	b.markDirty()
-}
-
-// add changes a sum. b.mu must be held.
-func (b *Ledger) add(uid uint32, tokens int64) {
-	b.renew()
-	if tokens == 0 {
-		return
-	}
-	b.spent[uid] = plus(b.spent[uid], tokens)
 	b.markDirty()
 }
 

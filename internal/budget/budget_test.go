@@ -25,11 +25,11 @@ func mustOpen(t *testing.T, c Config) *Ledger {
 
 // allowed reports what a user has spent, and whether another request may begin.
 func allowed(b *Ledger, uid uint32) (int64, bool) {
-	spent, state := b.Reserve(uid)
-	if state == OK {
-		b.Settle(uid, 0)
+	spent, ok := b.Reserve(uid)
+	if ok {
+		b.Charge(uid, 1, 0)
 	}
-	return spent, state == OK
+	return spent, ok
 }
 
 // wantSpent reads the file as the next start would.
@@ -66,7 +66,7 @@ func TestAllowed(t *testing.T) {
 		{0, 100, 100, false},
 		{math.MaxUint32, 5, 5, true},
 	} {
-		b.Add(c.uid, c.add)
+		b.Charge(c.uid, 1, c.add)
 		if spent, ok := allowed(b, c.uid); spent != c.spent || ok != c.ok {
 			t.Errorf("uid %d, %d more: %d, %t; want %d, %t", c.uid, c.add, spent, ok, c.spent, c.ok)
 		}
@@ -87,31 +87,32 @@ func TestReserve(t *testing.T) {
 		}
 	}
 	b := mustOpen(t, Config{Limit: 1000})
-	reserve := func(uid uint32, spent int64, state State) {
+	reserve := func(uid uint32, spent int64, ok bool) {
 		t.Helper()
-		if gotSpent, got := b.Reserve(uid); got != state || gotSpent != spent {
-			t.Errorf("uid %d: %d, %d; want %d, %d", uid, gotSpent, got, spent, state)
+		if gotSpent, got := b.Reserve(uid); got != ok || gotSpent != spent {
+			t.Errorf("uid %d: %d, %t; want %d, %t", uid, gotSpent, got, spent, ok)
 		}
 	}
 	for range 4 {
-		reserve(1, 0, OK)
+		reserve(1, 0, true)
 	}
-	reserve(1, 0, Reserved)
-	reserve(2, 0, OK) // other users' deposits do not count
-	b.Settle(1, 300)
-	reserve(1, 300, Reserved)
-	b.Settle(1, -5)
-	reserve(1, 300, OK)
-	b.Settle(1, 5000)
-	reserve(1, 5300, Spent)
-	b.Settle(1, 0)
-	b.Settle(1, 0)
-	b.Refund(1, 4301)
-	reserve(1, 999, OK)
-	b.Refund(1, -1000)
-	reserve(1, 999, Reserved)
-	b.Settle(1, 0)
-	b.Refund(1, math.MaxInt64)
+	reserve(1, 0, false)
+	reserve(2, 0, true) // other users' deposits do not count
+	b.Charge(1, 1, 300)
+	reserve(1, 300, false)
+	b.Charge(1, 1, -5)
+	reserve(1, 300, true)
+	b.Charge(1, 1, 5000)
+	reserve(1, 5300, false)
+	b.Charge(1, 1, 0)
+	b.Charge(1, 1, 0)
+	b.Charge(1, 0, -4301)
+	reserve(1, 999, true)
+	b.Charge(1, 1, -1000) // as many as were spent
+	reserve(1, 999, true)
+	reserve(1, 999, false)
+	b.Charge(1, 1, 0)
+	b.Charge(1, 0, math.MinInt64)
 	if spent, ok := allowed(b, 1); spent != 0 || !ok {
 		t.Errorf("%d, %t after all was given back", spent, ok)
 	}
@@ -138,7 +139,7 @@ func TestManyAtOnce(t *testing.T) {
 	for uid := range uint32(8) {
 		all.Go(func() {
 			for range 1000 {
-				b.Add(uid/2, 1)
+				b.Charge(uid/2, 0, 1)
 				allowed(b, uid)
 			}
 		})
@@ -160,11 +161,11 @@ func TestWritesInTime(t *testing.T) {
 		b := mustOpen(t, Config{Limit: 100, File: file, Report: func(err error) { t.Error(err) }})
 		synctest.Wait()
 		wantSpent(t, file, 1, 0)
-		b.Add(1, 10)
+		b.Charge(1, 0, 10)
 		synctest.Wait()
 		wantSpent(t, file, 1, 10)
 		for range 5 {
-			b.Add(1, 1)
+			b.Charge(1, 0, 1)
 		}
 		synctest.Wait()
 		wantSpent(t, file, 1, 10)
@@ -173,7 +174,7 @@ func TestWritesInTime(t *testing.T) {
 		wantSpent(t, file, 1, 15)
 
 		for range 2000 { // permanent changes
-			b.Add(2, 1)
+			b.Charge(2, 0, 1)
 			time.Sleep(time.Millisecond)
 		}
 		text, _ := os.ReadFile(file)
@@ -187,14 +188,14 @@ func TestCloseWritesWhatIsLeft(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
 	synctest.Test(t, func(t *testing.T) {
 		b := mustOpen(t, Config{Limit: 100, File: file})
-		b.Add(1, 10)
+		b.Charge(1, 0, 10)
 		synctest.Wait()
-		b.Add(1, 5)
+		b.Charge(1, 0, 5)
 		if err := b.Close(); err != nil {
 			t.Fatal(err)
 		}
 		wantSpent(t, file, 1, 15)
-		b.Add(1, 1000) // too late; it must neither write nor panic
+		b.Charge(1, 0, 1000) // too late; it must neither write nor panic
 		time.Sleep(time.Hour)
 		if err := b.Close(); err != nil {
 			t.Error(err)
@@ -212,12 +213,12 @@ func TestQuiet(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
 	synctest.Test(t, func(t *testing.T) {
 		b := mustOpen(t, Config{Limit: 100, File: file})
-		b.Add(1, 1)
+		b.Charge(1, 0, 1)
 		time.Sleep(time.Hour)
 		if err := os.Remove(file); err != nil {
 			t.Fatal(err)
 		}
-		b.Add(1, 0)
+		b.Charge(1, 0, 0)
 		time.Sleep(time.Hour)
 		if err := b.Close(); err != nil {
 			t.Error(err)
@@ -264,12 +265,12 @@ func TestReports(t *testing.T) {
 		}
 		block(inTheWay)
 		want("") // no change
-		b.Add(1, 10)
+		b.Charge(1, 0, 10)
 		first := next()
 		if !strings.Contains(first, "cannot write the budget file") {
 			t.Fatalf("reported: %q", first)
 		}
-		b.Add(1, 10)
+		b.Charge(1, 0, 10)
 		want("")
 
 		os.RemoveAll(filepath.Dir(inTheWay)) // another kind of failure
@@ -282,7 +283,7 @@ func TestReports(t *testing.T) {
 		wantSpent(t, file, 1, 20)
 
 		block(inTheWay) // the first kind again
-		b.Add(1, 10)
+		b.Charge(1, 0, 10)
 		want(first)
 		if err := b.Close(); err == nil || err.Error() != first {
 			t.Errorf("Close: %v", err)
@@ -300,10 +301,10 @@ func TestNeverWaits(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(dir, ".b.tmp", "x"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		b.Add(1, 1)
+		b.Charge(1, 0, 1)
 		<-held
 		for range 100 {
-			b.Add(1, 1)
+			b.Charge(1, 0, 1)
 		}
 		if spent, ok := allowed(b, 1); spent != 101 || ok {
 			t.Errorf("%d, %t", spent, ok)

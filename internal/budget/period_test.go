@@ -54,10 +54,10 @@ func TestRenewal(t *testing.T) {
 		b := mustOpen(t, Config{Limit: 100, Period: Period(24 * time.Hour)})
 		midnight := time.Now()
 		time.Sleep(10 * time.Hour)
-		b.Add(1, 100)
-		b.Add(2, 40)
-		if _, state := b.Reserve(2); state != OK {
-			t.Error(state)
+		b.Charge(1, 0, 100)
+		b.Charge(2, 0, 40)
+		if _, ok := b.Reserve(2); !ok {
+			t.Error("no deposit was reserved")
 		}
 		time.Sleep(14*time.Hour - 1)
 		if spent, ok := allowed(b, 1); spent != 100 || ok {
@@ -70,8 +70,8 @@ func TestRenewal(t *testing.T) {
 		if spent, ok := allowed(b, 1); spent != 0 || !ok {
 			t.Errorf("%d, %t when it has ended", spent, ok)
 		}
-		b.Settle(2, 30)
-		b.Refund(2, 5)
+		b.Charge(2, 1, 30)
+		b.Charge(2, 0, -5)
 		if spent, _ := b.Reserve(2); spent != 25 {
 			t.Errorf("%d", spent)
 		}

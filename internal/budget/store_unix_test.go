@@ -107,7 +107,7 @@ func TestOneLedgerPerFile(t *testing.T) {
 func TestMadeForUsAlone(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
 	b := mustOpen(t, Config{Limit: 1, File: file})
-	b.Add(1, 1)
+	b.Charge(1, 0, 1)
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestMovedDirectory(t *testing.T) {
 	if err := errors.Join(os.Rename(here, there), os.Mkdir(here, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	b.Add(1, 5)
+	b.Charge(1, 0, 5)
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -156,12 +156,12 @@ func jobAdd(args []string) error {
 	for range 2 {
 		go func() {
 			for uid := uint32(1000); ; uid++ {
-				b.Add(uid%64, 1) // uid 64 counts what is printed
+				b.Charge(uid%64, 0, 1) // uid 64 counts what is printed
 			}
 		}()
 	}
 	for n := int64(1); ; n++ {
-		b.Add(64, 1)
+		b.Charge(64, 0, 1)
 		if _, err := fmt.Println(n); err != nil {
 			return err // the parent has ended
 		}

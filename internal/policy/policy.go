@@ -13,13 +13,10 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
 )
 
-// Config describes the users to admit. The zero value admits every request of every user without limits, and does not
-// identify them.
+// Config describes the users to admit. The zero value admits every request of every user without limits.
 type Config struct {
-	// TCP states that connections come over TCP, besides unix sockets or only.
+	// TCP identifies users over TCP too. If no decision depends on them, that is for records.
 	TCP bool
-	// Identify identifies users even if no decision depends on it, for records. Unidentified users are then admitted.
-	Identify bool
 	// Commands also reads the names of processes that come over a unix socket, which takes /proc.
 	Commands bool
 	// Owners requires identified users even if every user may call: a response belongs to the user who created it.
@@ -42,7 +39,6 @@ type Policy struct {
 	cfg      Config
 	expires  time.Time   // by ExpireAfter; zero if it does not
 	needsUID bool        // a decision depends on the user
-	identify bool        // callers are identified
 	tcp      *peer.TCP   // nil without TCP, or if the users of TCP connections cannot be determined
 	timer    *time.Timer // of ExpireAfter
 	once     sync.Once   // calls Expired
@@ -57,30 +53,23 @@ type Policy struct {
 
 // New returns a policy. It returns an error if the kernel cannot identify callers although a decision depends on it.
 func New(cfg Config) (p *Policy, err error) {
-	p = newPolicy(cfg)
+	l := &cfg.Limits
+	p = &Policy{cfg: cfg, users: map[uint32]*usage{}}
+	p.needsUID = cfg.Owners || !cfg.Users.Empty() || !cfg.ShutdownUsers.Empty() || cfg.Budget != nil ||
+		l.MaxConcurrentPerUser > 0 || l.Rate > 0
 	if p.needsUID && !peer.ReportsUnix {
 		return nil, errUnreported
 	}
-	if p.identify = p.needsUID || cfg.Identify; p.identify && cfg.TCP {
+	if cfg.TCP {
 		if p.tcp, err = peer.OpenTCP(); err != nil && p.needsUID {
 			return nil, fmt.Errorf("cannot find out who calls: %w; listen on a unix socket (--listen unix:PATH) alone, where it is known", err)
 		}
 	}
-	if cfg.Limits.ExpireAfter > 0 {
-		p.timer = time.AfterFunc(cfg.Limits.ExpireAfter, p.checkExpired)
-	}
-	return p, nil
-}
-
-// newPolicy returns a policy that does not identify callers.
-func newPolicy(cfg Config) *Policy {
-	p, l := &Policy{cfg: cfg, users: map[uint32]*usage{}}, cfg.Limits
-	p.needsUID = cfg.Owners || !cfg.Users.Empty() || !cfg.ShutdownUsers.Empty() || cfg.Budget != nil ||
-		l.MaxConcurrentPerUser > 0 || l.Rate > 0
 	if l.ExpireAfter > 0 {
 		p.expires = time.Now().Add(l.ExpireAfter)
+		p.timer = time.AfterFunc(l.ExpireAfter, p.checkExpired)
 	}
-	return p
+	return p, nil
 }
 
 // Close releases what New has opened.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
 )
@@ -48,7 +47,11 @@ func (p *Policy) Connect(nc net.Conn) *Session {
 	case s.unnamed:
 		s.deny(s.forbidden("--allow-user %d"))
 	default:
-		s.deny(tooManyConnections(s.caller))
+		user := "Users whom the kernel does not report have"
+		if s.caller.Known {
+			user = fmt.Sprintf("Uid %d has", s.caller.UID)
+		}
+		s.deny(apierror.Newf(apierror.TooManyConnections, 1, "%s as many connections open as are free. Close some; the proxy's operator can raise the limit of open files (ulimit -n).", user))
 	}
 	return s
 }
@@ -63,9 +66,6 @@ func (p *Policy) identifyCaller(nc net.Conn) (who audit.Caller) {
 		}
 	case *net.UnixConn:
 		who.Unix = true
-		if !p.identify {
-			return who
-		}
 		cred, err := peer.OfUnix(c)
 		who.UID, who.Groups, who.Known, who.PID = cred.UID, append(cred.Groups, cred.GID), err == nil, int(cred.PID)
 		if p.cfg.Commands && err == nil {
@@ -75,15 +75,6 @@ func (p *Policy) identifyCaller(nc net.Conn) (who audit.Caller) {
 		}
 	}
 	return who
-}
-
-// tooManyConnections returns the denial of a connection above a user's share of Limits.MaxConnections.
-func tooManyConnections(who audit.Caller) *apierror.Error {
-	user := "Users whom the kernel does not report have"
-	if who.Known {
-		user = fmt.Sprintf("Uid %d has", who.UID)
-	}
-	return apierror.Newf(apierror.TooManyConnections, 1, "%s as many connections open as are free. Close some; the proxy's operator can raise the limit of open files (ulimit -n).", user)
 }
 
 // deny denies all requests of the session.
@@ -165,7 +156,7 @@ func (s *Session) Admit(head *http1.Request, use Use) (*Lease, *apierror.Error) 
 	}
 	if d := p.begin(s.charged()); d != nil {
 		if l.deposit > 0 {
-			p.cfg.Budget.Settle(s.caller.UID, 0)
+			p.cfg.Budget.Charge(s.caller.UID, 1, 0)
 		}
 		return nil, d
 	}
@@ -175,27 +166,21 @@ func (s *Session) Admit(head *http1.Request, use Use) (*Lease, *apierror.Error) 
 
 // reserve reserves a deposit, or returns the denial.
 func (s *Session) reserve() *apierror.Error {
-	switch spent, state := s.policy.cfg.Budget.Reserve(s.caller.UID); state {
-	case budget.OK:
+	b, uid := s.policy.cfg.Budget, s.caller.UID
+	spent, ok := b.Reserve(uid)
+	switch {
+	case ok:
 		return nil
-	case budget.Reserved:
-		return apierror.Newf(apierror.TooManyRequests, 1, "The running requests of uid %d may spend the rest of its budget of tokens. Try again when one of them has ended; the limit is --max-tokens-per-user.", s.caller.UID).
-			Meeting("Tokens", s.policy.cfg.Budget.Limit(), s.policy.cfg.Budget.Limit()-spent)
-	default:
-		return s.exhausted(spent)
+	case spent < b.Limit():
+		return apierror.Newf(apierror.TooManyRequests, 1, "The running requests of uid %d may spend the rest of its budget of tokens. Try again when one of them has ended; the limit is --max-tokens-per-user.", uid).
+			Meeting("Tokens", b.Limit(), b.Limit()-spent)
 	}
-}
-
-// exhausted returns the denial of a request whose user has spent the budget.
-func (s *Session) exhausted(spent int64) *apierror.Error {
-	const text = "Uid %d has spent its budget of tokens (%d so far)%s. The proxy's operator can raise --max-tokens-per-user."
-	b := s.policy.cfg.Budget
+	wait, when := 0, ""
 	_, resets := b.Period()
-	if resets.IsZero() {
-		return apierror.Newf(apierror.BudgetExhausted, 0, text, s.caller.UID, spent, "").Meeting("Tokens", b.Limit(), 0)
+	if !resets.IsZero() {
+		wait, when = max(1, int(math.Ceil(time.Until(resets).Seconds()))), ", which resets at "+resets.Format(time.RFC3339)
 	}
-	wait := max(1, int(math.Ceil(time.Until(resets).Seconds())))
-	e := apierror.Newf(apierror.BudgetExhausted, wait, text, s.caller.UID, spent, ", which resets at "+resets.Format(time.RFC3339))
+	e := apierror.Newf(apierror.BudgetExhausted, wait, "Uid %d has spent its budget of tokens (%d so far)%s. The proxy's operator can raise --max-tokens-per-user.", uid, spent, when)
 	e.ResetsAt = resets
 	return e.Meeting("Tokens", b.Limit(), 0)
 }
@@ -253,17 +238,8 @@ func (l *Lease) Release(tokens int64) {
 	if l.released.Swap(true) {
 		return
 	}
-	switch b := l.policy.cfg.Budget; {
-	case b == nil:
-	case l.deposits > 0:
-		b.Settle(l.caller.UID, tokens)
-		for range l.deposits - 1 {
-			b.Settle(l.caller.UID, 0)
-		}
-	case tokens < 0:
-		b.Refund(l.caller.UID, -tokens)
-	default:
-		b.Add(l.caller.UID, tokens)
+	if b := l.policy.cfg.Budget; b != nil {
+		b.Charge(l.caller.UID, l.deposits, tokens)
 	}
 	l.Detach()
 }
@@ -281,7 +257,7 @@ func (l *Lease) Reserve() *apierror.Error {
 // Renew settles the tokens that one of the responses cost, and reserves the last deposit anew. It returns the denial of
 // any further response; the lease must be released all the same. The conditions are those of Reserve.
 func (l *Lease) Renew(tokens int64) *apierror.Error {
-	l.policy.cfg.Budget.Settle(l.caller.UID, tokens)
+	l.policy.cfg.Budget.Charge(l.caller.UID, 1, tokens)
 	if l.deposits--; l.deposits > 0 {
 		return nil
 	}

@@ -138,7 +138,7 @@ func hold(args []string) error {
 // withUsers is a stack that admits the given users, over TCP and a unix socket.
 func withUsers(t *testing.T, limits policy.Limits, users ...string) (s *stack, addresses []string) {
 	t.Helper()
-	cfg := policy.Config{TCP: true, Identify: true, Limits: limits}
+	cfg := policy.Config{TCP: true, Limits: limits}
 	for _, u := range users {
 		if err := cfg.Users.AddUser(u); err != nil {
 			t.Fatal(err)

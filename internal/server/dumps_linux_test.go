@@ -18,7 +18,7 @@ func TestDumpsOfAnotherUser(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dumps")
 	d := must(dump.Open(dir, -1, func(err error) { t.Error(err) }))
 	t.Cleanup(d.Close)
-	rules := newPolicy(t, policy.Config{TCP: true, Identify: true})
+	rules := newPolicy(t, policy.Config{TCP: true})
 	s := start(t, func(s *setup) { s.server.Policy, s.dump = rules, d })
 	for range 520 {
 		s.begin("headthensilent")

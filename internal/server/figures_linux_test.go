@@ -92,7 +92,7 @@ func (s *stack) medianLatency(t *testing.T, n int) time.Duration {
 func BenchmarkConnection(b *testing.B) {
 	for name, users := range map[string]string{"anybody": "", "named": "self"} {
 		b.Run(name, func(b *testing.B) {
-			cfg := policy.Config{TCP: true}
+			cfg := policy.Config{TCP: users != ""}
 			if users != "" {
 				cfg.Users.AddUser(users)
 			}

@@ -103,7 +103,7 @@ var refusals = []refusal{
 	{code: apierror.ModelNotReadable, with: models, request: simple},
 	{code: apierror.BodyTooLarge, with: under(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"},
 	{code: apierror.BodyTooLarge, with: under(policy.Config{Limits: policy.Limits{MaxBody: 1}}), request: "POST /v1/responses HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"},
-	{code: apierror.TooManyConnections, with: under(policy.Config{Identify: true, Limits: policy.Limits{MaxConnections: 2}}), before: "headthensilent", request: simple},
+	{code: apierror.TooManyConnections, with: under(policy.Config{Limits: policy.Limits{MaxConnections: 2}}), before: "headthensilent", request: simple},
 	{code: apierror.TooManyRequests, with: under(policy.Config{Limits: policy.Limits{MaxConcurrent: 1}}), before: "headthensilent", request: simple},
 	{code: apierror.RateLimited, with: under(policy.Config{Limits: policy.Limits{Rate: 1e-6, Burst: 1}}), before: "json", request: simple},
 	{code: apierror.Expired, with: under(policy.Config{Limits: policy.Limits{MaxRequests: 1}}), before: "json", request: simple},

@@ -23,9 +23,9 @@ func newPurse(t testing.TB, limit int64) purse {
 
 // total is what has been spent.
 func (p purse) total() int64 {
-	spent, state := p.Reserve(uint32(os.Geteuid()))
-	if state == budget.OK {
-		p.Settle(uint32(os.Geteuid()), 0)
+	spent, ok := p.Reserve(uint32(os.Geteuid()))
+	if ok {
+		p.Charge(uint32(os.Geteuid()), 1, 0)
 	}
 	return spent
 }
@@ -33,7 +33,7 @@ func (p purse) total() int64 {
 // spent is a budget of which nothing is left.
 func spent() *budget.Ledger {
 	b := must(budget.Open(budget.Config{Limit: 1}))
-	b.Add(uint32(os.Geteuid()), 1)
+	b.Charge(uint32(os.Geteuid()), 0, 1)
 	return b
 }
 
