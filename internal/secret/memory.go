@@ -112,9 +112,11 @@ func Wipe(b []byte) {
 // Scrub overwrites what an earlier copy left in the vector registers, by a memmove of 256 bytes, which uses all of
 // them. When a signal interrupts a thread, the kernel stores its registers in ordinary memory (sigreturn(2)). So code
 // that has copied a secret calls Scrub immediately, before it may block. It is nosplit so that no other goroutine can
-// run on the thread in between.
+// run on the thread in between, and not inlined, since the 256 bytes would enlarge its callers' stack frames while they
+// block.
 //
 //go:nosplit
+//go:noinline
 func Scrub() {
 	var sink [256]byte
 	copy(sink[:span], zeros[:span])

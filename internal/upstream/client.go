@@ -33,6 +33,7 @@ type Client struct {
 	key  *secret.Key
 	line []byte // request line and Host of a POST to the target
 	host []byte // the part after the target of any other request
+	most int    // the length of a line, in bytes, with which the credential fits into one record
 	pool pool
 
 	mu    sync.Mutex // guards stats
@@ -55,6 +56,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	host := " HTTP/1.1\r\nhost: " + cfg.Target.Host + "\r\n"
 	c := &Client{Endpoint: e, key: cfg.Key, line: []byte("POST " + cfg.Target.Path + host), host: []byte(host)}
+	c.most = maxSecretRecord - c.key.MaxLen()
 	if c.Room() < 0 {
 		e.Close()
 		return nil, fmt.Errorf("--upstream-url is too long; shorten it to about %d characters", len(c.line)+c.Room())
@@ -67,7 +69,7 @@ func (c *Client) Path() string { return c.target.Path }
 
 // Room returns how many bytes longer than the Client's own a request's method and target may be together: request line
 // and credential share one record.
-func (c *Client) Room() int { return maxSecretRecord - c.key.MaxLen() - len(c.line) }
+func (c *Client) Room() int { return c.most - len(c.line) }
 
 // Stats returns the current totals.
 func (c *Client) Stats() Stats {
@@ -157,7 +159,8 @@ var errNothingSent = errors.New("sending the request")
 // is closed.
 func (c *Client) exchange(ctx context.Context, cn *conn, r *Request, reused bool) (*Response, error) {
 	res := &r.response
-	*res = Response{Reused: reused, c: cn, client: c, request: r, ctx: ctx}
+	*res = Response{} // not with its fields, which would need space in this frame, below that of the wait
+	res.Reused, res.c, res.client, res.request, res.ctx = reused, cn, c, r, ctx
 	res.unwatch = afterFunc(ctx, cn.abort)
 	ok := false
 	defer func() {

@@ -147,8 +147,29 @@ func proxyFromEnvironment(target *Target) (*url.URL, error) {
 	return u, nil
 }
 
-// dial makes a connection that is ready for a request.
-func (e *Endpoint) dial(ctx context.Context) (*conn, error) {
+// dial makes a connection that is ready for a request, in a goroutine of its own: its stack grows to several times what
+// the caller needs afterwards, for as long as a stream lasts.
+func (e *Endpoint) dial(ctx context.Context) (c *conn, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if recover() != nil { // no peer's data may end the process
+				err = fail(TLSFailed, "bug: a panic while connecting")
+			}
+			if err != nil && c != nil {
+				c.close()
+				c = nil
+			}
+		}()
+		c, err = e.open(ctx)
+	}()
+	<-done
+	return c, err
+}
+
+// open is dial. With an error it may return a connection, which is to be closed.
+func (e *Endpoint) open(ctx context.Context) (*conn, error) {
 	tcp, err := e.reach(ctx)
 	if err != nil {
 		return nil, err
@@ -158,12 +179,9 @@ func (e *Endpoint) dial(ctx context.Context) (*conn, error) {
 	c.abort, c.start = c.close, func(fd uintptr) bool { return c.current.start(fd) }
 	c.in.src = c.socket
 	if e.tls != nil {
-		if err := e.secure(ctx, c); err != nil {
-			c.close()
-			return nil, err
-		}
+		err = e.secure(ctx, c)
 	}
-	return c, nil
+	return c, err
 }
 
 // reach connects to the target, or to the forward proxy. The caller must secure the connection before it sends the key,
@@ -244,9 +262,8 @@ func (e *Endpoint) secure(ctx context.Context, c *conn) error {
 	return nil
 }
 
-// handshake runs in a goroutine of its own: its stack grows to several times what the caller needs afterwards, for as long
-// as a stream lasts. At most maxHandshakes run at a time.
-func (e *Endpoint) handshake(ctx context.Context, c *conn) (layer tlsrecord.Layer, err error) {
+// handshake performs the TLS handshake. At most maxHandshakes run at a time.
+func (e *Endpoint) handshake(ctx context.Context, c *conn) (tlsrecord.Layer, error) {
 	select {
 	case e.handshakes <- struct{}{}:
 		defer func() { <-e.handshakes }()
@@ -255,19 +272,8 @@ func (e *Endpoint) handshake(ctx context.Context, c *conn) (layer tlsrecord.Laye
 	case <-time.After(dialTimeout):
 		return nil, os.ErrDeadlineExceeded
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer func() {
-			if recover() != nil { // no peer's data may end the process
-				err = errors.New("bug: a panic in the TLS handshake")
-			}
-		}()
-		e.roots()
-		layer, err = tlsrecord.Handshake(ctx, c, e.tls)
-	}()
-	<-done
-	return layer, err
+	e.roots()
+	return tlsrecord.Handshake(ctx, c, e.tls)
 }
 
 // handshakeHint returns a hint for a failed handshake; "" if there is none. crypto/tls has no type for the error of an

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"io"
 	"strconv"
@@ -97,52 +96,61 @@ func appendChunkSize(b []byte, n int) []byte {
 	return append(strconv.AppendInt(b, int64(n), 16), "\r\n"...)
 }
 
-// sendHead sends the head, and as much of Start as fits into the same write. It returns the rest of Start.
-func (c *Client) sendHead(ctx context.Context, cn *conn, r *Request) ([]byte, error) {
-	buf := heads.Get().(*[]byte)
-	defer func() {
-		if cap(*buf) <= maxPooled {
-			heads.Put(buf)
-		}
-	}()
-	*buf = c.appendLine((*buf)[:0], r)
-	n := len(*buf)
-	if n > maxSecretRecord-c.key.MaxLen() {
-		return nil, fail(Internal, "bug: the request line is too long for the credential's record")
+// assemble prepares the head, and as much of Start as fits into the same write, in r and not on the stack: that holds
+// the record layer's frames above those of sendHead, and would have to grow for more, which it keeps for as long as the
+// response lasts. The caller must call releaseHead.
+func (r *Response) assemble() error {
+	r.head = heads.Get().(*[]byte)
+	b := r.client.appendLine((*r.head)[:0], r.request)
+	n := len(b)
+	b = r.request.appendFields(b)
+	*r.head = b
+	if n > r.client.most {
+		return fail(Internal, "bug: the request line is too long for the credential's record")
 	}
-	*buf = r.appendFields(*buf)
-	now := r.Start[:min(len(r.Start), syncBody)]
-	rest := [2][]byte{(*buf)[n:], now}
-	err := c.sendSecret(ctx, cn, (*buf)[:n], rest[:])
-	for _, p := range rest {
+	r.line, r.rest = b[:n], [2][]byte{b[n:], r.request.Start[:min(len(r.request.Start), syncBody)]}
+	return nil
+}
+
+// releaseHead gives the head's buffer back.
+func (r *Response) releaseHead() {
+	if cap(*r.head) <= maxPooled {
+		heads.Put(r.head)
+	}
+	r.head, r.line, r.rest = nil, nil, [2][]byte{}
+}
+
+// sendHead sends what assemble has prepared, and returns the rest of Start.
+func (r *Response) sendHead() (left []byte, err error) {
+	left = r.request.Start[len(r.rest[1]):]
+	err = r.client.key.Line(r.sendSecret)
+	for i := range r.rest {
 		if err == nil {
-			_, err = cn.send(p)
+			_, err = r.c.send(r.rest[i])
 		}
 	}
-	return r.Start[len(now):], err
+	return left, err
 }
 
 // sendSecret sends line, the credential, and as much of rest as fits into one record with them, which it removes from
 // rest. It assembles all of it in a slot, and sends from there: over TLS it seals it there first, so that neither
 // record nor plaintext is ever in ordinary memory. The slot is released when the kernel has the bytes, also on a panic,
 // and the loan of the key ends; a replacement of the key waits for that.
-func (c *Client) sendSecret(ctx context.Context, cn *conn, line []byte, rest [][]byte) error {
-	return c.key.Line(func(credential []byte) error {
-		slot, err := c.key.Slot(ctx)
-		if err != nil {
-			return err
-		}
-		used := 0
-		defer func() { slot.Release(used + tlsrecord.Overhead) }()
-		room := slot.Bytes()[tlsrecord.HeaderSize:][:maxSecretRecord]
-		used += copy(room, line)
-		used += copy(room[used:], credential)
-		for i, p := range rest {
-			n := copy(room[used:], p)
-			used, rest[i] = used+n, p[n:]
-		}
-		return cn.sendInPlace(slot.Bytes(), used)
-	})
+func (r *Response) sendSecret(credential []byte) error {
+	slot, err := r.client.key.Slot(r.ctx)
+	if err != nil {
+		return err
+	}
+	used := 0
+	defer func() { slot.Release(used + tlsrecord.Overhead) }()
+	room := slot.Bytes()[tlsrecord.HeaderSize:][:maxSecretRecord]
+	used += copy(room, r.line)
+	used += copy(room[used:], credential)
+	for i, p := range &r.rest {
+		n := copy(room[used:], p)
+		used, r.rest[i] = used+n, p[n:]
+	}
+	return r.c.sendInPlace(slot.Bytes(), used)
 }
 
 // errBody marks an error of the client during the copying of a body.

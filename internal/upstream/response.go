@@ -23,8 +23,11 @@ type Response struct {
 	client  *Client
 	request *Request
 	ctx     context.Context
-	started bool  // start has been called
-	headErr error // of start
+	started bool      // start has been called
+	headErr error     // of start
+	head    *[]byte   // of the request, from a pool, while it is sent
+	line    []byte    // the part of head before the credential
+	rest    [2][]byte // the parts of head and body after the credential, without what is sent
 	body    http1.Body
 	fields  *[]http1.Field // Head's, from a pool; nil once they have gone back
 	reuse   bool           // the connection can be reused
@@ -135,6 +138,10 @@ var errNotIdle = errors.New("the upstream has closed the idle connection, or sen
 // connection, or bytes that must not be taken for the response, and it serves the wait, which begins there and not with
 // a futile attempt after the head.
 func (r *Response) begin() error {
+	defer r.releaseHead()
+	if err := r.assemble(); err != nil {
+		return err
+	}
 	r.c.current = r
 	err := r.c.raw.Read(r.c.start)
 	r.c.current = nil
@@ -154,7 +161,7 @@ func (r *Response) start(fd uintptr) (done bool) {
 		r.headErr = errNotIdle
 		return true
 	}
-	left, err := r.client.sendHead(r.ctx, r.c, r.request)
+	left, err := r.sendHead()
 	if err != nil {
 		r.headErr = err
 		return true
