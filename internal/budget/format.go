@@ -31,25 +31,20 @@ func format(from time.Time, spent map[uint32]int64) []byte {
 // is zero for version 1.
 func parse(file []byte) (from time.Time, spent map[uint32]int64, err error) {
 	lines := strings.Split(string(file), "\n") // the last one is empty
+	first := 2                                 // the number of the first user's line
 	switch {
 	case lines[0] == header1:
-		spent, err = parseSums(lines, 2)
-		return time.Time{}, spent, err
 	case lines[0] != header:
-		return time.Time{}, nil, fmt.Errorf("line 1 is not %q", header)
-	case len(lines) == 1:
-		return time.Time{}, nil, cut(lines)
+		return from, nil, fmt.Errorf("line 1 is not %q", header)
+	case len(lines) > 1:
+		first = 3
+		from, err = time.Parse(since+time.RFC3339, lines[1])
+		if err != nil || from.IsZero() || lines[1] != since+from.UTC().Format(time.RFC3339) {
+			return from, nil, fmt.Errorf("line 2 is not %q and a time such as 2006-01-02T15:04:05Z", since)
+		}
 	}
-	from, err = time.Parse(since+time.RFC3339, lines[1])
-	if err != nil || from.IsZero() || lines[1] != since+from.UTC().Format(time.RFC3339) {
-		return time.Time{}, nil, fmt.Errorf("line 2 is not %q and a time such as 2006-01-02T15:04:05Z", since)
-	}
-	spent, err = parseSums(lines, 3)
+	spent, err = parseSums(lines, first)
 	return from.UTC(), spent, err
-}
-
-func cut(lines []string) error {
-	return fmt.Errorf("line %d: the file is truncated", max(len(lines), 2))
 }
 
 // parseSums reads the lines of users, the first of which is line number first, and the last line.
@@ -70,7 +65,7 @@ func parseSums(lines []string, first int) (map[uint32]int64, error) {
 		}
 		spent[uid], last = tokens, int64(uid)
 	}
-	return nil, cut(lines)
+	return nil, fmt.Errorf("line %d: the file is truncated", max(len(lines), 2))
 }
 
 // parseLine reads numbers in their shortest form only, without a sign.

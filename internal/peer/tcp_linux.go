@@ -37,14 +37,11 @@ type (
 		States                     uint32
 		ID                         socketID
 	}
-	diagMessage struct {
+	diagResponse struct {
+		Header                              unix.NlMsghdr
 		Family, State, Timer, Retrans       uint8
 		ID                                  socketID
 		Expires, RQueue, WQueue, UID, Inode uint32
-	}
-	diagResponse struct {
-		Header unix.NlMsghdr
-		diagMessage
 	}
 )
 
@@ -135,8 +132,8 @@ func (t *TCP) owner(fd int, remote, local netip.AddrPort) (uint32, error) {
 	return theirs.UID, nil
 }
 
-// lookUp returns the kernel's sockets for both ends of a connection: the zero diagMessage for a missing one.
-func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagMessage, err error) {
+// lookUp returns the kernel's sockets for both ends of a connection: the zero diagResponse for a missing one.
+func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagResponse, err error) {
 	// One look-up at a time, so that each reads its own responses.
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -146,7 +143,13 @@ func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagMessage, er
 	// An accepted socket inherits the interface of a listener bound to one (SO_BINDTODEVICE, socket(7)), and is found
 	// only under it.
 	requests[1].ID.Interface = loopback
-	if err := t.send(&requests); err != nil {
+	// The kernel processes both in order, and queues the responses before the call returns. NLMSG_ALIGN is not needed:
+	// the size of a request is a multiple of 4 (netlink(3)).
+	datagram := unsafe.Slice((*byte)(unsafe.Pointer(&requests)), unsafe.Sizeof(requests))
+	for err = unix.EINTR; err == unix.EINTR; {
+		_, err = unix.Write(t.fd, datagram)
+	}
+	if err != nil {
 		return theirs, ours, err
 	}
 	theirs, err = t.receive(t.seq)
@@ -157,13 +160,13 @@ func (t *TCP) lookUp(remote, local netip.AddrPort) (theirs, ours diagMessage, er
 // isEstablished reports whether m is an established socket with local address source and remote address dest. The
 // kernel returns a listening socket if it finds no other, and ignores the states of a request for a single socket
 // (idiag_states, sock_diag(7)). An IPv6 socket may have IPv4-mapped addresses (RFC 4291, section 2.5.5.2).
-func (m *diagMessage) isEstablished(source, dest netip.AddrPort) bool {
+func (m *diagResponse) isEstablished(source, dest netip.AddrPort) bool {
 	return m.State == established &&
 		m.end(m.ID.Source, m.ID.SourcePort) == source && m.end(m.ID.Dest, m.ID.DestPort) == dest
 }
 
 // end returns an address in the form that net uses, so that both can be compared.
-func (m *diagMessage) end(addr [16]byte, port [2]byte) netip.AddrPort {
+func (m *diagResponse) end(addr [16]byte, port [2]byte) netip.AddrPort {
 	ip := netip.AddrFrom16(addr).Unmap()
 	if m.Family == unix.AF_INET {
 		ip = netip.AddrFrom4([4]byte(addr[:4]))
@@ -173,7 +176,7 @@ func (m *diagMessage) end(addr [16]byte, port [2]byte) netip.AddrPort {
 
 // newRequest returns a request for the socket with local address source and remote address dest.
 func newRequest(seq uint32, source, dest netip.AddrPort) diagRequest {
-	q := diagRequest{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP}
+	q := diagRequest{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP, ID: socketID{Cookie: [2]uint32{anyCookie, anyCookie}}}
 	if source.Addr().Is6() {
 		q.Family = unix.AF_INET6
 	}
@@ -182,51 +185,33 @@ func newRequest(seq uint32, source, dest netip.AddrPort) diagRequest {
 	binary.BigEndian.PutUint16(q.ID.DestPort[:], dest.Port())
 	copy(q.ID.Source[:], source.Addr().AsSlice())
 	copy(q.ID.Dest[:], dest.Addr().AsSlice())
-	q.ID.Cookie = [2]uint32{anyCookie, anyCookie}
 	return q
 }
 
-// send sends both requests in one datagram. The kernel processes them in order and queues the responses before send
-// returns, so that receive need not wait.
-func (t *TCP) send(requests *[2]diagRequest) error {
-	// NLMSG_ALIGN is not needed: the size of a request is a multiple of 4 (netlink(3)).
-	datagram := unsafe.Slice((*byte)(unsafe.Pointer(requests)), unsafe.Sizeof(*requests))
-	for {
-		_, err := unix.Write(t.fd, datagram)
-		if err != unix.EINTR {
-			return err
-		}
-	}
-}
-
-// receive reads the response to request seq: the zero diagMessage for an error, which usually means that there is no
+// receive reads the response to request seq: the zero diagResponse for an error, which usually means that there is no
 // such socket, and in any case that none was found. It skips responses to earlier requests, whose reader may have
 // failed.
-func (t *TCP) receive(seq uint32) (diagMessage, error) {
+func (t *TCP) receive(seq uint32) (r diagResponse, err error) {
 	for {
-		var r diagResponse
 		n, err := unix.Read(t.fd, unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r)))
 		switch {
 		case err == unix.EINTR:
 		case err != nil:
-			return diagMessage{}, fmt.Errorf("sock_diag: %w", err)
+			return diagResponse{}, fmt.Errorf("sock_diag: %w", err)
 		case r.Header.Seq != seq:
 		case r.Header.Type != unix.SOCK_DIAG_BY_FAMILY: // NLMSG_ERROR: ENOENT
-			return diagMessage{}, nil
+			return diagResponse{}, nil
 		case n < int(unsafe.Sizeof(r)):
-			return diagMessage{}, errors.New("sock_diag: short message")
+			return diagResponse{}, errors.New("sock_diag: short message")
 		default:
-			return r.diagMessage, nil
+			return r, nil
 		}
 	}
 }
 
 // addrPort returns the address of a TCP connection, unmapped and without zone; the zero AddrPort for any other address.
 func addrPort(a net.Addr) netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
+	tcp, _ := a.(*net.TCPAddr)
 	ap := tcp.AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }

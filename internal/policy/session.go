@@ -145,8 +145,8 @@ func (s *Session) Admit(head *http1.Request, use Use) (*Lease, *apierror.Error) 
 		l.released.Store(true)
 		return l, nil
 	}
-	if limit := p.cfg.Limits.MaxBody; limit > 0 && head.Length > limit {
-		return nil, l.TooLarge()
+	if d := l.CheckBody(head.Length); d != nil {
+		return nil, d
 	}
 	if use == Spend && p.cfg.Budget != nil {
 		if d := s.reserve(); d != nil {
@@ -278,10 +278,11 @@ func (l *Lease) BudgetSince() (since time.Time) {
 // Expires returns when the service ends by its limits; zero if no limit sets it.
 func (l *Lease) Expires() time.Time { return l.policy.expires }
 
-// MaxBody returns the size of the largest body in bytes; 0 means no limit.
-func (l *Lease) MaxBody() int64 { return l.policy.cfg.Limits.MaxBody }
-
-// TooLarge returns the denial of a body over MaxBody, for one whose size is found out late.
-func (l *Lease) TooLarge() *apierror.Error {
-	return apierror.Newf(apierror.BodyTooLarge, 0, "The request's body is larger than %d bytes. The limit is --max-body.", l.MaxBody())
+// CheckBody returns the denial of a body of more than Limits.MaxBody bytes, and nil for a smaller one.
+func (l *Lease) CheckBody(size int64) *apierror.Error {
+	limit := l.policy.cfg.Limits.MaxBody
+	if limit <= 0 || size <= limit {
+		return nil
+	}
+	return apierror.Newf(apierror.BodyTooLarge, 0, "The request's body is larger than %d bytes. The limit is --max-body.", limit)
 }

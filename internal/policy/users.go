@@ -88,15 +88,30 @@ func parseID(s string) (uint32, error) {
 	return uint32(n), err
 }
 
-// addGroup adds a group by name or number, and its present members in /etc/passwd and /etc/group: over TCP the kernel
-// reports only the user.
+// addGroup adds a group by name or number, and its present members: those with it as their primary group in /etc/passwd,
+// and those that /etc/group names. Over TCP the kernel reports only the user.
 func (u *Users) addGroup(who string) error {
 	gid, err := lookUpGroup(who)
 	if err != nil {
 		return err
 	}
 	u.GIDs = with(u.GIDs, gid)
-	return u.addMembers(strconv.FormatUint(uint64(gid), 10))
+	id, named := strconv.FormatUint(uint64(gid), 10), map[string]bool{}
+	err = eachRecord("/etc/group", func(f []string) {
+		if f[2] == id {
+			for name := range strings.SplitSeq(f[3], ",") {
+				named[name] = true
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return eachRecord("/etc/passwd", func(f []string) {
+		if uid, err := parseID(f[2]); err == nil && (named[f[0]] || f[3] == id) {
+			u.UIDs = with(u.UIDs, uid)
+		}
+	})
 }
 
 func lookUpGroup(who string) (uint32, error) {
@@ -108,26 +123,6 @@ func lookUpGroup(who string) (uint32, error) {
 		return 0, fmt.Errorf("there is no group %q; %s", who, hintName(who, "/etc/group"))
 	}
 	return parseID(found.Gid)
-}
-
-// addMembers adds the users of a group: those with it as their primary group, and its members in /etc/group.
-func (u *Users) addMembers(gid string) error {
-	named := map[string]bool{}
-	err := eachRecord("/etc/group", func(f []string) {
-		if f[2] == gid {
-			for name := range strings.SplitSeq(f[3], ",") {
-				named[name] = true
-			}
-		}
-	})
-	if err != nil {
-		return err
-	}
-	return eachRecord("/etc/passwd", func(f []string) {
-		if uid, err := parseID(f[2]); err == nil && (named[f[0]] || f[3] == gid) {
-			u.UIDs = with(u.UIDs, uid)
-		}
-	})
 }
 
 // eachRecord reads a file of lines with at least four fields separated by colons.

@@ -32,9 +32,9 @@ func (b *receivedBody) refuse(e *apierror.Error) error {
 // Read fails before it hands on a byte too many, or the last byte of a body whose model is not allowed.
 func (b *receivedBody) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
-	received, limit := b.x.received.Add(int64(n)), b.x.lease.MaxBody()
-	if limit > 0 && received > limit {
-		return 0, b.refuse(b.x.lease.TooLarge())
+	received := b.x.received.Add(int64(n))
+	if e := b.x.lease.CheckBody(received); e != nil {
+		return 0, b.refuse(e)
 	}
 	ended := err == io.EOF || received == b.x.out.Length
 	if e := b.checkModel(p[:n], ended); e != nil {
