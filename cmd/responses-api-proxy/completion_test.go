@@ -15,8 +15,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
 )
 
 // An attempt is a line that a user types and then completes: allow and deny are
@@ -78,13 +76,13 @@ func attempts(t *testing.T) []attempt {
 // triesOfTables has one for every flag.
 func triesOfTables() (list []attempt) {
 	closed := regexp.MustCompile(`^[a-z0-9.-]+(\|[a-z0-9.-]+)+$`)
-	for command, flags := range map[string][]cli.Flag{"": flagTable(&options{}), "verify ": cli.Verify(nil), "health ": cli.Health, "status ": cli.Status(nil, nil)} {
-		begin := "responses-api-proxy " + command
+	for command, flags := range tables() {
+		begin := "responses-api-proxy " + command + " "
+		if command == "serve" {
+			begin = "responses-api-proxy "
+		}
 		var names []string
 		for _, f := range flags {
-			if f.Topic == "" {
-				continue
-			}
 			names = append(names, f.String())
 			line := begin + f.String() + " "
 			if f.Optional {
@@ -183,7 +181,7 @@ func complete(t *testing.T, shell, script string, args ...string) {
 	needShell(t, shell)
 	list, dir := attempts(t), t.TempDir()
 	path := filepath.Join(t.TempDir(), script)
-	if err := os.WriteFile(path, []byte(completion(shell)), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(document("completion-"+shell)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var lines strings.Builder

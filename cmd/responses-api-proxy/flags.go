@@ -96,7 +96,7 @@ func parseArgs(args []string) (*options, error) {
 	given, rest, err := cli.Parse(flagTable(o), args)
 	switch {
 	case errors.Is(err, cli.ErrHelp):
-		o.print = usage()
+		o.print = document("help")
 		return o, nil
 	case err == nil && len(rest) > 0:
 		err = unexpected(rest[0])

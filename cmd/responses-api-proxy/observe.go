@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"runtime"
 	"runtime/debug"
@@ -127,6 +128,22 @@ func (s *service) metricsConfig() metrics.Config {
 	cfg.Routes, cfg.Counts, cfg.Protections = relay.Routes(), s.counts(), s.protectionMetrics()
 	cfg.State, cfg.Limits = s.state, s.limits
 	return cfg
+}
+
+// healthy returns why the service is ending; nil if it is not.
+func (s *service) healthy() error {
+	if s.draining.Load() {
+		return errors.New("stopping")
+	}
+	return nil
+}
+
+// ready returns why a new request would not be taken; nil if it would.
+func (s *service) ready() error {
+	if !s.gate.Open() {
+		return errors.New("no more requests: a limit has been reached")
+	}
+	return s.healthy()
 }
 
 // state returns what the service does.

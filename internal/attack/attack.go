@@ -9,6 +9,7 @@ package attack
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -22,24 +23,9 @@ import (
 )
 
 // Usage is printed by --help.
-var Usage = `Usage: responses-api-proxy verify --server-info FILE | --port N | --socket PATH
-                                  [flags]
-       responses-api-proxy verify --test-instance [--proxy PROGRAM] [flags]
-
-Tries what an attacker would try at a running proxy, and prints what came of it.
-Any user may run it; root can try more. It sends nothing that costs tokens.
-
-` + cli.Help([]cli.Topic{{Name: "verify", Title: "Flags"}}, cli.Verify(nil), "verify") + `
-Marks: ✓ safe, ✗ broken, – skipped, · for information, ! what root can do.
-Exit codes: 0 nothing was stolen or spent, 1 something was, or could have been,
-2 the command line is wrong, the proxy cannot be found or started, or a signal
-ended verify --test-instance.
-
-Example:
-  responses-api-proxy verify --test-instance
-  responses-api-proxy verify --test-instance --proxy "codex responses-api-proxy"
-  sudo responses-api-proxy verify --server-info /run/proxy/info.json
-`
+//
+//go:embed usage.txt
+var Usage string
 
 const groupState = "Its state"
 
@@ -156,25 +142,32 @@ func attempts(t *target) (list []attempt) {
 	return append(list, disruptiveAttempts(t)...)
 }
 
+// Flags returns the flags of the command line, which set nothing that is used.
+func Flags() []cli.Flag { return new(options).flags() }
+
+func (o *options) flags() []cli.Flag {
+	return []cli.Flag{
+		{Name: "server-info", Value: "FILE", Set: cli.Any(&o.serverInfo)},
+		{Name: "port", Value: "N", Set: cli.Int(&o.port, 1, 65535, "a number from 1 to 65535 is needed")},
+		{Name: "socket", Value: "PATH", Set: cli.Any(&o.socket)},
+		{Name: "pid", Value: "PID", Set: cli.Int(&o.pid, 1, 1<<30, "a number from 1 to 1073741824 is needed")},
+		{Name: "test-instance", Also: "stand-in", Set: cli.Bool(&o.testInstance)},
+		{Name: "proxy", Value: "PROGRAM", Set: cli.Any(&o.proxy)},
+		{Name: "allow-route", Value: "NAME", Repeat: true, Set: cli.Each(&o.open, relay.CheckRoute)},
+		{Name: "key-stdin", Set: cli.Bool(&o.keyStdin)},
+		{Name: "spend", Set: cli.Bool(&o.spend)},
+		{Name: "disruptive", Set: cli.Bool(&o.disruptive)},
+		{Name: "json", Set: cli.Bool(&o.json)},
+		{Name: "help", Set: cli.RequestHelp},
+		{Name: "h", Hidden: true, Set: cli.RequestHelp},
+		{Name: childCommand[2:], Hidden: true, Set: cli.Bool(&o.asking)},
+		{Name: childRaceCommand[2:], Hidden: true, Set: cli.Bool(&o.racing)},
+	}
+}
+
 func parseFlags(args []string) (*options, error) {
 	o := &options{}
-	flags := append(cli.Verify(map[string]func(string) error{
-		"server-info":   cli.Any(&o.serverInfo),
-		"socket":        cli.Any(&o.socket),
-		"port":          cli.Int(&o.port, 1, 65535, "a number from 1 to 65535 is needed"),
-		"pid":           cli.Int(&o.pid, 1, 1<<30, "a number from 1 to 1073741824 is needed"),
-		"test-instance": cli.Bool(&o.testInstance),
-		"proxy":         cli.Any(&o.proxy),
-		"allow-route":   cli.Each(&o.open, relay.CheckRoute),
-		"key-stdin":     cli.Bool(&o.keyStdin),
-		"spend":         cli.Bool(&o.spend),
-		"disruptive":    cli.Bool(&o.disruptive),
-		"json":          cli.Bool(&o.json),
-		"help":          cli.RequestHelp,
-	}), cli.Flag{Name: "h", Set: cli.RequestHelp},
-		cli.Flag{Name: childCommand[2:], Set: cli.Bool(&o.asking)},
-		cli.Flag{Name: childRaceCommand[2:], Set: cli.Bool(&o.racing)})
-	switch _, rest, err := cli.Parse(flags, args); {
+	switch _, rest, err := cli.Parse(o.flags(), args); {
 	case errors.Is(err, cli.ErrHelp):
 		return nil, err
 	case err != nil:

@@ -1,6 +1,4 @@
-// Package cli describes a command line by a table of flags. The parser, the help
-// texts, the tables of flags in the documents and the completions of shells are
-// all made from that table.
+// Package cli parses a command line, or a file with flags, by a table of flags.
 package cli
 
 import (
@@ -10,23 +8,17 @@ import (
 	"strings"
 )
 
-// A Flag is one entry of the table of a command. All texts are standard English
-// without markup, except that code in Text stands in backquotes.
+// A Flag is one entry of the table of a command.
 type Flag struct {
 	Name     string // without dashes; a name of one letter is written with one dash
 	Value    string // placeholder or words, such as FILE|-; "" for a flag without a value
-	Default  string // as text for people; "" if Summary suffices
-	Summary  string // one clause, in lower case, without a period
-	Text     string // sentences that follow Summary where there is room
-	Topic    string // of the help; "" leaves the flag out of all texts
-	Common   bool   // listed by --help
-	Original bool   // defined by codex responses-api-proxy too, and so neither renamed nor removed
 	Repeat   bool   // may be given more than once
 	Optional bool   // the value may be omitted; if given, it follows "="
-	// Also has the names by which users look for it, and the value that each of them stands for, if any. Errors lead
-	// from these to Name.
-	Also  map[string]string
-	Needs []string // names of flags, of which one must be given as well
+	Hidden   bool   // in no text, and not proposed in an error
+	// Also has the names by which users look for it, each with "=" and a value if it stands for that. Errors lead from
+	// these to Name.
+	Also  string
+	Needs string // names of flags, of which one must be given as well
 
 	Set func(value string) error // "true" for a flag without a value
 }
@@ -34,39 +26,11 @@ type Flag struct {
 // String returns the name with its dashes.
 func (f Flag) String() string { return dashed(f.Name) }
 
-// Usage returns the flag as it is typed, with its value.
-func (f Flag) Usage() string {
-	if f.Optional {
-		return f.String() + "[=" + f.Value + "]"
-	}
-	return f.with(f.Value)
-}
-
-// with returns the flag with a value; without one if that is "".
-func (f Flag) with(value string) string {
-	switch {
-	case value == "":
-		return f.String()
-	case f.Optional:
-		return f.String() + "=" + value
-	}
-	return f.String() + " " + value
-}
-
 func dashed(name string) string {
 	if len(name) == 1 {
 		return "-" + name
 	}
 	return "--" + name
-}
-
-// needs returns the alternatives of Needs.
-func (f Flag) needs() string {
-	var names []string
-	for _, name := range f.Needs {
-		names = append(names, dashed(name))
-	}
-	return strings.Join(names, " or ")
 }
 
 // ErrHelp is returned by Parse as it is when a flag's Set returns it.
@@ -109,8 +73,9 @@ func Parse(flags []Flag, args []string) (given map[string]bool, rest []string, e
 		args = args[1:]
 	}
 	for _, f := range flags {
-		if given[f.Name] && f.Needs != nil && !slices.ContainsFunc(f.Needs, func(name string) bool { return given[name] }) {
-			return nil, nil, fmt.Errorf("%s needs %s", f, f.needs())
+		needs := strings.Fields(f.Needs)
+		if given[f.Name] && len(needs) > 0 && !slices.ContainsFunc(needs, func(name string) bool { return given[name] }) {
+			return nil, nil, fmt.Errorf("%s needs --%s", f, strings.Join(needs, " or --"))
 		}
 	}
 	return given, args, nil
@@ -128,19 +93,32 @@ func undefined(flags []Flag, name string) error {
 	var names []string
 	meant := ""
 	for _, f := range flags {
-		if f.Topic != "" {
+		if !f.Hidden {
 			names = append(names, f.Name)
 		}
-		if value, ok := f.Also[name]; ok {
-			meant = f.with(value)
+		for also := range strings.FieldsSeq(f.Also) {
+			if also, value, _ := strings.Cut(also, "="); also == name {
+				meant = f.with(value)
+			}
 		}
 	}
-	err := fmt.Errorf("flag provided but not defined: %s", dashed(name))
 	if near := Nearest(name, names); meant == "" && near != "" {
 		meant = dashed(near)
 	}
+	err := fmt.Errorf("flag provided but not defined: %s", dashed(name))
 	if meant != "" {
 		return fmt.Errorf("%w; is %s meant?", err, meant)
 	}
 	return err
+}
+
+// with returns the flag as it is typed with a value; without one if that is "".
+func (f Flag) with(value string) string {
+	switch {
+	case value == "":
+		return f.String()
+	case f.Optional:
+		return f.String() + "=" + value
+	}
+	return f.String() + " " + value
 }

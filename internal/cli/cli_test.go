@@ -16,14 +16,14 @@ func table(set *[]string) []Flag {
 		}
 	}
 	return []Flag{
-		{Name: "file", Value: "FILE", Topic: "t", Set: note("file")},
-		{Name: "many", Value: "a|b", Topic: "t", Repeat: true, Set: note("many")},
-		{Name: "on", Topic: "t", Set: note("on")},
-		{Name: "help", Topic: "t", Set: RequestHelp},
-		{Name: "c", Value: "X", Set: note("c")},
-		{Name: "needs", Topic: "t", Needs: []string{"many", "on"}, Set: note("needs")},
-		{Name: "hidden", Set: note("hidden")},
-		{Name: "may", Value: "X", Topic: "t", Optional: true, Repeat: true, Also: map[string]string{"old": "", "older": "Y"}, Set: note("may")},
+		{Name: "file", Value: "FILE", Set: note("file")},
+		{Name: "many", Value: "a|b", Repeat: true, Set: note("many")},
+		{Name: "on", Set: note("on")},
+		{Name: "help", Set: RequestHelp},
+		{Name: "c", Value: "X", Hidden: true, Set: note("c")},
+		{Name: "needs", Needs: "many on", Set: note("needs")},
+		{Name: "hidden", Hidden: true, Set: note("hidden")},
+		{Name: "may", Value: "X", Optional: true, Repeat: true, Also: "old older=Y", Set: note("may")},
 	}
 }
 
@@ -77,38 +77,6 @@ func TestParse(t *testing.T) {
 }
 
 var longName = strings.Repeat("x", 65)
-
-// TestTexts checks that a flag without a topic is in no text, and that each text has its parts.
-func TestTexts(t *testing.T) {
-	flags := []Flag{
-		{Name: "file", Value: "FILE|-", Topic: "t", Common: true, Default: "none", Summary: "write there", Text: "See `this`."},
-		{Name: "user", Value: "USER", Topic: "u", Repeat: true, Needs: []string{"file"}, Summary: "it's a user"},
-		{Name: "hidden", Summary: "not for users"},
-		{Name: "may", Value: "X|y", Topic: "v", Optional: true, Summary: "let it"},
-	}
-	topics := []Topic{{Name: "t", Title: "Files", Text: "Of `files`."}, {Name: "u", Title: "Users"}}
-	for name, c := range map[string]struct{ got, want string }{
-		"common":   {Common(flags), "  --file FILE|-         write there (default: none)\n"},
-		"topic":    {Help(topics, flags, "t"), "Files:\n  Of files.\n\n  --file FILE|-         Write there (default: none). See this.\n"},
-		"no topic": {Help(topics, flags, "w"), ""},
-		"optional": {Help(append(topics, Topic{Name: "v", Title: "May"}), flags, "v"), "May:\n  --may[=X|y]           Let it.\n"},
-		"all":      {Help(topics, flags, "all"), Help(topics, flags, "t") + "\n" + Help(topics, flags, "u")},
-		"repeated": {Help(topics, flags, "u"), "Users:\n  --user USER           It's a user. May be repeated. Needs --file.\n"},
-		"lines":    {Lines(flags), "--file FILE|- write there\n*--user USER it's a user\n--may =X|y let it"},
-	} {
-		if c.got != c.want {
-			t.Errorf("%s: %q, want %q", name, c.got, c.want)
-		}
-	}
-	for shell, want := range map[string]string{"bash": `it'\''s`, "zsh": `it'\''s`, "fish": `it\'s`} {
-		if text := Completion(shell, map[string]string{"serve": Lines(flags)}); !strings.Contains(text, want) {
-			t.Errorf("%s: the quotation is broken", shell)
-		}
-	}
-	if Completion("csh", nil) != "" {
-		t.Error("there is a completion for csh")
-	}
-}
 
 func TestSize(t *testing.T) {
 	for text, want := range map[string]int64{"0": 0, "10": 10, "2KiB": 2048, "3MiB": 3 << 20, "4GiB": 4 << 30, "1k": 1024, "1G": 1 << 30, "10MB": 10 << 20, "2mib": 2 << 20} {
