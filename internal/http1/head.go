@@ -112,14 +112,14 @@ func (m *message) parse(p []byte, none int64) error {
 func parseField(line []byte) (Field, error) {
 	colon := bytes.IndexByte(line, ':')
 	switch {
-	case line[0] == ' ' || line[0] == '\t':
+	case isBlank(line[0]):
 		return Field{}, bad("a header line is folded (RFC 9112, section 5.2)")
 	case colon < 0:
 		return Field{}, bad("a header line has no colon")
 	case !IsToken(line[:colon]):
 		return Field{}, bad("a header name is empty or has an invalid character")
 	}
-	value := bytes.Trim(line[colon+1:], " \t")
+	value := trim(line[colon+1:])
 	if !valueChars.haveAll(value) {
 		return Field{}, bad("the value of header %.64q has a control character", line[:colon])
 	}
@@ -171,11 +171,25 @@ func (m *message) frame() error {
 // Tokens calls each for every member of a comma-separated list (RFC 9110, section 5.6.1).
 func Tokens(list []byte, each func(member []byte)) {
 	for member := range bytes.SplitSeq(list, []byte{','}) {
-		if member = bytes.Trim(member, " \t"); len(member) > 0 {
+		if member = trim(member); len(member) > 0 {
 			each(member)
 		}
 	}
 }
+
+// trim removes optional whitespace (RFC 9110, section 5.6.3) at both ends. It is faster than bytes.Trim, which makes a set
+// of the two characters for each field.
+func trim(p []byte) []byte {
+	for len(p) > 0 && isBlank(p[0]) {
+		p = p[1:]
+	}
+	for len(p) > 0 && isBlank(p[len(p)-1]) {
+		p = p[:len(p)-1]
+	}
+	return p
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // Is reports whether name equals lower, an ASCII string in lower case, regardless of case.
 func Is(name []byte, lower string) bool {

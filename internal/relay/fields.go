@@ -113,10 +113,10 @@ func nominated(fields []http1.Field, drop func(name []byte) bool) (named map[str
 }
 
 // nameSet finds names and their variants without making strings of them.
-type nameSet map[int][]string // by length
+type nameSet [][]string // by length
 
-func lookup(names ...string) nameSet {
-	s := nameSet{}
+func lookup(names ...string) (s nameSet) {
+	s = make(nameSet, len(slices.MaxFunc(names, func(a, b string) int { return len(a) - len(b) }))+1)
 	for _, n := range names {
 		s[len(n)] = append(s[len(n)], n)
 	}
@@ -124,7 +124,7 @@ func lookup(names ...string) nameSet {
 }
 
 func (s nameSet) has(name []byte) bool {
-	return slices.ContainsFunc(s[len(name)], func(n string) bool { return isVariant(name, n) })
+	return len(name) < len(s) && slices.ContainsFunc(s[len(name)], func(n string) bool { return isVariant(name, n) })
 }
 
 // isVariant reports whether a server could take name for the name lower. CGI, WSGI and their like write letters in
