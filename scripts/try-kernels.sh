@@ -56,7 +56,7 @@ open_suite() { # suite
 	cat >"$dir/apt.conf" <<-CONF
 		Dir::State "$dir"; Dir::State::status "/dev/null"; Dir::Cache "$dir"; Dir::Etc::sourcelist "$dir/sources.list";
 		Dir::Etc::sourceparts "/dev/null"; Dir::Etc::preferencesparts "/dev/null"; APT::Architectures { "amd64"; "arm64"; };
-		Acquire::Languages "none"; Acquire::Retries "2"; APT::Sandbox::User "root"; APT::Get::List-Cleanup "false";
+		Acquire::Languages "none"; Acquire::Retries "2"; Acquire::http::Timeout "20"; APT::Sandbox::User "root"; APT::Get::List-Cleanup "false";
 	CONF
 	in_suite "$1" timeout 300 apt-get update -qq >"$tmp/apt.log" 2>&1 && ! grep -q '^[WE]:' "$tmp/apt.log" || return 1
 	touch "$tmp/$1.ok"
@@ -134,7 +134,7 @@ pack_modules() { # directory of the kernel
 boot() { # architecture, kernel, initrd, parameters, further arguments of QEMU
 	local qemu=(qemu-system-x86_64) console=ttyS0 cpu=max
 	if [ "$1" = arm64 ]; then qemu=(qemu-system-aarch64 -M virt) console=ttyAMA0 cpu=max,pauth-impdef=on; fi
-	nice timeout $limit "${qemu[@]}" -accel tcg -cpu $cpu -smp 2 -m 768 -nic none -nographic -no-reboot "${@:5}" \
+	timeout $limit "${qemu[@]}" -accel tcg -cpu $cpu -smp 2 -m 768 -nic none -nographic -no-reboot "${@:5}" \
 		-kernel "$2" -initrd "$3" -append "console=$console quiet panic=-1 $4" </dev/null 2>&1
 }
 
@@ -167,32 +167,39 @@ try() { # head, suite, package, parameters
 	local name=${1// /-} arch
 	local dir=$tmp/kernel.$name log=${TRY_KERNELS_LOGS:-$tmp}/$name.log
 	arch=$(cut -d' ' -f2 <<<"$1")
+	touch "$results/$name.missing"
 	if ! get bookworm "busybox-static:$arch" "$tmp/busybox.$arch" || ! get_kernel "$2" "$3" "$arch" "$dir"; then
 		echo "$1: it cannot be downloaded" >&2
-		touch "$results/$name.missing"
 		return
 	fi
+	rm "$results/$name.missing"
 	make_base "$arch"
 	{ cat "$tmp/base.$arch" && pack_modules "$dir"; } >"$dir/initrd"
-	if [ "$checks" != "boot package" ]; then
-		examine "$name" "$log" "$arch" "$4${wanted:+ checks=$wanted}"
+	local inside=${checks/ package/}
+	if [ "$inside" != boot ]; then
+		examine "$inside" "$name" "$log" "$arch" "$4${wanted:+ checks=$wanted}"
 	fi
-	if wants package && [ "$arch" = amd64 ] && get_debian "$cache/debian-12"; then
-		make_disk "$cache/debian-12"
-		examine "$name" "$log.package" "$arch" "$4 debian=1 systemd.show_status=0" -drive "file=$tmp/disk,format=raw,if=virtio,snapshot=on"
+	if wants package && [ "$arch" = amd64 ]; then
+		if get_debian "$cache/debian-12"; then
+			make_disk "$cache/debian-12"
+			examine package "$name" "$log.package" "$arch" "$4 debian=1 systemd.show_status=0" -drive "file=$tmp/disk,format=raw,if=virtio,snapshot=on"
+		else
+			echo "$1: no Debian can be downloaded for the check of the package" >&2
+		fi
 	fi
 	rm -rf "$dir"
 }
 
-# examine boots a machine. Its results take the place of earlier ones of the same checks.
-examine() { # name of the kernel, log, architecture, parameters, further arguments of QEMU
-	local dir=$tmp/kernel.$1 kept=$results/$1
-	boot "$3" "$dir/vmlinuz" "$dir/initrd" "$4" "${@:5}" >"$2" || echo "$1: the emulator ended with $?" >&2
-	tr -d '\r' <"$2" | sed -n 's/^.*@@ //p' >"$tmp/lines"
-	if grep -qE '^[^ ]+ [1-9]' "$tmp/lines" || ! grep -q '^end 0' "$tmp/lines"; then
+# examine boots a machine, in which each of the checks must pass. Its results take the place of earlier ones of the same.
+examine() { # checks, name of the kernel, log, architecture, parameters, further arguments of QEMU
+	local dir=$tmp/kernel.$2 kept=$results/$2 check bad=
+	boot "$4" "$dir/vmlinuz" "$dir/initrd" "$5" "${@:6}" >"$3" || echo "$2: the emulator ended with $?" >&2
+	tr -d '\r' <"$3" | sed -n 's/^.*@@ //p' >"$tmp/lines"
+	for check in $1 end; do grep -q "^$check 0 " "$tmp/lines" || bad="$bad $check"; done
+	if [ -n "$bad" ]; then
 		failed=1
-		printf '== %s failed:\n' "$1" >&2
-		tail -n 200 "$2" >&2
+		printf '== %s failed:%s\n' "$2" "$bad" >&2
+		tail -n 200 "$3" >&2
 	fi
 	touch "$kept"
 	awk '{ line[$1] = $0 } END { for (check in line) print line[check] }' "$kept" "$tmp/lines" >"$tmp/kept"
@@ -252,7 +259,10 @@ for tool in qemu-system-x86_64 qemu-system-aarch64 cpio apt-get; do
 	command -v $tool >/dev/null || die "$tool is missing: apt-get install qemu-system-x86 qemu-system-arm cpio"
 done
 all=$checks
-[ -z "$wanted" ] || checks="boot ${wanted//,/ }"
+if [ -n "$wanted" ]; then
+	checks="boot ${wanted//,/ }"
+	for check in $checks; do [[ " $all " = *" $check "* ]] || die "there is no check $check"; done
+fi
 
 failed=0 heads=()
 while IFS='|' read -r head suite package parameters; do
@@ -260,6 +270,7 @@ while IFS='|' read -r head suite package parameters; do
 	try "$head" "$suite" "$package" "$parameters"
 	heads+=("$head")
 done < <(grep . <<<"$kernels")
+[ ${#heads[@]} -gt 0 ] || die "no kernel matches $only"
 if [ -n "${TRY_KERNELS_RESULTS:-}" ]; then
 	checks=$all
 	mapfile -t heads < <(cut -d'|' -f1 <<<"$kernels" | grep .)
