@@ -132,18 +132,11 @@ func mustStart(t *testing.T, flags ...string) *stack {
 // line waits for a line of the program's output.
 func (s *stack) line(t *testing.T, text string) string {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for late := time.After(patience); ; {
-		if line := s.Output.Line(text); line != "" {
-			return line
-		}
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("no line with %q in %s", text, s.Output)
-		}
+	line, err := s.AwaitLine(proctest.Within(t, patience), text)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return line
 }
 
 const ask = `{"model":"gpt-5","stream":true,"input":"hello"}`

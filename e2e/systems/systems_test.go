@@ -18,6 +18,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 const (
@@ -104,18 +105,11 @@ func post(t *testing.T, p *launch.Proxy, body string) (int, string) {
 // line waits for a line of the program's output.
 func line(t *testing.T, p *launch.Proxy, text string) string {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for late := time.After(patience); ; {
-		if line := p.Output.Line(text); line != "" {
-			return line
-		}
-		select {
-		case <-late:
-			t.Fatalf("no line with %q: %s", text, p.Output)
-		case <-tick.C:
-		}
+	line, err := p.AwaitLine(proctest.Within(t, patience), text)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return line
 }
 
 // ends waits for the end of the program.

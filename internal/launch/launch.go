@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// poll is the interval between reads of the server-info file.
+	// poll is the interval between reads of the server-info file, or of the output.
 	poll = 5 * time.Millisecond
 	// maxOutput is the number of bytes of a proxy's output that are kept.
 	maxOutput = 16 << 10
@@ -110,20 +110,22 @@ func Start(ctx context.Context, cmd *exec.Cmd, key []byte, info string, closeInp
 	if closeInput {
 		stdin.Close()
 	}
-	if err := p.await(ctx, info); err != nil {
+	complete := func() bool {
+		p.Info, err = ReadInfo(info)
+		return err == nil
+	}
+	if err := p.await(ctx, complete); err != nil {
 		p.Close()
 		return nil, err
 	}
 	return p, nil
 }
 
-func (p *Proxy) await(ctx context.Context, path string) (err error) {
+// await waits until ready returns true. The error is the cause of ctx's end, or an *EndedError.
+func (p *Proxy) await(ctx context.Context, ready func() bool) error {
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
-	for {
-		if p.Info, err = ReadInfo(path); err == nil {
-			return nil
-		}
+	for !ready() {
 		select {
 		case <-tick.C:
 		case <-p.Ended:
@@ -132,6 +134,17 @@ func (p *Proxy) await(ctx context.Context, path string) (err error) {
 			return context.Cause(ctx)
 		}
 	}
+	return nil
+}
+
+// AwaitLine waits for a line of standard error that contains text, and returns the first, trimmed; an error if the
+// process or ctx ends before.
+func (p *Proxy) AwaitLine(ctx context.Context, text string) (string, error) {
+	err := p.await(ctx, func() bool { return p.Output.Line(text) != "" })
+	if line := p.Output.Line(text); line != "" { // the last before the end
+		return line, nil
+	}
+	return "", fmt.Errorf("no line with %q in %s: %w", text, p.Output, err)
 }
 
 // Close kills the process and all that it started, and waits for it.

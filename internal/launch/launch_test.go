@@ -16,6 +16,7 @@ func TestMain(m *testing.M) {
 	proctest.Main(m, map[string]proctest.Job{
 		"serve": func(args []string) error {
 			defer proctest.UntilInputEnds()
+			defer os.Stderr.WriteString("ready\n")
 			return os.WriteFile(args[0], []byte(`{"port":1,"pid":2}`), 0o600)
 		},
 		"end": func([]string) error {
@@ -38,12 +39,18 @@ func TestStart(t *testing.T) {
 	if err != nil || p.Info != (Info{1, 2}) {
 		t.Fatalf("%+v, %v", p, err)
 	}
+	if line, err := p.AwaitLine(t.Context(), "rea"); line != "ready" || err != nil {
+		t.Errorf("%q, %v", line, err)
+	}
 	p.Close()
 	if cmd.ProcessState == nil {
 		t.Error("still there after Close")
 	}
-	os.Remove(info)
 	var ended *EndedError
+	if _, err := p.AwaitLine(t.Context(), "never"); !errors.As(err, &ended) {
+		t.Errorf("%v", err)
+	}
+	os.Remove(info)
 	if _, _, err := start(t.Context(), "end"); !errors.As(err, &ended) || ended.Output != "why" || ended.Err == nil {
 		t.Errorf("%v, %+v", err, ended)
 	}
