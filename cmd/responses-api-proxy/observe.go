@@ -168,9 +168,9 @@ func (s *service) limits() metrics.Limits {
 func (s *service) counts() metrics.Counts {
 	c := metrics.Counts{
 		Connections:    func() int64 { return int64(s.engine.Connections()) },
-		AcceptFailures: s.engine.AcceptFailures,
-		Resets:         s.engine.Resets,
-		LookupFailures: s.gate.Unknown,
+		AcceptFailures: s.engine.AcceptFailures.Load,
+		Resets:         s.engine.Resets.Load,
+		LookupFailures: s.gate.Unknown.Load,
 		Dials:          func() metrics.Dials { return metrics.Dials(s.client.Stats()) },
 		LogLost:        s.errs.Lost,
 		LogFailures:    s.errs.Failures,

@@ -44,7 +44,8 @@ type Policy struct {
 	tcp      *peer.TCP   // nil without TCP, or if the users of TCP connections cannot be determined
 	timer    *time.Timer // of ExpireAfter
 	once     sync.Once   // calls Expired
-	unknown  atomic.Int64
+	// Unknown counts connections that were refused because the kernel did not identify their users.
+	Unknown atomic.Int64
 
 	mu          sync.Mutex
 	connections [places]int
@@ -83,9 +84,6 @@ func (p *Policy) Close() {
 		p.tcp.Close()
 	}
 }
-
-// Unknown returns the number of connections that were refused because the kernel did not identify their users.
-func (p *Policy) Unknown() int64 { return p.unknown.Load() }
 
 // Open reports whether another request may be admitted, that is, whether no limit of the service is reached.
 func (p *Policy) Open() bool {
@@ -148,9 +146,8 @@ const noUser = math.MaxUint32
 type place byte
 
 const (
-	nowhere       place = iota
-	amongAdmitted       // up to a limit
-	amongRefused        // up to maxRefused
+	amongAdmitted place = iota // up to a limit
+	amongRefused               // up to maxRefused
 	places
 )
 
@@ -184,8 +181,8 @@ func (p *Policy) update(uid uint32, change func(u *usage)) {
 	delete(p.users, uid)
 }
 
-// enter counts a connection at a place, and returns nowhere if the limit is reached.
-func (p *Policy) enter(uid uint32, at place, limit int) (got place) {
+// enter counts a connection at a place, and returns what undoes that; nil if the limit is reached.
+func (p *Policy) enter(uid uint32, at place, limit int) (leave func()) {
 	p.update(uid, func(u *usage) {
 		n := u.connections[at]
 		if reached(n, limit) || at == amongAdmitted && reached(n+p.connections[at], p.cfg.Limits.MaxConnections) {
@@ -193,17 +190,14 @@ func (p *Policy) enter(uid uint32, at place, limit int) (got place) {
 		}
 		u.connections[at]++
 		p.connections[at]++
-		got = at
+		leave = func() {
+			p.update(uid, func(u *usage) {
+				u.connections[at]--
+				p.connections[at]--
+			})
+		}
 	})
-	return got
-}
-
-// leave undoes enter.
-func (p *Policy) leave(uid uint32, at place) {
-	p.update(uid, func(u *usage) {
-		u.connections[at]--
-		p.connections[at]--
-	})
+	return leave
 }
 
 func reached(n, limit int) bool { return limit > 0 && n >= limit }

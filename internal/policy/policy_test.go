@@ -78,7 +78,7 @@ func TestOrigin(t *testing.T) {
 }
 
 func (g *Policy) session(uid uint32) *Session {
-	return &Session{policy: g, caller: audit.Caller{UID: uid, Known: true}, place: g.enter(uid, amongAdmitted, 0)}
+	return &Session{policy: g, caller: audit.Caller{UID: uid, Known: true}, leave: g.enter(uid, amongAdmitted, 0)}
 }
 
 func TestUsers(t *testing.T) {
@@ -325,10 +325,10 @@ func TestConcurrency(t *testing.T) {
 		t.Errorf("%d requests run that have ended", n)
 	}
 	g.session(1)
-	if p := g.session(1).place; p != nowhere {
+	if !g.session(1).Silent() {
 		t.Error("a third connection of one user was admitted")
 	}
-	if p := g.session(2).place; p != amongAdmitted {
+	if g.session(2).Silent() {
 		t.Error("another user's was not")
 	}
 }
@@ -338,7 +338,7 @@ func TestConcurrency(t *testing.T) {
 func TestConnectionsAreShared(t *testing.T) {
 	g := newPolicy(Config{Limits: Limits{MaxConnections: 16}})
 	fill := func(uid uint32) (open []*Session) {
-		for s := g.session(uid); s.place == amongAdmitted; s = g.session(uid) {
+		for s := g.session(uid); !s.Silent(); s = g.session(uid) {
 			open = append(open, s)
 		}
 		return open

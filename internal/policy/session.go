@@ -21,8 +21,8 @@ type Session struct {
 	caller  audit.Caller
 	unnamed bool            // its user may send no request
 	denial  *apierror.Error // of all requests; nil if each is decided individually
-	place   place
-	since   time.Time // when it got its place
+	leave   func()          // gives up its place among the connections; nil if it got none
+	since   time.Time       // when it got its place
 	closed  atomic.Bool
 }
 
@@ -32,7 +32,7 @@ func (p *Policy) Connect(nc net.Conn) *Session {
 	s := &Session{policy: p, since: time.Now(), caller: p.identifyCaller(nc)}
 	if !s.caller.Known && p.needsUID {
 		// An unidentified peer must not be treated as uid 0 or charged against root's limits.
-		p.unknown.Add(1)
+		p.Unknown.Add(1)
 		s.deny(apierror.Newf(apierror.UserNotAllowed, 0, "The kernel does not say whose connection this is (it may be half closed). It matters here: connect again, and keep the connection open until the answer is there."))
 		return s
 	}
@@ -41,9 +41,9 @@ func (p *Policy) Connect(nc net.Conn) *Session {
 	if s.unnamed {
 		limit = maxUnnamed
 	}
-	s.place = p.enter(s.charged(), amongAdmitted, limit)
+	s.leave = p.enter(s.charged(), amongAdmitted, limit)
 	switch {
-	case s.place == amongAdmitted:
+	case s.leave != nil:
 	case s.unnamed:
 		s.deny(s.forbidden("--allow-user %d"))
 	default:
@@ -79,7 +79,7 @@ func (p *Policy) identifyCaller(nc net.Conn) (who audit.Caller) {
 
 // deny denies all requests of the session.
 func (s *Session) deny(e *apierror.Error) {
-	s.denial, s.place = e, s.policy.enter(s.charged(), amongRefused, maxRefused)
+	s.denial, s.leave = e, s.policy.enter(s.charged(), amongRefused, maxRefused)
 }
 
 // Denial returns the reason why the session may send no request; nil if each is decided individually.
@@ -87,7 +87,7 @@ func (s *Session) Denial() *apierror.Error { return s.denial }
 
 // Silent reports whether the connection must be closed without a response, because too many connections of the same
 // user are open only to receive a denial.
-func (s *Session) Silent() bool { return s.place == nowhere }
+func (s *Session) Silent() bool { return s.leave == nil }
 
 // charged returns the uid under which the connection is counted.
 func (s *Session) charged() uint32 {
@@ -99,15 +99,14 @@ func (s *Session) charged() uint32 {
 
 // Close releases the connection's place. Further calls do nothing.
 func (s *Session) Close() {
-	if s.place == nowhere || s.closed.Swap(true) {
+	if s.leave == nil || s.closed.Swap(true) {
 		return
 	}
-	release := func() { s.policy.leave(s.charged(), s.place) }
-	if rest := refusedFor - time.Since(s.since); s.place == amongRefused && rest > 0 {
-		time.AfterFunc(rest, release)
+	if rest := refusedFor - time.Since(s.since); s.denial != nil && rest > 0 {
+		time.AfterFunc(rest, s.leave)
 		return
 	}
-	release()
+	s.leave()
 }
 
 // Caller returns the user at the other end; the zero Caller for a nil Session.

@@ -34,7 +34,6 @@ type conn struct {
 	server *Server
 	ctx    *clientContext
 	state  atomic.Int32 // fresh, waiting, busy or dropped
-	gone   sync.Once    // of leave
 	watch  uint64       // the watcher's name for it; 0 if it is not watched
 
 	session *policy.Session
@@ -74,8 +73,15 @@ func (c *conn) serve() {
 		c.deny(denial)
 		return
 	}
-	for c.readHead() == nil && c.exchange() == nil && c.server.resume(c) {
+	for c.readHead() == nil && c.exchange() == nil && c.resume() {
 	}
+}
+
+// resume waits for another request, unless a drain has begun. Drain closes connections that wait after it has begun, so
+// that none is missed.
+func (c *conn) resume() bool {
+	c.state.Store(waiting)
+	return !c.server.isDraining()
 }
 
 // deny responds to the first request, whatever it is, or a client that sends none. It waits for the method: the
@@ -288,7 +294,7 @@ func (c *conn) exchange() error {
 	}
 	if err != nil {
 		c.out.Flush() // what came before the cut is the client's; the cut counts more than an error here
-		if c.out.headWritten && c.out.framing == untilClose {
+		if c.out.headWritten && c.out.framing == http1.UntilClose {
 			resetOnClose(c.nc) // a response that ends with the connection would look complete
 		}
 	}
@@ -336,11 +342,10 @@ func (c *conn) forceClose() {
 }
 
 // leave gives up the connection's socket, and its place among its user's. The request may go on without its client.
+// Further calls do nothing.
 func (c *conn) leave() {
-	c.gone.Do(func() {
-		c.nc.Close()
-		c.session.Close()
-	})
+	c.nc.Close()
+	c.session.Close()
 }
 
 // close ends the connection for good.

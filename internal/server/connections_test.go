@@ -29,7 +29,7 @@ func TestMaxConnections(t *testing.T) {
 		}
 		c.Close()
 	}
-	if n := s.server.Resets(); n != 10 {
+	if n := s.server.Resets.Load(); n != 10 {
 		t.Errorf("%d connections were reset, want 10", n)
 	}
 	for _, p := range served {
@@ -48,7 +48,7 @@ func TestMaxConnections(t *testing.T) {
 	if l := s.logged(); len(l) != 1 || !strings.HasPrefix(l[0], "too many connections: ") {
 		t.Errorf("logged %q, want one line", l)
 	}
-	if n := s.server.AcceptFailures(); n != 0 {
+	if n := s.server.AcceptFailures.Load(); n != 0 {
 		t.Errorf("accepting failed %d times", n)
 	}
 }

@@ -13,15 +13,6 @@ import (
 // timeFormat is HTTP's, for a time in UTC (RFC 9110, section 5.6.7).
 const timeFormat = "Mon, 02 Jan 2006 15:04:05 GMT"
 
-// framing is how the client learns where the response's body ends.
-type framing byte
-
-const (
-	byLength   framing = iota // Content-Length, or no body at all
-	byChunks                  // the chunked coding
-	untilClose                // the connection's end: for HTTP/1.0
-)
-
 const outSize = 4 << 10 // of what is gathered for one write, in bytes
 
 var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize); return &b }}
@@ -30,8 +21,8 @@ var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize); return &b 
 // called whenever there is nothing more to write, so that head, event and end leave in as few writes as they can.
 type responseWriter struct {
 	c          *conn
-	pending    *[]byte // not written yet; nil if nothing is
-	framing    framing
+	pending    *[]byte       // not written yet; nil if nothing is
+	framing    int64         // of the body: http1.Chunked, http1.UntilClose, or 0 for one by its length, or none
 	minor      int           // the client's version
 	head       bool          // the request is a HEAD: no body is sent
 	closeAfter bool          // the connection ends with this response
@@ -67,20 +58,18 @@ func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.headWritten, a.status = true, status
-	switch {
-	case length >= 0:
-		a.framing = byLength
-	case a.minor == 1:
-		a.framing = byChunks
-	default:
-		a.framing = untilClose
+	switch a.framing = 0; {
+	case length < 0 && a.minor == 1:
+		a.framing = http1.Chunked
+	case length < 0:
+		a.framing = http1.UntilClose
 	}
-	a.closeAfter = a.closeAfter || a.framing == untilClose || !a.c.body.worthReading() || a.c.server.isDraining()
+	a.closeAfter = a.closeAfter || a.framing == http1.UntilClose || !a.c.body.worthReading() || a.c.server.isDraining()
 	b := a.buffer()
 	*b = appendHead(*b, status, fields)
 	*b = a.appendFraming(*b, status, length)
 	if a.head {
-		a.framing = byLength // the end of a body would be taken for the next response
+		a.framing = 0 // the end of a body would be taken for the next response
 	}
 }
 
@@ -101,9 +90,9 @@ func appendHead(b []byte, status int, fields []http1.Field) []byte {
 
 func (a *responseWriter) appendFraming(b []byte, status int, length int64) []byte {
 	switch {
-	case a.framing == byChunks:
+	case a.framing == http1.Chunked:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-	case a.framing == byLength && status != 204 && status != 304:
+	case a.framing == 0 && status != 204 && status != 304:
 		b = append(strconv.AppendInt(append(b, "Content-Length: "...), length, 10), "\r\n"...)
 	}
 	if a.closeAfter {
@@ -127,13 +116,13 @@ func (a *responseWriter) Write(p []byte) error {
 		return nil
 	}
 	a.sent += int64(len(p))
-	if a.framing == byChunks {
+	if a.framing == http1.Chunked {
 		b := a.buffer()
 		*b = append(strconv.AppendInt(*b, int64(len(p)), 16), "\r\n"...)
 	}
 	if a.pending != nil && len(*a.pending)+len(p)+2 <= outSize {
 		*a.pending = append(*a.pending, p...)
-		if a.framing == byChunks {
+		if a.framing == http1.Chunked {
 			*a.pending = append(*a.pending, "\r\n"...)
 		}
 		return nil
@@ -149,7 +138,7 @@ func (a *responseWriter) writeLarge(p []byte) error {
 		return err
 	}
 	bufs := append(net.Buffers(a.vec[:0]), *a.pending, p)
-	if a.framing == byChunks {
+	if a.framing == http1.Chunked {
 		bufs = append(bufs, []byte("\r\n"))
 	}
 	_, err := bufs.WriteTo(a.c.nc)
@@ -189,7 +178,7 @@ func (a *responseWriter) releasePending() {
 
 // finish writes the body's end and everything that is pending.
 func (a *responseWriter) finish() error {
-	if a.framing == byChunks {
+	if a.framing == http1.Chunked {
 		b := a.buffer()
 		*b = append(*b, "0\r\n\r\n"...)
 	}
@@ -199,7 +188,7 @@ func (a *responseWriter) finish() error {
 func (a *responseWriter) Hijack(fields []http1.Field) (relay.UpgradedConn, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.headWritten, a.closeAfter, a.framing, a.hijacked = true, true, byLength, true
+	a.headWritten, a.closeAfter, a.framing, a.hijacked = true, true, 0, true
 	a.status = 101
 	b := a.buffer()
 	*b = append(appendHead(*b, a.status, fields), "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"...)

@@ -38,13 +38,10 @@ type Config struct {
 	// MaxConnections is how many may be open; one more is reset, so that there are descriptors for the requests of
 	// these. Zero means no limit.
 	MaxConnections int
-	// HeadTimeout limits the time from a connection's begin, or a later head's first byte, to the head's end. Zero
-	// means 30 seconds.
-	HeadTimeout time.Duration
-	// BodyTimeout limits how long a body may stall. Zero means 60 seconds.
-	BodyTimeout time.Duration
-	// IdleTimeout limits how long a connection may wait for its next request. Zero means 5 minutes.
-	IdleTimeout time.Duration
+	// HeadTimeout limits the time from a connection's begin, or a later head's first byte, to the head's end, BodyTimeout
+	// how long a body may stall, and IdleTimeout how long a connection may wait for its next request. Zero means 30 s,
+	// 60 s and 5 min.
+	HeadTimeout, BodyTimeout, IdleTimeout time.Duration
 	// Log receives a line about each failure that no response can report; nil drops it. It must not block.
 	Log func(line string)
 }
@@ -54,13 +51,14 @@ type Server struct {
 	cfg      Config
 	watcher  *watcher
 	observer audit.Observer // may be nil
+	serving  sync.WaitGroup // connections, and calls of Serve, each of which may still accept one
+	// AcceptFailures counts attempts to accept a connection that failed; Resets counts connections that were reset because
+	// they were too many, of one user or of all.
+	AcceptFailures, Resets atomic.Int64
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
-	serving  sync.WaitGroup // connections, and calls of Serve, each of which may still accept one
-	failures atomic.Int64   // to accept
-	resets   atomic.Int64   // of connections that were too many
-	noted    time.Time      // when the log last had a line about MaxConnections
+	noted    time.Time // when the log last had a line about MaxConnections
 	draining context.Context
 	drain    func() // ends draining; called with mu held
 }
@@ -98,7 +96,7 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 	defer s.serving.Done()
 	err := acceptAll(l, func(line string) {
-		s.failures.Add(1)
+		s.AcceptFailures.Add(1)
 		s.cfg.Log(line)
 	}, s.admit)
 	if errors.Is(err, net.ErrClosed) && s.isDraining() {
@@ -174,7 +172,7 @@ func (s *Server) full() bool {
 
 // reset ends a connection so that nothing of it is left, here and in the kernel.
 func (s *Server) reset(nc net.Conn) {
-	s.resets.Add(1)
+	s.Resets.Add(1)
 	resetOnClose(nc)
 	nc.Close()
 }
@@ -190,12 +188,6 @@ func (s *Server) start(nc net.Conn, session *policy.Session) {
 	// Guarded as a whole, besides each request in exchange: reading a head must not be able to end the process either.
 	go guarded(s.cfg.Log, c.serve)
 }
-
-// AcceptFailures is how often a connection could not be accepted.
-func (s *Server) AcceptFailures() int64 { return s.failures.Load() }
-
-// Resets is how many connections were reset because they were too many, of one user or of all.
-func (s *Server) Resets() int64 { return s.resets.Load() }
 
 // Connections is how many clients are connected.
 func (s *Server) Connections() int {
@@ -223,13 +215,6 @@ func (s *Server) remove(c *conn) {
 }
 
 func (s *Server) isDraining() bool { return s.draining.Err() != nil }
-
-// resume lets c wait for its next request.
-func (s *Server) resume(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.isDraining() && c.state.CompareAndSwap(busy, waiting)
-}
 
 // Drain stops accepting on listeners, which must be all that are served, closes the connections that idle between
 // requests, and waits for the requests that run; clients that have just connected may still send one. When ctx ends,
