@@ -46,6 +46,7 @@ func enforce(p Policy) (Report, error) {
 	// The files are opened while Landlock still allows it, and read when all is in force.
 	threads := openThreads("/proc/self/task")
 	defer threads.close()
+	start := threads.read()
 
 	version, noLandlock, noSeccomp := "", errOff, errOff
 	switch {
@@ -58,12 +59,13 @@ func enforce(p Policy) (Report, error) {
 		}
 		noSeccomp = seccomp(p)
 	}
+	end := threads.read()
 	return Report{
-		{"user", who.Name, cmp.Or(who.staysExposed(exposed), threads.checkIDs(who.UID, "Uid"), threads.checkIDs(who.GID, "Gid"))},
-		whole("caps", "none", cmp.Or(noCaps, threads.checkNoCaps(boundingKept))),
-		whole("no-new-privs", "on", cmp.Or(noPrivs, threads.check("1", "NoNewPrivs"))),
+		{"user", who.Name, cmp.Or(who.staysExposed(exposed), end.checkIDs(who.UID, "Uid"), end.checkIDs(who.GID, "Gid"))},
+		whole("caps", "none", cmp.Or(noCaps, end.checkNoCaps(boundingKept))),
+		whole("no-new-privs", "on", cmp.Or(noPrivs, end.check("1", "NoNewPrivs"))),
 		{"landlock", version, noLandlock},
-		whole("seccomp", "on", cmp.Or(noSeccomp, threads.checkFilter())),
+		whole("seccomp", "on", cmp.Or(noSeccomp, end.checkFilter(start))),
 	}, nil
 }
 
@@ -118,10 +120,13 @@ func (u User) become() error {
 // has lost the permitted, effective and ambient sets, unless its parent has set SECBIT_NO_SETUID_FIXUP, which is
 // inherited. root, and a process that was given capabilities by its parent or its file, have not lost them.
 
-// dropBounding empties the bounding set of capabilities, and reports kept if CAP_SETPCAP is missing, so that it could
-// not. That is safe: the set only limits what execve(2) grants, and with no-new-privs that grants nothing
-// (capabilities(7)).
+// dropBounding empties the bounding set of capabilities of all threads, and reports kept if CAP_SETPCAP is missing, so
+// that it could not. That is safe: the set only limits what execve(2) grants, and with no-new-privs that grants nothing
+// (capabilities(7)). Each capability needs a call on all threads, but for those that this thread's set lacks.
 func dropBounding() (kept bool, _ error) {
+	if sets, err := capabilities(); err != nil || sets[0].Effective&(1<<unix.CAP_SETPCAP) == 0 {
+		return true, err
+	}
 	for capability := range uintptr(64) { // the sets are 64 bits wide (capget(2)); Linux 5.9 and later use 41
 		in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, capability, 0, 0, 0)
 		if err != nil {
@@ -130,12 +135,8 @@ func dropBounding() (kept bool, _ error) {
 		if in == 0 {
 			continue
 		}
-		_, err = call(fmt.Sprintf("prctl(PR_CAPBSET_DROP, %d)", capability), allThreads, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, capability, 0)
-		if sets, _ := capabilities(); errors.Is(err, unix.EPERM) && sets[0].Effective&(1<<unix.CAP_SETPCAP) == 0 {
-			return true, nil
-		}
-		if err != nil {
-			return false, err
+		if _, err = call("prctl(PR_CAPBSET_DROP)", allThreads, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, capability, 0); err != nil {
+			return false, fmt.Errorf("capability %d: %w", capability, err)
 		}
 	}
 	return false, nil

@@ -303,7 +303,7 @@ func checkThreads(t *testing.T, pid int, uid uint32, keepBnd bool) {
 	none := "0000000000000000"
 	id := fmt.Sprint(uid)
 	ids := fmt.Sprintf("%d %[1]d %[1]d %[1]d", uid)
-	want := status{"Seccomp": "2", "NoNewPrivs": "1", "CapInh": none, "CapPrm": none, "CapEff": none, "CapAmb": none, "Uid": ids, "Gid": ids}
+	want := map[string]string{"Seccomp": "2", "NoNewPrivs": "1", "CapInh": none, "CapPrm": none, "CapEff": none, "CapAmb": none, "Uid": ids, "Gid": ids}
 	if !keepBnd {
 		want["CapBnd"] = none
 	}
@@ -321,11 +321,11 @@ func checkThreads(t *testing.T, pid int, uid uint32, keepBnd bool) {
 			continue
 		}
 		for k, v := range want {
-			if st[k] != v {
-				t.Errorf("%s: %s is %q, want %q", name, k, st[k], v)
+			if got := st.value(k); got != v {
+				t.Errorf("%s: %s is %q, want %q", name, k, got, v)
 			}
 		}
-		if g := st["Groups"]; g != "" && g != id && g != "0" {
+		if g := st.value("Groups"); g != "" && g != id && g != "0" {
 			t.Errorf("%s: groups %q", name, g)
 		}
 	}
@@ -559,8 +559,7 @@ func TestRestrictFlags(t *testing.T) {
 
 // TestBlind: an unreadable status is never reported as a protection.
 func TestBlind(t *testing.T) {
-	none := openThreads(t.TempDir())
-	if _, err := none.read(); err == nil {
+	if err := openThreads(t.TempDir()).read().err; err == nil {
 		t.Error("a directory without threads is accepted")
 	}
 	closed, err := os.CreateTemp(t.TempDir(), "status")
@@ -568,15 +567,22 @@ func TestBlind(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed.Close()
-	for what, blind := range map[string]*threads{
-		"never opened": {blind: errors.New("blind")},
-		"no files":     {},
-		"not readable": {files: []*os.File{closed}},
-	} {
-		for i, err := range []error{blind.checkIDs(0, "Uid"), blind.checkNoCaps(true), blind.check("1", "NoNewPrivs"), blind.checkFilter()} {
+	filtered := statuses{all: []status{"\nSeccomp:\t2\nSeccomp_filters:\t1\n"}}
+	for what, files := range map[string]threads{"never opened": openThreads("/no/such"), "no files": {}, "not readable": {closed}} {
+		blind := files.read()
+		for i, err := range []error{
+			blind.checkIDs(0, "Uid"), blind.checkNoCaps(true), blind.check("1", "NoNewPrivs"),
+			blind.checkFilter(statuses{all: []status{"\n"}}), filtered.checkFilter(blind),
+		} {
 			if err == nil {
 				t.Errorf("%s: protection %d is reported without proof", what, i)
 			}
+		}
+	}
+	for _, filters := range []string{"0", "2", "x"} {
+		start := statuses{all: []status{status("\nSeccomp_filters:\t" + filters + "\n")}}
+		if err := filtered.checkFilter(start); (err == nil) != (filters == "0") {
+			t.Errorf("from %s filters to 1: %v", filters, err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -45,64 +46,53 @@ func call(name string, all bool, trap, a1, a2, a3 uintptr) (uintptr, error) {
 
 // threads are the open status files of this process's threads; they stay readable under Landlock, which checks only the
 // opening. A thread that starts later inherits everything that is checked here from one of these (clone(2)).
-type threads struct {
-	files   []*os.File
-	filters int   // seccomp filters of each thread at the start; -1 if the kernel does not count them (before Linux 5.9)
-	blind   error // why no status could be read at the start
-}
+type threads []*os.File
 
 // openThreads opens the status files in dir, usually /proc/self/task: /proc/PID/status describes the first thread
-// alone.
-func openThreads(dir string) *threads {
-	t := &threads{}
-	// Glob fails only for a malformed pattern; read reports an empty list. /proc may be missing in a chroot.
-	names, _ := filepath.Glob(dir + "/*/status")
-	for _, name := range names {
-		if f, err := os.Open(name); err == nil { // else the thread has ended
-			t.files = append(t.files, f)
+// alone. The caller closes them.
+func openThreads(dir string) (t threads) {
+	// An empty list is an error of read: /proc may be missing in a chroot.
+	tids, _ := os.ReadDir(dir)
+	for _, tid := range tids {
+		if f, err := os.Open(filepath.Join(dir, tid.Name(), "status")); err == nil { // else the thread has ended
+			t = append(t, f)
 		}
-	}
-	all, err := t.read()
-	if err != nil {
-		t.blind = err
-		return t
-	}
-	// The filters of a container were installed before execve(2), so all threads have the same number.
-	if t.filters, err = strconv.Atoi(all[0]["Seccomp_filters"]); err != nil {
-		t.filters = -1
 	}
 	return t
 }
 
-func (t *threads) close() {
-	for _, f := range t.files {
+func (t threads) close() {
+	for _, f := range t {
 		f.Close()
 	}
 }
 
-// status is a /proc/PID/task/TID/status (proc_pid_status(5)): values by name, with single spaces.
-type status map[string]string
+// statuses are those of all threads at one time, of at least one: a check of none would succeed.
+type statuses struct {
+	all []status
+	err error // why they could not be read
+}
 
-// read returns the status of every thread that has not ended, of at least one: a check of none would succeed.
-func (t *threads) read() (all []status, err error) {
-	if t.blind != nil {
-		return nil, t.blind
-	}
-	for _, f := range t.files {
+// read returns the status of every thread that has not ended.
+func (t threads) read() (s statuses) {
+	for _, f := range t {
 		st, err := readStatus(f)
 		if errors.Is(err, unix.ESRCH) {
 			continue // the thread has ended
 		}
 		if err != nil {
-			return nil, err
+			return statuses{err: err}
 		}
-		all = append(all, st)
+		s.all = append(s.all, st)
 	}
-	if len(all) == 0 {
-		return nil, errors.New("no thread has a status in /proc")
+	if len(s.all) == 0 {
+		s.err = errors.New("no thread has a status in /proc")
 	}
-	return all, nil
+	return s
 }
+
+// status is a /proc/PID/task/TID/status (proc_pid_status(5)), after a line feed.
+type status string
 
 // readStatus returns the thread's status at the time of the call: a read from offset 0 makes the kernel generate the
 // text again. A text longer than the buffer, by thousands of groups, is cut; a value that is missing then fails its
@@ -111,26 +101,27 @@ func readStatus(f *os.File) (status, error) {
 	buf := make([]byte, 16<<10)
 	n, err := f.ReadAt(buf, 0)
 	if n == 0 {
-		return nil, err
+		return "", err
 	}
-	st := status{}
-	for line := range strings.Lines(string(buf[:n])) {
-		name, value, _ := strings.Cut(line, ":")
-		st[name] = strings.Join(strings.Fields(value), " ")
-	}
-	return st, nil
+	return "\n" + status(buf[:n]), nil
 }
 
-// check returns an error if a thread's status has another value under one of these names, or cannot be read.
-func (t *threads) check(value string, names ...string) error {
-	all, err := t.read()
-	if err != nil {
-		return fmt.Errorf("cannot read it back: %w", err)
+// value returns the value of that name, with single spaces; "" if there is none.
+func (s status) value(name string) string {
+	_, rest, _ := strings.Cut(string(s), "\n"+name+":")
+	line, _, _ := strings.Cut(rest, "\n")
+	return strings.Join(strings.Fields(line), " ")
+}
+
+// check returns an error if a thread has another value under one of these names, or if no status could be read.
+func (s statuses) check(value string, names ...string) error {
+	if s.err != nil {
+		return fmt.Errorf("cannot read it back: %w", s.err)
 	}
-	for _, st := range all {
+	for _, st := range s.all {
 		for _, name := range names {
-			if st[name] != value {
-				return fmt.Errorf("thread %s has %s %s", st["Pid"], name, st[name])
+			if got := st.value(name); got != value {
+				return fmt.Errorf("thread %s has %s %s", st.value("Pid"), name, got)
 			}
 		}
 	}
@@ -138,27 +129,33 @@ func (t *threads) check(value string, names ...string) error {
 }
 
 // checkIDs checks that all four ids of a kind are id: real, effective, saved and file system (credentials(7)).
-func (t *threads) checkIDs(id int, name string) error {
-	return t.check(fmt.Sprintf("%d %[1]d %[1]d %[1]d", id), name)
+func (s statuses) checkIDs(id int, name string) error {
+	return s.check(fmt.Sprintf("%d %[1]d %[1]d %[1]d", id), name)
 }
 
 // checkNoCaps checks that the sets of capabilities are empty, the bounding set only if it was not kept. Each is shown
 // as 64 bits in hexadecimal (proc_pid_status(5); CapAmb since Linux 4.3).
-func (t *threads) checkNoCaps(boundingKept bool) error {
+func (s statuses) checkNoCaps(boundingKept bool) error {
 	sets := []string{"CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd"}
 	if boundingKept {
 		sets = sets[:4]
 	}
-	return t.check("0000000000000000", sets...)
+	return s.check("0000000000000000", sets...)
 }
 
 // checkFilter checks that every thread has exactly one filter more than at the start. The mode alone proves nothing: a
 // filter that a container installed also makes it 2, SECCOMP_MODE_FILTER. More than one filter more would mean that one
-// came from elsewhere.
-func (t *threads) checkFilter() error {
+// came from elsewhere. Filters of a container were installed before execve(2), so that all threads have as many. Linux
+// 5.9 and later count them.
+func (s statuses) checkFilter(start statuses) error {
 	const modeFilter = "2"
-	if err := t.check(modeFilter, "Seccomp"); err != nil || t.filters < 0 {
+	if err := cmp.Or(start.err, s.check(modeFilter, "Seccomp")); err != nil {
 		return err
 	}
-	return t.check(strconv.Itoa(t.filters+1), "Seccomp_filters")
+	count := start.all[0].value("Seccomp_filters")
+	if count == "" {
+		return nil
+	}
+	filters, err := strconv.Atoi(count)
+	return cmp.Or(err, s.check(strconv.Itoa(filters+1), "Seccomp_filters"))
 }
