@@ -3,12 +3,10 @@ package roots
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 )
@@ -22,7 +20,8 @@ var (
 	directories = []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
 )
 
-// readSystem reads once in a process what x509.SystemCertPool would. parse returns what that would, too.
+// readSystem reads once in a process what x509.SystemCertPool would. parse returns what that would, too. A goroutine parses
+// what is read, to use a second CPU; parse waits for it.
 var readSystem = sync.OnceValues(func() (parse func() *x509.CertPool, err error) {
 	files, directories := files, directories
 	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
@@ -31,7 +30,15 @@ var readSystem = sync.OnceValues(func() (parse func() *x509.CertPool, err error)
 	if list := os.Getenv("SSL_CERT_DIR"); list != "" {
 		directories = strings.Split(list, ":")
 	}
-	texts := texts{seen: map[[sha256.Size]byte]bool{}}
+	texts := texts{certs: make(chan []byte, 1<<10), seen: map[string]bool{}}
+	defer close(texts.certs)
+	pool, parsed := x509.NewCertPool(), make(chan struct{})
+	go func() {
+		defer close(parsed)
+		for cert := range texts.certs {
+			pool.AppendCertsFromPEM(cert)
+		}
+	}()
 	for _, name := range files {
 		if texts.readFile(name) {
 			break
@@ -40,52 +47,48 @@ var readSystem = sync.OnceValues(func() (parse func() *x509.CertPool, err error)
 	for _, dir := range directories {
 		texts.readDirectory(dir)
 	}
-	if len(texts.certs) == 0 && texts.err != nil {
+	if len(texts.seen) == 0 && texts.err != nil {
 		return nil, texts.err
 	}
-	return sync.OnceValue(func() *x509.CertPool {
-		pool := x509.NewCertPool()
-		for _, cert := range texts.certs {
-			pool.AppendCertsFromPEM(cert)
-		}
+	return func() *x509.CertPool {
+		<-parsed
 		return pool
-	}), nil
+	}, nil
 })
 
 // texts are certificates in PEM.
 type texts struct {
-	certs [][]byte
-	seen  map[[sha256.Size]byte]bool
+	certs chan []byte
+	seen  map[string]bool
 	err   error // the first one, but that a file does not exist
 }
 
-// readFile adds what is in a file, and reports whether it could be read. A distribution has each certificate in a file
-// of its own and in one with all: it is added once, to be parsed once.
+// readFile sends what is in a file, and reports whether it could be read. A distribution has each certificate in a file
+// of its own and in one with all: it is sent once, to be parsed once.
 func (t *texts) readFile(name string) bool {
 	text, err := os.ReadFile(name)
 	t.note(err)
 	for part := range bytes.SplitAfterSeq(text, []byte("-----END CERTIFICATE-----")) {
-		i := bytes.Index(part, []byte("-----BEGIN CERTIFICATE-----"))
-		if i < 0 {
-			continue
-		}
-		if sum := sha256.Sum256(part[i:]); !t.seen[sum] {
-			t.seen[sum] = true
-			t.certs = append(t.certs, part[i:])
+		if i := bytes.Index(part, []byte("-----BEGIN CERTIFICATE-----")); i >= 0 && !t.seen[string(part[i:])] {
+			t.seen[string(part[i:])] = true
+			t.certs <- part[i:]
 		}
 	}
 	return err == nil
 }
 
-// readDirectory adds what is in the files of a directory. Links to others of them are skipped.
+// readDirectory sends what is in the files of a directory. Links to others of them are skipped.
 func (t *texts) readDirectory(dir string) {
 	entries, err := os.ReadDir(dir)
 	t.note(err)
 	for _, e := range entries {
-		name := filepath.Join(dir, e.Name())
-		if target, err := os.Readlink(name); err != nil || strings.Contains(target, "/") {
-			t.readFile(name)
+		name := dir + "/" + e.Name()
+		if e.Type()&fs.ModeSymlink != 0 {
+			if target, err := os.Readlink(name); err == nil && !strings.Contains(target, "/") {
+				continue
+			}
 		}
+		t.readFile(name)
 	}
 }
 
