@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
@@ -96,55 +97,52 @@ func (l *errorLog) request(r *relay.Request, e *apierror.Error) {
 	case e.Status == 426: // Codex tries a WebSocket first
 		level = slog.LevelInfo
 	}
-	all := attrs{slog.String("code", string(e.Code))}
-	all.addUser(l, &who)
-	all.addHead(r)
-	all.add("route", r.Entry.Route)
-	all.add("reason", e.Detail)
-	all.add("hint", e.Hint)
-	l.LogAttrs(context.Background(), level, text, all...)
+	uid, name := l.user(&who)
+	method, path, agent := identify(r)
+	l.record(level, text, "code", string(e.Code), "uid", uid, "user", name, "method", method, "path", path, "agent", agent,
+		"route", r.Entry.Route, "reason", e.Detail, "hint", e.Hint)
 }
 
-// attrs are the attributes of a record.
-type attrs []slog.Attr
-
-// add adds a text, unless it is empty.
-func (a *attrs) add(name, text string) {
-	if text != "" {
-		*a = append(*a, slog.String(name, text))
+// record writes a record with attributes, which are pairs of a name and a value, but for those that are nil or "".
+func (l *errorLog) record(level slog.Level, text string, pairs ...any) {
+	var attrs []any
+	for pair := range slices.Chunk(pairs, 2) {
+		if pair[1] != nil && pair[1] != "" {
+			attrs = append(attrs, pair...)
+		}
 	}
+	l.Logger.Log(context.Background(), level, text, attrs...)
 }
 
-// addUser adds the caller's number and name, as far as they are known.
-func (a *attrs) addUser(l *errorLog, who *audit.Caller) {
-	if who.Known {
-		*a = append(*a, slog.Int64("uid", int64(who.UID)))
-		a.add("user", l.names[who.UID])
+// user returns the caller's number and name, as far as they are known.
+func (l *errorLog) user(who *audit.Caller) (uid any, name string) {
+	if !who.Known {
+		return nil, ""
 	}
+	return who.UID, l.names[who.UID]
 }
 
-// addHead adds what identifies the client's program and its request: the method, the path without its query, which may
-// hold secrets, and the first product of User-Agent.
-func (a *attrs) addHead(r *relay.Request) {
+// identify returns what identifies the client's program and its request: the method, the path without its query, which
+// may hold secrets, and the first product of User-Agent.
+func identify(r *relay.Request) (method, path, agent string) {
 	if r.Head == nil {
-		return
+		return "", "", ""
 	}
-	a.add("method", shorten(r.Head.Method, maxAgent))
-	path, _, query := bytes.Cut(r.Head.Target, []byte("?"))
-	if i := bytes.LastIndexByte(path, '@'); i >= 0 && path[0] != '/' { // of a URL with a password
-		path = path[i:]
+	target, _, query := bytes.Cut(r.Head.Target, []byte("?"))
+	if i := bytes.LastIndexByte(target, '@'); i >= 0 && target[0] != '/' { // of a URL with a password
+		target = target[i:]
 	}
-	text := shorten(path, maxPath)
+	path = shorten(target, maxPath)
 	if query {
-		text += "?..."
+		path += "?..."
 	}
-	a.add("path", text)
 	for _, f := range r.Head.Fields {
 		if strings.EqualFold(string(f.Name), "user-agent") {
 			product, _, _ := bytes.Cut(f.Value, []byte(" "))
-			a.add("agent", shorten(product, maxAgent))
+			agent = shorten(product, maxAgent)
 		}
 	}
+	return shorten(r.Head.Method, maxAgent), path, agent
 }
 
 // shorten copies the first bytes of p, up to what may be a key: a client may have
@@ -163,12 +161,12 @@ func shorten(p []byte, limit int) string {
 
 // suppressed logs that n lines of a user's were left out.
 func (l *errorLog) suppressed(uid, n int64) {
-	text, all := "more failed requests suppressed within a second", attrs{slog.Int64("count", n)}
+	text := "more failed requests suppressed within a second"
 	if uid == linelog.Others {
 		text = "more failed requests of several users suppressed within a second"
 	}
-	all.addUser(l, &audit.Caller{UID: uint32(uid), Known: uid >= 0})
-	l.LogAttrs(context.Background(), slog.LevelWarn, text, all...)
+	number, name := l.user(&audit.Caller{UID: uint32(uid), Known: uid >= 0})
+	l.record(slog.LevelWarn, text, "count", n, "uid", number, "user", name)
 }
 
 // close waits for a moment until all lines are written. Lines that are logged

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"runtime"
@@ -17,39 +16,19 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 )
 
-// observers passes each exchange to functions, one after the other.
-type observers struct {
-	begin []func()
-	end   []func(*audit.Entry)
-}
-
-func (all *observers) Begin() {
-	for _, begin := range all.begin {
-		begin()
-	}
-}
-
-func (all *observers) End(e *audit.Entry) {
-	for _, end := range all.end {
-		end(e)
-	}
-}
-
 // exchange logs a request that the proxy has not refused itself: those have a line already.
 func (l *errorLog) exchange(e *audit.Entry) {
 	if e.Code != "" && !e.Upstream {
 		return
 	}
-	var all attrs
-	all.addUser(l, &e.Caller)
-	all.add("route", e.Route)
-	all = append(all, slog.Int("status", e.Status), slog.Duration("duration", e.Duration.Round(time.Millisecond)))
-	all.add("model", shorten([]byte(e.Model), maxAgent))
+	uid, name := l.user(&e.Caller)
+	var input, output any
 	if e.Tokens {
-		all = append(all, slog.Int64("input_tokens", e.InputTokens), slog.Int64("output_tokens", e.OutputTokens))
+		input, output = e.InputTokens, e.OutputTokens
 	}
-	all.add("code", e.Code)
-	l.LogAttrs(context.Background(), slog.LevelInfo, "request", all...)
+	l.record(slog.LevelInfo, "request", "uid", uid, "user", name, "route", e.Route, "status", e.Status,
+		"duration", e.Duration.Round(time.Millisecond), "model", shorten([]byte(e.Model), maxAgent),
+		"input_tokens", input, "output_tokens", output, "code", e.Code)
 }
 
 // openAudit opens --audit.
@@ -86,32 +65,49 @@ func (s *service) openMetrics() (err error) {
 	return nil
 }
 
-// observe sets the engine's observers. It is called once the sandbox is in force,
-// as the metrics show its protections too.
+// observe begins to observe the engine, if anything is to be observed. It is called once the sandbox is in force, as the
+// metrics show its protections too.
 func (s *service) observe() error {
-	var all observers
 	if s.metricsListener != nil {
-		m := metrics.New(s.metricsConfig())
+		s.metrics = metrics.New(s.metricsConfig())
 		pages := []server.Page{
-			{Path: "/", ContentType: "text/html; charset=utf-8", Body: m.StatusPage},
-			{Path: "/status.json", ContentType: "application/json", Body: m.StatusJSON},
-			{Path: "/metrics", ContentType: metrics.ContentType, Body: m.Text},
+			{Path: "/", ContentType: "text/html; charset=utf-8", Body: s.metrics.StatusPage},
+			{Path: "/status.json", ContentType: "application/json", Body: s.metrics.StatusJSON},
+			{Path: "/metrics", ContentType: metrics.ContentType, Body: s.metrics.Text},
 			{Path: "/healthz", Check: s.healthy},
 			{Path: "/readyz", Check: s.ready},
 		}
 		s.serving = append(s.serving, func() error { return server.ServePages(s.metricsListener, s.errs.warning, pages...) })
-		all.begin, all.end = append(all.begin, m.Begin), append(all.end, m.End)
 	}
-	if s.audit != nil {
-		all.end = append(all.end, s.audit.Write)
-	}
-	if s.opts.logRequests {
-		all.end = append(all.end, s.errs.exchange)
-	}
-	if len(all.end) > 0 {
-		s.engine.Observe(&all)
+	if s.observes() {
+		s.engine.Observe(s)
 	}
 	return nil
+}
+
+// observes reports whether something observes exchanges.
+func (s *service) observes() bool {
+	return s.audit != nil || s.metricsListener != nil || s.opts.logRequests
+}
+
+// Begin implements audit.Observer.
+func (s *service) Begin() {
+	if s.metrics != nil {
+		s.metrics.Begin()
+	}
+}
+
+// End implements audit.Observer.
+func (s *service) End(e *audit.Entry) {
+	if s.metrics != nil {
+		s.metrics.End(e)
+	}
+	if s.audit != nil {
+		s.audit.Write(e)
+	}
+	if s.opts.logRequests {
+		s.errs.exchange(e)
+	}
 }
 
 func (s *service) metricsConfig() metrics.Config {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -78,5 +77,5 @@ func (r *rejections) newKey() {
 
 func (r *rejections) write(status int, count int64) {
 	t := rejectionTexts[status]
-	r.log.LogAttrs(context.Background(), t.level, t.text, slog.Int("status", status), slog.Int64("count", count), slog.String("hint", t.hint))
+	r.log.record(t.level, t.text, "status", status, "count", count, "hint", t.hint)
 }

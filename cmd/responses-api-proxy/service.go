@@ -17,6 +17,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/roots"
@@ -50,6 +51,7 @@ type service struct {
 
 	audit           *audit.Log
 	metricsListener net.Listener
+	metrics         *metrics.Metrics // nil without a listener
 	dump            *dump.Dir
 	notifier        *systemd.Notifier
 
@@ -252,7 +254,7 @@ func (s *service) openEngine() (err error) {
 	if err != nil {
 		return err
 	}
-	cfg := relay.Config{Upstream: s.client, Dump: s.dump, Routes: open, Models: s.opts.models, Address: s.address(), Log: s.errs.request, OnRejected: s.rejections.add, Records: s.audit != nil || s.metricsListener != nil || s.opts.logRequests}
+	cfg := relay.Config{Upstream: s.client, Dump: s.dump, Routes: open, Models: s.opts.models, Address: s.address(), Log: s.errs.request, OnRejected: s.rejections.add, Records: s.observes()}
 	s.baseURL = open.BaseURL(cfg.Address)
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end

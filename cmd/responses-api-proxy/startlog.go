@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,13 +29,12 @@ func (s *service) logStartup() {
 	for _, l := range s.listeners {
 		s.errs.plain("responses-api-proxy ", fmt.Sprintf("listening on %s", l.Addr())) // the original's message
 	}
-	started := attrs{slog.String("version", moduleVersion()), slog.String("base_url", s.baseURL), slog.String("upstream", s.upstream)}
-	started.add("forward_proxy", s.client.ForwardProxy())
-	started.add("callers", s.callers())
+	page := ""
 	if s.metricsListener != nil {
-		started.add("metrics", s.metricsListener.Addr().String())
+		page = s.metricsListener.Addr().String()
 	}
-	s.errs.LogAttrs(context.Background(), slog.LevelInfo, "started", started...)
+	s.errs.record(slog.LevelInfo, "started", "version", moduleVersion(), "base_url", s.baseURL, "upstream", s.upstream,
+		"forward_proxy", s.client.ForwardProxy(), "callers", s.callers(), "metrics", page)
 	s.logProtections()
 	if s.opts.users.Empty() {
 		hint := "--allow-user limits that"
@@ -83,17 +81,15 @@ func (s *service) callers() string {
 
 // logProtections writes one line of what is in force, and one for each protection that is not, with what to do.
 func (s *service) logProtections() {
-	var all attrs
+	var all []any
 	for _, p := range s.protectionMetrics() {
-		all = append(all, slog.String(p.Name, cmp.Or(p.State, "missing")))
+		all = append(all, p.Name, cmp.Or(p.State, "missing"))
 	}
-	s.errs.LogAttrs(context.Background(), slog.LevelInfo, "protections", all...)
+	s.errs.record(slog.LevelInfo, "protections", all...)
 	for _, p := range s.protections {
 		if p.Missing != nil {
 			reason, hint, _ := strings.Cut(p.Missing.Error(), "; ")
-			missing := attrs{slog.String("protection", p.Name), slog.String("state", cmp.Or(p.State, "missing")), slog.String("reason", reason)}
-			missing.add("hint", hint)
-			s.errs.LogAttrs(context.Background(), slog.LevelWarn, "a protection is incomplete", missing...)
+			s.errs.record(slog.LevelWarn, "a protection is incomplete", "protection", p.Name, "state", cmp.Or(p.State, "missing"), "reason", reason, "hint", hint)
 		}
 	}
 }
