@@ -1,63 +1,64 @@
 package main
 
 import (
+	"os"
+	"os/signal"
 	"slices"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
-// A component is something that the service has opened. Each function may be nil.
-type component struct {
-	needs  func(*sandbox.Policy) // adds what the component uses once the sandbox is in force
-	start  func() error          // called in the sandbox, before clients can find the service
-	hangup func()                // called at each SIGHUP; must not wait
-	close  func()                // gives back what was opened
+// components are the parts of the service that are open. A function that opens one adds to these lists at once what the
+// part needs and how it is closed: so what is open is closed in the reverse order, wherever opening ends.
+type components struct {
+	needs   sandbox.Policy // for what they use once the sandbox is in force
+	starts  []func() error // called in the sandbox, before clients can find the service
+	hangups []func()       // called at each SIGHUP; must not wait
+	closers []func()
 }
 
-// components are in the order in which they were opened. A function that opens one adds it at once, so that those that
-// are open are closed in the reverse order, wherever opening ends.
-type components []component
-
-func (all *components) add(c component) { *all = append(*all, c) }
-
-// need adds what the components use to p.
-func (all components) need(p *sandbox.Policy) {
-	for _, c := range all {
-		if c.needs != nil {
-			c.needs(p)
-		}
-	}
-}
+func (all *components) onStart(start func() error) { all.starts = append(all.starts, start) }
+func (all *components) onHangup(hangup func())     { all.hangups = append(all.hangups, hangup) }
+func (all *components) onClose(close func())       { all.closers = append(all.closers, close) }
 
 // start starts them in order, until one fails.
-func (all components) start() error {
-	for _, c := range all {
-		if c.start == nil {
-			continue
-		}
-		if err := c.start(); err != nil {
+func (all *components) start() error {
+	for _, start := range all.starts {
+		if err := start(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// hangups returns what SIGHUP is for; nothing if it has no use.
-func (all components) hangups() (calls []func()) {
-	for _, c := range all {
-		if c.hangup != nil {
-			calls = append(calls, c.hangup)
-		}
-	}
-	return calls
-}
-
 // close closes them, the last one first. Calling it again does nothing.
 func (all *components) close() {
-	for _, c := range slices.Backward(*all) {
-		if c.close != nil {
-			c.close()
-		}
+	for _, close := range slices.Backward(all.closers) {
+		close()
 	}
-	*all = nil
+	all.closers = nil
+}
+
+// handleSIGHUP opens the files again that may have been renamed, and reloads the key, at each SIGHUP until stop is
+// called.
+func (s *service) handleSIGHUP() (stop func()) {
+	if len(hangupSignals) == 0 {
+		return func() {}
+	}
+	if len(s.hangups) == 0 {
+		s.onHangup(func() { s.errs.Info("SIGHUP received, and there is nothing to reload") })
+	}
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, hangupSignals...)
+	go func() {
+		for range c {
+			for _, hangup := range s.hangups {
+				hangup()
+			}
+		}
+	}()
+	return func() {
+		signal.Ignore(hangupSignals...) // nothing is sent to c any more
+		close(c)
+	}
 }

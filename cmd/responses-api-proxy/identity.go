@@ -9,7 +9,6 @@ import (
 	"os/signal"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
@@ -86,13 +85,6 @@ func (s *service) exchange(roots *x509.CertPool) (err error) {
 	if s.opts.upstreamURL != upstream.DefaultURL {
 		return errors.New("workload identity requires the default OpenAI Responses endpoint; leave --upstream-url out")
 	}
-	s.components.add(component{
-		needs: func(p *sandbox.Policy) {
-			ports, dirs := s.key.Needs()
-			p.Ports, p.Read = append(p.Ports, ports...), append(p.Read, dirs...)
-		},
-		start: s.opts.identity.readable,
-	})
 	ctx, done := signal.NotifyContext(context.Background(), stopSignals...)
 	defer done()
 	if len(s.stop) == 0 { // else the stop came before this context
@@ -101,5 +93,8 @@ func (s *service) exchange(roots *x509.CertPool) (err error) {
 	if ctx.Err() != nil || len(s.stop) > 0 {
 		return errors.New("stopped before there was an access token")
 	}
+	ports, dirs := s.key.Needs()
+	s.needs.Ports, s.needs.Read = append(s.needs.Ports, ports...), append(s.needs.Read, dirs...)
+	s.onStart(s.opts.identity.readable)
 	return err
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
 // A keyFile is the file of --key-file, from which the key is read at start and at each SIGHUP.
@@ -81,12 +80,10 @@ func (k *keyFile) openKey(cfg key.Config) error {
 func (s *service) openKeyFile() error {
 	k := s.keyFile
 	k.newKey = s.rejections.newKey
-	s.components.add(component{
-		needs:  func(p *sandbox.Policy) { p.Read = append(p.Read, k.file.Directories()...) },
-		start:  s.tryKeyFile,
-		hangup: func() { go k.reload() },
-		close:  func() { k.file.Close() },
-	})
+	s.needs.Read = append(s.needs.Read, k.file.Directories()...)
+	s.onStart(s.tryKeyFile)
+	s.onHangup(func() { go k.reload() })
+	s.onClose(func() { k.file.Close() })
 	if !k.public {
 		return nil
 	}

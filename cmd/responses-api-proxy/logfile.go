@@ -8,7 +8,6 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
 // openLog prepares for --log-file: the start lines still go to where standard
@@ -20,8 +19,7 @@ func (s *service) openLog() error {
 		return fmt.Errorf("cannot open --log-file: %w", err)
 	}
 	s.errs.next = to
-	s.components.add(component{needs: appends(s.opts.logFile), hangup: s.errs.Reopen})
-	s.checkRotation("--log-file", s.opts.logFile)
+	s.reopened("--log-file", s.opts.logFile, s.errs.Reopen)
 	err = detach(2)
 	if s.opts.audit != "-" {
 		err = errors.Join(err, detach(1))
@@ -46,8 +44,10 @@ func (o *options) hideFaults() error {
 	return nil
 }
 
-// checkRotation warns if SIGHUP could not open the file of a flag again after a rotation has renamed it.
-func (s *service) checkRotation(flag, path string) {
+// reopened has SIGHUP open the file of a flag again, and warns if that could not be done after a rotation has renamed it.
+func (s *service) reopened(flag, path string, reopen func()) {
+	s.needs.Append = append(s.needs.Append, filepath.Dir(path))
+	s.onHangup(reopen)
 	uid, groups := os.Geteuid(), []int{os.Getegid()}
 	if u := s.opts.runAs; u != nil {
 		uid, groups = u.UID, []int{u.GID}
@@ -61,20 +61,13 @@ func (s *service) checkRotation(flag, path string) {
 	}
 }
 
-// appends is the need to open a file for appending again.
-func appends(path string) func(*sandbox.Policy) {
-	return func(p *sandbox.Policy) { p.Append = append(p.Append, filepath.Dir(path)) }
-}
-
 // openDump opens --dump-dir.
 func (s *service) openDump() (err error) {
 	s.dump, err = dump.Open(s.opts.dumpDir, s.opts.owner, s.errs.report)
 	if err != nil {
 		return err
 	}
-	s.components.add(component{
-		needs: func(p *sandbox.Policy) { p.Write = append(p.Write, s.opts.dumpDir) },
-		close: s.dump.Close,
-	})
+	s.needs.Write = append(s.needs.Write, s.opts.dumpDir)
+	s.onClose(s.dump.Close)
 	return nil
 }

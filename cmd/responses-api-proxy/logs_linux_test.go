@@ -37,7 +37,6 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
 // asUser runs f on a thread that is uid, and that ends with it.
@@ -387,31 +386,26 @@ func TestComponents(t *testing.T) {
 	var got []string
 	note := func(what string, i int) { got = append(got, fmt.Sprint(what, i)) }
 	for i := range 3 {
-		all.add(component{}) // which needs nothing
-		all.add(component{
-			needs:  func(p *sandbox.Policy) { note("need", i); p.Ports = append(p.Ports, uint16(i)) },
-			start:  func() error { note("start", i); return nil },
-			hangup: func() { note("hangup", i) },
-			close:  func() { note("close", i) },
-		})
+		all.needs.Ports = append(all.needs.Ports, uint16(i))
+		all.onStart(func() error { note("start", i); return nil })
+		all.onHangup(func() { note("hangup", i) })
+		all.onClose(func() { note("close", i) })
 	}
-	var p sandbox.Policy
-	all.need(&p)
-	if !slices.Equal(p.Ports, []uint16{0, 1, 2}) {
-		t.Errorf("the policy has ports %v", p.Ports)
+	if !slices.Equal(all.needs.Ports, []uint16{0, 1, 2}) {
+		t.Errorf("the policy has ports %v", all.needs.Ports)
 	}
 	failure := errors.New("no")
-	all.add(component{start: func() error { return failure }})
-	all.add(component{start: func() error { note("start", 4); return nil }})
+	all.onStart(func() error { return failure })
+	all.onStart(func() error { note("start", 4); return nil })
 	if err := all.start(); err != failure {
 		t.Errorf("starting returns %v", err)
 	}
-	for _, call := range all.hangups() {
-		call()
+	for _, hangup := range all.hangups {
+		hangup()
 	}
 	all.close()
 	all.close()
-	want := []string{"need0", "need1", "need2", "start0", "start1", "start2", "hangup0", "hangup1", "hangup2", "close2", "close1", "close0"}
+	want := []string{"start0", "start1", "start2", "hangup0", "hangup1", "hangup2", "close2", "close1", "close0"}
 	if !slices.Equal(got, want) {
 		t.Errorf("called %v, want %v", got, want)
 	}

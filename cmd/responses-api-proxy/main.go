@@ -76,7 +76,7 @@ func run(args []string) int {
 	s := newService(opts, errs, k)
 	s.keyFile, s.protections = file, protections
 	signal.Notify(s.stop, stopSignals...)
-	defer s.components.close()
+	defer s.close()
 	if err := s.open(); err != nil {
 		return errs.fatal(err)
 	}

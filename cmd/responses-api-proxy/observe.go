@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -12,7 +13,6 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
 )
 
@@ -37,19 +37,13 @@ func (s *service) openAudit() (err error) {
 		return err
 	}
 	if s.opts.audit != "-" {
-		s.components.add(component{needs: appends(s.opts.audit), hangup: s.audit.Reopen})
-		s.checkRotation("--audit", s.opts.audit)
+		s.reopened("--audit", s.opts.audit, s.audit.Reopen)
 	}
-	s.components.add(component{needs: s.callersNames, close: s.audit.Close})
+	if s.unix { // for the commands of clients; of other processes' files in /proc, Landlock lets it see none
+		s.needs.Read = append(s.needs.Read, "/proc")
+	}
+	s.onClose(s.audit.Close)
 	return nil
-}
-
-// callersNames is the need to read the commands of clients that come over a unix socket. Of other processes' files in
-// /proc, Landlock lets it see none.
-func (s *service) callersNames(p *sandbox.Policy) {
-	if s.unix {
-		p.Read = append(p.Read, "/proc")
-	}
 }
 
 // openMetrics opens --metrics.
@@ -57,11 +51,10 @@ func (s *service) openMetrics() (err error) {
 	if s.metricsListener, err = metrics.Listen(s.opts.metrics); err != nil {
 		return err
 	}
-	c := component{close: func() { s.metricsListener.Close() }}
 	if path, ok := strings.CutPrefix(s.opts.metrics, "unix:"); ok {
-		c.needs = removes(path)
+		s.needs.Remove = append(s.needs.Remove, filepath.Dir(path))
 	}
-	s.components.add(c)
+	s.onClose(func() { s.metricsListener.Close() })
 	return nil
 }
 

@@ -29,11 +29,11 @@ import (
 
 // service is everything between the key and the clients.
 type service struct {
-	opts       *options
-	errs       *errorLog
-	key        *key.Key
-	keyFile    *keyFile // nil if the key is not from a file
-	components components
+	opts    *options
+	errs    *errorLog
+	key     *key.Key
+	keyFile *keyFile // nil if the key is not from a file
+	components
 
 	stop  chan os.Signal
 	ended chan struct{} // receives when GET /shutdown or a limit ends the service
@@ -100,9 +100,8 @@ func (s *service) open() error {
 	}
 	// Everything is open that needs a file, a port or a privilege. From here on the process can only serve; the address
 	// is published afterwards.
-	needs := sandbox.Policy{User: o.runAs, Off: o.protection == off, Strict: o.protection == strict}
-	s.components.need(&needs)
-	enforced, err := sandbox.Enforce(needs)
+	s.needs.User, s.needs.Off, s.needs.Strict = o.runAs, o.protection == off, o.protection == strict
+	enforced, err := sandbox.Enforce(s.needs)
 	if err == nil {
 		err = s.opts.accept(enforced)
 	}
@@ -110,14 +109,14 @@ func (s *service) open() error {
 		return err
 	}
 	s.protections = append(s.protections, enforced...)
-	return s.components.start()
+	return s.start()
 }
 
 func (s *service) openNotifier() (err error) {
 	if s.notifier, err = systemd.NewNotifier(); err != nil {
 		return err
 	}
-	s.components.add(component{close: func() { s.notifier.Close() }})
+	s.onClose(func() { s.notifier.Close() })
 	return nil
 }
 
@@ -146,10 +145,8 @@ func (s *service) openClient(cfg upstream.Config) (err error) {
 		s.warnings = append(s.warnings, fmt.Sprintf("--upstream-url ends in neither /responses nor /messages: requests go to POST %s; "+
 			"that of OpenAI is %s", s.upstream, upstream.DefaultURL))
 	}
-	s.components.add(component{
-		needs: func(p *sandbox.Policy) { p.Ports = append(p.Ports, s.client.Port()) },
-		close: s.client.Close,
-	})
+	s.needs.Ports = append(s.needs.Ports, s.client.Port())
+	s.onClose(s.client.Close)
 	if !s.client.Unguarded() {
 		return nil
 	}
@@ -184,13 +181,9 @@ func (s *service) openInfo() error {
 	if err != nil {
 		return err
 	}
-	s.components.add(component{
-		needs: func(p *sandbox.Policy) {
-			p.Remove, p.Truncate = append(p.Remove, filepath.Dir(path)), append(p.Truncate, info.FD())
-		},
-		start: func() error { return info.Write(s.port, os.Getpid()) },
-		close: info.Remove,
-	})
+	s.needs.Remove, s.needs.Truncate = append(s.needs.Remove, filepath.Dir(path)), append(s.needs.Truncate, info.FD())
+	s.onStart(func() error { return info.Write(s.port, os.Getpid()) })
+	s.onClose(info.Remove)
 	return nil
 }
 
@@ -203,18 +196,14 @@ func (s *service) openBudget() (*budget.Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.components.add(component{
-		needs: func(p *sandbox.Policy) {
-			if o.budgetFile != "" {
-				p.Write = append(p.Write, filepath.Dir(o.budgetFile))
-			}
-		},
-		start: func() error { return o.budgetError(book.CheckWritable()) },
-		close: func() {
-			if err := book.Close(); err != nil {
-				s.errs.Error("the budget could not be written", "reason", err)
-			}
-		},
+	if o.budgetFile != "" {
+		s.needs.Write = append(s.needs.Write, filepath.Dir(o.budgetFile))
+	}
+	s.onStart(func() error { return o.budgetError(book.CheckWritable()) })
+	s.onClose(func() {
+		if err := book.Close(); err != nil {
+			s.errs.Error("the budget could not be written", "reason", err)
+		}
 	})
 	return book, nil
 }
@@ -245,7 +234,7 @@ func (s *service) openGate() (err error) {
 	if s.gate, err = policy.New(cfg); err != nil {
 		return err
 	}
-	s.components.add(component{close: s.gate.Close})
+	s.onClose(s.gate.Close)
 	return nil
 }
 
@@ -277,7 +266,8 @@ func (s *service) openEngine() (err error) {
 	for _, l := range s.listeners {
 		s.serving = append(s.serving, func() error { return s.engine.Serve(l) })
 	}
-	s.components.add(component{start: s.observe, close: s.engine.Close})
+	s.onStart(s.observe)
+	s.onClose(s.engine.Close)
 	return nil
 }
 
@@ -337,7 +327,7 @@ func (s *service) serve() int {
 	if s.engine.Drain(ctx, s.listeners...) != nil {
 		s.errs.Warn("requests were cut", "hint", "--drain-timeout gives them longer to end")
 	}
-	s.components.close() // what it logs comes before the last line
+	s.close() // what it logs comes before the last line
 	s.errs.Info("stopped")
 	return 0
 }

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
 )
 
@@ -25,7 +24,7 @@ func (s *service) listen() error {
 		return err
 	}
 	for _, socket := range sockets {
-		s.components.add(component{close: func() { socket.Listener.Close() }})
+		s.onClose(func() { socket.Listener.Close() })
 	}
 	for _, socket := range sockets {
 		if err := s.take(socket); err != nil {
@@ -50,7 +49,7 @@ func (s *service) listenOn(a listen.Address) error {
 		if err != nil {
 			return err
 		}
-		s.components.add(component{close: func() { l.Close() }}) // again, after a drain: that changes nothing
+		s.onClose(func() { l.Close() }) // again, after a drain: that changes nothing
 		s.add(l)
 		return nil
 	}
@@ -59,14 +58,10 @@ func (s *service) listenOn(a listen.Address) error {
 	if err != nil {
 		return err
 	}
-	s.components.add(component{needs: removes(a.Path), close: func() { l.Close() }})
+	s.needs.Remove = append(s.needs.Remove, filepath.Dir(a.Path))
+	s.onClose(func() { l.Close() })
 	s.add(l)
 	return nil
-}
-
-// removes is the need to remove a file.
-func removes(path string) func(*sandbox.Policy) {
-	return func(p *sandbox.Policy) { p.Remove = append(p.Remove, filepath.Dir(path)) }
 }
 
 // take takes a socket of systemd's.
