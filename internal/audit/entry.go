@@ -5,36 +5,27 @@ package audit
 import "time"
 
 // Entry describes one completed or rejected request. A client, the upstream or a process's name may determine the
-// texts: AppendJSON cuts and escapes them.
+// texts: AppendJSON cuts and escapes them. A text is "" if there was none.
 type Entry struct {
-	// Time is when the request's head was read, or the connection accepted.
-	Time time.Time
-	// Duration ends when the last byte of the response was passed to the kernel, or the exchange was aborted. FirstByte
-	// ends with the first byte of the final response; it is 0 if there was none. Both start at Time.
+	// Time is when the request's head was read, or the connection accepted. Duration ends when the last byte of the
+	// response was passed to the kernel, or the exchange was aborted; FirstByte with the first byte of the final response,
+	// and is 0 without one.
+	Time                time.Time
 	Duration, FirstByte time.Duration
-
-	Caller Caller
-
-	// Route is the route's name, from a closed set; "" if the target is no route.
-	Route string
-	// Status is the response's status code; 0 if there was no response.
-	Status int
-	// Code is the error code, from the closed set of docs/errors.md; "" for no error. A response that was aborted has
-	// both a status and a code.
-	Code string
-
+	Caller              Caller
+	// Route is the route's name, from a closed set. Code is the error code, from the closed set of docs/errors.md. Status
+	// is the response's status code, or 0. A response that was aborted has both a status and a code.
+	Route, Code string
+	Status      int
 	// BytesIn and BytesOut are the sizes of the bodies: read from the client, and written to it.
 	BytesIn, BytesOut int64
-	// Streamed reports whether the response was an event stream.
+	// Streamed reports whether the response was an event stream, and Model is the model that it names.
 	Streamed bool
-
-	// Model is the model that the response names; "" if it names none.
-	Model string
+	Model    string
 	// Tokens reports whether the response contained InputTokens and OutputTokens.
 	Tokens                    bool
 	InputTokens, OutputTokens int64
-
-	// RequestID is the upstream's x-request-id; "" if there was none.
+	// RequestID is the upstream's x-request-id.
 	RequestID string
 	// Upstream reports whether the request was sent upstream, or should have been; Reused whether it used an existing
 	// connection.
@@ -46,11 +37,10 @@ type Caller struct {
 	// UID is valid only if Known is true.
 	UID   uint32
 	Known bool
-	// Groups are the user's groups. Groups, PID and Command are available over a unix socket only.
-	Groups []uint32
-	// PID is the process that connected, which may have passed the connection on; 0 if unknown.
-	PID int
-	// Command is the name of that process, of at most 15 bytes; "" if unknown.
+	// Groups are the user's groups, PID is the process that connected, which may have passed the connection on, and
+	// Command its name, of at most 15 bytes. They are known over a unix socket only.
+	Groups  []uint32
+	PID     int
 	Command string
 	// Unix reports whether the connection came over a unix socket. Over TCP the client may be a browser.
 	Unix bool

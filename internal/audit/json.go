@@ -37,11 +37,11 @@ func (e *Entry) AppendJSON(dst []byte) []byte {
 		l.int("pid", int64(e.Caller.PID))
 	}
 	l.text("command", e.Caller.Command, maxCommand)
+	transport := "tcp"
 	if e.Caller.Unix {
-		l.raw("transport", `"unix"`)
-	} else {
-		l.raw("transport", `"tcp"`)
+		transport = "unix"
 	}
+	l.text("transport", transport, maxName)
 	l.text("route", e.Route, maxName)
 	if e.Status != 0 {
 		l.int("status", int64(e.Status))

@@ -1,6 +1,5 @@
-// Package budget sums the tokens that each user has spent, and keeps the sums in a small file.
-//
-// Callers never wait for the disk: they change numbers in memory, and a timer writes the file afterwards.
+// Package budget sums the tokens that each user has spent, and keeps the sums in a small file. Callers never wait for the
+// disk: they change numbers in memory, and a timer writes the file afterwards.
 package budget
 
 import (
@@ -22,23 +21,18 @@ const pause = time.Second / 2
 
 // Config describes a budget and its file.
 type Config struct {
-	// Limit is the number of tokens that each user may spend. Required, at least 1.
-	Limit int64
-
-	// Period is the time in which they may spend it; at its end the sums restart at 0.
+	// Limit is the number of tokens that each user may spend in a Period, at whose end the sums restart at 0. It is
+	// required, at least 1.
+	Limit  int64
 	Period Period
-
 	// File keeps the sums between runs; empty means that they are kept in memory only. It is created if it is missing,
 	// as is a lock file beside it (.NAME.lock). The directory must be writable and should belong to the proxy alone: a
-	// user who can write there can remove the file, and with it the sums.
-	//
-	// To give users a new budget within a period, stop the proxy and delete their lines.
+	// user who can write there can remove the file, and with it the sums. To give users a new budget within a period,
+	// stop the proxy and delete their lines.
 	File string
-
 	// ExtraOwners are users, besides root and the effective user, who may own File: the one that the process becomes
 	// after Open.
 	ExtraOwners []uint32
-
 	// Report receives the error when the file cannot be written, once for each kind of failure until a write succeeds
 	// again. It is called from another goroutine. nil means that only Close returns the error.
 	Report func(error)
@@ -60,7 +54,6 @@ type Ledger struct {
 	writing  sync.Mutex // held while the file is written; guards the fields below
 	reported map[string]bool
 	closed   bool
-	closeErr error
 }
 
 // Open reads the sums from c.File. A file that is not trusted or malformed is an error; it is never replaced by an
@@ -263,14 +256,13 @@ func (b *Ledger) reportOnce(err error) {
 	}
 }
 
-// Close writes the remaining changes and closes the file. It waits for a running write. Further calls return the same
-// error.
+// Close writes the remaining changes and closes the file. It waits for a running write. Further calls do nothing.
 func (b *Ledger) Close() error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	if !b.closed && b.file != nil {
-		b.closeErr = errors.Join(b.save(false), b.file.Close())
+	if b.closed || b.file == nil {
+		return nil
 	}
 	b.closed = true
-	return b.closeErr
+	return errors.Join(b.save(false), b.file.Close())
 }

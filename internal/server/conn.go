@@ -123,7 +123,8 @@ func (c *conn) respondAndClose(e *apierror.Error) {
 	}
 	c.report()
 	if err == nil {
-		c.linger()
+		c.releaseInput()
+		linger(c.nc)
 	}
 }
 
@@ -148,7 +149,7 @@ func (c *conn) report() {
 
 // readHead reads until a whole head is there and turns busy. It responds itself to what is wrong with a head.
 func (c *conn) readHead() error {
-	c.recycle()
+	c.ReleaseHead()
 	timeout := c.server.cfg.IdleTimeout
 	if c.state.Load() == fresh {
 		timeout = c.server.cfg.HeadTimeout
@@ -193,7 +194,7 @@ func (c *conn) Fill() error {
 		c.limited = true
 		c.limitReads(c.server.cfg.HeadTimeout)
 	}
-	c.recycle()
+	c.ReleaseHead()
 	return c.readMore()
 }
 
@@ -210,32 +211,19 @@ func (c *conn) limitReads(timeout time.Duration) {
 // unused is how many bytes were read and not used.
 func (c *conn) unused() int { return len(c.Buffered()) }
 
-// recycle drops the message before, and keeps what came behind it.
-func (c *conn) recycle() {
-	if c.unused() == 0 {
-		c.releaseInput()
-		return
-	}
-	c.in.buf = c.in.buf[:copy(c.in.buf, c.in.buf[c.in.used:])]
-	c.in.used = 0
-}
-
-// ReleaseHead is for relay.Request's Buffer. While the client waits for its response the memory of the head, which may be
-// large, serves others.
+// ReleaseHead drops what was used, which no one may read any more, and keeps what came behind it: it is for relay.Request's
+// Buffer. While the client waits for its response the memory of the head, which may be large, serves others.
 func (c *conn) ReleaseHead() {
-	rest := c.in.buf[c.in.used:]
-	switch {
-	case len(rest) == 0 && c.body.complete():
-		c.releaseInput()
-		return
-	case cap(c.in.buf) > firstBuffer && len(rest) <= firstBuffer:
-		small := inputs.Get().(*input)
-		small.buf = append(small.buf, rest...)
-		c.releaseInput()
-		c.in = small
-	case poison != nil:
-		poison(c.in.buf[:c.in.used])
+	var kept *input
+	if rest := c.Buffered(); len(rest) > 0 {
+		if c.in.used == 0 {
+			return
+		}
+		kept = inputs.Get().(*input)
+		kept.buf = append(kept.buf, rest...)
 	}
+	c.releaseInput()
+	c.in = kept
 }
 
 // releaseInput gives the buffer back. Nothing may point into it.
@@ -308,14 +296,9 @@ func (c *conn) exchange() error {
 	case c.body.complete() && c.unused() == 0:
 		return io.EOF
 	}
-	c.linger()
-	return io.EOF
-}
-
-// linger is linger for the connection's last response.
-func (c *conn) linger() {
 	c.releaseInput()
 	linger(c.nc)
+	return io.EOF
 }
 
 // linger lets the client read the response before the connection is reset because of unread data from the client (RFC
