@@ -1,6 +1,7 @@
 // Probe is the upstream client of the program without the program. It executes the commands of TestWorstCase, among
 // them one that collects garbage, which empties crypto/tls's pool of buffers. With -naive it writes records of any size
-// in place of the good ones, to prove that the test would find the copies that they leave.
+// in place of the good ones, to prove that the test would find the copies that they leave. With -locked the key may lie
+// in locked memory.
 //
 // The key comes on standard input, commands on descriptor 3; the response to each is a line on descriptor 4.
 package main
@@ -43,11 +44,12 @@ func run() error {
 	url := flag.String("url", "", "of the upstream")
 	legacy := flag.Bool("legacy", false, "TLS 1.2")
 	naive := flag.Bool("naive", false, "write records of any size")
+	locked := flag.Bool("locked", false, "do without secret memory")
 	flag.Parse()
 	if _, err := sandbox.Protect(); err != nil {
 		return err
 	}
-	key, err := secret.Read(0, secret.Config{Require: true})
+	key, err := secret.Read(0, secret.Config{Require: !*locked})
 	if err != nil {
 		return err
 	}
