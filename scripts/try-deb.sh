@@ -159,7 +159,7 @@ try_serve() {
 	in_debian systemctl enable --now $name.service >/dev/null 2>&1 || { logs; die "it does not start"; }
 	wait_for "an ordinary user gets the upstream's response" responds
 	must_not "... whose own key it is not" as_caller cat /etc/$name/key
-	must "another user is refused" in_debian sh -c "setpriv --reuid 4712 --regid 4712 --clear-groups curl -s -m 20 -d '{}' http://127.0.0.1:$port/v1/responses | grep -q '\"code\"'"
+	must "another user is refused" in_debian sh -c "setpriv --reuid 4712 --regid 4712 --clear-groups curl -s -m 20 -d '{}' http://127.0.0.1:$port/v1/responses | grep -q user_not_allowed"
 	must "it runs as $name" in_debian sh -c "test \"\$(stat -c %U /proc/$(main_pid))\" = $name || grep -q '^Uid:.*'\$(id -u $name) /proc/$(main_pid)/status"
 	must "its user cannot read the program" in_debian sh -c "test \"\$(stat -c '%a %U:%G' /usr/bin/$name)\" = '711 root:root'"
 	in_debian journalctl -o cat --no-pager -u $name | grep ' protections ' | tee "$tmp/protections" | sed 's/^/  /'
@@ -247,7 +247,7 @@ main() {
 	try_purge
 	step "not tried here"
 	cat <<-END
-		  a kernel and a boot of its own: the kernel is this machine's, $(uname -r)
+		  another kernel than this machine's, $(uname -r): scripts/try-kernels.sh --checks package tries three
 		  the real upstream, and TLS to it: the stand-in speaks plain http on loopback
 		  other releases than bookworm, other architectures, the rpm
 		  two really different versions: the newer one differs in its number only
