@@ -13,6 +13,7 @@ import (
 	"os/user"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // A Policy lists what the process may still do after Enforce. The zero Policy allows serving on what is open, and name
@@ -105,12 +106,23 @@ func Enforce(p Policy) (Report, error) {
 	}
 	r, err := enforce(p)
 	if err != nil {
-		return nil, fmt.Errorf("cannot sandbox the process: %w", err)
+		return nil, fmt.Errorf("cannot sandbox the process: %w", withHint(err))
+	}
+	for i := range r {
+		r[i].Missing = withHint(r[i].Missing)
 	}
 	if missing := r.Missing(); p.Strict && len(missing) > 0 {
 		return r, fmt.Errorf("a protection is missing: %s; use --protection auto to start with reduced protection", strings.Join(missing, "; "))
 	}
 	return r, nil
+}
+
+// withHint adds what to do to the error of a system call that lacks a descriptor.
+func withHint(err error) error {
+	if errors.Is(err, syscall.EMFILE) {
+		err = fmt.Errorf("%w; raise the limit of open files (ulimit -n)", err)
+	}
+	return err
 }
 
 // A User is a user that the process can become.

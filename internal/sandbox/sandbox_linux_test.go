@@ -394,6 +394,8 @@ func TestMissing(t *testing.T) {
 		{"Landlock off at boot", deny(unix.SYS_LANDLOCK_CREATE_RULESET, unix.EOPNOTSUPP), "landlock: disabled at boot; add landlock to lsm="},
 		{"Landlock refused", deny(unix.SYS_LANDLOCK_RESTRICT_SELF, unix.EPERM), "landlock: landlock_restrict_self: operation not permitted"},
 		{"Landlock pretended", deny(unix.SYS_LANDLOCK_RESTRICT_SELF, 0), "landlock: it had no effect: a directory could still be opened (<nil>)"},
+		{"no descriptor left", deny(unix.SYS_LANDLOCK_CREATE_RULESET, unix.EMFILE),
+			"landlock: landlock_create_ruleset: too many open files; raise the limit of open files (ulimit -n)"},
 		{"seccomp refused", deny(unix.SYS_SECCOMP, unix.EPERM), "seccomp: seccomp: operation not permitted"},
 		{"no seccomp", deny(unix.SYS_SECCOMP, unix.ENOSYS), "seccomp: seccomp: function not implemented"},
 		{"seccomp pretended", deny(unix.SYS_SECCOMP, 0), "seccomp: thread "},
@@ -567,8 +569,17 @@ func TestBlind(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed.Close()
+	part := t.TempDir()
+	for _, tid := range []string{"/1", "/2"} {
+		if err := os.Mkdir(part+tid, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.WriteFile(part+"/1/status", []byte("Seccomp:\t2\n"), 0o600), os.Symlink("status", part+"/2/status")); err != nil {
+		t.Fatal(err)
+	}
 	filtered := statuses{all: []status{"\nSeccomp:\t2\nSeccomp_filters:\t1\n"}}
-	for what, files := range map[string]threads{"never opened": openThreads("/no/such"), "no files": {}, "not readable": {closed}} {
+	for what, files := range map[string]threads{"never opened": openThreads("/no/such"), "no files": {}, "not readable": {files: []*os.File{closed}}, "one not opened": openThreads(part)} {
 		blind := files.read()
 		for i, err := range []error{
 			blind.checkIDs(0, "Uid"), blind.checkNoCaps(true), blind.check("1", "NoNewPrivs"),

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -46,23 +47,29 @@ func call(name string, all bool, trap, a1, a2, a3 uintptr) (uintptr, error) {
 
 // threads are the open status files of this process's threads; they stay readable under Landlock, which checks only the
 // opening. A thread that starts later inherits everything that is checked here from one of these (clone(2)).
-type threads []*os.File
+type threads struct {
+	files []*os.File
+	err   error // why not all could be opened
+}
 
 // openThreads opens the status files in dir, usually /proc/self/task: /proc/PID/status describes the first thread
 // alone. The caller closes them.
 func openThreads(dir string) (t threads) {
-	// An empty list is an error of read: /proc may be missing in a chroot.
-	tids, _ := os.ReadDir(dir)
+	var tids []os.DirEntry
+	tids, t.err = os.ReadDir(dir) // /proc may be missing in a chroot
 	for _, tid := range tids {
-		if f, err := os.Open(filepath.Join(dir, tid.Name(), "status")); err == nil { // else the thread has ended
-			t = append(t, f)
+		switch f, err := os.Open(filepath.Join(dir, tid.Name(), "status")); {
+		case err == nil:
+			t.files = append(t.files, f)
+		case !errors.Is(err, fs.ErrNotExist): // else the thread has ended
+			t.err = err
 		}
 	}
 	return t
 }
 
 func (t threads) close() {
-	for _, f := range t {
+	for _, f := range t.files {
 		f.Close()
 	}
 }
@@ -74,8 +81,9 @@ type statuses struct {
 }
 
 // read returns the status of every thread that has not ended.
-func (t threads) read() (s statuses) {
-	for _, f := range t {
+func (t threads) read() statuses {
+	s := statuses{err: t.err}
+	for _, f := range t.files {
 		st, err := readStatus(f)
 		if errors.Is(err, unix.ESRCH) {
 			continue // the thread has ended
@@ -85,7 +93,7 @@ func (t threads) read() (s statuses) {
 		}
 		s.all = append(s.all, st)
 	}
-	if len(s.all) == 0 {
+	if len(s.all) == 0 && s.err == nil {
 		s.err = errors.New("no thread has a status in /proc")
 	}
 	return s
