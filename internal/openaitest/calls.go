@@ -27,7 +27,7 @@ var apis = map[string][]route{
 		}},
 		{"GET", "responses/*", stored(handleRetrieve)},
 		{"DELETE", "responses/*", stored(func(x *exchange, m *message) ending {
-			x.c.s.forget(m)
+			x.c.s.made.Delete(m.response)
 			return x.replyJSON(`{"id":"%s","object":"response","deleted":true}`, m.response)
 		})},
 		{"POST", "responses/*/cancel", stored(func(x *exchange, m *message) ending {
@@ -90,34 +90,16 @@ func handleModels(x *exchange) ending {
 	return x.replyJSON(`{"object":"list","data":[{"id":"gpt-5","object":"model","created":1754425777,"owned_by":"system"}]}`)
 }
 
-// keep remembers a response, to be asked for again.
-func (s *Server) keep(m *message) {
-	if s.opts.Forget {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.made[m.response] = m
-}
-
-func (s *Server) forget(m *message) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.made, m.response)
-}
-
 // stored responds about the response that the request names.
 func stored(respond func(*exchange, *message) ending) func(*exchange) ending {
 	return func(x *exchange) ending {
 		_, below := x.c.s.api(x.r)
 		id := strings.Split(below, "/")[1]
-		x.c.s.mu.Lock()
-		m := x.c.s.made[id]
-		x.c.s.mu.Unlock()
-		if m == nil {
-			return x.problem(404, apiError{Message: "Response with id '" + id + "' not found.", Type: "invalid_request_error"})
+		m, ok := x.c.s.made.Load(id)
+		if !ok {
+			return x.problem(404, "Response with id '"+id+"' not found.")
 		}
-		return respond(x, m)
+		return respond(x, m.(*message))
 	}
 }
 
@@ -127,9 +109,9 @@ func handleRetrieve(x *exchange, m *message) ending {
 		return x.reply(200, m.object("completed"), jsonType)
 	}
 	x.head(200, streamType, chunked)
-	st := &stream{message: m, x: x, limit: noLimit, sse: true, frame: x.chunk}
+	st := &stream{message: m, x: x, limit: -1, emit: x.event}
 	st.send(st.opening()[0], st.ending()[3])
-	return x.lastChunk("")
+	return x.end("")
 }
 
 // catalogue is the response to Codex's request for the models: one model, with no more than Codex needs to run it.
@@ -164,7 +146,7 @@ func handleMessages(x *exchange) ending {
 		{"message_delta", fmt.Sprintf(`,"delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":%d}`, out)},
 		{"message_stop", ""},
 	} {
-		x.chunk(fmt.Appendf(nil, "event: %s\ndata: {\"type\":\"%s\"%s}\n\n", e.kind, e.kind, e.rest))
+		x.event(e.kind, fmt.Appendf(nil, `{"type":"%s"%s}`, e.kind, e.rest))
 	}
-	return x.lastChunk("")
+	return x.end("")
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -32,10 +31,11 @@ type exchange struct {
 		Model  string
 		Stream bool
 	}
-	body []byte
-	out  []byte
-	err  error // the first that writing or reading met
-	read bool
+	body    []byte
+	read    bool // the body was, as far as it could be
+	chunked bool // the response's body is sent in chunks
+	out     []byte
+	err     error // the first that writing or reading met
 }
 
 // An ending is what becomes of the connection after a response.
@@ -54,7 +54,7 @@ func (x *exchange) respond() ending {
 	sc, err := x.choose()
 	if err != nil {
 		x.readBody()
-		return x.problem(400, apiError{Message: err.Error(), Type: "invalid_request_error"})
+		return x.problem(400, err.Error())
 	}
 	x.scenario = sc
 	if !sc.early {
@@ -136,14 +136,12 @@ func handleRefused(x *exchange) ending {
 	target, _, _ := strings.Cut(x.r.Target, "?")
 	switch api, below := x.c.s.api(x.r); {
 	case x.route == nil && api == below:
-		return x.problem(405, apiError{Message: "Invalid method for URL (" + x.r.Method + " " + target + ")", Type: "invalid_request_error"})
+		return x.problem(405, "Invalid method for URL ("+x.r.Method+" "+target+")")
 	case x.route == nil:
-		return x.problem(404, apiError{Message: "Invalid URL (" + x.r.Method + " " + target + ")", Type: "invalid_request_error"})
+		return x.problem(404, "Invalid URL ("+x.r.Method+" "+target+")")
 	}
-	e := errorFor(401)
-	e.Message = "Incorrect API key provided: " + obscure(x.r.Get("Authorization")) +
-		". You can find your API key at https://platform.openai.com/account/api-keys."
-	return x.problem(401, e)
+	return x.problem(401, "Incorrect API key provided: "+obscure(x.r.Get("Authorization"))+
+		". You can find your API key at https://platform.openai.com/account/api-keys.")
 }
 
 // readBody reads the body, once.
@@ -241,20 +239,7 @@ func (x *exchange) pause(d time.Duration) bool {
 func (x *exchange) malformed(why string) {
 	x.c.s.fault(why)
 	x.err, x.out = nil, nil
-	x.problem(400, apiError{Message: "malformed request: " + why, Type: "invalid_request_error"}, "Connection: close")
+	x.problem(400, "malformed request: "+why, "Connection: close")
 	x.finish()
 	x.c.linger()
-}
-
-// chunk frames p.
-func (x *exchange) chunk(p []byte) {
-	x.out = append(strconv.AppendInt(x.out, int64(len(p)), 16), "\r\n"...)
-	x.out = append(x.out, p...)
-	x.write("\r\n")
-}
-
-// lastChunk ends a chunked body, with the trailers given.
-func (x *exchange) lastChunk(trailers string) ending {
-	x.write("0\r\n" + trailers + "\r\n")
-	return keep
 }

@@ -19,35 +19,47 @@ const (
 	chunked    = "Transfer-Encoding: chunked"
 )
 
-// alwaysSent are fields that OpenAI's edge adds to every response. A proxy must
-// pass most of them and drop some.
-const alwaysSent = "Openai-Version: 2020-10-01\r\n" +
-	"Openai-Organization: fake-org\r\n" +
-	"Openai-Project: proj_fake\r\n" +
-	"Openai-Processing-Ms: 12\r\n" +
-	"X-Ratelimit-Limit-Requests: 10000\r\n" +
-	"X-Ratelimit-Limit-Tokens: 2000000\r\n" +
-	"X-Ratelimit-Remaining-Requests: 9999\r\n" +
-	"X-Ratelimit-Remaining-Tokens: 1999000\r\n" +
-	"X-Ratelimit-Reset-Requests: 6ms\r\n" +
-	"X-Ratelimit-Reset-Tokens: 30ms\r\n" +
+// alwaysSent are fields that OpenAI's edge adds to every response, and the end of a head. A proxy must pass most of them
+// and drop some.
+const alwaysSent = "Openai-Version: 2020-10-01\r\nOpenai-Organization: fake-org\r\nOpenai-Project: proj_fake\r\nOpenai-Processing-Ms: 12\r\n" +
+	"X-Ratelimit-Limit-Requests: 10000\r\nX-Ratelimit-Remaining-Requests: 9999\r\nX-Ratelimit-Reset-Requests: 6ms\r\n" +
+	"X-Ratelimit-Limit-Tokens: 2000000\r\nX-Ratelimit-Remaining-Tokens: 1999000\r\nX-Ratelimit-Reset-Tokens: 30ms\r\n" +
 	"Strict-Transport-Security: max-age=31536000; includeSubDomains; preload\r\n" +
 	"Set-Cookie: __cf_bm=fake; path=/; HttpOnly; Secure; SameSite=None\r\n" +
 	"Set-Cookie: _cfuvid=fake; path=/; HttpOnly; Secure; SameSite=None\r\n" +
-	"X-Content-Type-Options: nosniff\r\n" +
-	"Cf-Cache-Status: DYNAMIC\r\n" +
-	"Server: cloudflare\r\n" +
-	"Alt-Svc: h3=\":443\"; ma=86400\r\n"
+	"X-Content-Type-Options: nosniff\r\nCf-Cache-Status: DYNAMIC\r\nServer: cloudflare\r\nAlt-Svc: h3=\":443\"; ma=86400\r\n\r\n"
 
 // head writes the head of a response.
 func (x *exchange) head(status int, fields ...string) {
 	id := x.c.s.ids.Add(1)
-	x.out = fmt.Appendf(x.out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, http.StatusText(status), time.Now().UTC().Format(http.TimeFormat))
-	x.out = fmt.Appendf(x.out, "X-Request-Id: req_%032x\r\nCf-Ray: %016x-FRA\r\n", id, id)
-	for _, f := range fields {
-		x.write(f + "\r\n")
+	x.chunked = slices.Contains(fields, chunked)
+	x.write(fmt.Sprintf("HTTP/1.1 %d %s\r\nDate: %s\r\nX-Request-Id: req_%032x\r\nCf-Ray: %016x-FRA\r\n",
+		status, http.StatusText(status), time.Now().UTC().Format(http.TimeFormat), id, id))
+	x.write(strings.Join(append(fields, alwaysSent), "\r\n"))
+}
+
+// content writes a part of a response's body: a chunk, if the head says so.
+func (x *exchange) content(p []byte) {
+	if !x.chunked {
+		x.write(string(p))
+		return
 	}
-	x.write(alwaysSent + "\r\n")
+	x.out = fmt.Appendf(x.out, "%x\r\n", len(p))
+	x.out = append(x.out, p...)
+	x.write("\r\n")
+}
+
+// end ends a response's body, with the trailers given if it is chunked.
+func (x *exchange) end(trailers string) ending {
+	if x.chunked {
+		x.write("0\r\n" + trailers + "\r\n")
+	}
+	return keep
+}
+
+// event writes one event of a stream.
+func (x *exchange) event(kind string, data []byte) {
+	x.content(fmt.Appendf(nil, "event: %s\ndata: %s\n\n", kind, data))
 }
 
 func contentLength(n int) string { return "Content-Length: " + strconv.Itoa(n) }
@@ -61,43 +73,35 @@ func (x *exchange) reply(status int, body []byte, fields ...string) ending {
 	return keep
 }
 
-// apiError is the shape in which OpenAI reports errors; clients print Message.
-type apiError struct{ Message, Type, Param, Code string }
-
-// problem writes an error. It keeps the order of OpenAI's members; param and code
-// may be null.
-func (x *exchange) problem(status int, e apiError, fields ...string) ending {
-	body := fmt.Appendf(nil, "{\n  \"error\": {\n    \"message\": %s,\n    \"type\": %s,\n    \"param\": %s,\n    \"code\": %s\n  }\n}\n",
-		quote(e.Message), quote(e.Type), orNull(e.Param), orNull(e.Code))
-	return x.reply(status, body, append(fields, jsonType)...)
+// messages are OpenAI's for errors without a cause of their own.
+var messages = map[int]string{
+	401: "Incorrect API key provided.",
+	413: "Maximum content size limit exceeded.",
+	429: "Rate limit reached for requests.",
+	500: "The server had an error while processing your request. Sorry about that!",
 }
 
-func orNull(s string) string {
-	if s == "" {
-		return "null"
+// problem writes an error, with the members that OpenAI's have, in their order. Clients print the message; "" is the
+// usual one.
+func (x *exchange) problem(status int, message string, fields ...string) ending {
+	kind, code := "invalid_request_error", "null"
+	switch {
+	case status == 401:
+		code = `"invalid_api_key"`
+	case status == 429:
+		kind, code = "requests", `"rate_limit_exceeded"`
+	case status >= 500:
+		kind = "server_error"
 	}
-	return quote(s)
+	message = cmp.Or(message, messages[min(status, 500)], http.StatusText(status))
+	body := fmt.Appendf(nil, "{\n  \"error\": {\n    \"message\": %s,\n    \"type\": %q,\n    \"param\": null,\n    \"code\": %s\n  }\n}\n",
+		quote(message), kind, code)
+	return x.reply(status, body, append(fields, jsonType)...)
 }
 
 func quote(s string) string {
 	p, _ := json.Marshal(s) // a string always has a JSON form
 	return string(p)
-}
-
-// errorFor returns the error of OpenAI for a status.
-func errorFor(status int) apiError {
-	switch status {
-	case 401:
-		return apiError{Message: "Incorrect API key provided.", Type: "invalid_request_error", Code: "invalid_api_key"}
-	case 413:
-		return apiError{Message: "Maximum content size limit exceeded.", Type: "invalid_request_error"}
-	case 429:
-		return apiError{Message: "Rate limit reached for requests.", Type: "requests", Code: "rate_limit_exceeded"}
-	}
-	if status >= 500 {
-		return apiError{Message: "The server had an error while processing your request. Sorry about that!", Type: "server_error"}
-	}
-	return apiError{Message: http.StatusText(status), Type: "invalid_request_error"}
 }
 
 const responseObject = `{"id":"%s","object":"response","created_at":%d,"status":"%s","background":false,"completed_at":%s,"error":%s,` +
@@ -132,10 +136,10 @@ func (m *message) add(text string) {
 	m.whole = append(m.whole, text...)
 }
 
-// newMessage returns a message with size bytes of text.
+// newMessage returns a message with size bytes of text. The server keeps it, to be asked for again.
 func (x *exchange) newMessage(size int) *message {
 	id := x.c.s.ids.Add(1)
-	return &message{
+	m := &message{
 		response: fmt.Sprintf("resp_%032x", id),
 		item:     fmt.Sprintf("msg_%032x", id),
 		model:    quote(cmp.Or(x.ask.Model, "gpt-5")),
@@ -143,13 +147,10 @@ func (x *exchange) newMessage(size int) *message {
 		asked:    x.r.BodyLen,
 		whole:    []byte(filler(size)),
 	}
-}
-
-// json responds with a new response in one of its states, with size bytes of text.
-func (x *exchange) json(status string, size int, fields ...string) ending {
-	m := x.newMessage(size)
-	x.c.s.keep(m)
-	return x.reply(200, m.object(status), append(fields, jsonType)...)
+	if !x.c.s.opts.Forget {
+		x.c.s.made.Store(m.response, m)
+	}
+	return m
 }
 
 // object returns the response in one of its states.
@@ -187,36 +188,22 @@ func filler(n int) string {
 	return strings.Repeat(words, n/len(words)+1)[:n]
 }
 
-const noLimit = -1
-
 // A stream writes the documented events of one streamed response.
 type stream struct {
 	*message
 	x     *exchange
-	frame func([]byte) // writes an event
-	sse   bool         // it stands in lines "event" and "data"
-	limit int          // no more events than that; negative: no limit
+	emit  func(kind string, data []byte) // writes an event
+	limit int                            // no more events than that; negative: no limit
 	seq   int
 }
 
 // An event has the JSON that follows its type and number.
 type event struct{ kind, rest string }
 
-// newStream writes the head of a stream. Each event is a chunk if fields contain chunked.
+// newStream writes the head of a stream, whose fields are given in addition.
 func (x *exchange) newStream(fields ...string) *stream {
 	x.head(200, append(fields, streamType)...)
-	st := &stream{message: x.newMessage(0), x: x, limit: noLimit, sse: true, frame: func(p []byte) { x.write(string(p)) }}
-	if slices.Contains(fields, chunked) {
-		st.frame = x.chunk
-	}
-	x.c.s.keep(st.message)
-	return st
-}
-
-// stream writes a whole stream.
-func (x *exchange) stream(deltas, size int, d time.Duration) ending {
-	x.newStream(chunked).run(deltas, size, d)
-	return x.lastChunk("")
+	return &stream{message: x.newMessage(0), x: x, limit: -1, emit: x.event}
 }
 
 // over reports whether no more events are to be written.
@@ -227,19 +214,13 @@ func (st *stream) send(events ...event) {
 		if st.over() {
 			return
 		}
-		data := fmt.Appendf(nil, `{"type":"%s","sequence_number":%d%s}`, e.kind, st.seq, e.rest)
+		st.emit(e.kind, fmt.Appendf(nil, `{"type":"%s","sequence_number":%d%s}`, e.kind, st.seq, e.rest))
 		st.seq++
-		if st.sse {
-			data = fmt.Appendf(nil, "event: %s\ndata: %s\n\n", e.kind, data)
-		}
-		st.frame(data)
 		if st.x.num("flush", 0) == 1 {
 			st.x.flush()
 		}
 	}
 }
-
-const emptyPart = `{"type":"output_text","annotations":[],"logprobs":[],"text":""}`
 
 // place is how the events of the text begin.
 func (st *stream) place() string {
@@ -253,7 +234,7 @@ func (st *stream) opening() []event {
 		{"response.created", response},
 		{"response.in_progress", response},
 		{"response.output_item.added", `,"output_index":0,"item":` + st.output("in_progress", "")},
-		{"response.content_part.added", st.place() + `,"part":` + emptyPart},
+		{"response.content_part.added", st.place() + `,"part":` + st.part()},
 	}
 }
 
@@ -279,10 +260,10 @@ func (st *stream) delta(size int) {
 	st.send(event{"response.output_text.delta", fmt.Sprintf(`%s,"delta":"%s","logprobs":[],"t":%d`, st.place(), text, time.Now().UnixNano())})
 }
 
-// run writes the events of a whole stream, or as many as the limit allows, d
-// before each delta but the first.
-func (st *stream) run(deltas, size int, d time.Duration) {
-	st.send(st.opening()...)
+// run writes the events of a whole stream from the one with number first on, or as many as the limit allows, d before
+// each delta but the first.
+func (st *stream) run(first, deltas, size int, d time.Duration) {
+	st.send(st.opening()[first:]...)
 	for i := 0; i < deltas && !st.over(); i++ {
 		if i > 0 && d > 0 {
 			st.x.pause(d)

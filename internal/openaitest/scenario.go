@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,34 +25,34 @@ type scenario struct {
 // close_notify.
 var scenarios = map[string]scenario{
 	// Whole responses.
-	"auto":       {handle: handleAuto},              // JSON, or SSE if the request's stream field is true
-	"json":       {handle: handleJSON("completed")}, // s=40: JSON with about s bytes of text
-	"gzip":       {handle: handleGzip},              // s=40: the same with Content-Encoding: gzip
-	"background": {handle: handleJSON("queued")},    // s=40: JSON of a response that is queued, and complete when it is fetched
-	"sse":        {handle: handleSSE(20)},           // n=20 s=0 d=0 flush=0: n deltas of s bytes, d apart; flush=1: one write per event
-	"keepalive":  {handle: handleKeepalive},         // n=5 d=50ms: keepalive events before the first delta
-	"failed":     {handle: handleFailed},            // code=server_error: a stream that ends in response.failed
-	"search":     {handle: handleSearch},            // a stream in which the model searches the web by Codex's tool exec
-	"trailers":   {handle: handleTrailers},          // a stream with trailers
-	"closedelim": {handle: handleCloseDelimited},    // n=3: a stream without framing, ended by close
-	"bytes":      {handle: handleBytes},             // s=1000000: s bytes of Pattern with Content-Length
-	"chunks":     {handle: handleChunks},            // s=1000000: s bytes of Pattern, chunked
-	"bighead":    {handle: handleBigHead},           // s=70000 n=1: n fields, of s bytes each
-	"redirect":   {handle: handleRedirect},          // status=307 to=URL
-	"status":     {handle: handleStatus},            // code=429 retry=N: an error, with Retry-After if retry is given
-	"echo":       {handle: handleEcho},              // the request's head and body as text, and the credential in two fields
-	"http10":     {handle: handleHTTP10},            // an HTTP/1.0 response
-	"continue":   {handle: handleContinue},          // 100, 103, then a response
+	"auto":       {handle: handleAuto},                                         // JSON, or SSE if the request's stream field is true
+	"json":       {handle: handleJSON("completed")},                            // s=40: JSON with about s bytes of text
+	"gzip":       {handle: handleGzip},                                         // s=40: the same with Content-Encoding: gzip
+	"background": {handle: handleJSON("queued")},                               // s=40: JSON of a response that is queued, and complete when it is fetched
+	"sse":        {handle: handleSSE(20)},                                      // n=20 s=0 d=0 flush=0: n deltas of s bytes, d apart; flush=1: one write per event
+	"keepalive":  {handle: handleKeepalive},                                    // n=5 d=50ms: keepalive events before the first delta
+	"failed":     {handle: short(failedEvents)},                                // code=server_error: a stream that ends in response.failed
+	"search":     {handle: short(searchEvents)},                                // a stream in which the model searches the web by Codex's tool exec
+	"trailers":   {handle: handleTrailers},                                     // a stream with trailers
+	"closedelim": {handle: handleCloseDelimited},                               // n=3: a stream without framing, ended by close
+	"bytes":      {handle: handlePattern(contentLength)},                       // s=1000000: s bytes of Pattern with Content-Length
+	"chunks":     {handle: handlePattern(func(int) string { return chunked })}, // s=1000000: s bytes of Pattern, chunked
+	"bighead":    {handle: handleBigHead},                                      // s=70000 n=1: n fields, of s bytes each
+	"redirect":   {handle: handleRedirect},                                     // status=307 to=URL
+	"status":     {handle: handleStatus(429)},                                  // code=429 retry=N: an error, with Retry-After if retry is given
+	"echo":       {handle: handleEcho},                                         // the request's head and body as text, and the credential in two fields
+	"http10":     {handle: rewritten(finish, "HTTP/1.1", "HTTP/1.0")},          // an HTTP/1.0 response
+	"continue":   {handle: handleContinue},                                     // 100, 103, then a response
 	"nocontent":  {handle: fixed(keep, 204, "")},
 	"stale":      {handle: handleStale}, // closes without Connection: close
 
 	// Order and time.
-	"silent":         {handle: handleSilent},                  // d=forever: reads the request, waits for d, then responds
-	"headthensilent": {handle: handleHeadThenSilent},          // d=forever: a stream's head and first event, then silence, then the rest
-	"early":          {handle: handleEarly, early: true},      // status=413: responds, then reads the body
-	"earlyclose":     {handle: handleEarlyClose, early: true}, // status=413: responds without reading the body and closes
-	"earlysse":       {handle: handleSSE(5), early: true},     // n=5: a whole stream, then reads the body
-	"slowread":       {handle: handleSlowRead, early: true},   // s=4096 d=10ms: reads s bytes of the body every d, then responds
+	"silent":         {handle: handleSilent},                   // d=forever: reads the request, waits for d, then responds
+	"headthensilent": {handle: handleHeadThenSilent},           // d=forever: a stream's head and first event, then silence, then the rest
+	"early":          {handle: handleStatus(413), early: true}, // status=413: responds, then reads the body
+	"earlyclose":     {handle: handleEarlyClose, early: true},  // status=413: responds without reading the body and closes
+	"earlysse":       {handle: handleSSE(5), early: true},      // n=5: a whole stream, then reads the body
+	"slowread":       {handle: handleSlowRead, early: true},    // s=4096 d=10ms: reads s bytes of the body every d, then responds
 
 	// Responses that are not whole.
 	"cut":         {handle: handleCut(cut)},                                            // n=3 d=0: n events, half a chunk, FIN
@@ -66,7 +67,7 @@ var scenarios = map[string]scenario{
 	"clte":     {handle: fixed(keep, 200, "10\r\n"+`{"a":"smuggled"}`+"\r\n0\r\n\r\n", jsonType, contentLength(5), chunked)},
 	"clcl":     {handle: fixed(keep, 200, "[1,2]\n", jsonType, contentLength(5), contentLength(6))},
 	"badchunk": {handle: fixed(keep, 200, "a\r\nevent: a\n\n\r\nzz\r\nevent: b\n\n\r\n0\r\n\r\n", streamType, chunked)},
-	"barelf":   {handle: handleBareLF}, // a head with LF for CRLF
+	"barelf":   {handle: rewritten(keep, "\r\n", "\n")}, // a head with LF for CRLF
 	"switch":   {handle: raw(hold, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")},
 
 	// WebSockets.
@@ -158,13 +159,18 @@ func handleCreate(x *exchange) ending {
 	case x.ask.Stream:
 		return x.stream(5, 0, 0)
 	case !json.Valid(x.body):
-		return x.problem(400, apiError{Message: "We could not parse the JSON body of your request.", Type: "invalid_request_error"})
+		return x.problem(400, "We could not parse the JSON body of your request.")
 	}
 	return x.json("completed", 40)
 }
 
 func handleJSON(status string) func(*exchange) ending {
 	return func(x *exchange) ending { return x.json(status, x.num("s", 40)) }
+}
+
+// json responds with a new response in one of its states, with size bytes of text.
+func (x *exchange) json(status string, size int, fields ...string) ending {
+	return x.reply(200, x.newMessage(size).object(status), append(fields, jsonType)...)
 }
 
 func handleGzip(x *exchange) ending {
@@ -179,6 +185,12 @@ func handleSSE(deltas int) func(*exchange) ending {
 	return func(x *exchange) ending { return x.stream(x.num("n", deltas), x.num("s", 0), x.dur(0)) }
 }
 
+// stream responds with a whole stream.
+func (x *exchange) stream(deltas, size int, d time.Duration) ending {
+	x.newStream(chunked).run(0, deltas, size, d)
+	return x.end("")
+}
+
 func handleKeepalive(x *exchange) ending {
 	st := x.newStream(chunked)
 	st.send(st.opening()[:2]...)
@@ -188,35 +200,36 @@ func handleKeepalive(x *exchange) ending {
 		}
 		st.send(event{"keepalive", ""})
 	}
-	st.send(st.opening()[2:]...)
-	st.delta(0)
-	st.send(st.ending()...)
-	return x.lastChunk("")
+	st.run(2, 1, 0, 0)
+	return x.end("")
 }
 
-func handleFailed(x *exchange) ending {
-	st := x.newStream(chunked)
-	st.send(st.opening()[:2]...)
-	st.send(event{"response.failed", `,"response":` + string(st.failed(cmp.Or(x.args["code"], "server_error")))})
-	return x.lastChunk("")
+// short sends a stream of the first events and those given.
+func short(last func(*stream) []event) func(*exchange) ending {
+	return func(x *exchange) ending {
+		st := x.newStream(chunked)
+		st.send(append(st.opening()[:2], last(st)...)...)
+		return x.end("")
+	}
 }
 
-func handleSearch(x *exchange) ending {
+func failedEvents(st *stream) []event {
+	return []event{{"response.failed", `,"response":` + string(st.failed(cmp.Or(st.x.args["code"], "server_error")))}}
+}
+
+func searchEvents(st *stream) []event {
 	const call = `,"output_index":0,"item":{"type":"custom_tool_call","id":"ctc_1","call_id":"call_1","name":"exec","status":"completed",` +
 		`"input":"text(await tools.web__run({search_query: [{q: \"responses-api-proxy\"}]}))"}`
-	st := x.newStream(chunked)
-	st.send(st.opening()[:2]...)
-	st.send(event{"response.output_item.done", call}, st.ending()[3])
-	return x.lastChunk("")
+	return []event{{"response.output_item.done", call}, st.ending()[3]}
 }
 
 func handleTrailers(x *exchange) ending {
-	x.newStream(chunked, "Trailer: X-Checksum").run(3, 0, 0)
-	return x.lastChunk("X-Checksum: fake\r\n")
+	x.newStream(chunked, "Trailer: X-Checksum").run(0, 3, 0, 0)
+	return x.end("X-Checksum: fake\r\n")
 }
 
 func handleCloseDelimited(x *exchange) ending {
-	x.newStream().run(x.num("n", 3), 0, x.dur(0))
+	x.newStream().run(0, x.num("n", 3), 0, x.dur(0))
 	return finish
 }
 
@@ -228,26 +241,19 @@ func Pattern(p []byte, offset int64) {
 	}
 }
 
-func (x *exchange) pattern(write func([]byte)) {
-	p := make([]byte, flushAt)
-	for size, at := x.num("s", 1e6), 0; at < size && x.err == nil; {
-		n := min(len(p), size-at)
-		Pattern(p[:n], int64(at))
-		write(p[:n])
-		at += n
+func handlePattern(framing func(size int) string) func(*exchange) ending {
+	return func(x *exchange) ending {
+		size := x.num("s", 1e6)
+		x.head(200, "Content-Type: application/octet-stream", framing(size))
+		p := make([]byte, flushAt)
+		for at := 0; at < size && x.err == nil; {
+			n := min(len(p), size-at)
+			Pattern(p[:n], int64(at))
+			x.content(p[:n])
+			at += n
+		}
+		return x.end("")
 	}
-}
-
-func handleBytes(x *exchange) ending {
-	x.head(200, "Content-Type: application/octet-stream", contentLength(x.num("s", 1e6)))
-	x.pattern(func(p []byte) { x.write(string(p)) })
-	return keep
-}
-
-func handleChunks(x *exchange) ending {
-	x.head(200, "Content-Type: application/octet-stream", chunked)
-	x.pattern(x.chunk)
-	return x.lastChunk("")
 }
 
 func handleBigHead(x *exchange) ending {
@@ -256,16 +262,24 @@ func handleBigHead(x *exchange) ending {
 }
 
 func handleRedirect(x *exchange) ending {
-	to := cmp.Or(x.args["to"], "https://redirected.invalid/v1/responses")
-	return x.reply(x.num("status", 307), nil, "Location: "+to)
+	return x.reply(x.num("status", 307), nil, "Location: "+cmp.Or(x.args["to"], "https://redirected.invalid/v1/responses"))
 }
 
-func handleStatus(x *exchange) ending {
-	status := x.num("code", x.num("status", 429))
-	if retry, ok := x.args["retry"]; ok {
-		return x.problem(status, errorFor(status), "Retry-After: "+retry)
+// handleStatus responds with an error.
+func handleStatus(status int) func(*exchange) ending {
+	return func(x *exchange) ending {
+		var fields []string
+		if retry, ok := x.args["retry"]; ok {
+			fields = []string{"Retry-After: " + retry}
+		}
+		return x.problem(x.num("code", x.num("status", status)), "", fields...)
 	}
-	return x.problem(status, errorFor(status))
+}
+
+func handleEarlyClose(x *exchange) ending {
+	x.problem(x.num("status", 413), "", "Connection: close")
+	x.read = true // that is, it never will be
+	return finish
 }
 
 func handleEcho(x *exchange) ending {
@@ -279,10 +293,13 @@ func handleStale(x *exchange) ending {
 	return finish
 }
 
-func handleHTTP10(x *exchange) ending {
-	x.json("completed", 40)
-	x.out = bytes.Replace(x.out, []byte("HTTP/1.1"), []byte("HTTP/1.0"), 1)
-	return finish
+// rewritten sends JSON in which a part of the bytes, of the head only, is replaced.
+func rewritten(how ending, old, new string) func(*exchange) ending {
+	return func(x *exchange) ending {
+		x.json("completed", 40)
+		x.out = bytes.ReplaceAll(x.out, []byte(old), []byte(new))
+		return how
+	}
 }
 
 func handleContinue(x *exchange) ending {
@@ -291,8 +308,7 @@ func handleContinue(x *exchange) ending {
 	return handleAuto(x)
 }
 
-// silence waits for d; it reports false at once if none is given, or when the
-// peer leaves.
+// silence waits for d; it reports false at once if none is given, or when the peer leaves.
 func (x *exchange) silence() bool {
 	d := x.dur(0)
 	return d > 0 && x.pause(d)
@@ -311,26 +327,12 @@ func handleHeadThenSilent(x *exchange) ending {
 	if !x.silence() {
 		return hold
 	}
-	st.send(st.opening()[1:]...)
-	st.delta(0)
-	st.send(st.ending()...)
-	return x.lastChunk("")
-}
-
-func handleEarly(x *exchange) ending {
-	status := x.num("status", 413)
-	return x.problem(status, errorFor(status))
-}
-
-func handleEarlyClose(x *exchange) ending {
-	status := x.num("status", 413)
-	x.problem(status, errorFor(status), "Connection: close")
-	x.read = true // that is, it never will be
-	return finish
+	st.run(1, 1, 0, 0)
+	return x.end("")
 }
 
 func handleSlowRead(x *exchange) ending {
-	if small, ok := x.c.raw.(interface{ SetReadBuffer(int) error }); ok {
+	if small, ok := x.c.raw.(*net.TCPConn); ok {
 		small.SetReadBuffer(4096) // else the kernel takes in megabytes for us
 	}
 	x.readBodyAt(max(x.num("s", 4096), 1), x.dur(10*time.Millisecond))
@@ -345,15 +347,8 @@ func handleCut(how ending) func(*exchange) ending {
 	return func(x *exchange) ending {
 		st := x.newStream(chunked)
 		st.limit = x.num("n", 3)
-		st.run(st.limit, 0, x.dur(0))
+		st.run(0, st.limit, 0, x.dur(0))
 		x.write("100\r\nevent: response.output_text.del")
 		return how
 	}
-}
-
-func handleBareLF(x *exchange) ending {
-	x.json("completed", 40)
-	head, body, _ := bytes.Cut(x.out, []byte("\r\n\r\n"))
-	x.out = fmt.Appendf(nil, "%s\n\n%s", bytes.ReplaceAll(head, []byte("\r\n"), []byte("\n")), body)
-	return keep
 }

@@ -49,6 +49,7 @@ type Server struct {
 	wg       sync.WaitGroup
 	accepted atomic.Int64
 	ids      atomic.Uint64
+	made     sync.Map // responses by id; none with Options.Forget
 
 	mu       sync.Mutex
 	conns    map[*Conn]struct{}
@@ -56,8 +57,7 @@ type Server struct {
 	requests []*Request
 	count    int
 	faults   []string
-	made     map[string]*message // responses by id; none with Options.Forget
-	changed  chan struct{}       // closed, and replaced, when count or conns changes
+	changed  chan struct{} // closed, and replaced, when count or conns changes
 }
 
 // Start runs a server until Close.
@@ -67,7 +67,7 @@ func Start(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, conns: map[*Conn]struct{}{}, made: map[string]*message{}, changed: make(chan struct{})}
+	s := &Server{opts: opts, conns: map[*Conn]struct{}{}, changed: make(chan struct{})}
 	s.done, s.end = context.WithCancel(context.Background())
 	if opts.TLS {
 		if err := s.setupTLS(); err != nil {

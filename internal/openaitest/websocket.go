@@ -23,13 +23,6 @@ const maxFrame = 16 << 20
 
 var errFrame = errors.New("malformed WebSocket frame")
 
-// A frame is one as it came, unmasked.
-type frame struct {
-	op   byte
-	last bool
-	data []byte
-}
-
 // accept writes the head that accepts the handshake with a key (RFC 6455, section
 // 4.2.2), with the fields that the scenario adds.
 func (x *exchange) accept(key string) {
@@ -64,42 +57,40 @@ func handleWebsocketWrong(x *exchange) ending {
 // handleWebsocketSlow sends its first frame in two pieces and then waits for a
 // close frame.
 func handleWebsocketSlow(x *exchange) ending {
-	x.accept(x.r.Get("Sec-WebSocket-Key"))
-	x.write("\x81\x0ahello")
+	switched(hold, "\x81\x0ahello")(x)
 	if !x.pause(x.dur(50 * time.Millisecond)) {
 		return cut
 	}
 	x.write("world")
-	return x.frames(func(frame) bool { return true })
+	return x.frames(func(byte, []byte) bool { return true })
 }
 
 // handleWebsocket implements the Responses API's WebSocket mode: a message of type
 // response.create is answered with a response's events, any other is echoed.
 func handleWebsocket(x *exchange) ending {
 	x.accept(x.r.Get("Sec-WebSocket-Key"))
-	left := x.num("n", noLimit)
-	return x.frames(func(f frame) bool {
-		x.answerFrame(f)
+	left := x.num("n", -1)
+	return x.frames(func(op byte, data []byte) bool {
+		x.answerFrame(op, data)
 		left--
 		return left != 0
 	})
 }
 
-// frames hands messages to answer until that returns false, or a close frame
-// comes, which it answers itself.
-func (x *exchange) frames(answer func(frame) bool) ending {
+// frames hands messages to answer until that returns false, or a close frame comes, which it answers itself.
+func (x *exchange) frames(answer func(op byte, data []byte) bool) ending {
 	for x.flush(); x.err == nil; x.flush() {
-		f, err := x.readMessage()
+		op, data, err := x.readMessage()
 		switch {
 		case errors.Is(err, errFrame):
 			x.c.s.fault(err.Error())
 			return cut
 		case err != nil:
 			return cut
-		case f.op == opClose:
-			x.frame(opClose, f.data)
+		case op == opClose:
+			x.frame(opClose, data)
 			return finish
-		case !answer(f):
+		case !answer(op, data):
 			return x.closeWebsocket(x.num("code", 0))
 		}
 	}
@@ -113,25 +104,24 @@ func (x *exchange) closeWebsocket(code int) ending {
 	}
 	x.frame(opClose, binary.BigEndian.AppendUint16(nil, uint16(code)))
 	x.flush()
-	if f, err := x.readMessage(); err != nil || f.op != opClose {
+	if op, _, err := x.readMessage(); err != nil || op != opClose {
 		return cut
 	}
 	return finish
 }
 
-func (x *exchange) answerFrame(f frame) {
+func (x *exchange) answerFrame(op byte, data []byte) {
 	var ask struct{ Type, Model string }
 	switch {
-	case f.op == opPing:
-		x.frame(opPong, f.data)
-	case f.op == opPong:
-	case json.Unmarshal(f.data, &ask) == nil && ask.Type == "response.create":
-		x.ask.Model, x.r.BodyLen = ask.Model, int64(len(f.data))
-		st := &stream{message: x.newMessage(0), x: x, limit: noLimit, frame: func(p []byte) { x.frame(opText, p) }}
-		x.c.s.keep(st.message)
-		st.run(x.num("s", 3), 0, x.dur(0))
+	case op == opPing:
+		x.frame(opPong, data)
+	case op == opPong:
+	case json.Unmarshal(data, &ask) == nil && ask.Type == "response.create":
+		x.ask.Model, x.r.BodyLen = ask.Model, int64(len(data))
+		st := &stream{message: x.newMessage(0), x: x, limit: -1, emit: func(_ string, p []byte) { x.frame(opText, p) }}
+		st.run(0, x.num("s", 3), 0, x.dur(0))
 	default:
-		x.frame(f.op, f.data)
+		x.frame(op, data)
 	}
 }
 
@@ -150,25 +140,24 @@ func (x *exchange) frame(op byte, data []byte) {
 }
 
 // readMessage reads a control frame, or the frames of a message.
-func (x *exchange) readMessage() (frame, error) {
-	message := frame{}
+func (x *exchange) readMessage() (op byte, message []byte, err error) {
 	for {
-		f, err := readFrame(x.c)
-		if err != nil || f.op >= opClose {
-			return f, err
+		first, data, err := readFrame(x.c)
+		if err != nil || first&15 >= opClose {
+			return first & 15, data, err
 		}
-		if f.op != 0 {
-			message.op = f.op
+		if first&15 != 0 {
+			op = first & 15
 		}
-		message.data = append(message.data, f.data...)
-		if f.last {
-			return message, nil
+		message = append(message, data...)
+		if first&0x80 != 0 {
+			return op, message, nil
 		}
 	}
 }
 
-// readFrame reads a frame. It must be masked, as a client's must be (RFC 6455, section 5.1).
-func readFrame(in io.Reader) (f frame, err error) {
+// readFrame reads a frame and unmasks it. It must be masked, as a client's must be (RFC 6455, section 5.1).
+func readFrame(in io.Reader) (first byte, data []byte, err error) {
 	read := func(n uint64) []byte {
 		p := make([]byte, n)
 		if err == nil {
@@ -177,10 +166,6 @@ func readFrame(in io.Reader) (f frame, err error) {
 		return p
 	}
 	h := read(2)
-	if err != nil {
-		return f, err
-	}
-	f.op, f.last = h[0]&15, h[0]&0x80 != 0
 	n := uint64(h[1] & 0x7f)
 	switch n {
 	case 126:
@@ -188,13 +173,16 @@ func readFrame(in io.Reader) (f frame, err error) {
 	case 127:
 		n = binary.BigEndian.Uint64(read(8))
 	}
-	if h[1]&0x80 == 0 || n > maxFrame {
-		return f, fmt.Errorf("%w: not masked, or of %d bytes", errFrame, n)
+	if err == nil && (h[1]&0x80 == 0 || n > maxFrame) {
+		err = fmt.Errorf("%w: not masked, or of %d bytes", errFrame, n)
+	}
+	if err != nil {
+		return 0, nil, err
 	}
 	mask := read(4)
-	f.data = read(n)
-	for i := range f.data {
-		f.data[i] ^= mask[i%4]
+	data = read(n)
+	for i := range data {
+		data[i] ^= mask[i%4]
 	}
-	return f, err
+	return h[0], data, err
 }
