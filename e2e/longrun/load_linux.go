@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -222,6 +221,12 @@ func cancel(b *build, c call) error {
 	}
 }
 
+// The opcodes of RFC 6455, section 5.2, that are used here.
+const (
+	text    = 1
+	closing = 8
+)
+
 // websocket makes a connection, requests one response on it, and closes it.
 func websocket(b *build, c call) error {
 	conn, err := net.Dial([]string{"tcp", "unix"}[c.which], b.addrs[c.which])
@@ -239,39 +244,16 @@ func websocket(b *build, c call) error {
 	if err != nil || res.StatusCode != c.status || res.Header.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
 		return fmt.Errorf("handshake: %v, error %v", res, err)
 	}
-	conn.Write(masked(0x81, `{"type":"response.create","model":"gpt-5"}`))
-	var data []byte
-	for op := byte(0x81); err == nil && op == 0x81 && !bytes.Contains(data, []byte(c.text)); {
-		op, data, err = readFrame(in)
+	conn.Write(openaitest.Frame{Op: text, Masked: true, Data: []byte(`{"type":"response.create","model":"gpt-5"}`)}.Append(nil))
+	f := openaitest.Frame{Op: text}
+	for err == nil && f.Op == text && !bytes.Contains(f.Data, []byte(c.text)) {
+		f, err = openaitest.ReadFrame(in)
 	}
-	conn.Write(masked(0x88, "\x03\xe8"))
-	op, _, err2 := readFrame(in)
+	conn.Write(openaitest.Frame{Op: closing, Masked: true, Data: []byte("\x03\xe8")}.Append(nil))
+	f, err2 := openaitest.ReadFrame(in)
 	_, end := in.ReadByte()
-	if err := errors.Join(err, err2); err != nil || op != 0x88 || end != io.EOF {
-		return fmt.Errorf("frame %#x in place of the close frame, error %v, then %v", op, err, end)
+	if err := errors.Join(err, err2); err != nil || f.Op != closing || f.Masked || f.More || end != io.EOF {
+		return fmt.Errorf("frame %d in place of the close frame, error %v, then %v", f.Op, err, end)
 	}
 	return nil
-}
-
-// masked returns a frame of less than 126 bytes with the mask "0000".
-func masked(op byte, text string) []byte {
-	p := append([]byte{op, 0x80 | byte(len(text))}, "0000"...)
-	for i := range len(text) {
-		p = append(p, text[i]^'0')
-	}
-	return p
-}
-
-// readFrame reads a server's frame of less than 64 KiB.
-func readFrame(in io.Reader) (op byte, data []byte, err error) {
-	var head, length [2]byte
-	_, err = io.ReadFull(in, head[:])
-	n := uint16(head[1])
-	if n == 126 {
-		_, err = io.ReadFull(in, length[:])
-		n = binary.BigEndian.Uint16(length[:])
-	}
-	data = make([]byte, n)
-	_, err2 := io.ReadFull(in, data)
-	return head[0], data, errors.Join(err, err2)
 }

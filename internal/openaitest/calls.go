@@ -3,6 +3,7 @@ package openaitest
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -13,10 +14,14 @@ type route struct {
 	handle func(*exchange) ending
 }
 
+// upgrade is the method of routes for a GET that asks for a WebSocket.
+const upgrade = "GET, Upgrade: websocket"
+
 // apis has the routes of each API, by the last element of Options.Path.
 var apis = map[string][]route{
 	"responses": {
 		{"POST", "responses", handleCreate},
+		{upgrade, "responses", handleWebsocket},
 		{"POST", "responses/compact", handleCompact},
 		{"POST", "responses/input_tokens", func(x *exchange) ending {
 			return x.replyJSON(`{"object":"response.input_tokens","input_tokens":%d}`, x.r.BodyLen/4)
@@ -36,42 +41,35 @@ var apis = map[string][]route{
 	},
 	"messages": {
 		{"POST", "messages", handleMessages},
+		{upgrade, "messages", handleWebsocket},
 		{"POST", "messages/count_tokens", func(x *exchange) ending {
 			return x.replyJSON(`{"input_tokens":%d}`, x.r.BodyLen/4)
 		}},
 	},
 }
 
-var websocketRoute = route{"GET", "responses", handleWebsocket}
-
-// api returns the name of the server's API, and a request's path as routes have it. A path of another name is one of
-// responses, and has no other routes.
-func (s *Server) api(r *Request) (name, below string) {
-	own, _, _ := strings.Cut(s.opts.Path, "?")
-	target, _, _ := strings.Cut(r.Target, "?")
+// findRoute sets the request's API, its path as routes have it, and its route. The server's own path, if it has a name
+// that is no API's, is that of responses.
+func (x *exchange) findRoute() {
+	own, _, _ := strings.Cut(x.c.s.opts.Path, "?")
+	target, _, _ := strings.Cut(x.r.Target, "?")
 	dir, name := path.Split(own)
-	if name != "responses" && name != "messages" && target == own {
-		return "responses", "responses"
+	x.api = name
+	if below, ok := strings.CutPrefix(target, dir); ok {
+		x.below = below
 	}
-	below, ok := strings.CutPrefix(target, dir)
-	if !ok {
-		below = ""
+	if apis[name] == nil && target == own {
+		x.api, x.below = "responses", "responses"
 	}
-	return name, below
-}
-
-// routeOf returns the route of a request, or nil.
-func (s *Server) routeOf(r *Request) *route {
-	api, below := s.api(r)
-	if api == below && r.Method == "GET" && strings.EqualFold(r.Get("Upgrade"), "websocket") {
-		return &websocketRoute
+	methods := []string{x.r.Method}
+	if x.r.Method == "GET" && strings.EqualFold(x.r.Get("Upgrade"), "websocket") {
+		methods = append(methods, upgrade)
 	}
-	for _, rt := range apis[api] {
-		if ok, _ := path.Match(rt.path, below); ok && rt.method == r.Method {
-			return &rt
+	for _, rt := range apis[x.api] {
+		if ok, _ := path.Match(rt.path, x.below); ok && slices.Contains(methods, rt.method) {
+			x.route = &rt
 		}
 	}
-	return nil
 }
 
 func (x *exchange) replyJSON(format string, args ...any) ending {
@@ -93,8 +91,7 @@ func handleModels(x *exchange) ending {
 // stored responds about the response that the request names.
 func stored(respond func(*exchange, *message) ending) func(*exchange) ending {
 	return func(x *exchange) ending {
-		_, below := x.c.s.api(x.r)
-		id := strings.Split(below, "/")[1]
+		id := strings.Split(x.below, "/")[1]
 		m, ok := x.c.s.made.Load(id)
 		if !ok {
 			return x.problem(404, "Response with id '"+id+"' not found.")

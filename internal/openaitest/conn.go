@@ -26,11 +26,9 @@ const (
 type Conn struct {
 	http1.Request
 	s      *Server
-	raw    net.Conn
-	nc     net.Conn // raw, or TLS over it once that stands
-	number int
-	state  *tls.ConnectionState
-	alpn   []string
+	raw    *net.TCPConn
+	nc     transport   // raw, or TLS over it once that stands
+	origin Request     // what the records of all requests have in common
 	closed atomic.Bool // by us
 
 	mu   sync.Mutex
@@ -41,6 +39,12 @@ type Conn struct {
 	ahead chan received
 	body  http1.Body
 	cur   *Request // the last request's record
+}
+
+// A transport is TCP, or TLS over it.
+type transport interface {
+	net.Conn
+	CloseWrite() error
 }
 
 // received is the result of a Read.
@@ -67,7 +71,7 @@ func (c *Conn) handshake() bool {
 		return false
 	}
 	state := t.ConnectionState()
-	c.nc, c.state = t, &state
+	c.nc, c.origin.TLS = t, &state
 	return true
 }
 
@@ -119,8 +123,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 // Write sends p, as a part of a response.
 func (c *Conn) Write(p []byte) (int, error) { return c.nc.Write(p) }
 
-// Body returns the next piece of the request's body, as http1.Body.Next does, after 100 Continue if the client waits for
-// that.
+// Body returns the next piece of the request's body, as http1.Body.Next does, after 100 Continue if the client waits
+// for that.
 func (c *Conn) Body() ([]byte, error) {
 	if c.Continue {
 		c.Continue = false
@@ -131,13 +135,20 @@ func (c *Conn) Body() ([]byte, error) {
 
 const forever = math.MaxInt64
 
-// sleep reports whether d went by with both sides still there.
+// sleep reports whether d went by with both sides still there. The goroutine that receives meanwhile uses none of the
+// buffer, parts of which are in use.
 func (c *Conn) sleep(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	for {
 		if c.ahead == nil && len(c.Buffered()) < maxAhead {
-			c.receiveAhead()
+			ahead := make(chan received, 1)
+			c.ahead = ahead
+			c.s.wg.Go(func() {
+				p := make([]byte, 4<<10)
+				n, err := c.nc.Read(p)
+				ahead <- received{p[:n], err}
+			})
 		}
 		select {
 		case <-t.C:
@@ -150,17 +161,6 @@ func (c *Conn) sleep(d time.Duration) bool {
 			return false
 		}
 	}
-}
-
-// receiveAhead has a goroutine make one Read, for add. It uses none of the buffer, parts of which are in use.
-func (c *Conn) receiveAhead() {
-	to := make(chan received, 1)
-	c.ahead = to
-	c.s.wg.Go(func() {
-		p := make([]byte, 4<<10)
-		n, err := c.nc.Read(p)
-		to <- received{p[:n], err}
-	})
 }
 
 func isClosed(c <-chan struct{}) bool {
@@ -184,23 +184,12 @@ func (c *Conn) abort() {
 	c.raw.Close()
 }
 
-func (c *Conn) reset() {
-	if t, ok := c.raw.(*net.TCPConn); ok {
-		t.SetLinger(0)
-	}
-	c.abort()
-}
-
-// linger ends the response but lets the peer finish sending, for a second: a
-// close with unread bytes would reset the connection and destroy the response.
+// linger ends the response but lets the peer finish sending, for a second: a close with unread bytes would reset the
+// connection and destroy the response.
 func (c *Conn) linger() {
 	c.closed.Store(true)
-	half, ok := c.nc.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil {
-		return
-	}
-	t := time.AfterFunc(time.Second, c.abort)
-	defer t.Stop()
+	c.nc.CloseWrite()
+	c.nc.SetReadDeadline(time.Now().Add(time.Second))
 	io.Copy(io.Discard, c)
 }
 

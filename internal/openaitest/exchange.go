@@ -14,8 +14,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
 
-// maxUsed is how much of a body scenarios can look at: "stream" may stand after
-// megabytes of images.
+// maxUsed is how much of a body scenarios can look at: "stream" may stand after megabytes of images.
 const maxUsed = 64 << 20
 
 // flushAt is the number of bytes of a response that are buffered before a flush where no delay flushes them earlier.
@@ -26,6 +25,8 @@ type exchange struct {
 	c *Conn
 	r *Request
 	scenario
+	api   string   // the last element of the server's path
+	below string   // the request's path below the directory of the server's
 	route *route   // nil if the API has none for it
 	ask   struct { // what matters of the request's JSON
 		Model  string
@@ -83,7 +84,8 @@ func (x *exchange) conclude(how ending) bool {
 	case how == keep && !x.c.Close:
 		return true
 	case how == reset:
-		x.c.reset()
+		x.c.raw.SetLinger(0)
+		x.c.abort()
 	default:
 		if how == hold {
 			x.c.sleep(forever)
@@ -99,7 +101,7 @@ func (x *exchange) conclude(how ending) bool {
 // authorized reports whether the request has the key, in the field of its API.
 func (x *exchange) authorized() bool {
 	want := x.c.s.opts.Key
-	if api, _ := x.c.s.api(x.r); api == "messages" {
+	if x.api == "messages" {
 		return want == "" || x.r.Get("X-Api-Key") == want
 	}
 	return want == "" || x.r.Get("Authorization") == "Bearer "+want
@@ -116,7 +118,7 @@ func obscure(authorization string) string {
 
 // choose finds the scenario.
 func (x *exchange) choose() (scenario, error) {
-	x.route = x.c.s.routeOf(x.r)
+	x.findRoute()
 	if choose := x.c.s.opts.Choose; choose != nil {
 		if name := choose(x.r); name != "" {
 			return parseScenario(name)
@@ -125,17 +127,14 @@ func (x *exchange) choose() (scenario, error) {
 	if x.route == nil || !x.authorized() {
 		return scenario{handle: handleRefused}, nil
 	}
-	if name, ok := x.c.s.nextScript(); ok {
-		return parseScenario(name)
-	}
-	return parseScenario(cmp.Or(x.r.Get("X-Fake"), x.c.s.opts.Default, "auto"))
+	return parseScenario(cmp.Or(x.c.s.nextScript(), x.r.Get("X-Fake"), x.c.s.opts.Default))
 }
 
 // handleRefused rejects a request that is not for the API or has the wrong key.
 func handleRefused(x *exchange) ending {
 	target, _, _ := strings.Cut(x.r.Target, "?")
-	switch api, below := x.c.s.api(x.r); {
-	case x.route == nil && api == below:
+	switch {
+	case x.route == nil && x.api == x.below:
 		return x.problem(405, "Invalid method for URL ("+x.r.Method+" "+target+")")
 	case x.route == nil:
 		return x.problem(404, "Invalid URL ("+x.r.Method+" "+target+")")
@@ -155,7 +154,7 @@ func (x *exchange) readBodyAt(step int, pause time.Duration) {
 	x.read = true
 	err := x.receiveBody(step, pause)
 	x.r.body, x.r.bodyErr = bytes.Clone(x.body[:min(len(x.body), maxKept)]), err
-	x.fail(err)
+	x.err = err
 	if err == nil {
 		json.Unmarshal(x.body, &x.ask) // a body that is not JSON sets no fields
 	}
@@ -185,32 +184,23 @@ func (x *exchange) receiveBody(step int, pause time.Duration) error {
 	}
 }
 
-func (x *exchange) fail(err error) {
-	if x.err == nil {
-		x.err = err
-	}
-}
-
 // write adds to the response. It always keeps something back for finish.
 func (x *exchange) write(s string) {
 	x.out = append(x.out, s...)
 	if n := len(x.out); n > flushAt {
-		x.send(x.out[:n-1])
-		x.out = append(x.out[:0], x.out[n-1])
+		last := x.out[n-1]
+		x.out = x.out[:n-1]
+		x.flush()
+		x.out = append(x.out, last)
 	}
 }
 
 // flush sends all of the response there is so far.
 func (x *exchange) flush() {
-	x.send(x.out)
-	x.out = x.out[:0]
-}
-
-func (x *exchange) send(p []byte) {
-	if x.err == nil && len(p) > 0 {
-		_, err := x.c.nc.Write(p)
-		x.fail(err)
+	if x.err == nil && len(x.out) > 0 {
+		_, x.err = x.c.nc.Write(x.out)
 	}
+	x.out = x.out[:0]
 }
 
 // finish sends the rest of a whole response. It holds the connection's lock: a peer that has received it all finds the
@@ -230,7 +220,7 @@ func (x *exchange) finish() {
 func (x *exchange) pause(d time.Duration) bool {
 	x.flush()
 	if d > 0 && !x.c.sleep(d) {
-		x.fail(io.ErrClosedPipe)
+		x.err = cmp.Or(x.err, io.ErrClosedPipe)
 	}
 	return x.err == nil
 }

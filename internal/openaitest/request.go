@@ -35,9 +35,11 @@ type Request struct {
 
 // record makes a record of the request with a head, and keeps it.
 func (c *Conn) record(head []byte) *Request {
-	r := &Request{
-		Head: bytes.Clone(head), Method: string(c.Method), Target: string(c.Target), Conn: c.number, TLS: c.state, ALPN: c.alpn,
-		bodyDone: make(chan struct{}), gone: make(chan struct{}), answered: make(chan struct{}), done: make(chan struct{}),
+	copied := c.origin
+	r := &copied
+	r.Head, r.Method, r.Target = bytes.Clone(head), string(c.Method), string(c.Target)
+	for _, signal := range []*chan struct{}{&r.bodyDone, &r.gone, &r.answered, &r.done} {
+		*signal = make(chan struct{})
 	}
 	for _, f := range c.Fields {
 		r.Fields = append(r.Fields, Field{string(f.Name), string(f.Value)})
@@ -77,8 +79,8 @@ func (r *Request) Credentials() []string {
 	return r.Values("Authorization", "Proxy-Authorization", "Api-Key", "X-Api-Key", "X-Goog-Api-Key", "Cookie")
 }
 
-// Body waits until the body has been read whole and returns its first 1 MiB.
-// When the body breaks off it returns what came before, and an error.
+// Body waits until the body has been read whole and returns its first 1 MiB. When the body breaks off it returns what
+// came before, and an error.
 func (r *Request) Body(ctx context.Context) ([]byte, error) {
 	select {
 	case <-r.bodyDone:
@@ -91,8 +93,8 @@ func (r *Request) Body(ctx context.Context) ([]byte, error) {
 // Gone is closed when the peer leaves before the response is complete.
 func (r *Request) Gone() <-chan struct{} { return r.gone }
 
-// Answered is closed when the response has been written whole. It stays open
-// when the scenario cuts the response or the peer leaves; see Done.
+// Answered is closed when the response has been written whole. It stays open when the scenario cuts the response or the
+// peer leaves; see Done.
 func (r *Request) Answered() <-chan struct{} { return r.answered }
 
 // Done is closed when the server is through with the request, however it ended.

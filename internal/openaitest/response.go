@@ -19,8 +19,8 @@ const (
 	chunked    = "Transfer-Encoding: chunked"
 )
 
-// alwaysSent are fields that OpenAI's edge adds to every response, and the end of a head. A proxy must pass most of them
-// and drop some.
+// alwaysSent are fields that OpenAI's edge adds to every response, and the end of a head. A proxy must pass most of
+// them and drop some.
 const alwaysSent = "Openai-Version: 2020-10-01\r\nOpenai-Organization: fake-org\r\nOpenai-Project: proj_fake\r\nOpenai-Processing-Ms: 12\r\n" +
 	"X-Ratelimit-Limit-Requests: 10000\r\nX-Ratelimit-Remaining-Requests: 9999\r\nX-Ratelimit-Reset-Requests: 6ms\r\n" +
 	"X-Ratelimit-Limit-Tokens: 2000000\r\nX-Ratelimit-Remaining-Tokens: 1999000\r\nX-Ratelimit-Reset-Tokens: 30ms\r\n" +
@@ -129,13 +129,6 @@ func (m *message) text() string {
 	return string(m.whole)
 }
 
-// add appends to the text.
-func (m *message) add(text string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.whole = append(m.whole, text...)
-}
-
 // newMessage returns a message with size bytes of text. The server keeps it, to be asked for again.
 func (x *exchange) newMessage(size int) *message {
 	id := x.c.s.ids.Add(1)
@@ -153,18 +146,16 @@ func (x *exchange) newMessage(size int) *message {
 	return m
 }
 
-// object returns the response in one of its states.
-func (m *message) object(status string) []byte {
-	completed, output, usage := "null", "", "null"
-	if status == "completed" {
+// object returns the response in one of its states: failed with a code.
+func (m *message) object(status string, code ...string) []byte {
+	completed, failure, output, usage := "null", "null", "", "null"
+	switch status {
+	case "completed":
 		completed, output, usage = strconv.FormatInt(time.Now().Unix(), 10), m.output("completed", m.part()), m.usage()
+	case "failed":
+		failure = fmt.Sprintf(`{"code":%s,"message":"The scenario is to fail."}`, quote(code[0]))
 	}
-	return fmt.Appendf(nil, responseObject, m.response, m.created, status, completed, "null", m.model, output, usage)
-}
-
-func (m *message) failed(code string) []byte {
-	e := fmt.Sprintf(`{"code":%s,"message":"The scenario is to fail."}`, quote(code))
-	return fmt.Appendf(nil, responseObject, m.response, m.created, "failed", "null", e, m.model, "", "null")
+	return fmt.Appendf(nil, responseObject, m.response, m.created, status, completed, failure, m.model, output, usage)
 }
 
 func (m *message) output(status, part string) string {
@@ -248,15 +239,17 @@ func (st *stream) ending() []event {
 	}
 }
 
-// deltaOverhead is the length of a delta event without its text and with one
-// digit for its number: "event:" and "data:" lines, ids and the time.
+// deltaOverhead is the length of a delta event without its text and with one digit for its number: "event:" and "data:"
+// lines, ids and the time.
 const deltaOverhead = 232
 
-// delta writes one delta event of size bytes, or the shortest if that is
-// longer. Its extra member t is the time in Unix nanoseconds.
+// delta writes one delta event of size bytes, or the shortest if that is longer. Its extra member t is the time in Unix
+// nanoseconds.
 func (st *stream) delta(size int) {
 	text := filler(max(size-deltaOverhead-(len(strconv.Itoa(st.seq))-1), 4))
-	st.add(text)
+	st.mu.Lock()
+	st.whole = append(st.whole, text...)
+	st.mu.Unlock()
 	st.send(event{"response.output_text.delta", fmt.Sprintf(`%s,"delta":"%s","logprobs":[],"t":%d`, st.place(), text, time.Now().UnixNano())})
 }
 

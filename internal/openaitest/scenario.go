@@ -6,15 +6,14 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// A scenario is what to do with one request: "name k=v k=v". A number or a time
-// that is not given has the value shown in the table.
+// A scenario is what to do with one request: "name k=v k=v". A number or a time that is not given has the value shown
+// in the table.
 type scenario struct {
 	handle func(*exchange) ending
 	early  bool // the response comes before the body is read
@@ -39,7 +38,7 @@ var scenarios = map[string]scenario{
 	"chunks":     {handle: handlePattern(func(int) string { return chunked })}, // s=1000000: s bytes of Pattern, chunked
 	"bighead":    {handle: handleBigHead},                                      // s=70000 n=1: n fields, of s bytes each
 	"redirect":   {handle: handleRedirect},                                     // status=307 to=URL
-	"status":     {handle: handleStatus(429)},                                  // code=429 retry=N: an error, with Retry-After if retry is given
+	"status":     {handle: handleStatus(429, keep)},                            // code=429 retry=N: an error, with Retry-After if retry is given
 	"echo":       {handle: handleEcho},                                         // the request's head and body as text, and the credential in two fields
 	"http10":     {handle: rewritten(finish, "HTTP/1.1", "HTTP/1.0")},          // an HTTP/1.0 response
 	"continue":   {handle: handleContinue},                                     // 100, 103, then a response
@@ -47,28 +46,28 @@ var scenarios = map[string]scenario{
 	"stale":      {handle: handleStale}, // closes without Connection: close
 
 	// Order and time.
-	"silent":         {handle: handleSilent},                   // d=forever: reads the request, waits for d, then responds
-	"headthensilent": {handle: handleHeadThenSilent},           // d=forever: a stream's head and first event, then silence, then the rest
-	"early":          {handle: handleStatus(413), early: true}, // status=413: responds, then reads the body
-	"earlyclose":     {handle: handleEarlyClose, early: true},  // status=413: responds without reading the body and closes
-	"earlysse":       {handle: handleSSE(5), early: true},      // n=5: a whole stream, then reads the body
-	"slowread":       {handle: handleSlowRead, early: true},    // s=4096 d=10ms: reads s bytes of the body every d, then responds
+	"silent":         {handle: handleSilent},                           // d=forever: reads the request, waits for d, then responds
+	"headthensilent": {handle: handleHeadThenSilent},                   // d=forever: a stream's head and first event, then silence, then the rest
+	"early":          {handle: handleStatus(413, keep), early: true},   // status=413: responds, then reads the body
+	"earlyclose":     {handle: handleStatus(413, finish), early: true}, // status=413: responds without reading the body and closes
+	"earlysse":       {handle: handleSSE(5), early: true},              // n=5: a whole stream, then reads the body
+	"slowread":       {handle: handleSlowRead, early: true},            // s=4096 d=10ms: reads s bytes of the body every d, then responds
 
 	// Responses that are not whole.
 	"cut":         {handle: handleCut(cut)},                                            // n=3 d=0: n events, half a chunk, FIN
 	"reset":       {handle: handleCut(reset)},                                          // n=3 d=0: n events, half a chunk, RST
 	"cutchunk":    {handle: fixed(cut, 200, "8\r\ndata: {}\r\n", streamType, chunked)}, // a whole chunk, FIN
 	"cutcl":       {handle: fixed(cut, 200, filler(500), jsonType, contentLength(1000))},
-	"closebefore": {handle: raw(cut, "")},
-	"cuthead":     {handle: raw(cut, "HTTP/1.1 200 OK\r\nContent-Type: appli")},
+	"closebefore": {handle: fixed(cut, 0, "")},
+	"cuthead":     {handle: fixed(cut, 0, "HTTP/1.1 200 OK\r\nContent-Type: appli")},
 
 	// Malformed responses.
-	"garbage":  {handle: raw(cut, "\x00\x01SSH-2.0-this is not HTTP\r\n\xff\xfe\r\n\r\n")},
+	"garbage":  {handle: fixed(cut, 0, "\x00\x01SSH-2.0-this is not HTTP\r\n\xff\xfe\r\n\r\n")},
 	"clte":     {handle: fixed(keep, 200, "10\r\n"+`{"a":"smuggled"}`+"\r\n0\r\n\r\n", jsonType, contentLength(5), chunked)},
 	"clcl":     {handle: fixed(keep, 200, "[1,2]\n", jsonType, contentLength(5), contentLength(6))},
 	"badchunk": {handle: fixed(keep, 200, "a\r\nevent: a\n\n\r\nzz\r\nevent: b\n\n\r\n0\r\n\r\n", streamType, chunked)},
 	"barelf":   {handle: rewritten(keep, "\r\n", "\n")}, // a head with LF for CRLF
-	"switch":   {handle: raw(hold, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")},
+	"switch":   {handle: fixed(hold, 0, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")},
 
 	// WebSockets.
 	"ws":       {handle: handleWebsocket},     // n=forever code=0 s=3 extension= protocol=: after n messages a close with code, or a cut
@@ -113,8 +112,7 @@ func checkArg(k, v string) error {
 	return err
 }
 
-// num returns a numeric argument, or def. "code" is a number or a word,
-// depending on the scenario.
+// num returns a numeric argument, or def. "code" is a number or a word, depending on the scenario.
 func (sc scenario) num(k string, def int) int {
 	if n, err := strconv.Atoi(sc.args[k]); err == nil {
 		return n
@@ -129,18 +127,12 @@ func (sc scenario) dur(def time.Duration) time.Duration {
 	return def
 }
 
-// raw sends bytes.
-func raw(how ending, text string) func(*exchange) ending {
-	return func(x *exchange) ending {
-		x.write(text)
-		return how
-	}
-}
-
-// fixed sends a head, and bytes behind it.
+// fixed sends a head, unless status is 0, and bytes.
 func fixed(how ending, status int, text string, fields ...string) func(*exchange) ending {
 	return func(x *exchange) ending {
-		x.head(status, fields...)
+		if status != 0 {
+			x.head(status, fields...)
+		}
 		x.write(text)
 		return how
 	}
@@ -214,7 +206,7 @@ func short(last func(*stream) []event) func(*exchange) ending {
 }
 
 func failedEvents(st *stream) []event {
-	return []event{{"response.failed", `,"response":` + string(st.failed(cmp.Or(st.x.args["code"], "server_error")))}}
+	return []event{{"response.failed", `,"response":` + string(st.object("failed", cmp.Or(st.x.args["code"], "server_error")))}}
 }
 
 func searchEvents(st *stream) []event {
@@ -265,21 +257,20 @@ func handleRedirect(x *exchange) ending {
 	return x.reply(x.num("status", 307), nil, "Location: "+cmp.Or(x.args["to"], "https://redirected.invalid/v1/responses"))
 }
 
-// handleStatus responds with an error.
-func handleStatus(status int) func(*exchange) ending {
+// handleStatus responds with an error, and then with finish closes in place of reading the body.
+func handleStatus(status int, how ending) func(*exchange) ending {
 	return func(x *exchange) ending {
 		var fields []string
 		if retry, ok := x.args["retry"]; ok {
 			fields = []string{"Retry-After: " + retry}
 		}
-		return x.problem(x.num("code", x.num("status", status)), "", fields...)
+		if how == finish {
+			fields = append(fields, "Connection: close")
+			x.read = true // that is, it never will be
+		}
+		x.problem(x.num("code", x.num("status", status)), "", fields...)
+		return how
 	}
-}
-
-func handleEarlyClose(x *exchange) ending {
-	x.problem(x.num("status", 413), "", "Connection: close")
-	x.read = true // that is, it never will be
-	return finish
 }
 
 func handleEcho(x *exchange) ending {
@@ -332,9 +323,7 @@ func handleHeadThenSilent(x *exchange) ending {
 }
 
 func handleSlowRead(x *exchange) ending {
-	if small, ok := x.c.raw.(*net.TCPConn); ok {
-		small.SetReadBuffer(4096) // else the kernel takes in megabytes for us
-	}
+	x.c.raw.SetReadBuffer(4096) // else the kernel takes in megabytes for us
 	x.readBodyAt(max(x.num("s", 4096), 1), x.dur(10*time.Millisecond))
 	if x.err != nil {
 		return cut

@@ -22,8 +22,7 @@ import (
 // DefaultPath is where the API listens, as at OpenAI.
 const DefaultPath = "/v1/responses"
 
-// Options configures a server. The zero value is a plain server on a free
-// port that accepts any key.
+// Options configures a server. The zero value is a plain server on a free port that accepts any key.
 type Options struct {
 	Key     string                // the only key accepted; empty: requests need none
 	TLS     bool                  // with a throw-away CA, and a certificate for 127.0.0.1, ::1 and localhost
@@ -43,7 +42,7 @@ type Server struct {
 	opts     Options
 	ln       net.Listener
 	tls      *tls.Config
-	ca       *CA
+	ca       []byte          // PEM
 	done     context.Context // until Close
 	end      context.CancelFunc
 	wg       sync.WaitGroup
@@ -63,7 +62,8 @@ type Server struct {
 // Start runs a server until Close.
 func Start(opts Options) (*Server, error) {
 	opts.Path = cmp.Or(opts.Path, DefaultPath)
-	_, err := parseScenario(cmp.Or(opts.Default, "auto"))
+	opts.Default = cmp.Or(opts.Default, "auto")
+	_, err := parseScenario(opts.Default)
 	if err != nil {
 		return nil, err
 	}
@@ -107,12 +107,7 @@ func (s *Server) URL() string {
 }
 
 // CAPEM returns the certificate to trust, or nil without TLS.
-func (s *Server) CAPEM() []byte {
-	if s.ca == nil {
-		return nil
-	}
-	return s.ca.PEM()
-}
+func (s *Server) CAPEM() []byte { return s.ca }
 
 // Script sets the scenarios of the next requests, one each; they precede the scenarios that the requests name. Requests
 // with a wrong key or to another route take none.
@@ -122,15 +117,13 @@ func (s *Server) Script(scenarios ...string) {
 	s.script = append(s.script, scenarios...)
 }
 
-func (s *Server) nextScript() (string, bool) {
+func (s *Server) nextScript() (next string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.script) == 0 {
-		return "", false
+	if len(s.script) > 0 {
+		next, s.script = s.script[0], s.script[1:]
 	}
-	next := s.script[0]
-	s.script = s.script[1:]
-	return next, true
+	return next
 }
 
 // Requests returns all requests, in their order, malformed ones included.
@@ -186,16 +179,15 @@ func (s *Server) signal() {
 // Conns returns how many connections were accepted.
 func (s *Server) Conns() int { return int(s.accepted.Load()) }
 
-// Open returns how many connections are open. A connection that the peer
-// closed counts until the server has noticed; see AwaitOpen.
+// Open returns how many connections are open. A connection that the peer closed counts until the server has noticed;
+// see AwaitOpen.
 func (s *Server) Open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)
 }
 
-// CloseIdle closes the connections that wait for a request, as OpenAI's edge
-// does now and then.
+// CloseIdle closes the connections that wait for a request, as OpenAI's edge does now and then.
 func (s *Server) CloseIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,7 +214,7 @@ func (s *Server) accept() {
 		raw, err := s.ln.Accept()
 		switch {
 		case err == nil:
-			s.serve(&Conn{s: s, raw: raw, nc: raw})
+			s.serve(&Conn{s: s, raw: raw.(*net.TCPConn), nc: raw.(*net.TCPConn)})
 		case errors.Is(err, net.ErrClosed):
 			return
 		default: // out of file descriptors, most likely: give the others time to end
@@ -239,7 +231,7 @@ func (s *Server) serve(c *Conn) {
 		c.abort()
 		return
 	}
-	c.number = int(s.accepted.Add(1))
+	c.origin.Conn = int(s.accepted.Add(1))
 	s.conns[c] = struct{}{}
 	s.signal()
 	s.wg.Go(func() {

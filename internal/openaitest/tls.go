@@ -53,8 +53,8 @@ func (ca *CA) Leaf(hosts ...string) (tls.Certificate, error) {
 	return ca.sign(template)
 }
 
-// sign makes a key and a certificate for it; an authority without a key of its
-// own is the one being made, and signs itself.
+// sign makes a key and a certificate for it; an authority without a key of its own is the one being made, and signs
+// itself.
 func (ca *CA) sign(template *x509.Certificate) (tls.Certificate, error) {
 	now := time.Now()
 	template.SerialNumber = big.NewInt(now.UnixNano())
@@ -76,7 +76,7 @@ func (s *Server) setupTLS() error {
 	if err != nil {
 		return err
 	}
-	s.ca = ca
+	s.ca = ca.PEM()
 	s.tls = &tls.Config{
 		Certificates: []tls.Certificate{leaf},
 		MinVersion:   s.opts.TLSMin,
@@ -84,7 +84,7 @@ func (s *Server) setupTLS() error {
 		NextProtos:   []string{"http/1.1"},
 		KeyLogWriter: s.opts.KeyLog,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			hello.Context().Value(connKey{}).(*Conn).alpn = hello.SupportedProtos
+			hello.Context().Value(connKey{}).(*Conn).origin.ALPN = hello.SupportedProtos
 			return nil, nil
 		},
 	}

@@ -23,8 +23,82 @@ const maxFrame = 16 << 20
 
 var errFrame = errors.New("malformed WebSocket frame")
 
-// accept writes the head that accepts the handshake with a key (RFC 6455, section
-// 4.2.2), with the fields that the scenario adds.
+// A Frame is one frame of a WebSocket.
+type Frame struct {
+	Op     byte
+	More   bool // the message does not end with it
+	Masked bool // as a client's frames must be, and a server's must not (RFC 6455, section 5.1)
+	Data   []byte
+}
+
+// Append appends the bytes of the frame to p.
+func (f Frame) Append(p []byte) []byte {
+	const mask = "\x01\x02\x03\x04"
+	first, masked := f.Op, byte(0)
+	if !f.More {
+		first |= 0x80
+	}
+	if f.Masked {
+		masked = 0x80
+	}
+	switch n := len(f.Data); {
+	case n < 126:
+		p = append(p, first, masked|byte(n))
+	case n < 1<<16:
+		p = binary.BigEndian.AppendUint16(append(p, first, masked|126), uint16(n))
+	default:
+		p = binary.BigEndian.AppendUint64(append(p, first, masked|127), uint64(n))
+	}
+	if !f.Masked {
+		return append(p, f.Data...)
+	}
+	p = append(p, mask...)
+	for i, b := range f.Data {
+		p = append(p, b^mask[i%4])
+	}
+	return p
+}
+
+// ReadFrame reads a frame. The error is io.EOF if the connection ended before it.
+func ReadFrame(in io.Reader) (f Frame, err error) {
+	read := func(n uint64) []byte {
+		p := make([]byte, n)
+		if err == nil {
+			_, err = io.ReadFull(in, p)
+		}
+		return p
+	}
+	h := read(2)
+	if err != nil {
+		return f, err
+	}
+	f = Frame{Op: h[0] & 15, More: h[0]&0x80 == 0, Masked: h[1]&0x80 != 0}
+	n := uint64(h[1] & 0x7f)
+	switch n {
+	case 126:
+		n = uint64(binary.BigEndian.Uint16(read(2)))
+	case 127:
+		n = binary.BigEndian.Uint64(read(8))
+	}
+	if n > maxFrame || h[0]&0x70 != 0 {
+		return f, fmt.Errorf("%w: %d bytes, reserved bits %#x", errFrame, n, h[0]&0x70)
+	}
+	mask := make([]byte, 4)
+	if f.Masked {
+		mask = read(4)
+	}
+	f.Data = read(n)
+	for i := range f.Data {
+		f.Data[i] ^= mask[i%4]
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return f, err
+}
+
+// accept writes the head that accepts the handshake with a key (RFC 6455, section 4.2.2), with the fields that the
+// scenario adds.
 func (x *exchange) accept(key string) {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	x.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
@@ -54,43 +128,42 @@ func handleWebsocketWrong(x *exchange) ending {
 	return hold
 }
 
-// handleWebsocketSlow sends its first frame in two pieces and then waits for a
-// close frame.
+// handleWebsocketSlow sends its first frame in two pieces and then waits for a close frame.
 func handleWebsocketSlow(x *exchange) ending {
 	switched(hold, "\x81\x0ahello")(x)
 	if !x.pause(x.dur(50 * time.Millisecond)) {
 		return cut
 	}
 	x.write("world")
-	return x.frames(func(byte, []byte) bool { return true })
+	return x.frames(func(Frame) bool { return true })
 }
 
-// handleWebsocket implements the Responses API's WebSocket mode: a message of type
-// response.create is answered with a response's events, any other is echoed.
+// handleWebsocket implements the Responses API's WebSocket mode: a message of type response.create is answered with a
+// response's events, any other is echoed.
 func handleWebsocket(x *exchange) ending {
 	x.accept(x.r.Get("Sec-WebSocket-Key"))
 	left := x.num("n", -1)
-	return x.frames(func(op byte, data []byte) bool {
-		x.answerFrame(op, data)
+	return x.frames(func(f Frame) bool {
+		x.answerFrame(f)
 		left--
 		return left != 0
 	})
 }
 
 // frames hands messages to answer until that returns false, or a close frame comes, which it answers itself.
-func (x *exchange) frames(answer func(op byte, data []byte) bool) ending {
+func (x *exchange) frames(answer func(Frame) bool) ending {
 	for x.flush(); x.err == nil; x.flush() {
-		op, data, err := x.readMessage()
+		f, err := x.readMessage()
 		switch {
 		case errors.Is(err, errFrame):
 			x.c.s.fault(err.Error())
 			return cut
 		case err != nil:
 			return cut
-		case op == opClose:
-			x.frame(opClose, data)
+		case f.Op == opClose:
+			x.frame(opClose, f.Data)
 			return finish
-		case !answer(op, data):
+		case !answer(f):
 			return x.closeWebsocket(x.num("code", 0))
 		}
 	}
@@ -104,85 +177,50 @@ func (x *exchange) closeWebsocket(code int) ending {
 	}
 	x.frame(opClose, binary.BigEndian.AppendUint16(nil, uint16(code)))
 	x.flush()
-	if op, _, err := x.readMessage(); err != nil || op != opClose {
+	if f, err := x.readMessage(); err != nil || f.Op != opClose {
 		return cut
 	}
 	return finish
 }
 
-func (x *exchange) answerFrame(op byte, data []byte) {
+func (x *exchange) answerFrame(f Frame) {
 	var ask struct{ Type, Model string }
 	switch {
-	case op == opPing:
-		x.frame(opPong, data)
-	case op == opPong:
-	case json.Unmarshal(data, &ask) == nil && ask.Type == "response.create":
-		x.ask.Model, x.r.BodyLen = ask.Model, int64(len(data))
+	case f.Op == opPing:
+		x.frame(opPong, f.Data)
+	case f.Op == opPong:
+	case json.Unmarshal(f.Data, &ask) == nil && ask.Type == "response.create":
+		x.ask.Model, x.r.BodyLen = ask.Model, int64(len(f.Data))
 		st := &stream{message: x.newMessage(0), x: x, limit: -1, emit: func(_ string, p []byte) { x.frame(opText, p) }}
 		st.run(0, x.num("s", 3), 0, x.dur(0))
 	default:
-		x.frame(op, data)
+		x.frame(f.Op, f.Data)
 	}
 }
 
-// frame writes one that is not masked, as a server's are.
+// frame writes one as servers do.
 func (x *exchange) frame(op byte, data []byte) {
-	x.out = append(x.out, 0x80|op)
-	switch n := len(data); {
-	case n < 126:
-		x.out = append(x.out, byte(n))
-	case n < 1<<16:
-		x.out = binary.BigEndian.AppendUint16(append(x.out, 126), uint16(n))
-	default:
-		x.out = binary.BigEndian.AppendUint64(append(x.out, 127), uint64(n))
-	}
-	x.write(string(data))
+	x.out = Frame{Op: op, Data: data}.Append(x.out)
+	x.write("")
 }
 
 // readMessage reads a control frame, or the frames of a message.
-func (x *exchange) readMessage() (op byte, message []byte, err error) {
+func (x *exchange) readMessage() (Frame, error) {
+	message := Frame{}
 	for {
-		first, data, err := readFrame(x.c)
-		if err != nil || first&15 >= opClose {
-			return first & 15, data, err
+		f, err := ReadFrame(x.c)
+		if err == nil && !f.Masked {
+			err = fmt.Errorf("%w: not masked", errFrame)
 		}
-		if first&15 != 0 {
-			op = first & 15
+		if err != nil || f.Op >= opClose {
+			return f, err
 		}
-		message = append(message, data...)
-		if first&0x80 != 0 {
-			return op, message, nil
+		if f.Op != 0 {
+			message.Op = f.Op
+		}
+		message.Data = append(message.Data, f.Data...)
+		if !f.More {
+			return message, nil
 		}
 	}
-}
-
-// readFrame reads a frame and unmasks it. It must be masked, as a client's must be (RFC 6455, section 5.1).
-func readFrame(in io.Reader) (first byte, data []byte, err error) {
-	read := func(n uint64) []byte {
-		p := make([]byte, n)
-		if err == nil {
-			_, err = io.ReadFull(in, p)
-		}
-		return p
-	}
-	h := read(2)
-	n := uint64(h[1] & 0x7f)
-	switch n {
-	case 126:
-		n = uint64(binary.BigEndian.Uint16(read(2)))
-	case 127:
-		n = binary.BigEndian.Uint64(read(8))
-	}
-	if err == nil && (h[1]&0x80 == 0 || n > maxFrame) {
-		err = fmt.Errorf("%w: not masked, or of %d bytes", errFrame, n)
-	}
-	if err != nil {
-		return 0, nil, err
-	}
-	mask := read(4)
-	data = read(n)
-	for i := range data {
-		data[i] ^= mask[i%4]
-	}
-	return h[0], data, err
 }

@@ -3,7 +3,7 @@ package server_test
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 )
 
@@ -63,21 +64,7 @@ func (s *stack) upgrade(scenario string, fields ...string) *socket {
 
 // frame is one with a mask, as a client's are.
 func frame(op byte, text string) string {
-	mask := []byte{1, 2, 3, 4}
-	b := []byte{0x80 | op}
-	switch n := len(text); {
-	case n < 126:
-		b = append(b, 0x80|byte(n))
-	case n < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, 0x80|126), uint16(n))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 0x80|127), uint64(n))
-	}
-	b = append(b, mask...)
-	for i := range len(text) {
-		b = append(b, text[i]^mask[i%4])
-	}
-	return string(b)
+	return string(openaitest.Frame{Op: op, Masked: true, Data: []byte(text)}.Append(nil))
 }
 
 const (
@@ -90,27 +77,11 @@ const goingAway = "\x03\xe9"
 
 // next reads a frame, which must not have a mask: a server's have none.
 func (w *socket) next() (op byte, text string, err error) {
-	var h [10]byte
-	if _, err = io.ReadFull(w.in, h[:2]); err != nil {
-		return 0, "", err
+	f, err := openaitest.ReadFrame(w.in)
+	if err == nil && f.Masked {
+		err = errors.New("a frame with a mask")
 	}
-	n := uint64(h[1])
-	switch n {
-	case 126:
-		_, err = io.ReadFull(w.in, h[2:4])
-		n = uint64(binary.BigEndian.Uint16(h[2:]))
-	case 127:
-		_, err = io.ReadFull(w.in, h[2:10])
-		n = binary.BigEndian.Uint64(h[2:])
-	}
-	if err != nil || n > 1<<24 {
-		return 0, "", fmt.Errorf("a frame of %d bytes: %w", n, err)
-	}
-	b := make([]byte, n)
-	if _, err = io.ReadFull(w.in, b); err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return h[0] & 15, string(b), err
+	return f.Op, string(f.Data), err
 }
 
 // want reads a frame.
