@@ -13,13 +13,12 @@ import (
 
 // body reads the body of the current request. Read and Interrupt may run at the same time.
 type body struct {
-	c        *conn
-	length   int64 // as in package http1
-	reader   http1.Body
-	done     atomic.Bool // all of it was read
-	spoiled  atomic.Bool // the rest of it cannot be read
-	awaited  atomic.Bool // the client waits for 100 Continue
-	received int64       // bytes
+	c       *conn
+	length  int64 // as in package http1
+	reader  http1.Body
+	done    atomic.Bool // all of it was read
+	spoiled atomic.Bool // the rest of it cannot be read
+	awaited atomic.Bool // the client waits for 100 Continue
 
 	mu          sync.Mutex // of the deadline
 	interrupted bool
@@ -46,7 +45,7 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		n, err := b.readOnce(p)
-		b.received += int64(n)
+		b.c.request.Entry.BytesIn += int64(n)
 		if err != nil {
 			b.spoiled.Store(true)
 		}

@@ -43,7 +43,6 @@ type conn struct {
 	request relay.Request
 	body    body
 	out     responseWriter
-	begun   time.Time // of the current exchange
 }
 
 const (
@@ -130,20 +129,18 @@ func (c *conn) respondAndClose(e *apierror.Error) {
 
 // record begins the record of an exchange.
 func (c *conn) record() {
-	c.begun, c.request = time.Now(), relay.Request{Body: &c.body, Buffer: c, Session: c.session}
-	c.body.received = 0
+	c.request = relay.Request{Body: &c.body, Buffer: c, Session: c.session}
+	c.request.Entry.Time, c.request.Entry.Caller = time.Now(), c.session.Caller()
 	if o := c.server.observer; o != nil {
 		o.Begin()
 	}
 }
 
-// report writes the record of an exchange: no other place does.
+// report hands over the record of an exchange: no other place does.
 func (c *conn) report() {
 	if o := c.server.observer; o != nil {
-		e, w := &c.request.Entry, &c.out
-		e.Time, e.Duration, e.FirstByte, e.Caller = c.begun, time.Since(c.begun), w.firstByte, c.session.Caller()
-		e.Status, e.BytesIn, e.BytesOut = w.status, c.body.received, w.sent
-		o.End(e)
+		c.request.Entry.Duration = time.Since(c.request.Entry.Time)
+		o.End(&c.request.Entry)
 	}
 }
 
@@ -272,7 +269,7 @@ func (c *conn) exchange() error {
 	var err error
 	if guarded(c.server.cfg.Log, func() { err = c.server.cfg.Relay.Serve(c.ctx, &c.request, &c.out) }) {
 		err = relay.ErrAbort
-		if !c.out.headWritten {
+		if c.request.Entry.Status == 0 {
 			c.out.closeAfter = true
 			err = c.server.cfg.Relay.Refuse(&c.request, &c.out, apierror.New(apierror.InternalError, ""))
 		}
@@ -282,7 +279,7 @@ func (c *conn) exchange() error {
 	}
 	if err != nil {
 		c.out.Flush() // what came before the cut is the client's; the cut counts more than an error here
-		if c.out.headWritten && c.out.framing == http1.UntilClose {
+		if c.request.Entry.Status != 0 && c.out.framing == http1.UntilClose {
 			resetOnClose(c.nc) // a response that ends with the connection would look complete
 		}
 	}

@@ -21,33 +21,28 @@ var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize); return &b 
 // called whenever there is nothing more to write, so that head, event and end leave in as few writes as they can.
 type responseWriter struct {
 	c          *conn
-	pending    *[]byte       // not written yet; nil if nothing is
-	framing    int64         // of the body: http1.Chunked, http1.UntilClose, or 0 for one by its length, or none
-	minor      int           // the client's version
-	head       bool          // the request is a HEAD: no body is sent
-	closeAfter bool          // the connection ends with this response
-	hijacked   bool          // the connection does not serve HTTP any more
-	status     int           // 0 before the head
-	sent       int64         // bytes of the body
-	firstByte  time.Duration // from the request's begin until the first byte was handed to the kernel; 0 if none was
+	pending    *[]byte // not written yet; nil if nothing is
+	framing    int64   // of the body: http1.Chunked, http1.UntilClose, or 0 for one by its length, or none
+	minor      int     // the client's version
+	head       bool    // the request is a HEAD: no body is sent
+	closeAfter bool    // the connection ends with this response
+	hijacked   bool    // the connection does not serve HTTP any more
 	vec        [3][]byte
 
-	mu          sync.Mutex // between 100 Continue and the head
-	headWritten bool
+	mu sync.Mutex // between 100 Continue and the head, which sets the Status of c.request.Entry
 }
 
 // begin prepares the response to a request of an HTTP/1.minor client. head reports whether it is a HEAD, and last
 // whether the response ends the connection.
 func (a *responseWriter) begin(c *conn, minor int, head, last bool) {
-	a.c, a.headWritten, a.closeAfter, a.hijacked = c, false, last, false
-	a.minor, a.head, a.status, a.sent, a.firstByte = minor, head, 0, 0, 0
+	a.c, a.minor, a.head, a.closeAfter, a.hijacked = c, minor, head, last, false
 }
 
 // sendContinue sends 100 Continue, unless the response has begun already.
 func (a *responseWriter) sendContinue() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.headWritten {
+	if a.c.request.Entry.Status != 0 {
 		return nil
 	}
 	_, err := a.c.rw.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
@@ -57,7 +52,7 @@ func (a *responseWriter) sendContinue() error {
 func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.headWritten, a.status = true, status
+	a.c.request.Entry.Status = status
 	switch a.framing = 0; {
 	case length < 0 && a.minor == 1:
 		a.framing = http1.Chunked
@@ -115,7 +110,7 @@ func (a *responseWriter) Write(p []byte) error {
 	if a.head {
 		return nil
 	}
-	a.sent += int64(len(p))
+	a.c.request.Entry.BytesOut += int64(len(p))
 	if a.framing == http1.Chunked {
 		b := a.buffer()
 		*b = append(strconv.AppendInt(*b, int64(len(p)), 16), "\r\n"...)
@@ -161,8 +156,8 @@ func (a *responseWriter) Leave() { a.c.leave() }
 
 // noteFirstByte is called when bytes have been handed to the kernel.
 func (a *responseWriter) noteFirstByte() {
-	if a.firstByte == 0 && a.c.server.observer != nil {
-		a.firstByte = time.Since(a.c.begun)
+	if e := &a.c.request.Entry; e.FirstByte == 0 && a.c.server.observer != nil {
+		e.FirstByte = time.Since(e.Time)
 	}
 }
 
@@ -188,10 +183,9 @@ func (a *responseWriter) finish() error {
 func (a *responseWriter) Hijack(fields []http1.Field) (relay.UpgradedConn, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.headWritten, a.closeAfter, a.framing, a.hijacked = true, true, 0, true
-	a.status = 101
+	a.c.request.Entry.Status, a.closeAfter, a.framing, a.hijacked = 101, true, 0, true
 	b := a.buffer()
-	*b = append(appendHead(*b, a.status, fields), "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"...)
+	*b = append(appendHead(*b, 101, fields), "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"...)
 	a.c.nc.SetReadDeadline(time.Time{})
 	return upgradedConn{a.c}, a.Flush()
 }
@@ -209,13 +203,13 @@ func (c upgradedConn) Read(p []byte) (n int, err error) {
 		c.releaseInput() // for as long as this lasts
 		n, err = c.nc.Read(p)
 	}
-	c.body.received += int64(n)
+	c.request.Entry.BytesIn += int64(n)
 	return n, err
 }
 
 func (c upgradedConn) Write(p []byte) (int, error) {
 	n, err := c.nc.Write(p)
-	c.out.sent += int64(n)
+	c.request.Entry.BytesOut += int64(n)
 	return n, err
 }
 
