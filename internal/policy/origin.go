@@ -58,8 +58,7 @@ func (o *Origin) isLoopback(host string) bool {
 	return (ok || o.port == "80") && IsLoopback(name)
 }
 
-// IsLoopback reports whether name, the host part of a URL in lower case, is
-// localhost or a loopback address.
+// IsLoopback reports whether name, the host part of a URL in lower case, is localhost or a loopback address.
 func IsLoopback(name string) bool {
 	addr, err := netip.ParseAddrPort(name + ":1")
 	return name == "localhost" || err == nil && addr.Addr().IsLoopback() && addr.Addr().Zone() == ""

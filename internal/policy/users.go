@@ -138,10 +138,8 @@ func eachRecord(path string, each func(fields []string)) error {
 
 // admits reports whether who belongs to the set.
 func (u *Users) admits(who audit.Caller) bool {
-	if !who.Known {
-		return false
-	}
-	return slices.Contains(u.UIDs, who.UID) || slices.ContainsFunc(who.Groups, func(g uint32) bool { return slices.Contains(u.GIDs, g) })
+	return who.Known && (slices.Contains(u.UIDs, who.UID) ||
+		slices.ContainsFunc(who.Groups, func(g uint32) bool { return slices.Contains(u.GIDs, g) }))
 }
 
 // UserNames returns the names of the users in /etc/passwd. It is empty where there is no such file.

@@ -30,7 +30,6 @@ type Page struct {
 const (
 	maxPageConns = 16
 	maxPageHead  = 8 << 10 // in bytes
-	plainText    = "text/plain; charset=utf-8"
 )
 
 // pageServer serves pages. Each connection serves one request.
@@ -50,11 +49,7 @@ type pageServer struct {
 // A connection lasts 16 seconds at most, and at most 16 are open: one more closes the oldest, because a client that
 // behaves is served in milliseconds. So a client that is slow to send or to read does not block the others.
 func ServePages(l net.Listener, log func(line string), pages ...Page) error {
-	return newPageServer(log, pages).serve(l)
-}
-
-func newPageServer(log func(string), pages []Page) *pageServer {
-	return &pageServer{pages: pages, log: log, headTimeout: 5 * time.Second, writeTimeout: 10 * time.Second}
+	return (&pageServer{pages: pages, log: log, headTimeout: 5 * time.Second, writeTimeout: 10 * time.Second}).serve(l)
 }
 
 func (s *pageServer) serve(l net.Listener) error {
@@ -100,12 +95,13 @@ func (s *pageServer) exchange(nc net.Conn) {
 		err = req.Parse(head)
 	}
 	var res pageResponse
-	if malformed, ok := errors.AsType[*http1.Error](err); ok {
-		res = textResponse(malformed.Status, malformed.Reason)
-	} else if err != nil {
-		return
-	} else {
+	switch malformed, ok := errors.AsType[*http1.Error](err); {
+	case err == nil:
 		res = s.respond(&req, nc.LocalAddr().Network() == "unix")
+	case ok:
+		res = textResponse(malformed.Status, malformed.Reason)
+	default:
+		return
 	}
 	nc.SetWriteDeadline(time.Now().Add(s.writeTimeout))
 	message := net.Buffers{res.head(), res.body}
@@ -139,7 +135,7 @@ type pageResponse struct {
 }
 
 func textResponse(status int, line string) pageResponse {
-	return pageResponse{status, plainText, []byte(line + "\n")}
+	return pageResponse{status, "text/plain; charset=utf-8", []byte(line + "\n")}
 }
 
 // respond refuses other hosts first: web pages must not read anything here, and DNS rebinding leads them here under a

@@ -35,6 +35,10 @@ func probes(healthy, ready func() error) []Page {
 	}
 }
 
+func newPageServer(log func(string), pages []Page) *pageServer {
+	return &pageServer{pages: pages, log: log, headTimeout: 5 * time.Second, writeTimeout: 10 * time.Second}
+}
+
 // startPages serves pages at addr until the test ends, with time limits that
 // change may shorten.
 func startPages(t *testing.T, addr string, pages []Page, change func(*pageServer)) (s *pageServer, at string) {

@@ -140,13 +140,11 @@ func acceptAll(l net.Listener, failed func(line string), admit func(net.Conn)) e
 // admit serves nc, or resets it. It finds out who calls before the next connection is accepted: those of a user who
 // connects faster than that wait in the kernel's queue, and take no descriptors.
 func (s *Server) admit(nc net.Conn) {
-	if s.full() {
-		s.reset(nc)
-		return
-	}
 	var session *policy.Session
-	switch panicked := guarded(s.cfg.Log, func() { session = s.cfg.Policy.Connect(nc) }); {
-	case panicked:
+	switch {
+	case s.full():
+		s.reset(nc)
+	case guarded(s.cfg.Log, func() { session = s.cfg.Policy.Connect(nc) }):
 		nc.Close()
 	case session.Silent():
 		s.reset(nc)
