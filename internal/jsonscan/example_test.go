@@ -7,7 +7,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/jsonscan"
 )
 
-var request = jsonscan.Member{Members: []jsonscan.Member{{Name: "model", ID: 1, Repeat: jsonscan.Refuse}}}
+var request = jsonscan.Member{Members: []jsonscan.Member{{Name: "model", ID: 1}}}
 
 // modelOf returns the model of a request's body, and reads all of its pieces. It refuses a model that is missing,
 // repeated, not a string, or longer than 64 bytes.
@@ -17,8 +17,8 @@ func modelOf(pieces ...string) (model string, err error) {
 	for _, piece := range pieces {
 		for p := []byte(piece); len(p) > 0; {
 			id, kind, text, rest := find.Next(p)
-			if id != 0 && (kind != jsonscan.String || find.Cut()) {
-				return "", errors.New("the model is not a string of at most 64 bytes")
+			if id != 0 && (kind != jsonscan.String || find.Cut() || model != "") {
+				return "", errors.New("the model is repeated, or not a string of at most 64 bytes")
 			}
 			if id != 0 {
 				model = string(text)
@@ -39,7 +39,7 @@ func ExampleFinder() {
 	fmt.Println(modelOf(`{"model":"gpt-5"`))
 	// Output:
 	// gpt-5 <nil>
-	//  the body is not JSON with one model
-	//  the model is not a string of at most 64 bytes
+	//  the model is repeated, or not a string of at most 64 bytes
+	//  the model is repeated, or not a string of at most 64 bytes
 	//  the body is not JSON with one model
 }

@@ -1,6 +1,9 @@
 package jsonscan
 
-import "errors"
+import (
+	"errors"
+	"strconv"
+)
 
 // errFields is the only error of Fields: a more specific one could quote a secret.
 var errFields = errors.New("unexpected JSON")
@@ -13,19 +16,10 @@ type Field struct {
 	Raw   []byte // part of the document: the text of a string without escapes, or a number
 }
 
-// Unsigned returns the value of a number without sign, fraction and exponent and with at most 18 digits; 0 and true if
-// the member is missing.
+// Unsigned returns the value of a number without sign, fraction and exponent and with at most 18 digits.
 func (f *Field) Unsigned() (n uint64, ok bool) {
-	if len(f.Raw) > 18 {
-		return 0, false
-	}
-	for _, c := range f.Raw {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = n*10 + uint64(c-'0')
-	}
-	return n, true
+	n, err := strconv.ParseUint(string(f.Raw), 10, 64)
+	return n, err == nil && len(f.Raw) <= 18
 }
 
 // Fields finds members of doc, which must be one JSON object, without copying. It refuses what two readers could
@@ -34,7 +28,7 @@ func (f *Field) Unsigned() (n uint64, ok bool) {
 func Fields(doc []byte, wanted ...*Field) error {
 	list := make([]Member, len(wanted))
 	for i, m := range wanted {
-		list[i] = Member{Name: m.Name, ID: uint8(i + 1), Repeat: Refuse}
+		list[i] = Member{Name: m.Name, ID: uint8(i + 1)}
 	}
 	var find Finder // without Room, so that nothing is copied
 	find.Start(&Member{Members: list})
@@ -44,7 +38,7 @@ func Fields(doc []byte, wanted ...*Field) error {
 			continue
 		}
 		m := wanted[id-1]
-		if kind != m.Kind || find.Cut() {
+		if kind != m.Kind || find.Cut() || m.Found {
 			return errFields
 		}
 		m.Found, m.Raw = true, text

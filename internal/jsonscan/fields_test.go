@@ -39,6 +39,8 @@ var documents = []struct {
 	{`{s:"abc"}`, false, "", ""},
 	{`{'s':'abc'}`, false, "", ""},
 	{`{"s":"abc","s":"abc"}`, false, "", ""},
+	{`{"s":"abc","\u0073":"abc"}`, false, "", ""},
+	{`{"n":1,"n":1}`, false, "", ""},
 	{`{"s":"a\u0062c"}`, false, "", ""},
 	{`{"s":"a\/c"}`, false, "", ""},
 	{`{"\u0073":"abc"}`, false, "", ""},

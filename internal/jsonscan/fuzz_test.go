@@ -64,36 +64,25 @@ func reference(doc []byte) (all []found, ok bool) {
 	if !ok || depth > MaxDepth {
 		return nil, false
 	}
-	return refer(o, wanted.Members, map[uint8]bool{}, nil)
+	return refer(o, wanted.Members, nil), true
 }
 
-func refer(o object, members []Member, seen map[uint8]bool, all []found) ([]found, bool) {
+func refer(o object, members []Member, all []found) []found {
 	for _, m := range o {
 		at := slices.IndexFunc(members, func(w Member) bool { return w.Name == m.name })
 		if at < 0 {
 			continue
 		}
 		w := members[at]
-		repeated := w.ID > 0 && seen[w.ID]
-		seen[w.ID] = true
-		if repeated && w.Repeat == Refuse {
-			return nil, false
-		}
-		if repeated && w.Repeat == First {
-			continue
-		}
 		if inner, is := m.value.(object); is && w.Members != nil {
-			var ok bool
-			if all, ok = refer(inner, w.Members, seen, all); !ok {
-				return nil, false
-			}
+			all = refer(inner, w.Members, all)
 			continue
 		}
 		if w.ID > 0 {
 			all = append(all, valueOf(w.ID, m.value))
 		}
 	}
-	return all, true
+	return all
 }
 
 func valueOf(id uint8, value any) found {
@@ -123,7 +112,7 @@ func asUTF8(all []found) []found {
 	return all
 }
 
-// FuzzFinder compares a Finder with encoding/json, for every policy for repeated names and every split of the document;
+// FuzzFinder compares a Finder with encoding/json, for every split of the document;
 // an invalid document is never done. With Trusted the result is the same for a valid document.
 func FuzzFinder(f *testing.F) {
 	for _, doc := range []string{

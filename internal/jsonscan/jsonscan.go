@@ -36,22 +36,13 @@ const (
 // Member is a member of an object whose value is wanted, or that leads to one.
 type Member struct {
 	Name    string   // with escapes resolved
-	ID      uint8    // returned by Next with the value: 1 to 31, unique within a document; 0 if the value is not wanted
-	Repeat  Repeat   // how to treat a second member with this ID
+	ID      uint8    // returned by Next with the value; 0 if the value is not wanted
 	Parts   bool     // return a string in parts, of any length
 	Members []Member // the wanted members of the value if it is an object
 }
 
-// Repeat is how a member that occurs more than once is treated.
-type Repeat uint8
-
-const (
-	Every  Repeat = iota // return each value, for a caller that uses the last
-	First                // skip all but the first
-	Refuse               // treat the document as invalid
-)
-
-// Finder returns the values of wanted members of one document. Call [Finder.Start] before use. It does not allocate.
+// Finder returns the values of wanted members of one document, of a repeated member each. Call [Finder.Start] before
+// use. It does not allocate.
 type Finder struct {
 	// Room holds names and values that are split between pieces or contain escapes. All texts are cut to its length; it
 	// must be longer than the longest wanted name. If it is nil, no text is copied: values must lie in one piece
@@ -67,7 +58,6 @@ type Finder struct {
 	begun  bool    // a text that continues is in Room
 	level  uint8   // number of objects in path
 	used   uint32  // bytes of Room in use
-	seen   uint32  // bit set of IDs
 	wanted *Member // the member whose value is being read
 	path   [maxPath]*Member
 	scan   scanner
@@ -123,19 +113,7 @@ func (f *Finder) name(continues bool, part []byte) {
 	members := f.path[f.level-1].Members
 	i := slices.IndexFunc(members, func(m Member) bool { return m.Name == string(text) })
 	if i >= 0 && !f.cut {
-		f.want(&members[i])
-	}
-}
-
-// want selects m for reading, unless its repetition is to be skipped or refused.
-func (f *Finder) want(m *Member) {
-	repeated := m.ID > 0 && f.seen>>m.ID&1 > 0
-	f.seen |= 1 << m.ID
-	switch {
-	case !repeated || m.Repeat == Every:
-		f.wanted = m
-	case m.Repeat == Refuse:
-		f.scan.state = invalid
+		f.wanted = &members[i]
 	}
 }
 

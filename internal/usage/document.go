@@ -54,7 +54,7 @@ const (
 
 // Of repeated members the largest number counts, so that nothing lowers the sum, and the first type, the first ID and
 // the last model.
-var typeMember = jsonscan.Member{Name: "type", ID: typeID, Repeat: jsonscan.First}
+var typeMember = jsonscan.Member{Name: "type", ID: typeID}
 
 var apis = [...]reading{Responses: readResponses(), Messages: readMessages()}
 
@@ -159,7 +159,7 @@ func (m *Meter) feed(p []byte) {
 		var kind jsonscan.Kind
 		var text []byte
 		switch member, kind, text, p = d.find.Next(p); {
-		case member == 0:
+		case member == 0, member == typeID && d.role != unknown:
 		case member == typeID && kind == jsonscan.String:
 			d.role = apis[m.api].events[string(text)]
 		case member == typeID:

@@ -6,7 +6,6 @@ import "bytes"
 type lines struct {
 	name    uint8 // matched bytes of dataField, or inData or inOther
 	afterCR bool  // the last byte was a CR, to which an LF would belong
-	hasData bool  // the event has a data line
 }
 
 const (
@@ -16,7 +15,6 @@ const (
 	inOther = inData + 1                // in a comment, or another field
 )
 
-// lineFeed joins the data lines of an event.
 var lineFeed = []byte{'\n'}
 
 // readLines passes the content of data lines to the event's document.
@@ -52,9 +50,7 @@ func (m *Meter) readLine(p []byte) {
 		case p[0] != dataField[l.name]:
 			l.name = inOther
 		default:
-			if l.name++; int(l.name) == len(dataField) {
-				m.startData()
-			}
+			l.name++
 			p = p[1:]
 		}
 	}
@@ -63,22 +59,15 @@ func (m *Meter) readLine(p []byte) {
 	}
 }
 
-func (m *Meter) startData() {
-	if m.lines.hasData {
-		m.feed(lineFeed)
-	}
-	m.lines.hasData = true
-}
-
-// endLine starts the next line; an empty line ends the event.
+// endLine starts the next line; an empty line ends the event. The data lines of an event are joined by line feeds; the
+// one behind the last changes nothing.
 func (m *Meter) endLine(end byte) {
-	l := m.lines
-	if int(l.name) == len(dataField)-1 { // a field name without a colon is an empty line of data
-		m.startData()
-	}
-	if l.name == 0 && l.hasData {
+	switch name := m.lines.name; {
+	case name == 0:
 		m.endDocument()
 		m.begin()
+	case int(name) >= len(dataField)-1 && name != inOther: // a field name without a colon is an empty line of data
+		m.feed(lineFeed)
 	}
-	m.lines = lines{afterCR: end == '\r', hasData: m.lines.hasData && l.name > 0}
+	m.lines = lines{afterCR: end == '\r'}
 }
