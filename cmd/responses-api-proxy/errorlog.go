@@ -4,9 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
@@ -22,27 +27,17 @@ const (
 	maxAgent   = 64   // bytes of a client's name in the log
 )
 
-// errorLog writes records to standard error, or to --log-file, and never makes
-// a caller wait: the reader may have stopped reading, or be gone. Each record is
-// one line, whatever is in it. An error that keeps the program from starting is
-// a plain line, without a time.
+// errorLog writes records to standard error, or to --log-file, and never makes a caller wait: the reader may have
+// stopped reading, or be gone. Each record is one line, whatever is in it. An error that keeps the program from
+// starting is a plain line, without a time.
 //
-// Messages begin with no capital and end with no period. The attribute hint has
-// what the operator can do.
+// Messages begin with no capital and end with no period. The attribute hint has what the operator can do.
 type errorLog struct {
 	*slog.Logger
 	*linelog.Log
 	refusals *linelog.Limiter
 	names    map[uint32]string // of users
 	next     *linelog.Target   // what takeOver goes on with; nil if nothing
-}
-
-func newErrorLog() (*errorLog, error) {
-	to, err := linelog.Standard(2)
-	if err != nil {
-		return nil, err
-	}
-	return errorLogTo(to), nil
 }
 
 func errorLogTo(to *linelog.Target) *errorLog {
@@ -75,12 +70,11 @@ func (l *errorLog) warning(text string) {
 	l.Warn(text)
 }
 
-// upstreamFailures stands for requests of unidentified users that the upstream
-// has failed: what they are refused for must not keep the reason of these out.
+// upstreamFailures stands for requests of unidentified users that the upstream has failed: what they are refused for
+// must not keep the reason of these out.
 const upstreamFailures = -3
 
-// request logs why a request has failed, unless its user has caused too many
-// lines within the second.
+// request logs why a request has failed, unless its user has caused too many lines within the second.
 func (l *errorLog) request(r *relay.Request, e *apierror.Error) {
 	who := r.Session.Caller()
 	user := who.User()
@@ -145,8 +139,8 @@ func identify(r *relay.Request) (method, path, agent string) {
 	return shorten(r.Head.Method, maxAgent), path, agent
 }
 
-// shorten copies the first bytes of p, up to what may be a key: a client may have
-// one of its own, and put it into a URL.
+// shorten copies the first bytes of p, up to what may be a key: a client may have one of its own, and put it into a
+// URL.
 func shorten(p []byte, limit int) string {
 	text := string(p[:min(len(p), limit)])
 	before, _, hasKey := strings.Cut(text, "sk-")
@@ -169,8 +163,7 @@ func (l *errorLog) suppressed(uid, n int64) {
 	l.record(slog.LevelWarn, text, "count", n, "uid", number, "user", name)
 }
 
-// close waits for a moment until all lines are written. Lines that are logged
-// later are lost.
+// close waits for a moment until all lines are written. Lines that are logged later are lost.
 func (l *errorLog) close() {
 	l.refusals.Flush()
 	l.Close()
@@ -189,16 +182,12 @@ func (l *errorLog) takeOver() {
 
 // fatal writes why the program does not start and returns its exit code.
 func (l *errorLog) fatal(err error) int {
-	l.plain(linePrefix, err.Error()+hintOf(err))
-	return 1
-}
-
-// hintOf returns what an error of the upstream's suggests, as the end of a line.
-func hintOf(err error) string {
+	text := err.Error()
 	if e, ok := errors.AsType[*upstream.Error](err); ok && e.Hint != "" {
-		return "; " + e.Hint
+		text += "; " + e.Hint
 	}
-	return ""
+	l.plain(linePrefix, text)
+	return 1
 }
 
 // usage writes what is wrong with the command line and returns the exit code.
@@ -206,4 +195,124 @@ func (l *errorLog) usage(err error) int {
 	l.plain(linePrefix, err.Error())
 	l.plain(linePrefix, "run it with --help for its flags")
 	return 2
+}
+
+// rejectedEvery is how often a status of the upstream has a line in the log.
+const rejectedEvery = time.Minute
+
+// rejections logs that the upstream rejects requests with the key: the first one with each status at once, and the
+// number of the others once a minute.
+type rejections struct {
+	log *errorLog
+
+	mu  sync.Mutex
+	all map[int]*rejection // by status; with a line in the log that is not a minute old
+}
+
+type rejection struct {
+	count int64 // since the last line
+	timer *time.Timer
+}
+
+var rejectionTexts = map[int]struct {
+	level      slog.Level
+	text, hint string
+}{
+	401: {slog.LevelError, "the upstream rejects the API key", "replace the key if it was revoked; it must belong to the upstream of --upstream-url"},
+	403: {slog.LevelWarn, "the upstream forbids requests with this API key", "the key may lack a permission, or the model, project or country may be excluded"},
+	429: {slog.LevelWarn, "the upstream limits requests with this API key", "its rate limit or its quota is exhausted; the response to the client says which"},
+}
+
+// add counts a response with one of the statuses of rejectionTexts.
+func (r *rejections) add(status int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if one := r.all[status]; one != nil {
+		one.count++
+		return
+	}
+	r.write(status, 1)
+	one := &rejection{}
+	one.timer = time.AfterFunc(rejectedEvery, func() { r.later(status, one) })
+	r.all[status] = one
+}
+
+// later writes what has come since the last line, if anything has.
+func (r *rejections) later(status int, one *rejection) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.all[status] != one: // of an earlier key
+	case one.count == 0:
+		delete(r.all, status)
+	default:
+		r.write(status, one.count)
+		one.count = 0
+		one.timer.Reset(rejectedEvery)
+	}
+}
+
+// newKey forgets the key before: the first rejections of the new one are logged at once.
+func (r *rejections) newKey() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, one := range r.all {
+		one.timer.Stop()
+	}
+	clear(r.all)
+}
+
+func (r *rejections) write(status int, count int64) {
+	t := rejectionTexts[status]
+	r.log.record(t.level, t.text, "status", status, "count", count, "hint", t.hint)
+}
+
+// openLog prepares for --log-file: the start lines still go to where standard error was, but the descriptors of
+// standard error and standard output are given back, so that a runner that waits for their end need not wait for us.
+func (s *service) openLog() error {
+	to, err := linelog.File(s.opts.logFile, s.opts.owner)
+	if err != nil {
+		return fmt.Errorf("cannot open --log-file: %w", err)
+	}
+	s.errs.next = to
+	s.reopened("--log-file", s.opts.logFile, s.errs.Reopen)
+	err = detach(2)
+	if s.opts.audit != "-" {
+		err = errors.Join(err, detach(1))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot give back standard output and standard error: %w", err)
+	}
+	return nil
+}
+
+// hideFaults leaves the log as the only writer to standard error. When the program faults, the runtime writes stacks
+// with their arguments and registers there, and nothing else can prevent that: GOTRACEBACK does not hold for SIGTRAP,
+// SIGILL and faults inside the runtime.
+func (o *options) hideFaults() error {
+	if o.protection == off {
+		return nil // for debugging
+	}
+	if err := detach(2); err != nil {
+		return fmt.Errorf("cannot hide what the runtime prints of faults: %w", err)
+	}
+	return nil
+}
+
+// reopened has SIGHUP open the file of a flag again, and warns if that could not be done after a rotation has renamed
+// it.
+func (s *service) reopened(flag, path string, reopen func()) {
+	s.needs.Append = append(s.needs.Append, filepath.Dir(path))
+	s.onHangup(reopen)
+	uid, groups := os.Geteuid(), []int{os.Getegid()}
+	if u := s.opts.runAs; u != nil {
+		uid, groups = u.UID, []int{u.GID}
+	} else if more, err := os.Getgroups(); err == nil {
+		groups = append(groups, more...)
+	}
+	file, err := os.Stat(path)
+	if dir := filepath.Dir(path); err == nil && file.Mode().IsRegular() && !mayCreate(dir, uid, groups) {
+		s.warnings = append(s.warnings, fmt.Sprintf("SIGHUP will not open %s %s again after it was renamed: uid %d may not create files in %s; "+
+			"chown that, or have the rotation create the file", flag, path, uid, dir))
+	}
 }

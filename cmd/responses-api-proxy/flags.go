@@ -52,9 +52,7 @@ type options struct {
 	runAs                *sandbox.User // nil leaves the user as it is
 	owner                int           // the uid that new files are given to; -1 leaves them to the process's own
 	protection           string        // auto, available, strict or off
-	maxTokens            int64
-	budgetFile           string
-	budgetPeriod         budget.Period
+	budget               budget.Config // Limit, Period and File
 
 	audit, metrics, logFile string
 	logFormat               string
@@ -65,6 +63,82 @@ type options struct {
 	keyFile    string
 	identity   identity
 	dumpDir    string
+}
+
+// identity has the settings of workload identity.
+type identity struct {
+	github bool
+	key.Exchange
+}
+
+// enabled reports whether the key is got in exchange for an identity.
+func (i *identity) enabled() bool { return i.github || i.TokenFile != "" }
+
+// flagTable returns all flags of the proxy, which set o. Their texts are in docs/responses-api-proxy.1.md, in the same
+// order; help, completions and the table of README.md are made of both (TestDocuments).
+func flagTable(o *options) []cli.Flag {
+	id, l := &o.identity, &o.limits
+	ignore := func(string) error { return nil } // the value may be secret
+	isAddress := func(s string) (string, error) { _, err := listen.ParseAddress(s); return s, err }
+	return []cli.Flag{
+		{Name: "port", Value: "N", Also: "p", Set: cli.Int(&o.port, 0, 65535, "a port is a number from 0 to 65535")},
+		{Name: "listen", Value: "ADDR:PORT|unix:PATH", Repeat: true, Also: "host bind address socket",
+			Set: cli.Append(&o.listen, listen.ParseAddress)},
+		{Name: "server-info", Value: "FILE", Set: cli.String(&o.serverInfo, "a file name")},
+		{Name: "http-shutdown", Value: "USER|@GROUP|self", Repeat: true, Optional: true, Also: "shutdown-user=USER", Set: o.allowShutdown},
+		{Name: "drain-timeout", Value: "DURATION", Set: cli.Duration(&o.drainTimeout, "10s or 2m")},
+
+		{Name: "upstream-url", Value: "URL", Set: cli.Any(&o.upstreamURL)},
+		{Name: "allow-route", Value: "compact|input-tokens|models|retrieve|websocket|search|messages", Repeat: true,
+			Set: cli.Each(&o.routes, relay.CheckRoute)},
+		{Name: "upstream-user", Value: "USER|self", Repeat: true, Set: o.upstreamUsers.AddUser},
+		{Name: "upstream-tls", Value: "1.3|1.2|off", Also: "insecure-upstream=off", Set: cli.Choice(&o.upstreamTLS, "1.3", "1.2", off)},
+		{Name: "ca-file", Value: "FILE", Set: cli.String(&o.caFile, "a file name")},
+		{Name: "auth-header", Value: "bearer|api-key|x-api-key", Set: cli.Parsed(&o.authHeader, key.ParseHeader)},
+		{Name: "key-file", Value: "FILE", Also: "key api-key key-fd", Set: o.setKeyFile},
+
+		{Name: "allow-user", Value: "USER|@GROUP|self", Repeat: true, Also: "allow-group=@GROUP", Set: o.users.Add},
+		{Name: "allow-host", Value: "NAME", Repeat: true, Set: cli.Each(&o.hosts, checkHost)},
+
+		{Name: "allow-model", Value: "NAME|PREFIX*", Repeat: true, Set: cli.Each(&o.models, relay.CheckModel)},
+		{Name: "max-body", Value: "SIZE", Set: cli.Size(&l.MaxBody)},
+		{Name: "max-concurrent", Value: "N", Set: cli.Count(&l.MaxConcurrent)},
+		{Name: "max-concurrent-per-user", Value: "N", Set: cli.Count(&l.MaxConcurrentPerUser)},
+		{Name: "rate", Value: "N", Set: cli.Float(&l.Rate, 1e6, "a number of requests a second is needed, such as 0.5 or 10")},
+		{Name: "max-requests", Value: "N", Set: cli.Count(&l.MaxRequests)},
+		{Name: "expire-after", Value: "DURATION", Set: cli.Duration(&l.ExpireAfter, "6h or 30m")},
+		{Name: "max-tokens-per-user", Value: "N", Set: cli.Count(&o.budget.Limit)},
+		{Name: "budget-period", Value: "DURATION|month", Set: cli.Parsed(&o.budget.Period, budget.ParsePeriod)},
+		{Name: "budget-file", Value: "FILE", Set: cli.String(&o.budget.File, "a file name")},
+
+		{Name: "user", Value: "USER", Set: cli.Parsed(&o.runAs, sandbox.LookupUser)},
+		{Name: "protection", Value: "auto|available|strict|off", Also: "strict=strict sandbox secret-memory",
+			Set: cli.Choice(&o.protection, auto, available, strict, off)},
+
+		{Name: "audit", Value: "FILE|-", Set: cli.String(&o.audit, "a file name, or - for standard output,")},
+		{Name: "metrics", Value: "ADDR:PORT|unix:PATH", Set: cli.Parsed(&o.metrics, isAddress)},
+		{Name: "log-file", Value: "FILE", Set: cli.String(&o.logFile, "a file name")},
+		{Name: "log-format", Value: "text|json", Set: cli.Choice(&o.logFormat, "text", "json")},
+		{Name: "log-requests", Set: cli.Bool(&o.logRequests)},
+		{Name: "dump-dir", Value: "DIR", Also: "dump-max", Set: cli.String(&o.dumpDir, "a directory's name")},
+
+		{Name: "github-oidc", Set: cli.Bool(&id.github)},
+		{Name: "oidc-audience", Value: "NAME", Needs: "github-oidc", Set: cli.Any(&id.Audience)},
+		{Name: "identity-provider-id", Value: "ID", Needs: "github-oidc oidc-token-file", Set: cli.Any(&id.IdentityProviderID)},
+		{Name: "service-account-id", Value: "ID", Needs: "github-oidc oidc-token-file", Set: cli.Any(&id.ServiceAccountID)},
+		{Name: "github-oidc-request-url", Value: "URL", Needs: "github-oidc", Set: cli.Any(&id.RequestURL)},
+		{Name: "oidc-allow-host", Value: "NAME", Repeat: true, Needs: "github-oidc",
+			Set: cli.Append(&id.AllowHosts, cli.NotEmpty("a host name"))},
+		{Name: "oidc-token-file", Value: "FILE", Set: cli.String(&id.TokenFile, "a file name")},
+
+		{Name: "config", Value: "FILE", Set: cli.String(&o.config, "a file name")},
+		{Name: "version", Set: func(string) error { o.print = version(); return nil }},
+		{Name: "help", Set: cli.RequestHelp},
+		{Name: "h", Hidden: true, Set: cli.RequestHelp},
+		{Name: "c", Value: "KEY=VALUE", Repeat: true, Hidden: true, Set: ignore},
+		{Name: "enable", Value: "FEATURE", Repeat: true, Hidden: true, Set: ignore},
+		{Name: "disable", Value: "FEATURE", Repeat: true, Hidden: true, Set: ignore},
+	}
 }
 
 // parseFlags reads the arguments of the proxy itself, and the file of --config.
@@ -105,9 +179,6 @@ func parseArgs(args []string) (*options, error) {
 	return o, err
 }
 
-// maxConfig is the size of the largest file of --config, in bytes.
-const maxConfig = 1 << 20
-
 // readConfig returns the flags in the file at path as arguments.
 func readConfig(path string) ([]string, error) {
 	in, err := safefile.FindInput(path)
@@ -120,7 +191,7 @@ func readConfig(path string) ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxConfig))
+	text, err := io.ReadAll(io.LimitReader(f, 1<<20))
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +202,7 @@ func readConfig(path string) ([]string, error) {
 	return args, nil
 }
 
-// complete sets what follows from other flags, and returns an error for flags
-// that contradict each other.
+// complete sets what follows from other flags, and returns an error for flags that contradict each other.
 func (o *options) complete() error {
 	o.limits.Burst = max(1, int(2*o.limits.Rate))
 	if o.runAs != nil {
@@ -141,19 +211,29 @@ func (o *options) complete() error {
 	if o.given["port"] || len(o.listen) == 0 {
 		o.listen = append(o.listen, listen.Loopback(o.port))
 	}
-	unix := func(a listen.Address) bool { return a.Path != "" }
 	slices.SortStableFunc(o.listen, func(a, b listen.Address) int { return min(len(a.Path), 1) - min(len(b.Path), 1) })
 	switch {
-	case len(o.listen) > 1 && !unix(o.listen[1]):
+	case len(o.listen) > 1 && o.listen[1].Path == "":
 		return errors.New("--port and --listen name two TCP addresses, and clients are told one port; keep one")
-	case o.serverInfo != "" && unix(o.listen[0]):
+	case o.serverInfo != "" && o.listen[0].Path != "":
 		return errors.New("--server-info tells a port, and --listen names unix sockets only; add --port 0")
-	case o.budgetFile != "" && o.maxTokens == 0:
+	case o.budget.File != "" && o.budget.Limit == 0:
 		return errors.New("--budget-file needs --max-tokens-per-user N, more than 0")
-	case o.budgetPeriod != 0 && o.maxTokens == 0:
+	case o.budget.Period != 0 && o.budget.Limit == 0:
 		return errors.New("--budget-period needs --max-tokens-per-user N, more than 0")
 	}
-	return cmp.Or(relay.CheckRoutes(o.routes), relay.CheckModels(o.models, o.routes), o.identity.check(o))
+	if err := cmp.Or(relay.CheckRoutes(o.routes), relay.CheckModels(o.models, o.routes)); err != nil || !o.identity.enabled() {
+		return err
+	}
+	switch {
+	case o.identity.github && o.identity.TokenFile != "":
+		return errors.New("--github-oidc and --oidc-token-file contradict each other; choose one")
+	case o.keyFile != "":
+		return errors.New("--key-file brings a key, and workload identity makes its own; leave it out")
+	case o.authHeader != key.Bearer:
+		return errors.New("workload identity makes bearer tokens; leave --auth-header out")
+	}
+	return nil
 }
 
 // allowShutdown opens GET /shutdown to a user or group, or, if who is "true", to all who may call.
@@ -171,19 +251,13 @@ func (o *options) allowShutdown(who string) error {
 	return o.shutdownUsers.Add(who)
 }
 
-func (o *options) setMetrics(addr string) error {
-	o.metrics = addr
-	_, err := listen.ParseAddress(addr)
-	return err
-}
-
-// setKeyFile stores the name of the key's file.
 func (o *options) setKeyFile(path string) error {
 	switch {
 	case path == "":
 		return errors.New("a file name is needed")
 	case path == "-", strings.HasPrefix(path, "/dev/"), strings.HasPrefix(path, "/proc/"):
-		// A descriptor that was not passed on may be one of the Go runtime's own, of which the text would be taken for a key.
+		// A descriptor that was not passed on may be one of the Go runtime's own, of which the text would be taken for
+		// a key.
 		return errors.New("name a regular file, or leave the flag out to read the key from standard input")
 	case mayBeKey(path):
 		return errors.New("there is no such file") // leaked has the error that is shown
@@ -217,8 +291,7 @@ func (o *options) owners() []uint32 {
 	return []uint32{uint32(o.owner)}
 }
 
-// ignored returns the names of the flags of Codex that were given, which mean
-// nothing here.
+// ignored returns the names of the flags of Codex that were given, which mean nothing here.
 func (o *options) ignored() string {
 	var names []string
 	for _, name := range []string{"c", "enable", "disable"} {
@@ -229,8 +302,7 @@ func (o *options) ignored() string {
 	return strings.Join(names, ", ")
 }
 
-// unexpected returns the error for a word that belongs to no flag. It never has
-// what may be a key: errors are logged.
+// unexpected returns the error for a word that belongs to no flag. It never has what may be a key: errors are logged.
 func unexpected(word string) error {
 	if len(word) >= 20 {
 		return keyAmongArguments(word)

@@ -1,50 +1,45 @@
-// Responses-api-proxy lets the users of a host spend an OpenAI API key that
-// none of them can read. It is a drop-in for codex responses-api-proxy, also
-// under the name codex-responses-api-proxy.
+// Responses-api-proxy lets the users of a host spend an OpenAI API key that none of them can read. It is a drop-in for
+// codex responses-api-proxy, also under the name codex-responses-api-proxy.
 //
-// It reads the key from standard input, one line, into memory that neither a
-// debugger nor root's /proc/PID/mem can read, listens on 127.0.0.1, and
-// forwards exactly POST /v1/responses to the upstream with the key added. It
-// never follows a redirect, never retries a request that the upstream may have
-// seen, never buffers a response, and never prints the key, nor anything of a
-// request or a response.
+// It reads the key from standard input, one line, into memory that neither a debugger nor root's /proc/PID/mem can
+// read, listens on 127.0.0.1, and forwards exactly POST /v1/responses to the upstream with the key added. It never
+// follows a redirect, never retries a request that the upstream may have seen, never buffers a response, and never
+// prints the key, nor anything of a request or a response.
 //
-// docs/responses-api-proxy.1.md documents files, environment, signals and exit
-// codes. Standard output and standard error may be closed or broken at any time.
+// docs/responses-api-proxy.1.md documents files, environment, signals and exit codes. Standard output and standard
+// error may be closed or broken at any time.
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-// run is main in the order in which things must happen. Whatever it holds is
-// released, and the key wiped, before it returns.
+// run is main in the order in which things must happen. Whatever it holds is released, and the key wiped, before it
+// returns.
 func run(args []string) int {
 	if code, ok := subcommand(args); ok {
 		return code
 	}
-	// First of all: until this returns, other processes of the same user may be
-	// able to attach.
+	// First of all: until this returns, other processes of the same user may be able to attach.
 	protections, exposed := sandbox.Protect()
-	// Broken pipes are errors of the writes that meet them, and a terminal's
-	// end is no reason to stop serving.
+	// Broken pipes are errors of the writes that meet them, and a terminal's end is no reason to stop serving.
 	ignoreSignals()
-	errs, err := newErrorLog()
+	to, err := linelog.Standard(2)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%scannot write to standard error: %v\n", linePrefix, err)
 		return 1
 	}
+	errs := errorLogTo(to)
 	defer errs.close()
 	if exposed != nil {
 		return errs.fatal(exposed)
@@ -71,8 +66,7 @@ func run(args []string) int {
 		return errs.fatal(err)
 	}
 	defer k.Wipe()
-	// From here on a stop is an orderly one: a process may read server-info and
-	// send a signal before the first request.
+	// From here on a stop is an orderly one: a process may read server-info and send a signal before the first request.
 	s := newService(opts, errs, k)
 	s.keyFile, s.protections = file, protections
 	signal.Notify(s.stop, stopSignals...)
@@ -98,33 +92,4 @@ func saveMemory() {
 	if limit := debug.SetGCPercent(50); limit != 100 {
 		debug.SetGCPercent(limit)
 	}
-}
-
-// keyDelay is how long the key may be missing from standard input before a log line reports that.
-const keyDelay = 2 * time.Second
-
-// readKey opens the key, and reads from standard input what it needs. At a terminal it prints a prompt.
-func readKey(cfg key.Config, errs *errorLog) (*key.Key, error) {
-	if !cfg.HasInput() {
-		return key.Open(0, cfg)
-	}
-	restore, tty, err := key.NoEcho(0)
-	if err != nil {
-		return nil, err
-	}
-	cfg.Terminal = tty
-	if tty {
-		ctx, done := signal.NotifyContext(context.Background(), stopSignals...)
-		forget := context.AfterFunc(ctx, func() {
-			restore()
-			os.Exit(130)
-		})
-		defer restore() // while descriptor 0 is still the terminal
-		defer done()
-		defer forget()
-		errs.Write([]byte("OpenAI API key (it is not shown): ")) // typed on the same line
-	} else {
-		defer time.AfterFunc(keyDelay, func() { errs.plain(linePrefix, "waiting for the key on standard input") }).Stop()
-	}
-	return key.Open(0, cfg)
 }

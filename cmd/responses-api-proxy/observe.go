@@ -11,6 +11,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
@@ -31,7 +32,6 @@ func (l *errorLog) exchange(e *audit.Entry) {
 		"input_tokens", input, "output_tokens", output, "code", e.Code)
 }
 
-// openAudit opens --audit.
 func (s *service) openAudit() (err error) {
 	if s.audit, err = audit.Open(s.opts.audit, s.opts.owner, s.errs.report); err != nil {
 		return err
@@ -46,7 +46,16 @@ func (s *service) openAudit() (err error) {
 	return nil
 }
 
-// openMetrics opens --metrics.
+func (s *service) openDump() (err error) {
+	s.dump, err = dump.Open(s.opts.dumpDir, s.opts.owner, s.errs.report)
+	if err != nil {
+		return err
+	}
+	s.needs.Write = append(s.needs.Write, s.opts.dumpDir)
+	s.onClose(s.dump.Close)
+	return nil
+}
+
 func (s *service) openMetrics() (err error) {
 	if s.metricsListener, err = metrics.Listen(s.opts.metrics); err != nil {
 		return err
@@ -58,8 +67,8 @@ func (s *service) openMetrics() (err error) {
 	return nil
 }
 
-// observe begins to observe the engine, if anything is to be observed. It is called once the sandbox is in force, as the
-// metrics show its protections too.
+// observe begins to observe the engine, if anything is to be observed. It is called once the sandbox is in force, as
+// the metrics show its protections too.
 func (s *service) observe() error {
 	if s.metricsListener != nil {
 		s.metrics = metrics.New(s.metricsConfig())
@@ -145,7 +154,7 @@ func (s *service) state() string {
 
 // limits returns how much of the limits has been used.
 func (s *service) limits() metrics.Limits {
-	l := metrics.Limits{Admitted: s.gate.Admitted(), MaxRequests: s.opts.limits.MaxRequests, Expires: s.gate.Expires(), MaxTokens: s.opts.maxTokens}
+	l := metrics.Limits{Admitted: s.gate.Admitted(), MaxRequests: s.opts.limits.MaxRequests, Expires: s.gate.Expires(), MaxTokens: s.opts.budget.Limit}
 	if s.book != nil {
 		l.Since, l.Resets = s.book.Period()
 		l.Spent = s.book.Spent()

@@ -55,13 +55,13 @@ type service struct {
 	dump            *dump.Dir
 	notifier        *systemd.Notifier
 
-	rejections *rejections
+	rejections rejections
 	draining   atomic.Bool
 }
 
 func newService(opts *options, errs *errorLog, k *key.Key) *service {
 	return &service{opts: opts, errs: errs, key: k, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1),
-		rejections: newRejections(errs)}
+		rejections: rejections{log: errs, all: map[int]*rejection{}}, sockets: sockets{address: "localhost"}}
 }
 
 // open makes everything ready to serve, in the original's order of errors: URL, sockets, files. Clients may come as
@@ -80,13 +80,14 @@ func (s *service) open() error {
 		{true, func() (err error) { cfg.Roots, err = roots.From(o.caFile); return err }},
 		{o.identity.enabled(), func() error { return s.exchange(cfg.Roots) }},
 		{true, s.listen},
-		{s.keyFile != nil, s.openKeyFile},
+		{s.keyFile != nil, s.reloadable},
 		{true, func() error { return s.openClient(cfg) }},
 		{true, s.checkFileLimit},
 		{o.logFile != "", s.openLog},
 		{o.dumpDir != "", s.openDump},
 		{o.audit != "", s.openAudit},
 		{o.metrics != "", s.openMetrics},
+		{o.budget.Limit > 0, s.openBudget},
 		{true, s.openGate},
 		{true, s.openEngine},
 		{o.serverInfo != "", s.openInfo},
@@ -110,14 +111,6 @@ func (s *service) open() error {
 	}
 	s.protections = append(s.protections, enforced...)
 	return s.start()
-}
-
-func (s *service) openNotifier() (err error) {
-	if s.notifier, err = systemd.NewNotifier(); err != nil {
-		return err
-	}
-	s.onClose(func() { s.notifier.Close() })
-	return nil
 }
 
 // upstreamConfig returns the configuration that follows from --upstream-url, but for the roots.
@@ -164,11 +157,10 @@ func (s *service) warn(text string) error {
 
 // checkFileLimit looks at what can make the audit, the log, sums and dumps stop without a full disk.
 func (s *service) checkFileLimit() error {
-	limit := fileLimit()
-	if limit < 0 {
-		return nil
+	if limit := fileLimit(); limit >= 0 {
+		return s.warn(fmt.Sprintf("files can grow to %d bytes only (RLIMIT_FSIZE), and audit, log, usage totals and dumps stop there; start it under ulimit -f unlimited", limit))
 	}
-	return s.warn(fmt.Sprintf("files can grow to %d bytes only (RLIMIT_FSIZE), and audit, log, usage totals and dumps stop there; start it under ulimit -f unlimited", limit))
+	return nil
 }
 
 // openInfo opens --server-info. It is opened last, and so written last.
@@ -188,29 +180,29 @@ func (s *service) openInfo() error {
 }
 
 // openBudget reads --budget-file, or begins without one.
-func (s *service) openBudget() (*budget.Ledger, error) {
+func (s *service) openBudget() (err error) {
 	o := s.opts
-	report := func(err error) { s.errs.Error("the budget cannot be kept", "reason", err) }
-	cfg := budget.Config{Limit: o.maxTokens, Period: o.budgetPeriod, File: o.budgetFile, Report: report, ExtraOwners: o.owners()}
-	book, err := budget.Open(cfg)
-	if err != nil {
-		return nil, err
+	cfg := o.budget
+	cfg.Report = func(err error) { s.errs.Error("the budget cannot be kept", "reason", err) }
+	cfg.ExtraOwners = o.owners()
+	if s.book, err = budget.Open(cfg); err != nil {
+		return err
 	}
-	if o.budgetFile != "" {
-		s.needs.Write = append(s.needs.Write, filepath.Dir(o.budgetFile))
+	if o.budget.File != "" {
+		s.needs.Write = append(s.needs.Write, filepath.Dir(o.budget.File))
 	}
-	s.onStart(func() error { return o.budgetError(book.CheckWritable()) })
+	s.onStart(func() error { return o.budgetError(s.book.CheckWritable()) })
 	s.onClose(func() {
-		if err := book.Close(); err != nil {
+		if err := s.book.Close(); err != nil {
 			s.errs.Error("the budget could not be written", "reason", err)
 		}
 	})
-	return book, nil
+	return nil
 }
 
 // budgetError adds to an error what to do.
 func (o *options) budgetError(err error) error {
-	dir := filepath.Dir(o.budgetFile)
+	dir := filepath.Dir(o.budget.File)
 	switch {
 	case err == nil:
 		return nil
@@ -223,14 +215,8 @@ func (o *options) budgetError(err error) error {
 // openGate opens the policy that identifies and admits callers.
 func (s *service) openGate() (err error) {
 	o := s.opts
-	cfg := policy.Config{TCP: s.tcp, Commands: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
+	cfg := policy.Config{TCP: s.tcp, Commands: o.audit != "", Owners: slices.Contains(o.routes, "retrieve"), Users: o.users, ShutdownUsers: o.shutdownUsers, Limits: o.limits, Budget: s.book, Origin: policy.NewOrigin(s.port, o.hosts), Expired: s.expire}
 	cfg.Limits.MaxConnections = maxConnections(openFiles())
-	if o.maxTokens > 0 {
-		if s.book, err = s.openBudget(); err != nil {
-			return err
-		}
-		cfg.Budget = s.book
-	}
 	if s.gate, err = policy.New(cfg); err != nil {
 		return err
 	}
@@ -243,7 +229,7 @@ func (s *service) openEngine() (err error) {
 	if err != nil {
 		return err
 	}
-	cfg := relay.Config{Upstream: s.client, Dump: s.dump, Routes: open, Models: s.opts.models, Address: s.address(), Log: s.errs.request, OnRejected: s.rejections.add, Records: s.observes()}
+	cfg := relay.Config{Upstream: s.client, Dump: s.dump, Routes: open, Models: s.opts.models, Address: s.address, Log: s.errs.request, OnRejected: s.rejections.add, Records: s.observes()}
 	s.baseURL = open.BaseURL(cfg.Address)
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end
@@ -316,7 +302,12 @@ func (s *service) serve() int {
 		return 1
 	}
 	s.draining.Store(true)
-	s.errs.Info("stopping, " + count(s.engine.Running(), "request") + " running")
+	plural := "s"
+	n := s.engine.Running()
+	if n == 1 {
+		plural = ""
+	}
+	s.errs.Info(fmt.Sprintf("stopping, %d request%s running", n, plural))
 	s.notifier.Notify(systemd.Stopping, "waiting for running requests")
 	ctx, cancel := context.WithTimeout(context.Background(), s.opts.drainTimeout)
 	defer cancel()
@@ -330,12 +321,4 @@ func (s *service) serve() int {
 	s.close() // what it logs comes before the last line
 	s.errs.Info("stopped")
 	return 0
-}
-
-// count returns a number of things.
-func count(n int, thing string) string {
-	if n != 1 {
-		thing += "s"
-	}
-	return fmt.Sprint(n, " ", thing)
 }

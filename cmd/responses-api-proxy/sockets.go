@@ -2,8 +2,11 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
@@ -12,12 +15,12 @@ import (
 // sockets are the listeners that clients come to.
 type sockets struct {
 	listeners []net.Listener
-	tcp, unix bool // what is among them
-	port      int  // of the TCP listener, if there is one
+	tcp, unix bool   // what is among them
+	port      int    // of the TCP listener, if there is one
+	address   string // where clients find the proxy; over a unix socket any name will do
 }
 
-// listen opens the sockets that clients come to, or takes those that systemd
-// has opened.
+// listen opens the sockets that clients come to, or takes those that systemd has opened.
 func (s *service) listen() error {
 	sockets, err := systemd.Sockets()
 	if err != nil {
@@ -42,29 +45,23 @@ func (s *service) listen() error {
 	return nil
 }
 
-// listenOn opens a socket for clients.
-func (s *service) listenOn(a listen.Address) error {
+func (s *service) listenOn(a listen.Address) (err error) {
+	var l net.Listener
 	if a.Path == "" {
-		l, err := listen.TCP(a)
-		if err != nil {
-			return err
-		}
-		s.onClose(func() { l.Close() }) // again, after a drain: that changes nothing
-		s.add(l)
-		return nil
+		l, err = listen.TCP(a)
+	} else {
+		users := &s.opts.users
+		l, err = listen.Unix(listen.UnixConfig{Path: a.Path, Users: users.UIDs, Groups: users.GIDs, Everyone: users.Empty()})
+		s.needs.Remove = append(s.needs.Remove, filepath.Dir(a.Path))
 	}
-	users := &s.opts.users
-	l, err := listen.Unix(listen.UnixConfig{Path: a.Path, Users: users.UIDs, Groups: users.GIDs, Everyone: users.Empty()})
 	if err != nil {
 		return err
 	}
-	s.needs.Remove = append(s.needs.Remove, filepath.Dir(a.Path))
-	s.onClose(func() { l.Close() })
+	s.onClose(func() { l.Close() }) // again, after a drain: that changes nothing
 	s.add(l)
 	return nil
 }
 
-// take takes a socket of systemd's.
 func (s *service) take(socket systemd.Socket) error {
 	_, tcp := socket.Listener.Addr().(*net.TCPAddr)
 	switch {
@@ -82,21 +79,42 @@ func (s *service) take(socket systemd.Socket) error {
 	return nil
 }
 
-// address is where clients find the proxy: over a unix socket any name will do.
-func (s *sockets) address() string {
-	for _, l := range s.listeners {
-		if _, ok := l.Addr().(*net.TCPAddr); ok {
-			return l.Addr().String()
-		}
-	}
-	return "localhost"
-}
-
 func (s *sockets) add(l net.Listener) {
 	s.listeners = append(s.listeners, l)
-	if _, ok := l.Addr().(*net.TCPAddr); ok {
-		s.tcp, s.port = true, listen.Port(l)
+	if tcp, ok := l.Addr().(*net.TCPAddr); ok {
+		s.tcp, s.port, s.address = true, tcp.Port, tcp.String()
 		return
 	}
 	s.unix = true
+}
+
+func (s *service) openNotifier() (err error) {
+	if s.notifier, err = systemd.NewNotifier(); err != nil {
+		return err
+	}
+	s.onClose(func() { s.notifier.Close() })
+	return nil
+}
+
+// notifyReady notifies systemd that the service is ready, and then, if the unit has a watchdog, twice in each of its
+// intervals that the service is alive: that its engine still accepts connections.
+func (s *service) notifyReady() (stop func()) {
+	var where []string
+	for _, l := range s.listeners {
+		where = append(where, l.Addr().String())
+	}
+	if err := s.notifier.Notify(systemd.Ready, "serving on "+strings.Join(where, " and ")); err != nil {
+		s.errs.Error("systemd does not know that this is ready, and may end it", "reason", err)
+	}
+	interval := s.notifier.Watchdog()
+	if interval <= 0 {
+		return func() {}
+	}
+	ticker := time.NewTicker(interval / 2)
+	go func() { // waits for good once the ticker is stopped: the program ends then
+		for range ticker.C {
+			s.notifier.Notify(systemd.Alive, fmt.Sprintf("serving on %s; %d connections", strings.Join(where, " and "), s.engine.Connections()))
+		}
+	}()
+	return ticker.Stop
 }

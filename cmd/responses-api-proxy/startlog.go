@@ -10,7 +10,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
 )
 
 // memoryHint returns what to do about a key outside secret memory. Only a kernel that lacks memfd_secret(2), or was
@@ -92,4 +94,31 @@ func (s *service) logProtections() {
 			s.errs.record(slog.LevelWarn, "a protection is incomplete", "protection", p.Name, "state", cmp.Or(p.State, "missing"), "reason", reason, "hint", hint)
 		}
 	}
+}
+
+// refuses reports whether --protection makes a missing protection an error. With available, what the kernel does not
+// have (errors.ErrUnsupported) is none.
+func (o *options) refuses(missing error) bool {
+	return missing != nil && (o.protection == strict || o.protection == available && !errors.Is(missing, errors.ErrUnsupported))
+}
+
+// accept returns an error for a protection that is missing against --protection. The key must not be read then, and
+// nothing be served.
+func (o *options) accept(r sandbox.Report) error {
+	for _, p := range r {
+		if o.refuses(p.Missing) {
+			return fmt.Errorf("--protection %s: %s=%s: %w, or use --protection auto to start with reduced protection", o.protection, p.Name, p.State, p.Missing)
+		}
+	}
+	return nil
+}
+
+// protectionMetrics returns what is in force, without the reasons for what is not.
+func (s *service) protectionMetrics() []metrics.Protection {
+	kind, why := s.key.Memory()
+	all := []metrics.Protection{{Name: "secret-memory", State: kind, Missing: why != nil}}
+	for _, p := range s.protections {
+		all = append(all, metrics.Protection{Name: p.Name, State: p.State, Missing: p.Missing != nil})
+	}
+	return all
 }

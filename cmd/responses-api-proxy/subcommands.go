@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -37,8 +36,7 @@ func document(name string) string {
 	return string(text)
 }
 
-// subcommand runs what args begin with, unless that is not a subcommand, and
-// returns its exit code.
+// subcommand runs what args begin with, unless that is not a subcommand, and returns its exit code.
 func subcommand(args []string) (code int, ok bool) {
 	if len(args) == 0 || !slices.Contains(subcommands, args[0]) {
 		return 0, false
@@ -67,25 +65,17 @@ func version() string { return "responses-api-proxy " + moduleVersion() + "\n" }
 
 // moduleVersion returns the module's version, or the commit that it was built from.
 func moduleVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		info = &debug.BuildInfo{}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
 	}
-	return cmp.Or(info.Main.Version, "unknown")
+	return "unknown"
 }
 
-const (
-	verifyName    = "responses-api-proxy-verify"
-	verifyInstall = "go install github.com/responses-api-proxy/responses-api-proxy/cmd/...@latest"
-)
-
-// verify replaces this process, before it has a key, with the attack suite: the
-// program responses-api-proxy-verify in the directory of this one, and no other,
-// with the same arguments, environment and descriptors. A link to this program
-// does not lead to another directory. It returns only when that fails, with the
-// exit code.
+// verify replaces this process, before it has a key, with the attack suite: the program responses-api-proxy-verify in
+// the directory of this one, and no other, with the same arguments, environment and descriptors. A link to this program
+// does not lead to another directory. It returns only when that fails, with the exit code.
 func verify(args []string) int {
-	program := verifyName
+	program := "responses-api-proxy-verify"
 	if runtime.GOOS == "windows" {
 		program += ".exe"
 	}
@@ -102,7 +92,8 @@ func verify(args []string) int {
 	}
 	hint := "run that program directly, with the same flags" // it is not executable
 	if errors.Is(err, fs.ErrNotExist) {
-		hint = "packages, archives and the image have it beside this program; or build both with " + strconv.Quote(verifyInstall)
+		hint = "packages, archives and the image have it beside this program; or build both with " +
+			`"go install github.com/responses-api-proxy/responses-api-proxy/cmd/...@latest"`
 	}
 	fmt.Fprintf(os.Stderr, "%[1]sverify: cannot run %[2]s: %[3]v\n%[1]s%[4]s\n", linePrefix, program, err, hint)
 	return 2

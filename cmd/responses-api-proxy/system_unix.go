@@ -25,16 +25,15 @@ func detach(fd int) error {
 		return err
 	}
 	defer null.Close()
-	return dup(int(null.Fd()), fd)
+	return unix.Dup2(int(null.Fd()), fd)
 }
 
-// ignoreSignals makes a broken pipe, and a file that has reached RLIMIT_FSIZE,
-// errors of the writes that meet them, and a terminal's end no reason to stop
-// serving. The kernel stores no registers for a signal that is ignored, either.
+// ignoreSignals makes a broken pipe, and a file that has reached RLIMIT_FSIZE, errors of the writes that meet them, and
+// a terminal's end no reason to stop serving. The kernel stores no registers for a signal that is ignored, either.
 func ignoreSignals() { signal.Ignore(unix.SIGHUP, unix.SIGPIPE, unix.SIGXFSZ) }
 
-// fileLimit raises RLIMIT_FSIZE as far as this user may, and returns how many
-// bytes long a file can be then; -1 means that there is no limit.
+// fileLimit raises RLIMIT_FSIZE as far as this user may, and returns how many bytes long a file can be then; -1 means
+// that there is no limit.
 func fileLimit() int64 {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_FSIZE, &limit) != nil {
@@ -65,8 +64,7 @@ func mayCreate(path string, uid int, groups []int) bool {
 	return st.Mode>>shift&writeSearch == writeSearch
 }
 
-// openFiles is how many descriptors this process may have; 0 if there is no
-// limit, or none can be read.
+// openFiles is how many descriptors this process may have; 0 if there is no limit, or none can be read.
 func openFiles() int {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur > 1<<30 {

@@ -21,8 +21,8 @@ func become(program string, args []string) error {
 	return err
 }
 
-// detach closes standard input, and leaves the others open: nothing here waits
-// for their end. Go's report of a fault stays visible.
+// detach closes standard input, and leaves the others open: nothing here waits for their end. Go's report of a fault
+// stays visible.
 func detach(fd int) error {
 	if fd == 0 {
 		return os.Stdin.Close()

@@ -24,21 +24,18 @@ type Flag struct {
 }
 
 // String returns the name with its dashes.
-func (f Flag) String() string { return dashed(f.Name) }
-
-func dashed(name string) string {
-	if len(name) == 1 {
-		return "-" + name
+func (f Flag) String() string {
+	if len(f.Name) == 1 {
+		return "-" + f.Name
 	}
-	return "--" + name
+	return "--" + f.Name
 }
 
 // ErrHelp is returned by Parse as it is when a flag's Set returns it.
 var ErrHelp = errors.New("help requested")
 
-// Parse sets the flags that args begin with, and returns their names and the
-// remaining words. It accepts one dash or two, and a value in the next word or
-// behind "=".
+// Parse sets the flags that args begin with, and returns their names and the remaining words. It accepts one dash or
+// two, and a value in the next word or behind "=".
 func Parse(flags []Flag, args []string) (given map[string]bool, rest []string, err error) {
 	given = map[string]bool{}
 	for len(args) > 0 && args[0] != "--" && len(args[0]) > 1 && args[0][0] == '-' {
@@ -81,8 +78,7 @@ func Parse(flags []Flag, args []string) (given map[string]bool, rest []string, e
 	return given, args, nil
 }
 
-// undefined returns the error for a flag that is not in the table, with the one
-// that may have been meant.
+// undefined returns the error for a flag that is not in the table, with the one that may have been meant.
 func undefined(flags []Flag, name string) error {
 	switch {
 	case name == "" || name[0] == '-':
@@ -103,9 +99,9 @@ func undefined(flags []Flag, name string) error {
 		}
 	}
 	if near := Nearest(name, names); meant == "" && near != "" {
-		meant = dashed(near)
+		meant = Flag{Name: near}.String()
 	}
-	err := fmt.Errorf("flag provided but not defined: %s", dashed(name))
+	err := fmt.Errorf("flag provided but not defined: %s", Flag{Name: name})
 	if meant != "" {
 		return fmt.Errorf("%w; is %s meant?", err, meant)
 	}
@@ -121,4 +117,77 @@ func (f Flag) with(value string) string {
 		return f.String() + "=" + value
 	}
 	return f.String() + " " + value
+}
+
+// Nearest returns the name that is most like a wrong one, off by a third of its letters at most, or its only
+// continuation; "" if there is none.
+func Nearest(wrong string, names []string) (near string) {
+	wrong = strings.ReplaceAll(strings.ToLower(wrong), "_", "-")
+	best, continued := len(wrong)/3+1, []string(nil)
+	for _, name := range names {
+		if d := distance(wrong, name); d < best {
+			best, near = d, name
+		}
+		if strings.HasPrefix(name, wrong) {
+			continued = append(continued, name)
+		}
+	}
+	if near == "" && len(continued) == 1 {
+		near = continued[0]
+	}
+	return near
+}
+
+// distance returns how many letters must be inserted, removed or replaced, or adjacent ones exchanged, to turn a into
+// b.
+func distance(a, b string) int {
+	d := make([][]int, len(a)+1) // from each beginning of a to each of b
+	for i := range d {
+		d[i] = make([]int, len(b)+1)
+		for j := range d[i] {
+			switch {
+			case i == 0 || j == 0:
+				d[i][j] = i + j
+			case a[i-1] == b[j-1]:
+				d[i][j] = d[i-1][j-1]
+			default:
+				d[i][j] = 1 + min(d[i-1][j-1], d[i-1][j], d[i][j-1])
+			}
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d[i][j] = min(d[i][j], d[i-2][j-2]+1)
+			}
+		}
+	}
+	return d[len(a)][len(b)]
+}
+
+// ConfigArgs returns the flags in the text of a configuration file as arguments for Parse: in each line a name without
+// dashes and, behind blanks, the value, which ends with the line. Empty lines and those that begin with # are comments.
+func ConfigArgs(flags []Flag, text string) (args []string, err error) {
+	number := 0
+	for line := range strings.Lines(text) {
+		number++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		name, value := line, ""
+		if end := strings.IndexAny(line, " \t"); end >= 0 {
+			name, value = line[:end], strings.TrimSpace(line[end:])
+		}
+		i := slices.IndexFunc(flags, func(f Flag) bool { return f.Name == name })
+		switch {
+		case strings.HasPrefix(name, "-") || strings.Contains(name, "="):
+			return nil, fmt.Errorf("line %d: write a flag's name without dashes, blanks and its value", number)
+		case i < 0:
+			return nil, fmt.Errorf("line %d: %w", number, undefined(flags, name))
+		case flags[i].Value == "" && value != "":
+			return nil, fmt.Errorf("line %d: %s takes no value", number, name)
+		case value == "" && (flags[i].Value == "" || flags[i].Optional):
+			args = append(args, flags[i].String())
+		default:
+			args = append(args, flags[i].String()+"="+value)
+		}
+	}
+	return args, nil
 }

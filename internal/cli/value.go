@@ -33,18 +33,17 @@ func Any(to *string) func(string) error {
 	return Parsed(to, func(s string) (string, error) { return s, nil })
 }
 
-// String returns a Set that stores any value but the empty one; what names the
-// value in the error.
-func String(to *string, what string) func(string) error {
-	return Parsed(to, func(s string) (string, error) { return s, when(s == "", what+" is needed") })
+// String returns a Set that stores any value but the empty one; what names the value in the error.
+func String(to *string, what string) func(string) error { return Parsed(to, NotEmpty(what)) }
+
+// NotEmpty returns a parser of any value but the empty one; what names the value in the error.
+func NotEmpty(what string) func(string) (string, error) {
+	return func(s string) (string, error) { return s, when(s == "", what+" is needed") }
 }
 
 // Each returns a Set that appends every value for which check returns nil.
 func Each(to *[]string, check func(string) error) func(string) error {
-	return func(s string) error {
-		*to = append(*to, s)
-		return check(s)
-	}
+	return Append(to, func(s string) (string, error) { return s, check(s) })
 }
 
 // Append returns a Set that appends what parse returns.
@@ -55,9 +54,6 @@ func Append[T any](to *[]T, parse func(string) (T, error)) func(string) error {
 		return err
 	}
 }
-
-// NotEmpty returns a check that the value, which what names, is not empty.
-func NotEmpty(what string) func(string) error { return String(new(string), what) }
 
 // Choice returns a Set that stores one of the words.
 func Choice[T ~string](to *T, words ...string) func(string) error {
