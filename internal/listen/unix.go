@@ -122,6 +122,20 @@ func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
 	return nil
 }
 
+// umaskLock prevents concurrent calls from restoring each other's umask: there is no call that reads it without setting
+// it (umask(2)).
+var umaskLock sync.Mutex
+
+// listenNarrow creates a socket file with mode 0600. The umask belongs to the process, so that a file that another
+// goroutine creates at the same time may get a narrower mode than it should, never a wider one. Linux alone also takes
+// the mode from the socket (fchmod(2) before bind(2)).
+func listenNarrow(path string) (*net.UnixListener, error) {
+	umaskLock.Lock()
+	defer umaskLock.Unlock()
+	defer unix.Umask(unix.Umask(0o177))
+	return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+}
+
 // open sets the group and mode for the users and groups in cfg. The directory is trusted, so the name still refers to
 // the socket that was bound there. The listener's descriptor does not help: the file is another inode, in the file
 // system and not in that of sockets.
