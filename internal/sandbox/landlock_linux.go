@@ -63,13 +63,6 @@ func handled(abi int, scopeSignals bool) (a unix.LandlockRulesetAttr) {
 	return a
 }
 
-// A pathRule allows access to a file, or to all files below a directory. Landlock identifies both by inode, not by
-// name.
-type pathRule struct {
-	*os.File
-	access uint64
-}
-
 // The access that a rule for a directory of Policy allows. appendAccess excludes TRUNCATE and REMOVE_FILE: a
 // compromised process must not be able to erase the audit log.
 const (
@@ -88,18 +81,23 @@ var resolverFiles = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.co
 // written, and a rule for a file would end with its inode; so the rule is for the directory.
 var resolverDirs = []string{"/run/systemd/resolve", "/run/resolvconf"}
 
-// openPaths opens all paths of p, while this process can still find them. The caller closes the result even if err is
-// not nil, which means that a directory of p cannot be used.
-func openPaths(p Policy) (rules []pathRule, err error) {
-	// O_PATH needs no permission to read the file, and ties the rule to this inode even if the path is replaced before
-	// the rule is added. The first error is returned, after all that could be opened, so that the caller closes them.
-	open := func(path string, flags int, access uint64) {
-		f, openErr := os.OpenFile(path, unix.O_PATH|flags, 0)
-		if openErr != nil {
-			err = cmp.Or(err, openErr)
-			return
-		}
-		rules = append(rules, pathRule{f, access})
+// A ruleset contains the rules of a Policy, which restrict puts in force.
+type ruleset struct {
+	fd      uintptr
+	attr    unix.LandlockRulesetAttr
+	abi     int
+	missing error // why there is none
+	err     error // the first rule that cannot be added
+}
+
+// newRuleset makes the rules of p, while this process can still find its files. err means that a directory of p cannot
+// be used, or that the kernel refused a rule. The caller closes the result.
+func newRuleset(p Policy) (r *ruleset, err error) {
+	r = &ruleset{}
+	if r.abi, r.missing = landlockABI(); r.missing == nil {
+		r.attr = handled(r.abi, threadsMaySignal())
+		r.fd, r.missing = call("landlock_create_ruleset", thisThread, unix.SYS_LANDLOCK_CREATE_RULESET,
+			uintptr(unsafe.Pointer(&r.attr)), unsafe.Sizeof(r.attr), 0)
 	}
 	for _, path := range slices.Concat(resolverFiles, p.Read) {
 		// The resolver's files are often links into another directory. A rule applies to the target's inode, so the
@@ -112,7 +110,7 @@ func openPaths(p Policy) (rules []pathRule, err error) {
 		if slices.ContainsFunc(resolverDirs, func(d string) bool { return strings.HasPrefix(dir+"/", d+"/") }) {
 			target = dir
 		}
-		open(target, 0, readAccess)
+		r.addPath(target, 0, readAccess)
 	}
 	for _, list := range []struct {
 		dirs   []string
@@ -120,15 +118,59 @@ func openPaths(p Policy) (rules []pathRule, err error) {
 	}{{p.Write, writeAccess}, {p.Append, appendAccess}, {p.Remove, removeAccess}} {
 		for _, dir := range list.dirs {
 			// O_DIRECTORY, because a file in place of a directory is a mistake in the configuration.
-			open(dir, unix.O_DIRECTORY, list.access)
+			r.addPath(dir, unix.O_DIRECTORY, list.access)
 		}
 	}
-	return rules, err
+	for _, rule := range portRules(r.abi, p.Ports) {
+		r.add(landlockRuleNetPort, unsafe.Pointer(&rule), fmt.Sprint("port ", rule.port))
+	}
+	return r, r.err
 }
 
-func closePaths(rules []pathRule) {
-	for _, r := range rules {
-		r.Close()
+// addPath allows access to a file, or to all files below a directory. Landlock identifies both by inode, not by name.
+func (r *ruleset) addPath(path string, flags int, access uint64) {
+	f, err := os.OpenFile(path, unix.O_PATH|flags, 0) // O_PATH needs no permission to read the file
+	if err != nil {
+		r.err = cmp.Or(r.err, err)
+		return
+	}
+	defer f.Close()
+	// The kernel refuses a rule with a right that the ruleset does not handle (EINVAL, landlock_add_rule(2)); such a
+	// right needs no rule, since nothing restricts it.
+	rule := unix.LandlockPathBeneathAttr{Allowed_access: access & r.attr.Handled_access_fs, Parent_fd: int32(f.Fd())}
+	r.add(unix.LANDLOCK_RULE_PATH_BENEATH, unsafe.Pointer(&rule), path)
+}
+
+// add adds a rule, if there is a ruleset.
+func (r *ruleset) add(kind uintptr, rule unsafe.Pointer, what string) {
+	if r.missing != nil {
+		return
+	}
+	if _, err := call("landlock_add_rule", thisThread, unix.SYS_LANDLOCK_ADD_RULE, r.fd, kind, uintptr(rule)); err != nil {
+		r.err = cmp.Or(r.err, fmt.Errorf("cannot add a Landlock rule for %s: %w", what, err))
+	}
+}
+
+// restrict restricts files, ports and signals on all threads and checks that they are restricted. It returns the
+// version in force, and why all or a part of it is missing.
+func (r *ruleset) restrict() (state string, missing error) {
+	if r.missing != nil {
+		return "", r.missing
+	}
+	// A domain belongs to a thread (landlock(7), "Inheritance"). Kernels before syncABI need one call on each; later
+	// ones restrict all threads at once. It needs no-new-privs, or CAP_SYS_ADMIN (landlock_restrict_self(2)), and
+	// cannot be undone: a later ruleset can only restrict more.
+	_, err := call("landlock_restrict_self", r.abi < syncABI, unix.SYS_LANDLOCK_RESTRICT_SELF, r.fd, restrictFlags(r.abi), 0)
+	if err != nil {
+		return "", err
+	}
+	return tryLandlock(r.abi)
+}
+
+// close closes the ruleset, which is not needed once it is in force.
+func (r *ruleset) close() {
+	if r.missing == nil {
+		unix.Close(int(r.fd))
 	}
 }
 
@@ -162,52 +204,6 @@ func portRules(abi int, ports []uint16) []portRule {
 		}
 	}
 	return rules
-}
-
-// landlock restricts files, ports and signals on all threads and checks that they are restricted. It returns the
-// version in force, and why all or a part of it is missing. An error means that the kernel refused a rule of p.
-func landlock(p Policy, paths []pathRule) (state string, missing, err error) {
-	abi, missing := landlockABI()
-	if missing != nil {
-		return "", missing, nil
-	}
-	// The ruleset is a descriptor, which is not needed after landlock_restrict_self. The addresses of attr and of the
-	// rules reach the kernel as integers; call keeps them alive.
-	attr := handled(abi, threadsMaySignal())
-	ruleset, missing := call("landlock_create_ruleset", thisThread, unix.SYS_LANDLOCK_CREATE_RULESET,
-		uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
-	if missing != nil {
-		return "", missing, nil
-	}
-	defer unix.Close(int(ruleset))
-	add := func(kind uintptr, rule unsafe.Pointer) error {
-		_, err := call("landlock_add_rule", thisThread, unix.SYS_LANDLOCK_ADD_RULE, ruleset, kind, uintptr(rule))
-		return err
-	}
-	for _, r := range paths {
-		// The kernel refuses a rule with a right that the ruleset does not handle (EINVAL, landlock_add_rule(2)); such
-		// a right needs no rule, since nothing restricts it.
-		rule := unix.LandlockPathBeneathAttr{Allowed_access: r.access & attr.Handled_access_fs, Parent_fd: int32(r.Fd())}
-		if err := add(unix.LANDLOCK_RULE_PATH_BENEATH, unsafe.Pointer(&rule)); err != nil {
-			return "", nil, fmt.Errorf("cannot add a Landlock rule for %s: %w", r.Name(), err)
-		}
-	}
-	for _, r := range portRules(abi, p.Ports) {
-		if err := add(landlockRuleNetPort, unsafe.Pointer(&r)); err != nil {
-			return "", nil, fmt.Errorf("cannot add a Landlock rule for port %d: %w", r.port, err)
-		}
-	}
-	// A domain belongs to a thread (landlock(7), "Inheritance"). Kernels before syncABI need one call on each; later
-	// ones restrict all threads at once.
-	all := abi < syncABI
-	// It needs no-new-privs, or CAP_SYS_ADMIN (landlock_restrict_self(2)), and cannot be undone: a later ruleset can
-	// only restrict more.
-	_, err = call("landlock_restrict_self", all, unix.SYS_LANDLOCK_RESTRICT_SELF, ruleset, restrictFlags(abi), 0)
-	if err != nil {
-		return "", err, nil
-	}
-	state, missing = tryLandlock(abi)
-	return state, missing, nil
 }
 
 // tooOld is a reason that only a later kernel removes. It is an errors.ErrUnsupported.

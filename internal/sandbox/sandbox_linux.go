@@ -13,16 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// enforce applies the protections in the only possible order. Paths are opened first, since the new user may not find
-// them. Dropping the bounding set needs CAP_SETPCAP, which the change of user clears. Landlock and seccomp need
+// enforce applies the protections in the only possible order. Rules are made first, since the new user may not find their
+// files. Dropping the bounding set needs CAP_SETPCAP, which the change of user clears. Landlock and seccomp need
 // no-new-privs. seccomp is last, since it refuses the calls that the others make.
 //
 // Each result is read back from /proc: an outer sandbox's filter can make a call return 0 without effect
 // (SECCOMP_RET_ERRNO with error 0, seccomp(2)), and a thread that was missed keeps what it had.
 func enforce(p Policy) (Report, error) {
 	who := self()
-	paths, err := openPaths(p)
-	defer closePaths(paths)
+	rules, err := newRuleset(p)
+	defer rules.close()
 	if err != nil {
 		return nil, err
 	}
@@ -54,9 +54,7 @@ func enforce(p Policy) (Report, error) {
 	case errors.Is(noPrivs, errCgo): // with cgo, the C library makes other calls, and aborts if it cannot start a thread
 		noLandlock, noSeccomp = errCgo, errCgo
 	default:
-		if version, noLandlock, err = landlock(p, paths); err != nil {
-			return nil, err
-		}
+		version, noLandlock = rules.restrict()
 		noSeccomp = seccomp(p)
 	}
 	end := threads.read()
