@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Where crypto/x509 looks: in the first of the files that can be read, and in all directories.
@@ -30,7 +32,7 @@ var readSystem = sync.OnceValues(func() (parse func() *x509.CertPool, err error)
 	if list := os.Getenv("SSL_CERT_DIR"); list != "" {
 		directories = strings.Split(list, ":")
 	}
-	texts := texts{certs: make(chan []byte, 1<<10), seen: map[string]bool{}}
+	texts := texts{certs: make(chan []byte, 1<<10), seen: map[string]bool{}, buf: make([]byte, 1<<18)}
 	defer close(texts.certs)
 	pool, parsed := x509.NewCertPool(), make(chan struct{})
 	go func() {
@@ -40,7 +42,7 @@ var readSystem = sync.OnceValues(func() (parse func() *x509.CertPool, err error)
 		}
 	}()
 	for _, name := range files {
-		if texts.readFile(name) {
+		if texts.readFile(unix.AT_FDCWD, name) {
 			break
 		}
 	}
@@ -60,13 +62,14 @@ var readSystem = sync.OnceValues(func() (parse func() *x509.CertPool, err error)
 type texts struct {
 	certs chan []byte
 	seen  map[string]bool
-	err   error // the first one, but that a file does not exist
+	buf   []byte // for read
+	err   error  // the first one, but that a file does not exist
 }
 
 // readFile sends what is in a file, and reports whether it could be read. A distribution has each certificate in a file
 // of its own and in one with all: it is sent once, to be parsed once.
-func (t *texts) readFile(name string) bool {
-	text, err := os.ReadFile(name)
+func (t *texts) readFile(dir int, name string) bool {
+	text, err := t.read(dir, name)
 	t.note(err)
 	for part := range bytes.SplitAfterSeq(text, []byte("-----END CERTIFICATE-----")) {
 		if i := bytes.Index(part, []byte("-----BEGIN CERTIFICATE-----")); i >= 0 && !t.seen[string(part[i:])] {
@@ -78,17 +81,44 @@ func (t *texts) readFile(name string) bool {
 }
 
 // readDirectory sends what is in the files of a directory. Links to others of them are skipped.
-func (t *texts) readDirectory(dir string) {
-	entries, err := os.ReadDir(dir)
+func (t *texts) readDirectory(name string) {
+	entries, err := os.ReadDir(name)
 	t.note(err)
+	dir, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
+	t.note(err)
+	defer unix.Close(dir)
 	for _, e := range entries {
-		name := dir + "/" + e.Name()
 		if e.Type()&fs.ModeSymlink != 0 {
-			if target, err := os.Readlink(name); err == nil && !strings.Contains(target, "/") {
+			n, err := unix.Readlinkat(dir, e.Name(), t.buf[:unix.PathMax])
+			if err == nil && bytes.IndexByte(t.buf[:n], '/') < 0 {
 				continue
 			}
 		}
-		t.readFile(name)
+		t.readFile(dir, e.Name())
+	}
+}
+
+// read returns the content of a file in dir. There are hundreds, for which os.ReadFile makes twice the system calls.
+func (t *texts) read(dir int, name string) ([]byte, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	for err == unix.EINTR {
+		fd, err = unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	for size := 0; ; {
+		n, err := unix.Read(fd, t.buf[size:])
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 {
+			return bytes.Clone(t.buf[:size]), err
+		}
+		if size += n; size == len(t.buf) {
+			t.buf = append(t.buf, t.buf...)
+		}
 	}
 }
 

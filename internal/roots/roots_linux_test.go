@@ -47,6 +47,8 @@ func TestSystemRootsElsewhere(t *testing.T) {
 		write(name, append([]byte("a comment\n"), bytes.TrimSpace(up.CAPEM())...))
 	}
 	write("two/again", all)
+	// Longer than what is read at once.
+	write("two/long", append(bytes.Repeat([]byte("a comment\n"), 100_000), serveTLS(t).CAPEM()...))
 	write("two/none", []byte("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n"))
 	link := func(target, name string) {
 		t.Helper()
