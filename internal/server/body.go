@@ -17,11 +17,10 @@ type body struct {
 	length  int64 // as in package http1
 	reader  http1.Body
 	done    atomic.Bool // all of it was read
-	spoiled atomic.Bool // the rest of it cannot be read
+	spoiled atomic.Bool // the rest of it cannot be read: it was interrupted, or reading failed
 	awaited atomic.Bool // the client waits for 100 Continue
 
-	mu          sync.Mutex // of the deadline
-	interrupted bool
+	mu sync.Mutex // of the deadline, and between Interrupt and await
 }
 
 // begin prepares for the request in c.in.
@@ -31,7 +30,6 @@ func (b *body) begin(c *conn) {
 	b.done.Store(b.reader.Done())
 	b.spoiled.Store(false)
 	b.awaited.Store(c.in.req.Continue && c.in.req.Minor == 1 && !b.complete())
-	b.interrupted = false
 }
 
 // complete reports whether the client's message has been read to its end.
@@ -103,7 +101,7 @@ func (b *body) await() error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.interrupted {
+	if b.spoiled.Load() {
 		return os.ErrDeadlineExceeded
 	}
 	b.c.limitReads(b.c.server.cfg.BodyTimeout)
@@ -114,7 +112,6 @@ func (b *body) await() error {
 func (b *body) Interrupt() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.interrupted = true
 	b.spoiled.Store(true)
 	b.c.expires = time.Unix(1, 0)
 	b.c.nc.SetReadDeadline(b.c.expires)

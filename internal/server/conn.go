@@ -113,35 +113,40 @@ func (c *conn) turnBusy() bool {
 
 // respondAndClose sends the last response where there is no valid request.
 func (c *conn) respondAndClose(e *apierror.Error) {
-	c.record()
-	c.request.Head = c.headForLog()
-	c.out.begin(c, 1, bytes.HasPrefix(c.Buffered(), []byte("HEAD ")), true)
-	err := c.server.cfg.Relay.Refuse(&c.request, &c.out, e)
-	if err == nil {
-		err = c.out.finish()
-	}
-	c.report()
-	if err == nil {
+	c.begin(c.headForLog(), 1, bytes.HasPrefix(c.Buffered(), []byte("HEAD ")), true)
+	if c.end(c.server.cfg.Relay.Refuse(&c.request, &c.out, e)) == nil {
 		c.releaseInput()
 		linger(c.nc)
 	}
 }
 
-// record begins the record of an exchange.
-func (c *conn) record() {
-	c.request = relay.Request{Body: &c.body, Buffer: c, Session: c.session}
+// begin begins an exchange with an HTTP/1.minor client, and its record. isHead reports whether the request is a HEAD, and
+// last whether the response ends the connection.
+func (c *conn) begin(head *http1.Request, minor int, isHead, last bool) {
+	c.request = relay.Request{Head: head, Body: &c.body, Buffer: c, Session: c.session}
 	c.request.Entry.Time, c.request.Entry.Caller = time.Now(), c.session.Caller()
+	c.out.c, c.out.minor, c.out.head, c.out.closeAfter, c.out.hijacked = c, minor, isHead, last, false
 	if o := c.server.observer; o != nil {
 		o.Begin()
 	}
 }
 
-// report hands over the record of an exchange: no other place does.
-func (c *conn) report() {
+// end sends the rest of a response, unless err ends it, and hands over the exchange's record: no other place does.
+func (c *conn) end(err error) error {
+	if err == nil {
+		err = c.out.finish()
+	}
+	if err != nil {
+		c.out.Flush() // what came before the cut is the client's; the cut counts more than an error here
+		if c.request.Entry.Status != 0 && c.out.framing == http1.UntilClose {
+			resetOnClose(c.nc) // a response that ends with the connection would look complete
+		}
+	}
 	if o := c.server.observer; o != nil {
 		c.request.Entry.Duration = time.Since(c.request.Entry.Time)
 		o.End(&c.request.Entry)
 	}
+	return err
 }
 
 // readHead reads until a whole head is there and turns busy. It responds itself to what is wrong with a head.
@@ -262,10 +267,8 @@ func (c *conn) readMore() error {
 
 // exchange has the relay respond to the request. An error means that the connection must end.
 func (c *conn) exchange() error {
-	c.record()
-	c.request.Head = &c.in.req
+	c.begin(&c.in.req, c.in.req.Minor, string(c.in.req.Method) == "HEAD", c.in.req.Close)
 	c.body.begin(c)
-	c.out.begin(c, c.in.req.Minor, string(c.in.req.Method) == "HEAD", c.in.req.Close)
 	var err error
 	if guarded(c.server.cfg.Log, func() { err = c.server.cfg.Relay.Serve(c.ctx, &c.request, &c.out) }) {
 		err = relay.ErrAbort
@@ -274,16 +277,7 @@ func (c *conn) exchange() error {
 			err = c.server.cfg.Relay.Refuse(&c.request, &c.out, apierror.New(apierror.InternalError, ""))
 		}
 	}
-	if err == nil {
-		err = c.out.finish()
-	}
-	if err != nil {
-		c.out.Flush() // what came before the cut is the client's; the cut counts more than an error here
-		if c.request.Entry.Status != 0 && c.out.framing == http1.UntilClose {
-			resetOnClose(c.nc) // a response that ends with the connection would look complete
-		}
-	}
-	c.report()
+	err = c.end(err)
 	switch {
 	case c.out.hijacked: // also over a cut: what came before it is the client's
 	case err != nil:

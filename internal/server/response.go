@@ -32,12 +32,6 @@ type responseWriter struct {
 	mu sync.Mutex // between 100 Continue and the head, which sets the Status of c.request.Entry
 }
 
-// begin prepares the response to a request of an HTTP/1.minor client. head reports whether it is a HEAD, and last
-// whether the response ends the connection.
-func (a *responseWriter) begin(c *conn, minor int, head, last bool) {
-	a.c, a.minor, a.head, a.closeAfter, a.hijacked = c, minor, head, last, false
-}
-
 // sendContinue sends 100 Continue, unless the response has begun already.
 func (a *responseWriter) sendContinue() error {
 	a.mu.Lock()
