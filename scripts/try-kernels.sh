@@ -66,8 +66,7 @@ open_suite() { # suite
 get() { # suite, package, directory
 	open_suite "$1" || return 1
 	local deb
-	deb=$(in_suite "$1" apt-cache show --no-all-versions "$2" 2>/dev/null |
-		awk '/^(Package|Version|Architecture): / { v[$1] = $2 } END { gsub(":", "%3a", v["Version:"]); print v["Package:"] "_" v["Version:"] "_" v["Architecture:"] ".deb" }')
+	deb=$(in_suite "$1" apt-get download -qq --print-uris "$2" 2>/dev/null | cut -d' ' -f2)
 	(cd "$cache/$1/debs" && in_suite "$1" timeout 600 apt-get download -qq "$2" >/dev/null 2>&1) || return 1
 	mkdir -p "$3"
 	dpkg-deb -x "$cache/$1/debs/$deb" "$3"

@@ -21,8 +21,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
-// patience is for what must happen; it is generous because machines are busy.
-const patience = 2 * time.Minute
+// patience is for what must happen; it is generous because machines are busy, or emulated.
+const patience = 5 * time.Minute
 
 func deadline(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
