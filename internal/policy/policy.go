@@ -41,6 +41,7 @@ type Policy struct {
 	cfg      Config
 	expires  time.Time   // by ExpireAfter; zero if it does not
 	needsUID bool        // a decision depends on the user
+	overflow bool        // uid 65534 stands for every user whom this user namespace does not map
 	tcp      *peer.TCP   // nil without TCP, or if the users of TCP connections cannot be determined
 	timer    *time.Timer // of ExpireAfter
 	once     sync.Once   // calls Expired
@@ -57,7 +58,7 @@ type Policy struct {
 // New returns a policy. It returns an error if the kernel cannot identify callers although a decision depends on it.
 func New(cfg Config) (p *Policy, err error) {
 	l := &cfg.Limits
-	p = &Policy{cfg: cfg, users: map[uint32]*usage{}}
+	p = &Policy{cfg: cfg, overflow: peer.IsOverflow(65534), users: map[uint32]*usage{}}
 	p.needsUID = cfg.Owners || !cfg.Users.Empty() || !cfg.ShutdownUsers.Empty() || cfg.Budget != nil ||
 		l.MaxConcurrentPerUser > 0 || l.Rate > 0
 	if p.needsUID && !peer.ReportsUnix {

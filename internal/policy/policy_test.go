@@ -151,6 +151,13 @@ func TestCheck(t *testing.T) {
 	if _, d := (&Session{policy: g, caller: audit.Caller{UID: 4711, Known: true}}).Admit(ok, Spend); !strings.Contains(d.Message, "4711") || !strings.Contains(d.Message, "--allow-user 4711") {
 		t.Errorf("the message does not help: %s", d.Message)
 	}
+	for _, overflow := range []bool{false, true} { // where 65534 cannot be named, the message must not advise that
+		g.overflow = overflow
+		_, d := (&Session{policy: g, caller: audit.Caller{UID: 65534, Known: true}}).Admit(ok, Spend)
+		if !strings.Contains(d.Message, "65534") || strings.Contains(d.Message, "--allow-user") == overflow {
+			t.Errorf("overflow uid: %v, and the message is %s", overflow, d.Message)
+		}
+	}
 }
 
 // TestMissingSessionIsRefused: a missing value never means "allowed".

@@ -206,6 +206,9 @@ func (s *Session) check(head *http1.Request, stopping bool) *apierror.Error {
 
 // forbidden returns the denial of a caller whom the flag, with the uid for its %d, would admit.
 func (s *Session) forbidden(flag string) *apierror.Error {
+	if s.policy.overflow && s.caller.UID == 65534 {
+		return apierror.Newf(apierror.UserNotAllowed, 0, "Uid 65534 stands for every user whom the proxy's user namespace does not map, and cannot be admitted. Call it as a user whom that maps.")
+	}
 	const text = "Uid %d may not do this. The proxy's operator can admit it with "
 	return apierror.Newf(apierror.UserNotAllowed, 0, text+flag+".", s.caller.UID, s.caller.UID)
 }
