@@ -147,6 +147,8 @@ func LookupUser(name string) (*User, error) {
 			return nil, fmt.Errorf("user %q has invalid numbers in /etc/passwd: %w", name, err)
 		}
 		u = &User{found.Username, uid, gid}
+	} else if name == "" {
+		return nil, errors.New(`there is no user ""; is a variable empty? Name one of /etc/passwd`)
 	} else if notNumber != nil {
 		return nil, fmt.Errorf("there is no user %q; name one of /etc/passwd, or give a number", name)
 	}
