@@ -189,17 +189,14 @@ func (s *service) exchange(roots *x509.CertPool) (err error) {
 	ports, dirs := s.key.Needs()
 	s.needs.Ports, s.needs.Read = append(s.needs.Ports, ports...), append(s.needs.Read, dirs...)
 	if file := s.opts.identity.TokenFile; file != "" {
-		s.onStart(func() error { return readable(file) })
+		// When the first access token expires, it is read from within the sandbox, and by --user's user.
+		s.onStart(func() error {
+			f, err := os.Open(file)
+			if err != nil {
+				return fmt.Errorf("cannot read --oidc-token-file again: %w; let --user's user read it and its directory", err)
+			}
+			return f.Close()
+		})
 	}
 	return err
-}
-
-// readable returns an error unless the identity can be read again, from within the sandbox and as --user's user, when
-// the first access token expires.
-func readable(tokenFile string) error {
-	f, err := os.Open(tokenFile)
-	if err != nil {
-		return fmt.Errorf("cannot read --oidc-token-file again: %w; let --user's user read it and its directory", err)
-	}
-	return f.Close()
 }

@@ -32,7 +32,6 @@ func run(args []string) int {
 	}
 	// First of all: until this returns, other processes of the same user may be able to attach.
 	protections, exposed := sandbox.Protect()
-	// Broken pipes are errors of the writes that meet them, and a terminal's end is no reason to stop serving.
 	ignoreSignals()
 	to, err := linelog.Standard(2)
 	if err != nil {

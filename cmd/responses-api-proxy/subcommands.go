@@ -140,10 +140,13 @@ func runClient(name string, args []string) int {
 		return 2
 	}
 	text := ""
-	if name == "health" {
-		err = c.health(rest[0])
-	} else {
+	switch {
+	case name == "status":
 		text, err = c.status()
+	case c.ready:
+		_, err = metrics.Fetch(rest[0], "/readyz")
+	default:
+		_, err = metrics.Fetch(rest[0], "/healthz")
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s%s: %v\n", linePrefix, name, err)
@@ -151,16 +154,6 @@ func runClient(name string, args []string) int {
 	}
 	fmt.Print(text)
 	return 0
-}
-
-// health returns an error unless the proxy serves, or with --ready accepts new requests.
-func (c *client) health(addr string) error {
-	path := "/healthz"
-	if c.ready {
-		path = "/readyz"
-	}
-	_, err := metrics.Fetch(addr, path)
-	return err
 }
 
 // status returns the status of the proxy as it is printed.
