@@ -43,31 +43,28 @@ type Config struct {
 // and composes nothing. It prints as [redacted]. Its methods may be called concurrently.
 //
 // A request must neither wait for a replacement, which can take long, nor see a key that is half written. So a new key
-// is written to the spare room, which no request reads, and becomes the current generation by one atomic store. The old
-// one is wiped when its last borrower returns it; its room is the spare room of the next replacement.
+// is written to the spare room, which no request reads, and becomes the current one by one atomic store. The old one is
+// wiped when its last borrower has returned it; its room is the spare room of the next replacement.
 type Key struct {
 	unprintable
 	cfg     Config
 	memory  *Buffer
 	slots   chan *Slot
-	current atomic.Pointer[generation] // the key that Line lends; nil if there is none
+	current atomic.Pointer[room] // the key that Line lends; nil if there is none
 
-	more   atomic.Bool   // the last input had more lines than the key
-	change sync.Mutex    // held during a replacement, its input included
-	rooms  []secretBytes // the current generation's memory, and with Config.Spare a second one
+	more   atomic.Bool // the last input had more lines than the key
+	change sync.Mutex  // held during a replacement, its input included
+	rooms  []*room     // the last one that was current, and with Config.Spare a second one
 
-	mu      sync.Mutex // guards the fields below, and changes of current
-	retired int        // retired generations that are not wiped yet
-	wiped   sync.Cond  // signals that retired is 0
-	closed  bool
+	swap   sync.Mutex // held until another room is current and the old one is wiped
+	closed atomic.Bool
 }
 
-// generation is one key. It is immutable while it is borrowed. Its room is wiped exactly once, by the release that
-// makes refs 0, and not written again before.
-type generation struct {
-	room secretBytes  // all of its memory
-	line secretBytes  // prefix, key, suffix
-	refs atomic.Int64 // borrowers, plus one until it is retired; at 0 it is wiped
+// room is the memory of one key.
+type room struct {
+	secretBytes
+	line secretBytes  // the header line, at its beginning
+	lent sync.RWMutex // locked by each borrower for reading; for writing, unless the room is current
 }
 
 // Read reads a key from the file descriptor fd directly into secret memory, without a buffer in between. It blocks
@@ -81,11 +78,10 @@ func Read(fd int, cfg Config) (*Key, error) {
 		return nil, err
 	}
 	err = k.put(k.rooms[0], cfg.source(), func(p []byte) (int, error) {
-		n, err := fill(fd, p)
+		n, err := k.fill(fd, p)
 		if err != nil {
 			return 0, fmt.Errorf("reading the API key from %s: %w", cmp.Or(cfg.File, "standard input"), err)
 		}
-		k.more.Store(hasMore(p[:n]))
 		return cfg.validate(p, n)
 	})
 	if err != nil { // put has wiped the key's room, and nothing has borrowed it
@@ -109,35 +105,23 @@ func New(cfg Config) (*Key, error) {
 // It blocks until the line has arrived, and ignores what follows it.
 func (k *Key) Replace(fd int) error {
 	return k.replace(func(p []byte) (int, error) {
-		n, err := fill(fd, p)
+		n, err := k.fill(fd, p)
 		switch {
 		case err != nil:
 			return 0, err
 		case n == 0:
 			return 0, io.EOF
 		}
-		k.more.Store(hasMore(p[:n]))
 		return k.cfg.validate(p, n)
 	})
 }
 
-// Set lets write put a new key into secret memory. room has the size of the longest key; write returns the number of
-// bytes used and must not keep room. Set otherwise behaves as Replace; it returns an error of write unchanged.
-func (k *Key) Set(write func(room []byte) (n int, err error)) error {
+// Set copies a new key from memory that should be secret too. It otherwise behaves as Replace.
+func (k *Key) Set(key []byte) error {
 	return k.replace(func(p []byte) (int, error) {
-		longest := k.cfg.maxLen()
-		n, err := write(p[:longest:longest])
-		if err != nil {
-			return 0, err
-		}
+		n := copy(p, key)
 		return n, k.cfg.check(p[:n])
 	})
-}
-
-// hasMore reports whether input has more than spaces behind the first line.
-func hasMore(input []byte) bool {
-	_, rest, _ := bytes.Cut(input, []byte("\n"))
-	return slices.ContainsFunc(rest, func(c byte) bool { return c > ' ' })
 }
 
 // More reports whether the input of Read or of the last Replace, as far as it was read, had another line than the
@@ -145,8 +129,9 @@ func hasMore(input []byte) bool {
 func (k *Key) More() bool { return k.more.Load() }
 
 // fill reads from fd into p until that contains a line feed or is full, or the input ends. A pipe may give a line in
-// several parts (pipe(7)), so that one read is not enough. Only the new part is searched.
-func fill(fd int, p []byte) (n int, err error) {
+// several parts (pipe(7)), so that one read is not enough. Only the new part is searched. It notes for More whether more
+// than spaces follow the first line.
+func (k *Key) fill(fd int, p []byte) (n int, err error) {
 	for n < len(p) {
 		m, err := readFD(fd, p[n:])
 		if err != nil {
@@ -157,11 +142,13 @@ func fill(fd int, p []byte) (n int, err error) {
 			break
 		}
 	}
+	_, rest, _ := bytes.Cut(p[:n], []byte("\n"))
+	k.more.Store(slices.ContainsFunc(rest, func(c byte) bool { return c > ' ' }))
 	return n, nil
 }
 
-// replace puts a key into the spare room and then swaps the rooms. When put returns, the old generation is wiped, so
-// that its room is free for the next replacement. Replacements exclude each other: there is one spare room.
+// replace puts a key into the spare room and then swaps the rooms. When put returns, the old key is wiped, so that its
+// room is free for the next replacement. Replacements exclude each other: there is one spare room.
 func (k *Key) replace(input func(p []byte) (int, error)) error {
 	k.change.Lock()
 	defer k.change.Unlock()
@@ -175,21 +162,21 @@ func (k *Key) replace(input func(p []byte) (int, error)) error {
 	return err
 }
 
-// put calls input to write a key after the header's prefix in room, terminates the line, and lends it from then on. p
+// put calls input to write a key after the header's prefix in r, terminates the line, and lends it from then on. p
 // has one byte more than the longest key, so that a key that is too long is recognized. input returns the length of the
-// key and checks it; it returns the length also with an error of a malformed key. On any error, and on a panic, room is
+// key and checks it; it returns the length also with an error of a malformed key. On any error, and on a panic, r is
 // wiped. So is what follows the key, which may be another line of the input.
-func (k *Key) put(room secretBytes, from source, input func(p []byte) (length int, err error)) error {
+func (k *Key) put(r *room, from source, input func(p []byte) (length int, err error)) error {
 	installed := false
 	defer func() {
 		if !installed {
-			Wipe(room.Bytes())
+			Wipe(r.Bytes())
 		}
 	}()
-	b := room.Bytes()
+	b := r.Bytes()
 	start := copy(b, k.cfg.Header.prefix())
 	p := b[start : start+k.cfg.maxLen()+1]
-	// Until install, only this goroutine has access to room.
+	// Until install, only this goroutine has access to r.
 	length, err := input(p)
 	if err != nil {
 		return k.cfg.explain(err, p[:length], from)
@@ -197,9 +184,8 @@ func (k *Key) put(room secretBytes, from source, input func(p []byte) (length in
 	end := start + length
 	Wipe(b[end:])
 	end += copy(b[end:], suffix)
-	next := &generation{room: room, line: hide(b[:end])}
-	next.refs.Store(1)
-	err = k.install(next)
+	r.line = hide(b[:end])
+	err = k.install(r)
 	installed = err == nil
 	return err
 }
@@ -208,59 +194,32 @@ func (k *Key) put(room secretBytes, from source, input func(p []byte) (length in
 // error. use must neither keep nor change it, and must call Scrub when it has copied it. Wipe, Replace and Set wait
 // until use returns; Line itself does not block.
 func (k *Key) Line(use func(line []byte) error) error {
-	g := k.borrow()
-	if g == nil {
-		return ErrWiped
-	}
-	defer k.release(g)
-	return use(g.line.Bytes())
-}
-
-// borrow returns the current generation, which the caller must release, or nil.
-func (k *Key) borrow() *generation {
-	// At 0 references a generation is retired and may be wiped, so that the count is raised only from another value
-	// than 0; by then another generation is current, or none.
-	for g := k.current.Load(); g != nil; g = k.current.Load() {
-		if n := g.refs.Load(); n > 0 && g.refs.CompareAndSwap(n, n+1) {
-			return g
+	for r := k.current.Load(); r != nil; r = k.current.Load() {
+		// This fails once the room is no longer current; by then another is, or none.
+		if r.lent.TryRLock() {
+			defer r.lent.RUnlock()
+			return use(r.line.Bytes())
 		}
 	}
-	return nil
+	return ErrWiped
 }
 
-// release ends a loan. The last release of a retired generation wipes it, on the goroutine of the last borrower, and
-// wakes install afterwards.
-func (k *Key) release(g *generation) {
-	if g.refs.Add(-1) > 0 {
-		return
+// install makes next the current room, or none if it is nil, waits until the borrowers of the old one have returned it,
+// and wipes that: only then may the caller claim that the old key is gone. A borrower holds it for one write to a slot
+// or a socket. The error is ErrWiped if Wipe was called, so that a replacement that was under way cannot bring a key
+// back.
+func (k *Key) install(next *room) error {
+	k.swap.Lock()
+	defer k.swap.Unlock()
+	if next != nil {
+		if k.closed.Load() {
+			return ErrWiped
+		}
+		next.lent.Unlock()
 	}
-	Wipe(g.room.Bytes())
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.retired--; k.retired == 0 {
-		k.wiped.Broadcast()
-	}
-}
-
-// install makes next the current generation, or none if it is nil, and waits until every retired generation is wiped:
-// only then may the caller claim that the old key is gone. A borrower holds it for one write to a slot or a socket. The
-// error is ErrWiped if Wipe was called, so that a replacement that was under way cannot bring a key back.
-func (k *Key) install(next *generation) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if next != nil && k.closed {
-		return ErrWiped
-	}
-	// From the swap on, borrow returns next. The old generation loses the reference that install gave it, and is wiped
-	// here, or else by its last borrower.
 	if old := k.current.Swap(next); old != nil {
-		k.retired++
-		k.mu.Unlock() // release locks it
-		k.release(old)
-		k.mu.Lock()
-	}
-	for k.retired > 0 {
-		k.wiped.Wait()
+		old.lent.Lock()
+		Wipe(old.Bytes())
 	}
 	return nil
 }
@@ -269,9 +228,7 @@ func (k *Key) install(next *generation) error {
 // stays mapped, so that a late reader sees zeros instead of a fault. It may be called more than once. When the process
 // ends, the kernel clears the pages of memfd_secret(2), but not locked ones, which is why the caller should wipe them.
 func (k *Key) Wipe() {
-	k.mu.Lock()
-	k.closed = true
-	k.mu.Unlock()
+	k.closed.Store(true)
 	k.Forget()
 }
 
@@ -280,11 +237,9 @@ func (k *Key) Wipe() {
 func (k *Key) Forget() { _ = k.install(nil) } // installing nil does not fail
 
 // Len returns the length of the line that Line lends, in bytes; 0 without a key. It may be another by the next call.
-func (k *Key) Len() int {
-	if g := k.current.Load(); g != nil {
-		return g.line.n
-	}
-	return 0
+func (k *Key) Len() (n int) {
+	_ = k.Line(func(line []byte) error { n = len(line); return nil }) // ErrWiped without a key
+	return n
 }
 
 // MaxLen returns the length of the longest line that Line can ever lend, in bytes, for which the caller must reserve
@@ -319,9 +274,10 @@ func mapKey(cfg Config) (*Key, error) {
 		return nil, err
 	}
 	k := &Key{cfg: cfg, memory: memory, slots: cutSlots(memory.Bytes()[keys:])}
-	k.wiped.L = &k.mu
-	for room := range slices.Chunk(memory.Bytes()[:keys], space) {
-		k.rooms = append(k.rooms, hide(room))
+	for b := range slices.Chunk(memory.Bytes()[:keys], space) {
+		r := &room{secretBytes: hide(b)}
+		r.lent.Lock()
+		k.rooms = append(k.rooms, r)
 	}
 	return k, nil
 }

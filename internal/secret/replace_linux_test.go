@@ -57,9 +57,7 @@ func spareKey(t testing.TB, cfg Config) *Key {
 }
 
 // setTo calls Set with a text.
-func setTo(k *Key, text string) error {
-	return k.Set(func(room []byte) (int, error) { return copy(room, text), nil })
-}
+func setTo(k *Key, text string) error { return k.Set([]byte(text)) }
 
 // borrow lends k repeatedly until stop is closed. It returns how often, and how often the key was not whole.
 func borrow(k *Key, stop <-chan struct{}) (seen, torn int64) {
@@ -219,15 +217,15 @@ func TestReplaceKeepsTheOldKeyOnErrors(t *testing.T) {
 	check("closed", k.Replace(1<<29), unix.EBADF)
 	check("empty", setTo(k, ""), ErrEmpty)
 	check("blank", setTo(k, "a b"), ErrBadBytes)
-	of := errors.New("of fill")
-	check("fill fails", k.Set(func(room []byte) (int, error) { return copy(room, key16), of }), of)
+	of := errors.New("of the input")
+	check("input fails", k.replace(func(room []byte) (int, error) { return copy(room, key16), of }), of)
 }
 
-func TestSetSurvivesAPanic(t *testing.T) {
+func TestReplaceSurvivesAPanic(t *testing.T) {
 	k := spareKey(t, Config{})
 	func() {
 		defer func() { recover() }()
-		k.Set(func(room []byte) (int, error) { copy(room, key16); panic("in fill") })
+		k.replace(func(p []byte) (int, error) { copy(p, key16); panic("in the input") })
 	}()
 	if i := firstNonZero(memoryOf(k)); i >= 0 {
 		t.Errorf("byte %d is not zero", i)
@@ -237,20 +235,19 @@ func TestSetSurvivesAPanic(t *testing.T) {
 	}
 }
 
-func TestSetGivesExactlyTheRoom(t *testing.T) {
+func TestSetTakesTheLongest(t *testing.T) {
 	for _, cfg := range []Config{{}, {Token: true}, {Header: XAPIKey}} {
-		want := MaxKey
+		longest := MaxKey
 		if cfg.Token {
-			want = MaxSlotToken
+			longest = MaxSlotToken
 		}
 		k := spareKey(t, cfg)
-		err := k.Set(func(room []byte) (int, error) {
-			if len(room) != want || cap(room) != want {
-				t.Errorf("%+v: room for %d, capacity %d", cfg, len(room), cap(room))
+		for _, more := range []int{1, 2, 5000} {
+			if err := setTo(k, keyOf(longest+more)); !errors.Is(err, ErrTooLong) || firstNonZero(memoryOf(k)) >= 0 {
+				t.Errorf("%+v: %d more: %v, or something is left", cfg, more, err)
 			}
-			return copy(room, keyOf(want)), nil
-		})
-		if err != nil || k.Len() != k.MaxLen() {
+		}
+		if err := setTo(k, keyOf(longest)); err != nil || k.Len() != k.MaxLen() {
 			t.Errorf("%+v: %v, Len %d, MaxLen %d", cfg, err, k.Len(), k.MaxLen())
 		}
 	}

@@ -114,7 +114,7 @@ func jitter(d time.Duration) time.Duration { return rand.N(d + 1) }
 func (x *Exchanger) install(token []byte, l lifetime) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if err := x.cfg.Key.Set(func(room []byte) (int, error) { return copy(room, token), nil }); err != nil {
+	if err := x.cfg.Key.Set(token); err != nil {
 		return err
 	}
 	if x.expiry != nil {
