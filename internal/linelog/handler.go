@@ -20,17 +20,9 @@ const (
 // slog's JSON. In both, times are in UTC, texts are cut, and what is not [Printable] is escaped. Groups are not shown.
 func NewHandler(l *Log, asJSON bool) slog.Handler {
 	if asJSON {
-		return slog.NewJSONHandler(jsonWriter{l}, &slog.HandlerOptions{ReplaceAttr: printableAttr})
+		return slog.NewJSONHandler(l, &slog.HandlerOptions{ReplaceAttr: printableAttr})
 	}
 	return &textHandler{log: l}
-}
-
-type jsonWriter struct{ log *Log }
-
-// Write takes one record.
-func (w jsonWriter) Write(line []byte) (int, error) {
-	w.log.Write(line)
-	return len(line), nil
 }
 
 func printableAttr(_ []string, a slog.Attr) slog.Attr {

@@ -102,14 +102,15 @@ func (l *Log) signal() {
 	}
 }
 
-// Write queues a line, which must end with its only line feed. It does not block and does not keep line.
-func (l *Log) Write(line []byte) {
+// Write queues a line, which must end with its only line feed. It does not block, does not keep line, and always
+// returns its length.
+func (l *Log) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.queue.Len()
 	if l.closed || before+len(l.w.held())+len(line) > maxQueued {
 		l.drop()
-		return
+		return len(line), nil
 	}
 	l.queue.Write(line)
 	switch {
@@ -119,6 +120,7 @@ func (l *Log) Write(line []byte) {
 	case before == 0 || before < keepQueue && l.queue.Len() >= keepQueue:
 		l.signal()
 	}
+	return len(line), nil
 }
 
 // drop counts a dropped line. l.mu must be held.
