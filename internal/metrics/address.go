@@ -83,25 +83,21 @@ func get(a listen.Address, path string, deadline time.Time) (status int, body []
 	if err != nil {
 		return 0, nil, err
 	}
-	return parseResponse(text)
-}
-
-func parseResponse(text []byte) (status int, content []byte, err error) {
 	end, err := http1.HeadEnd(text, 0)
 	if err == nil && end == 0 {
 		err = io.ErrUnexpectedEOF
 	}
-	var response http1.Response
-	if err == nil {
-		err = response.Parse(text[:end])
-	}
 	if err != nil {
 		return 0, nil, err
 	}
-	var body http1.Body
-	body.Begin(response.Length)
-	content, _, err = body.Take(text[end:])
-	return response.Status, content, err
+	var head http1.Response
+	var content http1.Body
+	if err := head.Parse(text[:end]); err != nil {
+		return 0, nil, err
+	}
+	content.Begin(head.Length)
+	body, _, err = content.Take(text[end:])
+	return head.Status, body, err
 }
 
 // printable reports whether a rune of a foreign listener can be printed without controlling the terminal.
