@@ -54,21 +54,8 @@ const (
 
 // Of repeated members the largest number counts, so that nothing lowers the sum, and the first type, the first ID and
 // the last model.
-var typeMember = jsonscan.Member{Name: "type", ID: typeID}
-
-var apis = [...]reading{Responses: readResponses(), Messages: readMessages()}
-
-func readResponses() reading {
-	response := []jsonscan.Member{
-		{Name: "id", ID: idID, Parts: true},
-		{Name: "model", ID: modelID, Parts: true},
-		{Name: "usage", Members: []jsonscan.Member{
-			{Name: "input_tokens", ID: inputID},
-			{Name: "output_tokens", ID: outputID},
-			{Name: "total_tokens", ID: totalID},
-		}},
-	}
-	return reading{
+var apis = [...]reading{
+	Responses: {
 		events: map[string]role{
 			"response.created":    opens,
 			"response.completed":  closes,
@@ -78,30 +65,40 @@ func readResponses() reading {
 		},
 		response: jsonscan.Member{Members: response},
 		event:    jsonscan.Member{Members: []jsonscan.Member{typeMember, {Name: "response", Members: response}}},
-	}
-}
-
-// readMessages: input_tokens excludes the tokens written to and read from a cache. The numbers in a stream's events are
-// those of the whole response so far.
-func readMessages() reading {
-	usage := jsonscan.Member{Name: "usage", Members: []jsonscan.Member{
-		{Name: "input_tokens", ID: inputID},
-		{Name: "output_tokens", ID: outputID},
-		{Name: "cache_creation_input_tokens", ID: cacheWriteID},
-		{Name: "cache_read_input_tokens", ID: cacheReadID},
-	}}
-	message := []jsonscan.Member{{Name: "model", ID: modelID, Parts: true}, usage}
-	return reading{
+	},
+	Messages: {
 		events: map[string]role{
 			"message_start": starts,
 			"message_delta": updates,
 			"message_stop":  stops,
 		},
 		response: jsonscan.Member{Members: message},
-		event:    jsonscan.Member{Members: []jsonscan.Member{typeMember, {Name: "message", Members: message}, usage}},
+		event:    jsonscan.Member{Members: []jsonscan.Member{typeMember, {Name: "message", Members: message}, messageUsage}},
 		nullable: true,
-	}
+	},
 }
+
+var (
+	typeMember  = jsonscan.Member{Name: "type", ID: typeID}
+	modelMember = jsonscan.Member{Name: "model", ID: modelID, Parts: true}
+
+	response = []jsonscan.Member{{Name: "id", ID: idID, Parts: true}, modelMember, {Name: "usage", Members: []jsonscan.Member{
+		{Name: "input_tokens", ID: inputID},
+		{Name: "output_tokens", ID: outputID},
+		{Name: "total_tokens", ID: totalID},
+	}}}
+
+	message = []jsonscan.Member{modelMember, messageUsage}
+
+	// In it, input_tokens excludes the tokens written to and read from a cache. The numbers in a stream's events are
+	// those of the whole response so far.
+	messageUsage = jsonscan.Member{Name: "usage", Members: []jsonscan.Member{
+		{Name: "input_tokens", ID: inputID},
+		{Name: "output_tokens", ID: outputID},
+		{Name: "cache_creation_input_tokens", ID: cacheWriteID},
+		{Name: "cache_read_input_tokens", ID: cacheReadID},
+	}}
+)
 
 const (
 	maxText  = 32  // bytes of a name, type or number; longer ones are irrelevant

@@ -2,12 +2,6 @@ package usage
 
 import "bytes"
 
-// lines is the position in the lines of a stream, which end in LF, CRLF or CR (WHATWG HTML, server-sent events).
-type lines struct {
-	name    uint8 // matched bytes of dataField, or inData or inOther
-	afterCR bool  // the last byte was a CR, to which an LF would belong
-}
-
 const (
 	dataField = "data:"
 
@@ -17,15 +11,16 @@ const (
 
 var lineFeed = []byte{'\n'}
 
-// readLines passes the content of data lines to the event's document.
+// readLines passes the content of data lines to the event's document. Lines end in LF, CRLF or CR (WHATWG HTML,
+// server-sent events).
 func (m *Meter) readLines(p []byte) {
 	ends := "\r\n"
 	if bytes.IndexByte(p, '\r') < 0 {
 		ends = "\n" // the fastest search
 	}
 	for len(p) > 0 {
-		if m.lines.afterCR {
-			m.lines.afterCR = false
+		if m.afterCR {
+			m.afterCR = false
 			p = bytes.TrimPrefix(p, lineFeed)
 			continue
 		}
@@ -42,19 +37,19 @@ func (m *Meter) readLines(p []byte) {
 
 // readLine reads a part of a line, without its end.
 func (m *Meter) readLine(p []byte) {
-	for l := &m.lines; len(p) > 0 && l.name < inData; {
+	for len(p) > 0 && m.line < inData {
 		switch {
-		case int(l.name) == len(dataField):
+		case int(m.line) == len(dataField):
 			p = bytes.TrimPrefix(p, []byte(" "))
-			l.name = inData
-		case p[0] != dataField[l.name]:
-			l.name = inOther
+			m.line = inData
+		case p[0] != dataField[m.line]:
+			m.line = inOther
 		default:
-			l.name++
+			m.line++
 			p = p[1:]
 		}
 	}
-	if m.lines.name == inData {
+	if m.line == inData {
 		m.feed(p)
 	}
 }
@@ -62,12 +57,12 @@ func (m *Meter) readLine(p []byte) {
 // endLine starts the next line; an empty line ends the event. The data lines of an event are joined by line feeds; the
 // one behind the last changes nothing.
 func (m *Meter) endLine(end byte) {
-	switch name := m.lines.name; {
-	case name == 0:
+	switch {
+	case m.line == 0:
 		m.endDocument()
 		m.begin()
-	case int(name) >= len(dataField)-1 && name != inOther: // a field name without a colon is an empty line of data
+	case int(m.line) >= len(dataField)-1 && m.line != inOther: // a field name without a colon is an empty line of data
 		m.feed(lineFeed)
 	}
-	m.lines = lines{afterCR: end == '\r'}
+	m.line, m.afterCR = 0, end == '\r'
 }

@@ -13,12 +13,13 @@ import (
 
 // Meter reads the body of one response. Use [New] to make one. It is for one goroutine at a time and of fixed size.
 type Meter struct {
-	api   API
-	kind  kind
-	mark  uint8 // matched bytes of a byte-order mark; len(byteOrderMark) once that is decided
-	lines lines
-	doc   document // the response, or the stream's current event
-	bytes int64
+	api     API
+	kind    kind
+	mark    uint8    // matched bytes of a byte-order mark; len(byteOrderMark) once that is decided
+	line    uint8    // of the current line: matched bytes of dataField, or inData or inOther
+	afterCR bool     // the last byte was a CR, to which an LF would belong
+	doc     document // the response, or the stream's current event
+	bytes   int64
 
 	running *tally // the reports so far on a response that has not stopped; nil with Responses
 
