@@ -45,8 +45,11 @@ func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
 	records, rest := x.memory.Bytes()[:upstream.ExchangeMemory], x.memory.Bytes()[upstream.ExchangeMemory:]
 	request, response := rest[:requestSize], rest[requestSize:]
 	subject, err := x.subject(ctx, records, request, response)
-	if err != nil {
+	switch {
+	case err != nil:
 		return lifetime{}, err
+	case len(subject) > secret.MaxToken || !isToken(subject):
+		return lifetime{}, errSubject
 	}
 	length := strconv.Itoa(len(x.bodyStart) + len(subject) + len(x.bodyEnd))
 	m := join(request, x.tokens.head, []byte(length+"\r\n\r\n"), x.bodyStart, subject, x.bodyEnd)
@@ -84,7 +87,7 @@ func (x *Exchanger) subject(ctx context.Context, records, request, response []by
 	if jsonscan.Fields(body, &value) != nil || !value.Found {
 		return nil, errIdentity
 	}
-	return value.Raw, checkSubject(value.Raw)
+	return value.Raw, nil
 }
 
 // join assembles a message in room, for which Exchanger.address checked the size. It scrubs the vector registers,
@@ -112,14 +115,6 @@ func (p *provider) roundTrip(ctx context.Context, records, request, room []byte)
 	return body, nil
 }
 
-// checkSubject returns an error unless token has the form of an identity.
-func checkSubject(token []byte) error {
-	if len(token) > secret.MaxToken || !isToken(token) {
-		return errSubject
-	}
-	return nil
-}
-
 // isToken reports whether b is a token that JSON represents without escapes.
 func isToken(b []byte) bool {
 	return len(b) > 0 && !slices.ContainsFunc(b, func(c byte) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '\\' })
@@ -143,8 +138,7 @@ func readTokenFile(path string, room []byte) ([]byte, error) {
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
 	}
-	token := bytes.TrimRight(room[:n], "\r\n")
-	return token, checkSubject(token)
+	return bytes.TrimRight(room[:n], "\r\n"), nil
 }
 
 // parseGrant returns the access token, a part of body, and its lifetime. The lifetime counts from before the request,
@@ -180,9 +174,9 @@ func parseLifetime(in, at jsonscan.Field, begun time.Time) (lifetime, error) {
 	case seconds > uint64(maxLifetime/time.Second):
 		return lifetime{}, errLifetime
 	}
-	length := time.Duration(seconds) * time.Second
-	if at.Found && end < uint64(begun.Add(length).Unix()) {
-		length = time.Duration(end-uint64(begun.Unix())) * time.Second
+	if at.Found {
+		seconds = min(seconds, end-uint64(begun.Unix()))
 	}
+	length := time.Duration(seconds) * time.Second
 	return lifetime{length: length, expires: begun.Add(length)}, nil
 }

@@ -37,7 +37,7 @@ func TestExchange(t *testing.T) {
 		}
 	}
 	s.check(t)
-	x.stopExpiry()
+	x.Close()
 }
 
 // badIdentities are responses of GitHub with the error that they cause.
@@ -111,7 +111,7 @@ func TestRefusals(t *testing.T) {
 	if _, err := x.once(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	defer x.stopExpiry()
+	defer x.Close()
 	before := lineOf(x.cfg.Key)
 	refuse := func(path string, status int, body, want string) {
 		t.Helper()
@@ -145,7 +145,7 @@ func TestRefusals(t *testing.T) {
 func TestAccepted(t *testing.T) {
 	s := startIssuer(t)
 	x := must(New(s.config(t)))
-	defer x.stopExpiry()
+	defer x.Close()
 	for _, body := range []string{
 		goodGrant, with("Bearer", "bEARER"), without("expires_at"),
 		with(`"expires_in":3600`, ` "expires_in" : 3600, "new": {"access_token":"no"}`),
@@ -189,7 +189,7 @@ func TestLongestSource(t *testing.T) {
 	s := startIssuer(t)
 	s.source = strings.Repeat("aB3./+=~", secret.MaxToken/8)
 	x := must(New(s.config(t)))
-	defer x.stopExpiry()
+	defer x.Close()
 	if _, err := x.once(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -202,7 +202,7 @@ func TestTokenFile(t *testing.T) {
 	path := t.TempDir() + "/token"
 	cfg.Source, cfg.RequestURL, cfg.Audience, cfg.TokenFile = nil, "", "", path
 	x := must(New(cfg))
-	defer x.stopExpiry()
+	defer x.Close()
 	for _, end := range []string{"", "\n", "\r\n"} { // each exchange reads it
 		token := jwt(1000)
 		s.identities = []string{token}

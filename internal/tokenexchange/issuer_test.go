@@ -182,6 +182,7 @@ func (s *issuer) config(t testing.TB) Config {
 		TokenURL:           s.URL + "/oauth/token",
 		Key:                emptyKey(t),
 		Roots:              s.roots,
+		Report:             func(string) {},
 	}
 }
 

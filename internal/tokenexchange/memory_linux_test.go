@@ -50,7 +50,7 @@ func child([]string) error {
 	cfg := Config{
 		Audience: "an audience/1", IdentityProviderID: `idp "1"`, ServiceAccountID: "sa_1",
 		RequestURL: url + "/identity?api-version=2.0", AllowHosts: []string{"127.0.0.1"}, Source: source,
-		TokenURL: url + "/oauth/token", Key: key, Roots: roots, Require: true,
+		TokenURL: url + "/oauth/token", Key: key, Roots: roots, Require: true, Report: func(string) {},
 	}
 	if cfg.TokenFile = os.Getenv("TOKEN_FILE"); cfg.TokenFile != "" {
 		cfg.Source = nil

@@ -24,16 +24,8 @@ func (x *Exchanger) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		x.run(ctx, first)
-	}()
-	x.stop = func() {
-		cancel()
-		<-done
-	}
+	ctx, x.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	x.renewal.Go(func() { x.run(ctx, first) })
 	return nil
 }
 
@@ -49,10 +41,13 @@ func (x *Exchanger) Renew() {
 // Close ends the renewal and waits for a running exchange to be cancelled. The access token stays installed; the owner
 // of Key wipes it.
 func (x *Exchanger) Close() {
-	if x.stop != nil {
-		x.stop()
+	if x.cancel != nil {
+		x.cancel()
 	}
-	x.stopExpiry()
+	x.renewal.Wait()
+	if x.expiry != nil {
+		x.expiry.Stop()
+	}
 	x.tokens.endpoint.Close()
 	x.identity.endpoint.Close() // nil without an identity provider
 }
@@ -127,21 +122,12 @@ func (x *Exchanger) install(token []byte, l lifetime) error {
 // expire wipes the access token, unless a later one has replaced it.
 func (x *Exchanger) expire() {
 	x.mu.Lock()
-	expired := !x.expires.IsZero() && !time.Now().Before(x.expires)
+	expired := !time.Now().Before(x.expires)
 	if expired {
 		x.cfg.Key.Forget()
 	}
 	x.mu.Unlock()
 	if expired {
 		x.cfg.Report("access token expired; requests cannot be served until it is renewed")
-	}
-}
-
-func (x *Exchanger) stopExpiry() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.expires = time.Time{}
-	if x.expiry != nil {
-		x.expiry.Stop()
 	}
 }

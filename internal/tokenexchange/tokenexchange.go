@@ -67,7 +67,7 @@ type Config struct {
 	// Roots are as in upstream.Config.
 	Roots *x509.CertPool
 	// Report receives a line for the operator when a renewal fails, when the access token expires, and when a renewal
-	// succeeds again; nil drops them. It may be called concurrently and must not block.
+	// succeeds again. It may be called concurrently and must not block. Required.
 	Report func(line string)
 }
 
@@ -82,12 +82,13 @@ type Exchanger struct {
 	// exchange performs one exchange; tests of the schedule replace it.
 	exchange func(context.Context) (lifetime, error)
 
-	hint chan struct{}
-	stop func() // ends the renewal; nil before Start
+	hint    chan struct{}
+	cancel  func() // ends the renewal; nil before Start
+	renewal sync.WaitGroup
+	expiry  *time.Timer // of the current access token; nil before the first
 
-	mu      sync.Mutex // guards the fields below, and changes of Key
-	expires time.Time  // when the access token expires; zero after Close
-	expiry  *time.Timer
+	mu      sync.Mutex // guards expires and changes of Key
+	expires time.Time  // when the current access token expires
 }
 
 // provider is an endpoint that issues tokens.
@@ -101,9 +102,6 @@ type provider struct {
 // are for the operator.
 func New(cfg Config) (*Exchanger, error) {
 	cfg.TokenURL = cmp.Or(cfg.TokenURL, DefaultTokenURL)
-	if cfg.Report == nil {
-		cfg.Report = func(string) {}
-	}
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
