@@ -15,18 +15,18 @@ const missing = " (missing)"
 // table is a part of a status. Without a head it has two columns, of which the first has names.
 type table struct {
 	title string
-	head  []string
+	head  bool // the first row is one
 	rows  [][]string
 }
 
 // numeric reports whether a column has numbers.
 func (t *table) numeric(column int) bool {
-	return t.head != nil && column > 0 && slices.ContainsFunc(t.rows, func(row []string) bool {
+	return t.head && column > 0 && slices.ContainsFunc(t.rows, func(row []string) bool {
 		return len(row) > column && strings.Trim(row[column], "0123456789") == ""
 	})
 }
 
-// tables returns the parts that have rows. name returns how a user is shown.
+// tables returns the parts that have rows besides a head. name returns how a user is shown.
 func (s *Status) tables(name func(uid int64) string) []table {
 	user := func(uid int64) string {
 		if uid == Others {
@@ -34,7 +34,7 @@ func (s *Status) tables(name func(uid int64) string) []table {
 		}
 		return name(uid)
 	}
-	failures := table{"Last errors", []string{"code", "count", "user", "last"}, nil}
+	failures := table{"Last errors", true, [][]string{{"code", "count", "user", "last"}}}
 	for _, f := range s.Errors {
 		failures.rows = append(failures.rows, []string{f.Code, number(f.Count), user(f.UID), s.when(f.Last)})
 	}
@@ -43,26 +43,25 @@ func (s *Status) tables(name func(uid int64) string) []table {
 		protections.rows = append(protections.rows, []string{p.Name, p.State + map[bool]string{true: missing}[p.Missing]})
 	}
 	all := []table{{title: "Process", rows: s.process()}, {title: "Limits", rows: s.limits()}, s.users(user), failures, protections}
-	return slices.DeleteFunc(all, func(t table) bool { return len(t.rows) == 0 })
+	return slices.DeleteFunc(all, func(t table) bool { return len(t.rows) == 0 || t.head && len(t.rows) == 1 })
 }
 
 func (s *Status) users(name func(uid int64) string) table {
-	t := table{"Users", []string{"user", "requests", "failed", "input tokens", "output tokens"}, nil}
+	rows := [][]string{{"user", "budget spent", "left", "requests", "failed", "input tokens", "output tokens"}}
 	limit := s.Limits.MaxTokens
-	if limit > 0 {
-		t.head = slices.Insert(t.head, 1, "budget spent", "left")
-	}
 	for _, u := range s.Users {
-		row := []string{name(u.UID), number(u.Requests), number(u.Failed), number(u.Input), number(u.Output)}
-		switch {
-		case limit > 0 && u.UID == Others: // have none
-			row = slices.Insert(row, 1, "", "")
-		case limit > 0:
-			row = slices.Insert(row, 1, number(u.Spent), number(max(0, limit-u.Spent)))
+		spent, left := number(u.Spent), number(max(0, limit-u.Spent))
+		if u.UID == Others { // have no budget
+			spent, left = "", ""
 		}
-		t.rows = append(t.rows, row)
+		rows = append(rows, []string{name(u.UID), spent, left, number(u.Requests), number(u.Failed), number(u.Input), number(u.Output)})
 	}
-	return t
+	for i := range rows {
+		if limit == 0 {
+			rows[i] = slices.Delete(rows[i], 1, 3)
+		}
+	}
+	return table{"Users", true, rows}
 }
 
 func (s *Status) process() [][]string {
@@ -118,10 +117,7 @@ func (s *Status) Text(name func(uid int64) string) string {
 	var b strings.Builder
 	for _, t := range s.tables(name) {
 		fmt.Fprintf(&b, "%s:\n", t.title)
-		for _, row := range append([][]string{t.head}, t.rows...) {
-			if row == nil { // there is no head
-				continue
-			}
+		for _, row := range t.rows {
 			line := ""
 			for column, cell := range row {
 				line += fmt.Sprintf("  %*s", t.width(column), cell)
@@ -134,7 +130,7 @@ func (s *Status) Text(name func(uid int64) string) string {
 
 // width returns the width of a column, in bytes; less than 0 if its cells stand to the left.
 func (t *table) width(column int) (width int) {
-	for _, row := range append([][]string{t.head}, t.rows...) {
+	for _, row := range t.rows {
 		if column < len(row) {
 			width = max(width, len(row[column]))
 		}
@@ -184,23 +180,20 @@ func (s *Status) html() []byte {
 	b := []byte(pageHead)
 	for _, t := range s.tables(number) {
 		b = fmt.Appendf(b, "<h2>%s</h2>\n<div><table>\n", html.EscapeString(t.title))
-		if t.head != nil {
-			b = t.appendRow(b, t.head, len(t.head))
-		}
-		for _, row := range t.rows {
-			b = t.appendRow(b, row, 1)
+		for i, row := range t.rows {
+			b = t.appendRow(b, row, t.head && i == 0)
 		}
 		b = append(b, "</table></div>\n"...)
 	}
 	return b
 }
 
-// appendRow appends a row, of which the first cells are headers.
-func (t *table) appendRow(b []byte, row []string, headers int) []byte {
+// appendRow appends a row, whose first cell is a header, as are all of the head.
+func (t *table) appendRow(b []byte, row []string, isHead bool) []byte {
 	b = append(b, "<tr>"...)
 	for i, cell := range row {
 		tag, attributes := "td", ""
-		if i < headers {
+		if isHead || i == 0 {
 			tag = "th"
 		}
 		switch {
@@ -209,8 +202,8 @@ func (t *table) appendRow(b []byte, row []string, headers int) []byte {
 		case strings.HasSuffix(cell, missing):
 			attributes = ` class="w"`
 		}
-		if t.head != nil && tag == "td" {
-			attributes += fmt.Sprintf(` data-head="%s"`, t.head[i])
+		if t.head && tag == "td" {
+			attributes += fmt.Sprintf(` data-head="%s"`, t.rows[0][i])
 		}
 		b = fmt.Appendf(b, "<%s%s>%s</%[1]s>", tag, attributes, html.EscapeString(cell))
 	}
