@@ -123,7 +123,7 @@ func (s *service) metricsConfig() metrics.Config {
 		}
 	}
 	apierror.Codes(func(code apierror.Code, _ int) { cfg.Codes = append(cfg.Codes, string(code)) })
-	cfg.Routes, cfg.Counts, cfg.Protections = relay.Routes(), s.counts(), s.protectionMetrics()
+	cfg.Routes, cfg.Counts, cfg.Protections = relay.Routes(), s.counts, s.protectionMetrics()
 	cfg.State, cfg.Limits = s.state, s.limits
 	return cfg
 }
@@ -165,16 +165,15 @@ func (s *service) limits() metrics.Limits {
 // counts are the numbers that other packages count.
 func (s *service) counts() metrics.Counts {
 	c := metrics.Counts{
-		Connections:    func() int64 { return int64(s.engine.Connections()) },
-		AcceptFailures: s.engine.AcceptFailures.Load,
-		Resets:         s.engine.Resets.Load,
-		LookupFailures: s.gate.Unknown.Load,
-		Dials:          func() metrics.Dials { return metrics.Dials(s.client.Stats()) },
-		LogLost:        s.errs.Lost,
-		LogFailures:    s.errs.Failures,
+		Connections:    int64(s.engine.Connections()),
+		AcceptFailures: s.engine.AcceptFailures.Load(),
+		Resets:         s.engine.Resets.Load(),
+		LookupFailures: s.gate.Unknown.Load(),
+		Dials:          metrics.Dials(s.client.Stats()),
+		Log:            metrics.Lines{Lost: s.errs.Lost(), Failures: s.errs.Failures()},
 	}
 	if s.audit != nil {
-		c.AuditLost, c.AuditFailures = s.audit.Lost, s.audit.Failures
+		c.Audit = &metrics.Lines{Lost: s.audit.Lost(), Failures: s.audit.Failures()}
 	}
 	return c
 }

@@ -26,8 +26,9 @@ type Config struct {
 	// Routes and Codes are the closed sets of audit.Entry's Route and Code. Each has a series from the start. A request
 	// with another counts as "other", one with no route as "none".
 	Routes, Codes []string
-	Counts        Counts
-	// State and Limits are for the status alone. They may be called from any goroutine, and must not block.
+	// Counts, State and Limits may be called from any goroutine, and must not block. The latter two are for the status
+	// alone. A nil Counts has no series.
+	Counts func() Counts
 	State  func() string
 	Limits func() Limits
 }
@@ -41,17 +42,19 @@ type Protection struct {
 	Missing bool `json:"missing"`
 }
 
-// Counts are the numbers that other packages count. A function that is nil has no series. It is called by every scrape,
-// from any goroutine, and must not block. All numbers but Connections never fall.
+// Counts are the numbers that other packages count. All but Connections never fall.
 type Counts struct {
-	Connections              func() int64 // of clients that are open
-	AcceptFailures           func() int64 // connections that could not be accepted
-	Resets                   func() int64 // connections that were too many, of one user or of all
-	LookupFailures           func() int64 // connections whose owner is unknown
-	Dials                    func() Dials
-	LogLost, LogFailures     func() int64 // lines, and attempts to write them
-	AuditLost, AuditFailures func() int64
+	Connections    int64 // of clients that are open
+	AcceptFailures int64 // connections that could not be accepted
+	Resets         int64 // connections that were too many, of one user or of all
+	LookupFailures int64 // connections whose owner is unknown
+	Dials          Dials
+	Log            Lines
+	Audit          *Lines // nil without an audit log, which then has no series
 }
+
+// Lines are the lines of a log that were lost, and the attempts to write some that failed.
+type Lines struct{ Lost, Failures int64 }
 
 // Dials are connections to the upstream that were begun, by their result.
 type Dials struct{ Connected, Unreachable, TLSFailed, Timeouts, GivenUp int64 }

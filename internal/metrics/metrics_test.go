@@ -10,8 +10,6 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
 )
 
-func constant(n int64) func() int64 { return func() int64 { return n } }
-
 // example is a Config as the program's.
 func example() Config {
 	return Config{
@@ -22,10 +20,8 @@ func example() Config {
 		},
 		Routes: []string{"responses", "shutdown"},
 		Codes:  []string{"route_not_allowed", "upstream_unreachable", "rate_limited"},
-		Counts: Counts{
-			Connections: constant(7), AcceptFailures: constant(2), Resets: constant(4), LookupFailures: constant(0),
-			Dials:   func() Dials { return Dials{Connected: 5, Unreachable: 3, TLSFailed: 1} },
-			LogLost: constant(0), LogFailures: constant(0), AuditLost: constant(0), AuditFailures: constant(0),
+		Counts: func() Counts {
+			return Counts{Connections: 7, AcceptFailures: 2, Resets: 4, Dials: Dials{Connected: 5, Unreachable: 3, TLSFailed: 1}, Audit: &Lines{}}
 		},
 		State:  func() string { return "serving" },
 		Limits: func() Limits { return Limits{Admitted: 3, MaxRequests: 10} },
@@ -101,6 +97,11 @@ func TestEmptyConfig(t *testing.T) {
 		}
 	}
 	s.is(t, map[string]float64{`build_info{version="",revision="",goversion=""}`: 1, `refusals_total{code="other"}`: 0})
+	s = read(t, New(Config{Counts: func() Counts { return Counts{Log: Lines{Lost: 3}} }}))
+	if _, ok := s.kinds[prefix+"audit_lost_lines_total"]; ok {
+		t.Error("an audit log that is not written has a series")
+	}
+	s.is(t, map[string]float64{`log_lost_lines_total`: 3})
 }
 
 func TestOneRequest(t *testing.T) {

@@ -66,34 +66,26 @@ func (m *Metrics) writeRequests(p *page) {
 
 // writeCounts writes what other packages count, under the names that contrib's dashboard and alerts expect.
 func (m *Metrics) writeCounts(p *page) {
-	c := &m.cfg.Counts
-	for _, f := range [...]struct {
-		name, kind, help string
-		read             func() int64
-	}{
-		{"client_connections", "gauge", "Connections of clients that are open.", c.Connections},
-		{"accept_failures_total", "counter", "Connections of clients that could not be accepted.", c.AcceptFailures},
-		{"connections_reset_total", "counter", "Connections of clients that were reset because too many are open, of one user or of all.", c.Resets},
-		{"lookup_failures_total", "counter", "Connections that were refused because the kernel did not say whose they are.", c.LookupFailures},
-		{"log_lost_lines_total", "counter", "Lines of the error log that were lost.", c.LogLost},
-		{"log_write_failures_total", "counter", "Attempts to write to the error log that failed; one a second while lines wait.", c.LogFailures},
-		{"audit_lost_lines_total", "counter", "Lines that could not be written to --audit.", c.AuditLost},
-		{"audit_write_failures_total", "counter", "Attempts to write to --audit that failed; one a second while lines wait.", c.AuditFailures},
-	} {
-		if f.read != nil {
-			p.single(prefix+f.name, f.kind, f.help, float64(f.read()))
-		}
-	}
-	if c.Dials == nil {
+	if m.cfg.Counts == nil {
 		return
 	}
-	d := c.Dials()
+	c := m.cfg.Counts()
+	p.single(prefix+"client_connections", "gauge", "Connections of clients that are open.", float64(c.Connections))
+	p.single(prefix+"accept_failures_total", "counter", "Connections of clients that could not be accepted.", float64(c.AcceptFailures))
+	p.single(prefix+"connections_reset_total", "counter", "Connections of clients that were reset because too many are open, of one user or of all.", float64(c.Resets))
+	p.single(prefix+"lookup_failures_total", "counter", "Connections that were refused because the kernel did not say whose they are.", float64(c.LookupFailures))
+	p.single(prefix+"log_lost_lines_total", "counter", "Lines of the error log that were lost.", float64(c.Log.Lost))
+	p.single(prefix+"log_write_failures_total", "counter", "Attempts to write to the error log that failed; one a second while lines wait.", float64(c.Log.Failures))
+	if c.Audit != nil {
+		p.single(prefix+"audit_lost_lines_total", "counter", "Lines that could not be written to --audit.", float64(c.Audit.Lost))
+		p.single(prefix+"audit_write_failures_total", "counter", "Attempts to write to --audit that failed; one a second while lines wait.", float64(c.Audit.Failures))
+	}
 	p.family(prefix+"upstream_dials_total", "counter", "Connections to the upstream that were begun, by their result.")
-	p.sample("", float64(d.Connected), "result", "connected")
-	p.sample("", float64(d.Unreachable), "result", "unreachable")
-	p.sample("", float64(d.TLSFailed), "result", "tls_failed")
-	p.sample("", float64(d.Timeouts), "result", "timeout")
-	p.sample("", float64(d.GivenUp), "result", "given_up")
+	p.sample("", float64(c.Dials.Connected), "result", "connected")
+	p.sample("", float64(c.Dials.Unreachable), "result", "unreachable")
+	p.sample("", float64(c.Dials.TLSFailed), "result", "tls_failed")
+	p.sample("", float64(c.Dials.Timeouts), "result", "timeout")
+	p.sample("", float64(c.Dials.GivenUp), "result", "given_up")
 }
 
 // numbers are Go's own that cost little and help an operator, under the names that Prometheus's dashboards use.

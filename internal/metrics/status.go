@@ -104,7 +104,7 @@ func seconds(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 func (m *Metrics) Status() *Status {
 	s := &Status{
 		Version: m.cfg.Version, Revision: m.cfg.Revision, State: m.cfg.State(), Started: seconds(m.began), Time: seconds(time.Now()),
-		Connections: m.cfg.Counts.Connections(), Running: m.inFlight.Load(), Limits: m.cfg.Limits(), Protections: m.cfg.Protections,
+		Connections: m.cfg.Counts().Connections, Running: m.inFlight.Load(), Limits: m.cfg.Limits(), Protections: m.cfg.Protections,
 	}
 	s.Limits.Expires = seconds(s.Limits.Expires)
 	users := map[int64]*User{}
