@@ -14,7 +14,7 @@ type route struct {
 	handle func(*exchange) ending
 }
 
-// upgrade is the method of routes for a GET that asks for a WebSocket.
+// upgrade is the method of routes for the opening handshake of a WebSocket.
 const upgrade = "GET, Upgrade: websocket"
 
 // apis has the routes of each API, by the last element of Options.Path.

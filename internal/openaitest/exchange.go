@@ -90,7 +90,7 @@ func (x *exchange) conclude(how ending) bool {
 		if how == hold {
 			x.c.sleep(forever)
 		}
-		if x.num("alert", 1) == 0 {
+		if x.given["alert"] == "0" {
 			x.c.abort()
 		}
 		x.c.shut()

@@ -21,13 +21,13 @@ const (
 
 // alwaysSent are fields that OpenAI's edge adds to every response, and the end of a head. A proxy must pass most of
 // them and drop some.
-const alwaysSent = "Openai-Version: 2020-10-01\r\nOpenai-Organization: fake-org\r\nOpenai-Project: proj_fake\r\nOpenai-Processing-Ms: 12\r\n" +
+const alwaysSent = "Openai-Version: 2020-10-01\r\nOpenai-Organization: fake-org\r\nOpenai-Project: proj_fake\r\n" +
+	"Openai-Processing-Ms: 12\r\nX-Content-Type-Options: nosniff\r\nCf-Cache-Status: DYNAMIC\r\nServer: cloudflare\r\n" +
 	"X-Ratelimit-Limit-Requests: 10000\r\nX-Ratelimit-Remaining-Requests: 9999\r\nX-Ratelimit-Reset-Requests: 6ms\r\n" +
 	"X-Ratelimit-Limit-Tokens: 2000000\r\nX-Ratelimit-Remaining-Tokens: 1999000\r\nX-Ratelimit-Reset-Tokens: 30ms\r\n" +
-	"Strict-Transport-Security: max-age=31536000; includeSubDomains; preload\r\n" +
+	"Strict-Transport-Security: max-age=31536000; includeSubDomains; preload\r\nAlt-Svc: h3=\":443\"; ma=86400\r\n" +
 	"Set-Cookie: __cf_bm=fake; path=/; HttpOnly; Secure; SameSite=None\r\n" +
-	"Set-Cookie: _cfuvid=fake; path=/; HttpOnly; Secure; SameSite=None\r\n" +
-	"X-Content-Type-Options: nosniff\r\nCf-Cache-Status: DYNAMIC\r\nServer: cloudflare\r\nAlt-Svc: h3=\":443\"; ma=86400\r\n\r\n"
+	"Set-Cookie: _cfuvid=fake; path=/; HttpOnly; Secure; SameSite=None\r\n\r\n"
 
 // head writes the head of a response.
 func (x *exchange) head(status int, fields ...string) {
@@ -38,7 +38,7 @@ func (x *exchange) head(status int, fields ...string) {
 	x.write(strings.Join(append(fields, alwaysSent), "\r\n"))
 }
 
-// content writes a part of a response's body: a chunk, if the head says so.
+// content writes a part of a response's body, as a chunk if the head has Transfer-Encoding.
 func (x *exchange) content(p []byte) {
 	if !x.chunked {
 		x.write(string(p))
@@ -207,7 +207,7 @@ func (st *stream) send(events ...event) {
 		}
 		st.emit(e.kind, fmt.Appendf(nil, `{"type":"%s","sequence_number":%d%s}`, e.kind, st.seq, e.rest))
 		st.seq++
-		if st.x.num("flush", 0) == 1 {
+		if st.x.given["flush"] == "1" {
 			st.x.flush()
 		}
 	}

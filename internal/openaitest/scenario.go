@@ -2,7 +2,6 @@ package openaitest
 
 import (
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
@@ -12,50 +11,59 @@ import (
 	"time"
 )
 
-// A scenario is what to do with one request: "name k=v k=v". A number or a time that is not given has the value shown
-// in the table.
+// A scenario is what to do with one request: "name k=v k=v".
 type scenario struct {
+	args   string // the arguments, with the values that they have if they are not given
 	handle func(*exchange) ending
 	early  bool // the response comes before the body is read
-	args   map[string]string
+	given  map[string]string
 }
 
-// scenarios is the closed list. Scenarios that break off with FIN take alert=0: with TLS they do so without
-// close_notify.
+// common are arguments of every scenario. With alert=0, a scenario that breaks off with FIN omits TLS's close_notify; with
+// flush=1, each event is a write of its own.
+const common = "alert=1 flush=0 "
+
+// wsArgs: after n messages a close with code, or a cut; s deltas for each response.
+const wsArgs = "n=forever code=0 s=3 extension= protocol="
+
+// elsewhere is where a redirect points to.
+const elsewhere = "https://redirected.invalid/v1/responses"
+
+// scenarios is the closed list.
 var scenarios = map[string]scenario{
 	// Whole responses.
-	"auto":       {handle: handleAuto},                                         // JSON, or SSE if the request's stream field is true
-	"json":       {handle: handleJSON("completed")},                            // s=40: JSON with about s bytes of text
-	"gzip":       {handle: handleGzip},                                         // s=40: the same with Content-Encoding: gzip
-	"background": {handle: handleJSON("queued")},                               // s=40: JSON of a response that is queued, and complete when it is fetched
-	"sse":        {handle: handleSSE(20)},                                      // n=20 s=0 d=0 flush=0: n deltas of s bytes, d apart; flush=1: one write per event
-	"keepalive":  {handle: handleKeepalive},                                    // n=5 d=50ms: keepalive events before the first delta
-	"failed":     {handle: short(failedEvents)},                                // code=server_error: a stream that ends in response.failed
-	"search":     {handle: short(searchEvents)},                                // a stream in which the model searches the web by Codex's tool exec
-	"trailers":   {handle: handleTrailers},                                     // a stream with trailers
-	"closedelim": {handle: handleCloseDelimited},                               // n=3: a stream without framing, ended by close
-	"bytes":      {handle: handlePattern(contentLength)},                       // s=1000000: s bytes of Pattern with Content-Length
-	"chunks":     {handle: handlePattern(func(int) string { return chunked })}, // s=1000000: s bytes of Pattern, chunked
-	"bighead":    {handle: handleBigHead},                                      // s=70000 n=1: n fields, of s bytes each
-	"redirect":   {handle: handleRedirect},                                     // status=307 to=URL
-	"status":     {handle: handleStatus(429, keep)},                            // code=429 retry=N: an error, with Retry-After if retry is given
-	"echo":       {handle: handleEcho},                                         // the request's head and body as text, and the credential in two fields
-	"http10":     {handle: rewritten(finish, "HTTP/1.1", "HTTP/1.0")},          // an HTTP/1.0 response
-	"continue":   {handle: handleContinue},                                     // 100, 103, then a response
+	"auto":       {args: wsArgs, handle: handleAuto},                        // JSON, or SSE if the request's stream field is true
+	"json":       {args: "s=40", handle: handleJSON("completed")},           // with about s bytes of text
+	"gzip":       {args: "s=40", handle: handleGzip},                        // the same with Content-Encoding: gzip
+	"background": {args: "s=40", handle: handleJSON("queued")},              // JSON of a queued response, complete when fetched
+	"sse":        {args: "n=20 s=0 d=0s", handle: handleSSE},                // n deltas of s bytes, d apart
+	"keepalive":  {args: "n=5 d=50ms", handle: handleKeepalive},             // n keepalive events, d apart, before the first delta
+	"failed":     {args: "code=server_error", handle: short(failedEvents)},  // a stream that ends in response.failed
+	"search":     {handle: short(searchEvents)},                             // a stream: the model searches by Codex's tool exec
+	"trailers":   {handle: handleTrailers},                                  // a stream with trailers
+	"closedelim": {args: "n=3 d=0s", handle: handleCloseDelimited},          // a stream without framing, ended by close
+	"bytes":      {args: "s=1000000", handle: handlePattern(contentLength)}, // s bytes of Pattern with Content-Length
+	"chunks":     {args: "s=1000000", handle: handlePattern(func(int) string { return chunked })},
+	"bighead":    {args: "s=70000 n=1", handle: handleBigHead}, // n fields, of s bytes each
+	"redirect":   {args: "status=307 to=" + elsewhere, handle: handleRedirect},
+	"status":     {args: "code=429 retry=", handle: handleStatus("code", keep)}, // an error, with Retry-After: retry
+	"echo":       {handle: handleEcho},                                          // the head and body as text, and the credential in two fields
+	"http10":     {handle: rewritten(finish, "HTTP/1.1", "HTTP/1.0")},
+	"continue":   {handle: handleContinue}, // 100, 103, then a response
 	"nocontent":  {handle: fixed(keep, 204, "")},
 	"stale":      {handle: handleStale}, // closes without Connection: close
 
 	// Order and time.
-	"silent":         {handle: handleSilent},                           // d=forever: reads the request, waits for d, then responds
-	"headthensilent": {handle: handleHeadThenSilent},                   // d=forever: a stream's head and first event, then silence, then the rest
-	"early":          {handle: handleStatus(413, keep), early: true},   // status=413: responds, then reads the body
-	"earlyclose":     {handle: handleStatus(413, finish), early: true}, // status=413: responds without reading the body and closes
-	"earlysse":       {handle: handleSSE(5), early: true},              // n=5: a whole stream, then reads the body
-	"slowread":       {handle: handleSlowRead, early: true},            // s=4096 d=10ms: reads s bytes of the body every d, then responds
+	"silent":         {args: "d=forever", handle: handleSilent},                                 // waits for d, then responds
+	"headthensilent": {args: "d=forever", handle: handleHeadThenSilent},                         // silence for d after a stream's first event
+	"early":          {args: "status=413", handle: handleStatus("status", keep), early: true},   // responds, then reads the body
+	"earlyclose":     {args: "status=413", handle: handleStatus("status", finish), early: true}, // responds, and closes with the body unread
+	"earlysse":       {args: "n=5 s=0 d=0s", handle: handleSSE, early: true},                    // a whole stream, then reads the body
+	"slowread":       {args: "s=4096 d=10ms", handle: handleSlowRead, early: true},              // reads s bytes every d, then responds
 
 	// Responses that are not whole.
-	"cut":         {handle: handleCut(cut)},                                            // n=3 d=0: n events, half a chunk, FIN
-	"reset":       {handle: handleCut(reset)},                                          // n=3 d=0: n events, half a chunk, RST
+	"cut":         {args: "n=3 d=0s", handle: handleCut(cut)},                          // n events, half a chunk, FIN
+	"reset":       {args: "n=3 d=0s", handle: handleCut(reset)},                        // n events, half a chunk, RST
 	"cutchunk":    {handle: fixed(cut, 200, "8\r\ndata: {}\r\n", streamType, chunked)}, // a whole chunk, FIN
 	"cutcl":       {handle: fixed(cut, 200, filler(500), jsonType, contentLength(1000))},
 	"closebefore": {handle: fixed(cut, 0, "")},
@@ -70,61 +78,53 @@ var scenarios = map[string]scenario{
 	"switch":   {handle: fixed(hold, 0, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")},
 
 	// WebSockets.
-	"ws":       {handle: handleWebsocket},     // n=forever code=0 s=3 extension= protocol=: after n messages a close with code, or a cut
-	"wsslow":   {handle: handleWebsocketSlow}, // d=50ms: the first frame comes in two pieces
+	"ws":       {args: wsArgs, handle: handleWebsocket},
+	"wsslow":   {args: "d=50ms extension= protocol=", handle: handleWebsocketSlow}, // the first frame comes in two pieces, d apart
 	"wssilent": {handle: switched(hold, "")},
 	"wstorn":   {handle: switched(cut, "\x81\x64"+strings.Repeat("t", 50))}, // ends within a frame
 	"wswrong":  {handle: handleWebsocketWrong},                              // a wrong Sec-WebSocket-Accept
 }
 
+// parseScenario keeps mistakes in a test from becoming a default in silence.
 func parseScenario(text string) (scenario, error) {
-	words := strings.Fields(text)
-	if len(words) == 0 {
-		return scenario{}, fmt.Errorf("empty scenario")
-	}
-	sc, ok := scenarios[words[0]]
+	name, given, _ := strings.Cut(text, " ")
+	sc, ok := scenarios[name]
 	if !ok {
-		return scenario{}, fmt.Errorf("unknown scenario %q", words[0])
+		return scenario{}, fmt.Errorf("unknown scenario %q", name)
 	}
-	sc.args = map[string]string{}
-	for _, w := range words[1:] {
+	sc.given = map[string]string{}
+	for _, w := range strings.Fields(common + sc.args) {
 		k, v, _ := strings.Cut(w, "=")
-		if err := checkArg(k, v); err != nil {
-			return scenario{}, fmt.Errorf("scenario %q: %w", text, err)
+		sc.given[k] = v
+	}
+	for _, w := range strings.Fields(given) {
+		k, v, _ := strings.Cut(w, "=")
+		_, known := sc.given[k]
+		var err error
+		switch {
+		case k == "d":
+			_, err = time.ParseDuration(v)
+		case strings.Contains(" n s status retry alert flush ", " "+k+" "):
+			_, err = strconv.ParseUint(v, 10, 40)
 		}
-		sc.args[k] = v
+		if !known || err != nil {
+			return scenario{}, fmt.Errorf("scenario %q: unknown or malformed argument %q", text, w)
+		}
+		sc.given[k] = v
 	}
 	return sc, nil
 }
 
-// checkArg keeps mistakes in a test from becoming a default in silence.
-func checkArg(k, v string) error {
-	var err error
-	switch k {
-	case "n", "s", "status", "retry", "alert", "flush":
-		_, err = strconv.ParseUint(v, 10, 40)
-	case "d":
-		_, err = time.ParseDuration(v)
-	case "to", "code", "extension", "protocol":
-	default:
-		err = fmt.Errorf("unknown argument %q", k)
-	}
-	return err
+// num returns a numeric argument, or 0. "code" is a number or a word, depending on the scenario.
+func (sc scenario) num(k string) int {
+	n, _ := strconv.Atoi(sc.given[k])
+	return n
 }
 
-// num returns a numeric argument, or def. "code" is a number or a word, depending on the scenario.
-func (sc scenario) num(k string, def int) int {
-	if n, err := strconv.Atoi(sc.args[k]); err == nil {
-		return n
-	}
-	return def
-}
-
-func (sc scenario) dur(def time.Duration) time.Duration {
-	if d, err := time.ParseDuration(sc.args["d"]); err == nil {
-		return d
-	}
-	return def
+// dur returns d, or 0 if it is forever.
+func (sc scenario) dur() time.Duration {
+	d, _ := time.ParseDuration(sc.given["d"])
+	return d
 }
 
 // fixed sends a head, unless status is 0, and bytes.
@@ -157,7 +157,7 @@ func handleCreate(x *exchange) ending {
 }
 
 func handleJSON(status string) func(*exchange) ending {
-	return func(x *exchange) ending { return x.json(status, x.num("s", 40)) }
+	return func(x *exchange) ending { return x.json(status, x.num("s")) }
 }
 
 // json responds with a new response in one of its states, with size bytes of text.
@@ -168,14 +168,12 @@ func (x *exchange) json(status string, size int, fields ...string) ending {
 func handleGzip(x *exchange) ending {
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
-	z.Write(x.newMessage(x.num("s", 40)).object("completed"))
+	z.Write(x.newMessage(x.num("s")).object("completed"))
 	z.Close()
 	return x.reply(200, packed.Bytes(), jsonType, "Content-Encoding: gzip", "Vary: Accept-Encoding")
 }
 
-func handleSSE(deltas int) func(*exchange) ending {
-	return func(x *exchange) ending { return x.stream(x.num("n", deltas), x.num("s", 0), x.dur(0)) }
-}
+func handleSSE(x *exchange) ending { return x.stream(x.num("n"), x.num("s"), x.dur()) }
 
 // stream responds with a whole stream.
 func (x *exchange) stream(deltas, size int, d time.Duration) ending {
@@ -186,8 +184,8 @@ func (x *exchange) stream(deltas, size int, d time.Duration) ending {
 func handleKeepalive(x *exchange) ending {
 	st := x.newStream(chunked)
 	st.send(st.opening()[:2]...)
-	for range x.num("n", 5) {
-		if !x.pause(x.dur(50 * time.Millisecond)) {
+	for range x.num("n") {
+		if !x.pause(x.dur()) {
 			return cut
 		}
 		st.send(event{"keepalive", ""})
@@ -206,7 +204,7 @@ func short(last func(*stream) []event) func(*exchange) ending {
 }
 
 func failedEvents(st *stream) []event {
-	return []event{{"response.failed", `,"response":` + string(st.object("failed", cmp.Or(st.x.args["code"], "server_error")))}}
+	return []event{{"response.failed", `,"response":` + string(st.object("failed", st.x.given["code"]))}}
 }
 
 func searchEvents(st *stream) []event {
@@ -221,7 +219,7 @@ func handleTrailers(x *exchange) ending {
 }
 
 func handleCloseDelimited(x *exchange) ending {
-	x.newStream().run(0, x.num("n", 3), 0, x.dur(0))
+	x.newStream().run(0, x.num("n"), 0, x.dur())
 	return finish
 }
 
@@ -235,7 +233,7 @@ func Pattern(p []byte, offset int64) {
 
 func handlePattern(framing func(size int) string) func(*exchange) ending {
 	return func(x *exchange) ending {
-		size := x.num("s", 1e6)
+		size := x.num("s")
 		x.head(200, "Content-Type: application/octet-stream", framing(size))
 		p := make([]byte, flushAt)
 		for at := 0; at < size && x.err == nil; {
@@ -249,26 +247,26 @@ func handlePattern(framing func(size int) string) func(*exchange) ending {
 }
 
 func handleBigHead(x *exchange) ending {
-	field := "X-Big: " + strings.Repeat("b", x.num("s", 70000))
-	return x.json("completed", 40, slices.Repeat([]string{field}, x.num("n", 1))...)
+	field := "X-Big: " + strings.Repeat("b", x.num("s"))
+	return x.json("completed", 40, slices.Repeat([]string{field}, x.num("n"))...)
 }
 
 func handleRedirect(x *exchange) ending {
-	return x.reply(x.num("status", 307), nil, "Location: "+cmp.Or(x.args["to"], "https://redirected.invalid/v1/responses"))
+	return x.reply(x.num("status"), nil, "Location: "+x.given["to"])
 }
 
-// handleStatus responds with an error, and then with finish closes in place of reading the body.
-func handleStatus(status int, how ending) func(*exchange) ending {
+// handleStatus responds with an error, whose status is an argument, and then with finish closes in place of reading the body.
+func handleStatus(arg string, how ending) func(*exchange) ending {
 	return func(x *exchange) ending {
 		var fields []string
-		if retry, ok := x.args["retry"]; ok {
+		if retry := x.given["retry"]; retry != "" {
 			fields = []string{"Retry-After: " + retry}
 		}
 		if how == finish {
 			fields = append(fields, "Connection: close")
 			x.read = true // that is, it never will be
 		}
-		x.problem(x.num("code", x.num("status", status)), "", fields...)
+		x.problem(x.num(arg), "", fields...)
 		return how
 	}
 }
@@ -301,7 +299,7 @@ func handleContinue(x *exchange) ending {
 
 // silence waits for d; it reports false at once if none is given, or when the peer leaves.
 func (x *exchange) silence() bool {
-	d := x.dur(0)
+	d := x.dur()
 	return d > 0 && x.pause(d)
 }
 
@@ -324,7 +322,7 @@ func handleHeadThenSilent(x *exchange) ending {
 
 func handleSlowRead(x *exchange) ending {
 	x.c.raw.SetReadBuffer(4096) // else the kernel takes in megabytes for us
-	x.readBodyAt(max(x.num("s", 4096), 1), x.dur(10*time.Millisecond))
+	x.readBodyAt(max(x.num("s"), 1), x.dur())
 	if x.err != nil {
 		return cut
 	}
@@ -335,8 +333,8 @@ func handleSlowRead(x *exchange) ending {
 func handleCut(how ending) func(*exchange) ending {
 	return func(x *exchange) ending {
 		st := x.newStream(chunked)
-		st.limit = x.num("n", 3)
-		st.run(0, st.limit, 0, x.dur(0))
+		st.limit = x.num("n")
+		st.run(0, st.limit, 0, x.dur())
 		x.write("100\r\nevent: response.output_text.del")
 		return how
 	}

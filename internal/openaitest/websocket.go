@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 )
 
 // The opcodes of RFC 6455, section 5.2, of which more than the number matters.
@@ -103,10 +102,10 @@ func (x *exchange) accept(key string) {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	x.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Accept: " + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n")
-	if e := x.args["extension"]; e != "" {
+	if e := x.given["extension"]; e != "" {
 		x.write("Sec-WebSocket-Extensions: " + e + "\r\n")
 	}
-	if p := x.args["protocol"]; p != "" {
+	if p := x.given["protocol"]; p != "" {
 		x.write("Sec-WebSocket-Protocol: " + p + "\r\n")
 	}
 	x.write("\r\n")
@@ -131,7 +130,7 @@ func handleWebsocketWrong(x *exchange) ending {
 // handleWebsocketSlow sends its first frame in two pieces and then waits for a close frame.
 func handleWebsocketSlow(x *exchange) ending {
 	switched(hold, "\x81\x0ahello")(x)
-	if !x.pause(x.dur(50 * time.Millisecond)) {
+	if !x.pause(x.dur()) {
 		return cut
 	}
 	x.write("world")
@@ -142,7 +141,7 @@ func handleWebsocketSlow(x *exchange) ending {
 // response's events, any other is echoed.
 func handleWebsocket(x *exchange) ending {
 	x.accept(x.r.Get("Sec-WebSocket-Key"))
-	left := x.num("n", -1)
+	left := x.num("n") // 0: forever
 	return x.frames(func(f Frame) bool {
 		x.answerFrame(f)
 		left--
@@ -164,7 +163,7 @@ func (x *exchange) frames(answer func(Frame) bool) ending {
 			x.frame(opClose, f.Data)
 			return finish
 		case !answer(f):
-			return x.closeWebsocket(x.num("code", 0))
+			return x.closeWebsocket(x.num("code"))
 		}
 	}
 	return cut
@@ -192,7 +191,7 @@ func (x *exchange) answerFrame(f Frame) {
 	case json.Unmarshal(f.Data, &ask) == nil && ask.Type == "response.create":
 		x.ask.Model, x.r.BodyLen = ask.Model, int64(len(f.Data))
 		st := &stream{message: x.newMessage(0), x: x, limit: -1, emit: func(_ string, p []byte) { x.frame(opText, p) }}
-		st.run(0, x.num("s", 3), 0, x.dur(0))
+		st.run(0, x.num("s"), 0, x.dur())
 	default:
 		x.frame(f.Op, f.Data)
 	}
