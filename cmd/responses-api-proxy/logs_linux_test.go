@@ -63,20 +63,6 @@ func asUser(t *testing.T, uid uintptr, f func() error) {
 	}
 }
 
-// sharedDir is a directory in which every user may make files, and may find them.
-func sharedDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "logs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 func size(t *testing.T, path string) int64 {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -105,7 +91,7 @@ func awaitLine(t *testing.T, path, pattern string) {
 func TestFloodOfRefusals(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
 	const attacker, connections, each, honest = 1002, 8, 50, 40
-	dir := sharedDir(t)
+	dir := proctest.Dir(t, 0o777)
 	log, audit := filepath.Join(dir, "log"), filepath.Join(dir, "audit")
 	r := launchWith(t, clockUpstream(t, 1, time.Millisecond), "--user", "nobody", "--allow-user", "0", "--log-file", log, "--audit", audit)
 	at, err := url.Parse(r.url)
@@ -250,7 +236,7 @@ func (r *running) limitFiles(t *testing.T, limit uint64) {
 // proxy can prevent the limit.
 func TestFilesLimitedFromOutside(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
-	dir := sharedDir(t)
+	dir := proctest.Dir(t, 0o777)
 	audit, fifo := filepath.Join(dir, "audit"), filepath.Join(dir, "log")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
@@ -293,7 +279,7 @@ func TestFilesLimitedFromOutside(t *testing.T) {
 // TestLogLimitedFromOutside checks the same of the log, whose failure only the metrics can show.
 func TestLogLimitedFromOutside(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
-	log := filepath.Join(sharedDir(t), "log")
+	log := filepath.Join(proctest.Dir(t, 0o777), "log")
 	r := launchWith(t, clockUpstream(t, 1, time.Millisecond), "--user", "nobody", "--log-file", log, "--metrics", "127.0.0.1:0")
 	client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
 	defer client.CloseIdleConnections()

@@ -119,15 +119,8 @@ var tools = []string{"awk", "bash", "cat", "chmod", "gzip", "ln", "mkdir", "mkte
 // newDir returns a directory of uid that every user can reach.
 func newDir(t *testing.T, uid int) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "codexaction")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := proctest.Dir(t, 0o755)
 	if err := os.Chown(dir, uid, uid); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return dir

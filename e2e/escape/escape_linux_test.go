@@ -242,13 +242,8 @@ func TestProcessWithoutSandbox(t *testing.T) {
 // readable is a file that every user may read, in a directory that every user may write, and no rule names it.
 func readable(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "escape") // t.TempDir's parents are closed to others
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	file := filepath.Join(dir, "file")
-	for _, err := range []error{os.WriteFile(file, nil, 0o644), os.Chmod(file, 0o644), os.Chmod(dir, 0o777)} {
+	file := filepath.Join(proctest.Dir(t, 0o777), "file")
+	for _, err := range []error{os.WriteFile(file, nil, 0o644), os.Chmod(file, 0o644)} {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -88,18 +88,14 @@ type stack struct {
 // start starts the program as a user, before an upstream with TLS.
 func start(t *testing.T, program string, uid int, flags ...string) (*stack, error) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kernels") // t.TempDir's parents are closed to others
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := proctest.Dir(t, 0o755)
 	up, err := openaitest.Start(openaitest.Options{Key: key, TLS: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(up.Close)
 	ca := filepath.Join(dir, "ca.pem")
-	for _, err := range []error{os.Chmod(dir, 0o755), os.Chown(dir, uid, uid), os.WriteFile(ca, up.CAPEM(), 0o644)} {
+	for _, err := range []error{os.Chown(dir, uid, uid), os.WriteFile(ca, up.CAPEM(), 0o644)} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,12 +185,8 @@ func TestCallers(t *testing.T) {
 
 // TestRestart: what a user has used and the audit log outlive the process.
 func TestRestart(t *testing.T) {
-	dir, err := os.MkdirTemp("", "restart")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, nobody, nobody)); err != nil {
+	dir := proctest.Dir(t, 0o755)
+	if err := os.Chown(dir, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
 	audit := filepath.Join(dir, "audit.jsonl")
@@ -372,14 +364,10 @@ func TestStandIn(t *testing.T) {
 // last value stays until the machine ends.
 func TestStartWindow(t *testing.T) {
 	k := running(t)
-	dir, err := os.MkdirTemp("", "window")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := proctest.Dir(t, 0o755)
 	readable := filepath.Join(dir, "readable")
 	text, err := os.ReadFile(programs + "responses-api-proxy")
-	for _, err := range []error{err, os.Chmod(dir, 0o755), os.WriteFile(readable, text, 0o755)} {
+	for _, err := range []error{err, os.WriteFile(readable, text, 0o755)} {
 		if err != nil {
 			t.Fatal(err)
 		}

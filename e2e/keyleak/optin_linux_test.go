@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // optedIn starts the program with every flag that has it do more with a request than pass it on, and as another user.
@@ -25,7 +25,7 @@ func optedIn(t *testing.T, w wire) *rig {
 	t.Cleanup(upstream.Close)
 	dir := t.TempDir()
 	logged, audited := filepath.Join(dir, "log"), filepath.Join(dir, "audit")
-	dumps := filepath.Join(openDir(t), "dumps")
+	dumps := filepath.Join(proctest.Dir(t, 0o755), "dumps")
 	args := []string{
 		"--upstream-url", upstream.URL(), "--ca-file", certFile(t, upstream.CAPEM()), "--auth-header", "x-api-key",
 		"--dump-dir", dumps, "--audit", audited, "--log-file", logged, "--metrics", "127.0.0.1:0", "--max-tokens-per-user", "1000000000",
@@ -78,20 +78,6 @@ func checkDumps(t *testing.T, dir string) {
 			t.Errorf("%s: %s, error %v", filepath.Base(name), counts(got), err)
 		}
 	}
-}
-
-// openDir returns a temporary directory that every user may search, unlike t.TempDir.
-func openDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "keyleak-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 // scrape reads the metrics ten times a second until the test's end.

@@ -57,20 +57,6 @@ func inChild(t *testing.T, uid int, umask, path string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// openDir returns a directory that other users can search, unlike t.TempDir's.
-func openDir(t *testing.T, mode os.FileMode) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "listen")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, mode); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 func put(t *testing.T, path, content string, mode os.FileMode) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -208,7 +194,7 @@ func writeCalls(t *testing.T) (n int) {
 
 // TestInfoDirectoryNotWritable: if root has prepared the file, an unprivileged proxy needs no access to the directory.
 func TestInfoDirectoryNotWritable(t *testing.T) {
-	dir := openDir(t, 0o755)
+	dir := proctest.Dir(t, 0o755)
 	path := filepath.Join(dir, "info")
 	put(t, path, "old", 0o666)
 	if os.Geteuid() != 0 {
@@ -225,7 +211,7 @@ func TestInfoDirectoryNotWritable(t *testing.T) {
 
 func TestInfoFollowsOwnLinks(t *testing.T) {
 	for _, mode := range []os.FileMode{0o755, 0o777, 0o777 | os.ModeSticky} {
-		dir := openDir(t, mode)
+		dir := proctest.Dir(t, mode)
 		put(t, dir+"/target", "old and longer than the new content", 0o600)
 		link(t, dir+"/target", dir+"/absolute")
 		link(t, "target", dir+"/relative")
@@ -251,9 +237,9 @@ func TestInfoFollowsOwnLinks(t *testing.T) {
 // sticky returns a directory like /tmp, and a file of ours beside it that no other user may make us write to.
 func sticky(t *testing.T) (dir, victim string) {
 	t.Helper()
-	victim = filepath.Join(openDir(t, 0o755), "victim")
+	victim = filepath.Join(proctest.Dir(t, 0o755), "victim")
 	put(t, victim, "precious", 0o644)
-	return openDir(t, 0o777|os.ModeSticky), victim
+	return proctest.Dir(t, 0o777|os.ModeSticky), victim
 }
 
 // refused checks for an error that names the culprit, and that the victim is unchanged.
@@ -345,9 +331,9 @@ func TestInfoRefusesHardLinks(t *testing.T) {
 		"another user's, private": {0o700, nobody},
 	} {
 		t.Run(name, func(t *testing.T) {
-			victim := filepath.Join(openDir(t, 0o755), "victim")
+			victim := filepath.Join(proctest.Dir(t, 0o755), "victim")
 			put(t, victim, "precious", 0o644)
-			dir := openDir(t, c.mode)
+			dir := proctest.Dir(t, c.mode)
 			if err := os.Link(victim, dir+"/info"); err != nil {
 				t.Fatal(err)
 			}
@@ -370,7 +356,7 @@ func TestInfoTrustsOwnerOfDirectory(t *testing.T) {
 		"sticky, but for one user":          {0o755 | os.ModeSticky, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := openDir(t, c.mode)
+			dir := proctest.Dir(t, c.mode)
 			put(t, dir+"/target", "old", 0o666)
 			link(t, "target", dir+"/info")
 			for _, path := range []string{dir, dir + "/target", dir + "/info"} {

@@ -114,7 +114,7 @@ func jobLine(t *testing.T, attr *syscall.SysProcAttr, job, path string) string {
 
 // TestUnixIsBornNarrow checks the mode before it is set to its final value, for every umask.
 func TestUnixIsBornNarrow(t *testing.T) {
-	if got := jobLine(t, nil, "narrow", sockDir(t)+"/s"); !strings.HasPrefix(got, "0600 ") {
+	if got := jobLine(t, nil, "narrow", proctest.Dir(t, 0o755)+"/s"); !strings.HasPrefix(got, "0600 ") {
 		t.Errorf("born with mode %s", got)
 	}
 }
@@ -136,7 +136,7 @@ func TestUnixLetsIn(t *testing.T) {
 		{UnixConfig{Users: ids{1001}}, "0666 uid 0 gid 0", true, true},
 		{UnixConfig{Everyone: true}, "0666 uid 0 gid 0", true, true},
 	} {
-		dir := sockDir(t)
+		dir := proctest.Dir(t, 0o755)
 		c.cfg.Path = dir + "/s"
 		mustUnix(t, c.cfg)
 		if got := modeOf(c.cfg.Path); got != c.mode {
@@ -161,7 +161,7 @@ func TestUnixGroupOfUnprivileged(t *testing.T) {
 		"unix:8":    "0666 uid 1001 gid 1001",
 		"unix:1001": "0660 uid 1001 gid 1001",
 	} {
-		dir := openDir(t, 0o777|os.ModeSticky)
+		dir := proctest.Dir(t, 0o777|os.ModeSticky)
 		if got := jobLine(t, as(1001, 1001, 7), job, dir+"/s"); got != want {
 			t.Errorf("%s: %s, want %s", job, got, want)
 		}
@@ -172,7 +172,7 @@ func TestUnixGroupOfUnprivileged(t *testing.T) {
 // TestUnixInSetgidDirectory: in a directory with the set-group-id bit, the socket is created with the directory's group.
 func TestUnixInSetgidDirectory(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	if err := os.Chown(dir, 0, 8); err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestUnixInSetgidDirectory(t *testing.T) {
 
 func TestUnixRefusesOthersSocket(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
-	dir := openDir(t, 0o777|os.ModeSticky)
+	dir := proctest.Dir(t, 0o777|os.ModeSticky)
 	squatter := start(t, as(nobody, nobody), "unix", dir+"/s")
 	if got := squatter.Line(); !strings.HasPrefix(got, "0600 ") {
 		t.Fatal(got)
@@ -204,7 +204,7 @@ func TestUnixRefusesOthersSocket(t *testing.T) {
 
 func TestUnixRefusesOthersLock(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	put(t, dir+"/.s.lock", "", 0o666)
 	give(t, nobody, dir+"/.s.lock")
 	unixFails(t, UnixConfig{Path: dir + "/s"}, ".s.lock belongs to another user (uid 65534)")
@@ -214,7 +214,7 @@ func TestUnixRefusesOthersLock(t *testing.T) {
 // TestUnixOthersDirectories: the owner of a directory or a link on the path decides where the socket is.
 func TestUnixOthersDirectories(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
-	dir := openDir(t, 0o777|os.ModeSticky)
+	dir := proctest.Dir(t, 0o777|os.ModeSticky)
 	for _, name := range []string{"mine", "theirs"} {
 		mkdir(t, dir+"/"+name, 0o755)
 		mkdir(t, dir+"/"+name+"/in", 0o755)
@@ -253,7 +253,7 @@ func TestUnixOthersDirectories(t *testing.T) {
 
 func TestUnixHiddenDirectory(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	mkdir(t, dir+"/hidden", 0o700)
 	mkdir(t, dir+"/hidden/in", 0o755)
 	got := jobLine(t, as(nobody, nobody), "unix", dir+"/hidden/in/s")
@@ -265,7 +265,7 @@ func TestUnixHiddenDirectory(t *testing.T) {
 // TestUnixUnlistableDirectory: search permission on a directory is sufficient.
 func TestUnixUnlistableDirectory(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	mkdir(t, dir+"/p", 0o711)
 	mkdir(t, dir+"/p/f", 0o300)
 	give(t, nobody, dir+"/p/f")
@@ -275,7 +275,7 @@ func TestUnixUnlistableDirectory(t *testing.T) {
 }
 
 func TestUnixReplacesKilled(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	c := start(t, nil, "dead", dir+"/s")
 	if got := c.Line(); got != "<nil>" {
 		t.Fatal(got)
@@ -289,7 +289,7 @@ func TestUnixReplacesKilled(t *testing.T) {
 
 // TestUnixRefusesBusy: a listener with a full queue returns EAGAIN and is alive.
 func TestUnixRefusesBusy(t *testing.T) {
-	path := sockDir(t) + "/s"
+	path := proctest.Dir(t, 0o755) + "/s"
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -316,7 +316,7 @@ func TestUnixRefusesBusy(t *testing.T) {
 
 // TestUnixProcessesAtOnce: two processes start at once, as after a reboot with two units for one path.
 func TestUnixProcessesAtOnce(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	for round := range 10 {
 		if round%2 == 1 {
 			plantDead(t, dir+"/s")
@@ -343,7 +343,7 @@ func inNamespace(outer int) *syscall.SysProcAttr {
 // TestUnixInUserNamespaceWithoutRoot: root's directories appear to belong to the overflow uid.
 func TestUnixInUserNamespaceWithoutRoot(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
-	path := openDir(t, 0o777|os.ModeSticky) + "/s"
+	path := proctest.Dir(t, 0o777|os.ModeSticky) + "/s"
 	if got := jobLine(t, inNamespace(4242), "unix", path); !strings.Contains(got, "the directory / belongs to another user (uid 65534)") {
 		t.Error(got)
 	}

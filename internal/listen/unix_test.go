@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -17,24 +16,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 var _ net.Listener = (*UnixSocket)(nil)
-
-// sockDir returns a trusted directory with a name short enough for a socket's path, whatever the umask.
-func sockDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "sock")
-	if err == nil {
-		dir, err = filepath.EvalSymlinks(dir)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	chmod(t, dir, 0o755)
-	return dir
-}
 
 func chmod(t *testing.T, path string, mode os.FileMode) {
 	t.Helper()
@@ -179,7 +165,7 @@ func TestUnixModePolicy(t *testing.T) {
 }
 
 func TestUnixServes(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	path := dir + "/s"
 	s := mustUnix(t, UnixConfig{Path: path})
 	holds(t, dir, "s")
@@ -228,7 +214,7 @@ func closesOnExec(t *testing.T, name string, sc syscall.Conn) {
 }
 
 func TestUnixClosesDirectory(t *testing.T) {
-	s := mustUnix(t, UnixConfig{Path: sockDir(t) + "/s"})
+	s := mustUnix(t, UnixConfig{Path: proctest.Dir(t, 0o755) + "/s"})
 	flags, err := unix.FcntlInt(uintptr(s.dir.FD()), unix.F_GETFD, 0)
 	if err != nil || flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("descriptor flags %#x, %v", flags, err)
@@ -240,7 +226,7 @@ func TestUnixClosesDirectory(t *testing.T) {
 }
 
 func TestUnixBadPaths(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	put := func(name string) {
 		if err := os.WriteFile(dir+"/"+name, nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -291,7 +277,7 @@ func TestUnixLongestPath(t *testing.T) {
 	if maxUnixPath < 100 || maxUnixPath > 107 {
 		t.Errorf("limit %d", maxUnixPath)
 	}
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	path := pad(dir+"/", maxUnixPath)
 	s := mustUnix(t, UnixConfig{Path: path})
 	reaches(t, path, s)
@@ -301,7 +287,7 @@ func TestUnixLongestPath(t *testing.T) {
 
 // TestUnixRelativePath: the limit applies to the path as given, not to the absolute one.
 func TestUnixRelativePath(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	deep := mkdir(t, pad(dir+"/", 150), 0o755)
 	mkdir(t, deep+"/sub", 0o755)
 	t.Chdir(deep)
@@ -316,7 +302,7 @@ func TestUnixRelativePath(t *testing.T) {
 }
 
 func TestUnixReplacesDead(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	path := dir + "/s"
 	plantDead(t, path)
 	chmod(t, path, 0o777)
@@ -329,7 +315,7 @@ func TestUnixReplacesDead(t *testing.T) {
 }
 
 func TestUnixRefusesAlive(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	path := dir + "/s"
 	s := mustUnix(t, UnixConfig{Path: path})
 	before := lstat(t, path)
@@ -346,7 +332,7 @@ func TestUnixRefusesAlive(t *testing.T) {
 }
 
 func TestUnixRefusesAliveDatagram(t *testing.T) {
-	path := sockDir(t) + "/s"
+	path := proctest.Dir(t, 0o755) + "/s"
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
@@ -377,7 +363,7 @@ func TestUnixLeavesOtherThings(t *testing.T) {
 		"link to itself": {func(_, path string) error { return os.Symlink("s", path) }, "symbolic link"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			dir := sockDir(t)
+			dir := proctest.Dir(t, 0o755)
 			path := dir + "/s"
 			if err := c.lay(dir, path); err != nil {
 				t.Fatal(err)
@@ -401,7 +387,7 @@ func TestUnixClosesOnlyItsOwn(t *testing.T) {
 		"dead socket": func(path string) error { plantDead(t, path); return nil },
 	} {
 		t.Run(what, func(t *testing.T) {
-			dir := sockDir(t)
+			dir := proctest.Dir(t, 0o755)
 			path := dir + "/s"
 			s := mustUnix(t, UnixConfig{Path: path})
 			if err := errors.Join(os.Rename(path, dir+"/old"), replace(path)); err != nil {
@@ -420,7 +406,7 @@ func TestUnixClosesOnlyItsOwn(t *testing.T) {
 }
 
 func TestUnixCloseAfterReplacementByHand(t *testing.T) {
-	path := sockDir(t) + "/s"
+	path := proctest.Dir(t, 0o755) + "/s"
 	first := mustUnix(t, UnixConfig{Path: path})
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -437,7 +423,7 @@ func TestUnixCloseAfterReplacementByHand(t *testing.T) {
 }
 
 func TestUnixCloseOfRemovedPath(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	s := mustUnix(t, UnixConfig{Path: dir + "/s"})
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
@@ -449,7 +435,7 @@ func TestUnixCloseOfRemovedPath(t *testing.T) {
 
 // TestUnixCloseAfterClose: a second Close removes nothing, since the inode number may have been reused.
 func TestUnixCloseAfterClose(t *testing.T) {
-	path := sockDir(t) + "/s"
+	path := proctest.Dir(t, 0o755) + "/s"
 	s := mustUnix(t, UnixConfig{Path: path})
 	s.Close()
 	next := mustUnix(t, UnixConfig{Path: path})
@@ -460,7 +446,7 @@ func TestUnixCloseAfterClose(t *testing.T) {
 }
 
 func TestUnixRemoveKeepsListening(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	s := mustUnix(t, UnixConfig{Path: dir + "/s"})
 	c, err := net.Dial("unix", dir+"/s")
 	if err != nil {
@@ -480,7 +466,7 @@ func TestUnixRemoveKeepsListening(t *testing.T) {
 
 // TestUnixRemovesFromItsDirectory: Close uses the open directory, not its name.
 func TestUnixRemovesFromItsDirectory(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	mkdir(t, dir+"/a", 0o755)
 	s := mustUnix(t, UnixConfig{Path: dir + "/a/s"})
 	if err := os.Rename(dir+"/a", dir+"/b"); err != nil {
@@ -516,7 +502,7 @@ func TestUnixDirectoryRules(t *testing.T) {
 
 func directoryRule(t *testing.T, parent, directory os.FileMode, culprit string) {
 	t.Helper()
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	mkdir(t, dir+"/p", 0o755)
 	mkdir(t, dir+"/p/f", directory)
 	chmod(t, dir+"/p", parent)
@@ -531,7 +517,7 @@ func directoryRule(t *testing.T, parent, directory os.FileMode, culprit string) 
 
 // TestUnixDirectoryBehindLinks: the checks apply to the directories that a link leads to.
 func TestUnixDirectoryBehindLinks(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	mkdir(t, dir+"/good", 0o755)
 	mkdir(t, dir+"/bad", 0o777)
 	mkdir(t, dir+"/bad/in", 0o755)
@@ -561,7 +547,7 @@ func TestUnixDirectoryBehindLinks(t *testing.T) {
 }
 
 func TestUnixNoSuchGroup(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	unixFails(t, UnixConfig{Path: dir + "/s", Groups: []uint32{1<<32 - 1}}, "no such group")
 	holds(t, dir)
 }
@@ -569,7 +555,7 @@ func TestUnixNoSuchGroup(t *testing.T) {
 // TestUnixStartsAtOnce: of several that start at once, on a free path or a stale socket, one serves and the others get
 // an error.
 func TestUnixStartsAtOnce(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	path := dir + "/s"
 	for round := range 100 {
 		if round%2 == 1 {
@@ -619,7 +605,7 @@ func startsAtOnce(t *testing.T, path string, n int) (winner *UnixSocket) {
 
 // TestUnixStartsWhileAnotherEnds: the path of a proxy that starts while another ends is kept.
 func TestUnixStartsWhileAnotherEnds(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	path := dir + "/s"
 	s := mustUnix(t, UnixConfig{Path: path})
 	for range 100 {
@@ -653,7 +639,7 @@ func testEntry(t *testing.T, path string) *UnixSocket {
 }
 
 func TestUnixLock(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	a, b, other := testEntry(t, dir+"/s"), testEntry(t, dir+"/s"), testEntry(t, dir+"/t")
 	unlock, err := a.lock(0)
 	if err != nil {
@@ -681,7 +667,7 @@ func TestUnixLock(t *testing.T) {
 
 // TestUnixLockOnRemovedFile: a lock on a file that its last holder has removed is not taken for the lock.
 func TestUnixLockOnRemovedFile(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	e := testEntry(t, dir+"/s")
 	const n = 8
 	var wg sync.WaitGroup
@@ -709,7 +695,7 @@ func TestUnixLockOnRemovedFile(t *testing.T) {
 }
 
 func TestUnixLockLeftBehind(t *testing.T) {
-	dir := sockDir(t)
+	dir := proctest.Dir(t, 0o755)
 	if err := os.WriteFile(dir+"/.s.lock", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -725,7 +711,7 @@ func TestUnixLockIsNoTrap(t *testing.T) {
 		"directory":     func(dir string) error { return os.Mkdir(dir+"/.s.lock", 0o700) },
 	} {
 		t.Run(what, func(t *testing.T) {
-			dir := sockDir(t)
+			dir := proctest.Dir(t, 0o755)
 			if err := errors.Join(os.WriteFile(dir+"/file", nil, 0o600), lay(dir)); err != nil {
 				t.Fatal(err)
 			}

@@ -153,7 +153,7 @@ func TestOfUnixInUserNamespace(t *testing.T) {
 func TestOfUnixOutsideUserNamespace(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
 	for _, outside := range []*syscall.SysProcAttr{as(0, 0, 7), as(1001, 1002, 7, 8)} {
-		dir := socketDir(t)
+		dir := proctest.Dir(t, 0o755)
 		if err := os.Chmod(dir, 0o777); err != nil {
 			t.Fatal(err)
 		}

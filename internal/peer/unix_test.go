@@ -6,29 +6,16 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // timeout is for what must happen at all.
 const timeout = 30 * time.Second
 
-// socketDir returns a directory whose name is short enough for a socket's path
-// and that other users can reach.
-func socketDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "peer")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 func listenUnix(t *testing.T) (l *net.UnixListener, path string) {
 	t.Helper()
-	path = socketDir(t) + "/s"
+	path = proctest.Dir(t, 0o755) + "/s"
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +57,7 @@ func TestOfUnixIsOurselves(t *testing.T) {
 // TestOfUnixWithoutPeer: with an error comes no number that could be taken for
 // a user's.
 func TestOfUnixWithoutPeer(t *testing.T) {
-	gram, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socketDir(t) + "/s", Net: "unixgram"})
+	gram, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: proctest.Dir(t, 0o755) + "/s", Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}

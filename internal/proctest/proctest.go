@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -225,17 +226,26 @@ func NeedRoot(t testing.TB, why string) {
 	}
 }
 
-// UnixAddr returns the address, as flags take it, of a unix socket in a directory of its own, which is removed at the end
-// of the test. The path is shorter than those of t.TempDir, some of which are too long for a socket.
+// Dir returns a new directory with a mode. It is removed at the end of the test. Other users can reach it, unlike those of
+// t.TempDir, and its path is short enough for a socket's.
+func Dir(t testing.TB, mode fs.FileMode) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "test-")
+	if err == nil {
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err := errors.Join(err, os.Chmod(dir, mode)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// UnixAddr returns the address, as flags take it, of a unix socket in a directory of its own.
 func UnixAddr(t testing.TB) string {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("no unix sockets here")
 	}
-	dir, err := os.MkdirTemp("", "unix")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return "unix:" + filepath.Join(dir, "s")
+	return "unix:" + filepath.Join(Dir(t, 0o700), "s")
 }

@@ -259,17 +259,12 @@ func TestStartWindow(t *testing.T) {
 // startCopy starts a child from a copy of the test binary with another mode, in a directory that every user can search.
 func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *proctest.Child {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sandbox-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	text, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(dir, "copy")
-	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(file, text, 0o700), os.Chmod(file, mode)); err != nil {
+	file := filepath.Join(proctest.Dir(t, 0o755), "copy")
+	if err := errors.Join(os.WriteFile(file, text, 0o700), os.Chmod(file, mode)); err != nil {
 		t.Fatal(err)
 	}
 	return startFile(t, file, "/", job, uid)

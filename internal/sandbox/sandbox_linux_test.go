@@ -161,11 +161,7 @@ func nameServer(t *testing.T) string {
 // directory returns a new directory in which uid may write.
 func directory(t *testing.T, uid int) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sandbox-test-") // other users cannot search t.TempDir's parents
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := proctest.Dir(t, 0o700)
 	if os.Geteuid() == 0 {
 		if err := os.Chown(dir, uid, uid); err != nil {
 			t.Fatal(err)

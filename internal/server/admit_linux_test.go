@@ -146,9 +146,7 @@ func withUsers(t *testing.T, limits policy.Limits, users ...string) (s *stack, a
 	}
 	rules := newPolicy(t, cfg)
 	s = start(t, func(s *setup) { s.server.Policy = rules })
-	dir := must(os.MkdirTemp("/tmp", "users"))
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	os.Chmod(dir, 0o755)
+	dir := proctest.Dir(t, 0o755)
 	l := must(listen.Unix(listen.UnixConfig{Path: dir + "/socket", Everyone: true}))
 	go s.server.Serve(l)
 	t.Cleanup(func() { l.Close() })
