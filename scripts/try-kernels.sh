@@ -46,13 +46,13 @@ in_suite() { APT_CONFIG=$cache/$1/apt.conf "${@:2}"; }
 # open_suite reads a suite's lists, or fails if they cannot be had.
 open_suite() { # suite
 	[ ! -e "$tmp/$1.ok" ] || return 0
-	local dir=$cache/$1 archive=http://deb.debian.org/debian components=main keys=/usr/share/keyrings/debian-archive-keyring.gpg
+	local dir=$cache/$1 archive=http://deb.debian.org/debian options=signed-by=/usr/share/keyrings/debian-archive-keyring.gpg
 	mkdir -p "$dir"/{lists/partial,archives/partial,debs}
 	if [ "$1" = noble-updates ]; then
-		archive=http://archive.ubuntu.com/ubuntu keys=$cache/bookworm/ubuntu/usr/share/keyrings/ubuntu-archive-keyring.gpg
-		get bookworm ubuntu-keyring "$cache/bookworm/ubuntu" || return 1
+		archive=http://archive.ubuntu.com/ubuntu options="arch=amd64 signed-by=$cache/trixie/ubuntu/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+		get trixie ubuntu-keyring "$cache/trixie/ubuntu" || return 1
 	fi
-	echo "deb [targets=Packages signed-by=$keys] $archive $1 $components" >"$dir/sources.list"
+	echo "deb [targets=Packages $options] $archive $1 main" >"$dir/sources.list"
 	cat >"$dir/apt.conf" <<-CONF
 		Dir::State "$dir"; Dir::State::status "/dev/null"; Dir::Cache "$dir"; Dir::Etc::sourcelist "$dir/sources.list";
 		Dir::Etc::sourceparts "/dev/null"; Dir::Etc::preferencesparts "/dev/null"; APT::Architectures { "amd64"; "arm64"; };
