@@ -82,7 +82,7 @@ func (s *service) observe() error {
 		s.serving = append(s.serving, func() error { return server.ServePages(s.metricsListener, s.errs.warning, pages...) })
 	}
 	if s.observes() {
-		s.engine.Observe(s)
+		s.engine.Observe(s.record)
 	}
 	return nil
 }
@@ -92,15 +92,8 @@ func (s *service) observes() bool {
 	return s.audit != nil || s.metricsListener != nil || s.opts.logRequests
 }
 
-// Begin implements audit.Observer.
-func (s *service) Begin() {
-	if s.metrics != nil {
-		s.metrics.Begin()
-	}
-}
-
-// End implements audit.Observer.
-func (s *service) End(e *audit.Entry) {
+// record records an exchange that has ended.
+func (s *service) record(e *audit.Entry) {
 	if s.metrics != nil {
 		s.metrics.End(e)
 	}
@@ -166,6 +159,7 @@ func (s *service) limits() metrics.Limits {
 func (s *service) counts() metrics.Counts {
 	c := metrics.Counts{
 		Connections:    int64(s.engine.Connections()),
+		Running:        s.engine.Running.Load(),
 		AcceptFailures: s.engine.AcceptFailures.Load(),
 		Resets:         s.engine.Resets.Load(),
 		LookupFailures: s.gate.Unknown.Load(),

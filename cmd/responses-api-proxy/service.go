@@ -303,7 +303,7 @@ func (s *service) serve() int {
 	}
 	s.draining.Store(true)
 	plural := "s"
-	n := s.engine.Running()
+	n := int(s.engine.Running.Load())
 	if n == 1 {
 		plural = ""
 	}

@@ -45,11 +45,3 @@ type Caller struct {
 	// Unix reports whether the connection came over a unix socket. Over TCP the client may be a browser.
 	Unix bool
 }
-
-// Observer is notified of each exchange with a client. Its methods must not block and must be safe for concurrent use.
-type Observer interface {
-	// Begin is called when a request's head was read, or before a connection is refused without a head.
-	Begin()
-	// End is called once for each Begin. It must not keep e.
-	End(e *Entry)
-}

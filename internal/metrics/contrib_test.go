@@ -182,7 +182,6 @@ func promtool(t *testing.T, input string, args ...string) {
 // keeps Prometheus's rules for names.
 func TestPromtoolMetrics(t *testing.T) {
 	m := New(example())
-	m.Begin()
 	m.End(success())
 	at := start(t, "127.0.0.1:0", m, well)
 	answer, err := http.Get("http://" + at + "/metrics")

@@ -42,9 +42,10 @@ type Protection struct {
 	Missing bool `json:"missing"`
 }
 
-// Counts are the numbers that other packages count. All but Connections never fall.
+// Counts are the numbers that other packages count. All but Connections and Running never fall.
 type Counts struct {
 	Connections    int64 // of clients that are open
+	Running        int64 // requests and refusals that have begun and not ended
 	AcceptFailures int64 // connections that could not be accepted
 	Resets         int64 // connections that were too many, of one user or of all
 	LookupFailures int64 // connections whose owner is unknown
@@ -68,7 +69,6 @@ type Metrics struct {
 	users    map[int64]*User // with Others
 	failures map[string]Failure
 
-	inFlight            atomic.Int64
 	requests            set[[len(classes)]atomic.Uint64] // by route and class
 	refusals            set[atomic.Uint64]               // by code
 	firstByte, duration histogram
@@ -86,18 +86,14 @@ func New(cfg Config) *Metrics {
 	}
 }
 
-// Begin counts a request as in flight. Exactly one call of End must follow.
-func (m *Metrics) Begin() { m.inFlight.Add(1) }
-
 // maxTokens is more than any response can have cost. The number is the upstream's, and a few wrong ones must not make
 // the sum overflow.
 const maxTokens = 1 << 40
 
-// End counts the request or refusal for which Begin was called. It does not keep e, does not block, and allocates only
-// for what occurs for the first time.
+// End counts a request or refusal that has ended. It does not keep e, does not block, and allocates only for what occurs
+// for the first time.
 func (m *Metrics) End(e *audit.Entry) {
 	m.note(e)
-	m.inFlight.Add(-1)
 	m.requests.of(cmp.Or(e.Route, none))[classOf(e.Status)].Add(1)
 	if e.Code != "" {
 		m.refusals.of(e.Code).Add(1)

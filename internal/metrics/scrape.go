@@ -41,7 +41,6 @@ func (m *Metrics) writeFixed(p *page) {
 }
 
 func (m *Metrics) writeRequests(p *page) {
-	p.single(prefix+"requests_in_flight", "gauge", "Requests that have begun and not ended.", float64(m.inFlight.Load()))
 	p.family(prefix+"requests_total", "counter", "Requests that have ended, refusals included, by route and by class of the response's status (none: there was no response).")
 	for _, route := range m.requests.names() {
 		for i, class := range classes {
@@ -71,6 +70,7 @@ func (m *Metrics) writeCounts(p *page) {
 	}
 	c := m.cfg.Counts()
 	p.single(prefix+"client_connections", "gauge", "Connections of clients that are open.", float64(c.Connections))
+	p.single(prefix+"requests_in_flight", "gauge", "Requests that have begun and not ended.", float64(c.Running))
 	p.single(prefix+"accept_failures_total", "counter", "Connections of clients that could not be accepted.", float64(c.AcceptFailures))
 	p.single(prefix+"connections_reset_total", "counter", "Connections of clients that were reset because too many are open, of one user or of all.", float64(c.Resets))
 	p.single(prefix+"lookup_failures_total", "counter", "Connections that were refused because the kernel did not say whose they are.", float64(c.LookupFailures))

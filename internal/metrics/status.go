@@ -102,9 +102,11 @@ func seconds(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 
 // Status returns what is known at present.
 func (m *Metrics) Status() *Status {
+	counts := m.cfg.Counts()
 	s := &Status{
+		Connections: counts.Connections, Running: counts.Running,
 		Version: m.cfg.Version, Revision: m.cfg.Revision, State: m.cfg.State(), Started: seconds(m.began), Time: seconds(time.Now()),
-		Connections: m.cfg.Counts().Connections, Running: m.inFlight.Load(), Limits: m.cfg.Limits(), Protections: m.cfg.Protections,
+		Limits: m.cfg.Limits(), Protections: m.cfg.Protections,
 	}
 	s.Limits.Expires = seconds(s.Limits.Expires)
 	users := map[int64]*User{}

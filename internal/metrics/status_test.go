@@ -12,7 +12,6 @@ import (
 // end counts an exchange of a user.
 func (m *Metrics) end(uid uint32, known bool, e audit.Entry) {
 	e.Caller = audit.Caller{UID: uid, Known: known}
-	m.Begin()
 	m.End(&e)
 }
 
@@ -36,12 +35,12 @@ func (s *Status) user(uid int64) User {
 
 func TestStatus(t *testing.T) {
 	cfg := example()
+	cfg.Counts = func() Counts { return Counts{Connections: 7, Running: 1} }
 	resets := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 	cfg.Limits = func() Limits {
 		return Limits{Admitted: 3, MaxRequests: 10, Expires: resets, MaxTokens: 100, Resets: resets, Spent: map[uint32]int64{1000: 70, 4711: 130}}
 	}
 	m := New(cfg)
-	m.Begin()
 	m.end(1000, true, *success())
 	m.end(1000, true, *success())
 	m.end(1000, true, audit.Entry{Status: 429, Code: "rate_limited"})

@@ -126,9 +126,7 @@ func (c *conn) begin(head *http1.Request, minor int, isHead, last bool) {
 	c.request = relay.Request{Head: head, Body: &c.body, Buffer: c, Session: c.session}
 	c.request.Entry.Time, c.request.Entry.Caller = time.Now(), c.session.Caller()
 	c.out.c, c.out.minor, c.out.head, c.out.closeAfter, c.out.hijacked = c, minor, isHead, last, false
-	if o := c.server.observer; o != nil {
-		o.Begin()
-	}
+	c.server.Running.Add(1)
 }
 
 // end sends the rest of a response, unless err ends it, and hands over the exchange's record: no other place does.
@@ -142,9 +140,10 @@ func (c *conn) end(err error) error {
 			resetOnClose(c.nc) // a response that ends with the connection would look complete
 		}
 	}
-	if o := c.server.observer; o != nil {
+	c.server.Running.Add(-1)
+	if f := c.server.observe; f != nil {
 		c.request.Entry.Duration = time.Since(c.request.Entry.Time)
-		o.End(&c.request.Entry)
+		f(&c.request.Entry)
 	}
 	return err
 }

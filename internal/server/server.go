@@ -48,13 +48,14 @@ type Config struct {
 
 // Server serves connections until it is drained.
 type Server struct {
-	cfg      Config
-	watcher  *watcher
-	observer audit.Observer // may be nil
-	serving  sync.WaitGroup // connections, and calls of Serve, each of which may still accept one
-	// AcceptFailures counts attempts to accept a connection that failed; Resets counts connections that were reset because
-	// they were too many, of one user or of all.
-	AcceptFailures, Resets atomic.Int64
+	cfg     Config
+	watcher *watcher
+	observe func(*audit.Entry) // may be nil
+	serving sync.WaitGroup     // connections, and calls of Serve, each of which may still accept one
+	// Running is the number of requests and refusals that have begun and not ended. AcceptFailures counts attempts to
+	// accept a connection that failed; Resets counts connections that were reset because they were too many, of one user
+	// or of all.
+	Running, AcceptFailures, Resets atomic.Int64
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
@@ -86,8 +87,9 @@ func New(cfg Config) (*Server, error) {
 // Close gives back what New has opened. Drain does that, too.
 func (s *Server) Close() { s.watcher.close() }
 
-// Observe reports each exchange to o. It must be called before Serve, if at all.
-func (s *Server) Observe(o audit.Observer) { s.observer = o }
+// Observe has f called at the end of each exchange, concurrently. f must not block, nor keep the entry. Observe must be
+// called before Serve, if at all.
+func (s *Server) Observe(f func(*audit.Entry)) { s.observe = f }
 
 // Serve accepts connections on l until Drain closes it, and returns nil then; any other end is an error.
 func (s *Server) Serve(l net.Listener) error {
@@ -194,16 +196,6 @@ func (s *Server) Connections() int {
 	return len(s.conns)
 }
 
-// Running is how many requests are being served.
-func (s *Server) Running() (n int) {
-	s.each(func(c *conn) {
-		if c.state.Load() == busy {
-			n++
-		}
-	})
-	return n
-}
-
 func (s *Server) remove(c *conn) {
 	s.watcher.remove(c)
 	s.mu.Lock()
@@ -238,7 +230,7 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 		return nil
 	case <-ctx.Done():
 	}
-	requests := s.Running()
+	requests := s.Running.Load()
 	s.cfg.Relay.Abort()
 	s.each((*conn).forceClose)
 	select {

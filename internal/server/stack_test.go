@@ -55,7 +55,7 @@ type setup struct {
 	usage    bool // to be read for records
 	readOn   relay.ReadOn
 	dump     *dump.Dir
-	observer audit.Observer
+	observe  func(*audit.Entry)
 }
 
 // allowing opens routes.
@@ -107,8 +107,8 @@ func (s *stack) serve(cfg setup) {
 		cfg.server.Policy = must(policy.New(policy.Config{}))
 	}
 	s.server = must(server.New(cfg.server))
-	if cfg.observer != nil {
-		s.server.Observe(cfg.observer)
+	if cfg.observe != nil {
+		s.server.Observe(cfg.observe)
 	}
 	s.listener = must(listen.TCP(listen.Loopback(0)))
 	s.url = fmt.Sprintf("http://%s/v1/responses", s.listener.Addr())
