@@ -22,7 +22,9 @@ import (
 // openKey opens the key, from a file if there is one. Standard input is closed when it has been read, or when there is
 // nothing to be read.
 func openKey(o *options, errs *errorLog) (k *key.Key, file *keyFile, err error) {
-	cfg := key.Config{Header: o.authHeader, Require: o.protection == strict || o.protection == available && key.HasSecretMemory()}
+	var cfg key.Config
+	cfg.Header = o.authHeader
+	cfg.Require = o.protection == strict || o.protection == available && key.HasSecretMemory()
 	path := o.keyFile
 	if o.identity.enabled() {
 		cfg.Exchange = &o.identity.Exchange
@@ -105,7 +107,7 @@ func openKeyFile(path string, cfg key.Config, errs *errorLog, owners ...uint32) 
 		return nil, fmt.Errorf("--key-file: %s lies in the root directory; put it into a directory of its own", path)
 	}
 	k := &keyFile{path: path, file: in, errs: errs}
-	cfg.File, cfg.Replaceable = path, true
+	cfg.File, cfg.Spare = path, true
 	err = k.read(func(f *os.File) error {
 		info, err := f.Stat()
 		if err != nil {

@@ -36,18 +36,10 @@ func NoEcho(fd int) (restore func(), tty bool, err error) { return secret.NoEcho
 // HasSecretMemory reports whether the kernel has secret memory, whether or not this process may use it.
 func HasSecretMemory() bool { return secret.HasSecretMemory() }
 
-// Config describes a key. The zero value is a key for "authorization: Bearer" in the best memory available.
+// Config describes a key. The zero value is a key for "authorization: Bearer" in the best memory available. Replace needs
+// Spare.
 type Config struct {
-	Header Header
-	// Require makes missing secret memory an error.
-	Require bool
-	// File, if not empty, is the name, for errors, of the regular file whose descriptors Open and Replace get. Replace
-	// then ignores what follows the first line.
-	File string
-	// Terminal states that a user types what Open reads, for errors.
-	Terminal bool
-	// Replaceable maps the memory that Replace needs.
-	Replaceable bool
+	secret.Config
 	// Exchange, if not nil, makes the key an access token, which Key.Exchange obtains. Header must be Bearer.
 	Exchange *Exchange
 }
@@ -71,12 +63,12 @@ func Open(fd int, cfg Config) (k *Key, err error) {
 	k = &Key{cfg: cfg}
 	switch {
 	case cfg.Exchange == nil:
-		k.secret, err = secret.Read(fd, secret.Config{Require: cfg.Require, Header: cfg.Header, File: cfg.File, Terminal: cfg.Terminal, Spare: cfg.Replaceable})
+		k.secret, err = secret.Read(fd, cfg.Config)
 	case cfg.HasInput():
 		k.source, err = secret.Read(fd, secret.Config{Require: cfg.Require, Token: true, NoSlots: true, Terminal: cfg.Terminal})
 	}
 	if err == nil && cfg.Exchange != nil {
-		k.secret, err = secret.New(secret.Config{Require: cfg.Require, Token: true})
+		k.secret, err = secret.New(secret.Config{Require: cfg.Require, Token: true, Spare: true})
 	}
 	if err != nil {
 		k.Wipe()

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
 
@@ -64,7 +65,7 @@ func request(t *testing.T, k *Key) (string, error) {
 }
 
 func TestOpenReplaceWipe(t *testing.T) {
-	k := open(t, first+"\n", Config{Replaceable: true})
+	k := open(t, first+"\n", Config{Config: secret.Config{Spare: true}})
 	if got, err := request(t, k); got != "Bearer "+first || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}

@@ -127,7 +127,7 @@ func TestMistakes(t *testing.T) {
 
 // TestRoomForTheRequestLine: beside the longest token, a slot has the space that MaxSlotToken promises.
 func TestRoomForTheRequestLine(t *testing.T) {
-	k, err := New(Config{Token: true})
+	k, err := New(Config{Token: true, Spare: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ type room struct {
 // stays open, and is the caller's. The pages of a pipe by which the key came are the kernel's, which frees them without
 // wiping them (unless booted with init_on_free=1, Linux 5.3): who reads the kernel's memory may find the key there.
 func Read(fd int, cfg Config) (*Key, error) {
-	k, err := mapKey(cfg)
+	k, err := New(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -88,13 +88,6 @@ func Read(fd int, cfg Config) (*Key, error) {
 		return nil, errors.Join(err, unmapGuarded(k.memory.Bytes()))
 	}
 	return k, nil
-}
-
-// New maps the memory of a key that Set or Replace will provide; until then Line returns ErrWiped. It implies
-// Config.Spare.
-func New(cfg Config) (*Key, error) {
-	cfg.Spare = true
-	return mapKey(cfg)
 }
 
 // Replace reads one line with a new key from the file descriptor fd, directly into the spare page, and lends it from
@@ -254,9 +247,9 @@ func (k *Key) MaxLen() int {
 // Locked returns why the key lies in locked memory, which root can read; nil if it lies in secret memory.
 func (k *Key) Locked() error { return k.memory.Locked() }
 
-// mapKey maps the memory for a key and for as many slots as the limit on locked memory allows (RLIMIT_MEMLOCK,
-// getrlimit(2)).
-func mapKey(cfg Config) (*Key, error) {
+// New maps the memory for a key that Set or Replace will provide, and for as many slots as the limit on locked memory
+// allows (RLIMIT_MEMLOCK, getrlimit(2)). Until then Line returns ErrWiped.
+func New(cfg Config) (*Key, error) {
 	if int(cfg.Header) >= len(headers) {
 		return nil, fmt.Errorf("bug: header %d is unknown", cfg.Header)
 	}

@@ -48,6 +48,7 @@ func wholeTwin(line []byte) bool {
 // spareKey returns an empty key that Set can replace.
 func spareKey(t testing.TB, cfg Config) *Key {
 	t.Helper()
+	cfg.Spare = true
 	k, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +154,7 @@ func jobRotate([]string) error {
 	if os.Getenv("NO_MEMFD_SECRET") != "" {
 		must(deny(unix.SYS_MEMFD_SECRET, unix.ENOSYS))
 	}
-	k, err := New(Config{Require: os.Getenv("POLICY") == "require"})
+	k, err := New(Config{Require: os.Getenv("POLICY") == "require", Spare: true})
 	must(err)
 	replaced, seen, torn, err := rotate(k, os.Getenv("KEYS"))
 	fmt.Printf("%s: %d replaced, some seen %t, %d torn, %v\n", kindOf(k), replaced, seen > 0, torn, err)

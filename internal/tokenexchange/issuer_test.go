@@ -188,7 +188,7 @@ func (s *issuer) config(t testing.TB) Config {
 
 func emptyKey(t testing.TB) *secret.Key {
 	t.Helper()
-	key := must(secret.New(secret.Config{Token: true}))
+	key := must(secret.New(secret.Config{Token: true, Spare: true}))
 	t.Cleanup(key.Wipe)
 	return key
 }

@@ -36,7 +36,7 @@ func child([]string) error {
 	if err != nil {
 		return err
 	}
-	key, err := secret.New(secret.Config{Require: true, Token: true})
+	key, err := secret.New(secret.Config{Require: true, Token: true, Spare: true})
 	if err != nil {
 		return err
 	}

@@ -58,8 +58,8 @@ type Config struct {
 	// TokenURL is the endpoint of the exchange; empty means DefaultTokenURL. It must be https, or http to a loopback
 	// address.
 	TokenURL string
-	// Key receives each access token by Set. Required, from secret.New with Token: true, which sets the longest access
-	// token.
+	// Key receives each access token by Set. Required, from secret.New with Token, which sets the longest access
+	// token, and Spare.
 	Key *secret.Key
 
 	// Require makes it an error if the memory of the exchange, about 72 KiB, cannot be secret memory.
