@@ -148,40 +148,16 @@ func (s *Session) Admit(head *http1.Request, use Use) (*Lease, *apierror.Error) 
 		return nil, d
 	}
 	if use == Spend && p.cfg.Budget != nil {
-		if d := s.reserve(); d != nil {
+		if d := l.Reserve(); d != nil {
 			return nil, d
 		}
-		l.deposit, l.deposits = p.cfg.Budget.Deposit(), 1
 	}
 	if d := p.begin(s.charged()); d != nil {
-		if l.deposit > 0 {
-			p.cfg.Budget.Charge(s.caller.UID, 1, 0)
-		}
+		l.Release(0)
 		return nil, d
 	}
 	l.running.Store(true)
 	return l, nil
-}
-
-// reserve reserves a deposit, or returns the denial.
-func (s *Session) reserve() *apierror.Error {
-	b, uid := s.policy.cfg.Budget, s.caller.UID
-	spent, ok := b.Reserve(uid)
-	switch {
-	case ok:
-		return nil
-	case spent < b.Limit():
-		return apierror.Newf(apierror.TooManyRequests, 1, "The running requests of uid %d may spend the rest of its budget of tokens. Try again when one of them has ended; the limit is --max-tokens-per-user.", uid).
-			Meeting("Tokens", b.Limit(), b.Limit()-spent)
-	}
-	wait, when := 0, ""
-	_, resets := b.Period()
-	if !resets.IsZero() {
-		wait, when = max(1, int(math.Ceil(time.Until(resets).Seconds()))), ", which resets at "+resets.Format(time.RFC3339)
-	}
-	e := apierror.Newf(apierror.BudgetExhausted, wait, "Uid %d has spent its budget of tokens (%d so far)%s. The proxy's operator can raise --max-tokens-per-user.", uid, spent, when)
-	e.ResetsAt = resets
-	return e.Meeting("Tokens", b.Limit(), 0)
 }
 
 // check decides whether the session may send head at all, by its user and its origin.
@@ -246,14 +222,28 @@ func (l *Lease) Release(tokens int64) {
 	l.Detach()
 }
 
-// Reserve reserves another deposit, as another request would, for a request that makes several responses. It returns
-// the denial of that. It must not be called without a deposit, nor while the lease is released.
+// Reserve reserves a deposit: for the request, and another, as another request would, for each further response that it
+// makes. It returns the denial of that. It must not be called without a budget, nor once the lease is released.
 func (l *Lease) Reserve() *apierror.Error {
-	d := l.reserve()
-	if d == nil {
+	b, uid := l.policy.cfg.Budget, l.caller.UID
+	spent, ok := b.Reserve(uid)
+	switch {
+	case ok:
+		l.deposit = b.Deposit()
 		l.deposits++
+		return nil
+	case spent < b.Limit():
+		return apierror.Newf(apierror.TooManyRequests, 1, "The running requests of uid %d may spend the rest of its budget of tokens. Try again when one of them has ended; the limit is --max-tokens-per-user.", uid).
+			Meeting("Tokens", b.Limit(), b.Limit()-spent)
 	}
-	return d
+	wait, when := 0, ""
+	_, resets := b.Period()
+	if !resets.IsZero() {
+		wait, when = max(1, int(math.Ceil(time.Until(resets).Seconds()))), ", which resets at "+resets.Format(time.RFC3339)
+	}
+	e := apierror.Newf(apierror.BudgetExhausted, wait, "Uid %d has spent its budget of tokens (%d so far)%s. The proxy's operator can raise --max-tokens-per-user.", uid, spent, when)
+	e.ResetsAt = resets
+	return e.Meeting("Tokens", b.Limit(), 0)
 }
 
 // Renew settles the tokens that one of the responses cost, and reserves the last deposit anew. It returns the denial of

@@ -216,10 +216,11 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 	for _, l := range listeners {
 		l.Close()
 	}
-	s.closeIdle(waiting)
+	s.closeIf(func(c *conn) bool { return c.state.CompareAndSwap(waiting, dropped) })
 	defer s.watcher.close()
-	late := time.AfterFunc(freshTimeout, func() { s.closeIdle(fresh) })
-	defer late.Stop()
+	defer time.AfterFunc(freshTimeout, func() {
+		s.closeIf(func(c *conn) bool { return c.state.CompareAndSwap(fresh, dropped) })
+	}).Stop()
 	empty := make(chan struct{})
 	go func() {
 		s.serving.Wait()
@@ -232,7 +233,7 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 	}
 	requests := s.Running.Load()
 	s.cfg.Relay.Abort()
-	s.each((*conn).forceClose)
+	s.closeIf(func(*conn) bool { return true })
 	select {
 	case <-empty:
 	case <-time.After(abortTimeout): // something is stuck that must not be able to hold the process
@@ -243,20 +244,14 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 	return ctx.Err()
 }
 
-// closeIdle closes the connections that are in state, which must be one without a request.
-func (s *Server) closeIdle(state int32) {
-	s.each(func(c *conn) {
-		if c.state.CompareAndSwap(state, dropped) {
-			c.forceClose()
-		}
-	})
-}
-
-func (s *Server) each(f func(*conn)) {
+// closeIf closes the connections of which f reports true.
+func (s *Server) closeIf(f func(*conn) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		f(c)
+		if f(c) {
+			c.forceClose()
+		}
 	}
 }
 
