@@ -20,7 +20,7 @@ type Status struct {
 	Connections int64        `json:"connections"`
 	Running     int64        `json:"requests_running"`
 	Limits      Limits       `json:"limits"`
-	Users       []*User      `json:"users"` // by their numbers, Others last
+	Users       []User       `json:"users"` // by their numbers, Others last
 	Protections []Protection `json:"protections"`
 	Errors      []Failure    `json:"errors"` // the latest first
 }
@@ -109,21 +109,21 @@ func (m *Metrics) Status() *Status {
 		Limits: m.cfg.Limits(), Protections: m.cfg.Protections,
 	}
 	s.Limits.Expires = seconds(s.Limits.Expires)
-	users := map[int64]*User{}
+	users := map[int64]User{}
 	m.mu.Lock()
 	for uid, u := range m.users {
 		if u.Requests > 0 {
-			copied := *u
-			users[uid] = &copied
+			users[uid] = *u
 		}
 	}
 	s.Errors = slices.SortedFunc(maps.Values(m.failures), func(a, b Failure) int { return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Code, b.Code)) })
 	m.mu.Unlock()
 	for uid, spent := range s.Limits.Spent {
-		u := cmp.Or(users[int64(uid)], &User{UID: int64(uid)})
-		u.Spent, users[u.UID] = spent, u
+		u := users[int64(uid)]
+		u.UID, u.Spent = int64(uid), spent
+		users[u.UID] = u
 	}
-	s.Users = slices.SortedFunc(maps.Values(users), func(a, b *User) int { return cmp.Compare(uint64(a.UID), uint64(b.UID)) })
+	s.Users = slices.SortedFunc(maps.Values(users), func(a, b User) int { return cmp.Compare(uint64(a.UID), uint64(b.UID)) })
 	return s
 }
 

@@ -27,7 +27,7 @@ func decoded(t *testing.T, m *Metrics) (s Status) {
 func (s *Status) user(uid int64) User {
 	for _, u := range s.Users {
 		if u.UID == uid {
-			return *u
+			return u
 		}
 	}
 	return User{}
