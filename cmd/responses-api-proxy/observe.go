@@ -164,10 +164,10 @@ func (s *service) counts() metrics.Counts {
 		Resets:         s.engine.Resets.Load(),
 		LookupFailures: s.gate.Unknown.Load(),
 		Dials:          metrics.Dials(s.client.Stats()),
-		Log:            metrics.Lines{Lost: s.errs.Lost(), Failures: s.errs.Failures()},
+		Log:            metrics.Lines{Lost: s.errs.Lost.Load(), Failures: s.errs.Failures.Load()},
 	}
 	if s.audit != nil {
-		c.Audit = &metrics.Lines{Lost: s.audit.Lost(), Failures: s.audit.Failures()}
+		c.Audit = &metrics.Lines{Lost: s.audit.Lost.Load(), Failures: s.audit.Failures.Load()}
 	}
 	return c
 }

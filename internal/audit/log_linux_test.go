@@ -25,7 +25,7 @@ func TestStandardOutput(t *testing.T) {
 		write(l, 0, n)
 		l.Reopen() // does nothing
 		l.Close()
-		json.NewEncoder(os.Stderr).Encode([]int64{l.Written(), l.Lost()})
+		json.NewEncoder(os.Stderr).Encode([]int64{l.Written.Load(), l.Lost.Load()})
 		os.Exit(0) // or package testing would write to standard output
 	}
 	reader, writer := proctest.Pipe(t)
@@ -61,7 +61,7 @@ func TestRotationInSandbox(t *testing.T) {
 	path, r := filepath.Join(dir, "audit"), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	write(l, 0, 10)
-	proctest.Eventually(t, "the lines are written", func() bool { return l.Written() == 10 })
+	proctest.Eventually(t, "the lines are written", func() bool { return l.Written.Load() == 10 })
 	if err := os.Rename(path, path+".1"); err != nil { // the sandbox forbids it
 		t.Fatal(err)
 	}
@@ -77,8 +77,8 @@ func TestRotationInSandbox(t *testing.T) {
 	l.Reopen()
 	write(l, 10, 20)
 	l.Close()
-	if l.Written() != 20 {
-		t.Errorf("%d lines written", l.Written())
+	if l.Written.Load() != 20 {
+		t.Errorf("%d lines written", l.Written.Load())
 	}
 	r.Silent(t)
 	if f, err := os.Open(path); !errors.Is(err, os.ErrPermission) {

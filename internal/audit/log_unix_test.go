@@ -52,8 +52,8 @@ func TestFile(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if l.Written() != 5 || l.Lost() != 2 {
-		t.Errorf("%d written, %d lost", l.Written(), l.Lost())
+	if l.Written.Load() != 5 || l.Lost.Load() != 2 {
+		t.Errorf("%d written, %d lost", l.Written.Load(), l.Lost.Load())
 	}
 	r.Silent(t)
 }
@@ -146,7 +146,7 @@ func BenchmarkWrite(b *testing.B) {
 					}
 				}
 			})
-			b.ReportMetric(float64(l.Lost())/float64(b.N), "lost/op")
+			b.ReportMetric(float64(l.Lost.Load())/float64(b.N), "lost/op")
 		})
 	}
 }

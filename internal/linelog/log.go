@@ -55,13 +55,15 @@ type Log struct {
 	timer    *time.Timer   // signals wake, for gathered lines or a retry
 	reported chan struct{} // closed when Report has received all reports
 
-	written, lost, failures atomic.Int64
+	Written  atomic.Int64 // lines
+	Lost     atomic.Int64 // lines that were dropped
+	Failures atomic.Int64 // writes; while they fail it grows about once a second
 
 	mu         sync.Mutex
 	w          *Target
 	queue      bytes.Buffer // complete lines that no target has taken
 	reports    chan error   // for Report
-	lostBefore int64        // value of lost at the last notice of recovery
+	lostBefore int64        // value of Lost at the last notice of recovery
 	failing    error        // error of the last write; nil if it succeeded
 	losing     bool         // lines were dropped since the last notice of recovery
 	closed     bool
@@ -125,7 +127,7 @@ func (l *Log) Write(line []byte) (int, error) {
 
 // drop counts a dropped line. l.mu must be held.
 func (l *Log) drop() {
-	l.lost.Add(1)
+	l.Lost.Add(1)
 	if !l.losing && !l.closed {
 		l.losing = true
 		l.post("%s lines are being dropped: %w", l.cfg.Name, cmp.Or(l.failing, errSlow))
@@ -155,15 +157,6 @@ func (l *Log) Redirect(t *Target) {
 	l.stop()
 	l.start(t)
 }
-
-// Lost returns the number of lines that were dropped.
-func (l *Log) Lost() int64 { return l.lost.Load() }
-
-// Written returns the number of lines that were written.
-func (l *Log) Written() int64 { return l.written.Load() }
-
-// Failures returns the number of failed writes. While writes fail it grows about once a second.
-func (l *Log) Failures() int64 { return l.failures.Load() }
 
 // Close writes the queue, for at most a second, and reports the lines that remain. Lines that are written concurrently
 // or later may be dropped. It may be called more than once.
@@ -202,7 +195,7 @@ func (l *Log) stop() {
 	defer l.mu.Unlock()
 	w.abandoned = true
 	if n := countLines(w.held()); n > 0 {
-		l.lost.Add(n)
+		l.Lost.Add(n)
 		l.losing = true
 	}
 }
@@ -212,7 +205,7 @@ func (l *Log) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	left := countLines(l.queue.Bytes())
-	lost := l.lost.Add(left)
+	lost := l.Lost.Add(left)
 	if l.losing || left > 0 {
 		why := l.failing
 		if why == nil || errors.Is(why, os.ErrDeadlineExceeded) {

@@ -113,11 +113,11 @@ func roomTooLate(t *testing.T) {
 	if err := unix.Mount("", d.dir, "", unix.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
-	r.Want(t, fmt.Sprintf("the audit is written again; %d lines were dropped", l.Lost()))
+	r.Want(t, fmt.Sprintf("the audit is written again; %d lines were dropped", l.Lost.Load()))
 	l.Close()
 	seen, broken := proctest.Lines(t, d.audit)
-	if int64(len(seen)) != l.Written() || broken != 0 {
-		t.Errorf("%d lines are there, %d were written; %d are broken", len(seen), l.Written(), broken)
+	if int64(len(seen)) != l.Written.Load() || broken != 0 {
+		t.Errorf("%d lines are there, %d were written; %d are broken", len(seen), l.Written.Load(), broken)
 	}
 	checkSum(t, l, 10_000)
 	r.Silent(t)
@@ -185,7 +185,7 @@ func closedAndOpened(t *testing.T) {
 	r.Want(t, "audit lines were dropped: no space left on device")
 	checkSum(t, l, 50)
 	d.empty()
-	n := int(l.Written())
+	n := int(l.Written.Load())
 	l = mustOpen(t, d.audit, r)
 	write(l, n, n+10)
 	l.Close()

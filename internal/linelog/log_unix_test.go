@@ -50,7 +50,7 @@ func write(l *Log, first, end int) {
 // checkSum checks that every line is counted once.
 func checkSum(t *testing.T, l *Log, n int) {
 	t.Helper()
-	if w, lost := l.Written(), l.Lost(); w+lost != int64(n) {
+	if w, lost := l.Written.Load(), l.Lost.Load(); w+lost != int64(n) {
 		t.Errorf("%d written, %d lost, of %d", w, lost, n)
 	}
 }
@@ -69,8 +69,8 @@ func TestFile(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if l.Written() != 5 || l.Lost() != 2 {
-		t.Errorf("%d written, %d lost", l.Written(), l.Lost())
+	if l.Written.Load() != 5 || l.Lost.Load() != 2 {
+		t.Errorf("%d written, %d lost", l.Written.Load(), l.Lost.Load())
 	}
 	r.Silent(t)
 }
@@ -101,13 +101,13 @@ func TestFullDevice(t *testing.T) {
 	r.Want(t, "audit lines cannot be written, and are queued: no space left on device")
 	write(l, 3, 5000)
 	r.Want(t, "audit lines are being dropped: no space left on device")
-	if n := l.Lost(); n == 0 || n > 4000 {
+	if n := l.Lost.Load(); n == 0 || n > 4000 {
 		t.Errorf("%d lines are lost by now", n)
 	}
 	l.Close()
 	r.Want(t, "5000 audit lines were dropped: no space left on device")
-	if l.Lost() != 5000 || l.Written() != 0 {
-		t.Errorf("%d lost, %d written", l.Lost(), l.Written())
+	if l.Lost.Load() != 5000 || l.Written.Load() != 0 {
+		t.Errorf("%d lost, %d written", l.Lost.Load(), l.Written.Load())
 	}
 	r.Silent(t)
 }
@@ -129,8 +129,8 @@ func TestFIFOWithoutReader(t *testing.T) {
 	l.Reopen() // does nothing
 	l.Close()
 	r.Want(t, "audit lines were dropped: no reader")
-	if l.Lost() == 0 || l.Written() == 0 {
-		t.Errorf("%d lost, %d written", l.Lost(), l.Written())
+	if l.Lost.Load() == 0 || l.Written.Load() == 0 {
+		t.Errorf("%d lost, %d written", l.Lost.Load(), l.Written.Load())
 	}
 	checkSum(t, l, 1000)
 	r.Silent(t)
@@ -141,7 +141,7 @@ func TestFIFOLateReader(t *testing.T) {
 	path, r := fifo(t), proctest.NewReports()
 	l := mustOpen(t, path, r)
 	write(l, 0, n)
-	proctest.Eventually(t, "the pipe takes some", func() bool { return l.Written() > 0 })
+	proctest.Eventually(t, "the pipe takes some", func() bool { return l.Written.Load() > 0 })
 	f, err := os.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -155,8 +155,8 @@ func TestFIFOLateReader(t *testing.T) {
 		}
 	}
 	l.Close()
-	if l.Written() != n || l.Lost() != 0 {
-		t.Errorf("%d written, %d lost", l.Written(), l.Lost())
+	if l.Written.Load() != n || l.Lost.Load() != 0 {
+		t.Errorf("%d written, %d lost", l.Written.Load(), l.Lost.Load())
 	}
 	r.Silent(t)
 }
@@ -170,7 +170,7 @@ func TestStoppedReader(t *testing.T) {
 	l := open(t, &Target{file: writer}, r.Report)
 	write(l, 0, n)
 	r.Want(t, "audit lines are being dropped: lines arrive faster than they can be written")
-	lost := l.Lost()
+	lost := l.Lost.Load()
 
 	done := make(chan int64)
 	go func() {
@@ -185,8 +185,8 @@ func TestStoppedReader(t *testing.T) {
 	r.Want(t, fmt.Sprintf("the audit is written again; %d lines were dropped", lost))
 	write(l, n, n+10)
 	l.Close()
-	if whole := <-done; whole != l.Written() || l.Lost() != lost {
-		t.Errorf("%d lines arrived, %d were written, %d and then %d lost", whole, l.Written(), lost, l.Lost())
+	if whole := <-done; whole != l.Written.Load() || l.Lost.Load() != lost {
+		t.Errorf("%d lines arrived, %d were written, %d and then %d lost", whole, l.Written.Load(), lost, l.Lost.Load())
 	}
 	checkSum(t, l, n+10)
 	r.Silent(t)
@@ -202,15 +202,15 @@ func TestCloseWithStuckWriter(t *testing.T) {
 	l.Close()
 	r.Want(t, "audit lines were dropped: no reader")
 	checkSum(t, l, n)
-	if l.Lost() == 0 {
+	if l.Lost.Load() == 0 {
 		t.Error("nothing is lost")
 	}
-	lost := l.Lost()
+	lost := l.Lost.Load()
 	l.Close()
 	reader.Close()
 	<-l.w.done
-	if l.Lost() != lost {
-		t.Errorf("%d were lost, now %d", lost, l.Lost())
+	if l.Lost.Load() != lost {
+		t.Errorf("%d were lost, now %d", lost, l.Lost.Load())
 	}
 	checkSum(t, l, n)
 	r.Silent(t)
@@ -259,7 +259,7 @@ func TestRotation(t *testing.T) {
 		all.Go(func() {
 			for n := i * each; n < (i+1)*each; n += 100 {
 				write(l, n, n+100)
-				for mine := sent.Add(100); mine-l.Written() > 1000; { // or lines would be dropped
+				for mine := sent.Add(100); mine-l.Written.Load() > 1000; { // or lines would be dropped
 					runtime.Gosched()
 				}
 			}
@@ -267,7 +267,7 @@ func TestRotation(t *testing.T) {
 	}
 	paths := []string{path}
 	for i := range turns {
-		proctest.Eventually(t, "more is written", func() bool { return l.Written() >= int64(i*writers*each/turns) })
+		proctest.Eventually(t, "more is written", func() bool { return l.Written.Load() >= int64(i*writers*each/turns) })
 		old := fmt.Sprint(path, ".", i)
 		if err := os.Rename(path, old); err != nil {
 			t.Fatal(err)
@@ -312,7 +312,7 @@ func TestReopenFails(t *testing.T) {
 		r.Want(t, c.want)
 		write(l, n, n+1)
 		n++
-		proctest.Eventually(t, "the line is written", func() bool { return l.Written() == int64(n) })
+		proctest.Eventually(t, "the line is written", func() bool { return l.Written.Load() == int64(n) })
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}

@@ -44,14 +44,14 @@ func TestRedirectFromStuckTarget(t *testing.T) {
 	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
 	l := open(t, &Target{file: stuck}, r.Report)
 	write(l, 0, n)
-	proctest.Eventually(t, "the pipe is full", func() bool { return l.Written() > 100 && l.Written() < n })
+	proctest.Eventually(t, "the pipe is full", func() bool { return l.Written.Load() > 100 && l.Written.Load() < n })
 	to, err := File(path, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Redirect(to)
 	r.Want(t, "the audit is written again; ")
-	if l.Lost() == 0 {
+	if l.Lost.Load() == 0 {
 		t.Error("nothing is lost")
 	}
 	write(l, n, n+10)
@@ -76,13 +76,13 @@ func TestReportsIntoItself(t *testing.T) {
 	var l *Log
 	l = open(t, &Target{file: writer}, func(err error) { l.Write([]byte(err.Error() + "\n")) })
 	write(l, 0, 10_000)
-	proctest.Eventually(t, "lines are lost", func() bool { return l.Lost() > 0 })
+	proctest.Eventually(t, "lines are lost", func() bool { return l.Lost.Load() > 0 })
 	text := make(chan []byte)
 	go func() {
 		all, _ := io.ReadAll(reader)
 		text <- all
 	}()
-	proctest.Eventually(t, "all lines and both reports are written or lost", func() bool { return l.Written()+l.Lost() == 10_002 })
+	proctest.Eventually(t, "all lines and both reports are written or lost", func() bool { return l.Written.Load()+l.Lost.Load() == 10_002 })
 	l.Close()
 	if got := <-text; bytes.Count(got, []byte("lines are being dropped")) > 1 || bytes.Count(got, []byte("is written again; ")) != 1 {
 		t.Errorf("it ends with %q", got[max(0, len(got)-500):])

@@ -125,9 +125,9 @@ func (t *Target) take(opening error) bool {
 		l.queue = bytes.Buffer{}
 	}
 	if l.failing != nil || l.losing {
-		l.post("the %s is written again; %d lines were dropped", l.cfg.Name, l.lost.Load()-l.lostBefore)
+		l.post("the %s is written again; %d lines were dropped", l.cfg.Name, l.Lost.Load()-l.lostBefore)
 	}
-	l.failing, l.losing, l.lostBefore = nil, false, l.lost.Load()
+	l.failing, l.losing, l.lostBefore = nil, false, l.Lost.Load()
 	return false
 }
 
@@ -147,7 +147,7 @@ func (t *Target) advance(n int) {
 	t.log.mu.Lock()
 	defer t.log.mu.Unlock()
 	if !t.abandoned {
-		t.log.written.Add(countLines(t.held()[:n]))
+		t.log.Written.Add(countLines(t.held()[:n]))
 	}
 	t.at += n
 }
@@ -163,7 +163,7 @@ func (t *Target) finish(err error) (ended bool) {
 			l.post("%s lines cannot be written, and are queued: %w", l.cfg.Name, err)
 		}
 		l.failing = err
-		l.failures.Add(1)
+		l.Failures.Add(1)
 		l.timer.Reset(retryAfter)
 	}
 	return t.abandoned || t.last && (err != nil || l.queue.Len() == 0)
