@@ -42,7 +42,7 @@ type errorLog struct {
 
 func errorLogTo(to *linelog.Target) *errorLog {
 	l := &errorLog{}
-	l.Log = linelog.New(to, linelog.Config{Name: "log", Report: l.report})
+	l.Log = linelog.New(to, "log", 0, l.report)
 	l.refusals = linelog.NewLimiter(l.suppressed)
 	l.setFormat("text")
 	return l

@@ -21,7 +21,7 @@ type Log struct {
 
 // Open opens the file at path, or standard output for "-". [linelog.File] describes path and owner. A FIFO needs no
 // reader: lines beyond its capacity are queued, and the content of the FIFO is lost when the process ends. An
-// incomplete line of an earlier process is terminated first. report receives what [linelog.Config] reports; nil ignores
+// incomplete line of an earlier process is terminated first. report receives what [linelog.New] describes; nil ignores
 // it.
 func Open(path string, owner int, report func(error)) (l *Log, err error) {
 	var to *linelog.Target
@@ -33,7 +33,7 @@ func Open(path string, owner int, report func(error)) (l *Log, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the audit: %w", err)
 	}
-	l = &Log{Log: linelog.New(to, linelog.Config{Name: "audit", Gather: gatherFor, Report: report})}
+	l = &Log{Log: linelog.New(to, "audit", gatherFor, report)}
 	l.refusals = linelog.NewLimiter(l.writeSuppressed)
 	return l, nil
 }

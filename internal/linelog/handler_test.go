@@ -21,7 +21,7 @@ func logged(t *testing.T, asJSON bool, f func(*slog.Logger)) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := New(to, Config{Name: "log"})
+	l := New(to, "log", 0, nil)
 	f(slog.New(NewHandler(l, asJSON)))
 	l.Close()
 	text, err := os.ReadFile(path)

@@ -36,24 +36,14 @@ var (
 	lineFeed = []byte{'\n'}
 )
 
-// Config describes the lines.
-type Config struct {
-	// Name names the lines in reports, as in "audit lines are being dropped". Required.
-	Name string
-	// Gather is how long a first line waits for others, which saves wake-ups and writes; 0 means that it does not.
-	Gather time.Duration
-	// Report receives an error when lines cannot be written and when the first line is dropped, and a notice when
-	// writing succeeds again; nil ignores them. It is called from one goroutine of the log; it may block, and may write
-	// to this log.
-	Report func(error)
-}
-
 // Log writes lines. Its methods may be called concurrently.
 type Log struct {
-	cfg      Config
+	name     string
+	gather   time.Duration
 	wake     chan struct{} // wakes the target's goroutine
 	timer    *time.Timer   // signals wake, for gathered lines or a retry
-	reported chan struct{} // closed when Report has received all reports
+	closing  sync.Once
+	reported chan struct{} // closed when report has received all reports
 
 	Written  atomic.Int64 // lines
 	Lost     atomic.Int64 // lines that were dropped
@@ -62,27 +52,31 @@ type Log struct {
 	mu         sync.Mutex
 	w          *Target
 	queue      bytes.Buffer // complete lines that no target has taken
-	reports    chan error   // for Report
+	reports    chan error   // for the function report
 	lostBefore int64        // value of Lost at the last notice of recovery
 	failing    error        // error of the last write; nil if it succeeded
 	losing     bool         // lines were dropped since the last notice of recovery
 	closed     bool
 }
 
-// New returns a log that writes to t, which it closes.
-func New(t *Target, cfg Config) *Log {
-	l := &Log{cfg: cfg, wake: make(chan struct{}, 1), reports: make(chan error, 16), reported: make(chan struct{})}
-	l.timer = time.AfterFunc(cfg.Gather, l.signal)
-	go l.reportAll(l.reports)
+// New returns a log that writes to t, which it closes. Reports name the lines, as in "audit lines are being dropped". A
+// first line waits for others as long as gather, which saves wake-ups and writes; 0 means that it does not.
+//
+// report receives an error when lines cannot be written and when the first line is dropped, and a notice when writing
+// succeeds again; nil ignores them. It is called from one goroutine of the log; it may block, and may write to this log.
+func New(t *Target, name string, gather time.Duration, report func(error)) *Log {
+	l := &Log{name: name, gather: gather, wake: make(chan struct{}, 1), reports: make(chan error, 16), reported: make(chan struct{})}
+	l.timer = time.AfterFunc(gather, l.signal)
+	go l.reportAll(l.reports, report)
 	l.start(t)
 	return l
 }
 
-func (l *Log) reportAll(reports <-chan error) {
+func (l *Log) reportAll(reports <-chan error, report func(error)) {
 	defer close(l.reported)
 	for err := range reports {
-		if l.cfg.Report != nil {
-			l.cfg.Report(err)
+		if report != nil {
+			report(err)
 		}
 	}
 }
@@ -117,8 +111,8 @@ func (l *Log) Write(line []byte) (int, error) {
 	l.queue.Write(line)
 	switch {
 	case l.failing != nil: // the timer retries
-	case before == 0 && l.cfg.Gather > 0:
-		l.timer.Reset(l.cfg.Gather)
+	case before == 0 && l.gather > 0:
+		l.timer.Reset(l.gather)
 	case before == 0 || before < keepQueue && l.queue.Len() >= keepQueue:
 		l.signal()
 	}
@@ -130,7 +124,7 @@ func (l *Log) drop() {
 	l.Lost.Add(1)
 	if !l.losing && !l.closed {
 		l.losing = true
-		l.post("%s lines are being dropped: %w", l.cfg.Name, cmp.Or(l.failing, errSlow))
+		l.post("%s lines are being dropped: %w", l.name, cmp.Or(l.failing, errSlow))
 	}
 }
 
@@ -160,19 +154,17 @@ func (l *Log) Redirect(t *Target) {
 
 // Close writes the queue, for at most a second, and reports the lines that remain. Lines that are written concurrently
 // or later may be dropped. It may be called more than once.
-func (l *Log) Close() {
+func (l *Log) Close() { l.closing.Do(l.close) }
+
+func (l *Log) close() {
 	l.mu.Lock()
-	first := !l.closed
 	l.closed = true
 	l.mu.Unlock()
-	if !first {
-		return
-	}
 	l.stop()
 	l.end()
 	select {
 	case <-l.reported:
-	case <-time.After(closeWait / 10): // Report is blocked
+	case <-time.After(closeWait / 10): // report is blocked
 	}
 }
 
@@ -211,7 +203,7 @@ func (l *Log) end() {
 		if why == nil || errors.Is(why, os.ErrDeadlineExceeded) {
 			why = errStuck
 		}
-		l.post("%d %s lines were dropped: %w", lost-l.lostBefore, l.cfg.Name, why)
+		l.post("%d %s lines were dropped: %w", lost-l.lostBefore, l.name, why)
 	}
 	close(l.reports)
 	l.queue, l.reports = bytes.Buffer{}, nil

@@ -32,7 +32,7 @@ func mustOpen(t *testing.T, path string, r proctest.Reports) *Log {
 // open starts a log with the audit log's delay.
 func open(t *testing.T, to *Target, report func(error)) *Log {
 	t.Helper()
-	l := New(to, Config{Name: "audit", Gather: 50 * time.Millisecond, Report: report})
+	l := New(to, "audit", 50*time.Millisecond, report)
 	t.Cleanup(l.Close)
 	return l
 }

@@ -125,7 +125,7 @@ func (t *Target) take(opening error) bool {
 		l.queue = bytes.Buffer{}
 	}
 	if l.failing != nil || l.losing {
-		l.post("the %s is written again; %d lines were dropped", l.cfg.Name, l.Lost.Load()-l.lostBefore)
+		l.post("the %s is written again; %d lines were dropped", l.name, l.Lost.Load()-l.lostBefore)
 	}
 	l.failing, l.losing, l.lostBefore = nil, false, l.Lost.Load()
 	return false
@@ -160,7 +160,7 @@ func (t *Target) finish(err error) (ended bool) {
 	if err != nil && !t.abandoned {
 		err = cause(err)
 		if l.failing == nil && !l.losing && !l.closed {
-			l.post("%s lines cannot be written, and are queued: %w", l.cfg.Name, err)
+			l.post("%s lines cannot be written, and are queued: %w", l.name, err)
 		}
 		l.failing = err
 		l.Failures.Add(1)
@@ -187,7 +187,7 @@ func (t *Target) openAgain() error {
 	l, old := t.log, t.file
 	f, err := t.again.Reopen()
 	if err != nil {
-		return fmt.Errorf("the %s file cannot be opened again; the old one stays in use: %w", l.cfg.Name, err)
+		return fmt.Errorf("the %s file cannot be opened again; the old one stays in use: %w", l.name, err)
 	}
 	begin := bytes.LastIndexByte(t.lines[:t.at], '\n') + 1
 	if begin < t.at {
@@ -199,7 +199,7 @@ func (t *Target) openAgain() error {
 	l.mu.Unlock()
 	// It may block, and report an error of an earlier write, on a file system over the network (close(2)).
 	if err := old.Close(); err != nil {
-		return fmt.Errorf("closing the old %s file: %w", l.cfg.Name, cause(err))
+		return fmt.Errorf("closing the old %s file: %w", l.name, cause(err))
 	}
 	return nil
 }
