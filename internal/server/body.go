@@ -29,17 +29,14 @@ func (b *body) begin(c *conn) {
 	b.reader.Begin(b.length)
 	b.done.Store(b.reader.Done())
 	b.spoiled.Store(false)
-	b.awaited.Store(c.in.req.Continue && c.in.req.Minor == 1 && !b.complete())
+	b.awaited.Store(c.in.req.Continue && c.in.req.Minor == 1 && !b.done.Load())
 }
-
-// complete reports whether the client's message has been read to its end.
-func (b *body) complete() bool { return b.done.Load() }
 
 // Read is upstream.Body's: io.EOF once the client has sent all of the body, io.ErrUnexpectedEOF if it left before,
 // os.ErrDeadlineExceeded if it stalled.
 func (b *body) Read(p []byte) (int, error) {
 	for {
-		if b.complete() {
+		if b.done.Load() {
 			return 0, io.EOF
 		}
 		n, err := b.readOnce(p)
@@ -120,12 +117,12 @@ func (b *body) Interrupt() {
 // worthReading reports whether a refused request's body is short enough to be read, so that the connection can serve
 // on. One that the client has not begun to send may never come.
 func (b *body) worthReading() bool {
-	return b.complete() || !b.spoiled.Load() && !b.awaited.Load() && b.length <= maxUnread
+	return b.done.Load() || !b.spoiled.Load() && !b.awaited.Load() && b.length <= maxUnread
 }
 
 // discard reads the rest of the body. An error means that the connection cannot be used again.
 func (b *body) discard() error {
-	if b.complete() {
+	if b.done.Load() {
 		return nil // without CopyN, which allocates
 	}
 	switch _, err := io.CopyN(io.Discard, b, maxUnread+1); err {

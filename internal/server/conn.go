@@ -283,7 +283,7 @@ func (c *conn) exchange() error {
 		return err
 	case !c.out.closeAfter:
 		return c.body.discard()
-	case c.body.complete() && c.unused() == 0:
+	case c.body.done.Load() && c.unused() == 0:
 		return io.EOF
 	}
 	c.releaseInput()

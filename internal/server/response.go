@@ -10,9 +10,6 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
 )
 
-// timeFormat is HTTP's, for a time in UTC (RFC 9110, section 5.6.7).
-const timeFormat = "Mon, 02 Jan 2006 15:04:05 GMT"
-
 const outSize = 4 << 10 // of what is gathered for one write, in bytes
 
 var outs = sync.Pool{New: func() any { b := make([]byte, 0, outSize); return &b }}
@@ -71,8 +68,8 @@ func appendHead(b []byte, status int, fields []http1.Field) []byte {
 		dated = dated || http1.Is(f.Name, "date")
 		b = append(append(append(append(b, f.Name...), ": "...), f.Value...), "\r\n"...)
 	}
-	if !dated { // RFC 9110, section 6.6.1
-		b = append(time.Now().UTC().AppendFormat(append(b, "Date: "...), timeFormat), "\r\n"...)
+	if !dated { // RFC 9110, sections 6.6.1 and 5.6.7
+		b = time.Now().UTC().AppendFormat(b, "Date: Mon, 02 Jan 2006 15:04:05 GMT\r\n")
 	}
 	return b
 }

@@ -93,9 +93,13 @@ func (s *Server) Observe(f func(*audit.Entry)) { s.observe = f }
 
 // Serve accepts connections on l until Drain closes it, and returns nil then; any other end is an error.
 func (s *Server) Serve(l net.Listener) error {
-	if !s.begin() {
+	s.mu.Lock()
+	if s.isDraining() {
+		s.mu.Unlock()
 		return nil
 	}
+	s.serving.Add(1) // before Drain waits
+	s.mu.Unlock()
 	defer s.serving.Done()
 	err := acceptAll(l, func(line string) {
 		s.AcceptFailures.Add(1)
@@ -105,16 +109,6 @@ func (s *Server) Serve(l net.Listener) error {
 		return nil
 	}
 	return err
-}
-
-// begin counts a call of Serve, unless Drain, which waits for it, was called before.
-func (s *Server) begin() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.isDraining() {
-		s.serving.Add(1)
-	}
-	return !s.isDraining()
 }
 
 // acceptAll has each connection on l admitted until l is closed, and returns why it ended. Running out of file

@@ -54,10 +54,11 @@ func Parse(head *http1.Request) (*Handshake, *http1.Error) {
 func (h *Handshake) Check(head *http1.Response) error {
 	accepts, chosen := values(head.Fields, "sec-websocket-accept"), values(head.Fields, "sec-websocket-protocol")
 	extensions := members(head.Fields, "sec-websocket-extensions")
+	sum := sha1.Sum([]byte(h.key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // proves that the server has processed the key
 	switch {
 	case !namesWebSocket(head.Fields) || !hasUpgradeOption(head.Fields):
 		return errors.New("the upstream switches to another protocol than WebSocket")
-	case len(accepts) != 1 || accepts[0] != h.accept():
+	case len(accepts) != 1 || accepts[0] != base64.StdEncoding.EncodeToString(sum[:]):
 		return errors.New("the upstream's Sec-WebSocket-Accept is wrong")
 	case len(chosen) > 1 || !offered(h.protocols, chosen) || len(extensions) > maxOffers || !offered(h.extensions, extensions):
 		return errors.New("the upstream chose an extension or a protocol that the client has not offered")
@@ -114,10 +115,4 @@ func offered(offers, chosen []string) bool {
 func validKey(key string) bool {
 	nonce, err := base64.StdEncoding.Strict().DecodeString(key)
 	return err == nil && len(nonce) == 16 && len(key) == base64.StdEncoding.EncodedLen(16)
-}
-
-// accept returns the Sec-WebSocket-Accept that proves that the server has processed the key.
-func (h *Handshake) accept() string {
-	sum := sha1.Sum([]byte(h.key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return base64.StdEncoding.EncodeToString(sum[:])
 }
