@@ -71,7 +71,10 @@ func (c *Conn) handshake() bool {
 		return false
 	}
 	state := t.ConnectionState()
-	c.nc, c.origin.TLS = t, &state
+	c.origin.TLS = &state
+	c.mu.Lock() // closeIdle may use nc
+	defer c.mu.Unlock()
+	c.nc = t
 	return true
 }
 
