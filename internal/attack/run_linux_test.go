@@ -476,19 +476,15 @@ func TestListenerPID(t *testing.T) {
 		}
 		other := exec.Command("cat")
 		other.ExtraFiles = []*os.File{f}
-		stdin, err := other.StdinPipe()
+		child, err := proctest.Start(t, other)
 		if err != nil {
-			t.Fatal(err)
-		}
-		if err := other.Start(); err != nil {
 			t.Fatal(err)
 		}
 		f.Close()
 		if got := listenerPID(port); got != 0 {
 			t.Errorf("%s: process %d of two", address, got)
 		}
-		stdin.Close()
-		other.Wait()
+		child.End()
 		l.Close()
 		if got := listenerPID(port); got != 0 {
 			t.Errorf("%s: process %d, and nothing listens", address, got)
@@ -557,24 +553,16 @@ func TestCrashFindsCores(t *testing.T) {
 	}
 	cmd := exec.Command("sh", "-c", "ulimit -S -c 0; read key; echo ready; read more")
 	cmd.Dir = t.TempDir()
-	stdin, err := cmd.StdinPipe()
+	child, err := proctest.Start(t, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer stdin.Close()
-	fmt.Fprintln(stdin, canary)
-	if _, err := io.ReadFull(stdout, make([]byte, len("ready\n"))); err != nil {
-		t.Fatal(err)
+	fmt.Fprintln(child.In, canary)
+	if got := child.Line(); got != "ready" {
+		t.Fatal(got)
 	}
 	got, text := (&target{options: &options{pid: cmd.Process.Pid}, key: []byte(canary)}).crash()
-	cmd.Wait()
+	child.End()
 	if got != broken || !regexp.MustCompile(`^[1-9]\d* copies of the key in a core file`).MatchString(text) || strings.Contains(text, canary) {
 		t.Errorf("%s: %s", got, text)
 	}

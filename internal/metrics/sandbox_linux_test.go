@@ -75,20 +75,14 @@ func TestInSandbox(t *testing.T) {
 	dir := filepath.Dir(strings.TrimPrefix(proctest.UnixAddr(t), "unix:"))
 	c := proctest.CommandOf(proctest.Static(t), "sandboxed", dir)
 	c.Env = append(os.Environ(), c.Env...)
-	in, err := c.StdinPipe()
+	child, err := proctest.Start(t, c)
 	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	var g greeting
-	if err := json.NewDecoder(out).Decode(&g); err != nil {
-		t.Fatal(err, c.Wait())
+	if line := child.Line(); json.Unmarshal([]byte(line), &g) != nil {
+		child.End()
+		t.Fatal(line, c.ProcessState)
 	}
 	if len(g.Missing) > 0 {
 		why := fmt.Sprint("the sandbox is not whole here: ", g.Missing)
@@ -107,9 +101,9 @@ func TestInSandbox(t *testing.T) {
 			}
 		}
 	}
-	in.Close()
-	if err := c.Wait(); err != nil {
-		t.Error(err)
+	child.End()
+	if !c.ProcessState.Success() {
+		t.Error(c.ProcessState)
 	}
 	if _, err := os.Lstat(dir + "/m"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left: %v", err)
