@@ -8,8 +8,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
-	"io"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/tokenexchange"
@@ -51,6 +49,7 @@ func (c *Config) HasInput() bool { return c.Exchange == nil || c.Exchange.TokenF
 // Key is an API key, or an access token in place of one. It prints as [redacted]. Its methods other than Exchange may
 // be called concurrently.
 type Key struct {
+	secret.Unprintable
 	cfg       Config
 	secret    *secret.Key
 	source    *secret.Key // the input of an exchange; nil if it needs none
@@ -111,7 +110,7 @@ func (k *Key) Needs() (ports []uint16, directories []string) {
 	if k.exchanger == nil {
 		return nil, nil
 	}
-	return k.exchanger.Ports(), k.exchanger.Directories()
+	return k.exchanger.Needs()
 }
 
 // Client returns a client that sends requests with the key. It ignores cfg.Key.
@@ -161,6 +160,3 @@ func (k *Key) Wipe() {
 		}
 	}
 }
-
-// Format prints [redacted] for every verb.
-func (k *Key) Format(f fmt.State, _ rune) { io.WriteString(f, "[redacted]") }

@@ -46,7 +46,7 @@ type Config struct {
 // is written to the spare room, which no request reads, and becomes the current one by one atomic store. The old one is
 // wiped when its last borrower has returned it; its room is the spare room of the next replacement.
 type Key struct {
-	unprintable
+	Unprintable
 	cfg     Config
 	memory  *Buffer
 	slots   chan *Slot

@@ -61,7 +61,7 @@ func (b *Buffer) Locked() error { return b.locked }
 // call Format on a copied value, an unexported field, or a verb that does not fit; then an unsafe.Pointer prints as an
 // address, but a slice would print its content.
 type secretBytes struct {
-	unprintable
+	Unprintable
 	start unsafe.Pointer
 	n     int
 }
@@ -73,14 +73,14 @@ func hide(b []byte) secretBytes {
 // Bytes returns the memory as a slice, whose capacity is its length: append cannot write beyond it.
 func (s secretBytes) Bytes() []byte { return unsafe.Slice((*byte)(s.start), s.n) }
 
-// unprintable is embedded in types that fmt, encoding/json, log/slog and similar packages must not print.
-type unprintable struct{}
+// Unprintable is embedded in types that fmt, encoding/json, log/slog and similar packages must not print.
+type Unprintable struct{}
 
 // Format prints [redacted] for every verb.
-func (unprintable) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+func (Unprintable) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
 // MarshalText returns [redacted], for encoding/json and log/slog.
-func (unprintable) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func (Unprintable) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // mapFirst maps the first of sizes, rounded up to whole pages, that mapper can map, or returns the last error.
 func mapFirst(mapper func(int) ([]byte, error), sizes []int) (b []byte, err error) {

@@ -319,16 +319,16 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-func TestPorts(t *testing.T) {
+func TestNeeds(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "")
 	s := startIssuer(t)
 	cfg := s.config(t)
 	cfg.RequestURL, cfg.TokenURL, cfg.AllowHosts = "https://h:8443/x", "", []string{"h"}
-	if got := fmt.Sprint(must(New(cfg)).Ports()); got != "[443 8443]" {
+	if got := fmt.Sprint(must(New(cfg)).Needs()); got != "[443 8443] []" {
 		t.Error(got)
 	}
 	cfg.RequestURL = "https://h/x"
-	if got := fmt.Sprint(must(New(cfg)).Ports()); got != "[443]" {
+	if got := fmt.Sprint(must(New(cfg)).Needs()); got != "[443] []" {
 		t.Error(got)
 	}
 }

@@ -71,7 +71,8 @@ func child([]string) error {
 	}
 	defer client.Close()
 	// From here on under the same restrictions as the daemon.
-	if _, err := sandbox.Enforce(sandbox.Policy{Ports: append(x.Ports(), client.Port()), Read: x.Directories()}); err != nil {
+	ports, directories := x.Needs()
+	if _, err := sandbox.Enforce(sandbox.Policy{Ports: append(ports, client.Port()), Read: directories}); err != nil {
 		return err
 	}
 	commands := bufio.NewReader(os.Stdin)
@@ -335,5 +336,21 @@ func TestScanFinds(t *testing.T) {
 	s.scan(t, &f, false)
 	if f.full < 2 {
 		t.Errorf("two tokens that were leaked are not found: %+v", f)
+	}
+}
+
+// TestNeedsOfALink: the directories of the token's file and of what it links to must stay readable, each named once.
+func TestNeedsOfALink(t *testing.T) {
+	dir := t.TempDir()
+	for target, want := range map[string]string{dir + "/x": dir, "/etc/passwd": dir + " /etc"} {
+		cfg := startIssuer(t).config(t)
+		cfg.Source, cfg.TokenFile = nil, fmt.Sprintf("%s/token-%d", dir, len(target))
+		os.WriteFile(dir+"/x", nil, 0o600)
+		if err := os.Symlink(target, cfg.TokenFile); err != nil {
+			t.Fatal(err)
+		}
+		if _, got := must(New(cfg)).Needs(); fmt.Sprint(got) != "["+want+"]" {
+			t.Errorf("a link to %s: %s, want %s", target, got, want)
+		}
 	}
 }

@@ -52,7 +52,7 @@ type Config struct {
 	// TokenFile is required.
 	Source *secret.Key
 	// TokenFile is the path of a file that contains an identity, such as a token that Kubernetes renews. Each exchange
-	// reads it into secret memory; the sandbox must allow reading Directories.
+	// reads it into secret memory; the sandbox must allow what Needs returns.
 	TokenFile string
 
 	// TokenURL is the endpoint of the exchange; empty means DefaultTokenURL. It must be https, or http to a loopback
@@ -115,28 +115,19 @@ func New(cfg Config) (*Exchanger, error) {
 	return x, err
 }
 
-// Ports returns the TCP ports that exchanges connect to.
-func (x *Exchanger) Ports() []uint16 {
-	ports := []uint16{x.tokens.endpoint.Port()}
-	if x.identity.endpoint != nil {
-		ports = append(ports, x.identity.endpoint.Port())
-	}
-	slices.Sort(ports)
-	return slices.Compact(ports)
-}
-
-// Directories returns the directories that must stay readable: those of TokenFile and of the target of a link there. A
-// rule for the file itself would end with its inode when it is replaced.
-func (x *Exchanger) Directories() []string {
+// Needs returns the TCP ports that exchanges connect to, and the directories that must stay readable: those of TokenFile
+// and of the target of a link there. A rule for the file itself would end with its inode when it is replaced.
+func (x *Exchanger) Needs() (ports []uint16, directories []string) {
+	ports = append(ports, x.tokens.endpoint.Port())
 	if x.cfg.TokenFile == "" {
-		return nil
+		ports = append(ports, x.identity.endpoint.Port())
+		return slices.Compact(ports), nil
 	}
-	directories := []string{filepath.Dir(x.cfg.TokenFile)}
+	directories = append(directories, filepath.Dir(x.cfg.TokenFile))
 	if target, err := filepath.EvalSymlinks(x.cfg.TokenFile); err == nil {
 		directories = append(directories, filepath.Dir(target))
 	}
-	slices.Sort(directories)
-	return slices.Compact(directories)
+	return ports, slices.Compact(directories)
 }
 
 // Locked returns why the exchanges use locked memory, which root can read; nil if they use secret memory.
@@ -210,10 +201,11 @@ func (c *Config) parseRequestURL() (*upstream.Target, error) {
 		return nil, errors.New("invalid GitHub OIDC request URL; --github-oidc-request-url is $ACTIONS_ID_TOKEN_REQUEST_URL, which a job has with the permission id-token: write")
 	}
 	target, err := upstream.ParseTarget(c.RequestURL, false)
-	if u.Scheme != "https" && (err != nil || target.TLS) || u.User != nil || strings.Contains(c.RequestURL, "#") {
+	switch {
+	case err == nil:
+	case u.Scheme != "https" || u.User != nil || strings.Contains(c.RequestURL, "#"):
 		return nil, errors.New("GitHub OIDC request URL must be HTTPS without user info or fragment")
-	}
-	if err != nil {
+	default:
 		return nil, errors.New("invalid GitHub OIDC request URL")
 	}
 	named := func(host string) bool { return strings.EqualFold(host, target.Name) }
