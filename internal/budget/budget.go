@@ -210,12 +210,21 @@ func (b *Ledger) markDirty() {
 	b.dirty = true
 }
 
-// write writes the changed sums. After a failure it runs again, even without a change.
+// write writes the changed sums. After a failure it runs again, even without a change. It reports a failure unless it
+// has done so since the last success. Failures are compared by their text, which names a step, the file and the system's
+// error, and nothing variable.
 func (b *Ledger) write() {
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	if !b.closed {
-		b.reportOnce(b.save(false))
+	if b.closed {
+		return
+	}
+	switch err := b.save(false); {
+	case err == nil:
+		clear(b.reported)
+	case b.cfg.Report != nil && !b.reported[err.Error()]:
+		b.reported[err.Error()] = true
+		b.cfg.Report(err)
 	}
 }
 
@@ -242,18 +251,6 @@ func (b *Ledger) save(must bool) error {
 		b.markDirty()
 	}
 	return fmt.Errorf("cannot write the budget file %s: %w", b.cfg.File, err)
-}
-
-// reportOnce reports a failure unless it was the last one reported. Failures are compared by their text, which names a
-// step, the file and the system's error, and nothing variable.
-func (b *Ledger) reportOnce(err error) {
-	switch {
-	case err == nil:
-		clear(b.reported)
-	case b.cfg.Report != nil && !b.reported[err.Error()]:
-		b.reported[err.Error()] = true
-		b.cfg.Report(err)
-	}
 }
 
 // Close writes the remaining changes and closes the file. It waits for a running write. Further calls do nothing.

@@ -91,9 +91,15 @@ func parseID(s string) (uint32, error) {
 // addGroup adds a group by name or number, and its present members: those with it as their primary group in /etc/passwd,
 // and those that /etc/group names. Over TCP the kernel reports only the user.
 func (u *Users) addGroup(who string) error {
-	gid, err := lookUpGroup(who)
+	gid, err := parseID(who)
 	if err != nil {
-		return err
+		found, err := user.LookupGroup(who)
+		if err != nil {
+			return fmt.Errorf("there is no group %q; %s", who, hintName(who, "/etc/group"))
+		}
+		if gid, err = parseID(found.Gid); err != nil {
+			return err
+		}
 	}
 	u.GIDs = with(u.GIDs, gid)
 	id, named := strconv.FormatUint(uint64(gid), 10), map[string]bool{}
@@ -112,17 +118,6 @@ func (u *Users) addGroup(who string) error {
 			u.UIDs = with(u.UIDs, uid)
 		}
 	})
-}
-
-func lookUpGroup(who string) (uint32, error) {
-	if gid, err := parseID(who); err == nil {
-		return gid, nil
-	}
-	found, err := user.LookupGroup(who)
-	if err != nil {
-		return 0, fmt.Errorf("there is no group %q; %s", who, hintName(who, "/etc/group"))
-	}
-	return parseID(found.Gid)
 }
 
 // eachRecord reads a file of lines with at least four fields separated by colons.

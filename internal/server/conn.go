@@ -72,15 +72,12 @@ func (c *conn) serve() {
 		c.deny(denial)
 		return
 	}
-	for c.readHead() == nil && c.exchange() == nil && c.resume() {
+	for c.readHead() == nil && c.exchange() == nil {
+		c.state.Store(waiting)
+		if c.server.isDraining() { // after Store: Drain, once it has begun, closes connections that wait
+			return
+		}
 	}
-}
-
-// resume waits for another request, unless a drain has begun. Drain closes connections that wait after it has begun, so
-// that none is missed.
-func (c *conn) resume() bool {
-	c.state.Store(waiting)
-	return !c.server.isDraining()
 }
 
 // deny responds to the first request, whatever it is, or a client that sends none. It waits for the method: the

@@ -44,16 +44,22 @@ func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.c.request.Entry.Status = status
+	b := appendHead(*a.buffer(), status, fields)
 	switch a.framing = 0; {
-	case length < 0 && a.minor == 1:
+	case length >= 0 && (status == 204 || status == 304): // without a body
+	case length >= 0:
+		b = append(strconv.AppendInt(append(b, "Content-Length: "...), length, 10), "\r\n"...)
+	case a.minor == 1:
 		a.framing = http1.Chunked
-	case length < 0:
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	default:
 		a.framing = http1.UntilClose
 	}
 	a.closeAfter = a.closeAfter || a.framing == http1.UntilClose || !a.c.body.worthReading() || a.c.server.isDraining()
-	b := a.buffer()
-	*b = appendHead(*b, status, fields)
-	*b = a.appendFraming(*b, status, length)
+	if a.closeAfter {
+		b = append(b, "Connection: close\r\n"...)
+	}
+	*a.pending = append(b, "\r\n"...)
 	if a.head {
 		a.framing = 0 // the end of a body would be taken for the next response
 	}
@@ -72,19 +78,6 @@ func appendHead(b []byte, status int, fields []http1.Field) []byte {
 		b = time.Now().UTC().AppendFormat(b, "Date: Mon, 02 Jan 2006 15:04:05 GMT\r\n")
 	}
 	return b
-}
-
-func (a *responseWriter) appendFraming(b []byte, status int, length int64) []byte {
-	switch {
-	case a.framing == http1.Chunked:
-		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-	case a.framing == 0 && status != 204 && status != 304:
-		b = append(strconv.AppendInt(append(b, "Content-Length: "...), length, 10), "\r\n"...)
-	}
-	if a.closeAfter {
-		b = append(b, "Connection: close\r\n"...)
-	}
-	return append(b, "\r\n"...)
 }
 
 // buffer is where small pieces gather.
