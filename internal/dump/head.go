@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
-	"unicode/utf8"
+	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 )
@@ -36,12 +36,7 @@ func (h head) render(fields []http1.Field, name func([]byte) []byte) []byte {
 }
 
 // text returns b with U+FFFD for each byte that is not UTF-8.
-func text(b []byte) string {
-	if utf8.Valid(b) {
-		return string(b)
-	}
-	return string([]rune(string(b)))
-}
+func text(b []byte) string { return strings.Map(func(r rune) rune { return r }, string(b)) }
 
 // encode returns v as JSON with the minimum of escapes.
 func encode(v any, indent string) []byte {
