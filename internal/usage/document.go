@@ -166,7 +166,11 @@ func (m *Meter) feed(p []byte) {
 				m.idLen = uint8(n)
 			}
 		case member == modelID:
-			d.readModel(kind, text)
+			n := d.keep(d.model[:], kind, text)
+			if n > maxModel {
+				n = wholeRunes(d.model[:])
+			}
+			d.modelLen = uint8(n)
 		case kind == jsonscan.Null && apis[m.api].nullable:
 		case member >= inputID:
 			d.readCount(member-inputID, kind, text)
@@ -184,16 +188,6 @@ func (m *Meter) fixID() {
 	}
 }
 
-// readModel reads the name of the model, cut to whole runes. It ignores one with an escape: the upstream has no such
-// names.
-func (d *document) readModel(kind jsonscan.Kind, part []byte) {
-	n := d.keep(d.model[:], kind, part)
-	if n > maxModel {
-		n = wholeRunes(d.model[:])
-	}
-	d.modelLen = uint8(n)
-}
-
 // wholeRunes returns the length of p without the beginning of a character at its end.
 func wholeRunes(p []byte) int {
 	for n := max(0, len(p)-utf8.UTFMax); n < len(p); n++ {
@@ -205,15 +199,12 @@ func wholeRunes(p []byte) int {
 }
 
 // keep copies the parts of a string into room and returns its length with the last one: len(room)+1 if it is longer, 0
-// if it contains an escape before that, and for other values.
+// if it contains an escape before that, which no name of the upstream's has, and for other values.
 func (d *document) keep(room []byte, kind jsonscan.Kind, part []byte) int {
 	n := int(d.partial)
 	if 0 <= n && n <= len(room) {
-		fits := copy(room[n:], part)
-		switch n += fits; {
-		case fits < len(part):
-			n = len(room) + 1
-		case d.find.Escaped():
+		copy(room[n:], part)
+		if n = min(n+len(part), len(room)+1); n <= len(room) && d.find.Escaped() {
 			n = -1
 		}
 	}
