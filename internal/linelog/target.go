@@ -83,10 +83,7 @@ func (t *Target) run() {
 // work writes until the queue is empty or a write fails. write(2) may write a part, such as what still fits on a disk;
 // the rest of a line that a failed write has begun is written first by the next one.
 func (t *Target) work() error {
-	for {
-		if !t.take(t.openAgain()) {
-			return nil
-		}
+	for t.take(t.openAgain()) {
 		if t.torn {
 			if _, err := t.file.Write(lineFeed); err != nil {
 				return err
@@ -94,11 +91,17 @@ func (t *Target) work() error {
 			t.torn = false
 		}
 		n, err := t.file.Write(t.held())
-		t.advance(n)
+		t.log.mu.Lock()
+		if !t.abandoned {
+			t.log.Written.Add(countLines(t.held()[:n]))
+		}
+		t.at += n
+		t.log.mu.Unlock()
 		if err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // take takes the next lines from the queue, unless some remain. It reports whether there are lines to write; if there
@@ -140,16 +143,6 @@ func piece(p []byte) []byte {
 		return p[:end]
 	}
 	return p[:bytes.IndexByte(p, '\n')+1]
-}
-
-// advance counts n bytes as written.
-func (t *Target) advance(n int) {
-	t.log.mu.Lock()
-	defer t.log.mu.Unlock()
-	if !t.abandoned {
-		t.log.Written.Add(countLines(t.held()[:n]))
-	}
-	t.at += n
 }
 
 // finish records the result of work, and reports whether the goroutine ends. After an error work is tried again later.
