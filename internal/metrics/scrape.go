@@ -119,19 +119,16 @@ type page struct {
 	name string // of the family
 }
 
-// escapeHelp keeps a text on its line, and escapeLabel between its quotation marks as well.
+// escapeHelp keeps a text on its line, and escapeLabel between its quotation marks as well. Prometheus takes only UTF-8.
 var (
 	escapeHelp  = strings.NewReplacer("\\", `\\`, "\n", `\n`)
 	escapeLabel = strings.NewReplacer("\\", `\\`, "\n", `\n`, `"`, `\"`)
 )
 
-// valid replaces what is not UTF-8, which Prometheus does not take.
-func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
-
 // family begins a family; its samples must follow. kind is "counter", "gauge" or "histogram".
 func (p *page) family(name, kind, help string) {
 	p.name = name
-	p.text = fmt.Appendf(p.text, "# HELP %s %s\n# TYPE %s %s\n", name, escapeHelp.Replace(valid(help)), name, kind)
+	p.text = fmt.Appendf(p.text, "# HELP %s %s\n# TYPE %s %s\n", name, escapeHelp.Replace(strings.ToValidUTF8(help, "\uFFFD")), name, kind)
 }
 
 // single writes a family of one sample.
@@ -144,7 +141,7 @@ func (p *page) single(name, kind, help string, n float64) {
 func (p *page) sample(suffix string, n float64, labels ...string) {
 	p.text = append(p.text, p.name+suffix...)
 	for i := 0; i < len(labels); i += 2 {
-		p.text = fmt.Appendf(p.text, `%c%s="%s"`, "{,"[min(i, 1)], labels[i], escapeLabel.Replace(valid(labels[i+1])))
+		p.text = fmt.Appendf(p.text, `%c%s="%s"`, "{,"[min(i, 1)], labels[i], escapeLabel.Replace(strings.ToValidUTF8(labels[i+1], "\uFFFD")))
 	}
 	if len(labels) > 0 {
 		p.text = append(p.text, '}')
