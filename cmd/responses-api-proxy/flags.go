@@ -222,7 +222,7 @@ func (o *options) complete() error {
 	case o.budget.Period != 0 && o.budget.Limit == 0:
 		return errors.New("--budget-period needs --max-tokens-per-user N, more than 0")
 	}
-	if err := cmp.Or(relay.CheckRoutes(o.routes), relay.CheckModels(o.models, o.routes)); err != nil || !o.identity.enabled() {
+	if err := relay.CheckRoutes(o.routes, o.models); err != nil || !o.identity.enabled() {
 		return err
 	}
 	switch {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
 )
@@ -15,48 +14,31 @@ import (
 // they arrive.
 const maxMemory = 1 << 20
 
-// receivedBody counts a request's body, limits it, checks its model, and shows it to the dump.
-type receivedBody struct {
-	upstream.Body
-	x *exchange
-}
-
 var errRefused = errors.New("the body is refused")
 
-// refuse notes why the body is refused, for the response.
-func (b *receivedBody) refuse(e *apierror.Error) error {
-	b.x.refusal.Store(e)
-	return errRefused
-}
-
-// Read fails before it hands on a byte too many, or the last byte of a body whose model is not allowed.
-func (b *receivedBody) Read(p []byte) (int, error) {
-	n, err := b.Body.Read(p)
-	received := b.x.received.Add(int64(n))
-	if e := b.x.lease.CheckBody(received); e != nil {
-		return 0, b.refuse(e)
+// Read implements upstream.Body: it counts the request's body, limits it, checks its model, and shows it to the dump. It
+// fails before it hands on a byte too many, or the last byte of a body whose model is not allowed; refusal is why.
+func (x *exchange) Read(p []byte) (int, error) {
+	n, err := x.Body.Read(p)
+	received := x.received.Add(int64(n))
+	ended := err == io.EOF || received == x.out.Length
+	e := x.lease.CheckBody(received)
+	if e == nil && x.model != nil {
+		e = x.model.read(p[:n], ended)
 	}
-	ended := err == io.EOF || received == b.x.out.Length
-	if e := b.checkModel(p[:n], ended); e != nil {
-		return 0, b.refuse(e)
+	if e != nil {
+		x.refusal.Store(e)
+		return 0, errRefused
 	}
-	b.x.requestDump.Write(p[:n])
+	x.requestDump.Write(p[:n])
 	if ended {
-		b.x.requestDump.End(true)
+		x.requestDump.End(true)
 	}
 	return n, err
 }
 
-// checkModel returns why the body is refused, of which p are the next bytes.
-func (b *receivedBody) checkModel(p []byte, ended bool) (e *apierror.Error) {
-	if b.x.model == nil {
-		return nil
-	}
-	if e = b.x.model.read(p); e == nil && ended {
-		e = b.x.model.end()
-	}
-	return e
-}
+// Interrupt implements upstream.Body.
+func (x *exchange) Interrupt() { x.Body.Interrupt() }
 
 // readStart reads a body of up to maxMemory bytes into out.Start, and leaves what is longer in out.Rest: all of it,
 // or what is behind the first maxMemory bytes if those are to be held. The buffer, which may be nil, belongs to the

@@ -31,9 +31,8 @@ type exchange struct {
 	handshake *websocket.Handshake // nil unless it is to become a WebSocket
 	lease     *policy.Lease        // nil until the request is admitted
 
-	out     upstream.Request // on its way up
-	buffer  *buffer          // of out.Start; nil if there is none
-	body    receivedBody
+	out     upstream.Request               // on its way up
+	buffer  *buffer                        // of out.Start; nil if there is none
 	model   *modelCheck                    // nil where every model is allowed
 	refusal atomic.Pointer[apierror.Error] // of the body; nil if there is none
 
@@ -184,8 +183,8 @@ func (x *exchange) prepare() (err error) {
 	switch {
 	case x.handshake != nil:
 		fields = withoutTokens(fields)
-		if x.lease.Metered() {
-			fields = withoutExtensions(fields)
+		if x.lease.Metered() { // compressed messages could not be read
+			fields = without(fields, "sec-websocket-extensions")
 		}
 	case x.mustInspect():
 		fields = requestIdentity(fields)
@@ -194,10 +193,10 @@ func (x *exchange) prepare() (err error) {
 		Method: x.route.method, Target: x.route.target, Upgrade: x.handshake != nil,
 		Fields: fields, Length: x.Head.Length, Sent: x.onSent, // as soon as it can be: the response may be long in coming
 	}
-	x.body = receivedBody{x.Body, x}
-	x.buffer, err = readStart(&x.out, &x.body, x.model != nil)
+	x.buffer, err = readStart(&x.out, x, x.model != nil)
 	if err == nil && x.model != nil && !x.model.found {
-		return x.body.refuse(unreadable(`"model" is not in the first %d bytes`, maxMemory))
+		x.refusal.Store(unreadable(`"model" is not in the first %d bytes`, maxMemory))
+		return errRefused
 	}
 	return err
 }
@@ -281,19 +280,16 @@ func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) error {
 		x.messages = &messages{x: x, meter: usage.NewEvents()}
 		cfg.ReadClient, cfg.ReadUpstream = x.messages.fromClient, x.messages.fromUpstream
 	}
-	end := websocket.Run(cfg)
-	if x.messages != nil && x.messages.denial != nil {
+	switch end := websocket.Run(cfg); {
+	case x.messages != nil && x.messages.denial != nil:
 		x.relay.record(x.Request, x.messages.denial)
-		return nil
-	}
-	switch end {
-	case websocket.ClientLeft:
+	case end == websocket.ClientLeft:
 		return x.clientGone()
-	case websocket.UpstreamLeft:
+	case end == websocket.UpstreamLeft:
 		return x.abort(apierror.New(apierror.UpstreamClosed, "the upstream ended a WebSocket without a close frame"))
-	case websocket.UpstreamMalformed:
+	case end == websocket.UpstreamMalformed:
 		return x.abort(apierror.New(apierror.UpstreamMalformed, "the upstream sent what is no WebSocket frame"))
-	case websocket.ClientMalformed:
+	case end == websocket.ClientMalformed:
 		return x.abort(apierror.New(apierror.WebsocketMalformed, "the client sent what is no WebSocket frame"))
 	}
 	return nil

@@ -50,8 +50,12 @@ var identityCoding = http1.Field{Name: []byte("accept-encoding"), Value: []byte(
 
 // requestIdentity sets the fields that request a response without a content coding, which can be inspected.
 func requestIdentity(fields []http1.Field) []http1.Field {
-	fields = slices.DeleteFunc(fields, func(f http1.Field) bool { return isVariant(f.Name, "accept-encoding") })
-	return append(fields, identityCoding)
+	return append(without(fields, "accept-encoding"), identityCoding)
+}
+
+// without drops the fields that a server could take for those of the name lower.
+func without(fields []http1.Field, lower string) []http1.Field {
+	return slices.DeleteFunc(fields, func(f http1.Field) bool { return isVariant(f.Name, lower) })
 }
 
 // withoutTokens drops credentials among the subprotocols, where a browser's client has them in place of an

@@ -1,11 +1,9 @@
 package relay
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/usage"
 )
 
@@ -84,9 +82,4 @@ func (m *messages) rest() int64 {
 		return 0
 	}
 	return max(m.cost(), m.requests*m.x.lease.Deposit())
-}
-
-// withoutExtensions drops the offer to compress messages, which then could not be read.
-func withoutExtensions(fields []http1.Field) []http1.Field {
-	return slices.DeleteFunc(fields, func(f http1.Field) bool { return isVariant(f.Name, "sec-websocket-extensions") })
 }

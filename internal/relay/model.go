@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,14 +21,6 @@ var modelForm = upTo(maxModel, printable)
 func CheckModel(name string) error {
 	if !modelForm([]byte(strings.TrimSuffix(name, "*"))) || strings.Contains(strings.TrimSuffix(name, "*"), "*") {
 		return fmt.Errorf("a model's name of up to %d printable ASCII characters is needed, or the beginning of one with * behind it", maxModel)
-	}
-	return nil
-}
-
-// CheckModels returns why requests on the routes of --allow-route cannot be held to the models of --allow-model.
-func CheckModels(models, routes []string) error {
-	if len(models) > 0 && slices.Contains(routes, "websocket") {
-		return errors.New("--allow-model is not checked inside a WebSocket; leave out --allow-route websocket")
 	}
 	return nil
 }
@@ -73,8 +64,8 @@ func newModelCheck(allowed []string) *modelCheck {
 	return m
 }
 
-// read reads the next bytes of the body, and returns why it is refused.
-func (m *modelCheck) read(p []byte) *apierror.Error {
+// read reads the next bytes of the body, the last if it has ended, and returns why it is refused.
+func (m *modelCheck) read(p []byte, ended bool) *apierror.Error {
 	for len(p) > 0 {
 		var member uint8
 		var kind jsonscan.Kind
@@ -98,6 +89,12 @@ func (m *modelCheck) read(p []byte) *apierror.Error {
 			m.found = true
 		}
 	}
+	switch {
+	case ended && !m.find.Done():
+		return unreadable("the body is not one JSON object")
+	case ended && !m.found:
+		return unreadable(`"model" is missing`)
+	}
 	return nil
 }
 
@@ -106,17 +103,6 @@ func (m *modelCheck) allows(model []byte) bool {
 		prefix, isPrefix := strings.CutSuffix(name, "*")
 		return string(model) == name || isPrefix && bytes.HasPrefix(model, []byte(prefix))
 	})
-}
-
-// end returns why a body that is over is refused.
-func (m *modelCheck) end() *apierror.Error {
-	switch {
-	case !m.find.Done():
-		return unreadable("the body is not one JSON object")
-	case !m.found:
-		return unreadable(`"model" is missing`)
-	}
-	return nil
 }
 
 func unreadable(format string, args ...any) *apierror.Error {

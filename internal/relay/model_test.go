@@ -17,11 +17,11 @@ var someModels = []string{"gpt-5", "gpt-5-mini*", "o4"}
 func checked(allowed []string, body string, n int) apierror.Code {
 	m := newModelCheck(allowed)
 	for p := range slices.Chunk([]byte(body), max(n, 1)) {
-		if e := m.read(slices.Clone(p)); e != nil {
+		if e := m.read(slices.Clone(p), false); e != nil {
 			return e.Code
 		}
 	}
-	if e := m.end(); e != nil {
+	if e := m.read(nil, true); e != nil {
 		return e.Code
 	}
 	return ""
@@ -126,7 +126,7 @@ func TestModelFlags(t *testing.T) {
 			t.Errorf("%q is accepted", name)
 		}
 	}
-	if CheckModels([]string{"gpt-5"}, []string{"models", "websocket"}) == nil || CheckModels(nil, []string{"websocket"}) != nil || CheckModels([]string{"gpt-5"}, []string{"models"}) != nil {
+	if CheckRoutes([]string{"models", "websocket"}, []string{"gpt-5"}) == nil || CheckRoutes([]string{"websocket"}, nil) != nil || CheckRoutes([]string{"models"}, []string{"gpt-5"}) != nil {
 		t.Error("models and a WebSocket exclude each other, and nothing else does")
 	}
 	config := Config{Upstream: unreached{}, Models: []string{"gpt-5"}, Routes: open(t, plainPath, "websocket")}
@@ -258,12 +258,12 @@ func TestLateModels(t *testing.T) {
 		lease, _ := everyone.Connect(nil).Admit(head(t, "POST /v1/responses"), policy.Spend)
 		x := &exchange{lease: lease, model: newModelCheck(someModels)}
 		x.out.Length = int64(len(filler + end))
-		x.body = receivedBody{&part{[]string{filler, end}, io.EOF}, x}
+		x.Request = &Request{Body: &part{[]string{filler, end}, io.EOF}}
 		read := 0
 		var err error
 		for p := make([]byte, 1<<16); err == nil; {
 			var n int
-			n, err = x.body.Read(p)
+			n, err = x.Read(p)
 			read += n
 		}
 		if err != want || (read == len(filler+end)) != (want == io.EOF) || (x.refusal.Load() != nil) != (want == errRefused) {

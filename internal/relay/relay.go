@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
@@ -120,11 +119,11 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.OnRejected == nil {
 		cfg.OnRejected = func(int) {}
 	}
-	cfg.Address = cmp.Or(cfg.Address, anyAddress)
+	cfg.Address = cmp.Or(cfg.Address, "HOST:PORT")
 	if cfg.Routes == nil {
 		cfg.Routes, _ = NewRouteSet(nil, responsesAPI.path, 0) // cannot fail: nothing is opened
 	}
-	if err := CheckModels(cfg.Models, cfg.Routes.names); err != nil {
+	if err := CheckRoutes(cfg.Routes.names, cfg.Models); err != nil {
 		return nil, err
 	}
 	p := &Relay{cfg: cfg, readers: readers{users: map[uint32]int{}, limits: ReadOn{
@@ -174,7 +173,7 @@ func (p *Relay) record(r *Request, e *apierror.Error) {
 // routeNotAllowed returns an error whose message names the open routes, and the flag that opens the route of h.
 func (p *Relay) routeNotAllowed(h *http1.Request) *apierror.Error {
 	e := apierror.New(apierror.RouteNotAllowed, "")
-	e.Message = strings.Replace(p.cfg.Routes.sentence, anyAddress, p.cfg.Address, 1)
+	e.Message = p.cfg.Routes.describe(p.cfg.Address)
 	e.Hint = "the client's base URL must be " + p.cfg.Routes.BaseURL(p.cfg.Address)
 	if string(h.Method) == "HEAD" && string(h.Target) == "/" {
 		e.Hint = "Claude Code checks by it that the proxy can be reached; this is harmless"

@@ -69,19 +69,16 @@ var (
 
 func (r *route) is(t traits) bool { return r.traits&t != 0 }
 
-// api is what the upstream offers: clients call path, below base, and so on.
+// api is what the upstream offers: clients call path, with a base URL whose path is base, and so on.
 type api struct {
 	path, base, name, example string
 	usage                     usage.API
 }
 
 var (
-	responsesAPI = api{"/v1/responses", "http://" + anyAddress + "/v1", "Responses API", "https://api.openai.com/v1/responses", usage.Responses}
-	messagesAPI  = api{"/v1/messages", "http://" + anyAddress, "Messages API", "https://api.anthropic.com/v1/messages", usage.Messages}
+	responsesAPI = api{"/v1/responses", "/v1", "Responses API", "https://api.openai.com/v1/responses", usage.Responses}
+	messagesAPI  = api{"/v1/messages", "", "Messages API", "https://api.anthropic.com/v1/messages", usage.Messages}
 )
-
-// anyAddress stands for the proxy's address where that is not known.
-const anyAddress = "HOST:PORT"
 
 // Routes returns the names of all routes.
 func Routes() (names []string) {
@@ -92,10 +89,11 @@ func Routes() (names []string) {
 }
 
 // CheckRoute returns what is wrong with one value of --allow-route.
-func CheckRoute(name string) error { return CheckRoutes([]string{name}) }
+func CheckRoute(name string) error { return CheckRoutes([]string{name}, nil) }
 
-// CheckRoutes returns what is wrong with values of --allow-route, each alone and all together.
-func CheckRoutes(names []string) error {
+// CheckRoutes returns what is wrong with values of --allow-route, each alone and all together, and with the models of
+// --allow-model.
+func CheckRoutes(names, models []string) error {
 	var flags []string
 	for _, r := range routes {
 		if r.flag != "" && !slices.Contains(flags, r.flag) {
@@ -107,26 +105,28 @@ func CheckRoutes(names []string) error {
 			return fmt.Errorf("there is no such route; choose one of %s", strings.Join(flags, ", "))
 		}
 	}
-	if len(names) > 1 && slices.Contains(names, "messages") {
+	switch {
+	case len(names) > 1 && slices.Contains(names, "messages"):
 		return errors.New("--allow-route messages is for an upstream with another API, and excludes every other route; leave out one or the other")
+	case len(models) > 0 && slices.Contains(names, "websocket"):
+		return errors.New("--allow-model is not checked inside a WebSocket; leave out --allow-route websocket")
 	}
 	return nil
 }
 
 // RouteSet is a set of routes, with the place of each at the upstream.
 type RouteSet struct {
-	names    []string // of --allow-route
-	api      *api
-	parent   []byte // what the upstream has in place of /v1
-	query    []byte // of the upstream's path
-	sentence string // says what is open
+	names  []string // of --allow-route
+	api    *api
+	parent []byte // what the upstream has in place of /v1
+	query  []byte // of the upstream's path
 }
 
 // NewRouteSet returns the set of the routes that names opens besides the default. path is the upstream's, as in
 // upstream.Target; the routes stand beside or below it. room is how many bytes longer than path a target may be. The
 // errors are the operator's.
 func NewRouteSet(names []string, path string, room int) (*RouteSet, error) {
-	if err := CheckRoutes(names); err != nil {
+	if err := CheckRoutes(names, nil); err != nil {
 		return nil, err
 	}
 	base, query, _ := strings.Cut(path, "?")
@@ -149,12 +149,11 @@ func NewRouteSet(names []string, path string, room int) (*RouteSet, error) {
 			return nil, fmt.Errorf("--allow-route %s: --upstream-url is too long: the ids and queries of this route would not fit", r.flag)
 		}
 	}
-	o.sentence = o.describe()
 	return o, nil
 }
 
-// describe names what is open.
-func (o *RouteSet) describe() string {
+// describe names what is open at a proxy at address.
+func (o *RouteSet) describe(address string) string {
 	var shown []string
 	for i := range routes {
 		if r := &routes[i]; o.opens(r) && r.use != policy.Shutdown {
@@ -162,12 +161,12 @@ func (o *RouteSet) describe() string {
 		}
 	}
 	list := strings.Join(slices.Compact(shown), ", ")
-	return fmt.Sprintf("This proxy forwards exactly %s. Set the client's base URL to %s and use the %s.", list, o.api.base, o.api.name)
+	return fmt.Sprintf("This proxy forwards exactly %s. Set the client's base URL to %s and use the %s.", list, o.BaseURL(address), o.api.name)
 }
 
 // BaseURL returns the base URL for clients of a proxy at address.
 func (o *RouteSet) BaseURL(address string) string {
-	return strings.Replace(o.api.base, anyAddress, address, 1)
+	return "http://" + address + o.api.base
 }
 
 // opens reports whether requests of the route may pass.
@@ -187,41 +186,43 @@ type routeMatch struct {
 
 var noRoute = routeMatch{route: &route{}}
 
-// find compares method and path byte by byte: no other spelling of the same path is the same route. A route that is not
-// open does not match, except the two that have refusals of their own.
+// find returns the route of h. One that is not open does not match, except the two that have refusals of their own.
 func (o *RouteSet) find(h *http1.Request) routeMatch {
-	for i := range routes {
-		r := &routes[i]
-		id, ok := r.match(h)
-		switch {
-		case !ok:
-		case r.use == policy.Shutdown:
-			return routeMatch{route: r}
-		case o.opens(r) || r.is(upgrades) && o.api == &responsesAPI:
-			path, query, _ := bytes.Cut(h.Target, []byte("?"))
-			return routeMatch{r, o.target(r, path, query), id}
-		}
+	r, id := routeOf(h)
+	switch {
+	case r.use == policy.Shutdown:
+		return routeMatch{route: r}
+	case r == noRoute.route || !o.opens(r) && !(r.is(upgrades) && o.api == &responsesAPI):
+		return noRoute
 	}
-	return noRoute
+	path, query, _ := bytes.Cut(h.Target, []byte("?"))
+	return routeMatch{r, o.target(r, path, query), id}
 }
 
 // flagFor returns the flag that opens the route of h; "" if h matches no route, or no flag opens it beside the routes
 // that are open.
 func (o *RouteSet) flagFor(h *http1.Request) string {
-	for i := range routes {
-		r := &routes[i]
-		switch _, ok := r.match(h); {
-		case !ok:
-		case r.use == policy.Shutdown:
-			return "--http-shutdown"
-		case r.flag != "" && o.api == &responsesAPI:
-			return "--allow-route " + r.flag
-		}
+	switch r, _ := routeOf(h); {
+	case r.use == policy.Shutdown:
+		return "--http-shutdown"
+	case r.flag != "" && o.api == &responsesAPI:
+		return "--allow-route " + r.flag
 	}
 	return ""
 }
 
-// match reports whether h has the route's form, and the response's id in it.
+// routeOf returns the only route whose form h has, open or not, and the response's id in h.
+func routeOf(h *http1.Request) (r *route, id []byte) {
+	for i := range routes {
+		if id, ok := routes[i].match(h); ok {
+			return &routes[i], id
+		}
+	}
+	return noRoute.route, nil
+}
+
+// match reports whether h has the route's form, and the response's id in it. It compares method and path byte by byte:
+// no other spelling of the same path is the same route.
 func (r *route) match(h *http1.Request) (id []byte, ok bool) {
 	path, query, hasQuery := bytes.Cut(h.Target, []byte("?"))
 	if string(h.Method) != r.method || hasQuery && !r.query.allow(query) || r.is(upgrades) && !asksForWebSocket(h) {
