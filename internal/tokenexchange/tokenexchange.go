@@ -189,7 +189,7 @@ func (x *Exchanger) address() error {
 
 // provider returns a provider whose requests begin with this method, path and fields.
 func (c *Config) provider(name, method string, t *upstream.Target, path, fields string) (provider, error) {
-	endpoint, err := upstream.NewEndpoint(t, c.Roots)
+	endpoint, err := upstream.NewEndpoint(upstream.Config{Target: t, Roots: c.Roots})
 	head := method + " " + path + " HTTP/1.1\r\nhost: " + t.Host + "\r\naccept: */*\r\nconnection: close\r\n" + fields
 	return provider{name, endpoint, []byte(head)}, err
 }

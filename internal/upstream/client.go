@@ -50,7 +50,7 @@ type Stats struct {
 
 // New prepares a client and reads all files that it needs. It makes no connections.
 func New(cfg Config) (*Client, error) {
-	e, err := newEndpoint(cfg)
+	e, err := NewEndpoint(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -47,12 +47,8 @@ type Endpoint struct {
 }
 
 // NewEndpoint reads the proxy environment, and the root certificates unless they are given: no file is read later,
-// except for name resolution. Roots are as in Config. It makes no connections.
-func NewEndpoint(target *Target, roots *x509.CertPool) (*Endpoint, error) {
-	return newEndpoint(Config{Target: target, Roots: roots})
-}
-
-func newEndpoint(cfg Config) (*Endpoint, error) {
+// except for name resolution. It uses no Key, and makes no connections.
+func NewEndpoint(cfg Config) (*Endpoint, error) {
 	e := &Endpoint{target: cfg.Target, addr: cfg.Target.Addr, net: net.Dialer{
 		Timeout:         dialTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 3},
@@ -202,8 +198,14 @@ func (e *Endpoint) reach(ctx context.Context) (*net.TCPConn, error) {
 
 func (e *Endpoint) reachOne(ctx context.Context, addr string) (*net.TCPConn, error) {
 	raw, err := e.net.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, e.connectError(addr, err)
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err // without the address, which stands before it
+	}
+	switch {
+	case err != nil && e.proxy != nil:
+		return nil, dialError(Unreachable, "cannot connect to the forward proxy "+addr, err, proxyHint)
+	case err != nil:
+		return nil, dialError(Unreachable, "cannot connect to "+addr, err, "")
 	}
 	c := raw.(*net.TCPConn)
 	if e.tls == nil {
@@ -213,17 +215,6 @@ func (e *Endpoint) reachOne(ctx context.Context, addr string) (*net.TCPConn, err
 		}
 	}
 	return c, nil
-}
-
-// connectError returns the error of a connection, which names the forward proxy or the address.
-func (e *Endpoint) connectError(addr string, err error) *Error {
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		err = op.Err // without the address, which stands before it
-	}
-	if e.proxy != nil {
-		return dialError(Unreachable, "cannot connect to the forward proxy "+addr, err, proxyHint)
-	}
-	return dialError(Unreachable, "cannot connect to "+addr, err, "")
 }
 
 const proxyHint = "HTTPS_PROXY names the forward proxy, with USER:PASSWORD@ if it asks for them (407); correct it, " +

@@ -70,7 +70,7 @@ func respondWith(text string) func(net.Conn) { return func(c net.Conn) { io.Writ
 func (h *host) endpoint(t testing.TB, secure bool) *Endpoint {
 	t.Helper()
 	scheme := map[bool]string{true: "https", false: "http"}[secure]
-	return must(NewEndpoint(must(ParseTarget(scheme+"://"+h.addr+"/x", false)), h.roots))
+	return must(NewEndpoint(Config{Target: must(ParseTarget(scheme+"://"+h.addr+"/x", false)), Roots: h.roots}))
 }
 
 func newMemory(t testing.TB) *secret.Buffer {
@@ -255,7 +255,7 @@ func TestExchangeGoesThroughTheProxy(t *testing.T) {
 	addr, roots := named(t, "oidc.test")
 	p := startForwardProxy(t, addr, "HTTP/1.1 200 Connection established\r\n\r\n")
 	t.Setenv("HTTPS_PROXY", "http://"+p.Addr().String())
-	to := must(NewEndpoint(must(ParseTarget("https://oidc.test/v1/responses", false)), roots))
+	to := must(NewEndpoint(Config{Target: must(ParseTarget("https://oidc.test/v1/responses", false)), Roots: roots}))
 	if got, want := to.Port(), p.Addr().(*net.TCPAddr).Port; int(got) != want {
 		t.Errorf("port %d, want the proxy's, %d", got, want)
 	}
@@ -272,7 +272,7 @@ func TestExchangeGoesThroughTheProxy(t *testing.T) {
 func TestEndpointPort(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "")
 	for url, want := range map[string]uint16{"https://h/x": 443, "https://h:8443/x": 8443, "http://localhost/": 80} {
-		if got := must(NewEndpoint(must(ParseTarget(url, false)), x509.NewCertPool())).Port(); got != want {
+		if got := must(NewEndpoint(Config{Target: must(ParseTarget(url, false)), Roots: x509.NewCertPool()})).Port(); got != want {
 			t.Errorf("%s: port %d", url, got)
 		}
 	}

@@ -25,7 +25,7 @@ func TestHandshakesAreLimited(t *testing.T) {
 			defer c.Close()
 		}
 	}()
-	e := must(NewEndpoint(must(ParseTarget("https://"+l.Addr().String()+"/", false)), x509.NewCertPool()))
+	e := must(NewEndpoint(Config{Target: must(ParseTarget("https://"+l.Addr().String()+"/", false)), Roots: x509.NewCertPool()}))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var dials sync.WaitGroup

@@ -129,7 +129,7 @@ func TestConnectRefused(t *testing.T) {
 func TestProxyEnvironment(t *testing.T) {
 	straight := func(why, url string) {
 		t.Helper()
-		d, err := NewEndpoint(must(ParseTarget(url, true)), x509.NewCertPool())
+		d, err := NewEndpoint(Config{Target: must(ParseTarget(url, true)), Roots: x509.NewCertPool()})
 		if err != nil || d.ForwardProxy() != "" {
 			t.Errorf("%s: proxy %v, %v", why, d.proxy, err)
 		}
@@ -144,7 +144,7 @@ func TestProxyEnvironment(t *testing.T) {
 	t.Setenv("NO_PROXY", "")
 	for _, bad := range []string{"socks5://127.0.0.1:1", "https://127.0.0.1:1", "http://[bad", "localhost:99999999", "http://127.0.0.1:0", "http://127.0.0.1:x"} {
 		t.Setenv("HTTPS_PROXY", bad)
-		if _, err := NewEndpoint(must(ParseTarget("https://upstream.test/x", false)), x509.NewCertPool()); err == nil || !strings.Contains(err.Error(), "HTTPS_PROXY") {
+		if _, err := NewEndpoint(Config{Target: must(ParseTarget("https://upstream.test/x", false)), Roots: x509.NewCertPool()}); err == nil || !strings.Contains(err.Error(), "HTTPS_PROXY") {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}

@@ -53,20 +53,15 @@ func (r *Response) Buffered() ([]byte, error) {
 }
 
 // Sent reports whether the whole body of the request has been written, so that its buffers may be reused.
-func (r *Response) Sent() bool { return r.sendErr() == nil }
+func (r *Response) Sent() bool { return r.copierEnded() && r.copyErr == nil }
 
-var errSending = errors.New("the request body is being sent")
-
-// sendErr returns the error of the request body's copier, or errSending while it runs.
-func (r *Response) sendErr() error {
-	if r.copied == nil {
-		return nil
-	}
+// copierEnded reports whether there is no copier of the request's body any more, and copyErr is valid.
+func (r *Response) copierEnded() bool {
 	select {
 	case <-r.copied:
-		return r.copyErr
+		return true
 	default:
-		return errSending
+		return r.copied == nil
 	}
 }
 
@@ -86,7 +81,7 @@ func (r *Response) blame(err error, where string) error {
 	switch {
 	case malformed:
 		return fail(Malformed, "the response is malformed: %w", err)
-	case errors.Is(r.sendErr(), errBody):
+	case r.copierEnded() && errors.Is(r.copyErr, errBody):
 		return &Error{Kind: BodyFailed, Cause: errBody}
 	case r.unwatch != nil && !r.unwatch():
 		return fail(Cancelled, "the request was cancelled")

@@ -39,10 +39,7 @@ func ParseTarget(raw string, insecure bool) (*Target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--upstream-url is not a URL: %w; give it as https://HOST/PATH", errors.Unwrap(err))
 	}
-	if strings.Contains(raw, "#") {
-		return nil, errors.New("--upstream-url must not have a fragment (#...)")
-	}
-	if err := checkParts(u); err != nil {
+	if err := checkParts(u, raw); err != nil {
 		return nil, err
 	}
 	name, err := hostName(u.Hostname())
@@ -80,8 +77,10 @@ func (t *Target) Location() string {
 	return scheme + t.Host + path
 }
 
-func checkParts(u *url.URL) error {
+func checkParts(u *url.URL, raw string) error {
 	switch {
+	case strings.Contains(raw, "#"):
+		return errors.New("--upstream-url must not have a fragment (#...)")
 	case u.Scheme != "http" && u.Scheme != "https":
 		return errors.New("--upstream-url must begin with https:// or http://")
 	case u.Opaque != "" || u.Hostname() == "":
@@ -90,8 +89,7 @@ func checkParts(u *url.URL) error {
 		return errors.New("--upstream-url must not contain a user name or password; the key comes from standard input")
 	case strings.HasSuffix(u.Host, ":"):
 		return errors.New("--upstream-url has an empty port; add the number, or omit the colon")
-	}
-	if !isPort(cmp.Or(u.Port(), "80")) {
+	case !isPort(cmp.Or(u.Port(), "80")):
 		return fmt.Errorf("--upstream-url: %s is not a port (1 to 65535)", u.Port())
 	}
 	return nil
