@@ -104,16 +104,14 @@ func (f *Finder) Done() bool { return f.scan.state == done }
 // name reads a name in the innermost object of the path and decides whether its value is wanted.
 func (f *Finder) name(continues bool, part []byte) {
 	text, whole := f.gather(continues, part)
-	if f.cut && f.Room == nil || f.PlainNames && f.scan.escaped {
+	switch {
+	case f.cut && f.Room == nil, f.PlainNames && f.scan.escaped:
 		f.scan.state = invalid
-	}
-	if !whole || f.scan.state == invalid {
-		return
-	}
-	members := f.path[f.level-1].Members
-	i := slices.IndexFunc(members, func(m Member) bool { return m.Name == string(text) })
-	if i >= 0 && !f.cut {
-		f.wanted = &members[i]
+	case whole && !f.cut:
+		members := f.path[f.level-1].Members
+		if i := slices.IndexFunc(members, func(m Member) bool { return m.Name == string(text) }); i >= 0 {
+			f.wanted = &members[i]
+		}
 	}
 }
 
