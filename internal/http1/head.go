@@ -55,14 +55,11 @@ type message struct {
 	Close bool
 }
 
-// tlsHandshake is the first byte of a TLS connection (RFC 8446, section 5.1).
-const tlsHandshake = 22
-
 // HeadEnd returns the length of the head at the beginning of p, its empty line included, or 0 if it is incomplete. The
 // first from bytes of p were passed to an earlier call. A line feed without a carriage return, and a first byte that
 // cannot begin a head, are errors at once.
 func HeadEnd(p []byte, from int) (int, error) {
-	if len(p) > 0 && p[0] == tlsHandshake {
+	if len(p) > 0 && p[0] == 22 { // of a TLS handshake (RFC 8446, section 5.1)
 		return 0, bad("this is TLS, and the proxy serves plain HTTP: use http://")
 	}
 	if len(p) > 0 && !tokenChars[p[0]] && p[0] != '\r' {

@@ -211,7 +211,7 @@ func (x *exchange) send(ctx context.Context) (*upstream.Response, error) {
 		return nil, err
 	}
 	x.Entry.Reused = res.Reused
-	if status := res.Head.Status; status == 401 || status == 403 || status == 429 {
+	if status := res.Head.Status; x.relay.cfg.OnRejected != nil && (status == 401 || status == 403 || status == 429) {
 		x.relay.cfg.OnRejected(status)
 	}
 	if res.Sent() { // the stream may last for long

@@ -116,9 +116,6 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.Log == nil {
 		cfg.Log = func(*Request, *apierror.Error) {}
 	}
-	if cfg.OnRejected == nil {
-		cfg.OnRejected = func(int) {}
-	}
 	cfg.Address = cmp.Or(cfg.Address, "HOST:PORT")
 	if cfg.Routes == nil {
 		cfg.Routes, _ = NewRouteSet(nil, responsesAPI.path, 0) // cannot fail: nothing is opened

@@ -96,8 +96,8 @@ func (e *Endpoint) Unguarded() bool { return e.guard != nil && e.guard.blind }
 
 // Close closes what plain http to this host needs: no connection can be made afterwards.
 func (e *Endpoint) Close() {
-	if e != nil && e.guard != nil {
-		e.guard.close()
+	if e != nil && e.guard != nil && e.guard.err == nil {
+		e.guard.peers.Close()
 	}
 }
 

@@ -20,8 +20,6 @@ const ExchangeMemory = 8<<10 + tlsrecord.MaxRecord
 // ErrOversized means that the response is larger than the memory for it.
 var ErrOversized = errors.New("the response is too large")
 
-var errMalformed = errors.New("the response is malformed")
-
 // Exchange connects to the endpoint, sends request, a complete HTTP/1.1 message with Connection: close, and reads the
 // response. All three buffers should be secret memory, so that neither message is ever in ordinary memory. memory has
 // ExchangeMemory bytes and is wiped; the caller wipes request and room. Exchange returns the status and, if that is
@@ -88,7 +86,7 @@ func ended(ctx context.Context, err error) error {
 	case errors.Is(err, ErrOversized):
 		return &Error{Kind: Malformed, Cause: ErrOversized}
 	case isKind(err, Malformed):
-		return &Error{Kind: Malformed, Cause: errMalformed}
+		return fail(Malformed, "the response is malformed")
 	default:
 		return err
 	}

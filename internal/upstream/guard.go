@@ -55,13 +55,6 @@ func newGuard(target *Target, users []uint32) (*plainGuard, error) {
 	return g, nil
 }
 
-// close closes the netlink socket, if there is one. Every later check of a connection on this host fails.
-func (g *plainGuard) close() {
-	if g.err == nil {
-		g.peers.Close()
-	}
-}
-
 // check returns an error unless the key may be sent over c. It may wait for c to be accepted.
 func (g *plainGuard) check(ctx context.Context, c *net.TCPConn) error {
 	remote := c.RemoteAddr().(*net.TCPAddr)

@@ -174,13 +174,6 @@ func (r *Response) start(fd uintptr) (done bool) {
 // fieldSlices are for Head.Fields.
 var fieldSlices = sync.Pool{New: func() any { return new([]http1.Field) }}
 
-// takeFields provides memory for Head.Fields.
-func (r *Response) takeFields() {
-	r.releaseFields()
-	r.fields = fieldSlices.Get().(*[]http1.Field)
-	r.Head.Fields = *r.fields
-}
-
 // releaseFields lets the memory of Head.Fields serve other responses. Further calls do nothing.
 func (r *Response) releaseFields() {
 	if r.fields == nil {
@@ -196,7 +189,9 @@ func (r *Response) readHead() error {
 	for {
 		head, err := http1.ReadHead(&r.c.in, maxHead)
 		if err == nil {
-			r.takeFields()
+			r.releaseFields() // of an interim response
+			r.fields = fieldSlices.Get().(*[]http1.Field)
+			r.Head.Fields = *r.fields
 			err = r.Head.Parse(head)
 			*r.fields = r.Head.Fields
 		}
