@@ -34,7 +34,6 @@ type Error struct {
 	Reason string
 }
 
-// Error returns the reason.
 func (e *Error) Error() string { return e.Reason }
 
 func refuse(status int, format string, args ...any) *Error {
@@ -196,7 +195,6 @@ func Is(name []byte, lower string) bool {
 // IsToken reports whether p is a token (RFC 9110, section 5.6.2).
 func IsToken(p []byte) bool { return len(p) > 0 && tokenChars.haveAll(p) }
 
-// charSet is a set of bytes.
 type charSet [256]bool
 
 func (s *charSet) haveAll(p []byte) bool {

@@ -189,7 +189,6 @@ func (o *owners) find(k responseKey, uid uint32) *owned {
 	return nil
 }
 
-// forget drops a response that is no more.
 func (o *owners) forget(k responseKey) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -74,8 +74,7 @@ func readStart(out *upstream.Request, body upstream.Body, hold bool) (buf *buffe
 	return buf, nil
 }
 
-// buffer is from a pool of buffers of one of a few sizes: most bodies are tens of kilobytes, and 1 MiB for each would
-// be waste.
+// buffer is of one of a few sizes: most bodies are tens of kilobytes, and 1 MiB for each would be waste.
 type buffer struct {
 	bytes []byte
 	pool  *sync.Pool

@@ -56,7 +56,6 @@ func (x *exchange) recycle() {
 	}
 }
 
-// serve responds to the request.
 func (x *exchange) serve(ctx context.Context) error {
 	defer x.finish()
 	if e := x.admit(); e != nil {
@@ -147,7 +146,6 @@ func (x *exchange) checkResponse() *apierror.Error {
 	return nil
 }
 
-// forward sends the request on and relays the response.
 func (x *exchange) forward(ctx context.Context) error {
 	if err := x.prepare(); err != nil {
 		return x.failed(err)
@@ -201,7 +199,6 @@ func (x *exchange) prepare() (err error) {
 	return err
 }
 
-// send sends the request.
 func (x *exchange) send(ctx context.Context) (*upstream.Response, error) {
 	x.Entry.Upstream = true
 	res, err := x.relay.cfg.Upstream.Do(ctx, &x.out)

@@ -47,7 +47,6 @@ func (m *messages) fromUpstream(piece []byte, last bool) (reason string) {
 	return m.code()
 }
 
-// code returns the code of the denial; "" if there is none.
 func (m *messages) code() string {
 	if m.denial == nil {
 		return ""

@@ -152,7 +152,6 @@ func NewRouteSet(names []string, path string, room int) (*RouteSet, error) {
 	return o, nil
 }
 
-// describe names what is open at a proxy at address.
 func (o *RouteSet) describe(address string) string {
 	var shown []string
 	for i := range routes {
@@ -169,7 +168,6 @@ func (o *RouteSet) BaseURL(address string) string {
 	return "http://" + address + o.api.base
 }
 
-// opens reports whether requests of the route may pass.
 func (o *RouteSet) opens(r *route) bool {
 	if r.flag == "" {
 		return o.api == &responsesAPI

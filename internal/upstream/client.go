@@ -113,7 +113,6 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	}
 }
 
-// connectionFor returns a pooled connection or makes a new one.
 func (c *Client) connectionFor(ctx context.Context, r *Request) (cn *conn, reused bool, err error) {
 	if !r.Upgrade {
 		if cn := c.pool.get(); cn != nil {
@@ -125,7 +124,6 @@ func (c *Client) connectionFor(ctx context.Context, r *Request) (cn *conn, reuse
 	return cn, false, err
 }
 
-// count counts a started connection, by result.
 func (c *Client) count(ctx context.Context, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

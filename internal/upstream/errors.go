@@ -36,15 +36,12 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Cause.Error() }
-
-// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
 func fail(kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Cause: fmt.Errorf(format, args...)}
 }
 
-// hint sets e's hint and returns e.
 func (e *Error) hint(text string) *Error {
 	e.Hint = text
 	return e

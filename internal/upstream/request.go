@@ -112,7 +112,6 @@ func (r *Response) assemble() error {
 	return nil
 }
 
-// releaseHead gives the head's buffer back.
 func (r *Response) releaseHead() {
 	if cap(*r.head) <= maxPooled {
 		heads.Put(r.head)

@@ -65,7 +65,6 @@ func (r *Response) copierEnded() bool {
 	}
 }
 
-// inHead and inBody are the places in a response where the connection can end.
 const (
 	inHead = "the connection ended before the response"
 	inBody = "the connection ended in the middle of the response"
@@ -171,7 +170,6 @@ func (r *Response) start(fd uintptr) (done bool) {
 	return r.copied != nil
 }
 
-// fieldSlices are for Head.Fields.
 var fieldSlices = sync.Pool{New: func() any { return new([]http1.Field) }}
 
 // releaseFields lets the memory of Head.Fields serve other responses. Further calls do nothing.
