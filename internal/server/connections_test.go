@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
 )
 
 // TestMaxConnections checks that a connection above the limit is reset at once, does not wait, and does not affect the
@@ -53,23 +51,4 @@ func TestMaxConnections(t *testing.T) {
 	if n := s.server.AcceptFailures.Load(); n != 0 {
 		t.Errorf("accepting failed %d times", n)
 	}
-}
-
-// TestRunning checks that a request counts from its begin to its end, and so does a refusal.
-func TestRunning(t *testing.T) {
-	s := start(t)
-	for i, fake := range []string{"silent", "headthensilent"} {
-		p := s.dial()
-		p.send(request("X-Fake: "+fake, "Content-Length: 2") + "{}")
-		must(s.up.Await(within(t, soon), i+1))
-		if n := s.server.Running.Load(); n != 1 {
-			t.Errorf("%s: %d requests run, want 1", fake, n)
-		}
-		p.Close()
-		proctest.Eventually(t, fake+": no request runs", func() bool { return s.server.Running.Load() == 0 })
-	}
-	p := s.dial()
-	p.send("GET / HTTP/2.0\r\n\r\n" + request("Content-Length: x"))
-	p.answer()
-	proctest.Eventually(t, "no refusal runs", func() bool { return s.server.Running.Load() == 0 })
 }

@@ -390,3 +390,22 @@ func TestEndedByItsUser(t *testing.T) {
 		p.awaitTotal(t, deposit)
 	}
 }
+
+// TestRunning checks that a request counts from its begin to its end, and so does a refusal.
+func TestRunning(t *testing.T) {
+	s := start(t)
+	for i, fake := range []string{"silent", "headthensilent"} {
+		p := s.dial()
+		p.send(request("X-Fake: "+fake, "Content-Length: 2") + "{}")
+		must(s.up.Await(within(t, soon), i+1))
+		if n := s.server.Running.Load(); n != 1 {
+			t.Errorf("%s: %d requests run, want 1", fake, n)
+		}
+		p.Close()
+		proctest.Eventually(t, fake+": no request runs", func() bool { return s.server.Running.Load() == 0 })
+	}
+	p := s.dial()
+	p.send("GET / HTTP/2.0\r\n\r\n" + request("Content-Length: x"))
+	p.answer()
+	proctest.Eventually(t, "no refusal runs", func() bool { return s.server.Running.Load() == 0 })
+}
