@@ -187,14 +187,23 @@ func (k *Key) put(r *room, from source, input func(p []byte) (length int, err er
 // error. use must neither keep nor change it, and must call Scrub when it has copied it. Wipe, Replace and Set wait
 // until use returns; Line itself does not block.
 func (k *Key) Line(use func(line []byte) error) error {
+	r := k.borrow()
+	if r == nil {
+		return ErrWiped
+	}
+	defer r.lent.RUnlock()
+	return use(r.line.Bytes())
+}
+
+// borrow returns the current room, with its lock held for reading, or nil. It is not a part of Line, since a deferred
+// call in a loop allocates memory.
+func (k *Key) borrow() *room {
 	for r := k.current.Load(); r != nil; r = k.current.Load() {
-		// This fails once the room is no longer current; by then another is, or none.
-		if r.lent.TryRLock() {
-			defer r.lent.RUnlock()
-			return use(r.line.Bytes())
+		if r.lent.TryRLock() { // fails once the room is no longer current; by then another is, or none
+			return r
 		}
 	}
-	return ErrWiped
+	return nil
 }
 
 // install makes next the current room, or none if it is nil, waits until the borrowers of the old one have returned it,
