@@ -115,14 +115,17 @@ func rotate(k *Key, dir string) (replaced int, seen, torn int64, err error) {
 		return 0, 0, 0, err
 	}
 	stop := make(chan struct{})
-	var users sync.WaitGroup
+	var users, begun sync.WaitGroup
 	for range 8 {
+		begun.Add(1)
 		users.Go(func() {
+			begun.Done()
 			s, bad := borrow(k, stop)
 			atomic.AddInt64(&seen, s)
 			atomic.AddInt64(&torn, bad)
 		})
 	}
+	begun.Wait()
 	for replaced = 1; replaced < len(files) && err == nil; replaced++ {
 		err = replaceFrom(k, files[replaced])
 	}
