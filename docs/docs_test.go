@@ -14,51 +14,51 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 )
 
 const module = "github.com/responses-api-proxy/responses-api-proxy/"
 
 // mayImport is the direction of design.md: the packages that each package may import. The programs may import any.
 var mayImport = map[string][]string{
-	"internal/secret":        nil,
-	"internal/safefile":      nil,
-	"internal/listen":        {"internal/safefile"},
-	"internal/http1":         nil,
-	"internal/memscan":       nil,
-	"internal/openaitest":    {"internal/http1"},
-	"internal/proctest":      nil,
-	"internal/launch":        nil,
-	"internal/jsonscan":      nil,
-	"internal/usage":         {"internal/jsonscan"},
-	"internal/linelog":       {"internal/safefile"},
-	"internal/audit":         {"internal/linelog"},
-	"internal/systemd":       nil,
-	"internal/peer":          nil,
-	"internal/metrics":       {"internal/audit", "internal/http1", "internal/listen"},
-	"internal/sandbox":       nil,
-	"internal/cli":           nil,
-	"internal/roots":         nil,
-	"internal/socket":        nil,
-	"internal/attack":        {"internal/apierror", "internal/cli", "internal/launch", "internal/memscan", "internal/openaitest", "internal/peer", "internal/relay"},
-	"internal/budget":        {"internal/safefile"},
-	"internal/apierror":      {"internal/http1"},
-	"internal/policy":        {"internal/apierror", "internal/audit", "internal/budget", "internal/http1", "internal/peer"},
-	"internal/dump":          {"internal/http1", "internal/safefile"},
-	"internal/websocket":     {"internal/http1"},
-	"internal/tlsrecord":     {"internal/secret"},
-	"internal/upstream":      {"internal/http1", "internal/peer", "internal/roots", "internal/secret", "internal/socket", "internal/tlsrecord"},
-	"internal/tokenexchange": {"internal/jsonscan", "internal/secret", "internal/upstream"},
-	"internal/key":           {"internal/secret", "internal/tokenexchange", "internal/upstream"},
-	"internal/relay":         {"internal/apierror", "internal/audit", "internal/dump", "internal/http1", "internal/jsonscan", "internal/policy", "internal/upstream", "internal/usage", "internal/websocket"},
-	"internal/server":        {"internal/apierror", "internal/policy", "internal/audit", "internal/http1", "internal/relay", "internal/socket"},
-	"e2e/keyleak":            nil,
-	"e2e/escape":             nil,
-	"e2e/clients":            nil,
-	"e2e/longrun":            {"internal/launch", "internal/memscan", "internal/openaitest"},
-	"e2e/codexaction":        nil,
-	"e2e/kernels":            nil,
-	"e2e/systems":            nil,
+	"internal/key/secret":        nil,
+	"internal/host/safefile":     nil,
+	"internal/host/listen":       {"internal/host/safefile"},
+	"internal/wire/http1":        nil,
+	"internal/lab/memscan":       nil,
+	"internal/lab/openaitest":    {"internal/wire/http1"},
+	"internal/lab/proctest":      nil,
+	"internal/lab/launch":        nil,
+	"internal/wire/jsonscan":     nil,
+	"internal/serve/usage":       {"internal/wire/jsonscan"},
+	"internal/host/linelog":      {"internal/host/safefile"},
+	"internal/serve/audit":       {"internal/host/linelog"},
+	"internal/host/systemd":      nil,
+	"internal/host/peer":         nil,
+	"internal/serve/metrics":     {"internal/serve/audit", "internal/wire/http1", "internal/host/listen"},
+	"internal/host/sandbox":      nil,
+	"internal/cli":               nil,
+	"internal/host/roots":        nil,
+	"internal/host/socket":       nil,
+	"internal/lab/attack":        {"internal/serve/apierror", "internal/cli", "internal/lab/launch", "internal/lab/memscan", "internal/lab/openaitest", "internal/host/peer", "internal/serve/relay"},
+	"internal/serve/budget":      {"internal/host/safefile"},
+	"internal/serve/apierror":    {"internal/wire/http1"},
+	"internal/serve/policy":      {"internal/serve/apierror", "internal/serve/audit", "internal/serve/budget", "internal/wire/http1", "internal/host/peer"},
+	"internal/serve/dump":        {"internal/wire/http1", "internal/host/safefile"},
+	"internal/serve/websocket":   {"internal/wire/http1"},
+	"internal/key/tlsrecord":     {"internal/key/secret"},
+	"internal/key/upstream":      {"internal/wire/http1", "internal/host/peer", "internal/host/roots", "internal/key/secret", "internal/host/socket", "internal/key/tlsrecord"},
+	"internal/key/tokenexchange": {"internal/wire/jsonscan", "internal/key/secret", "internal/key/upstream"},
+	"internal/key":               {"internal/key/secret", "internal/key/tokenexchange", "internal/key/upstream"},
+	"internal/serve/relay":       {"internal/serve/apierror", "internal/serve/audit", "internal/serve/dump", "internal/wire/http1", "internal/wire/jsonscan", "internal/serve/policy", "internal/key/upstream", "internal/serve/usage", "internal/serve/websocket"},
+	"internal/serve/server":      {"internal/serve/apierror", "internal/serve/policy", "internal/serve/audit", "internal/wire/http1", "internal/serve/relay", "internal/host/socket"},
+	"e2e/keyleak":                nil,
+	"e2e/escape":                 nil,
+	"e2e/clients":                nil,
+	"e2e/longrun":                {"internal/lab/launch", "internal/lab/memscan", "internal/lab/openaitest"},
+	"e2e/codexaction":            nil,
+	"e2e/kernels":                nil,
+	"e2e/systems":                nil,
 }
 
 func TestImportsFlowOneWay(t *testing.T) {
@@ -98,8 +98,8 @@ func TestImportsFlowOneWay(t *testing.T) {
 // holds the key, and neither is net/http: package server is the only HTTP server there. The attack suite shows that
 // such a link is found.
 func TestDaemonLinks(t *testing.T) {
-	foreign := []string{"net/http", "os/exec", module + "internal/openaitest", module + "internal/memscan", module + "internal/attack", module + "internal/launch", module + "internal/proctest", "testing"}
-	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/attack", module + "internal/launch", module + "internal/memscan", module + "internal/openaitest", "net/http", "os/exec"}} {
+	foreign := []string{"net/http", "os/exec", module + "internal/lab/openaitest", module + "internal/lab/memscan", module + "internal/lab/attack", module + "internal/lab/launch", module + "internal/lab/proctest", "testing"}
+	for program, want := range map[string][]string{"responses-api-proxy": nil, "responses-api-proxy-verify": {module + "internal/lab/attack", module + "internal/lab/launch", module + "internal/lab/memscan", module + "internal/lab/openaitest", "net/http", "os/exec"}} {
 		linked := slices.DeleteFunc(linked(t, program), func(pkg string) bool { return !slices.Contains(foreign, pkg) })
 		slices.Sort(linked)
 		if !slices.Equal(linked, want) {

@@ -33,7 +33,7 @@ func checkName(t *testing.T, sources, name string) {
 	switch last := name[strings.LastIndex(name, ".")+1:]; {
 	case !named.MatchString(name) || strings.HasSuffix(name, "/"):
 	case last == "go":
-		for _, pattern := range []string{"../" + name, "../internal/" + name, "../internal/*/" + name} {
+		for _, pattern := range []string{"../" + name, "../internal/" + name, "../internal/*/" + name, "../internal/*/*/" + name} {
 			if files, _ := filepath.Glob(pattern); files != nil {
 				return
 			}
@@ -46,7 +46,7 @@ func checkName(t *testing.T, sources, name string) {
 
 // eachProgramFile calls f with each Go file of the program that is no test.
 func eachProgramFile(t *testing.T, f func(text string)) {
-	for _, pattern := range []string{"../internal/*/*.go", "../cmd/responses-api-proxy/*.go"} {
+	for _, pattern := range []string{"../internal/*/*.go", "../internal/*/*/*.go", "../cmd/responses-api-proxy/*.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || files == nil {
 			t.Fatal(pattern, err)

@@ -13,12 +13,12 @@ import (
 var standardWords = []string{
 	"cmd/demo", "cmd/responses-api-proxy", "cmd/responses-api-proxy-verify",
 	"docs", "e2e/clients", "e2e/codexaction", "e2e/escape", "e2e/kernels", "e2e/keyleak", "e2e/longrun", "e2e/systems",
-	"internal/apierror", "internal/attack", "internal/audit", "internal/budget", "internal/cli", "internal/dump",
-	"internal/http1", "internal/jsonscan", "internal/key", "internal/launch", "internal/linelog", "internal/listen",
-	"internal/memscan", "internal/metrics", "internal/openaitest", "internal/peer", "internal/policy",
-	"internal/proctest", "internal/relay", "internal/safefile", "internal/sandbox", "internal/secret",
-	"internal/server", "internal/systemd", "internal/tlsrecord", "internal/tokenexchange", "internal/upstream", "internal/usage",
-	"internal/websocket",
+	"internal/serve/apierror", "internal/lab/attack", "internal/serve/audit", "internal/serve/budget", "internal/cli", "internal/serve/dump",
+	"internal/wire/http1", "internal/wire/jsonscan", "internal/key", "internal/lab/launch", "internal/host/linelog", "internal/host/listen",
+	"internal/lab/memscan", "internal/serve/metrics", "internal/lab/openaitest", "internal/host/peer", "internal/serve/policy",
+	"internal/lab/proctest", "internal/serve/relay", "internal/host/safefile", "internal/host/sandbox", "internal/key/secret",
+	"internal/serve/server", "internal/host/systemd", "internal/key/tlsrecord", "internal/key/tokenexchange", "internal/key/upstream", "internal/serve/usage",
+	"internal/serve/websocket",
 }
 
 // markers are expressions that standard technical English does without. A verb of speech or thought is not matched at

@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
 )
 
 func main() {

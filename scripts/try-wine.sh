@@ -80,7 +80,7 @@ echo "the key that is typed is not shown; Ctrl-C stops the program, with exit co
 # Left out: what asks for a text of Unix or an owner of a socket, and one that needs to know what the peer's kernel has
 # acknowledged, which only Linux says.
 step "the tests of packages that touch the key"
-GOOS=windows go test -exec wine -count=1 ./internal/secret ./internal/tlsrecord
-GOOS=windows go test -exec wine -count=1 -skip '^(TestRootsFrom|TestManyRecords|TestClosedClientSendsNothingInClear)$' ./internal/upstream
+GOOS=windows go test -exec wine -count=1 ./internal/key/secret ./internal/key/tlsrecord
+GOOS=windows go test -exec wine -count=1 -skip '^(TestRootsFrom|TestManyRecords|TestClosedClientSendsNothingInClear)$' ./internal/key/upstream
 
 step "not tried: a service, access lists, Credential Guard, a debugger of the same user, Windows on arm64, unix sockets"

@@ -108,7 +108,7 @@ start_prometheus() {
 # --- the load ----------------------------------------------------------------
 
 # post FAKE [CURL-OPTION...] sends one request in the background, to which the
-# fake upstream responds by the scenario FAKE (internal/openaitest).
+# fake upstream responds by the scenario FAKE (internal/lab/openaitest).
 post() {
 	local fake=$1
 	shift

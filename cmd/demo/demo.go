@@ -18,8 +18,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/launch"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
 )
 
 const (

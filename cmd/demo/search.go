@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/launch"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/memscan"
 )
 
 // showSearch searches both proxies for the key, after the same work.

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/memscan"
 )
 
 var (

@@ -8,7 +8,7 @@ package main
 import (
 	"os"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/attack"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/attack"
 )
 
 func main() { os.Exit(attack.Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
 )
 
 // activated starts the program as systemd does: with listening sockets, and a

@@ -5,7 +5,7 @@ import (
 	"os/signal"
 	"slices"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/sandbox"
 )
 
 // components are the parts of the service that are open. A function that opens one adds to these lists at once what the

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"unicode"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/attack"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/attack"
 )
 
 var update = flag.Bool("update", false, "write the lists of flags in README.md and in the texts of the program anew")
@@ -74,7 +74,7 @@ func TestDocuments(t *testing.T) {
 	fill(t, "texts/help", "by TOPIC:\n", "  all ", list)
 	fill(t, "texts/help", "behind '=':\n", "All flags", columns(named(t, serve, commonFlags), entry.brief)+"\n")
 	fill(t, "texts/status", "\nFlags:\n", "", columns(all["status"], entry.full))
-	fill(t, "../../internal/attack/usage.txt", "\nFlags:\n", "Marks: ", columns(all["verify"], entry.full)+"\n")
+	fill(t, "../../internal/lab/attack/usage.txt", "\nFlags:\n", "Marks: ", columns(all["verify"], entry.full)+"\n")
 	fill(t, "../../README.md", "<!-- begin common -->\n", "<!-- end common -->\n", table(named(t, serve, firstFlags)))
 }
 

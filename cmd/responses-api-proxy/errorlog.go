@@ -13,11 +13,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/linelog"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/relay"
 )
 
 const (

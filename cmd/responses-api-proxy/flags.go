@@ -10,15 +10,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/safefile"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/sandbox"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/budget"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/relay"
 )
 
 // The values of --protection.

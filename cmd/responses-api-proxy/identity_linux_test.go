@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
 )
 
 // internet is a forward proxy, behind which one server is a fake of both GitHub and OpenAI.

@@ -14,9 +14,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/safefile"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/safefile"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
 )
 
 // openKey opens the key, from a file if there is one. Standard input is closed when it has been read, or when there is

@@ -32,11 +32,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/linelog"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/relay"
 )
 
 // asUser runs f on a thread that is uid, and that ends with it.

@@ -17,9 +17,9 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/policy"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/linelog"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/sandbox"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }

@@ -9,12 +9,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/apierror"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/audit"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/dump"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/relay"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/server"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/audit"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/dump"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/metrics"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/relay"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/server"
 )
 
 // exchange logs a request that the proxy has not refused itself: those have a line already.

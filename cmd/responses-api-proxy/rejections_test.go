@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/linelog"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/linelog"
 )
 
 // TestRejections checks that the first response with each status has a line at once, the others one a minute for all,

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/listen"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/systemd"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/systemd"
 )
 
 // sockets are the listeners that clients come to.

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/peer"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/peer"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/sandbox"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/metrics"
 )
 
 // memoryHint returns what to do about a key outside secret memory. Only a kernel that lacks memfd_secret(2), or was

@@ -17,7 +17,7 @@ import (
 	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/cli"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/metrics"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/metrics"
 )
 
 // subcommands are the words that may stand first.

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 )
 
 // action is what is read of an action.yml.

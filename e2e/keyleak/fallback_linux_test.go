@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 )
 
 // TestFallback runs the program where the kernel has no secret memory. Root can then read one copy, at the announced

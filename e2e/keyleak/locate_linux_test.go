@@ -6,7 +6,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/memscan"
 )
 
 const maxLocated = 10

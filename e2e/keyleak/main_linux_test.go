@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 )
 
 func TestMain(m *testing.M) {

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 )
 
 // optedIn starts the program with every flag that has it do more with a request than pass it on, and as another user.

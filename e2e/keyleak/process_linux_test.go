@@ -17,8 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 )
 
 // patience is for what must happen; it is generous because machines are busy, or emulated.

@@ -14,7 +14,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
 )
 
 // rig is the program between clients and an upstream, both of them in this process, whose own copies of the key are not

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
 )
 
 // tunnels is a forward proxy that keeps all that passes, and brings every

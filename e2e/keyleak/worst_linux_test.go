@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 )
 
 // probe is testdata/probe, running.

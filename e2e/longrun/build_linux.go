@@ -20,9 +20,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/launch"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/launch"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
 )
 
 // timeout is for what must happen; the machine may be busy.

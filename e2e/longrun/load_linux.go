@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/openaitest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
 )
 
 // maxInFlight bounds the requests to one build that run at the same time.

@@ -9,9 +9,9 @@ import (
 	"crypto/x509"
 	"errors"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/tokenexchange"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/tokenexchange"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
 )
 
 // Header is the field in which the key is sent to the upstream.

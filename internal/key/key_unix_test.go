@@ -16,9 +16,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/proctest"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 )
 
 const (

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/bench/internal/bench"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/memscan"
 )
 
 // arrivals runs one paced stream and records when each event arrived, in µs after the request. An event is about as

@@ -20,10 +20,10 @@ import (
 	"runtime"
 	"strings"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/http1"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/sandbox"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/secret"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/sandbox"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
 )
 
 func main() {

@@ -10,7 +10,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/memscan"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/memscan"
 )
 
 func main() {

@@ -1,0 +1,182 @@
+package tokenexchange
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/secret"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/jsonscan"
+)
+
+// maxLifetime is a year: a longer lifetime is a mistake.
+const maxLifetime = 365 * 24 * time.Hour
+
+const accessTokenType = "urn:ietf:params:oauth:token-type:access_token"
+
+// The errors of an exchange other than a status. No caller distinguishes them; they are constants so that none can
+// contain a part of a token.
+var (
+	errSubject  = errors.New("workload identity source returned an invalid subject token")
+	errIdentity = errors.New("GitHub OIDC returned an invalid token response")
+	errResponse = errors.New("OpenAI workload identity returned an invalid token response")
+	errKind     = errors.New("OpenAI returned an unsupported workload identity token type")
+	errExpired  = errors.New("OpenAI returned an expired workload identity token")
+	errLifetime = errors.New("OpenAI returned an invalid token lifetime")
+	errLength   = fmt.Errorf("OpenAI returned an access token of more than %d characters", secret.MaxSlotToken)
+)
+
+// lifetime is how long an access token is valid, and since when.
+type lifetime struct {
+	length  time.Duration
+	expires time.Time
+}
+
+// once performs one exchange and installs the new token as the key.
+func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
+	defer secret.Wipe(x.memory.Bytes())
+	records, rest := x.memory.Bytes()[:upstream.ExchangeMemory], x.memory.Bytes()[upstream.ExchangeMemory:]
+	request, response := rest[:requestSize], rest[requestSize:]
+	subject, err := x.subject(ctx, records, request, response)
+	switch {
+	case err != nil:
+		return lifetime{}, err
+	case len(subject) > secret.MaxToken || !isToken(subject):
+		return lifetime{}, errSubject
+	}
+	length := strconv.Itoa(len(x.bodyStart) + len(subject) + len(x.bodyEnd))
+	m := join(request, x.tokens.head, []byte(length+"\r\n\r\n"), x.bodyStart, subject, x.bodyEnd)
+	secret.Wipe(response)
+	begun := time.Now()
+	body, err := x.tokens.roundTrip(ctx, records, m, response)
+	if err != nil {
+		return lifetime{}, err
+	}
+	token, l, err := parseGrant(body, begun)
+	if err != nil {
+		return lifetime{}, err
+	}
+	return l, x.install(token, l)
+}
+
+// subject reads the identity into secret memory and returns it as a part of response.
+func (x *Exchanger) subject(ctx context.Context, records, request, response []byte) ([]byte, error) {
+	if x.cfg.TokenFile != "" {
+		return readTokenFile(x.cfg.TokenFile, response)
+	}
+	var m []byte
+	err := x.cfg.Source.Line(func(line []byte) error {
+		m = join(request, x.identity.head, line, []byte("\r\n"))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	body, err := x.identity.roundTrip(ctx, records, m, response)
+	if err != nil {
+		return nil, err
+	}
+	value := jsonscan.Field{Name: "value", Kind: jsonscan.String}
+	if jsonscan.Fields(body, &value) != nil || !value.Found {
+		return nil, errIdentity
+	}
+	return value.Raw, nil
+}
+
+// join assembles a message in room, for which Exchanger.address checked the size. It scrubs the vector registers,
+// because the caller then blocks on the network and a signal would copy the thread's registers to ordinary memory.
+func join(room []byte, parts ...[]byte) []byte {
+	n := 0
+	for _, p := range parts {
+		n += copy(room[n:], p)
+	}
+	secret.Scrub()
+	return room[:n]
+}
+
+// roundTrip sends a request and returns the content of the response, a part of room.
+func (p *provider) roundTrip(ctx context.Context, records, request, room []byte) ([]byte, error) {
+	status, body, err := p.endpoint.Exchange(ctx, records, request, room)
+	switch {
+	case errors.Is(err, upstream.ErrOversized):
+		return nil, fmt.Errorf("%s returned an oversized token response", p.name)
+	case err != nil:
+		return nil, fmt.Errorf("%s token request failed: %w", p.name, err)
+	case status/100 != 2:
+		return nil, fmt.Errorf("%s token request rejected (HTTP %d)", p.name, status)
+	}
+	return body, nil
+}
+
+// isToken reports whether b is a token that JSON represents without escapes.
+func isToken(b []byte) bool {
+	return len(b) > 0 && !slices.ContainsFunc(b, func(c byte) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '\\' })
+}
+
+// readTokenFile reads the file directly into room and returns the token without line ends.
+func readTokenFile(path string, room []byte) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
+	}
+	defer f.Close()
+	n, err := io.ReadFull(f, room)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
+	}
+	return bytes.TrimRight(room[:n], "\r\n"), nil
+}
+
+// parseGrant returns the access token, a part of body, and its lifetime. The lifetime counts from before the request,
+// so that it never ends after the token's own (RFC 8693, section 2.2.1; expires_at is an extension of OpenAI's).
+func parseGrant(body []byte, begun time.Time) ([]byte, lifetime, error) {
+	token := jsonscan.Field{Name: "access_token", Kind: jsonscan.String}
+	issued := jsonscan.Field{Name: "issued_token_type", Kind: jsonscan.String}
+	kind := jsonscan.Field{Name: "token_type", Kind: jsonscan.String}
+	in := jsonscan.Field{Name: "expires_in", Kind: jsonscan.Number}
+	at := jsonscan.Field{Name: "expires_at", Kind: jsonscan.Number}
+	err := jsonscan.Fields(body, &token, &issued, &kind, &in, &at)
+	switch {
+	case err != nil, !isToken(token.Raw), !issued.Found, !kind.Found, !in.Found:
+		return nil, lifetime{}, errResponse
+	case string(issued.Raw) != accessTokenType, !bytes.EqualFold(kind.Raw, []byte("bearer")):
+		return nil, lifetime{}, errKind
+	case len(token.Raw) > secret.MaxSlotToken:
+		return nil, lifetime{}, errLength
+	}
+	l, err := parseLifetime(in, at, begun)
+	return token.Raw, l, err
+}
+
+// parseLifetime uses the earlier of both ends; that of expires_at depends on this host's clock.
+func parseLifetime(in, at jsonscan.Field, begun time.Time) (lifetime, error) {
+	seconds, ok := in.Unsigned()
+	end, okEnd := at.Unsigned()
+	switch {
+	case !ok || at.Found && !okEnd:
+		return lifetime{}, errResponse
+	case seconds == 0 || at.Found && int64(end) <= begun.Unix():
+		return lifetime{}, errExpired
+	case seconds > uint64(maxLifetime/time.Second):
+		return lifetime{}, errLifetime
+	}
+	if at.Found {
+		seconds = min(seconds, end-uint64(begun.Unix()))
+	}
+	length := time.Duration(seconds) * time.Second
+	return lifetime{length: length, expires: begun.Add(length)}, nil
+}

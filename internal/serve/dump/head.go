@@ -1,0 +1,85 @@
+package dump
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
+)
+
+// head is the part of a file before the body.
+type head struct {
+	Method  string  `json:"method,omitempty"`
+	URL     string  `json:"url,omitempty"`
+	Status  int     `json:"status,omitempty"`
+	Headers []field `json:"headers"`
+}
+
+type field struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// render returns everything before the value of body. name returns the form in which the name of a field is dumped.
+func (h head) render(fields []http1.Field, name func([]byte) []byte) []byte {
+	h.Headers = []field{} // not null
+	for _, f := range fields {
+		value := "[REDACTED]"
+		if !redact(f) {
+			value = text(f.Value)
+		}
+		h.Headers = append(h.Headers, field{text(name(f.Name)), value})
+	}
+	return append(bytes.TrimSuffix(encode(h, "  "), []byte("\n}")), ",\n  \"body\": "...)
+}
+
+// text returns b with U+FFFD for each byte that is not UTF-8.
+func text(b []byte) string { return strings.Map(func(r rune) rune { return r }, string(b)) }
+
+// encode returns v as JSON with the minimum of escapes.
+func encode(v any, indent string) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	e.Encode(v) // strings and numbers can always be encoded
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// quote returns the inside of a JSON string.
+func quote(b []byte) []byte {
+	quoted := encode(text(b), "")
+	return quoted[1 : len(quoted)-1]
+}
+
+// redact reports whether a header's value may be a credential. It is redacted
+//
+//  1. if the name contains, anywhere and in any case, cookie, secret, password, passwd, passphrase, credential, bearer or
+//     jwt;
+//  2. if a part of the name, between characters that are no letters and digits, and without digits at its end, ends with
+//     key, keys or token, or contains auth, except in author, authors, authored and authority;
+//  3. if the value begins with Bearer or Basic, whatever the name.
+//
+// So x-ratelimit-remaining-tokens, a count, is kept. Idempotency-Key is not: a rule without exceptions is one that can be relied
+// upon.
+func redact(f http1.Field) bool {
+	name := bytes.ToLower(f.Name)
+	scheme, _, more := bytes.Cut(f.Value, []byte(" "))
+	return slices.ContainsFunc(anywhere, func(word string) bool { return bytes.Contains(name, []byte(word)) }) ||
+		slices.ContainsFunc(bytes.FieldsFunc(name, isSeparator), redactPart) ||
+		more && (http1.Is(scheme, "bearer") || http1.Is(scheme, "basic"))
+}
+
+var anywhere = []string{"cookie", "secret", "password", "passwd", "passphrase", "credential", "bearer", "jwt"}
+
+var authors = []string{"author", "authors", "authored", "authority"}
+
+func isSeparator(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }
+
+func redactPart(part []byte) bool {
+	part = bytes.TrimRight(part, "0123456789")
+	return bytes.HasSuffix(part, []byte("key")) || bytes.HasSuffix(part, []byte("keys")) || bytes.HasSuffix(part, []byte("token")) ||
+		bytes.Contains(part, []byte("auth")) && !slices.Contains(authors, string(part))
+}

@@ -1,0 +1,109 @@
+package metrics
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/listen"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
+)
+
+// Listen creates the socket at addr: "127.0.0.1:9464", "[::1]:9464", "localhost:9464" (always 127.0.0.1), or
+// "unix:PATH". Port 0 selects a free port.
+//
+// Every other address is refused: the numbers show how much the key is used, and access across a network is left to a
+// proxy in front of this one. Over TCP every user of this host may read them. A unix socket is created as by
+// [listen.Unix], with mode 0660 and our group: it replaces a stale one of ours, and a live one is an error.
+func Listen(addr string) (net.Listener, error) {
+	a, err := listen.ParseAddress(addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on --metrics %s: %w", addr, err)
+	}
+	var l net.Listener
+	if a.Path != "" {
+		l, err = listen.Unix(listen.UnixConfig{Path: a.Path, Groups: []uint32{uint32(os.Getegid())}})
+	} else {
+		l, err = listen.TCP(a)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--metrics: %w", err)
+	}
+	return l, nil
+}
+
+// Fetch sends GET path, such as "/healthz", to an address that [Listen] takes. It returns the body if the response is
+// 200, and otherwise an error with the status and the reason. It blocks for 5 seconds at most.
+func Fetch(addr, path string) ([]byte, error) { return fetch(addr, path, 5*time.Second) }
+
+func fetch(addr, path string, limit time.Duration) ([]byte, error) {
+	a, err := listen.ParseAddress(addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask %s: %w", addr, err)
+	}
+	status, body, err := get(a, path, time.Now().Add(limit))
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err // without the address
+	}
+	switch timeout, ok := errors.AsType[net.Error](err); {
+	case ok && timeout.Timeout():
+		return nil, fmt.Errorf("%s%s has not answered in %v; see what the proxy is doing, or what else listens there", addr, path, limit)
+	case err != nil:
+		return nil, fmt.Errorf("cannot ask %s: %w; see whether the proxy runs with --metrics %s", addr, err, addr)
+	case status != 200:
+		line, _, _ := bytes.Cut(body[:min(len(body), 512)], []byte("\n"))
+		return nil, fmt.Errorf("%s%s answers %d: %s", addr, path, status, strings.Map(printable, string(line)))
+	}
+	return body, nil
+}
+
+// maxResponse is the size of the largest response, in bytes: that of maxUsers and more.
+const maxResponse = 1 << 20
+
+// get returns the status and the body of the response. It goes to no proxy and follows no redirect.
+func get(a listen.Address, path string, deadline time.Time) (status int, body []byte, err error) {
+	dialer := net.Dialer{Deadline: deadline}
+	network, name := a.Network()
+	conn, err := dialer.Dial(network, name)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer conn.Close()
+	conn.SetDeadline(deadline)
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path); err != nil {
+		return 0, nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(conn, maxResponse))
+	if err != nil {
+		return 0, nil, err
+	}
+	end, err := http1.HeadEnd(text, 0)
+	if err == nil && end == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	var head http1.Response
+	var content http1.Body
+	if err := head.Parse(text[:end]); err != nil {
+		return 0, nil, err
+	}
+	content.Begin(head.Length)
+	body, _, err = content.Take(text[end:])
+	return head.Status, body, err
+}
+
+// printable reports whether a rune of a foreign listener can be printed without controlling the terminal.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return '?'
+}

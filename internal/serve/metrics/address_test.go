@@ -1,0 +1,225 @@
+package metrics
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/server"
+)
+
+// long is far more than anything here takes on a loaded machine.
+const long = 30 * time.Second
+
+// start serves m at addr until the test ends.
+func start(t *testing.T, addr string, m *Metrics, ready func() error) (at string) {
+	t.Helper()
+	l, err := Listen(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.ServePages(l, func(line string) { t.Error(line) }, pages(m, ready)...) }()
+	t.Cleanup(func() {
+		if err := errors.Join(l.Close(), <-served); err != nil {
+			t.Error(err)
+		}
+	})
+	if strings.HasPrefix(addr, "unix:") {
+		return addr
+	}
+	return l.Addr().String()
+}
+
+func well() error { return nil }
+
+// pages are the program's.
+func pages(m *Metrics, ready func() error) []server.Page {
+	return []server.Page{{Path: "/metrics", ContentType: ContentType, Body: m.Text}, {Path: "/healthz", Check: well}, {Path: "/readyz", Check: ready}}
+}
+
+// Probe returns why a page is not served.
+func Probe(addr, path string) error {
+	_, err := Fetch(addr, path)
+	return err
+}
+
+func TestServeAndProbe(t *testing.T) {
+	var sick atomic.Bool
+	ready := func() error {
+		if sick.Load() {
+			return errors.New("draining\x1b[31m")
+		}
+		return nil
+	}
+	for _, addr := range []string{"127.0.0.1:0", "localhost:0", "[::1]:0", "unix"} {
+		t.Run(addr, func(t *testing.T) {
+			sick.Store(false)
+			if addr == "unix" {
+				addr = proctest.UnixAddr(t)
+			} else if l, err := net.Listen("tcp6", "[::1]:0"); err != nil && addr[0] == '[' {
+				t.Skip("no IPv6 here")
+			} else if err == nil {
+				l.Close()
+			}
+			at := start(t, addr, New(example()), ready)
+			for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+				if err := Probe(at, path); err != nil {
+					t.Errorf("%s: %v", path, err)
+				}
+			}
+			sick.Store(true)
+			if err := Probe(at, "/healthz"); err != nil {
+				t.Error(err)
+			}
+			if err := Probe(at, "/readyz"); err == nil || err.Error() != at+"/readyz answers 503: draining?[31m" {
+				t.Errorf("%v", err)
+			}
+			if err := Probe(at, "/none"); err == nil || !strings.Contains(err.Error(), " answers 404: ") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestAddressesRefused(t *testing.T) {
+	for addr, want := range map[string]string{
+		"0.0.0.0:9464":        "no loopback address",
+		":9464":               "no loopback address",
+		"[::]:9464":           "no loopback address",
+		"10.1.2.3:9464":       "no loopback address",
+		"example.com:9464":    "no loopback address",
+		"localhost.evil:1":    "no loopback address",
+		"[::1%lo]:9464":       "no loopback address",
+		"127.1:9464":          "no loopback address",
+		"9464":                "no address with a port",
+		"127.0.0.1":           "no address with a port",
+		"127.0.0.1:":          "no address with a port",
+		"127.0.0.1:http":      "no address with a port",
+		"127.0.0.1:70000":     "no address with a port",
+		"127.0.0.1:-1":        "no address with a port",
+		"":                    "no address with a port",
+		"/run/m.sock":         "no address with a port",
+		"http://127.0.0.1:80": "no address with a port",
+		"unix:":               "the path is empty",
+	} {
+		l, err := Listen(addr)
+		if err == nil {
+			l.Close()
+		}
+		if err == nil || !strings.HasPrefix(err.Error(), "cannot listen on --metrics "+addr+": ") || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "; ") {
+			t.Errorf("%q: %v", addr, err)
+		}
+		if err := Probe(addr, "/healthz"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("probe of %q: %v", addr, err)
+		}
+	}
+}
+
+func TestAddressInUse(t *testing.T) {
+	l, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := Listen(l.Addr().String()); err == nil || !strings.Contains(err.Error(), "; choose another port") {
+		t.Error(err)
+	}
+}
+
+func TestUnixSocket(t *testing.T) {
+	addr := proctest.UnixAddr(t)
+	path := strings.TrimPrefix(addr, "unix:")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	dead.Close()
+	l, err := Listen(addr)
+	if err != nil {
+		t.Fatalf("a dead socket is not replaced: %v", err)
+	}
+	if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o660 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if again, err := Listen(addr); err == nil || !strings.Contains(err.Error(), "another process listens on it") || strings.Contains(err.Error(), "--listen") || !strings.HasPrefix(err.Error(), "--metrics: cannot listen on the socket "+path+": ") {
+		t.Errorf("%v, %v", again, err)
+	}
+	l.Close()
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(addr); err == nil {
+		t.Error("a file is replaced")
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "precious" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestProbeOfNobody(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	at := l.Addr().String()
+	if _, err := fetch(at, "/healthz", time.Second/5); err == nil || !strings.Contains(err.Error(), "has not answered in 200ms") {
+		t.Errorf("a listener that does not answer: %v", err)
+	}
+	l.Close()
+	for _, addr := range []string{at, proctest.UnixAddr(t)} {
+		if err := Probe(addr, "/healthz"); err == nil || !strings.Contains(err.Error(), "; see whether the proxy runs with --metrics "+addr) || strings.Count(err.Error(), "dial") > 0 {
+			t.Errorf("nobody there: %v", err)
+		}
+	}
+}
+
+// TestProbeOfOthers: a probe accepts nothing but 200 over HTTP, makes no other connection, and prints nothing that
+// controls a terminal.
+func TestProbeOfOthers(t *testing.T) {
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	var asked atomic.Int64
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Location", "/healthz")
+		w.WriteHeader(map[string]int{"/moved": 302, "/empty": 204, "/long": 500}[r.URL.Path])
+		if r.URL.Path == "/long" {
+			io.WriteString(w, strings.Repeat("\x07", 100<<10))
+		}
+	}))
+	defer other.Close()
+	at := other.Listener.Addr().String()
+	for path, want := range map[string]string{"/moved": "answers 302: ", "/empty": "answers 204: ", "/long": "answers 500: ????"} {
+		if err := Probe(at, path); err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 1000 || strings.Contains(err.Error(), "\x07") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if asked.Load() != 3 {
+		t.Errorf("asked %d times", asked.Load())
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			io.WriteString(c, "SSH-2.0-x\r\n")
+			c.Close()
+		}
+	}()
+	if err := Probe(l.Addr().String(), "/healthz"); err == nil {
+		t.Error("SSH is healthy")
+	}
+}

@@ -1,0 +1,217 @@
+package relay
+
+import (
+	"crypto/sha256"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/usage"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
+)
+
+// account is what an exchange costs, in tokens, and whose its response is.
+type account struct {
+	received  atomic.Int64 // bytes of the request's body
+	meter     *usage.Meter // nil where tokens do not matter
+	owned     *owned       // the response that the exchange is about; nil if it is not known
+	whole     bool         // the response was read to its end
+	cancelled bool         // the exchange ended before there was a response, and not by the upstream
+	reported  bool         // what the response reports is for this record
+	ended     bool         // the lease is released
+}
+
+// mustInspect reports whether something depends on what the response contains.
+func (x *exchange) mustInspect() bool {
+	return x.route.is(hasUsage) && (x.lease.Metered() || x.recordsOwner())
+}
+
+func (x *exchange) recordsOwner() bool { return x.relay.owners != nil && x.route.is(hasID) }
+
+// maxRequestID is how much of an x-request-id is kept, in bytes.
+const maxRequestID = 128
+
+// observeHead keeps what record, account and dump need of the response's head. Refusals by the upstream cost nothing.
+func (x *exchange) observeHead(h *http1.Response) {
+	kind := value(h, "content-type")
+	if x.relay.cfg.Records {
+		id := value(h, "x-request-id")
+		x.Entry.RequestID = string(id[:min(len(id), maxRequestID)])
+	}
+	x.Entry.Streamed = hasPrefix(kind, "text/event-stream")
+	x.responseDump = x.requestDump.Response(h.Status, h.Fields)
+	if h.Status/100 != 2 {
+		return
+	}
+	if x.mustInspect() || x.relay.cfg.Records && x.route.is(hasUsage) {
+		x.meter = usage.New(x.relay.cfg.Routes.api.usage, kind, value(h, "content-encoding"))
+	}
+	if x.route.method == "DELETE" {
+		x.relay.owners.forget(x.owned.key)
+	}
+}
+
+// observePiece sees a piece of the response. Whose it is must be known before the client can have its ID.
+func (x *exchange) observePiece(p []byte) {
+	if x.meter != nil {
+		x.meter.Write(p)
+		if x.owned == nil && x.recordsOwner() && validID(x.meter.ID()) {
+			x.owned = x.relay.owners.add(keyOfResponse(x.meter.ID()), x.lease.Caller().UID)
+		}
+	}
+	x.responseDump.Write(p)
+}
+
+// observeEnd releases the lease with what the exchange cost, once. It may come before the last piece is written.
+func (x *exchange) observeEnd() {
+	if x.lease == nil || x.ended {
+		return
+	}
+	x.ended = true
+	x.lease.Release(x.cost())
+	x.requestDump.End(false) // unless all of it was received
+	x.responseDump.End(true)
+}
+
+// cost returns what the exchange is charged, in tokens.
+func (x *exchange) cost() (tokens int64) {
+	switch {
+	case x.handshake != nil:
+		return x.messages.rest()
+	case x.meter == nil && x.cancelled: // the upstream may have seen the request, and respond to no one
+		return x.lease.Deposit()
+	case x.meter == nil:
+		return 0
+	case x.route.use == policy.Free: // what an earlier exchange cost, when that is first reported, less what it was charged
+		if n, exact := x.meter.Tokens(); exact {
+			tokens, x.reported = x.owned.charge(n, true, x.lease.BudgetSince())
+		}
+		return tokens
+	}
+	x.reported = true
+	tokens, exact := x.responseCost()
+	x.owned.charge(tokens, exact, x.lease.BudgetSince())
+	return tokens
+}
+
+// responseCost returns what the response is charged, in tokens, and whether that is what it reports. Otherwise it is
+// the deposit, since what a request refers to costs tokens too, and no less than the estimate of request and response
+// by bytes. That estimate is enough for a stream that the upstream has brought to an end without reporting what it
+// cost, as it does when it fails.
+func (x *exchange) responseCost() (tokens int64, exact bool) {
+	if tokens, exact = x.meter.Tokens(); exact {
+		return tokens, true
+	}
+	tokens = max(tokens, tokens+usage.Estimate(x.received.Load())) // the largest number stays that
+	if x.whole && x.meter.Stream() && (x.owned == nil || !x.owned.touched.Load()) {
+		return tokens, false
+	}
+	return max(tokens, x.lease.Deposit()), false
+}
+
+// value returns the value of the last field with a name; nil if there is none.
+func value(h *http1.Response, name string) (v []byte) {
+	for _, f := range h.Fields {
+		if http1.Is(f.Name, name) {
+			v = f.Value
+		}
+	}
+	return v
+}
+
+// maxOwned is how many responses are known; the oldest are forgotten first.
+const maxOwned = 1 << 16
+
+// owners records which user made which response, for the life of the process.
+type owners struct {
+	limit int
+
+	mu   sync.Mutex
+	all  map[responseKey]*owned
+	ring []*owned // in the order in which they came; next is the oldest once it is full
+	next int
+}
+
+// responseKey is the hash of a response's id. Its size is fixed, whatever the length of the id that an upstream or
+// client chooses, and collisions are infeasible.
+type responseKey [16]byte
+
+func keyOfResponse(id []byte) responseKey {
+	sum := sha256.Sum256(id)
+	return responseKey(sum[:])
+}
+
+// owned is a response and what its user has been charged for it so far.
+type owned struct {
+	key     responseKey
+	uid     uint32
+	touched atomic.Bool // its user has asked to cancel or to delete it
+
+	mu      sync.Mutex
+	charged int64 // in tokens
+	at      time.Time
+	settled bool // charged is what the response has cost in the end
+}
+
+func newOwners(limit int) *owners {
+	return &owners{limit: limit, all: map[responseKey]*owned{}}
+}
+
+// add records that uid has made the response, unless another user has, and returns what is recorded.
+func (o *owners) add(k responseKey, uid uint32) *owned {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if e := o.all[k]; e != nil {
+		return e
+	}
+	e := &owned{key: k, uid: uid}
+	o.all[k] = e
+	if len(o.ring) < o.limit {
+		o.ring = append(o.ring, e)
+		return e
+	}
+	if old := o.ring[o.next]; o.all[old.key] == old { // or it was forgotten, and perhaps made anew
+		delete(o.all, old.key)
+	}
+	o.ring[o.next] = e
+	o.next = (o.next + 1) % o.limit
+	return e
+}
+
+// find returns the response if uid has made it, or nil.
+func (o *owners) find(k responseKey, uid uint32) *owned {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if e := o.all[k]; e != nil && e.uid == uid {
+		return e
+	}
+	return nil
+}
+
+func (o *owners) forget(k responseKey) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.all, k)
+}
+
+// charge records that the response has cost tokens so far, and returns how many of them are new: fewer than 0 if the
+// cost is lower than the sum charged before. After a final sum nothing is new, however often the response is fetched;
+// first reports that no final sum was recorded before. Charges from before since, the start of the budget's period, are
+// not given back: their sums are no longer kept.
+func (e *owned) charge(tokens int64, final bool, since time.Time) (more int64, first bool) {
+	if e == nil {
+		return 0, false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.settled {
+		return 0, false
+	}
+	if more = tokens - e.charged; !final || e.at.Before(since) {
+		more = max(0, more)
+	}
+	e.charged += more
+	e.settled, e.at = final, time.Now()
+	return more, true
+}

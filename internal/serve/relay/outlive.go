@@ -1,0 +1,111 @@
+package relay
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
+)
+
+// ReadOn limits how much is read of responses whose clients have left, under a budget: the cost of a response is in its
+// last event. Zero means the default.
+type ReadOn struct {
+	// Time limits how long a response is read on. The default is 10 minutes.
+	Time time.Duration
+	// Bytes limits how much of its body is read on. The default is 64 MiB.
+	Bytes int64
+	// PerUser and Total limit how many are read on at a time. The defaults are 8 and 128.
+	PerUser, Total int
+}
+
+// readers counts the responses that are read on.
+type readers struct {
+	limits ReadOn
+
+	mu    sync.Mutex
+	total int
+	users map[uint32]int
+}
+
+// add counts n more of a user's, 1 or -1, or reports that there are too many.
+func (r *readers) add(uid uint32, n int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n > 0 && (r.total >= r.limits.Total || r.users[uid] >= r.limits.PerUser) {
+		return false
+	}
+	r.total += n
+	if r.users[uid] += n; r.users[uid] == 0 {
+		delete(r.users, uid)
+	}
+	return true
+}
+
+// outliving is the part of an exchange under a budget that does not end when its client leaves: the client gives up
+// what it holds, and the response is read on.
+type outliving struct {
+	abort   context.CancelFunc // ends the upstream's side; nil if the exchange ends with its client
+	unwatch func() bool
+	once    sync.Once   // for leave, unless the exchange has ended before
+	timer   *time.Timer // ends a response that is read on, and counted; nil if none is
+}
+
+// outlive returns the context of the upstream's side of an exchange. It is ctx, which ends when the client leaves,
+// unless the exchange has a deposit. Responses inside a WebSocket are not read on.
+func (x *exchange) outlive(ctx context.Context) (up context.Context) {
+	if x.lease.Deposit() == 0 || x.handshake != nil {
+		return ctx
+	}
+	up, x.outliving.abort = context.WithCancel(x.relay.running)
+	x.outliving.unwatch = context.AfterFunc(ctx, x.leave)
+	return up
+}
+
+// leave gives up what the client holds. Either the response is read on from here, within limits, or it is aborted.
+// Further calls do nothing.
+func (x *exchange) leave() {
+	x.outliving.once.Do(func() {
+		if r := &x.relay.readers; r.add(x.lease.Caller().UID, 1) {
+			x.outliving.timer = time.AfterFunc(r.limits.Time, x.outliving.abort)
+		} else {
+			x.outliving.abort()
+		}
+		x.w.Leave()
+		x.lease.Detach()
+	})
+}
+
+// endOutliving ends the upstream's side. It waits for leave where that has begun.
+func (x *exchange) endOutliving() {
+	o := &x.outliving
+	if o.abort == nil {
+		return
+	}
+	o.unwatch()
+	o.once.Do(func() {})
+	o.abort()
+	if o.timer != nil {
+		o.timer.Stop()
+		x.relay.readers.add(x.lease.Caller().UID, -1)
+	}
+}
+
+// readOn ends the relay of a response whose client has left: at once, or under a budget when the response has been
+// read, or must not be read on.
+func (x *exchange) readOn(res *upstream.Response) error {
+	if x.outliving.abort == nil {
+		return x.clientGone()
+	}
+	x.leave()
+	var err error
+	for read := int64(0); read <= x.relay.readers.limits.Bytes && err == nil; {
+		var piece []byte
+		piece, err = res.Next()
+		x.observePiece(piece)
+		read += int64(len(piece))
+	}
+	x.whole = err == io.EOF
+	return x.clientGone()
+}

@@ -1,0 +1,318 @@
+package relay
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/usage"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
+)
+
+// route is a kind of request that may pass.
+type route struct {
+	name   string // in records
+	flag   string // the value of --allow-route that opens it; "" is open unless another API is
+	method string
+	path   string     // as the client writes it; ID stands for a response's
+	query  parameters // that may follow; nil allows no query at all
+	use    policy.Use
+	traits traits
+	shown  string // in messages; "" is method and path
+}
+
+// traits are what the requests and responses of a route have in common.
+type traits byte
+
+const (
+	hasBody  traits = 1 << iota // a request may have one, of --max-body bytes at most
+	hasUsage                    // a response reports what it cost, or what an earlier one did
+	hasID                       // a response has an ID by which its user may name it later
+	canEnd                      // a request may end the response that it names before its time
+	hasModel                    // a request's body names its model
+	upgrades                    // a request is a WebSocket's handshake
+)
+
+// routes is the closed list of what may pass. The most frequent comes first.
+var routes = [...]route{
+	{name: "responses", method: "POST", path: "/v1/responses", use: policy.Spend, traits: hasBody | hasModel | hasUsage | hasID},
+	{name: "shutdown", method: "GET", path: "/shutdown", use: policy.Shutdown, traits: hasBody},
+	{name: "compact", flag: "compact", method: "POST", path: "/v1/responses/compact", use: policy.Spend, traits: hasBody | hasModel | hasUsage},
+	{name: "input-tokens", flag: "input-tokens", method: "POST", path: "/v1/responses/input_tokens", use: policy.Free, traits: hasBody | hasModel},
+	{name: "models", flag: "models", method: "GET", path: "/v1/models", query: modelsQuery, use: policy.Free, shown: "GET /v1/models (no query but client_version)"},
+	{name: "retrieve", flag: "retrieve", method: "GET", path: "/v1/responses/ID", query: retrieveQuery, use: policy.Free, traits: hasUsage, shown: getAndDelete},
+	{name: "delete", flag: "retrieve", method: "DELETE", path: "/v1/responses/ID", use: policy.Free, traits: canEnd, shown: getAndDelete},
+	{name: "cancel", flag: "retrieve", method: "POST", path: "/v1/responses/ID/cancel", use: policy.Free, traits: hasBody | hasUsage | canEnd},
+	{name: "websocket", flag: "websocket", method: "GET", path: "/v1/responses", use: policy.Spend, traits: upgrades, shown: "GET /v1/responses as a WebSocket"},
+	{name: "search", flag: "search", method: "POST", path: "/v1/alpha/search", use: policy.Spend, traits: hasBody | hasModel},
+	{name: "messages", flag: "messages", method: "POST", path: "/v1/messages", query: messagesQuery, use: policy.Spend, traits: hasBody | hasModel | hasUsage},
+	{name: "count-tokens", flag: "messages", method: "POST", path: "/v1/messages/count_tokens", query: messagesQuery, use: policy.Free, traits: hasBody | hasModel},
+}
+
+const getAndDelete = "GET and DELETE /v1/responses/ID"
+
+var (
+	modelsQuery   = parameters{"client_version": upTo(64, alphanumeric+".+-")} // Codex
+	messagesQuery = parameters{"beta": oneOf("true")}                          // Claude Code
+	retrieveQuery = parameters{
+		"include[]":           upTo(64, alphanumeric+"_."), // a path of names, such as message.input_image.image_url
+		"include_obfuscation": oneOf("true", "false"),
+		"starting_after":      upTo(18, digits),
+		"stream":              oneOf("true", "false"),
+	}
+)
+
+func (r *route) is(t traits) bool { return r.traits&t != 0 }
+
+// api is what the upstream offers: clients call path, with a base URL whose path is base, and so on.
+type api struct {
+	path, base, name, example string
+	usage                     usage.API
+}
+
+var (
+	responsesAPI = api{"/v1/responses", "/v1", "Responses API", "https://api.openai.com/v1/responses", usage.Responses}
+	messagesAPI  = api{"/v1/messages", "", "Messages API", "https://api.anthropic.com/v1/messages", usage.Messages}
+)
+
+// Routes returns the names of all routes.
+func Routes() (names []string) {
+	for _, r := range routes {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+// CheckRoute returns what is wrong with one value of --allow-route.
+func CheckRoute(name string) error { return CheckRoutes([]string{name}, nil) }
+
+// CheckRoutes returns what is wrong with values of --allow-route, each alone and all together, and with the models of
+// --allow-model.
+func CheckRoutes(names, models []string) error {
+	var flags []string
+	for _, r := range routes {
+		if r.flag != "" && !slices.Contains(flags, r.flag) {
+			flags = append(flags, r.flag)
+		}
+	}
+	for _, name := range names {
+		if !slices.Contains(flags, name) {
+			return fmt.Errorf("there is no such route; choose one of %s", strings.Join(flags, ", "))
+		}
+	}
+	switch {
+	case len(names) > 1 && slices.Contains(names, "messages"):
+		return errors.New("--allow-route messages is for an upstream with another API, and excludes every other route; leave out one or the other")
+	case len(models) > 0 && slices.Contains(names, "websocket"):
+		return errors.New("--allow-model is not checked inside a WebSocket; leave out --allow-route websocket")
+	}
+	return nil
+}
+
+// RouteSet is a set of routes, with the place of each at the upstream.
+type RouteSet struct {
+	names  []string // of --allow-route
+	api    *api
+	parent []byte // what the upstream has in place of /v1
+	query  []byte // of the upstream's path
+}
+
+// NewRouteSet returns the set of the routes that names opens besides the default. path is the upstream's, as in
+// upstream.Target; the routes stand beside or below it. room is how many bytes longer than path a target may be. The
+// errors are the operator's.
+func NewRouteSet(names []string, path string, room int) (*RouteSet, error) {
+	if err := CheckRoutes(names, nil); err != nil {
+		return nil, err
+	}
+	base, query, _ := strings.Cut(path, "?")
+	o := &RouteSet{names: names, api: &responsesAPI, query: []byte(query)}
+	switch {
+	case slices.Contains(names, "messages"):
+		o.api = &messagesAPI
+	case len(names) == 0 && strings.HasSuffix(base, messagesAPI.path):
+		return nil, errors.New("--upstream-url leads to /v1/messages, where POST /v1/responses makes no sense; add --allow-route messages")
+	}
+	suffix := strings.TrimPrefix(o.api.path, "/v1")
+	parent, found := strings.CutSuffix(base, suffix)
+	o.parent = []byte(parent)
+	for _, r := range routes {
+		switch {
+		case !slices.Contains(names, r.flag):
+		case !found:
+			return nil, fmt.Errorf("--allow-route %s: the path of --upstream-url must end in %s, such as %s", r.flag, suffix, o.api.example)
+		case r.query != nil && room < maxBelow:
+			return nil, fmt.Errorf("--allow-route %s: --upstream-url is too long: the ids and queries of this route would not fit", r.flag)
+		}
+	}
+	return o, nil
+}
+
+func (o *RouteSet) describe(address string) string {
+	var shown []string
+	for i := range routes {
+		if r := &routes[i]; o.opens(r) && r.use != policy.Shutdown {
+			shown = append(shown, cmp.Or(r.shown, r.method+" "+r.path))
+		}
+	}
+	list := strings.Join(slices.Compact(shown), ", ")
+	return fmt.Sprintf("This proxy forwards exactly %s. Set the client's base URL to %s and use the %s.", list, o.BaseURL(address), o.api.name)
+}
+
+// BaseURL returns the base URL for clients of a proxy at address.
+func (o *RouteSet) BaseURL(address string) string {
+	return "http://" + address + o.api.base
+}
+
+func (o *RouteSet) opens(r *route) bool {
+	if r.flag == "" {
+		return o.api == &responsesAPI
+	}
+	return slices.Contains(o.names, r.flag)
+}
+
+// routeMatch is the route of a request.
+type routeMatch struct {
+	*route
+	target []byte // the upstream's; nil stands for the usual one
+	id     []byte // of the response that the request names, within its head; nil if it names none
+}
+
+var noRoute = routeMatch{route: &route{}}
+
+// find returns the route of h. One that is not open does not match, except the two that have refusals of their own.
+func (o *RouteSet) find(h *http1.Request) routeMatch {
+	r, id := routeOf(h)
+	switch {
+	case r.use == policy.Shutdown:
+		return routeMatch{route: r}
+	case r == noRoute.route || !o.opens(r) && !(r.is(upgrades) && o.api == &responsesAPI):
+		return noRoute
+	}
+	path, query, _ := bytes.Cut(h.Target, []byte("?"))
+	return routeMatch{r, o.target(r, path, query), id}
+}
+
+// flagFor returns the flag that opens the route of h; "" if h matches no route, or no flag opens it beside the routes
+// that are open.
+func (o *RouteSet) flagFor(h *http1.Request) string {
+	switch r, _ := routeOf(h); {
+	case r.use == policy.Shutdown:
+		return "--http-shutdown"
+	case r.flag != "" && o.api == &responsesAPI:
+		return "--allow-route " + r.flag
+	}
+	return ""
+}
+
+// routeOf returns the only route whose form h has, open or not, and the response's id in h.
+func routeOf(h *http1.Request) (r *route, id []byte) {
+	for i := range routes {
+		if id, ok := routes[i].match(h); ok {
+			return &routes[i], id
+		}
+	}
+	return noRoute.route, nil
+}
+
+// match reports whether h has the route's form, and the response's id in it. It compares method and path byte by byte:
+// no other spelling of the same path is the same route.
+func (r *route) match(h *http1.Request) (id []byte, ok bool) {
+	path, query, hasQuery := bytes.Cut(h.Target, []byte("?"))
+	if string(h.Method) != r.method || hasQuery && !r.query.allow(query) || r.is(upgrades) && !asksForWebSocket(h) {
+		return nil, false
+	}
+	before, after, named := strings.Cut(r.path, "ID")
+	if !named {
+		return nil, string(path) == r.path
+	}
+	id, below := bytes.CutPrefix(path, []byte(before))
+	id, ended := bytes.CutSuffix(id, []byte(after))
+	return id, below && ended && validID(id)
+}
+
+// target returns where a request goes: the upstream's own query comes before the client's.
+func (o *RouteSet) target(r *route, path, query []byte) []byte {
+	if r.method == "POST" && r.path == o.api.path && len(query) == 0 {
+		return nil
+	}
+	target, before := slices.Concat(o.parent, path[len("/v1"):]), byte('?')
+	for _, q := range [][]byte{o.query, query} {
+		if len(q) > 0 {
+			target = append(append(target, before), q...)
+			before = '&'
+		}
+	}
+	return target
+}
+
+func asksForWebSocket(h *http1.Request) bool {
+	return slices.ContainsFunc(h.Fields, func(f http1.Field) bool {
+		return http1.Is(f.Name, "upgrade") && bytes.EqualFold(f.Value, []byte("websocket"))
+	})
+}
+
+const (
+	digits       = "0123456789"
+	alphanumeric = digits + "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	printable    = alphanumeric + "!#$%&'()*+,-./:;<=>?@[]^_`{|}~" // but quotes and backslashes
+
+	maxID    = 128 // of the bytes behind resp_
+	maxQuery = 1024
+	// maxBelow is how much longer than the upstream's path a target below it can be: slash, id, "/cancel" or query,
+	// and what DELETE is longer than POST.
+	maxBelow = len("/resp_") + maxID + 1 + maxQuery + len("DELETE") - len("POST")
+)
+
+// validID reports whether id has the form of a response's.
+func validID(id []byte) bool {
+	rest, ok := bytes.CutPrefix(id, []byte("resp_"))
+	return ok && idForm(rest)
+}
+
+var idForm = upTo(maxID, alphanumeric+"-_")
+
+// form reports whether a text has a certain form. The empty text has none.
+type form func(text []byte) bool
+
+// upTo is the form of 1 to max bytes, each of them one of chars.
+func upTo(max int, chars string) form {
+	return func(text []byte) bool {
+		return 0 < len(text) && len(text) <= max && len(bytes.TrimLeft(text, chars)) == 0
+	}
+}
+
+func oneOf(words ...string) form {
+	return func(text []byte) bool { return slices.Contains(words, string(text)) }
+}
+
+// parameters are those of a query, with the forms of their values. Each may stand there once, but for those whose
+// names end in []: they may be repeated, with the brackets or without. Brackets may be percent-encoded, as the SDKs
+// do; nothing else may.
+type parameters map[string]form
+
+var brackets = regexp.MustCompile(`(\[\]|%5[Bb]%5[Dd])?\z`)
+
+func (p parameters) allow(query []byte) bool {
+	if len(query) > maxQuery {
+		return false
+	}
+	seen := map[string]bool{}
+	for pair := range bytes.SplitSeq(query, []byte("&")) {
+		before, value, _ := bytes.Cut(pair, []byte("="))
+		name := string(before)
+		valid, list := p[brackets.ReplaceAllString(name, "[]")]
+		if !list {
+			valid = p[name]
+		}
+		if valid == nil || !valid(value) || seen[name] && !list {
+			return false
+		}
+		seen[name] = true
+	}
+	return true
+}

@@ -1,0 +1,289 @@
+package usage
+
+import (
+	"math"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/jsonscan"
+)
+
+// role is the use of a document.
+type role uint8
+
+const (
+	ignored role = iota
+	opens        // has the ID
+	closes       // has everything
+	starts       // has the model and the cost of the input
+	updates      // has the cost of the response so far
+	stops        // no later event changes the cost
+	refuses      // no response follows
+	unknown      // an event without a type so far
+)
+
+// API is an API whose responses can be read.
+type API uint8
+
+// Responses is OpenAI's Responses API, and Messages Anthropic's Messages API.
+const (
+	Responses API = iota
+	Messages
+)
+
+// reading defines what is read of an API's responses.
+type reading struct {
+	events          map[string]role // the types of relevant events of a stream
+	response, event jsonscan.Member // the paths of the members that are read
+	nullable        bool            // a number that is null counts as missing
+}
+
+// Identifiers of the members that are read. Those of token counts are last.
+const (
+	typeID uint8 = iota + 1
+	idID
+	modelID
+	inputID
+	outputID
+	totalID
+	cacheWriteID
+	cacheReadID
+
+	numCounts = cacheReadID - inputID + 1
+)
+
+// Of repeated members the largest number counts, so that nothing lowers the sum, and the first type, the first ID and
+// the last model.
+var apis = [...]reading{
+	Responses: {
+		events: map[string]role{
+			"response.created":    opens,
+			"response.completed":  closes,
+			"response.incomplete": closes,
+			"response.failed":     closes,
+			"error":               refuses,
+		},
+		response: jsonscan.Member{Members: response},
+		event:    jsonscan.Member{Members: []jsonscan.Member{typeMember, {Name: "response", Members: response}}},
+	},
+	Messages: {
+		events: map[string]role{
+			"message_start": starts,
+			"message_delta": updates,
+			"message_stop":  stops,
+		},
+		response: jsonscan.Member{Members: message},
+		event:    jsonscan.Member{Members: []jsonscan.Member{typeMember, {Name: "message", Members: message}, messageUsage}},
+		nullable: true,
+	},
+}
+
+var (
+	typeMember  = jsonscan.Member{Name: "type", ID: typeID}
+	modelMember = jsonscan.Member{Name: "model", ID: modelID, Parts: true}
+
+	response = []jsonscan.Member{{Name: "id", ID: idID, Parts: true}, modelMember, {Name: "usage", Members: []jsonscan.Member{
+		{Name: "input_tokens", ID: inputID},
+		{Name: "output_tokens", ID: outputID},
+		{Name: "total_tokens", ID: totalID},
+	}}}
+
+	message = []jsonscan.Member{modelMember, messageUsage}
+
+	// In it, input_tokens excludes the tokens written to and read from a cache. The numbers in a stream's events are
+	// those of the whole response so far.
+	messageUsage = jsonscan.Member{Name: "usage", Members: []jsonscan.Member{
+		{Name: "input_tokens", ID: inputID},
+		{Name: "output_tokens", ID: outputID},
+		{Name: "cache_creation_input_tokens", ID: cacheWriteID},
+		{Name: "cache_read_input_tokens", ID: cacheReadID},
+	}}
+)
+
+const (
+	maxText  = 32  // bytes of a name, type or number; longer ones are irrelevant
+	maxModel = 64  // bytes of a model's name that are kept
+	maxID    = 136 // bytes of the longest ID that is kept; OpenAI's have about 55
+)
+
+// document reads one response, or one event of a stream.
+type document struct {
+	find     jsonscan.Finder
+	room     [maxText]byte
+	model    [maxModel]byte
+	role     role
+	modelLen uint8 // 0 without a model
+	partial  int16 // length of the kept part of a string; -1 if it is dropped
+	tally
+}
+
+// tally is the cost of one response.
+type tally struct {
+	begun   bool // an event has reported it
+	inexact bool // a number is not plain, or may be missing
+	seen    [numCounts]bool
+	counts  [numCounts]int64
+}
+
+// merge adds a later report of the same response: the larger numbers count.
+func (t *tally) merge(later *tally) {
+	t.begun, t.inexact = true, t.inexact || later.inexact
+	for i := range t.counts {
+		t.seen[i] = t.seen[i] || later.seen[i]
+		t.counts[i] = max(t.counts[i], later.counts[i])
+	}
+}
+
+// begin starts the next document. It drops an ID that turned out not to be the response's.
+func (m *Meter) begin() {
+	if !m.idFixed {
+		m.idLen = 0
+	}
+	d, root := &m.doc, &apis[m.api].event
+	*d = document{role: unknown}
+	if m.kind == single {
+		d.role, root = closes, &apis[m.api].response
+	}
+	d.find.Room, d.find.Trusted = d.room[:], true
+	d.find.Start(root)
+}
+
+// feed reads the next bytes of the current document.
+func (m *Meter) feed(p []byte) {
+	d := &m.doc
+	for len(p) > 0 && d.role != ignored {
+		var member uint8
+		var kind jsonscan.Kind
+		var text []byte
+		switch member, kind, text, p = d.find.Next(p); {
+		case member == 0, member == typeID && d.role != unknown:
+		case member == typeID && kind == jsonscan.String:
+			d.role = apis[m.api].events[string(text)]
+		case member == typeID:
+			d.role = ignored
+		case member == idID && m.idLen == 0:
+			if n := d.keep(m.id[:], kind, text); n <= maxID { // a part of an ID could equal another one
+				m.idLen = uint8(n)
+			}
+		case member == modelID:
+			n := d.keep(d.model[:], kind, text)
+			if n > maxModel {
+				n = wholeRunes(d.model[:])
+			}
+			d.modelLen = uint8(n)
+		case kind == jsonscan.Null && apis[m.api].nullable:
+		case member >= inputID:
+			d.readCount(member-inputID, kind, text)
+		}
+		m.fixID()
+	}
+}
+
+// fixID accepts an ID once the role of its document is known. Nothing else matters in an event that begins a response.
+func (m *Meter) fixID() {
+	named := m.doc.role == opens || m.doc.role == closes
+	m.idFixed = m.idFixed || m.idLen > 0 && named
+	if m.idFixed && m.doc.role == opens {
+		m.doc.role = ignored
+	}
+}
+
+// wholeRunes returns the length of p without the beginning of a character at its end.
+func wholeRunes(p []byte) int {
+	for n := max(0, len(p)-utf8.UTFMax); n < len(p); n++ {
+		if utf8.RuneStart(p[n]) && !utf8.FullRune(p[n:]) {
+			return n
+		}
+	}
+	return len(p)
+}
+
+// keep copies the parts of a string into room and returns its length with the last one: len(room)+1 if it is longer, 0
+// if it contains an escape before that, which no name of the upstream's has, and for other values.
+func (d *document) keep(room []byte, kind jsonscan.Kind, part []byte) int {
+	n := int(d.partial)
+	if 0 <= n && n <= len(room) {
+		copy(room[n:], part)
+		if n = min(n+len(part), len(room)+1); n <= len(room) && d.find.Escaped() {
+			n = -1
+		}
+	}
+	d.partial = 0
+	switch kind {
+	case jsonscan.Part:
+		d.partial = int16(n)
+		return 0
+	case jsonscan.String:
+		return max(n, 0)
+	}
+	return 0
+}
+
+// readCount reads a number of tokens.
+func (t *tally) readCount(which uint8, kind jsonscan.Kind, text []byte) {
+	if kind != jsonscan.Number {
+		t.inexact = true
+		return
+	}
+	n, exact := parseCount(text)
+	t.seen[which] = true
+	t.counts[which] = max(t.counts[which], n)
+	t.inexact = t.inexact || !exact
+}
+
+// parseCount returns a number, rounded up, and whether it is exact: an integer without sign, fraction and exponent that
+// fits. Numbers out of range become the largest, or 0.
+func parseCount(text []byte) (n int64, exact bool) {
+	if n, err := strconv.ParseUint(string(text), 10, 63); err == nil {
+		return int64(n), true
+	}
+	f, _ := strconv.ParseFloat(string(text), 64) // infinite if out of range
+	if f = math.Ceil(f); f >= math.MaxInt64 {
+		return math.MaxInt64, false
+	}
+	return max(int64(f), 0), false
+}
+
+// endDocument adds the usage of a complete document.
+func (m *Meter) endDocument() {
+	d := &m.doc
+	d.inexact = d.inexact || !d.find.Done()
+	if d.modelLen > 0 && (d.role == closes || d.role == starts) {
+		m.model, m.modelLen = d.model, d.modelLen
+	}
+	switch d.role {
+	case closes:
+		m.add(&d.tally)
+	case starts:
+		m.endRunning(false)
+		d.seen[outputID-inputID] = false // the reported output is only its beginning
+		m.running.merge(&d.tally)
+	case updates:
+		m.running.merge(&d.tally)
+	case stops:
+		m.endRunning(!d.inexact)
+	}
+}
+
+// endRunning counts the response on which a stream has reported so far. stopped reports whether it was complete.
+func (m *Meter) endRunning(stopped bool) {
+	if m.running != nil && m.running.begun {
+		m.running.inexact = m.running.inexact || !stopped
+		m.add(m.running)
+		*m.running = tally{}
+	}
+}
+
+// add adds the cost of a response. Several in one stream add up: to count a response twice is safe, to miss one is not.
+func (m *Meter) add(t *tally) {
+	hasParts, hasTotal := t.seen[0] && t.seen[1], t.seen[2]
+	input, output, total := t.counts[0], t.counts[1], t.counts[2]
+	for _, cached := range t.counts[cacheWriteID-inputID:] {
+		input = plus(input, cached)
+	}
+	m.found = true
+	m.inexact = m.inexact || t.inexact || !hasParts && !hasTotal
+	m.partless = m.partless || !hasParts
+	m.sum = plus(m.sum, max(plus(input, output), total)) // the total may exceed its parts, or be the only number
+	m.input, m.output = plus(m.input, input), plus(m.output, output)
+}
