@@ -60,14 +60,10 @@ func spareKey(t testing.TB, cfg Config) *Key {
 // setTo calls Set with a text.
 func setTo(k *Key, text string) error { return k.Set([]byte(text)) }
 
-// borrow lends k repeatedly until stop is closed. It returns how often, and how often the key was not whole.
-func borrow(k *Key, stop <-chan struct{}) (seen, torn int64) {
+// borrow lends k repeatedly until stop is closed, and calls begun after the first time. It returns how often, and how
+// often the key was not whole.
+func borrow(k *Key, begun func(), stop <-chan struct{}) (seen, torn int64) {
 	for {
-		select {
-		case <-stop:
-			return seen, torn
-		default:
-		}
 		err := k.Line(func(line []byte) error {
 			before := wholeTwin(line)
 			runtime.Gosched()
@@ -79,7 +75,14 @@ func borrow(k *Key, stop <-chan struct{}) (seen, torn int64) {
 		if err != nil {
 			torn++
 		}
-		seen++
+		if seen++; seen == 1 {
+			begun()
+		}
+		select {
+		case <-stop:
+			return seen, torn
+		default:
+		}
 	}
 }
 
@@ -119,8 +122,7 @@ func rotate(k *Key, dir string) (replaced int, seen, torn int64, err error) {
 	for range 8 {
 		begun.Add(1)
 		users.Go(func() {
-			begun.Done()
-			s, bad := borrow(k, stop)
+			s, bad := borrow(k, begun.Done, stop)
 			atomic.AddInt64(&seen, s)
 			atomic.AddInt64(&torn, bad)
 		})
