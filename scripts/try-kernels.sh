@@ -99,7 +99,7 @@ make_base() { # architecture
 	go build -trimpath -ldflags='-s -w' -o "$root/programs/" \
 		./cmd/responses-api-proxy ./cmd/responses-api-proxy-verify ./e2e/keyleak/testdata/scan ./e2e/keyleak/testdata/probe
 	go test -c -tags kernels -ldflags='-s -w' -o "$root/tests/kernels.test" ./e2e/kernels
-	for name in internal/{sandbox,secret,peer,listen} e2e/keyleak:memory e2e/escape:calls; do
+	for name in internal/{host/{sandbox,peer,listen},key/secret} e2e/keyleak:memory e2e/escape:calls; do
 		check=${name##*[/:]}
 		! wants "$check" || go test -c -ldflags='-s -w' -o "$root/tests/$check.test" "./${name%:*}"
 	done

@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 // naive proxy in it.
 func program(t *testing.T, name string) string {
 	t.Helper()
-	const dir = "../../cmd/"
+	const dir = "../../../cmd/"
 	if name == "demo" {
 		return proctest.Program(t, dir+name)
 	}

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	dashboardFile = "../../contrib/grafana/dashboard.json"
-	alertsFile    = "../../contrib/prometheus/alerts.yml"
+	dashboardFile = "../../../contrib/grafana/dashboard.json"
+	alertsFile    = "../../../contrib/prometheus/alerts.yml"
 )
 
 func file(t *testing.T, path string) string {
@@ -88,7 +88,7 @@ func TestDashboard(t *testing.T) {
 func full(t *testing.T) *scrape {
 	cfg := example()
 	cfg.Codes = nil
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| \\d+ \\|").FindAllStringSubmatch(file(t, "../../docs/errors.md"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| \\d+ \\|").FindAllStringSubmatch(file(t, "../../../docs/errors.md"), -1) {
 		cfg.Codes = append(cfg.Codes, m[1])
 	}
 	return read(t, New(cfg))
@@ -203,7 +203,7 @@ func TestPromtoolMetrics(t *testing.T) {
 }
 
 func TestPromtoolConfig(t *testing.T) {
-	promtool(t, "", "check", "config", "../../contrib/prometheus/prometheus.yml")
+	promtool(t, "", "check", "config", "../../../contrib/prometheus/prometheus.yml")
 }
 
 func TestPromtoolRules(t *testing.T) { promtool(t, "", "check", "rules", alertsFile) }
