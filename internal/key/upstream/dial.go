@@ -153,10 +153,6 @@ func (e *Endpoint) dial(ctx context.Context) (c *conn, err error) {
 			if recover() != nil { // no peer's data may end the process
 				err = fail(TLSFailed, "bug: a panic while connecting")
 			}
-			if err != nil && c != nil {
-				c.close()
-				c = nil
-			}
 		}()
 		c, err = e.open(ctx)
 	}()
@@ -164,20 +160,29 @@ func (e *Endpoint) dial(ctx context.Context) (c *conn, err error) {
 	return c, err
 }
 
-// open is dial. With an error it may return a connection, which is to be closed.
+// open is dial, in the caller's goroutine. On an error or a panic it closes what it has opened.
 func (e *Endpoint) open(ctx context.Context) (*conn, error) {
 	tcp, err := e.reach(ctx)
 	if err != nil {
 		return nil, err
 	}
 	c := &conn{TCPConn: tcp, socket: socket.New(tcp)}
+	ok := false
+	defer func() {
+		if !ok {
+			c.close()
+		}
+	}()
 	c.raw, _ = tcp.SyscallConn() // fails only for a nil connection
 	c.abort, c.start = c.close, func(fd uintptr) bool { return c.current.start(fd) }
 	c.in.src = c.socket
 	if e.tls != nil {
-		err = e.secure(ctx, c)
+		if err := e.secure(ctx, c); err != nil {
+			return nil, err
+		}
 	}
-	return c, err
+	ok = true
+	return c, nil
 }
 
 // reach connects to the target, or to the forward proxy. The caller must secure the connection before it sends the key,

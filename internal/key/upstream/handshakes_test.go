@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"crypto/x509"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -64,6 +65,26 @@ func TestHandshakesAreLimited(t *testing.T) {
 	}
 	cancel()
 	dials.Wait()
+	if n := len(e.handshakes); n != 0 {
+		t.Errorf("%d handshakes still count", n)
+	}
+}
+
+// TestPanicInHandshake checks that a panic ends the dial alone: it is an error, and the connection is closed.
+func TestPanicInHandshake(t *testing.T) {
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
+	defer l.Close()
+	e := must(NewEndpoint(Config{Target: must(ParseTarget("https://"+l.Addr().String()+"/", false)), Roots: x509.NewCertPool()}))
+	e.roots = func() { panic("in a test") }
+	if c, err := e.dial(t.Context()); c != nil || !isKind(err, TLSFailed) {
+		t.Errorf("%v, %v", c, err)
+	}
+	peer := must(l.Accept())
+	defer peer.Close()
+	peer.SetDeadline(time.Now().Add(10 * time.Second))
+	if n, err := peer.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("the peer read %d bytes, %v, want the connection's end", n, err)
+	}
 	if n := len(e.handshakes); n != 0 {
 		t.Errorf("%d handshakes still count", n)
 	}
