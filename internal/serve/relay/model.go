@@ -14,12 +14,13 @@ import (
 // maxModel is the length of the longest model's name that is read, in bytes.
 const maxModel = 128
 
-// modelForm is the form of a model's name: no reader of JSON takes such a string for another one.
-var modelForm = upTo(maxModel, printable)
+// modelForm is the form of a model's name, without quotes and backslashes: no reader of JSON takes such a string for
+// another one.
+var modelForm = whole(fmt.Sprintf(`[!#-\[\]-~]{1,%d}`, maxModel))
 
 // CheckModel returns what is wrong with one value of --allow-model.
 func CheckModel(name string) error {
-	if !modelForm([]byte(strings.TrimSuffix(name, "*"))) || strings.Contains(strings.TrimSuffix(name, "*"), "*") {
+	if name = strings.TrimSuffix(name, "*"); !modelForm.MatchString(name) || strings.Contains(name, "*") {
 		return fmt.Errorf("a model's name of up to %d printable ASCII characters is needed, or the beginning of one with * behind it", maxModel)
 	}
 	return nil
@@ -81,7 +82,7 @@ func (m *modelCheck) read(p []byte, ended bool) *apierror.Error {
 			return unreadable(`"model" is given twice`)
 		case kind != jsonscan.String:
 			return unreadable(`"model" is not a string`)
-		case m.find.Cut() || m.find.Escaped() || !modelForm(text):
+		case m.find.Cut() || m.find.Escaped() || !modelForm.Match(text):
 			return unreadable(`"model" is empty, has more than %d bytes, an escape, or a character that is not printable ASCII`, maxModel)
 		case !m.allows(text):
 			return apierror.Newf(apierror.ModelNotAllowed, 0, "The model %q is not allowed here, but %s. The limit is --allow-model.", text, strings.Join(m.allowed, ", "))

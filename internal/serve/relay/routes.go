@@ -56,14 +56,16 @@ var routes = [...]route{
 
 const getAndDelete = "GET and DELETE /v1/responses/ID"
 
+// The parameters that may follow. What the SDKs call include[] may be written with brackets, which may be percent-encoded,
+// or without; nothing else may be encoded.
 var (
-	modelsQuery   = parameters{"client_version": upTo(64, alphanumeric+".+-")} // Codex
-	messagesQuery = parameters{"beta": oneOf("true")}                          // Claude Code
+	modelsQuery   = parameters{once(`client_version=[0-9A-Za-z.+-]{1,64}`)} // Codex
+	messagesQuery = parameters{once(`beta=true`)}                           // Claude Code
 	retrieveQuery = parameters{
-		"include[]":           upTo(64, alphanumeric+"_."), // a path of names, such as message.input_image.image_url
-		"include_obfuscation": oneOf("true", "false"),
-		"starting_after":      upTo(18, digits),
-		"stream":              oneOf("true", "false"),
+		once(`include_obfuscation=(true|false)`),
+		once(`starting_after=[0-9]{1,18}`),
+		once(`stream=(true|false)`),
+		{whole(`include(\[\]|%5[Bb]%5[Dd])?=[0-9A-Za-z_.]{1,64}`), true}, // a path of names, such as message.input_image.image_url
 	}
 )
 
@@ -257,10 +259,6 @@ func asksForWebSocket(h *http1.Request) bool {
 }
 
 const (
-	digits       = "0123456789"
-	alphanumeric = digits + "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	printable    = alphanumeric + "!#$%&'()*+,-./:;<=>?@[]^_`{|}~" // but quotes and backslashes
-
 	maxID    = 128 // of the bytes behind resp_
 	maxQuery = 1024
 	// maxBelow is how much longer than the upstream's path a target below it can be: slash, id, "/cancel" or query,
@@ -268,51 +266,35 @@ const (
 	maxBelow = len("/resp_") + maxID + 1 + maxQuery + len("DELETE") - len("POST")
 )
 
+var idForm = whole(fmt.Sprintf("resp_[0-9A-Za-z_-]{1,%d}", maxID))
+
 // validID reports whether id has the form of a response's.
-func validID(id []byte) bool {
-	rest, ok := bytes.CutPrefix(id, []byte("resp_"))
-	return ok && idForm(rest)
+func validID(id []byte) bool { return idForm.Match(id) }
+
+// whole returns the form of texts that pattern matches from their beginning to their end.
+func whole(pattern string) *regexp.Regexp { return regexp.MustCompile(`\A(` + pattern + `)\z`) }
+
+// parameters are those that a query may have.
+type parameters []parameter
+
+type parameter struct {
+	form    *regexp.Regexp // of its name, =, and its value
+	repeats bool           // it may stand there more than once
 }
 
-var idForm = upTo(maxID, alphanumeric+"-_")
-
-// form reports whether a text has a certain form. The empty text has none.
-type form func(text []byte) bool
-
-// upTo is the form of 1 to max bytes, each of them one of chars.
-func upTo(max int, chars string) form {
-	return func(text []byte) bool {
-		return 0 < len(text) && len(text) <= max && len(bytes.TrimLeft(text, chars)) == 0
-	}
-}
-
-func oneOf(words ...string) form {
-	return func(text []byte) bool { return slices.Contains(words, string(text)) }
-}
-
-// parameters are those of a query, with the forms of their values. Each may stand there once, but for those whose
-// names end in []: they may be repeated, with the brackets or without. Brackets may be percent-encoded, as the SDKs
-// do; nothing else may.
-type parameters map[string]form
-
-var brackets = regexp.MustCompile(`(\[\]|%5[Bb]%5[Dd])?\z`)
+func once(pattern string) parameter { return parameter{form: whole(pattern)} }
 
 func (p parameters) allow(query []byte) bool {
 	if len(query) > maxQuery {
 		return false
 	}
-	seen := map[string]bool{}
+	seen := map[int]bool{}
 	for pair := range bytes.SplitSeq(query, []byte("&")) {
-		before, value, _ := bytes.Cut(pair, []byte("="))
-		name := string(before)
-		valid, list := p[brackets.ReplaceAllString(name, "[]")]
-		if !list {
-			valid = p[name]
-		}
-		if valid == nil || !valid(value) || seen[name] && !list {
+		i := slices.IndexFunc(p, func(one parameter) bool { return one.form.Match(pair) })
+		if i < 0 || seen[i] && !p[i].repeats {
 			return false
 		}
-		seen[name] = true
+		seen[i] = true
 	}
 	return true
 }

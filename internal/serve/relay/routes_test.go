@@ -432,12 +432,12 @@ var grammar = func() map[string]*regexp.Regexp {
 	return compiled
 }()
 
-var once = regexp.MustCompile(`[?&](stream|include_obfuscation|starting_after)=`)
+var onceOnly = regexp.MustCompile(`[?&](stream|include_obfuscation|starting_after)=`)
 
 // onceEach reports whether no parameter but include is repeated.
 func onceEach(target string) bool {
 	seen := map[string]bool{}
-	for _, m := range once.FindAllStringSubmatch(target, -1) {
+	for _, m := range onceOnly.FindAllStringSubmatch(target, -1) {
 		if seen[m[1]] {
 			return false
 		}
