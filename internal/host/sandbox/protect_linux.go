@@ -95,7 +95,11 @@ func checkStart() error {
 	defer t.close()
 	now := t.read()
 	if now.err != nil {
-		return fmt.Errorf("cannot determine whether the process is traced: %w; mount /proc", now.err)
+		err := fmt.Errorf("cannot determine whether the process is traced: %w", now.err)
+		if errors.Is(err, unix.EMFILE) { // withHint says what to do
+			return err
+		}
+		return fmt.Errorf("%w; mount /proc", err)
 	}
 	for _, st := range now.all {
 		ignored, err := strconv.ParseUint(st.value("SigIgn"), 16, 64)

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -348,6 +349,7 @@ func dumped(t *testing.T, env ...string) (core bool, signal syscall.Signal) {
 
 // TestRefusalIsAnError: Protect fails if the kernel refuses a protection, or only pretends to set it.
 func TestRefusalIsAnError(t *testing.T) {
+	const atCWD = unix.AT_FDCWD & math.MaxUint32 // as a filter sees it
 	for _, r := range []struct {
 		what, want       string
 		call, arg, errno int
@@ -357,6 +359,9 @@ func TestRefusalIsAnError(t *testing.T) {
 		{"prctl not read back", "prctl(PR_GET_DUMPABLE)", unix.SYS_PRCTL, unix.PR_GET_DUMPABLE, int(unix.EPERM)},
 		{"setrlimit refused", "RLIMIT_CORE", unix.SYS_PRLIMIT64, 0, int(unix.EPERM)},
 		{"sigaction feigned", "ignoring SIGURG had no effect", unix.SYS_RT_SIGACTION, int(unix.SIGURG), 0},
+		{"no descriptor left", "traced: open /proc/self/task: too many open files; raise the limit of open files (ulimit -n)",
+			unix.SYS_OPENAT, atCWD, int(unix.EMFILE)},
+		{"no /proc", "traced: open /proc/self/task: no such file or directory; mount /proc", unix.SYS_OPENAT, atCWD, int(unix.ENOENT)},
 	} {
 		t.Run(r.what, func(t *testing.T) {
 			c := startJob(t, "serve", os.Geteuid(), fmt.Sprintf("DENY=%d %d %d", r.call, r.arg, r.errno))

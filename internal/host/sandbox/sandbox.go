@@ -88,7 +88,7 @@ func (r Report) Missing() []string {
 func Protect() (Report, error) {
 	r, err := protect()
 	if err != nil {
-		return r, fmt.Errorf("cannot protect the process: %w", err)
+		return r, fmt.Errorf("cannot protect the process: %w", withHint(err))
 	}
 	return r, nil
 }
