@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/sandbox"
 )
 
 // TestMain lets the scripts run the real main: the test binary calls it when
@@ -23,8 +25,6 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, programs)
 }
 
-// TestScript runs the scripts, each of which is named after what it checks.
-// Their commands are in harness_test.go.
 func TestMaxConnections(t *testing.T) {
 	for files, want := range map[int]int{0: 65536, 20: 5, 256: 64, 1024: 352, 20_000: 9840, 131_392: 65536, 1 << 30: 65536} {
 		if got := maxConnections(files); got != want {
@@ -33,6 +33,36 @@ func TestMaxConnections(t *testing.T) {
 	}
 }
 
+// TestAccept: --protection refuses what it must not start without, and its error names all of it.
+func TestAccept(t *testing.T) {
+	old := fmt.Errorf("too old: %w", errors.ErrUnsupported)
+	none := sandbox.Report{{Name: "seccomp", State: "on"}}
+	some := append(none, sandbox.Protection{Name: "landlock", State: "abi3", Missing: old})
+	both := append(some, sandbox.Protection{Name: "caps", Missing: errors.New("refused; ask")})
+	const end = ", or use --protection auto to start with reduced protection"
+	for _, c := range []struct {
+		report sandbox.Report
+		want   map[string]string // by the value of --protection
+	}{
+		{none, nil},
+		{some, map[string]string{strict: "landlock=abi3: " + old.Error()}},
+		{both, map[string]string{strict: "landlock=abi3: " + old.Error() + "; caps=missing: refused; ask", available: "caps=missing: refused; ask"}},
+	} {
+		for _, value := range []string{auto, available, strict, off} {
+			o := &options{protection: value}
+			want := "<nil>"
+			if text := c.want[value]; text != "" {
+				want = "--protection " + value + ": " + text + end
+			}
+			if got := fmt.Sprint(o.accept(c.report)); got != want {
+				t.Errorf("%v: %s, want %s", c.report, got, want)
+			}
+		}
+	}
+}
+
+// TestScript runs the scripts, each of which is named after what it checks.
+// Their commands are in harness_test.go.
 func TestScript(t *testing.T) {
 	cmds := maps.Clone(commands)
 	maps.Copy(cmds, systemCommands)

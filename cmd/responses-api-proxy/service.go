@@ -101,7 +101,7 @@ func (s *service) open() error {
 	}
 	// Everything is open that needs a file, a port or a privilege. From here on the process can only serve; the address
 	// is published afterwards.
-	s.needs.User, s.needs.Off, s.needs.Strict = o.runAs, o.protection == off, o.protection == strict
+	s.needs.User, s.needs.Off = o.runAs, o.protection == off
 	enforced, err := sandbox.Enforce(s.needs)
 	if err == nil {
 		err = s.opts.accept(enforced)

@@ -102,15 +102,19 @@ func (o *options) refuses(missing error) bool {
 	return missing != nil && (o.protection == strict || o.protection == available && !errors.Is(missing, errors.ErrUnsupported))
 }
 
-// accept returns an error for a protection that is missing against --protection. The key must not be read then, and
-// nothing be served.
+// accept returns an error with all protections that are missing against --protection. The key must not be read then,
+// and nothing be served.
 func (o *options) accept(r sandbox.Report) error {
+	var missing []string
 	for _, p := range r {
 		if o.refuses(p.Missing) {
-			return fmt.Errorf("--protection %s: %s=%s: %w, or use --protection auto to start with reduced protection", o.protection, p.Name, p.State, p.Missing)
+			missing = append(missing, fmt.Sprintf("%s=%s: %v", p.Name, cmp.Or(p.State, "missing"), p.Missing))
 		}
 	}
-	return nil
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("--protection %s: %s, or use --protection auto to start with reduced protection", o.protection, strings.Join(missing, "; "))
 }
 
 // protectionMetrics returns what is in force, without the reasons for what is not.

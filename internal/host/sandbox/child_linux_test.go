@@ -498,6 +498,17 @@ func deny(call, mask, arg, errno uint32) error {
 	return nil
 }
 
+// Missing returns each protection that is not fully in force, with the reason.
+func (r Report) Missing() []string {
+	var names []string
+	for _, p := range r {
+		if p.Missing != nil {
+			names = append(names, p.Name+": "+p.Missing.Error())
+		}
+	}
+	return names
+}
+
 // String returns one line such as "user=nobody caps=none no-new-privs=on landlock=abi7 seccomp=on". The reason follows
 // a missing protection in parentheses.
 func (r Report) String() string {

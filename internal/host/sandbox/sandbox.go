@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"os/user"
 	"strconv"
-	"strings"
 	"syscall"
 )
 
@@ -45,9 +44,6 @@ type Policy struct {
 	// Off omits Landlock and seccomp, so that the process can be debugged. A compromised process then has all of its
 	// user's privileges. User, no-new-privs and capabilities are still enforced.
 	Off bool
-
-	// Strict makes any missing protection an error. Protections that are already in force stay in force.
-	Strict bool
 }
 
 // A Protection is one property of the process, as read back from the kernel.
@@ -68,17 +64,6 @@ func whole(name, state string, missing error) Protection {
 // A Report lists all protections, in the order in which the start line shows them.
 type Report []Protection
 
-// Missing returns each protection that is not fully in force, with the reason.
-func (r Report) Missing() []string {
-	var names []string
-	for _, p := range r {
-		if p.Missing != nil {
-			names = append(names, p.Name+": "+p.Missing.Error())
-		}
-	}
-	return names
-}
-
 // Protect keeps other processes of the same user from reading this one, keeps its memory out of core files, as far as
 // the system supports it, and reads each protection back. It must be the first call of main, before any secret is read.
 // On an error the caller must stop: a protection that the system offers could not be set, or the process is traced.
@@ -98,21 +83,15 @@ var errOff = errors.New("turned off")
 // Enforce puts p in force on all threads of the process. It must be called once, when everything is open that needs a
 // file, a listener or a privilege.
 //
-// On an error the caller must stop: p names something that does not exist or that the process may not grant, or a
-// protection is missing although p is Strict.
+// On an error the caller must stop: p names something that does not exist or that the process may not grant. A missing
+// protection is no error: whether to serve without it is the caller's decision.
 func Enforce(p Policy) (Report, error) {
-	if p.Off && p.Strict {
-		return nil, errors.New("the sandbox cannot be both off and strict; choose one")
-	}
 	r, err := enforce(p)
 	if err != nil {
 		return nil, fmt.Errorf("cannot sandbox the process: %w", withHint(err))
 	}
 	for i := range r {
 		r[i].Missing = withHint(r[i].Missing)
-	}
-	if missing := r.Missing(); p.Strict && len(missing) > 0 {
-		return r, fmt.Errorf("a protection is missing: %s; use --protection auto to start with reduced protection", strings.Join(missing, "; "))
 	}
 	return r, nil
 }

@@ -206,9 +206,11 @@ func jobSandbox(dir string) error {
 	if err != nil {
 		return err
 	}
-	if missing := report.Missing(); len(missing) > 0 {
-		fmt.Println("no sandbox:", missing)
-		return nil
+	for _, p := range report {
+		if p.Missing != nil {
+			fmt.Println("no sandbox:", p.Name, p.Missing)
+			return nil
+		}
 	}
 	if _, err := os.ReadDir(filepath.Dir(dir)); err == nil {
 		return errors.New("the sandbox is open")
