@@ -48,11 +48,11 @@ type Policy struct {
 	// Unknown counts connections that were refused because the kernel did not identify their users.
 	Unknown atomic.Int64
 
-	mu          sync.Mutex
-	connections [places]int
-	running     int   // requests
-	admitted    int64 // requests
-	users       map[uint32]*usage
+	mu       sync.Mutex
+	counts   [places]int
+	running  int   // requests
+	admitted int64 // requests
+	users    map[uint32]*usage
 }
 
 // New returns a policy. It returns an error if the kernel cannot identify callers although a decision depends on it.
@@ -143,24 +143,25 @@ const (
 // a process can act as tens of thousands of users (/etc/subuid), and must not be able to use all connections by that.
 const noUser = math.MaxUint32
 
-// place is the limit under which a connection counts.
+// place is where a connection counts, or a request whose client has left.
 type place byte
 
 const (
-	amongAdmitted place = iota // up to a limit
-	amongRefused               // up to maxRefused
+	amongAdmitted place = iota
+	amongRefused
+	amongReadOn
 	places
 )
 
 // usage is the present use of one user.
 type usage struct {
-	connections [places]int
-	requests    int
-	full        time.Time // when the whole burst will be available again
-	expiring    bool      // a timer will call update
+	counts   [places]int
+	requests int
+	full     time.Time // when the whole burst will be available again
+	expiring bool      // a timer will call update
 }
 
-// update calls change with a user's usage. A user without open connections and requests is removed: at once, or by a
+// update calls change with a user's usage. A user without any of them is removed: at once, or by a
 // timer when the whole burst is available, as for a new user.
 func (p *Policy) update(uid uint32, change func(u *usage)) {
 	p.mu.Lock()
@@ -171,7 +172,7 @@ func (p *Policy) update(uid uint32, change func(u *usage)) {
 		p.users[uid] = u
 	}
 	change(u)
-	if u.connections != [places]int{} || u.requests > 0 || u.expiring {
+	if u.counts != [places]int{} || u.requests > 0 || u.expiring {
 		return
 	}
 	if rest := time.Until(u.full); rest > 0 {
@@ -182,19 +183,20 @@ func (p *Policy) update(uid uint32, change func(u *usage)) {
 	delete(p.users, uid)
 }
 
-// enter counts a connection at a place, and returns what undoes that; nil if the limit is reached.
-func (p *Policy) enter(uid uint32, at place, limit int) (leave func()) {
+// enter counts one more of the user at a place, and returns what undoes that; nil if the user's limit, or that of all users
+// together, is reached.
+func (p *Policy) enter(uid uint32, at place, limit, total int) (leave func()) {
 	p.update(uid, func(u *usage) {
-		n := u.connections[at]
-		if reached(n, limit) || at == amongAdmitted && reached(n+p.connections[at], p.cfg.Limits.MaxConnections) {
+		n := u.counts[at]
+		if reached(n, limit) || reached(p.counts[at], total) || at == amongAdmitted && reached(n+p.counts[at], p.cfg.Limits.MaxConnections) {
 			return
 		}
-		u.connections[at]++
-		p.connections[at]++
+		u.counts[at]++
+		p.counts[at]++
 		leave = func() {
 			p.update(uid, func(u *usage) {
-				u.connections[at]--
-				p.connections[at]--
+				u.counts[at]--
+				p.counts[at]--
 			})
 		}
 	})

@@ -78,7 +78,7 @@ func TestOrigin(t *testing.T) {
 }
 
 func (g *Policy) session(uid uint32) *Session {
-	return &Session{policy: g, caller: audit.Caller{UID: uid, Known: true}, leave: g.enter(uid, amongAdmitted, 0)}
+	return &Session{policy: g, caller: audit.Caller{UID: uid, Known: true}, leave: g.enter(uid, amongAdmitted, 0, 0)}
 }
 
 func TestUsers(t *testing.T) {
@@ -197,8 +197,8 @@ func TestReleasedOnce(t *testing.T) {
 	first.Detach()
 	v.Close()
 	v.Close()
-	if u := g.users[1]; g.running != 1 || u.requests != 1 || u.connections[amongAdmitted] != 1 {
-		t.Errorf("%d requests run, %d of the user on %d connections; want one of each", g.running, u.requests, u.connections[amongAdmitted])
+	if u := g.users[1]; g.running != 1 || u.requests != 1 || u.counts[amongAdmitted] != 1 {
+		t.Errorf("%d requests run, %d of the user on %d connections; want one of each", g.running, u.requests, u.counts[amongAdmitted])
 	}
 	second.Release(1)
 	other.Close()

@@ -41,7 +41,7 @@ func (p *Policy) Connect(nc net.Conn) *Session {
 	if s.unnamed {
 		limit = maxUnnamed
 	}
-	s.leave = p.enter(s.charged(), amongAdmitted, limit)
+	s.leave = p.enter(s.charged(), amongAdmitted, limit, 0)
 	switch {
 	case s.leave != nil:
 	case s.unnamed:
@@ -79,7 +79,7 @@ func (p *Policy) identifyCaller(nc net.Conn) (who audit.Caller) {
 
 // deny denies all requests of the session.
 func (s *Session) deny(e *apierror.Error) {
-	s.denial, s.leave = e, s.policy.enter(s.charged(), amongRefused, maxRefused)
+	s.denial, s.leave = e, s.policy.enter(s.charged(), amongRefused, maxRefused, 0)
 }
 
 // Denial returns the reason why the session may send no request; nil if each is decided individually.
@@ -208,6 +208,12 @@ func (l *Lease) Detach() {
 		})
 		l.policy.checkExpired()
 	}
+}
+
+// ReadOn counts the request among those whose responses are read on after their clients have left, of which there may be
+// perUser of each user and total in all. It returns what undoes that, to be called once; nil if there are as many already.
+func (l *Lease) ReadOn(perUser, total int) (end func()) {
+	return l.policy.enter(l.charged(), amongReadOn, perUser, total)
 }
 
 // Release ends the lease with the tokens that the request cost, a negative number if an earlier request of the same

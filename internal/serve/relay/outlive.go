@@ -20,36 +20,14 @@ type ReadOn struct {
 	PerUser, Total int
 }
 
-// readers counts the responses that are read on.
-type readers struct {
-	limits ReadOn
-
-	mu    sync.Mutex
-	total int
-	users map[uint32]int
-}
-
-// add counts n more of a user's, 1 or -1, or reports that there are too many.
-func (r *readers) add(uid uint32, n int) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if n > 0 && (r.total >= r.limits.Total || r.users[uid] >= r.limits.PerUser) {
-		return false
-	}
-	r.total += n
-	if r.users[uid] += n; r.users[uid] == 0 {
-		delete(r.users, uid)
-	}
-	return true
-}
-
 // outliving is the part of an exchange under a budget that does not end when its client leaves: the client gives up
 // what it holds, and the response is read on.
 type outliving struct {
 	abort   context.CancelFunc // ends the upstream's side; nil if the exchange ends with its client
 	unwatch func() bool
 	once    sync.Once   // for leave, unless the exchange has ended before
-	timer   *time.Timer // ends a response that is read on, and counted; nil if none is
+	end     func()      // ends the counting of a response that is read on; nil if none is
+	timer   *time.Timer // ends the response; nil if none is read on
 }
 
 // outlive returns the context of the upstream's side of an exchange. It is ctx, which ends when the client leaves,
@@ -67,10 +45,11 @@ func (x *exchange) outlive(ctx context.Context) (up context.Context) {
 // Further calls do nothing.
 func (x *exchange) leave() {
 	x.outliving.once.Do(func() {
-		if r := &x.relay.readers; r.add(x.lease.Caller().UID, 1) {
-			x.outliving.timer = time.AfterFunc(r.limits.Time, x.outliving.abort)
+		o, limits := &x.outliving, &x.relay.cfg.ReadOn
+		if o.end = x.lease.ReadOn(limits.PerUser, limits.Total); o.end != nil {
+			o.timer = time.AfterFunc(limits.Time, o.abort)
 		} else {
-			x.outliving.abort()
+			o.abort()
 		}
 		x.w.Leave()
 		x.lease.Detach()
@@ -86,9 +65,9 @@ func (x *exchange) endOutliving() {
 	o.unwatch()
 	o.once.Do(func() {})
 	o.abort()
-	if o.timer != nil {
+	if o.end != nil {
 		o.timer.Stop()
-		x.relay.readers.add(x.lease.Caller().UID, -1)
+		o.end()
 	}
 }
 
@@ -100,7 +79,7 @@ func (x *exchange) readOn(res *upstream.Response) error {
 	}
 	x.leave()
 	var err error
-	for read := int64(0); read <= x.relay.readers.limits.Bytes && err == nil; {
+	for read := int64(0); read <= x.relay.cfg.ReadOn.Bytes && err == nil; {
 		var piece []byte
 		piece, err = res.Next()
 		x.observePiece(piece)

@@ -102,8 +102,7 @@ type Config struct {
 // Relay serves requests. Its methods may be used concurrently.
 type Relay struct {
 	cfg     Config
-	owners  *owners // nil where no response can be requested again
-	readers readers
+	owners  *owners         // nil where no response can be requested again
 	running context.Context // of what outlives its client
 	stop    context.CancelFunc
 }
@@ -123,12 +122,10 @@ func New(cfg Config) (*Relay, error) {
 	if err := CheckRoutes(cfg.Routes.names, cfg.Models); err != nil {
 		return nil, err
 	}
-	p := &Relay{cfg: cfg, readers: readers{users: map[uint32]int{}, limits: ReadOn{
-		Time:    cmp.Or(cfg.ReadOn.Time, 10*time.Minute),
-		Bytes:   cmp.Or(cfg.ReadOn.Bytes, 64<<20),
-		PerUser: cmp.Or(cfg.ReadOn.PerUser, 8),
-		Total:   cmp.Or(cfg.ReadOn.Total, 128),
-	}}}
+	on := &cfg.ReadOn
+	on.Time, on.Bytes = cmp.Or(on.Time, 10*time.Minute), cmp.Or(on.Bytes, 64<<20)
+	on.PerUser, on.Total = cmp.Or(on.PerUser, 8), cmp.Or(on.Total, 128)
+	p := &Relay{cfg: cfg}
 	p.running, p.stop = context.WithCancel(context.Background())
 	if slices.Contains(cfg.Routes.names, "retrieve") {
 		p.owners = newOwners(maxOwned)
