@@ -1,6 +1,7 @@
 package memscan
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -183,6 +184,9 @@ func (m *Memory) touched(of Mapping) []run {
 	var parts []run
 	for at := of.Start; at < of.End; {
 		more, next, err := m.pagemapScan(at, of.End)
+		if err == unix.ENOTTY { // before Linux 6.7
+			more, next, err = m.pagemapRead(at, of.End)
+		}
 		if err != nil || next <= at {
 			return whole
 		}
@@ -229,4 +233,27 @@ func (m *Memory) pagemapScan(from, to uint64) ([]run, uint64, error) {
 		runs = append(runs, run{r.start, r.end})
 	}
 	return runs, arg.walkEnd, nil
+}
+
+// pagemapRead does the same before Linux 6.7: it reads a word for each page, and so takes longer where much is reserved.
+func (m *Memory) pagemapRead(from, to uint64) ([]run, uint64, error) {
+	const entry, present, swapped = 8, 1 << 63, 1 << 62 // proc_pid_pagemap(5)
+	size := uint64(os.Getpagesize())
+	entries := make([]byte, min(chunk, (to-from)/size*entry))
+	if _, err := m.pagemap.ReadAt(entries, int64(from/size*entry)); err != nil {
+		return nil, 0, err
+	}
+	var runs []run
+	at := from
+	for ; len(entries) > 0; entries = entries[entry:] {
+		if binary.NativeEndian.Uint64(entries)&(present|swapped) != 0 {
+			if n := len(runs); n > 0 && runs[n-1].end == at {
+				runs[n-1].end += size
+			} else {
+				runs = append(runs, run{at, at + size})
+			}
+		}
+		at += size
+	}
+	return runs, at, nil
 }

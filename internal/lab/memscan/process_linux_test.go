@@ -6,10 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -153,5 +155,53 @@ func TestDenied(t *testing.T) {
 	}
 	if _, err := Process(pid, testKey(20)); !errors.Is(err, fs.ErrPermission) {
 		t.Error(err)
+	}
+}
+
+// TestTouched finds the pages that were written in a reservation, in both ways.
+func TestTouched(t *testing.T) {
+	size := os.Getpagesize()
+	reserved, err := unix.Mmap(-1, 0, 1<<30, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(reserved)
+	if err := unix.Madvise(reserved, unix.MADV_NOHUGEPAGE); err != nil {
+		t.Fatal(err)
+	}
+	const border = chunk / 8 // pages that pagemapRead reads at once
+	want := []uint64{0, 1, 7, border - 1, border, 1<<30/uint64(size) - 1}
+	for _, page := range want {
+		reserved[page*uint64(size)] = 1
+	}
+	m, err := Open(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	start := uint64(uintptr(unsafe.Pointer(&reserved[0])))
+	end := start + uint64(len(reserved))
+	for name, scan := range map[string]func(from, to uint64) ([]run, uint64, error){"PAGEMAP_SCAN": m.pagemapScan, "pagemap": m.pagemapRead} {
+		var got []uint64
+		for at := start; at < end; {
+			runs, next, err := scan(at, end)
+			if err == unix.ENOTTY && name == "PAGEMAP_SCAN" {
+				t.Log("not supported by this kernel: PAGEMAP_SCAN")
+				got = want
+				break
+			}
+			if err != nil || next <= at {
+				t.Fatalf("%s: ends at %#x: %v", name, next, err)
+			}
+			for _, r := range runs {
+				for ; r.start < r.end; r.start += uint64(size) {
+					got = append(got, (r.start-start)/uint64(size))
+				}
+			}
+			at = next
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: pages %d, want %d", name, got, want)
+		}
 	}
 }
