@@ -21,9 +21,9 @@ var (
 // conn.
 //
 // With TLS 1.3 crypto/tls is not used afterwards, and its traffic secrets are cleared: if both layers sealed records,
-// they would use the same numbers and so the same nonces. Sessions are not resumed, because crypto/tls does not receive
-// their tickets; cfg should have no ClientSessionCache, so that servers send none. With TLS 1.2 crypto/tls keeps
-// sealing and opening.
+// they would use the same numbers and so the same nonces. Only the tickets of the first record go to crypto/tls, if cfg
+// has a ClientSessionCache, so that later handshakes resume the session (RFC 8446, section 2.2). With TLS 1.2 crypto/tls
+// keeps sealing and opening.
 func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (Layer, error) {
 	below := &recordConn{Conn: conn}
 	c := tls.Client(below, cfg)
@@ -40,7 +40,19 @@ func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (Layer, erro
 	if err != nil {
 		return nil, err
 	}
-	return newSession(conn, state.CipherSuite, client, server)
+	s, err := newSession(conn, state.CipherSuite, client, server)
+	if err == nil && cfg.ClientSessionCache != nil {
+		s.tickets = func(record []byte) { keepTickets(c, below, record) }
+	}
+	return s, err
+}
+
+// keepTickets lets crypto/tls open the first record after the handshake, which has tickets. It has the keys for that,
+// and adds the tickets to its cache. It can write nothing, and an error costs only a resumption.
+func keepTickets(c *tls.Conn, below *recordConn, record []byte) {
+	defer func() { _ = recover() }() // no peer's data may end the process
+	below.pending = record
+	_, _ = c.Read(make([]byte, 1)) // ends with errNoPending
 }
 
 // recordConn is the connection that crypto/tls uses. Read returns data of one record at a time: during the handshake

@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -135,6 +136,79 @@ func TestHandshake(t *testing.T) {
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// cache is a session cache that reports what is kept.
+type cache struct {
+	tls.ClientSessionCache
+	kept chan struct{}
+}
+
+func (c cache) Put(key string, s *tls.ClientSessionState) {
+	c.ClientSessionCache.Put(key, s)
+	c.kept <- struct{}{}
+}
+
+// TestResume: the tickets in the first record let the next handshake resume the session, and what follows them arrives.
+func TestResume(t *testing.T) {
+	cert, roots := certificate()
+	sessions := cache{tls.NewLRUClientSessionCache(1), make(chan struct{}, 10)}
+	client := &tls.Config{RootCAs: roots, ServerName: "test", MinVersion: tls.VersionTLS13, ClientSessionCache: sessions}
+	server := &tls.Config{Certificates: []tls.Certificate{cert}}
+	for i := range 3 {
+		ours, theirs := dial(t)
+		served := make(chan error, 1)
+		peer := tls.Server(theirs, server)
+		go func() {
+			_, err := peer.Write([]byte("first"))
+			served <- err
+		}()
+		l := must(Handshake(t.Context(), ours, client))
+		if got, err := receive(ours, l); err != nil || string(got) != "first" {
+			t.Fatalf("%d: %q, %v", i, got, err)
+		}
+		if err := <-served; err != nil {
+			t.Fatal(err)
+		}
+		if got := peer.ConnectionState().DidResume; got != (i > 0) {
+			t.Errorf("handshake %d: resumed: %t", i, got)
+		}
+		select {
+		case <-sessions.kept:
+		case <-time.After(soon):
+			t.Fatal("waited for the ticket to be kept")
+		}
+		if l.(*session).tickets != nil {
+			t.Error("the session keeps crypto/tls's connection after the first record")
+		}
+	}
+}
+
+// TestNoTickets: a first record with data, one too long, and one that does not open leave crypto/tls alone.
+func TestNoTickets(t *testing.T) {
+	suite := allSuites[0]
+	for what, c := range map[string]struct {
+		size   int
+		typ    byte
+		modify byte
+	}{
+		"data":     {10, typeApplicationData, 0},
+		"long":     {maxTickets, typeHandshake, 0},
+		"modified": {10, typeHandshake, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := must(newSession(io.Discard, suite, traffic(suite, 1), traffic(suite, 2)))
+			s.tickets = func([]byte) { t.Errorf("%s: crypto/tls received it", what) }
+			buf := make([]byte, c.size+Overhead)
+			copy(buf[HeaderSize:], []byte{newSessionTicket, 0, byte((c.size - 4) >> 8), byte(c.size - 4)})
+			record := must(must(newKeys(suite, traffic(suite, 2))).seal(buf, c.size, c.typ))
+			record[len(record)-1] ^= c.modify
+			if _, err := s.Open(record); (err != nil) != (c.modify != 0) || s.tickets != nil {
+				t.Errorf("%s: %v; tickets awaited: %t", what, err, s.tickets != nil)
+			}
+			synctest.Wait()
+		})
 	}
 }
 

@@ -8,6 +8,7 @@
 package tlsrecord
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/tls"
 	"encoding/binary"
@@ -52,6 +53,9 @@ const (
 	// updateAfter is the number of records after which the client updates its own keys, below the limit for AES-GCM
 	// (RFC 8446, section 5.5).
 	updateAfter = 1 << 24
+	// maxTickets is the size in bytes of the longest first record whose tickets are used. Servers' tickets have a few
+	// hundred bytes.
+	maxTickets = 2 << 10
 )
 
 var (
@@ -82,8 +86,9 @@ type Layer interface {
 // session is the Layer of TLS 1.3.
 type session struct {
 	in      *keys
-	idle    int   // consecutive records without data
-	readErr error // returned by every further Open
+	idle    int                 // consecutive records without data
+	readErr error               // returned by every further Open
+	tickets func(record []byte) // receives the first record if it is short and has no data; may be nil
 
 	updateDue atomic.Bool // the peer has requested a key update
 
@@ -127,9 +132,17 @@ func sizeOf(p []byte, longest int) (int, error) {
 // Open returns the first error again on every later call: after it, the number or the keys no longer match the peer's.
 // It scrubs the vector registers, through which the plaintext has passed.
 func (s *session) Open(record []byte) (data []byte, err error) {
-	if s.readErr == nil {
-		data, s.readErr = s.open(record)
-		secret.Scrub()
+	if s.readErr != nil {
+		return nil, s.readErr
+	}
+	tickets, sealed := s.tickets, []byte(nil)
+	if s.tickets = nil; tickets != nil && len(record) <= maxTickets {
+		sealed = bytes.Clone(record) // open overwrites it
+	}
+	data, s.readErr = s.open(record)
+	secret.Scrub()
+	if sealed != nil && len(data) == 0 && s.readErr == nil {
+		go tickets(sealed) // its stack grows to several times that of a stream
 	}
 	return data, s.readErr
 }
@@ -166,8 +179,8 @@ func (s *session) open(record []byte) ([]byte, error) {
 }
 
 // handshake processes the messages in a handshake record: it ignores tickets, and performs a key update, which must be
-// the last message of its record (RFC 8446, section 5.1). It refuses messages that span records: the client requests no
-// tickets, and a key update has 5 bytes. An update changes the receiving keys; if the peer requests it, the sending
+// the last message of its record (RFC 8446, section 5.1). It refuses messages that span records: a ticket is far shorter
+// than a record, and a key update has 5 bytes. An update changes the receiving keys; if the peer requests it, the sending
 // keys change before the next record is sent (section 4.6.3).
 func (s *session) handshake(p []byte) error {
 	const head = 4 // size of a message's type and length, in bytes

@@ -109,10 +109,11 @@ func tlsConfig(name string, legacy bool) *tls.Config {
 		MinVersion:    tls.VersionTLS13,
 		MaxVersion:    tls.VersionTLS13,
 		Renegotiation: tls.RenegotiateNever,
+		// A resumed handshake has neither certificate nor signature, which are most of its cost on both sides.
+		ClientSessionCache: tls.NewLRUClientSessionCache(4),
 	}
 	if legacy {
 		c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-		c.ClientSessionCache = tls.NewLRUClientSessionCache(4)
 		c.DynamicRecordSizingDisabled = true // fewer records, and system calls
 		// AEAD only: crypto/tls copies the plaintext for CBC.
 		c.CipherSuites = []uint16{
