@@ -71,9 +71,6 @@ func TCP(a Address) (*net.TCPListener, error) {
 	return l.(*net.TCPListener), nil
 }
 
-// Port returns the TCP port on which l listens.
-func Port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
-
 // UnixConfig describes a unix socket.
 type UnixConfig struct {
 	// Path is the socket's path; required. Clients connect to it as it is, so the kernel's limit on its length

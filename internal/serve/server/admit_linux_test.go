@@ -334,7 +334,7 @@ func TestManyUnnamedUsers(t *testing.T) {
 func TestMappedAddress(t *testing.T) {
 	s, _ := withUsers(t, policy.Limits{}, "self")
 	fd := must(unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))
-	sa := &unix.SockaddrInet6{Port: listen.Port(s.listener), Addr: [16]byte(net.ParseIP("127.0.0.1").To16())}
+	sa := &unix.SockaddrInet6{Port: s.listener.Addr().(*net.TCPAddr).Port, Addr: [16]byte(net.ParseIP("127.0.0.1").To16())}
 	if err := unix.Connect(fd, sa); err != nil {
 		t.Skip("no IPv6 here: ", err)
 	}
