@@ -45,7 +45,6 @@ type Log struct {
 	closing  sync.Once
 	reported chan struct{} // closed when report has received all reports
 
-	Written  atomic.Int64 // lines
 	Lost     atomic.Int64 // lines that were dropped
 	Failures atomic.Int64 // writes; while they fail it grows about once a second
 

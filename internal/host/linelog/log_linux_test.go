@@ -116,10 +116,10 @@ func roomTooLate(t *testing.T) {
 	r.Want(t, fmt.Sprintf("the audit is written again; %d lines were dropped", l.Lost.Load()))
 	l.Close()
 	seen, broken := proctest.Lines(t, d.audit)
-	if int64(len(seen)) != l.Written.Load() || broken != 0 {
-		t.Errorf("%d lines are there, %d were written; %d are broken", len(seen), l.Written.Load(), broken)
+	if broken != 0 {
+		t.Errorf("%d lines are broken", broken)
 	}
-	checkSum(t, l, 10_000)
+	checkSum(t, l, len(seen), 10_000)
 	r.Silent(t)
 }
 
@@ -183,9 +183,10 @@ func closedAndOpened(t *testing.T) {
 	r.Want(t, waiting)
 	l.Close()
 	r.Want(t, "audit lines were dropped: no space left on device")
-	checkSum(t, l, 50)
+	seen, _ := proctest.Lines(t, d.audit)
+	n := len(seen)
+	checkSum(t, l, n, 50)
 	d.empty()
-	n := int(l.Written.Load())
 	l = mustOpen(t, d.audit, r)
 	write(l, n, n+10)
 	l.Close()

@@ -3,13 +3,14 @@
 package linelog
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 )
@@ -44,21 +45,23 @@ func TestRedirectFromStuckTarget(t *testing.T) {
 	path, r := filepath.Join(t.TempDir(), "audit"), proctest.NewReports()
 	l := open(t, &Target{file: stuck}, r.Report)
 	write(l, 0, n)
-	proctest.Eventually(t, "the pipe is full", func() bool { return l.Written.Load() > 100 && l.Written.Load() < n })
+	proctest.Eventually(t, "the pipe is full", func() bool { n := unwritten(l); return 0 < n && n < 900 })
+	old := l.w
 	to, err := File(path, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Redirect(to)
 	r.Want(t, "the audit is written again; ")
-	if l.Lost.Load() == 0 {
-		t.Error("nothing is lost")
+	late := taken(l, old)
+	if lost := l.Lost.Load(); lost == 0 || int(lost) != late {
+		t.Errorf("%d lines are lost, of %d taken", lost, late)
 	}
 	write(l, n, n+10)
-	reader.Close() // the old writer continues, and ends
+	arrived := arrive(t, reader) // the old writer continues, and ends
 	l.Close()
-	checkSum(t, l, n+10)
 	seen, broken := proctest.Lines(t, path)
+	checkSum(t, l, arrived-late+len(seen), n+10)
 	if broken != 0 {
 		t.Errorf("%d broken lines", broken)
 	}
@@ -77,16 +80,31 @@ func TestReportsIntoItself(t *testing.T) {
 	l = open(t, &Target{file: writer}, func(err error) { l.Write([]byte(err.Error() + "\n")) })
 	write(l, 0, 10_000)
 	proctest.Eventually(t, "lines are lost", func() bool { return l.Lost.Load() > 0 })
-	text := make(chan []byte)
+	text, recovered := make(chan []byte), make(chan struct{})
 	go func() {
-		all, _ := io.ReadAll(reader)
+		var all []byte
+		for lines := bufio.NewReader(reader); ; {
+			line, err := lines.ReadBytes('\n')
+			if all = append(all, line...); err != nil {
+				break
+			}
+			if bytes.Contains(line, []byte("is written again; ")) {
+				close(recovered) // a second time panics
+			}
+		}
 		text <- all
 	}()
-	proctest.Eventually(t, "all lines and both reports are written or lost", func() bool { return l.Written.Load()+l.Lost.Load() == 10_002 })
+	select {
+	case <-recovered: // and so all lines and both reports are written or lost
+	case <-time.After(time.Minute):
+		t.Fatal("the log does not report that it is written again")
+	}
 	l.Close()
-	if got := <-text; bytes.Count(got, []byte("lines are being dropped")) > 1 || bytes.Count(got, []byte("is written again; ")) != 1 {
+	got := <-text
+	if bytes.Count(got, []byte("lines are being dropped")) > 1 || bytes.Count(got, []byte("is written again; ")) != 1 {
 		t.Errorf("it ends with %q", got[max(0, len(got)-500):])
 	}
+	checkSum(t, l, int(countLines(got)), 10_002)
 }
 
 // TestOneWriteIsWhole: one write consists of whole lines, and is small enough to be atomic on a pipe.

@@ -92,9 +92,6 @@ func (t *Target) work() error {
 		}
 		n, err := t.file.Write(t.held())
 		t.log.mu.Lock()
-		if !t.abandoned {
-			t.log.Written.Add(countLines(t.held()[:n]))
-		}
 		t.at += n
 		t.log.mu.Unlock()
 		if err != nil {
