@@ -59,7 +59,7 @@ func (m *messages) record() {
 	e := &m.x.Entry
 	input, output, exact := m.meter.Usage()
 	e.InputTokens, e.OutputTokens, e.Tokens = e.InputTokens+input, e.OutputTokens+output, e.Tokens || exact
-	if model := m.meter.Model(); model != nil {
+	if model := m.meter.Model(); len(model) > 0 {
 		e.Model = string(model)
 	}
 }

@@ -80,9 +80,9 @@ var apis = [...]reading{
 
 var (
 	typeMember  = jsonscan.Member{Name: "type", ID: typeID}
-	modelMember = jsonscan.Member{Name: "model", ID: modelID, Parts: true}
+	modelMember = jsonscan.Member{Name: "model", ID: modelID}
 
-	response = []jsonscan.Member{{Name: "id", ID: idID, Parts: true}, modelMember, {Name: "usage", Members: []jsonscan.Member{
+	response = []jsonscan.Member{{Name: "id", ID: idID}, modelMember, {Name: "usage", Members: []jsonscan.Member{
 		{Name: "input_tokens", ID: inputID},
 		{Name: "output_tokens", ID: outputID},
 		{Name: "total_tokens", ID: totalID},
@@ -101,9 +101,9 @@ var (
 )
 
 const (
-	maxText  = 32  // bytes of a name, type or number; longer ones are irrelevant
-	maxModel = 64  // bytes of a model's name that are kept
-	maxID    = 136 // bytes of the longest ID that is kept; OpenAI's have about 55
+	maxModel = 64        // bytes of a model's name that are kept
+	maxID    = 133       // bytes of the longest ID that is kept; OpenAI's have about 55
+	maxText  = maxID + 1 // bytes of a name, type or number; longer ones are irrelevant
 )
 
 // document reads one response, or one event of a stream.
@@ -113,7 +113,6 @@ type document struct {
 	model    [maxModel]byte
 	role     role
 	modelLen uint8 // 0 without a model
-	partial  int16 // length of the kept part of a string; -1 if it is dropped
 	tally
 }
 
@@ -158,19 +157,15 @@ func (m *Meter) feed(p []byte) {
 		switch member, kind, text, p = d.find.Next(p); {
 		case member == 0, member == typeID && d.role != unknown:
 		case member == typeID && kind == jsonscan.String:
-			d.role = apis[m.api].events[string(text)]
+			d.role = apis[m.api].events[string(jsonscan.Unescape(text))]
 		case member == typeID:
 			d.role = ignored
-		case member == idID && m.idLen == 0:
-			if n := d.keep(m.id[:], kind, text); n <= maxID { // a part of an ID could equal another one
-				m.idLen = uint8(n)
+		case member == idID:
+			if m.idLen == 0 && kind == jsonscan.String && len(text) <= maxID && !jsonscan.HasEscape(text) { // a part of an ID could equal another one
+				m.idLen = uint8(copy(m.id[:], text))
 			}
 		case member == modelID:
-			n := d.keep(d.model[:], kind, text)
-			if n > maxModel {
-				n = wholeRunes(d.model[:])
-			}
-			d.modelLen = uint8(n)
+			d.readModel(kind, text)
 		case kind == jsonscan.Null && apis[m.api].nullable:
 		case member >= inputID:
 			d.readCount(member-inputID, kind, text)
@@ -188,35 +183,17 @@ func (m *Meter) fixID() {
 	}
 }
 
-// wholeRunes returns the length of p without the beginning of a character at its end.
-func wholeRunes(p []byte) int {
-	for n := max(0, len(p)-utf8.UTFMax); n < len(p); n++ {
-		if utf8.RuneStart(p[n]) && !utf8.FullRune(p[n:]) {
-			return n
-		}
+// readModel keeps the beginning of a model's name. No name of the upstream's has an escape there.
+func (d *document) readModel(kind jsonscan.Kind, name []byte) {
+	d.modelLen = 0
+	if kind != jsonscan.String || jsonscan.HasEscape(name[:min(len(name), maxModel+1)]) {
+		return
 	}
-	return len(p)
-}
-
-// keep copies the parts of a string into room and returns its length with the last one: len(room)+1 if it is longer, 0
-// if it contains an escape before that, which no name of the upstream's has, and for other values.
-func (d *document) keep(room []byte, kind jsonscan.Kind, part []byte) int {
-	n := int(d.partial)
-	if 0 <= n && n <= len(room) {
-		copy(room[n:], part)
-		if n = min(n+len(part), len(room)+1); n <= len(room) && d.find.Escaped() {
-			n = -1
-		}
+	n := min(len(name), maxModel)
+	for n < len(name) && n > maxModel-utf8.UTFMax+1 && !utf8.RuneStart(name[n]) {
+		n--
 	}
-	d.partial = 0
-	switch kind {
-	case jsonscan.Part:
-		d.partial = int16(n)
-		return 0
-	case jsonscan.String:
-		return max(n, 0)
-	}
-	return 0
+	d.modelLen = uint8(copy(d.model[:], name[:n]))
 }
 
 // readCount reads a number of tokens.
@@ -253,7 +230,8 @@ func (m *Meter) endDocument() {
 	}
 	switch d.role {
 	case closes:
-		m.add(&d.tally)
+		m.running.merge(&d.tally)
+		m.endRunning(true)
 	case starts:
 		m.endRunning(false)
 		d.seen[outputID-inputID] = false // the reported output is only its beginning
@@ -265,12 +243,12 @@ func (m *Meter) endDocument() {
 	}
 }
 
-// endRunning counts the response on which a stream has reported so far. stopped reports whether it was complete.
+// endRunning counts the response on which a body has reported so far. stopped reports whether it was complete.
 func (m *Meter) endRunning(stopped bool) {
-	if m.running != nil && m.running.begun {
+	if m.running.begun {
 		m.running.inexact = m.running.inexact || !stopped
-		m.add(m.running)
-		*m.running = tally{}
+		m.add(&m.running)
+		m.running = tally{}
 	}
 }
 

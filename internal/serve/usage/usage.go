@@ -21,7 +21,7 @@ type Meter struct {
 	doc     document // the response, or the stream's current event
 	bytes   int64
 
-	running *tally // the reports so far on a response that has not stopped; nil with Responses
+	running tally // the reports so far on a response that has not stopped
 
 	// Of all closing events, or of the response itself:
 	sum           int64
@@ -53,9 +53,6 @@ const byteOrderMark = "\ufeff"
 // event streams, and of any coding but identity, it only counts the bytes.
 func New(api API, contentType, contentEncoding []byte) *Meter {
 	m := &Meter{api: api, kind: kindOf(contentType, contentEncoding)}
-	if api == Messages {
-		m.running = &tally{}
-	}
 	m.begin()
 	return m
 }
@@ -130,10 +127,6 @@ func (m *Meter) Tokens() (n int64, exact bool) {
 // settled returns the meter as if the body ended here.
 func (m *Meter) settled() Meter {
 	all := *m
-	if m.running != nil {
-		running := *m.running
-		all.running = &running
-	}
 	all.endDocument()
 	all.endRunning(false)
 	return all
@@ -146,21 +139,18 @@ func (m *Meter) Usage() (input, output int64, exact bool) {
 	return all.input, all.output, all.found && !all.inexact && !all.partless
 }
 
-// Model returns the model that the response names, cut to 64 bytes between runes, and nil if there is none or it
+// Model returns the model that the response names, cut to 64 bytes between runes; empty if there is none or it
 // contains an escape. It need not be UTF-8, and is valid until the next Write. The last closing event with a model
 // counts.
 func (m *Meter) Model() []byte {
-	switch {
-	case (m.doc.role == closes || m.doc.role == starts) && m.doc.modelLen > 0:
+	if (m.doc.role == closes || m.doc.role == starts) && m.doc.modelLen > 0 {
 		return m.doc.model[:m.doc.modelLen]
-	case m.modelLen > 0:
-		return m.model[:m.modelLen]
 	}
-	return nil
+	return m.model[:m.modelLen]
 }
 
 // ID returns the ID of the response, in a stream from the first event with one that begins or ends a response. It is
-// nil if there is none, or if it is longer than 136 bytes or contains an escape. It may have any form, is available
+// nil if there is none, or if it is longer than 133 bytes or contains an escape. It may have any form, is available
 // when the byte after it has arrived, and then never changes.
 func (m *Meter) ID() []byte {
 	if !m.idFixed {

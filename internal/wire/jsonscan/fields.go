@@ -30,7 +30,7 @@ func Fields(doc []byte, wanted ...*Field) error {
 	for i, m := range wanted {
 		list[i] = Member{Name: m.Name, ID: uint8(i + 1)}
 	}
-	var find Finder // without Room, so that nothing is copied
+	find := Finder{PlainNames: true} // without Room, so that nothing is copied
 	find.Start(&Member{Members: list})
 	for p := doc; len(p) > 0; {
 		id, kind, text, rest := find.Next(p)
@@ -38,7 +38,7 @@ func Fields(doc []byte, wanted ...*Field) error {
 			continue
 		}
 		m := wanted[id-1]
-		if kind != m.Kind || find.Cut() || m.Found {
+		if kind != m.Kind || HasEscape(text) || m.Found {
 			return errFields
 		}
 		m.Found, m.Raw = true, text

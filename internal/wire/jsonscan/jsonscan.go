@@ -1,11 +1,14 @@
 // Package jsonscan finds values in a JSON document that arrives in pieces, in constant memory.
 //
 // A document is one object of RFC 8259, with these differences: an outermost value of another type, nesting deeper than
-// [MaxDepth] and a byte-order mark are invalid; strings need not be UTF-8. As in encoding/json, half of an escaped
-// surrogate pair is decoded as U+FFFD.
+// [MaxDepth] and a byte-order mark are invalid; strings need not be UTF-8.
 package jsonscan
 
-import "slices"
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+)
 
 // MaxDepth is the maximum depth of nested objects and arrays.
 const MaxDepth = 32
@@ -19,8 +22,8 @@ type Kind uint8
 const (
 	None    Kind = iota // none: the piece has been read
 	Invalid             // not JSON; the document stays invalid
-	Part                // part of a string, which continues
-	String              // a string, or its last part
+	part                // of a name, string or number, which continues
+	String              // without its quotes
 	Number
 	True
 	False
@@ -37,16 +40,15 @@ const (
 type Member struct {
 	Name    string   // with escapes resolved
 	ID      uint8    // returned by Next with the value; 0 if the value is not wanted
-	Parts   bool     // return a string in parts, of any length
 	Members []Member // the wanted members of the value if it is an object
 }
 
 // Finder returns the values of wanted members of one document, of a repeated member each. Call [Finder.Start] before
-// use. It does not allocate.
+// use. It allocates for nothing but a name with an escape.
 type Finder struct {
-	// Room holds names and values that are split between pieces or contain escapes. All texts are cut to its length; it
-	// must be longer than the longest wanted name. If it is nil, no text is copied: values must lie in one piece
-	// without escapes, and may have any length. Other values are then cut, and other names make the document invalid.
+	// Room holds names and values that are split between pieces. All texts are cut to its length, counted with their
+	// escapes; it must be longer than the longest wanted name. If it is nil, no text is copied: one that lies in one
+	// piece may have any length, another value is cut, and another name makes the document invalid.
 	Room []byte
 	// Trusted skips unwanted objects and arrays without checking their content, which is faster and works at any depth.
 	// It is for documents from an author who writes valid JSON: an invalid one may be accepted.
@@ -65,12 +67,12 @@ type Finder struct {
 
 // Start begins a document. The members of root are those of the outermost object. Finder does not change them.
 func (f *Finder) Start(root *Member) {
-	*f = Finder{Room: f.Room, Trusted: f.Trusted, PlainNames: f.PlainNames, wanted: root, scan: scanner{inPlace: f.Room == nil}}
+	*f = Finder{Room: f.Room, Trusted: f.Trusted, PlainNames: f.PlainNames, wanted: root}
 }
 
 // Next reads p up to the first wanted value and returns the rest of p. The id is 0 only with None and Invalid. The text
-// of a string has its escapes resolved; it is a part of p or of Room, valid until the next call. A number is returned
-// when the byte after it has been read. Until the document is Done, it may still turn out to be invalid.
+// of a string has its escapes, see [Unescape]; it is a part of p or of Room, valid until the next call. A number is
+// returned when the byte after it has been read. Until the document is Done, it may still turn out to be invalid.
 func (f *Finder) Next(p []byte) (id uint8, kind Kind, text, rest []byte) {
 	for len(p) > 0 {
 		kind, text, p = f.scan.next(p)
@@ -79,12 +81,12 @@ func (f *Finder) Next(p []byte) (id uint8, kind Kind, text, rest []byte) {
 			return 0, Invalid, nil, nil
 		case f.scan.depth < f.level:
 			f.level--
-		case f.wanted != nil:
+		case f.wanted != nil && kind != None:
 			if id, text = f.value(kind, text); id != 0 {
 				return id, kind, text, p
 			}
-		case f.scan.depth == f.level && (kind == name || kind == Part && f.scan.state == inName):
-			f.name(kind == Part, text)
+		case f.scan.depth == f.level && (kind == name || kind == part && f.scan.state == inName):
+			f.name(kind, text)
 		case f.Trusted && (kind == Object || kind == Array):
 			f.scan.skipNested()
 		}
@@ -95,20 +97,17 @@ func (f *Finder) Next(p []byte) (id uint8, kind Kind, text, rest []byte) {
 // Cut reports whether the last text was longer than Room.
 func (f *Finder) Cut() bool { return f.cut }
 
-// Escaped reports whether the last string contained an escape.
-func (f *Finder) Escaped() bool { return f.scan.escaped }
-
 // Done reports whether the document is complete and, as far as it was checked, valid.
 func (f *Finder) Done() bool { return f.scan.state == done }
 
 // name reads a name in the innermost object of the path and decides whether its value is wanted.
-func (f *Finder) name(continues bool, part []byte) {
-	text, whole := f.gather(continues, part)
+func (f *Finder) name(kind Kind, piece []byte) {
+	text, whole := f.gather(kind, piece)
 	switch {
-	case f.cut && f.Room == nil, f.PlainNames && f.scan.escaped:
+	case f.cut && f.Room == nil, f.PlainNames && HasEscape(piece):
 		f.scan.state = invalid
 	case whole && !f.cut:
-		members := f.path[f.level-1].Members
+		members, text := f.path[f.level-1].Members, Unescape(text)
 		if i := slices.IndexFunc(members, func(m Member) bool { return m.Name == string(text) }); i >= 0 {
 			f.wanted = &members[i]
 		}
@@ -116,17 +115,12 @@ func (f *Finder) name(continues bool, part []byte) {
 }
 
 // value reads a token of the wanted value. It returns an ID if the token is to be returned to the caller.
-func (f *Finder) value(kind Kind, part []byte) (id uint8, text []byte) {
-	m, whole := f.wanted, true
+func (f *Finder) value(kind Kind, piece []byte) (id uint8, text []byte) {
+	m := f.wanted
+	text, whole := f.gather(kind, piece)
 	switch {
-	case kind == None:
+	case !whole:
 		return 0, nil
-	case kind == Part && m.Parts && f.scan.state == inString:
-		return m.ID, part
-	case kind == Part, kind == Number, kind == String && !m.Parts:
-		if part, whole = f.gather(kind == Part, part); !whole {
-			return 0, nil
-		}
 	case kind == Object && m.Members != nil:
 		f.path[f.level] = m
 		f.level++
@@ -136,21 +130,36 @@ func (f *Finder) value(kind Kind, part []byte) (id uint8, text []byte) {
 		f.scan.skipNested()
 	}
 	f.wanted = nil
-	return m.ID, part
+	return m.ID, text
 }
 
-// gather appends part to the text in Room. It returns part itself if that is the whole text and fits into Room. whole
+// gather appends piece to the text in Room. It returns piece itself if that is the whole text and fits into Room. whole
 // reports whether the text is complete.
-func (f *Finder) gather(continues bool, part []byte) (text []byte, whole bool) {
+func (f *Finder) gather(kind Kind, piece []byte) (text []byte, whole bool) {
+	whole = kind != part
 	if !f.begun {
 		f.used, f.cut = 0, false
-		if !continues && (f.Room == nil || len(part) <= len(f.Room)) {
-			return part, true
+		if whole && (f.Room == nil || len(piece) <= len(f.Room)) {
+			return piece, true
 		}
 	}
-	n := copy(f.Room[f.used:], part)
+	n := copy(f.Room[f.used:], piece)
 	f.used += uint32(n)
-	f.cut = f.cut || n < len(part) || f.Room == nil
-	f.begun = continues
-	return f.Room[:f.used], !continues
+	f.cut = f.cut || n < len(piece) || f.Room == nil
+	f.begun = !whole
+	return f.Room[:f.used], whole
+}
+
+// HasEscape reports whether the text of a string contains an escape.
+func HasEscape(text []byte) bool { return bytes.IndexByte(text, '\\') >= 0 }
+
+// Unescape resolves the escapes in the text of a string, as encoding/json does: half of a surrogate pair becomes U+FFFD. It
+// returns text itself if there are none.
+func Unescape(text []byte) []byte {
+	if !HasEscape(text) {
+		return text
+	}
+	var s string
+	json.Unmarshal(slices.Concat([]byte{'"'}, text, []byte{'"'}), &s) // fails only for a text that was cut
+	return []byte(s)
 }

@@ -13,7 +13,7 @@ var wanted = Member{Members: []Member{
 	{Name: "every", ID: 1},
 	{Name: "first", ID: 2},
 	{Name: "once", ID: 3},
-	{Name: "parts", ID: 4, Parts: true},
+	{Name: "fourth", ID: 4},
 	{Name: "o", Members: []Member{
 		{Name: "every", ID: 5},
 		{Name: "first", ID: 6},
@@ -31,8 +31,8 @@ type found struct {
 
 func (f found) String() string { return fmt.Sprintf("%d:%d:%q:%t", f.id, f.kind, f.text, f.cut) }
 
-// find passes doc to f in pieces of size bytes; 0 means all at once. It returns the values, with parts joined, and
-// whether the document is complete.
+// find passes doc to f in pieces of size bytes; 0 means all at once. It returns the values, and whether the document is
+// complete.
 func find(f *Finder, doc string, size int) (all []found, done bool) {
 	f.Start(&wanted)
 	if size <= 0 {
@@ -56,20 +56,18 @@ func next(f *Finder, piece []byte, all []found) []found {
 		if p = rest; id == 0 {
 			continue
 		}
-		v := found{id, kind, string(text), f.Cut() && (kind == String || kind == Number)}
-		if last := len(all) - 1; last >= 0 && all[last].kind == Part {
-			v.text = all[last].text + v.text
-			all = all[:last]
-		}
-		all = append(all, v)
+		all = append(all, found{id, kind, string(text), f.Cut()})
 	}
 	return all
 }
 
-// withoutPart removes a string without an end.
-func withoutPart(all []found) []found {
-	if last := len(all) - 1; last >= 0 && all[last].kind == Part {
-		return all[:last]
+// decoded returns the values with the escapes of strings that are whole resolved.
+func decoded(all []found) []found {
+	all = slices.Clone(all)
+	for i, v := range all {
+		if v.kind == String && !v.cut {
+			all[i].text = string(Unescape([]byte(v.text)))
+		}
 	}
 	return all
 }
@@ -82,7 +80,7 @@ func checkSplits(t *testing.T, make func() *Finder, doc string, want []found, wa
 	t.Helper()
 	check := func(how string, all []found, done bool) {
 		t.Helper()
-		if all = withoutPart(all); done != wantDone || !slices.Equal(all, want) {
+		if all = decoded(all); done != wantDone || !slices.Equal(all, want) {
 			t.Fatalf("%s: %v, done %t; want %v, %t\n%.200s", how, all, done, want, wantDone, doc)
 		}
 	}
@@ -140,11 +138,11 @@ func TestValid(t *testing.T) {
 		`{"o":[{"every":1}],"o":null,"o":"every","o":1,"every":2}`:      one(Number, "2"),
 		`{"o":{"p":[]},"o":{"p":1},"o":{"p":{"n":1}}}`:                  {{7, Array, "", false}, {7, Number, "1", false}, {8, Number, "1", false}},
 
-		`{"every":1,"every":{},"every":"a"}`:                                   {{1, Number, "1", false}, {1, Object, "", false}, {1, String, "a", false}},
-		`{"first":null,"first":1,"first":{}}`:                                  {{2, Null, "", false}, {2, Number, "1", false}, {2, Object, "", false}},
-		`{"o":{"first":1},"o":{"first":2,"every":3}}`:                          {{6, Number, "1", false}, {6, Number, "2", false}, {5, Number, "3", false}},
-		`{"once":1,"o":{"once":2},"x":{"once":3,"once":4}}`:                    {{3, Number, "1", false}},
-		`{"parts":"a\nb","parts":7,"parts":"` + strings.Repeat("é", 50) + `"}`: {{4, String, "a\nb", false}, {4, Number, "7", false}, {4, String, strings.Repeat("é", 50), false}},
+		`{"every":1,"every":{},"every":"a"}`:                                      {{1, Number, "1", false}, {1, Object, "", false}, {1, String, "a", false}},
+		`{"first":null,"first":1,"first":{}}`:                                     {{2, Null, "", false}, {2, Number, "1", false}, {2, Object, "", false}},
+		`{"o":{"first":1},"o":{"first":2,"every":3}}`:                             {{6, Number, "1", false}, {6, Number, "2", false}, {5, Number, "3", false}},
+		`{"once":1,"o":{"once":2},"x":{"once":3,"once":4}}`:                       {{3, Number, "1", false}},
+		`{"fourth":"a\nb","fourth":7,"fourth":"` + strings.Repeat("é", 50) + `"}`: {{4, String, "a\nb", false}, {4, Number, "7", false}, {4, String, strings.Repeat("é", 50), false}},
 
 		nested(MaxDepth - 1): one(Number, "1"),
 	} {
@@ -196,13 +194,14 @@ func TestCut(t *testing.T) {
 	for doc, want := range map[string][]found{
 		`{"every":"12345"}`:                 one(String, "12345"),
 		`{"every":"123456"}`:                cut(String, "12345"),
-		`{"every":"1234\u00e9"}`:            cut(String, "1234\xc3"),
-		`{"every":"\u00e9","every":123456}`: {{1, String, "é", false}, {1, Number, "12345", true}},
+		`{"every":"123é"}`:                  one(String, "123é"),
+		`{"every":"1234é"}`:                 cut(String, "1234\xc3"),
+		`{"every":"\u00e9","every":123456}`: {{1, String, `\u00e`, true}, {1, Number, "12345", true}},
+		`{"every":"a\nb\"","every":"\""}`:   {{1, String, `a\nb\`, true}, {1, String, `"`, false}},
 		`{"every":12345}`:                   one(Number, "12345"),
 		`{"everyone":1,"every":2}`:          one(Number, "2"),
 		`{"every\u0000":1}`:                 nil,
 		`{"every":"123456","every":"1"}`:    {{1, String, "12345", true}, {1, String, "1", false}},
-		`{"parts":"1234567","every":"123"}`: {{4, String, "1234567", false}, {1, String, "123", false}},
 	} {
 		checkSplits(t, small, doc, want, true)
 	}
@@ -217,10 +216,9 @@ func TestWithoutRoom(t *testing.T) {
 		done bool
 	}{
 		{`{"every":"` + long + `","x":"\n","y":{"\u0078":1},"once":12}`, []found{{1, String, long, false}, {3, Number, "12", false}}, true},
-		{`{"every":"abc\ndef","once":1}`, []found{{1, String, "", true}, {3, Number, "1", false}}, true},
-		{`{"every":"\u0061","once":1}`, []found{{1, String, "", true}, {3, Number, "1", false}}, true},
-		{`{"once":1,"ever\u0079":"abc"}`, []found{{3, Number, "1", false}}, false},
-		{`{"once":1,"\u0078":"abc"}`, []found{{3, Number, "1", false}}, false},
+		{`{"every":"abc\ndef","once":1}`, []found{{1, String, `abc\ndef`, false}, {3, Number, "1", false}}, true},
+		{`{"every":"\u0061","once":1}`, []found{{1, String, `\u0061`, false}, {3, Number, "1", false}}, true},
+		{`{"once":1,"ever\u0079":"abc","\u0078":2}`, []found{{3, Number, "1", false}, {1, String, "abc", false}}, true},
 	} {
 		var f Finder
 		f.Start(&wanted)
@@ -252,22 +250,33 @@ func inside(doc, text []byte) bool {
 	return from <= at && at+uintptr(len(text)) <= from+uintptr(len(doc))
 }
 
-// TestEscaped: an escape in the value is reported, one in the name is not.
-func TestEscaped(t *testing.T) {
+// TestHasEscape: an escape in the value is reported, one in the name is not.
+func TestHasEscape(t *testing.T) {
 	for doc, want := range map[string]bool{
 		`{"every":"a"}`: false, `{"ev\u0065ry":"a"}`: false, `{"x":"\n","every":"a"}`: false,
 		`{"every":"\n"}`: true, `{"every":"a\u0061b"}`: true,
 	} {
 		f := roomy()
 		f.Start(&wanted)
-		if id, _, _, _ := f.Next([]byte(doc)); id != 1 || f.Escaped() != want {
-			t.Errorf("%s: id %d, escaped %t", doc, id, f.Escaped())
+		if id, _, text, _ := f.Next([]byte(doc)); id != 1 || HasEscape(text) != want {
+			t.Errorf("%s: id %d, %q", doc, id, text)
 		}
 	}
 }
 
+// TestPlainNames: an escape in a name on the path makes a document invalid, also behind what Room holds; one elsewhere
+// does not.
+func TestPlainNames(t *testing.T) {
+	plain := func() *Finder { return &Finder{Room: make([]byte, 8), PlainNames: true} }
+	checkSplits(t, plain, `{"x":[{"\u0061":"\n"}],"every":1}`, one(Number, "1"), true)
+	for _, name := range []string{`\u0078`, `ever\u0079`, strings.Repeat("x", 20) + `\n`} {
+		checkSplits(t, plain, `{"every":1,"`+name+`":2}`, one(Number, "1"), false)
+		checkSplits(t, plain, `{"every":1,"o":{"`+name+`":2}}`, one(Number, "1"), false)
+	}
+}
+
 func TestNoAllocations(t *testing.T) {
-	doc := []byte(`{"x":[1,{"a":"\n"}],"every":"a\u0061","o":{"p":{"n":12345}},"parts":"abc"}`)
+	doc := []byte(`{"x":[1,{"a":"\n"}],"every":"a\u0061","o":{"p":{"n":12345}},"fourth":"abc"}`)
 	for _, f := range []*Finder{roomy(), trusting(), {}} {
 		if n := testing.AllocsPerRun(100, func() {
 			f.Start(&wanted)

@@ -4,24 +4,17 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"strings"
-	"unicode/utf16"
-	"unicode/utf8"
 )
 
 // scanner splits a document into tokens. The zero value is ready to use.
 type scanner struct {
-	nested  int64   // depth within the object or array that is being skipped
-	objects uint32  // bit set of open objects; the outermost is bit 0
-	code    uint16  // code point of the escape
-	high    uint16  // first half of a surrogate pair whose second half must follow
-	decoded [6]byte // one character, or two of at most three bytes each
+	nested  int64  // depth within the object or array that is being skipped
+	objects uint32 // bit set of open objects; the outermost is bit 0
 	state   state
 	depth   uint8 // open objects and arrays, except skipped ones
 	literal Kind  // the literal that is being read
 	matched uint8 // bytes of the literal that matched
 	escape  uint8 // afterBackslash, or the number of missing digits
-	escaped bool  // the last name or string contained an escape
-	inPlace bool  // omit the characters of escapes
 }
 
 type state uint8
@@ -55,9 +48,9 @@ const (
 
 const afterBackslash = 5
 
-// next reads the first token in p and returns the rest of p. The text of a name, string or number may be split into
-// several parts, some of them empty: all but the last have kind Part. A number ends when the byte after it arrives,
-// which is not consumed.
+// next reads the first token in p and returns the rest of p. The text of a name or string is without its quotes, but has
+// its escapes. If it, or a number, continues after p, its kind is part. A number ends when the byte after it arrives, which
+// is not consumed.
 func (s *scanner) next(p []byte) (kind Kind, text, rest []byte) {
 	for len(p) > 0 && kind == None {
 		switch {
@@ -90,7 +83,7 @@ func (s *scanner) readByte(c byte) Kind {
 		return s.readLiteral(c)
 	case c == ' ' || c == '\n' || c == '\r' || c == '\t':
 	case c == '"' && (s.state == wantFirstName || s.state == wantName):
-		s.state, s.escaped = inName, false
+		s.state = inName
 	case c == ':' && s.state == wantColon:
 		s.state = wantValue
 	case c == ',' && s.state == wantComma:
@@ -113,7 +106,7 @@ func (s *scanner) readByte(c byte) Kind {
 func (s *scanner) startValue(c byte) Kind {
 	switch {
 	case c == '"':
-		s.state, s.escaped = inString, false
+		s.state = inString
 	case c == '{':
 		return s.open(Object, 1, wantFirstName)
 	case c == '[':
@@ -165,37 +158,35 @@ func (s *scanner) readLiteral(c byte) Kind {
 	return s.literal
 }
 
-// readText reads a name or string up to its end, or to the end of one escape.
+// readText reads a name or string up to its end. Of one that is skipped, only the end matters.
 func (s *scanner) readText(p []byte) (kind Kind, text, rest []byte) {
-	if s.escape > 0 {
-		return s.readEscape(p)
+	for n := 0; n < len(p); n++ {
+		if s.escape == 0 {
+			n += plainLength(p[n:])
+		}
+		switch {
+		case n == len(p):
+		case s.escape > 0:
+			if !s.readEscape(p[n]) {
+				return s.fail(), nil, nil
+			}
+		case p[n] == '\\':
+			s.escape = afterBackslash
+		case p[n] != '"' && s.nested == 0:
+			return s.fail(), nil, nil
+		case p[n] != '"':
+		case s.nested > 0:
+			s.state = inSkipped
+			return None, nil, p[n+1:]
+		case s.state == inName:
+			s.state = wantColon
+			return name, p[:n], p[n+1:]
+		default:
+			s.state = wantComma
+			return String, p[:n], p[n+1:]
+		}
 	}
-	n := 0
-	if s.high == 0 {
-		n = plainLength(p)
-	}
-	switch {
-	case n == len(p):
-		return Part, p, nil
-	case p[n] == '\\':
-		s.escape, s.escaped = afterBackslash, true
-		return Part, p[:n], p[n+1:]
-	case s.high != 0:
-		s.high = 0
-		return Part, append(s.decoded[:0], "\ufffd"...), p
-	case p[n] != '"' && s.nested == 0:
-		return s.fail(), nil, nil
-	case p[n] != '"':
-		return None, nil, p[n+1:]
-	case s.nested > 0:
-		s.state = inSkipped
-		return None, nil, p[n+1:]
-	case s.state == inName:
-		s.state = wantColon
-		return name, p[:n], p[n+1:]
-	}
-	s.state = wantComma
-	return String, p[:n], p[n+1:]
+	return part, p, nil
 }
 
 // plainLength returns the number of bytes before the first quote, backslash or control character. It reads eight bytes
@@ -220,49 +211,21 @@ func plainLength(p []byte) int {
 	return len(p)
 }
 
-// readEscape reads one byte after a backslash, and returns the character with the last one.
-func (s *scanner) readEscape(p []byte) (kind Kind, text, rest []byte) {
-	const letters, meaning, digits = `"\/bfnrt`, "\"\\/\b\f\n\r\t", "0123456789abcdef0123456789ABCDEF"
-	letter, digit := strings.IndexByte(letters, p[0]), strings.IndexByte(digits, p[0])%16
+// readEscape reads one byte after a backslash and reports whether it may be there.
+func (s *scanner) readEscape(c byte) bool {
 	switch {
 	case s.nested > 0: // only the byte after the backslash matters
 		s.escape = 0
-		return None, nil, p[1:]
-	case s.escape == afterBackslash && p[0] == 'u':
-		s.escape, s.code = 4, 0
-	case s.escape == afterBackslash && letter >= 0:
-		s.escape, s.code = 0, uint16(meaning[letter])
-	case s.escape < afterBackslash && digit >= 0:
-		s.escape, s.code = s.escape-1, s.code<<4|uint16(digit)
+	case s.escape == afterBackslash && c == 'u':
+		s.escape = 4
+	case s.escape == afterBackslash && strings.IndexByte(`"\/bfnrt`, c) >= 0:
+		s.escape = 0
+	case s.escape < afterBackslash && strings.IndexByte("0123456789abcdefABCDEF", c) >= 0:
+		s.escape--
 	default:
-		return s.fail(), nil, nil
+		return false
 	}
-	if s.escape > 0 {
-		return None, nil, p[1:]
-	}
-	if !s.inPlace {
-		text = s.decode(rune(s.code))
-	}
-	return Part, text, p[1:]
-}
-
-// decode returns the character of an escape; none yet if it is the first half of a surrogate pair. U+FFFD precedes it
-// for a first half without a second one.
-func (s *scanner) decode(r rune) []byte {
-	text := s.decoded[:0]
-	if s.high != 0 {
-		pair := utf16.DecodeRune(rune(s.high), r)
-		s.high = 0
-		if pair != utf8.RuneError {
-			return utf8.AppendRune(text, pair)
-		}
-		text = utf8.AppendRune(text, utf8.RuneError)
-	}
-	if 0xd800 <= r && r < 0xdc00 {
-		s.high = uint16(r)
-		return text
-	}
-	return utf8.AppendRune(text, r)
+	return true
 }
 
 func (s *scanner) readNumber(p []byte) (kind Kind, text, rest []byte) {
@@ -278,7 +241,7 @@ func (s *scanner) readNumber(p []byte) (kind Kind, text, rest []byte) {
 			return s.fail(), nil, nil
 		}
 	}
-	return Part, p, nil
+	return part, p, nil
 }
 
 // behind returns the state after c in a number, or invalid if c cannot continue it.
