@@ -225,12 +225,7 @@ func (s *service) openGate() (err error) {
 }
 
 func (s *service) openEngine() (err error) {
-	open, err := relay.NewRouteSet(s.opts.routes, s.client.Path(), s.client.Room())
-	if err != nil {
-		return err
-	}
-	cfg := relay.Config{Upstream: s.client, Dump: s.dump, Routes: open, Models: s.opts.models, Address: s.address, Log: s.errs.request, OnRejected: s.rejections.add, Records: s.observes()}
-	s.baseURL = open.BaseURL(cfg.Address)
+	cfg := relay.Config{Upstream: s.client, Dump: s.dump, Routes: s.opts.routes, Path: s.client.Path(), Room: s.client.Room(), Models: s.opts.models, Address: s.address, Log: s.errs.request, OnRejected: s.rejections.add, Records: s.observes()}
 	if s.opts.httpShutdown {
 		cfg.Shutdown = s.end
 	}
@@ -246,6 +241,7 @@ func (s *service) openEngine() (err error) {
 	if err != nil {
 		return err
 	}
+	s.baseURL = relay.BaseURL()
 	if s.engine, err = server.New(server.Config{Relay: relay, Policy: s.gate, MaxConnections: maxConnections(openFiles()), Log: s.errs.warning}); err != nil {
 		return err
 	}

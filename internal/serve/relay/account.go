@@ -45,7 +45,7 @@ func (x *exchange) observeHead(h *http1.Response) {
 		return
 	}
 	if x.mustInspect() || x.relay.cfg.Records && x.route.is(hasUsage) {
-		x.meter = usage.New(x.relay.cfg.Routes.api.usage, kind, value(h, "content-encoding"))
+		x.meter = usage.New(x.relay.routes.api.usage, kind, value(h, "content-encoding"))
 	}
 	if x.route.method == "DELETE" {
 		x.relay.owners.forget(x.owned.key)

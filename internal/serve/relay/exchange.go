@@ -91,7 +91,7 @@ func (x *exchange) releaseBuffer() {
 
 // admit finds the request's route, and acquires a lease. Without one nothing goes upstream.
 func (x *exchange) admit() *apierror.Error {
-	x.route = x.relay.cfg.Routes.find(x.Head)
+	x.route = x.relay.routes.find(x.Head)
 	x.Entry.Route = x.route.name
 	refusal, use := x.checkRoute(), x.route.use
 	if refusal != nil && use != policy.Shutdown {
@@ -117,7 +117,7 @@ func (x *exchange) checkRoute() *apierror.Error {
 		return x.relay.routeNotAllowed(x.Head)
 	case !x.route.is(upgrades):
 		return nil
-	case !x.relay.cfg.Routes.opens(x.route.route):
+	case !x.relay.routes.opens(x.route.route):
 		return apierror.New(apierror.WebsocketNotSupported, "")
 	}
 	var malformed *http1.Error

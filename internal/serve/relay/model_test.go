@@ -129,7 +129,7 @@ func TestModelFlags(t *testing.T) {
 	if CheckRoutes([]string{"models", "websocket"}, []string{"gpt-5"}) == nil || CheckRoutes([]string{"websocket"}, nil) != nil || CheckRoutes([]string{"models"}, []string{"gpt-5"}) != nil {
 		t.Error("models and a WebSocket exclude each other, and nothing else does")
 	}
-	config := Config{Upstream: unreached{}, Models: []string{"gpt-5"}, Routes: open(t, plainPath, "websocket")}
+	config := Config{Upstream: unreached{}, Models: []string{"gpt-5"}, Routes: []string{"websocket"}, Path: plainPath}
 	if p, err := New(config); err == nil || p != nil {
 		t.Error("a relay was made that checks no model inside a WebSocket")
 	}

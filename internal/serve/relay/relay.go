@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -78,8 +79,12 @@ type Config struct {
 	// OnRejected is called with the status when the upstream responds with 401, 403 or 429, before the response is
 	// passed on; nil does nothing. It must not block.
 	OnRejected func(status int)
-	// Routes are the routes; nil means POST /v1/responses alone.
-	Routes *RouteSet
+	// Routes are the values of --allow-route; none means POST /v1/responses alone.
+	Routes []string
+	// Path is the upstream's, as in upstream.Target: the routes stand beside or below it. Room is how many bytes longer
+	// than Path a target may be.
+	Path string
+	Room int
 	// Address is where clients find the proxy, for messages; "" means HOST:PORT.
 	Address string
 	// Models are the models that requests may name, or beginnings of names with * behind them; none means every model.
@@ -102,12 +107,13 @@ type Config struct {
 // Relay serves requests. Its methods may be used concurrently.
 type Relay struct {
 	cfg     Config
+	routes  *routeSet
 	owners  *owners         // nil where no response can be requested again
 	running context.Context // of what outlives its client
 	stop    context.CancelFunc
 }
 
-// New returns a Relay. It fails if the Upstream is missing.
+// New returns a Relay. It fails if the Upstream is missing. Its other errors are the operator's.
 func New(cfg Config) (*Relay, error) {
 	if cfg.Upstream == nil {
 		return nil, errors.New("BUG: a relay without an upstream")
@@ -116,18 +122,16 @@ func New(cfg Config) (*Relay, error) {
 		cfg.Log = func(*Request, *apierror.Error) {}
 	}
 	cfg.Address = cmp.Or(cfg.Address, "HOST:PORT")
-	if cfg.Routes == nil {
-		cfg.Routes, _ = NewRouteSet(nil, responsesAPI.path, 0) // cannot fail: nothing is opened
-	}
-	if err := CheckRoutes(cfg.Routes.names, cfg.Models); err != nil {
+	open, err := newRouteSet(&cfg)
+	if err != nil {
 		return nil, err
 	}
 	on := &cfg.ReadOn
 	on.Time, on.Bytes = cmp.Or(on.Time, 10*time.Minute), cmp.Or(on.Bytes, 64<<20)
 	on.PerUser, on.Total = cmp.Or(on.PerUser, 8), cmp.Or(on.Total, 128)
-	p := &Relay{cfg: cfg}
+	p := &Relay{cfg: cfg, routes: open}
 	p.running, p.stop = context.WithCancel(context.Background())
-	if slices.Contains(cfg.Routes.names, "retrieve") {
+	if slices.Contains(cfg.Routes, "retrieve") {
 		p.owners = newOwners(maxOwned)
 	}
 	return p, nil
@@ -164,15 +168,18 @@ func (p *Relay) record(r *Request, e *apierror.Error) {
 	p.cfg.Log(r, e)
 }
 
+// BaseURL returns the base URL for clients.
+func (p *Relay) BaseURL() string { return "http://" + p.cfg.Address + p.routes.api.base }
+
 // routeNotAllowed returns an error whose message names the open routes, and the flag that opens the route of h.
 func (p *Relay) routeNotAllowed(h *http1.Request) *apierror.Error {
 	e := apierror.New(apierror.RouteNotAllowed, "")
-	e.Message = p.cfg.Routes.describe(p.cfg.Address)
-	e.Hint = "the client's base URL must be " + p.cfg.Routes.BaseURL(p.cfg.Address)
+	e.Message = fmt.Sprintf("This proxy forwards exactly %s. Set the client's base URL to %s and use the %s.", p.routes.list(), p.BaseURL(), p.routes.api.name)
+	e.Hint = "the client's base URL must be " + p.BaseURL()
 	if string(h.Method) == "HEAD" && string(h.Target) == "/" {
 		e.Hint = "Claude Code checks by it that the proxy can be reached; this is harmless"
 	}
-	if flag := p.cfg.Routes.flagFor(h); flag != "" {
+	if flag := p.routes.flagFor(h); flag != "" {
 		e.Message += " The proxy's operator can allow this route with " + flag + "."
 		e.Hint = flag + " allows it"
 	}

@@ -116,27 +116,25 @@ func CheckRoutes(names, models []string) error {
 	return nil
 }
 
-// RouteSet is a set of routes, with the place of each at the upstream.
-type RouteSet struct {
+// routeSet is a set of routes, with the place of each at the upstream.
+type routeSet struct {
 	names  []string // of --allow-route
 	api    *api
 	parent []byte // what the upstream has in place of /v1
 	query  []byte // of the upstream's path
 }
 
-// NewRouteSet returns the set of the routes that names opens besides the default. path is the upstream's, as in
-// upstream.Target; the routes stand beside or below it. room is how many bytes longer than path a target may be. The
-// errors are the operator's.
-func NewRouteSet(names []string, path string, room int) (*RouteSet, error) {
-	if err := CheckRoutes(names, nil); err != nil {
+// newRouteSet returns the set of the routes that cfg opens, the default one among them.
+func newRouteSet(cfg *Config) (*routeSet, error) {
+	if err := CheckRoutes(cfg.Routes, cfg.Models); err != nil {
 		return nil, err
 	}
-	base, query, _ := strings.Cut(path, "?")
-	o := &RouteSet{names: names, api: &responsesAPI, query: []byte(query)}
+	base, query, _ := strings.Cut(cfg.Path, "?")
+	o := &routeSet{names: cfg.Routes, api: &responsesAPI, query: []byte(query)}
 	switch {
-	case slices.Contains(names, "messages"):
+	case slices.Contains(o.names, "messages"):
 		o.api = &messagesAPI
-	case len(names) == 0 && strings.HasSuffix(base, messagesAPI.path):
+	case len(o.names) == 0 && strings.HasSuffix(base, messagesAPI.path):
 		return nil, errors.New("--upstream-url leads to /v1/messages, where POST /v1/responses makes no sense; add --allow-route messages")
 	}
 	suffix := strings.TrimPrefix(o.api.path, "/v1")
@@ -144,33 +142,28 @@ func NewRouteSet(names []string, path string, room int) (*RouteSet, error) {
 	o.parent = []byte(parent)
 	for _, r := range routes {
 		switch {
-		case !slices.Contains(names, r.flag):
+		case !slices.Contains(o.names, r.flag):
 		case !found:
 			return nil, fmt.Errorf("--allow-route %s: the path of --upstream-url must end in %s, such as %s", r.flag, suffix, o.api.example)
-		case r.query != nil && room < maxBelow:
+		case r.query != nil && cfg.Room < maxBelow:
 			return nil, fmt.Errorf("--allow-route %s: --upstream-url is too long: the ids and queries of this route would not fit", r.flag)
 		}
 	}
 	return o, nil
 }
 
-func (o *RouteSet) describe(address string) string {
+// list returns the open routes, for messages.
+func (o *routeSet) list() string {
 	var shown []string
 	for i := range routes {
 		if r := &routes[i]; o.opens(r) && r.use != policy.Shutdown {
 			shown = append(shown, cmp.Or(r.shown, r.method+" "+r.path))
 		}
 	}
-	list := strings.Join(slices.Compact(shown), ", ")
-	return fmt.Sprintf("This proxy forwards exactly %s. Set the client's base URL to %s and use the %s.", list, o.BaseURL(address), o.api.name)
+	return strings.Join(slices.Compact(shown), ", ")
 }
 
-// BaseURL returns the base URL for clients of a proxy at address.
-func (o *RouteSet) BaseURL(address string) string {
-	return "http://" + address + o.api.base
-}
-
-func (o *RouteSet) opens(r *route) bool {
+func (o *routeSet) opens(r *route) bool {
 	if r.flag == "" {
 		return o.api == &responsesAPI
 	}
@@ -187,7 +180,7 @@ type routeMatch struct {
 var noRoute = routeMatch{route: &route{}}
 
 // find returns the route of h. One that is not open does not match, except the two that have refusals of their own.
-func (o *RouteSet) find(h *http1.Request) routeMatch {
+func (o *routeSet) find(h *http1.Request) routeMatch {
 	r, id := routeOf(h)
 	switch {
 	case r.use == policy.Shutdown:
@@ -201,7 +194,7 @@ func (o *RouteSet) find(h *http1.Request) routeMatch {
 
 // flagFor returns the flag that opens the route of h; "" if h matches no route, or no flag opens it beside the routes
 // that are open.
-func (o *RouteSet) flagFor(h *http1.Request) string {
+func (o *routeSet) flagFor(h *http1.Request) string {
 	switch r, _ := routeOf(h); {
 	case r.use == policy.Shutdown:
 		return "--http-shutdown"
@@ -238,7 +231,7 @@ func (r *route) match(h *http1.Request) (id []byte, ok bool) {
 }
 
 // target returns where a request goes: the upstream's own query comes before the client's.
-func (o *RouteSet) target(r *route, path, query []byte) []byte {
+func (o *routeSet) target(r *route, path, query []byte) []byte {
 	if r.method == "POST" && r.path == o.api.path && len(query) == 0 {
 		return nil
 	}

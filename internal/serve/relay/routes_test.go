@@ -18,9 +18,9 @@ const (
 	roomy     = 4096
 )
 
-func open(t testing.TB, path string, names ...string) *RouteSet {
+func open(t testing.TB, path string, names ...string) *routeSet {
 	t.Helper()
-	o, err := NewRouteSet(names, path, roomy)
+	o, err := newRouteSet(&Config{Routes: names, Path: path, Room: roomy})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ var id128 = "resp_" + strings.Repeat("a", 128)
 // upstream's own path.
 type targets map[string]string
 
-func (p targets) check(t *testing.T, o *RouteSet, fields ...string) {
+func (p targets) check(t *testing.T, o *routeSet, fields ...string) {
 	t.Helper()
 	for line, want := range p {
 		w := o.find(head(t, line, fields...))
@@ -334,15 +334,15 @@ func TestRoutesThatCannotBeOpened(t *testing.T) {
 		{"messages search", "/v1/messages", "excludes", roomy},
 		{"search", "/x", "must end in /responses", roomy},
 	} {
-		o, err := NewRouteSet(strings.Split(c.names, " "), c.path, c.room)
+		o, err := newRouteSet(&Config{Routes: strings.Split(c.names, " "), Path: c.path, Room: c.room})
 		if err == nil || o != nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q with %s: %v, want an error with %q", c.names, c.path, err, c.want)
 		}
 	}
-	if _, err := NewRouteSet(nil, "/any/path", 0); err != nil {
+	if _, err := newRouteSet(&Config{Path: "/any/path"}); err != nil {
 		t.Errorf("the default needs no certain path: %v", err)
 	}
-	if _, err := NewRouteSet(nil, "/v1/messages", 0); err == nil || !strings.Contains(err.Error(), "add --allow-route messages") {
+	if _, err := newRouteSet(&Config{Path: "/v1/messages"}); err == nil || !strings.Contains(err.Error(), "add --allow-route messages") {
 		t.Errorf("responses would go to /v1/messages: %v", err)
 	}
 }
@@ -356,7 +356,7 @@ func TestRefusalNamesWhatIsOpen(t *testing.T) {
 		{"messages", "/v1/messages", "exactly POST /v1/messages, POST /v1/messages/count_tokens. Set the client's base URL to http://HOST:PORT and"},
 	} {
 		a := &answer{}
-		p, err := New(Config{Upstream: unreached{}, Routes: open(t, c.path, strings.Fields(c.names)...)})
+		p, err := New(Config{Upstream: unreached{}, Routes: strings.Fields(c.names), Path: c.path, Room: roomy})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -380,7 +380,7 @@ func TestRefusalNamesFlagAndAddress(t *testing.T) {
 		{"", plainPath, "POST", "/v1/responses?x", "the client's base URL must be http://127.0.0.1:8080/v1"},
 		{"messages", "/v1/messages", "GET", "/v1/models", "the client's base URL must be http://127.0.0.1:8080"},
 	} {
-		p, err := New(Config{Upstream: unreached{}, Routes: open(t, c.path, strings.Fields(c.opened)...), Address: "127.0.0.1:8080"})
+		p, err := New(Config{Upstream: unreached{}, Routes: strings.Fields(c.opened), Path: c.path, Room: roomy, Address: "127.0.0.1:8080"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -474,7 +474,7 @@ func FuzzRoutes(f *testing.F) {
 	})
 }
 
-func checkRoutes(t *testing.T, r *http1.Request, path string, o *RouteSet) {
+func checkRoutes(t *testing.T, r *http1.Request, path string, o *routeSet) {
 	line, target := string(r.Method)+" "+string(r.Target), string(r.Target)
 	w := o.find(r)
 	for id, rule := range grammar {

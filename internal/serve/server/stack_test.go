@@ -94,8 +94,7 @@ func newPolicy(t testing.TB, cfg policy.Config) *policy.Policy {
 }
 
 func (s *stack) serve(cfg setup) {
-	open := must(relay.NewRouteSet(cfg.routes, s.client.Path(), s.client.Room()))
-	pc := relay.Config{Upstream: s.client, Routes: open, Models: cfg.models, Records: cfg.usage, ReadOn: cfg.readOn, Dump: cfg.dump, Log: s.logOf}
+	pc := relay.Config{Upstream: s.client, Routes: cfg.routes, Path: s.client.Path(), Room: s.client.Room(), Models: cfg.models, Records: cfg.usage, ReadOn: cfg.readOn, Dump: cfg.dump, Log: s.logOf}
 	if cfg.upstream != nil {
 		pc.Upstream = cfg.upstream
 	}
