@@ -18,7 +18,6 @@ type account struct {
 	owned     *owned       // the response that the exchange is about; nil if it is not known
 	whole     bool         // the response was read to its end
 	cancelled bool         // the exchange ended before there was a response, and not by the upstream
-	reported  bool         // what the response reports is for this record
 	ended     bool         // the lease is released
 }
 
@@ -84,15 +83,28 @@ func (x *exchange) cost() (tokens int64) {
 	case x.meter == nil:
 		return 0
 	case x.route.use == policy.Free: // what an earlier exchange cost, when that is first reported, less what it was charged
+		first := false
 		if n, exact := x.meter.Tokens(); exact {
-			tokens, x.reported = x.owned.charge(n, true, x.lease.BudgetSince())
+			tokens, first = x.owned.charge(n, true, x.lease.BudgetSince())
 		}
+		x.record(x.meter, first)
 		return tokens
 	}
-	x.reported = true
+	x.record(x.meter, true)
 	tokens, exact := x.responseCost()
 	x.owned.charge(tokens, exact, x.lease.BudgetSince())
 	return tokens
+}
+
+// record adds what a response reports to the exchange's record: its model, and its tokens if no other record has them.
+func (x *exchange) record(m *usage.Meter, first bool) {
+	e := &x.Entry
+	if model := m.Model(); len(model) > 0 {
+		e.Model = string(model)
+	}
+	if input, output, exact := m.Usage(); first {
+		e.InputTokens, e.OutputTokens, e.Tokens = e.InputTokens+input, e.OutputTokens+output, e.Tokens || exact
+	}
 }
 
 // responseCost returns what the response is charged, in tokens, and whether that is what it reports. Otherwise it is
@@ -127,10 +139,9 @@ const maxOwned = 1 << 16
 type owners struct {
 	limit int
 
-	mu   sync.Mutex
-	all  map[responseKey]*owned
-	ring []*owned // in the order in which they came; next is the oldest once it is full
-	next int
+	mu    sync.Mutex
+	all   map[responseKey]*owned
+	order []*owned // in which they came
 }
 
 // responseKey is the hash of a response's id. Its size is fixed, whatever the length of the id that an upstream or
@@ -167,15 +178,12 @@ func (o *owners) add(k responseKey, uid uint32) *owned {
 	}
 	e := &owned{key: k, uid: uid}
 	o.all[k] = e
-	if len(o.ring) < o.limit {
-		o.ring = append(o.ring, e)
-		return e
+	if o.order = append(o.order, e); len(o.order) > o.limit {
+		if old := o.order[0]; o.all[old.key] == old { // or it was forgotten, and perhaps made anew
+			delete(o.all, old.key)
+		}
+		o.order = o.order[1:]
 	}
-	if old := o.ring[o.next]; o.all[old.key] == old { // or it was forgotten, and perhaps made anew
-		delete(o.all, old.key)
-	}
-	o.ring[o.next] = e
-	o.next = (o.next + 1) % o.limit
 	return e
 }
 

@@ -76,12 +76,6 @@ func (x *exchange) finish() {
 	x.Release()
 	x.releaseBuffer()
 	x.observeEnd()
-	if x.meter != nil {
-		x.Entry.Model = string(x.meter.Model())
-	}
-	if x.reported {
-		x.Entry.InputTokens, x.Entry.OutputTokens, x.Entry.Tokens = x.meter.Usage()
-	}
 }
 
 func (x *exchange) releaseBuffer() {

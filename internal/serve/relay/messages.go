@@ -42,7 +42,7 @@ func (m *messages) fromUpstream(piece []byte, last bool) (reason string) {
 		return ""
 	}
 	m.requests = max(0, m.requests-1)
-	m.record()
+	m.x.record(m.meter, true)
 	m.denial = m.x.lease.Renew(m.cost())
 	return m.code()
 }
@@ -52,16 +52,6 @@ func (m *messages) code() string {
 		return ""
 	}
 	return string(m.denial.Code)
-}
-
-// record adds to the exchange's record what a response has cost.
-func (m *messages) record() {
-	e := &m.x.Entry
-	input, output, exact := m.meter.Usage()
-	e.InputTokens, e.OutputTokens, e.Tokens = e.InputTokens+input, e.OutputTokens+output, e.Tokens || exact
-	if model := m.meter.Model(); len(model) > 0 {
-		e.Model = string(model)
-	}
 }
 
 // cost returns what a response is charged, in tokens, and begins the next: what it reports, or the estimate of request

@@ -582,8 +582,8 @@ func TestOwners(t *testing.T) {
 	for n := 1; n < 4; n++ {
 		allow(10+n, 7)
 	}
-	if len(o.all) > 3 || len(o.ring) != 3 {
-		t.Errorf("%d responses are known, %d in the ring", len(o.all), len(o.ring))
+	if len(o.all) > 3 || len(o.order) != 3 {
+		t.Errorf("%d responses are known, %d in the order", len(o.all), len(o.order))
 	}
 }
 
