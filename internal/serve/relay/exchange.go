@@ -260,12 +260,12 @@ func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) error {
 	if err != nil {
 		return x.abort(ofUpstream(err))
 	}
-	conn, err := x.w.Hijack(responseFields(nil, res.Head.Fields))
+	conn, draining, err := x.w.Hijack(responseFields(nil, res.Head.Fields))
 	if err != nil {
 		return x.clientGone()
 	}
 	cfg := websocket.Config{
-		Client: conn, Upstream: stream, Stop: conn.Draining(), Deadline: x.lease.Expires(), Idle: tunnelIdle, ClientLeft: ctx.Done(),
+		Client: conn, Upstream: stream, Stop: draining, Deadline: x.lease.Expires(), Idle: tunnelIdle, ClientLeft: ctx.Done(),
 	}
 	if x.lease.Metered() {
 		x.messages = &messages{x: x, meter: usage.NewEvents()}

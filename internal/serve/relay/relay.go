@@ -56,16 +56,12 @@ type ResponseWriter interface {
 	// more. Every write fails from then on. It may be called from any goroutine, more than once, and does not block.
 	Leave()
 	// Hijack takes the head of a 101, but for Upgrade and Connection, sends it, and hands over the connection, of
-	// which nothing is used for HTTP any more.
-	Hijack(fields []http1.Field) (UpgradedConn, error)
+	// which nothing is used for HTTP any more. draining is closed when the service is about to end.
+	Hijack(fields []http1.Field) (conn UpgradedConn, draining <-chan struct{}, err error)
 }
 
 // UpgradedConn is a client's connection that has become a WebSocket.
-type UpgradedConn interface {
-	websocket.Side
-	// Draining is closed when the service is about to end.
-	Draining() <-chan struct{}
-}
+type UpgradedConn = websocket.Side
 
 // Upstream sends requests to the one destination.
 type Upstream interface {

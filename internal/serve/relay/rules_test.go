@@ -147,8 +147,8 @@ func (a *answer) Head(status int, fields []http1.Field, length int64) {
 func (a *answer) Write(p []byte) error { a.body = append(a.body, p...); return nil }
 func (a *answer) Flush() error         { return nil }
 func (a *answer) Leave()               {}
-func (a *answer) Hijack([]http1.Field) (UpgradedConn, error) {
-	return nil, errors.New("there is no connection")
+func (a *answer) Hijack([]http1.Field) (UpgradedConn, <-chan struct{}, error) {
+	return nil, nil, errors.New("there is no connection")
 }
 
 // TestEveryKindHasItsCode checks that each kind of error has a code, and that its cause, which is for the operator, is

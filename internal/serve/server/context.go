@@ -10,7 +10,7 @@ import (
 type clientContext struct {
 	context.Context
 	end  context.CancelFunc
-	stop func() bool // clear; a field, to avoid an allocation for each request
+	stop func() bool // a field, to avoid an allocation for each request
 
 	mu sync.Mutex
 	f  func() // to be called at the end; nil if there is none
@@ -19,18 +19,14 @@ type clientContext struct {
 func newClientContext() *clientContext {
 	c := &clientContext{}
 	c.Context, c.end = context.WithCancel(context.Background())
-	c.stop = c.clear
+	c.stop = func() bool { return c.set(nil) != nil }
 	return c
 }
 
 // cancel ends the context.
 func (c *clientContext) cancel() {
 	c.end()
-	c.mu.Lock()
-	f := c.f
-	c.f = nil
-	c.mu.Unlock()
-	if f != nil {
+	if f := c.set(nil); f != nil {
 		go f()
 	}
 }
@@ -38,20 +34,17 @@ func (c *clientContext) cancel() {
 // AfterFunc is what context.AfterFunc describes, for one f at a time: stop must be called, or f have been, before the
 // next call.
 func (c *clientContext) AfterFunc(f func()) (stop func() bool) {
-	c.mu.Lock()
-	c.f = f
-	c.mu.Unlock()
-	if c.Err() != nil && c.clear() { // cancel did not find f
+	c.set(f)
+	if c.Err() != nil && c.stop() { // cancel did not find f
 		go f()
 	}
 	return c.stop
 }
 
-// clear reports whether there was an f, and was not called.
-func (c *clientContext) clear() bool {
+// set sets f, and returns the one before.
+func (c *clientContext) set(f func()) (before func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	had := c.f != nil
-	c.f = nil
-	return had
+	before, c.f = c.f, f
+	return before
 }

@@ -164,18 +164,17 @@ func (a *responseWriter) finish() error {
 	return a.Flush()
 }
 
-func (a *responseWriter) Hijack(fields []http1.Field) (relay.UpgradedConn, error) {
+func (a *responseWriter) Hijack(fields []http1.Field) (conn relay.UpgradedConn, draining <-chan struct{}, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.c.request.Entry.Status, a.closeAfter, a.framing, a.hijacked = 101, true, 0, true
 	b := a.buffer()
 	*b = append(appendHead(*b, 101, fields), "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"...)
 	a.c.nc.SetReadDeadline(time.Time{})
-	return upgradedConn{a.c}, a.Flush()
+	return upgradedConn{a.c}, a.c.server.draining.Done(), a.Flush()
 }
 
-// upgradedConn is a connection that was switched to another protocol: a relay.UpgradedConn. One goroutine may read while
-// another writes.
+// upgradedConn is a connection that was switched to another protocol. One goroutine may read while another writes.
 type upgradedConn struct{ *conn }
 
 // Read returns bytes that arrived together with the request's head first.
@@ -206,5 +205,3 @@ func (c upgradedConn) CloseWrite() error {
 
 // Interrupt leaves the connection itself open, to be closed in good order.
 func (c upgradedConn) Interrupt() { c.nc.SetDeadline(time.Unix(1, 0)) }
-
-func (c upgradedConn) Draining() <-chan struct{} { return c.server.draining.Done() }
