@@ -111,7 +111,7 @@ func (c *conn) turnBusy() bool {
 // respondAndClose sends the last response where there is no valid request.
 func (c *conn) respondAndClose(e *apierror.Error) {
 	c.begin(c.headForLog(), 1, bytes.HasPrefix(c.Buffered(), []byte("HEAD ")), true)
-	if c.end(c.server.cfg.Relay.Refuse(&c.request, &c.out, e)) == nil {
+	if c.respond(func() error { return c.server.cfg.Relay.Refuse(&c.request, &c.out, e) }) == nil {
 		c.releaseInput()
 		linger(c.nc)
 	}
@@ -123,11 +123,14 @@ func (c *conn) begin(head *http1.Request, minor int, isHead, last bool) {
 	c.request = relay.Request{Head: head, Body: &c.body, Buffer: c, Session: c.session}
 	c.request.Entry.Time, c.request.Entry.Caller = time.Now(), c.session.Caller()
 	c.out.c, c.out.minor, c.out.head, c.out.closeAfter, c.out.hijacked = c, minor, isHead, last, false
-	c.server.Running.Add(1)
 }
 
-// end sends the rest of a response, unless err ends it, and hands over the exchange's record: no other place does.
-func (c *conn) end(err error) error {
+// respond has write respond to the request, sends the rest of the response, unless an error ends it, and ends the
+// exchange, also after a panic.
+func (c *conn) respond(write func() error) error {
+	c.server.Running.Add(1)
+	defer c.end()
+	err := write()
 	if err == nil {
 		err = c.out.finish()
 	}
@@ -137,12 +140,16 @@ func (c *conn) end(err error) error {
 			resetOnClose(c.nc) // a response that ends with the connection would look complete
 		}
 	}
+	return err
+}
+
+// end counts the exchange off and hands over its record: no other place does either.
+func (c *conn) end() {
 	c.server.Running.Add(-1)
 	if f := c.server.observe; f != nil {
 		c.request.Entry.Duration = time.Since(c.request.Entry.Time)
 		f(&c.request.Entry)
 	}
-	return err
 }
 
 // readHead reads until a whole head is there and turns busy. It responds itself to what is wrong with a head.
@@ -265,15 +272,7 @@ func (c *conn) readMore() error {
 func (c *conn) exchange() error {
 	c.begin(&c.in.req, c.in.req.Minor, string(c.in.req.Method) == "HEAD", c.in.req.Close)
 	c.body.begin(c)
-	var err error
-	if guarded(c.server.cfg.Log, func() { err = c.server.cfg.Relay.Serve(c.ctx, &c.request, &c.out) }) {
-		err = relay.ErrAbort
-		if c.request.Entry.Status == 0 {
-			c.out.closeAfter = true
-			err = c.server.cfg.Relay.Refuse(&c.request, &c.out, apierror.New(apierror.InternalError, ""))
-		}
-	}
-	err = c.end(err)
+	err := c.respond(c.serveRequest)
 	switch {
 	case c.out.hijacked: // also over a cut: what came before it is the client's
 	case err != nil:
@@ -286,6 +285,18 @@ func (c *conn) exchange() error {
 	c.releaseInput()
 	linger(c.nc)
 	return io.EOF
+}
+
+// serveRequest has the relay respond, and refuses the request after a panic, unless a response has begun.
+func (c *conn) serveRequest() (err error) {
+	if !guarded(c.server.cfg.Log, func() { err = c.server.cfg.Relay.Serve(c.ctx, &c.request, &c.out) }) {
+		return err
+	}
+	if c.request.Entry.Status != 0 {
+		return relay.ErrAbort
+	}
+	c.out.closeAfter = true
+	return c.server.cfg.Relay.Refuse(&c.request, &c.out, apierror.New(apierror.InternalError, ""))
 }
 
 // linger lets the client read the response before the connection is reset because of unread data from the client (RFC
