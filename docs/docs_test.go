@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	"internal/serve/usage":       {"internal/wire/jsonscan"},
 	"internal/host/linelog":      {"internal/host/safefile"},
 	"internal/serve/audit":       {"internal/host/linelog"},
-	"internal/host/systemd":      nil,
+	"internal/host/systemd":      {"internal/host/linelog"},
 	"internal/host/peer":         nil,
 	"internal/serve/metrics":     {"internal/serve/audit", "internal/wire/http1", "internal/host/listen"},
 	"internal/host/sandbox":      nil,

@@ -29,16 +29,17 @@ func notifyingService([]string) error {
 		}
 	}
 	err = errors.Join(n.Notify(Ready, "serving\non 127.0.0.1:8080"), n.Notify(Ready, ""), n.Notify(Alive, "idle\nMAINPID=1"),
-		n.Notify(Alive, ""), n.Notify(Stopping, "draining"), n.Notify(Stopping, ""), n.Close())
+		n.Notify(Alive, strings.Repeat("ä", maxStatus)), n.Notify(Alive, ""), n.Notify(Stopping, "draining"), n.Notify(Stopping, ""), n.Close())
 	fmt.Println(n == nil, n.Watchdog(), err)
 	fmt.Println(n.Notify(Alive, ""))
 	return nil
 }
 
 var messages = []string{
-	"READY=1\nSTATUS=serving on 127.0.0.1:8080",
+	"READY=1\nSTATUS=serving\\non 127.0.0.1:8080",
 	"READY=1",
-	"WATCHDOG=1\nSTATUS=idle MAINPID=1",
+	"WATCHDOG=1\nSTATUS=idle\\nMAINPID=1",
+	"WATCHDOG=1\nSTATUS=" + strings.Repeat("ä", maxStatus/2) + "... (200 more bytes)",
 	"WATCHDOG=1",
 	"STOPPING=1\nSTATUS=draining",
 	"STOPPING=1",

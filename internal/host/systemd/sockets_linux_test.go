@@ -325,7 +325,7 @@ func TestSocketsEnvironment(t *testing.T) {
 		{"the parent", manager{pid: "$PPID", env: []string{one, "LISTEN_FDNAMES=responses"}}, ""},
 		{"no number", manager{pid: "$$"}, ""},
 		{"nothing passed", manager{pid: "$$", env: []string{"LISTEN_FDS=0"}}, ""},
-		{"no names", manager{pid: "$$", env: []string{one}}, `socket "unknown" from systemd (descriptor 3) has an unknown name`},
+		{"no names", manager{pid: "$$", env: []string{one}}, "0 names for the 1 sockets of LISTEN_FDS"},
 		{"default name", manager{pid: "$$", env: []string{one, "LISTEN_FDNAMES=proxy.socket"}}, "set FileDescriptorName=responses"},
 		{"negative", manager{pid: "$$", env: []string{"LISTEN_FDS=-3"}}, "is not a number of sockets"},
 		{"huge", manager{pid: "$$", env: []string{"LISTEN_FDS=2147483647"}}, "too many"},

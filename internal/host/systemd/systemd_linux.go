@@ -12,15 +12,16 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/linelog"
 )
 
 const (
 	firstFD    = 3   // SD_LISTEN_FDS_START
 	maxSockets = 64  // a greater number is a mistake
-	maxStatus  = 200 // bytes: one or two lines of a terminal; systemd ignores messages of more than 4096
+	maxStatus  = 200 // bytes, about: one or two lines of a terminal; systemd ignores messages of more than 4096
 )
 
 // The variables that systemd sets for its own child alone. LISTEN_PIDFDID, which distinguishes processes with the same
@@ -98,17 +99,12 @@ func socketNames(env map[string]string, self int) (names []string, err error) {
 	case n == 0:
 		return nil, nil
 	}
-	joined, named := env["LISTEN_FDNAMES"]
-	if !named {
-		// Old managers pass no names. sd_listen_fds_with_names(3) then uses this one, so that the error is the usual
-		// one.
-		joined = strings.Repeat(":unknown", int(n))[1:]
-	}
-	if joined != "" {
+	if joined := env["LISTEN_FDNAMES"]; joined != "" {
 		names = strings.Split(joined, ":")
 	}
 	if len(names) != int(n) {
-		return nil, fmt.Errorf("LISTEN_FDNAMES has %d names for the %d sockets of LISTEN_FDS; only systemd should set them", len(names), n)
+		return nil, fmt.Errorf("LISTEN_FDNAMES has %d names for the %d sockets of LISTEN_FDS; only systemd should set them, "+
+			"from FileDescriptorName= in their units", len(names), n)
 	}
 	// Several sockets for clients serve alike. Two for the metrics are refused, since one of them would be a mistake.
 	for i, name := range names {
@@ -246,8 +242,8 @@ func (n *Notifier) Watchdog() time.Duration {
 	return n.watchdog
 }
 
-// Notify reports a state, and a status, shown by systemctl status, unless it is empty. The status is reduced to one
-// line of at most 200 bytes. If systemd does not read, the message is lost and Notify returns an error, which callers
+// Notify reports a state, and a status, shown by systemctl status, unless it is empty. The status is escaped to one
+// line of about 200 bytes at most. If systemd does not read, the message is lost and Notify returns an error, which callers
 // may ignore.
 //
 // Ready may block for up to a second until the queue has space, because without it the start fails, and at boot many
@@ -258,7 +254,9 @@ func (n *Notifier) Notify(state, status string) error {
 		return nil
 	}
 	if status != "" {
-		state += "\nSTATUS=" + oneLine(status)
+		// Each line of a message is an assignment (sd_notify(3)): a line feed in a path or an error could otherwise
+		// report another state.
+		state += "\nSTATUS=" + string(linelog.AppendText(nil, status, maxStatus))
 	}
 	wait := strings.HasPrefix(state, Ready)
 	if wait {
@@ -285,17 +283,4 @@ func (n *Notifier) Close() error {
 		return nil
 	}
 	return n.conn.Close()
-}
-
-// oneLine reduces a status to one line, because each line of a message is an assignment (sd_notify(3)): a name of a
-// user or an error with a line feed could otherwise report another state. It replaces invalid UTF-8, which systemd
-// would ignore, with U+FFFD.
-func oneLine(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, text[:min(len(text), 2*maxStatus)])
-	return strings.ToValidUTF8(text[:min(len(text), maxStatus)], "")
 }
