@@ -68,9 +68,9 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 	switch {
 	case err == nil:
 	case err == unix.EISDIR && !trusts.anyOwner:
-		return nil, refuse(err, "%s is not a regular file: it is a directory; name a file in it", path)
+		return nil, fmt.Errorf("%s is not a regular file: it is a directory; name a file in it", path)
 	case err == unix.ELOOP && !trusts.anyOwner:
-		return nil, refuse(err, "%s is not a regular file: it is a symbolic link; name the file itself", path)
+		return nil, fmt.Errorf("%s is not a regular file: it is a symbolic link; name the file itself", path)
 	default:
 		return nil, d.fail("open", name, err)
 	}
@@ -128,25 +128,25 @@ func (p Policy) check(path string, dir, file *unix.Stat_t, owners []uint32) erro
 	case shared(dir) && !trusted && file.Uid != dir.Uid:
 		return planted("file", path, file.Uid)
 	case shared(dir) && regular && file.Nlink > 1:
-		return refuse(unix.EMLINK, "%s has another hard link, and lies in a directory that other users may write to: "+
+		return fmt.Errorf("%s has another hard link, and lies in a directory that other users may write to: "+
 			"it may be a link to any file; remove it, or use a directory of your own", path)
 	case p.regular && !regular:
-		return refuse(unix.EINVAL, "%s is not a regular file; remove it, or name another file", path)
+		return fmt.Errorf("%s is not a regular file; remove it, or name another file", path)
 	case !regular:
 		return nil
 	case !p.anyOwner && !trusted:
-		return refuse(unix.EPERM, "%s belongs to another user (uid %d), who could change it; name another file", path, file.Uid)
+		return fmt.Errorf("%s belongs to another user (uid %d), who could change it; name another file", path, file.Uid)
 	case mode&p.forbid != 0 && p.forbid == 0o022:
-		return refuse(unix.EPERM, "%s is writable by other users (mode %04o); run chmod go-w", path, mode)
+		return fmt.Errorf("%s is writable by other users (mode %04o); run chmod go-w", path, mode)
 	case mode&p.forbid != 0:
-		return refuse(unix.EPERM, "%s is accessible to other users (mode %04o); check its content, then run chmod 600", path, mode)
+		return fmt.Errorf("%s is accessible to other users (mode %04o); check its content, then run chmod 600", path, mode)
 	}
 	return nil
 }
 
 // planted returns the error for a file or link by which another user could direct what we write, or see it.
 func planted(what, path string, uid uint32) error {
-	return refuse(unix.EPERM, "the %s %s belongs to another user (uid %d) and lies in a directory that other users may write to; "+
+	return fmt.Errorf("the %s %s belongs to another user (uid %d) and lies in a directory that other users may write to; "+
 		"use a directory of your own", what, path, uid)
 }
 

@@ -38,7 +38,6 @@ package safefile
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -96,19 +95,6 @@ func (d *Dir) List() ([]fs.DirEntry, error) {
 	defer f.Close()
 	return f.ReadDir(-1)
 }
-
-// nameError is an error with a hint in place of the system's text; it unwraps to the system's error.
-type nameError struct {
-	text string
-	err  error
-}
-
-func refuse(err error, format string, args ...any) error {
-	return &nameError{fmt.Sprintf(format, args...), err}
-}
-
-func (e *nameError) Error() string { return e.text }
-func (e *nameError) Unwrap() error { return e.err }
 
 // Appender is a file that is appended to, and opened again by its name after a rotation.
 type Appender struct {

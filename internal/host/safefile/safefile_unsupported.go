@@ -40,7 +40,7 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 		stat = os.Stat
 	}
 	if info, err := stat(path); err == nil && !info.Mode().IsRegular() && name != "." {
-		return nil, refuse(fs.ErrInvalid, "%s is not a regular file; name another", path)
+		return nil, fmt.Errorf("%s is not a regular file; name another", path)
 	}
 	return os.OpenFile(path, flags, fs.FileMode(mode))
 }
