@@ -62,8 +62,7 @@ const (
 	writingFlags = appendFlags | unix.O_RDWR | unix.O_EXCL | unix.O_TRUNC
 )
 
-// always are the system calls that are allowed with any arguments, the most frequent first: a filter is evaluated from
-// the start for every call. This list and narrowed were built from what a static Go 1.26 program with net and
+// always are the system calls that are allowed with any arguments. This list and narrowed were built from what a static Go 1.26 program with net and
 // crypto/tls was observed to call, and from what the runtime's source calls rarely.
 //
 // So the kernel refuses, among others, execve(2), ptrace(2), process_vm_readv(2), pidfd_getfd(2), bpf(2) and
@@ -91,7 +90,8 @@ var always = []uint32{
 	unix.SYS_SCHED_GETAFFINITY, unix.SYS_UNAME, unix.SYS_GETRANDOM, unix.SYS_CLOCK_GETTIME,
 }
 
-// narrowed are the system calls that are allowed with some arguments only; self is this process's id.
+// narrowed are the system calls that are allowed with some arguments only, the most frequent first; self is this
+// process's id.
 func narrowed(self uint32) []rule {
 	rules := []rule{
 		allow(unix.SYS_SENDTO, without(3, unix.MSG_FASTOPEN)), // fast open connects without a check by Landlock
@@ -148,12 +148,15 @@ func onFiles(p Policy) []rule {
 	return rules
 }
 
-// allowedCalls returns a rule for every system call that the process may still make under p.
-func allowedCalls(p Policy) (rules []rule) {
+// allowedCalls returns a rule for every system call that the process may still make under p. Those of always come last:
+// the kernel evaluates a filter from its start, but remembers which calls it allows with any arguments (Linux 5.11,
+// kernel/seccomp.c, "seccomp_cache"), and does not evaluate it for these.
+func allowedCalls(p Policy) []rule {
+	rules := slices.Concat(narrowed(uint32(os.Getpid())), onFiles(p))
 	for _, call := range always {
 		rules = append(rules, allow(call))
 	}
-	return slices.Concat(rules, narrowed(uint32(os.Getpid())), onFiles(p))
+	return rules
 }
 
 // Offsets in struct seccomp_data (linux/seccomp.h). On both architectures, which are little-endian, the low half of an
