@@ -56,8 +56,8 @@ type Key struct {
 	change sync.Mutex  // held during a replacement, its input included
 	rooms  []*room     // the last one that was current, and with Config.Spare a second one
 
-	swap   sync.Mutex // held until another room is current and the old one is wiped
-	closed atomic.Bool
+	swap   sync.Mutex  // held until another room is current and the old one is wiped
+	closed atomic.Bool // by Wipe, which must not wait for swap first
 }
 
 // room is the memory of one key.
@@ -198,7 +198,7 @@ func (k *Key) Line(use func(line []byte) error) error {
 // borrow returns the current room, with its lock held for reading, or nil. It is not a part of Line, since a deferred
 // call in a loop allocates memory.
 func (k *Key) borrow() *room {
-	for r := k.current.Load(); r != nil; r = k.current.Load() {
+	for r := k.current.Load(); r != nil && !k.closed.Load(); r = k.current.Load() {
 		if r.lent.TryRLock() { // fails once the room is no longer current; by then another is, or none
 			return r
 		}
@@ -226,9 +226,10 @@ func (k *Key) install(next *room) error {
 	return nil
 }
 
-// Wipe overwrites the key permanently; a Replace in progress fails. It blocks while Line lends the key. The memory
-// stays mapped, so that a late reader sees zeros instead of a fault. It may be called more than once. When the process
-// ends, the kernel clears the pages of memfd_secret(2), but not locked ones, which is why the caller should wipe them.
+// Wipe overwrites the key permanently; a Replace in progress fails. From the call on Line lends nothing. Wipe blocks
+// while the key is lent, or an old one that a Replace has not wiped yet. The memory stays mapped, so that a late reader
+// sees zeros instead of a fault. It may be called more than once. When the process ends, the kernel clears the pages of
+// memfd_secret(2), but not locked ones, which is why the caller should wipe them.
 func (k *Key) Wipe() {
 	k.closed.Store(true)
 	k.Forget()

@@ -379,6 +379,45 @@ func TestReplaceWaitsForTheLastBorrower(t *testing.T) {
 	}
 }
 
+// TestWipeDuringReplace: once Wipe is called, neither the new key nor the old one is lent, although the Replace still
+// waits for a borrower of the old one. Wipe returns when both are wiped.
+func TestWipeDuringReplace(t *testing.T) {
+	k := spareKey(t, Config{})
+	if err := setTo(k, "old"); err != nil {
+		t.Fatal(err)
+	}
+	set, wiped := make(chan error, 1), make(chan struct{})
+	lent := k.Line(func(old []byte) error {
+		go func() { set <- setTo(k, "new") }()
+		proctest.Eventually(t, "the new key is lent", func() bool { return lineOf(t, k) == prefix+"new"+suffix })
+		return k.Line(func(line []byte) error {
+			go func() { k.Wipe(); close(wiped) }()
+			proctest.Eventually(t, "nothing is lent", func() bool { return k.Line(func([]byte) error { return nil }) == ErrWiped })
+			select {
+			case <-wiped:
+				t.Error("Wipe did not wait")
+			case err := <-set:
+				t.Errorf("Set did not wait: %v", err)
+			default:
+			}
+			if string(old) != prefix+"old"+suffix || string(line) != prefix+"new"+suffix {
+				t.Errorf("the lent lines are %q and %q", old, line)
+			}
+			return nil
+		})
+	})
+	if lent != nil {
+		t.Fatal(lent)
+	}
+	<-wiped
+	if err := <-set; err != nil {
+		t.Errorf("Set: %v", err)
+	}
+	if i := firstNonZero(memoryOf(k)); i >= 0 || k.Len() != 0 {
+		t.Errorf("byte %d is not zero", i)
+	}
+}
+
 // TestWipeEndsReplace: Wipe does not wait for a Replace that waits for input, and that Replace fails.
 func TestWipeEndsReplace(t *testing.T) {
 	k := spareKey(t, Config{})
