@@ -123,50 +123,48 @@ func Newf(code Code, retryAfter int, format string, args ...any) *Error {
 // OfHead returns the error of a head that package http1 refused.
 func OfHead(refused *http1.Error) *Error {
 	codes := map[int]Code{408: RequestTimeout, 431: HeadTooLarge}
-	return malformed(cmp.Or(codes[refused.Status], MalformedRequest), refused)
+	return Malformed(cmp.Or(codes[refused.Status], MalformedRequest), refused)
 }
 
-// OfHandshake returns the error of a WebSocket handshake.
-func OfHandshake(refused *http1.Error) *Error { return malformed(WebsocketMalformed, refused) }
-
-// malformed returns an error that repeats the reason, which describes only what the client did.
-func malformed(code Code, refused *http1.Error) *Error {
+// Malformed returns an error that repeats the reason, which describes only what the client did.
+func Malformed(code Code, refused *http1.Error) *Error {
 	e := New(code, refused.Reason)
 	e.Status, e.Message = refused.Status, strings.TrimSuffix(e.Message, ".")+": "+refused.Reason+"."
 	return e
 }
 
 // Fields returns the header fields of the response, but for date and framing.
-func (e *Error) Fields() []http1.Field {
-	fields := []http1.Field{field("Content-Type", "application/json")}
+func (e *Error) Fields() (fields []http1.Field) {
+	add := func(name, value string) {
+		fields = append(fields, http1.Field{Name: []byte(name), Value: []byte(value)})
+	}
+	add("Content-Type", "application/json")
 	if e.RetryAfter > 0 {
-		fields = append(fields, field("Retry-After", strconv.Itoa(e.RetryAfter)))
+		add("Retry-After", strconv.Itoa(e.RetryAfter))
 	}
 	if m := e.Met; m != nil { // by the names that OpenAI's responses have
-		fields = append(fields,
-			field("X-Ratelimit-Limit-"+m.Of, strconv.FormatInt(m.Max, 10)),
-			field("X-Ratelimit-Remaining-"+m.Of, strconv.FormatInt(m.Left, 10)))
-	}
-	if e.Met != nil && !e.ResetsAt.IsZero() {
-		fields = append(fields, field("X-Ratelimit-Reset-"+e.Met.Of, (time.Duration(e.RetryAfter)*time.Second).String()))
+		add("X-Ratelimit-Limit-"+m.Of, strconv.FormatInt(m.Max, 10))
+		add("X-Ratelimit-Remaining-"+m.Of, strconv.FormatInt(m.Left, 10))
+		if !e.ResetsAt.IsZero() {
+			add("X-Ratelimit-Reset-"+m.Of, (time.Duration(e.RetryAfter) * time.Second).String())
+		}
 	}
 	exhausted := table[e.Code].kind == spent
 	if exhausted { // Codex prints this, not the message
-		fields = append(fields, field("X-Codex-Promo-Message", strings.TrimSuffix(e.Message, ".")))
+		add("X-Codex-Promo-Message", strings.TrimSuffix(e.Message, "."))
 	}
 	switch {
 	case e.Status == 429 && (e.RetryAfter == 0 || exhausted): // or OpenAI's clients would try again at once
-		return append(fields, field("X-Should-Retry", "false"))
-	case e.Status != 426:
-		return fields
-	case e.Code == WebsocketMalformed: // RFC 6455, section 4.4
-		return append(fields, field("Upgrade", "websocket"), field("Connection", "Upgrade"), field("Sec-WebSocket-Version", "13"))
+		add("X-Should-Retry", "false")
+	case e.Status == 426 && e.Code == WebsocketMalformed: // RFC 6455, section 4.4
+		add("Upgrade", "websocket")
+		add("Connection", "Upgrade")
+		add("Sec-WebSocket-Version", "13")
+	case e.Status == 426: // RFC 9110, section 15.5.22
+		add("Upgrade", "HTTP/1.1")
+		add("Connection", "Upgrade")
 	}
-	return append(fields, field("Upgrade", "HTTP/1.1"), field("Connection", "Upgrade")) // RFC 9110, section 15.5.22
-}
-
-func field(name, value string) http1.Field {
-	return http1.Field{Name: []byte(name), Value: []byte(value)}
+	return fields
 }
 
 // Body renders the error in the shape of OpenAI's.

@@ -53,8 +53,8 @@ func TestFields(t *testing.T) {
 		"Content-Type X-Codex-Promo-Message X-Should-Retry":             Newf(BudgetExhausted, 0, "never"),
 		"Content-Type Retry-After X-Codex-Promo-Message X-Should-Retry": Newf(BudgetExhausted, 60, "later"),
 		"Content-Type Upgrade Connection":                               New(WebsocketNotSupported, ""),
-		"Content-Type Upgrade Connection Sec-WebSocket-Version":         OfHandshake(&http1.Error{Status: 426, Reason: "r"}),
-		"Content-Type": OfHandshake(&http1.Error{Status: 400, Reason: "r"}),
+		"Content-Type Upgrade Connection Sec-WebSocket-Version":         Malformed(WebsocketMalformed, &http1.Error{Status: 426, Reason: "r"}),
+		"Content-Type": Malformed(WebsocketMalformed, &http1.Error{Status: 400, Reason: "r"}),
 	} {
 		if got := names(e.Fields()); got != want {
 			t.Errorf("%s has the fields %s, want %s", e.Code, got, want)

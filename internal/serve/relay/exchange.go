@@ -116,7 +116,7 @@ func (x *exchange) checkRoute() *apierror.Error {
 	}
 	var malformed *http1.Error
 	if x.handshake, malformed = websocket.Parse(x.Head); malformed != nil {
-		return apierror.OfHandshake(malformed)
+		return apierror.Malformed(apierror.WebsocketMalformed, malformed)
 	}
 	if x.Session.Metered() {
 		x.handshake.WithoutExtensions()
