@@ -67,8 +67,8 @@ func (s *service) openMetrics() (err error) {
 	return nil
 }
 
-// observe begins to observe the engine, if anything is to be observed. It is called once the sandbox is in force, as
-// the metrics show its protections too.
+// observe opens the metrics, if they are to be served. It is called once the sandbox is in force, as they show its
+// protections too.
 func (s *service) observe() error {
 	if s.metricsListener != nil {
 		s.metrics = metrics.New(s.metricsConfig())
@@ -80,9 +80,6 @@ func (s *service) observe() error {
 			{Path: "/readyz", Check: s.ready},
 		}
 		s.serving = append(s.serving, func() error { return server.ServePages(s.metricsListener, s.errs.warning, pages...) })
-	}
-	if s.observes() {
-		s.engine.Observe(s.record)
 	}
 	return nil
 }

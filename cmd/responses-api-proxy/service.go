@@ -242,7 +242,11 @@ func (s *service) openEngine() (err error) {
 		return err
 	}
 	s.baseURL = relay.BaseURL()
-	if s.engine, err = server.New(server.Config{Relay: relay, Policy: s.gate, MaxConnections: maxConnections(openFiles()), Log: s.errs.warning}); err != nil {
+	engine := server.Config{Relay: relay, Policy: s.gate, MaxConnections: maxConnections(openFiles()), Log: s.errs.warning}
+	if cfg.Records {
+		engine.Observe = s.record
+	}
+	if s.engine, err = server.New(engine); err != nil {
 		return err
 	}
 	for _, l := range s.listeners {

@@ -146,7 +146,7 @@ func (c *conn) respond(write func() error) error {
 // end counts the exchange off and hands over its record: no other place does either.
 func (c *conn) end() {
 	c.server.Running.Add(-1)
-	if f := c.server.observe; f != nil {
+	if f := c.server.cfg.Observe; f != nil {
 		c.request.Entry.Duration = time.Since(c.request.Entry.Time)
 		f(&c.request.Entry)
 	}

@@ -71,9 +71,11 @@ func TestPanicInAResponse(t *testing.T) {
 		"a request that panicked": request("Content-Length: 2") + "{}",
 	} {
 		s := &stack{t: t}
-		s.server = must(server.New(server.Config{Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: must(policy.New(policy.Config{})), Log: s.log}))
 		var records []int64 // how many requests ran then
-		s.server.Observe(func(*audit.Entry) { records = append(records, s.server.Running.Load()) })
+		s.server = must(server.New(server.Config{
+			Relay: must(relay.New(relay.Config{Upstream: panicking{}, Log: s.logOf})), Policy: must(policy.New(policy.Config{})), Log: s.log,
+			Observe: func(*audit.Entry) { records = append(records, s.server.Running.Load()) },
+		}))
 		s.listener = must(listen.TCP(listen.Loopback(0)))
 		go s.server.Serve(treacherous{s.listener, true})
 		p := s.dial()

@@ -140,7 +140,7 @@ func (a *responseWriter) Leave() { a.c.leave() }
 
 // noteFirstByte is called when bytes have been handed to the kernel.
 func (a *responseWriter) noteFirstByte() {
-	if e := &a.c.request.Entry; e.FirstByte == 0 && a.c.server.observe != nil {
+	if e := &a.c.request.Entry; e.FirstByte == 0 && a.c.server.cfg.Observe != nil {
 		e.FirstByte = time.Since(e.Time)
 	}
 }

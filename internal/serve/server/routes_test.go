@@ -271,7 +271,7 @@ func TestMessagesAndBudgets(t *testing.T) {
 	money, seen := newPurse(t, 1<<40), &entries{}
 	rules := newPolicy(t, policy.Config{TCP: true, Budget: money.Ledger})
 	anthropic := func(s *setup) { s.fake.Path, s.fake.Key = "/v1/messages", "" }
-	s := start(t, allowing("messages"), anthropic, func(s *setup) { s.server.Policy, s.observe = rules, seen.add })
+	s := start(t, allowing("messages"), anthropic, func(s *setup) { s.server.Policy, s.server.Observe = rules, seen.add })
 	for _, c := range []struct {
 		line, body    string
 		input, output int64

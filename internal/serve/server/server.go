@@ -44,14 +44,15 @@ type Config struct {
 	HeadTimeout, BodyTimeout, IdleTimeout time.Duration
 	// Log receives a line about each failure that no response can report; nil drops it. It must not block.
 	Log func(line string)
+	// Observe is called at the end of each exchange, concurrently; nil does nothing. It must not block, nor keep the entry.
+	Observe func(*audit.Entry)
 }
 
 // Server serves connections until it is drained.
 type Server struct {
 	cfg     Config
 	watcher *watcher
-	observe func(*audit.Entry) // may be nil
-	serving sync.WaitGroup     // connections, and calls of Serve, each of which may still accept one
+	serving sync.WaitGroup // connections, and calls of Serve, each of which may still accept one
 	// Running is the number of requests and refusals that have begun and not ended. AcceptFailures counts attempts to
 	// accept a connection that failed; Resets counts connections that were reset because they were too many, of one user
 	// or of all.
@@ -86,10 +87,6 @@ func New(cfg Config) (*Server, error) {
 
 // Close gives back what New has opened. Drain does that, too.
 func (s *Server) Close() { s.watcher.close() }
-
-// Observe has f called at the end of each exchange, concurrently. f must not block, nor keep the entry. Observe must be
-// called before Serve, if at all.
-func (s *Server) Observe(f func(*audit.Entry)) { s.observe = f }
 
 // Serve accepts connections on l until Drain closes it, and returns nil then; any other end is an error.
 func (s *Server) Serve(l net.Listener) error {

@@ -21,7 +21,6 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/dump"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/relay"
@@ -55,7 +54,6 @@ type setup struct {
 	usage    bool // to be read for records
 	readOn   relay.ReadOn
 	dump     *dump.Dir
-	observe  func(*audit.Entry)
 }
 
 // allowing opens routes.
@@ -106,9 +104,6 @@ func (s *stack) serve(cfg setup) {
 		cfg.server.Policy = must(policy.New(policy.Config{}))
 	}
 	s.server = must(server.New(cfg.server))
-	if cfg.observe != nil {
-		s.server.Observe(cfg.observe)
-	}
 	s.listener = must(listen.TCP(listen.Loopback(0)))
 	s.url = fmt.Sprintf("http://%s/v1/responses", s.listener.Addr())
 	served := make(chan error, 1)

@@ -127,7 +127,7 @@ func (e *entries) recorded(t testing.TB, n int) audit.Entry {
 func tunnels(t *testing.T, test func(t *testing.T, s *stack, e *entries)) {
 	both(t, func(t *testing.T, options ...func(*setup)) {
 		e := &entries{}
-		s := start(t, append(options, allowing("websocket"), func(s *setup) { s.observe = e.add })...)
+		s := start(t, append(options, allowing("websocket"), func(s *setup) { s.server.Observe = e.add })...)
 		test(t, s, e)
 	})
 }
@@ -274,7 +274,7 @@ func meteredWebsockets(t *testing.T, limit int64) (*stack, purse, *entries) {
 	t.Helper()
 	p, e := newPurse(t, limit), &entries{}
 	rules := newPolicy(t, policy.Config{TCP: true, Budget: p.Ledger})
-	return start(t, allowing("websocket"), func(s *setup) { s.server.Policy, s.observe = rules, e.add }), p, e
+	return start(t, allowing("websocket"), func(s *setup) { s.server.Policy, s.server.Observe = rules, e.add }), p, e
 }
 
 // respond makes a response, and returns what it has cost.
