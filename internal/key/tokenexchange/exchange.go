@@ -33,23 +33,17 @@ var (
 	errLength   = fmt.Errorf("OpenAI returned an access token of more than %d characters", secret.MaxSlotToken)
 )
 
-// lifetime is how long an access token is valid, and since when.
-type lifetime struct {
-	length  time.Duration
-	expires time.Time
-}
-
-// once performs one exchange and installs the new token as the key.
-func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
+// once performs one exchange and installs the new token as the key. It returns when the token expires.
+func (x *Exchanger) once(ctx context.Context) (expires time.Time, err error) {
 	defer secret.Wipe(x.memory.Bytes())
 	records, rest := x.memory.Bytes()[:upstream.ExchangeMemory], x.memory.Bytes()[upstream.ExchangeMemory:]
 	request, response := rest[:requestSize], rest[requestSize:]
 	subject, err := x.subject(ctx, records, request, response)
 	switch {
 	case err != nil:
-		return lifetime{}, err
+		return expires, err
 	case len(subject) > secret.MaxToken || !isToken(subject):
-		return lifetime{}, errSubject
+		return expires, errSubject
 	}
 	length := strconv.Itoa(len(x.bodyStart) + len(subject) + len(x.bodyEnd))
 	m := join(request, x.tokens.head, []byte(length+"\r\n\r\n"), x.bodyStart, subject, x.bodyEnd)
@@ -57,19 +51,23 @@ func (x *Exchanger) once(ctx context.Context) (lifetime, error) {
 	begun := time.Now()
 	body, err := x.tokens.roundTrip(ctx, records, m, response)
 	if err != nil {
-		return lifetime{}, err
+		return expires, err
 	}
-	token, l, err := parseGrant(body, begun)
-	if err != nil {
-		return lifetime{}, err
+	token, expires, err := parseGrant(body, begun)
+	if err == nil {
+		err = x.install(token, expires)
 	}
-	return l, x.install(token, l)
+	return expires, err
 }
 
 // subject reads the identity into secret memory and returns it as a part of response.
 func (x *Exchanger) subject(ctx context.Context, records, request, response []byte) ([]byte, error) {
 	if x.cfg.TokenFile != "" {
-		return readTokenFile(x.cfg.TokenFile, response)
+		token, err := readFile(x.cfg.TokenFile, response)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
+		}
+		return bytes.TrimRight(token, "\r\n"), nil
 	}
 	var m []byte
 	err := x.cfg.Source.Line(func(line []byte) error {
@@ -120,63 +118,62 @@ func isToken(b []byte) bool {
 	return len(b) > 0 && !slices.ContainsFunc(b, func(c byte) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '\\' })
 }
 
-// readTokenFile reads the file directly into room and returns the token without line ends.
-func readTokenFile(path string, room []byte) ([]byte, error) {
+// readFile reads a regular file, up to the length of room, directly into room.
+func readFile(path string, room []byte) ([]byte, error) {
 	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
+		return nil, err
 	}
 	defer f.Close()
 	n, err := io.ReadFull(f, room)
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-		return nil, fmt.Errorf("cannot read --oidc-token-file: %w", err)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil
 	}
-	return bytes.TrimRight(room[:n], "\r\n"), nil
+	return room[:n], err
 }
 
-// parseGrant returns the access token, a part of body, and its lifetime. The lifetime counts from before the request,
+// parseGrant returns the access token, a part of body, and when it expires. Its lifetime counts from before the request,
 // so that it never ends after the token's own (RFC 8693, section 2.2.1; expires_at is an extension of OpenAI's).
-func parseGrant(body []byte, begun time.Time) ([]byte, lifetime, error) {
+func parseGrant(body []byte, begun time.Time) (value []byte, expires time.Time, err error) {
 	token := jsonscan.Field{Name: "access_token", Kind: jsonscan.String}
 	issued := jsonscan.Field{Name: "issued_token_type", Kind: jsonscan.String}
 	kind := jsonscan.Field{Name: "token_type", Kind: jsonscan.String}
 	in := jsonscan.Field{Name: "expires_in", Kind: jsonscan.Number}
 	at := jsonscan.Field{Name: "expires_at", Kind: jsonscan.Number}
-	err := jsonscan.Fields(body, &token, &issued, &kind, &in, &at)
+	err = jsonscan.Fields(body, &token, &issued, &kind, &in, &at)
 	switch {
 	case err != nil, !isToken(token.Raw), !issued.Found, !kind.Found, !in.Found:
-		return nil, lifetime{}, errResponse
+		return nil, expires, errResponse
 	case string(issued.Raw) != accessTokenType, !bytes.EqualFold(kind.Raw, []byte("bearer")):
-		return nil, lifetime{}, errKind
+		return nil, expires, errKind
 	case len(token.Raw) > secret.MaxSlotToken:
-		return nil, lifetime{}, errLength
+		return nil, expires, errLength
 	}
-	l, err := parseLifetime(in, at, begun)
-	return token.Raw, l, err
+	lifetime, err := parseLifetime(in, at, begun)
+	return token.Raw, begun.Add(lifetime), err
 }
 
 // parseLifetime uses the earlier of both ends; that of expires_at depends on this host's clock.
-func parseLifetime(in, at jsonscan.Field, begun time.Time) (lifetime, error) {
+func parseLifetime(in, at jsonscan.Field, begun time.Time) (time.Duration, error) {
 	seconds, ok := in.Unsigned()
 	end, okEnd := at.Unsigned()
 	switch {
 	case !ok || at.Found && !okEnd:
-		return lifetime{}, errResponse
+		return 0, errResponse
 	case seconds == 0 || at.Found && int64(end) <= begun.Unix():
-		return lifetime{}, errExpired
+		return 0, errExpired
 	case seconds > uint64(maxLifetime/time.Second):
-		return lifetime{}, errLifetime
+		return 0, errLifetime
 	}
 	if at.Found {
 		seconds = min(seconds, end-uint64(begun.Unix()))
 	}
-	length := time.Duration(seconds) * time.Second
-	return lifetime{length: length, expires: begun.Add(length)}, nil
+	return time.Duration(seconds) * time.Second, nil
 }

@@ -52,24 +52,24 @@ func (x *Exchanger) Close() {
 	x.identity.endpoint.Close() // nil without an identity provider
 }
 
-// run renews the token with the lifetime serves, and its successors. It is the only goroutine that exchanges, so that
-// exchanges never overlap.
-func (x *Exchanger) run(ctx context.Context, serves lifetime) {
-	failures, wait := 0, serves.untilRenewal()
+// run renews the token that expires then, and its successors. After each failure in a row it waits twice as long, less up to
+// a fifth. It is the only goroutine that exchanges, so that exchanges never overlap.
+func (x *Exchanger) run(ctx context.Context, expires time.Time) {
+	retry, wait := firstRetry, untilRenewal(expires)
 	for x.wait(ctx, wait) {
-		next, err := x.exchange(ctx)
+		expires, err := x.exchange(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			wait = retryAfter(failures)
-			failures++
+			wait = retry - jitter(retry/5)
+			retry = min(2*retry, maxRetry)
 			x.cfg.Report(fmt.Sprintf("cannot renew the access token: %v; next attempt in %v", err, wait.Round(time.Second)))
 			continue
-		case failures > 0:
+		case retry > firstRetry:
 			x.cfg.Report("access token renewed")
 		}
-		failures, wait = 0, next.untilRenewal()
+		retry, wait = firstRetry, untilRenewal(expires)
 	}
 }
 
@@ -89,24 +89,19 @@ func (x *Exchanger) wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// untilRenewal returns the time until min(60 s, 10 %) before the end, or up to a quarter of that earlier, so that
-// proxies that started together do not renew together.
-func (l lifetime) untilRenewal() time.Duration {
-	margin := min(maxMargin, l.length/10)
-	return max(time.Until(l.expires)-margin-jitter(margin/4), minPause)
-}
-
-// retryAfter doubles with each failure and varies by a fifth.
-func retryAfter(failures int) time.Duration {
-	d := min(firstRetry<<min(failures, 10), maxRetry)
-	return d - jitter(d/5)
+// untilRenewal returns the time until min(60 s, 10 %) before a new token expires, or up to a quarter of that earlier, so
+// that proxies that started together do not renew together.
+func untilRenewal(expires time.Time) time.Duration {
+	left := max(time.Until(expires), 0)
+	margin := min(maxMargin, left/10)
+	return max(left-margin-jitter(margin/4), minPause)
 }
 
 // jitter returns a random duration from 0 to d.
 func jitter(d time.Duration) time.Duration { return rand.N(d + 1) }
 
-// install sets the key to token until it expires.
-func (x *Exchanger) install(token []byte, l lifetime) error {
+// install sets the key to token until that expires.
+func (x *Exchanger) install(token []byte, expires time.Time) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if err := x.cfg.Key.Set(token); err != nil {
@@ -115,7 +110,7 @@ func (x *Exchanger) install(token []byte, l lifetime) error {
 	if x.expiry != nil {
 		x.expiry.Stop()
 	}
-	x.expires, x.expiry = l.expires, time.AfterFunc(time.Until(l.expires), x.expire)
+	x.expires, x.expiry = expires, time.AfterFunc(time.Until(expires), x.expire)
 	return nil
 }
 

@@ -39,7 +39,7 @@ func (p *plan) report(line string) {
 }
 
 // once installs token-N.
-func (p *plan) once(ctx context.Context) (lifetime, error) {
+func (p *plan) once(ctx context.Context) (time.Time, error) {
 	begun := time.Now()
 	p.mu.Lock()
 	p.at = append(p.at, begun.Sub(p.begun))
@@ -48,13 +48,13 @@ func (p *plan) once(ctx context.Context) (lifetime, error) {
 	select {
 	case <-time.After(takes):
 	case <-ctx.Done():
-		return lifetime{}, ctx.Err()
+		return time.Time{}, ctx.Err()
 	}
 	if fails != nil {
-		return lifetime{}, fails
+		return time.Time{}, fails
 	}
-	l := lifetime{length: p.length, expires: begun.Add(p.length)}
-	return l, p.install(fmt.Appendf(nil, "token-%d", n), l)
+	expires := begun.Add(p.length)
+	return expires, p.install(fmt.Appendf(nil, "token-%d", n), expires)
 }
 
 // set defines the result of the next exchanges.

@@ -80,7 +80,7 @@ type Exchanger struct {
 	// bodyStart and bodyEnd enclose the identity in the content of a request to tokens.
 	bodyStart, bodyEnd []byte
 	// exchange performs one exchange; tests of the schedule replace it.
-	exchange func(context.Context) (lifetime, error)
+	exchange func(context.Context) (expires time.Time, err error)
 
 	hint    chan struct{}
 	cancel  func() // ends the renewal; nil before Start
@@ -196,17 +196,14 @@ func (c *Config) provider(name, method string, t *upstream.Target, path, fields 
 
 // parseRequestURL refuses every host that is not allowed to receive GitHub's request token.
 func (c *Config) parseRequestURL() (*upstream.Target, error) {
-	u, err := url.Parse(c.RequestURL)
-	if err != nil || u.Opaque != "" || u.Hostname() == "" {
-		return nil, errors.New("invalid GitHub OIDC request URL; --github-oidc-request-url is $ACTIONS_ID_TOKEN_REQUEST_URL, which a job has with the permission id-token: write")
-	}
+	u, _ := url.Parse(c.RequestURL)
 	target, err := upstream.ParseTarget(c.RequestURL, false)
 	switch {
 	case err == nil:
-	case u.Scheme != "https" || u.User != nil || strings.Contains(c.RequestURL, "#"):
+	case u != nil && u.Hostname() != "" && (u.Scheme != "https" || u.User != nil || strings.Contains(c.RequestURL, "#")):
 		return nil, errors.New("GitHub OIDC request URL must be HTTPS without user info or fragment")
 	default:
-		return nil, errors.New("invalid GitHub OIDC request URL")
+		return nil, errors.New("invalid GitHub OIDC request URL; --github-oidc-request-url is $ACTIONS_ID_TOKEN_REQUEST_URL, which a job has with the permission id-token: write")
 	}
 	named := func(host string) bool { return strings.EqualFold(host, target.Name) }
 	if !strings.HasSuffix(strings.ToLower(target.Name), githubHosts) && !slices.ContainsFunc(c.AllowHosts, named) {
