@@ -66,7 +66,8 @@ func fetch(addr, path string, limit time.Duration) ([]byte, error) {
 // maxResponse is the size of the largest response, in bytes: that of maxUsers and more.
 const maxResponse = 1 << 20
 
-// get returns the status and the body of the response. It goes to no proxy and follows no redirect.
+// get returns the status and the body of the response. It goes to no proxy and follows no redirect. With HTTP/1.0 the body
+// is what comes until the connection ends.
 func get(a listen.Address, path string, deadline time.Time) (status int, body []byte, err error) {
 	dialer := net.Dialer{Deadline: deadline}
 	network, name := a.Network()
@@ -76,28 +77,23 @@ func get(a listen.Address, path string, deadline time.Time) (status int, body []
 	}
 	defer conn.Close()
 	conn.SetDeadline(deadline)
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n", path); err != nil {
 		return 0, nil, err
 	}
 	text, err := io.ReadAll(io.LimitReader(conn, maxResponse))
 	if err != nil {
 		return 0, nil, err
 	}
-	end, err := http1.HeadEnd(text, 0)
-	if err == nil && end == 0 {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return 0, nil, err
-	}
 	var head http1.Response
-	var content http1.Body
-	if err := head.Parse(text[:end]); err != nil {
-		return 0, nil, err
+	end, err := http1.HeadEnd(text, 0)
+	switch {
+	case err != nil:
+	case end == 0:
+		err = io.ErrUnexpectedEOF
+	default:
+		err = head.Parse(text[:end])
 	}
-	content.Begin(head.Length)
-	body, _, err = content.Take(text[end:])
-	return head.Status, body, err
+	return head.Status, text[end:], err
 }
 
 // printable reports whether a rune of a foreign listener can be printed without controlling the terminal.

@@ -27,7 +27,7 @@ type Config struct {
 	// with another counts as "other", one with no route as "none".
 	Routes, Codes []string
 	// Counts, State and Limits may be called from any goroutine, and must not block. The latter two are for the status
-	// alone. A nil Counts has no series.
+	// alone.
 	Counts func() Counts
 	State  func() string
 	Limits func() Limits

@@ -27,9 +27,6 @@ func (m *Metrics) Text() []byte {
 func (m *Metrics) writeFixed(p *page) {
 	p.family(prefix+"build_info", "gauge", "Which program this is; always 1.")
 	p.sample("", 1, "version", m.cfg.Version, "revision", m.cfg.Revision, "goversion", m.cfg.GoVersion)
-	if len(m.cfg.Protections) == 0 {
-		return
-	}
 	p.family(prefix+"protection_info", "gauge", "What is in force, as in the start line; always 1.")
 	for _, x := range m.cfg.Protections {
 		p.sample("", 1, "name", x.Name, "state", x.State)
@@ -65,9 +62,6 @@ func (m *Metrics) writeRequests(p *page) {
 
 // writeCounts writes what other packages count, under the names that contrib's dashboard and alerts expect.
 func (m *Metrics) writeCounts(p *page) {
-	if m.cfg.Counts == nil {
-		return
-	}
 	c := m.cfg.Counts()
 	p.single(prefix+"client_connections", "gauge", "Connections of clients that are open.", float64(c.Connections))
 	p.single(prefix+"requests_in_flight", "gauge", "Requests that have begun and not ended.", float64(c.Running))
@@ -106,9 +100,7 @@ func (m *Metrics) writeProcess(p *page) {
 	for _, n := range numbers {
 		read := []metrics.Sample{{Name: n.source}}
 		metrics.Read(read)
-		if read[0].Value.Kind() == metrics.KindUint64 { // KindBad: this version of Go does not have it
-			p.single(n.name, n.kind, n.help, float64(read[0].Value.Uint64()))
-		}
+		p.single(n.name, n.kind, n.help, float64(read[0].Value.Uint64()))
 	}
 }
 
