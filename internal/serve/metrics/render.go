@@ -141,8 +141,8 @@ func (t *table) width(column int) (width int) {
 	return width
 }
 
-// pageHead needs no script and loads nothing. The colours are the browser's, which has light and dark ones. On a narrow
-// screen a row of a table with a head becomes a block, in which each cell follows its column's name.
+// pageHead needs no script and loads nothing. The colours are the browser's, which has light and dark ones. On
+// a narrow screen lines wrap.
 const pageHead = `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -151,61 +151,13 @@ const pageHead = `<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta http-equiv="refresh" content="30">
 <title>responses-api-proxy</title>
-<style>
-body { font: 16px/1.4 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem }
-h1 { font-size: 1.3rem } h2 { font-size: 1.05rem; margin: 1.6rem 0 .3rem }
-div { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem 0 .3rem 1rem; border-bottom: 1px solid #8886; text-align: left; vertical-align: top; font-weight: normal }
-th { opacity: .75 }
-tr > :first-child { padding-left: 0 }
-th:nth-last-child(2):first-child { width: 10em }
-.n { text-align: right }
-.w { color: light-dark(#b00020, #ff8a80); font-weight: bold }
-@media (max-width: 40rem) {
-body { font-size: 14px } th, td { padding-left: .5rem }
-tr:not(:has(td)) { display: none }
-tr:has([data-head]) { display: flex; flex-wrap: wrap; gap: 0 1rem; padding: .3rem 0; border-bottom: 1px solid #8886 }
-tr:has([data-head]) > * { padding: 0; border: 0 }
-tr:has([data-head]) > th { width: 100%; font-weight: bold; opacity: 1 }
-[data-head]::before { content: attr(data-head) " "; opacity: .75 }
-[data-head]:empty { display: none }
-}
-</style>
+<style>pre { white-space: pre-wrap }</style>
 <h1>responses-api-proxy</h1>
+<pre>
 `
 
-// html returns the status as a page. Everything but pageHead and the tags is escaped.
+// html returns the status as a page: the text for a terminal, escaped, in which what is missing is bold.
 func (s *Status) html() []byte {
-	b := []byte(pageHead)
-	for _, t := range s.tables(number) {
-		b = fmt.Appendf(b, "<h2>%s</h2>\n<div><table>\n", html.EscapeString(t.title))
-		for i, row := range t.rows {
-			b = t.appendRow(b, row, t.head && i == 0)
-		}
-		b = append(b, "</table></div>\n"...)
-	}
-	return b
-}
-
-// appendRow appends a row, whose first cell is a header, as are all of the head.
-func (t *table) appendRow(b []byte, row []string, isHead bool) []byte {
-	b = append(b, "<tr>"...)
-	for i, cell := range row {
-		tag, attributes := "td", ""
-		if isHead || i == 0 {
-			tag = "th"
-		}
-		switch {
-		case t.numeric(i):
-			attributes = ` class="n"`
-		case strings.HasSuffix(cell, missing):
-			attributes = ` class="w"`
-		}
-		if t.head && tag == "td" {
-			attributes += fmt.Sprintf(` data-head="%s"`, t.rows[0][i])
-		}
-		b = fmt.Appendf(b, "<%s%s>%s</%[1]s>", tag, attributes, html.EscapeString(cell))
-	}
-	return append(b, "</tr>\n"...)
+	text := html.EscapeString(s.Text(number))
+	return []byte(pageHead + strings.ReplaceAll(text, missing+"\n", "<b>"+missing+"</b>\n"))
 }
