@@ -308,8 +308,8 @@ func TestUser(t *testing.T) {
 	}
 }
 
-// verify runs the attack suite as a user. The attempts in broken must succeed, and no others.
-func verify(t *testing.T, uid int, broken []string, flags ...string) {
+// verify runs the attack suite as a user. The attempts in fail must succeed, and no others.
+func verify(t *testing.T, uid int, fail []string, flags ...string) {
 	t.Helper()
 	cmd := exec.Command(programs+"responses-api-proxy", append([]string{"verify", "--json"}, flags...)...)
 	cmd.Env, cmd.Dir, cmd.Stderr = []string{"PATH=/bin", "TMPDIR=/tmp"}, "/", os.Stderr
@@ -325,12 +325,12 @@ func verify(t *testing.T, uid int, broken []string, flags ...string) {
 	t.Logf("uid %d: %v", uid, report.Counts)
 	var found []string
 	for _, a := range report.Attempts {
-		if a.Result == "broken" {
+		if a.Result == "fail" {
 			found = append(found, a.Attempt)
 		}
 	}
-	if !slices.Equal(found, broken) {
-		t.Errorf("as uid %d: %q succeed, want %q\n%s", uid, found, broken, out)
+	if !slices.Equal(found, fail) {
+		t.Errorf("as uid %d: %q succeed, want %q\n%s", uid, found, fail, out)
 	}
 }
 
@@ -339,11 +339,11 @@ func TestVerify(t *testing.T) {
 	s := mustStart(t, "--user", "nobody")
 	s.serves(t)
 	for _, uid := range []int{root, stranger, nobody} {
-		var broken []string
+		var fail []string
 		if uid == root && !running(t).secret {
-			broken = []string{"keys of any kind"}
+			fail = []string{"keys of any kind"}
 		}
-		verify(t, uid, broken, "--server-info", s.info)
+		verify(t, uid, fail, "--server-info", s.info)
 	}
 	s.serves(t)
 }
@@ -351,11 +351,11 @@ func TestVerify(t *testing.T) {
 // TestStandIn runs the attack suite with a proxy and an upstream of its own.
 func TestStandIn(t *testing.T) {
 	for _, uid := range []int{root, stranger} {
-		var broken []string
+		var fail []string
 		if uid == root && !running(t).secret {
-			broken = []string{"keys of any kind", "the key itself"}
+			fail = []string{"keys of any kind", "the key itself"}
 		}
-		verify(t, uid, broken, "--test-instance")
+		verify(t, uid, fail, "--test-instance")
 	}
 }
 

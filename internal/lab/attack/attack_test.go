@@ -112,34 +112,34 @@ func TestVerdict(t *testing.T) {
 		head, body string
 	}{
 		// Refused by the proxy, ours or another.
-		{safe, "403 Forbidden", json(`"browser_not_allowed"`)},
-		{skipped, "403 Forbidden", json(`"user_not_allowed"`)},  // refused for the user, whatever the request
-		{broken, "404 Not Found", json(`"response_not_found"`)}, // the route is open
-		{safe, "426 Upgrade Required", json(`"websocket_not_supported"`)},
-		{safe, "400 Bad Request", json(`"malformed_request"`)},
-		{safe, "501 Not Implemented", json(`"malformed_request"`)},
-		{safe, "403 Forbidden", ""},
-		{safe, "400 Bad Request", "400 Bad Request"},
-		{safe, "501 Not Implemented", ""},
-		{safe, "505 HTTP Version Not Supported", ""},
+		{pass, "403 Forbidden", json(`"browser_not_allowed"`)},
+		{skipped, "403 Forbidden", json(`"user_not_allowed"`)}, // refused for the user, whatever the request
+		{fail, "404 Not Found", json(`"response_not_found"`)},  // the route is open
+		{pass, "426 Upgrade Required", json(`"websocket_not_supported"`)},
+		{pass, "400 Bad Request", json(`"malformed_request"`)},
+		{pass, "501 Not Implemented", json(`"malformed_request"`)},
+		{pass, "403 Forbidden", ""},
+		{pass, "400 Bad Request", "400 Bad Request"},
+		{pass, "501 Not Implemented", ""},
+		{pass, "505 HTTP Version Not Supported", ""},
 		// Forwarded, as the response shows.
-		{broken, "200 OK", ""},
-		{broken, "204 No Content", ""},
-		{broken, "101 Switching Protocols\r\nConnection: upgrade", ""},
-		{broken, "302 Found\r\nLocation: /", ""},
-		{broken, "400 Bad Request\r\nX-Request-Id: r", ""},
-		{broken, "401 Unauthorized\r\nopenai-processing-ms: 1", ""},
-		{broken, "403 Forbidden\r\nCF-RAY: r", json(`"browser_not_allowed"`)},
-		{broken, "400 Bad Request", json(`null`)},
-		{broken, "401 Unauthorized", json(`"invalid_api_key"`)},
+		{fail, "200 OK", ""},
+		{fail, "204 No Content", ""},
+		{fail, "101 Switching Protocols\r\nConnection: upgrade", ""},
+		{fail, "302 Found\r\nLocation: /", ""},
+		{fail, "400 Bad Request\r\nX-Request-Id: r", ""},
+		{fail, "401 Unauthorized\r\nopenai-processing-ms: 1", ""},
+		{fail, "403 Forbidden\r\nCF-RAY: r", json(`"browser_not_allowed"`)},
+		{fail, "400 Bad Request", json(`null`)},
+		{fail, "401 Unauthorized", json(`"invalid_api_key"`)},
 		// Accepted, and failed upstream.
-		{broken, "502 Bad Gateway", json(`"upstream_unreachable"`)},
-		{broken, "502 Bad Gateway", ""},
-		{broken, "500 Internal Server Error", ""},
-		{broken, "429 Too Many Requests", json(`"rate_limited"`)},
-		{broken, "400 Bad Request", json(`"incomplete_body"`)},
+		{fail, "502 Bad Gateway", json(`"upstream_unreachable"`)},
+		{fail, "502 Bad Gateway", ""},
+		{fail, "500 Internal Server Error", ""},
+		{fail, "429 Too Many Requests", json(`"rate_limited"`)},
+		{fail, "400 Bad Request", json(`"incomplete_body"`)},
 		// Refused, but pages may read the response.
-		{broken, "403 Forbidden\r\nAccess-Control-Allow-Origin: *", ""},
+		{fail, "403 Forbidden\r\nAccess-Control-Allow-Origin: *", ""},
 		{skipped, "429 Too Many Requests", json(`"too_many_connections"`)},
 	} {
 		raw := "HTTP/1.1 " + c.head + "\r\nContent-Length: " + strconv.Itoa(len(c.body)) + "\r\n\r\n" + c.body
@@ -151,14 +151,14 @@ func TestVerdict(t *testing.T) {
 			t.Errorf("%q %s: %s, %q; want %s", c.head, c.body, got, text, c.want)
 		}
 		refusal := response{Response: &http.Response{StatusCode: 400, Header: http.Header{}}}
-		if got, _ := verdict([]response{refusal, a}); c.want == broken && got != broken {
+		if got, _ := verdict([]response{refusal, a}); c.want == fail && got != fail {
 			t.Errorf("%q behind a refusal: %s", c.head, got)
 		}
 	}
 	for _, c := range []struct {
 		want result
 		a    response
-	}{{safe, response{}}, {info, response{err: errNoResponse}}, {info, response{err: errNotHTTP}}, {skipped, response{err: os.ErrPermission}}} {
+	}{{pass, response{}}, {info, response{err: errNoResponse}}, {info, response{err: errNotHTTP}}, {skipped, response{err: os.ErrPermission}}} {
 		if got, _ := verdict([]response{c.a}); got != c.want {
 			t.Errorf("%v: %s, want %s", c.a.err, got, c.want)
 		}
@@ -242,9 +242,9 @@ func FuzzTokens(f *testing.F) {
 // TestLastLine: the report does not claim more than was tried.
 func TestLastLine(t *testing.T) {
 	for want, results := range map[string][]result{
-		"✓ nothing was stolen or spent\n":                                             {safe, info, rootCan},
-		"✓ nothing was stolen or spent by 2 of 3 attempts; the others were skipped\n": {safe, skipped, info},
-		"✗ broken:\n  c\n": {safe, skipped, broken},
+		"✓ nothing was stolen or spent\n":                                             {pass, info, rootCan},
+		"✓ nothing was stolen or spent by 2 of 3 attempts; the others were skipped\n": {pass, skipped, info},
+		"✗ failed:\n  c\n": {pass, skipped, fail},
 	} {
 		var out bytes.Buffer
 		r := newReport(&target{options: &options{port: 1}}, &out)
@@ -260,7 +260,7 @@ func TestLastLine(t *testing.T) {
 func TestRows(t *testing.T) {
 	var out bytes.Buffer
 	r := &report{w: &out}
-	r.row(outcome{Attempt: "a", Detail: strings.Repeat("x", 60), Result: broken, Proves: "not so: nobody can do anything of that kind here"})
+	r.row(outcome{Attempt: "a", Detail: strings.Repeat("x", 60), Result: fail, Proves: "not so: nobody can do anything of that kind here"})
 	for line := range strings.Lines(out.String()) {
 		if len([]rune(line)) > 81 || strings.TrimRight(line, " \n") != strings.TrimSuffix(line, "\n") {
 			t.Errorf("%q", line)
@@ -269,7 +269,7 @@ func TestRows(t *testing.T) {
 	if got := strings.Count(out.String(), "x"); got != 60 {
 		t.Errorf("%d of 60 characters in:\n%s", got, out.String())
 	}
-	for x, want := range map[result]string{safe: "\x1b[32m✓\x1b[0m", broken: "\x1b[31m✗\x1b[0m", skipped: "–"} {
+	for x, want := range map[result]string{pass: "\x1b[32m✓\x1b[0m", fail: "\x1b[31m✗\x1b[0m", skipped: "–"} {
 		if got := (&report{color: true}).mark(x); got != want {
 			t.Errorf("%s in colour: %q", x, got)
 		}
@@ -299,11 +299,11 @@ func TestFiles(t *testing.T) {
 		file, directory      os.FileMode
 		wantFile, wantFolder result
 	}{
-		{0o600, 0o700, safe, safe},
-		{0o644, 0o755, safe, safe},
-		{0o664, 0o775, broken, broken},
-		{0o602, 0o777, broken, broken},
-		{0o444, 0o777 | os.ModeSticky, safe, info},
+		{0o600, 0o700, pass, pass},
+		{0o644, 0o755, pass, pass},
+		{0o664, 0o775, fail, fail},
+		{0o602, 0o777, fail, fail},
+		{0o444, 0o777 | os.ModeSticky, pass, info},
 	} {
 		if err := os.Chmod(path, c.file); err != nil {
 			t.Fatal(err)

@@ -50,7 +50,7 @@ func (t *target) crash() (result, string) {
 			return t.coreFileVerdict(filepath.Join(dir, name))
 		}
 	}
-	return safe, "ended without a core file in " + dir
+	return pass, "ended without a core file in " + dir
 }
 
 // raiseCoreLimit raises the soft limit, as any process of the same user can.
@@ -74,7 +74,7 @@ func (t *target) coreFileVerdict(path string) (result, string) {
 			text = fmt.Sprintf("%d copies of the key in a core file", r.Full)
 		}
 	}
-	return broken, text + where
+	return fail, text + where
 }
 
 // awaitEnd waits for a process to end and to finish its core file.

@@ -89,9 +89,9 @@ func silence(err error) error {
 
 // verdict returns the worst verdict of the responses to an attack.
 func verdict(responses []response) (result, string) {
-	worst, detail := safe, ""
+	worst, detail := pass, ""
 	for _, a := range responses {
-		if r, text := a.verdict(); detail == "" || r == broken {
+		if r, text := a.verdict(); detail == "" || r == fail {
 			worst, detail = r, text
 		}
 	}
@@ -109,30 +109,30 @@ func (a response) verdict() (result, string) {
 		case a.err != nil:
 			return skipped, "cannot connect: " + a.err.Error()
 		}
-		return safe, "connection closed"
+		return pass, "connection closed"
 	}
 	code := a.code()
 	switch {
 	case a.fromUpstream():
-		return broken, fmt.Sprintf("forwarded: the upstream responded with %d", a.StatusCode)
+		return fail, fmt.Sprintf("forwarded: the upstream responded with %d", a.StatusCode)
 	case a.StatusCode < 400:
-		return broken, fmt.Sprintf("responded with %d", a.StatusCode)
+		return fail, fmt.Sprintf("responded with %d", a.StatusCode)
 	case a.Header.Get("Access-Control-Allow-Origin") != "":
-		return broken, fmt.Sprintf("%d, but pages may read it", a.StatusCode)
+		return fail, fmt.Sprintf("%d, but pages may read it", a.StatusCode)
 	case code == "user_not_allowed": // independent of the request
 		return skipped, "unknown: this user may not call; run verify as one who may"
 	case code == "too_many_connections":
 		return skipped, "too many connections of this user are open"
 	case ownCodes[code] && !acceptedCodes[code] && !strings.HasPrefix(code, "upstream_"):
-		return safe, fmt.Sprintf("%d %s", a.StatusCode, code)
+		return pass, fmt.Sprintf("%d %s", a.StatusCode, code)
 	case ownCodes[code]:
-		return broken, fmt.Sprintf("accepted: %d %s", a.StatusCode, code)
+		return fail, fmt.Sprintf("accepted: %d %s", a.StatusCode, code)
 	case code != "":
-		return broken, fmt.Sprintf("%d with another server's error: forwarded", a.StatusCode)
+		return fail, fmt.Sprintf("%d with another server's error: forwarded", a.StatusCode)
 	case a.StatusCode >= 500 && a.StatusCode != http.StatusNotImplemented && a.StatusCode != http.StatusHTTPVersionNotSupported:
-		return broken, fmt.Sprintf("accepted: %d, as when the upstream cannot be reached", a.StatusCode)
+		return fail, fmt.Sprintf("accepted: %d, as when the upstream cannot be reached", a.StatusCode)
 	}
-	return safe, fmt.Sprintf("%d", a.StatusCode)
+	return pass, fmt.Sprintf("%d", a.StatusCode)
 }
 
 // ownCodes are the codes of the proxy's own responses.

@@ -73,17 +73,17 @@ func TestInstance(t *testing.T) {
 	}
 	d.check(t, cmd.ProcessState.ExitCode())
 	want := []string(nil)
-	if os.Geteuid() != 0 && d.detail(t, raceName)[:6] == string(broken) {
+	if os.Geteuid() != 0 && strings.HasPrefix(d.detail(t, raceName), string(fail)) {
 		want = []string{raceName} // the program belongs to the user, who can read it
 	}
-	if !slices.Equal(d.list(broken), want) || stderr.Len() > 0 {
-		t.Errorf("broken: %q; %s", d.list(broken), &stderr)
+	if !slices.Equal(d.list(fail), want) || stderr.Len() > 0 {
+		t.Errorf("failed: %q; %s", d.list(fail), &stderr)
 	}
-	d.expect(t, safe, "301 elsewhere", "307 elsewhere", "308 elsewhere", "307 to another name", "307 in a chain", "echo in headers",
+	d.expect(t, pass, "301 elsewhere", "307 elsewhere", "308 elsewhere", "307 to another name", "307 in a chain", "echo in headers",
 		"cut while chunked", "cut, last request", "cut before its length", "client leaves, waiting", "client leaves, reading",
 		"server-info file", "its directory", "other routes")
 	if os.Geteuid() == 0 {
-		d.expect(t, safe, raceName)
+		d.expect(t, pass, raceName)
 	}
 	for name, want := range map[string]string{"echo in the body": "info: passed", "well-formed request": "info: forwarded; the response is 400"} {
 		if got := d.detail(t, name); !strings.HasPrefix(got, want) {
@@ -99,7 +99,7 @@ func TestInstanceAlone(t *testing.T) {
 	cmd := exec.Command(program(t, "responses-api-proxy"), "verify", "--test-instance", "--disruptive")
 	cmd.Env = []string{"TMPDIR=" + dir}
 	out, err := cmd.CombinedOutput()
-	if onlyRace := "broken:\n  " + raceName + "\n"; err != nil && (os.Geteuid() == 0 || !strings.HasSuffix(string(out), onlyRace)) {
+	if onlyRace := "failed:\n  " + raceName + "\n"; err != nil && (os.Geteuid() == 0 || !strings.HasSuffix(string(out), onlyRace)) {
 		t.Errorf("%v: %s", err, out)
 	}
 	if left, _ := os.ReadDir(dir); len(left) > 0 {
@@ -206,17 +206,17 @@ func TestHostileUpstreamWorks(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"301 elsewhere":          "broken: followed with the key: GET to the second server",
-		"307 elsewhere":          "broken: followed with the key and the body: POST ",
-		"308 elsewhere":          "broken: followed with the key and the body: POST ",
-		"307 to another name":    "broken: followed with the body: POST /elsewhere",
-		"307 in a chain":         "broken: followed with the key and the body: POST /hop and 1 more",
-		"cut while chunked":      "broken: appears complete: 200 and 8 bytes",
-		"cut, last request":      "broken: appears complete: 200 and 8 bytes",
-		"cut before its length":  "broken: appears complete: 200 and 500 bytes",
-		"client leaves, waiting": "broken: upstream request still open after 2s",
-		"client leaves, reading": "broken: upstream request still open after 2s; nothing was passed on",
-		"echo in headers":        "broken: the key is in the response's Authorization and Set-Cookie",
+		"301 elsewhere":          "fail: followed with the key: GET to the second server",
+		"307 elsewhere":          "fail: followed with the key and the body: POST ",
+		"308 elsewhere":          "fail: followed with the key and the body: POST ",
+		"307 to another name":    "fail: followed with the body: POST /elsewhere",
+		"307 in a chain":         "fail: followed with the key and the body: POST /hop and 1 more",
+		"cut while chunked":      "fail: appears complete: 200 and 8 bytes",
+		"cut, last request":      "fail: appears complete: 200 and 8 bytes",
+		"cut before its length":  "fail: appears complete: 200 and 500 bytes",
+		"client leaves, waiting": "fail: upstream request still open after 2s",
+		"client leaves, reading": "fail: upstream request still open after 2s; nothing was passed on",
+		"echo in headers":        "fail: the key is in the response's Authorization and Set-Cookie",
 		"echo in the body":       "info: passed",
 	} {
 		if !strings.HasPrefix(results[name], want) {

@@ -35,9 +35,9 @@ func checkFile(path string, forbidden fs.FileMode) (result, string) {
 	case st.Mode()&fs.ModeSymlink != 0:
 		return info, "a symbolic link"
 	case st.Mode().Perm()&forbidden != 0:
-		return broken, fmt.Sprintf("other users may write to it: mode %04o, %s", st.Mode().Perm(), ownerOf(st))
+		return fail, fmt.Sprintf("other users may write to it: mode %04o, %s", st.Mode().Perm(), ownerOf(st))
 	}
-	return safe, fmt.Sprintf("mode %04o, %s", st.Mode().Perm(), ownerOf(st))
+	return pass, fmt.Sprintf("mode %04o, %s", st.Mode().Perm(), ownerOf(st))
 }
 
 // checkDirectory checks the directory of path: a user who can write to it can replace the file, unless the directory is
@@ -50,9 +50,9 @@ func checkDirectory(path string) (result, string) {
 	case runtime.GOOS == "windows":
 		return skipped, "this system has no modes"
 	case st.Mode().Perm()&0o022 == 0:
-		return safe, fmt.Sprintf("mode %04o, %s", st.Mode().Perm(), ownerOf(st))
+		return pass, fmt.Sprintf("mode %04o, %s", st.Mode().Perm(), ownerOf(st))
 	case st.Mode()&fs.ModeSticky != 0:
 		return info, fmt.Sprintf("mode 1%03o: others may use the name when it is free", st.Mode().Perm())
 	}
-	return broken, fmt.Sprintf("other users may write to it: mode %04o, %s", st.Mode().Perm(), ownerOf(st))
+	return fail, fmt.Sprintf("other users may write to it: mode %04o, %s", st.Mode().Perm(), ownerOf(st))
 }

@@ -41,19 +41,19 @@ func (v *processTarget) scanKey() (result, string) {
 	}
 	text := fmt.Sprintf("%d whole, %d in part, in %.1f MB", r.Full, r.Fragments, float64(r.Bytes)/1e6)
 	if r.Full+r.Fragments == 0 {
-		return safe, text
+		return pass, text
 	}
 	if file, err := memscan.File(v.path("exe"), v.key); err == nil && r.Full == 0 && r.Longest <= file.Longest {
 		return info, text + "; the program's file has such parts, too: try a random key"
 	}
-	return broken, text
+	return fail, text
 }
 
 // echoedInMemory reports how much of the upstream's echoes remains in memory. It is for information: the upstream had
 // the key.
 func (t *target) echoedInMemory() (result, string) {
 	r, text := (&processTarget{target: t}).scanKey()
-	if r == broken {
+	if r == fail {
 		return info, "left in buffers: " + text
 	}
 	return r, text
@@ -77,9 +77,9 @@ func (v *processTarget) scanTokens() (result, string) {
 		return skipped, "no memory to read"
 	}
 	if len(s.found) > 0 {
-		return broken, listTokens(s.found) + ", " + where
+		return fail, listTokens(s.found) + ", " + where
 	}
-	return safe, fmt.Sprintf("0 found %s; %d pages refused", where, read.Unreadable)
+	return pass, fmt.Sprintf("0 found %s; %d pages refused", where, read.Unreadable)
 }
 
 // readSecret tries to read secret memory through the two files in /proc that refer to it.
@@ -96,16 +96,16 @@ func (v *processTarget) readSecret() (result, string) {
 		}
 		pages++
 		if _, err := m.ReadAt(make([]byte, 1), one.Start); err == nil {
-			return broken, "read through /proc/PID/mem"
+			return fail, "read through /proc/PID/mem"
 		}
 		f, err := os.Open(v.path(fmt.Sprintf("map_files/%x-%x", one.Start, one.End)))
 		if err == nil {
 			f.Close()
-			return broken, "opened through /proc/PID/map_files"
+			return fail, "opened through /proc/PID/map_files"
 		}
 	}
 	if pages == 0 {
 		return info, "the proxy has no secret memory"
 	}
-	return safe, "refused, in /proc/PID/mem and map_files"
+	return pass, "refused, in /proc/PID/mem and map_files"
 }

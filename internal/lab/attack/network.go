@@ -47,27 +47,27 @@ func networkAttempts(t *target) []attempt {
 
 // launch sends all requests and returns which of them were accepted, or the result of the first.
 func (t *target) launch(a attack) (result, string) {
-	worst, detail := safe, ""
+	worst, detail := pass, ""
 	var passed []string
 	for _, raw := range a.requests {
 		r, text := verdict(t.send(raw, a.framing))
 		if r == info && a.mustAnswer {
-			r = broken
+			r = fail
 		}
-		if r == broken {
+		if r == fail {
 			passed = append(passed, firstLine(raw)+": "+text)
 		}
-		if detail == "" || worst == safe && r != safe {
+		if detail == "" || worst == pass && r != pass {
 			worst, detail = r, text
 		}
 	}
 	switch n := len(a.requests); {
 	case len(passed) > 0 && n > 1:
-		return broken, fmt.Sprintf("%d of %d passed; %s", len(passed), n, passed[0])
+		return fail, fmt.Sprintf("%d of %d passed; %s", len(passed), n, passed[0])
 	case len(passed) > 0:
-		return broken, strings.TrimPrefix(passed[0], firstLine(a.requests[0])+": ")
-	case n > 1 && worst == safe:
-		return safe, fmt.Sprintf("all %d refused: %s", n, detail)
+		return fail, strings.TrimPrefix(passed[0], firstLine(a.requests[0])+": ")
+	case n > 1 && worst == pass:
+		return pass, fmt.Sprintf("all %d refused: %s", n, detail)
 	}
 	return worst, detail
 }
@@ -186,7 +186,7 @@ func (t *target) ask() (result, string) {
 	case a.code() == "user_not_allowed":
 		return info, "may not call: refused by uid"
 	case a.fromUpstream() || a.StatusCode < 400:
-		return broken, fmt.Sprintf("may call, even an unknown route: %d", a.StatusCode)
+		return fail, fmt.Sprintf("may call, even an unknown route: %d", a.StatusCode)
 	case a.code() == "route_not_allowed":
 		return info, "may call: refused only for the route"
 	case ownCodes[a.code()]:
@@ -214,13 +214,13 @@ func (t *target) fromOutside() (result, string) {
 		c, err := net.DialTimeout("tcp", net.JoinHostPort(ip.IP.String(), strconv.Itoa(t.port)), time.Second)
 		if err == nil {
 			c.Close()
-			return broken, fmt.Sprintf("%s:%d is open", ip.IP, t.port)
+			return fail, fmt.Sprintf("%s:%d is open", ip.IP, t.port)
 		}
 	}
 	if tried == 0 {
 		return skipped, "this host has no other address"
 	}
-	return safe, fmt.Sprintf("closed at %d other address(es) of this host", tried)
+	return pass, fmt.Sprintf("closed at %d other address(es) of this host", tried)
 }
 
 const groupSpend = "A proper request"
@@ -242,7 +242,7 @@ func (t *target) spendOne() (result, string) {
 		_, text := a.verdict()
 		return info, text
 	case len(t.key) > 0 && a.contains(t.key):
-		return broken, "the response contains the key"
+		return fail, "the response contains the key"
 	case ownCodes[a.code()]:
 		return info, fmt.Sprintf("not forwarded: %d %s", a.StatusCode, a.code())
 	}

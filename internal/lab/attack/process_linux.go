@@ -157,7 +157,7 @@ func denied(err error) (result, string) {
 	var no syscall.Errno
 	switch {
 	case errors.Is(err, fs.ErrPermission), err == unix.EPERM:
-		return safe, "denied by the kernel"
+		return pass, "denied by the kernel"
 	case errors.Is(err, unix.ENOSYS):
 		return skipped, "not supported by this kernel"
 	case errors.As(err, &no):
@@ -171,7 +171,7 @@ func (v *processTarget) allowed(what string) (result, string) {
 	if v.root {
 		return info, what + ", as root may"
 	}
-	return broken, what + " without any privilege"
+	return fail, what + " without any privilege"
 }
 
 // attacker reports the privileges of the attempts.
@@ -197,10 +197,10 @@ func (v *processTarget) file(name string) (result, string) {
 		return denied(err)
 	}
 	if found := v.findings(text); found != "" {
-		return broken, found
+		return fail, found
 	}
 	if v.root || name == "cmdline" {
-		return safe, "readable, no key in it"
+		return pass, "readable, no key in it"
 	}
 	return v.allowed("readable")
 }
@@ -213,11 +213,11 @@ func (v *processTarget) descriptors() (result, string) {
 	}
 	for _, e := range entries {
 		if to, _ := os.Readlink(v.path("fd/" + e.Name())); strings.Contains(to, "secretmem") {
-			return broken, "descriptor " + e.Name() + " is the key's memory"
+			return fail, "descriptor " + e.Name() + " is the key's memory"
 		}
 	}
 	if v.root {
-		return safe, fmt.Sprintf("%d listed by root, none is the key's memory", len(entries))
+		return pass, fmt.Sprintf("%d listed by root, none is the key's memory", len(entries))
 	}
 	return v.allowed(fmt.Sprintf("%d listed", len(entries)))
 }
@@ -251,7 +251,7 @@ func (v *processTarget) attach() (result, string) {
 			return v.allowed("attached")
 		}
 		if time.Now().After(limit) {
-			return broken, "attached, and cannot detach: end verify"
+			return fail, "attached, and cannot detach: end verify"
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -295,9 +295,9 @@ func (v *processTarget) dumpable() (result, string) {
 	case !known:
 		return skipped, "not visible for a process of root"
 	case yes:
-		return safe, "no: its files in /proc belong to root"
+		return pass, "no: its files in /proc belong to root"
 	}
-	return broken, "yes: its files in /proc are its user's"
+	return fail, "yes: its files in /proc are its user's"
 }
 
 func (v *processTarget) coreLimit() (result, string) {
@@ -317,12 +317,12 @@ func (v *processTarget) coreLimit() (result, string) {
 func (v *processTarget) coreVerdict(soft, hard string) (result, string) {
 	text := fmt.Sprintf("%s, may be raised to %s", soft, hard)
 	if hard == "0" {
-		return safe, "0, for good"
+		return pass, "0, for good"
 	}
 	if sealed, _ := v.sealed(); sealed {
 		return info, text + "; not dumpable, so no core"
 	}
-	return broken, text
+	return fail, text
 }
 
 // fact compares a field of the status. A missing sandbox is not a successful attack.
@@ -331,7 +331,7 @@ func (v *processTarget) fact(field, want string) (result, string) {
 	case !ok:
 		return skipped, "not reported by the kernel"
 	case got == want:
-		return safe, got
+		return pass, got
 	default:
 		return info, got
 	}
@@ -342,5 +342,5 @@ func (v *processTarget) user() (result, string) {
 	if uid == "0" {
 		return info, "root"
 	}
-	return safe, "uid " + uid
+	return pass, "uid " + uid
 }

@@ -70,11 +70,11 @@ func (t *target) race() (result, string) {
 func raceVerdict(count map[string]int) (result, string) {
 	switch {
 	case count[raceOpen] > 0:
-		return broken, fmt.Sprintf("opened at %d of %d starts; make the program root's, mode 0711", count[raceOpen], raceStarts)
+		return fail, fmt.Sprintf("opened at %d of %d starts; make the program root's, mode 0711", count[raceOpen], raceStarts)
 	case count[raceRefused] == 0:
 		return skipped, "no proxy was found before it served"
 	}
-	return safe, fmt.Sprintf("refused at %d of %d starts", count[raceRefused], raceStarts)
+	return pass, fmt.Sprintf("refused at %d of %d starts", count[raceRefused], raceStarts)
 }
 
 // raceOnce starts an attacker, and then a proxy whose server-info is info, and stops both.

@@ -35,9 +35,9 @@ func TestRace(t *testing.T) {
 		proxy, text string
 		want        result
 	}{
-		{readable, "opened at ", broken},
+		{readable, "opened at ", fail},
 		{readable + " --protection strict", "a proxy as uid 65534 does not serve: responses-api-proxy: --protection strict: start-window=open: ", skipped},
-		{installed + " --protection strict", "refused at ", safe},
+		{installed + " --protection strict", "refused at ", pass},
 	} {
 		tgt := &target{options: &options{proxy: c.proxy}, key: []byte(canary), up: up}
 		if got, text := tgt.race(); got != c.want || !strings.HasPrefix(text, c.text) {
@@ -51,12 +51,12 @@ func TestRace(t *testing.T) {
 	r.ask(t)
 }
 
-// TestRaceVerdict: a single opened process is broken, and no process found proves nothing.
+// TestRaceVerdict: a single opened process is a fail, and no process found proves nothing.
 func TestRaceVerdict(t *testing.T) {
 	for _, c := range []struct {
 		open, refused, missed int
 		want                  result
-	}{{1, 9, 0, broken}, {10, 0, 0, broken}, {1, 0, 9, broken}, {0, 10, 0, safe}, {0, 1, 9, safe}, {0, 0, 10, skipped}} {
+	}{{1, 9, 0, fail}, {10, 0, 0, fail}, {1, 0, 9, fail}, {0, 10, 0, pass}, {0, 1, 9, pass}, {0, 0, 10, skipped}} {
 		if got, _ := raceVerdict(map[string]int{raceOpen: c.open, raceRefused: c.refused, raceMissed: c.missed}); got != c.want {
 			t.Errorf("%+v: %s", c, got)
 		}

@@ -13,19 +13,19 @@ import (
 type result string
 
 const (
-	safe    result = "safe"
-	broken  result = "broken" // makes the exit code 1
+	pass    result = "pass"
+	fail    result = "fail" // makes the exit code 1
 	skipped result = "skipped"
 	info    result = "info"
 	rootCan result = "root" // possible for root against any proxy
 )
 
-var marks = map[result]string{safe: "✓", broken: "✗", skipped: "–", info: "·", rootCan: "!"}
+var marks = map[result]string{pass: "✓", fail: "✗", skipped: "–", info: "·", rootCan: "!"}
 
 // An attempt is one operation of an attacker.
 type attempt struct {
 	group, name string
-	proves      string // what is true if the result is safe, and false if it is broken
+	proves      string // what is true after a pass, and false after a fail
 	try         func() (result, string)
 }
 
@@ -59,7 +59,7 @@ type report struct {
 
 func newReport(t *target, w io.Writer) *report {
 	r := &report{w: w, json: t.json, color: isTerminal(w)}
-	r.document = document{Version: 2, Address: t.address(), PID: t.pid, UID: os.Geteuid(), Counts: map[result]int{safe: 0, broken: 0, skipped: 0, info: 0, rootCan: 0}}
+	r.document = document{Version: 3, Address: t.address(), PID: t.pid, UID: os.Geteuid(), Counts: map[result]int{pass: 0, fail: 0, skipped: 0, info: 0, rootCan: 0}}
 	who := "this user"
 	if r.UID >= 0 {
 		who = fmt.Sprintf("uid %d", r.UID)
@@ -81,9 +81,9 @@ func (r *report) add(a attempt) {
 	o.Result, o.Detail = a.try()
 	o.Detail = printable(o.Detail)
 	switch o.Result {
-	case safe:
+	case pass:
 		o.Proves = a.proves
-	case broken:
+	case fail:
 		o.Proves = "not so: " + a.proves
 	}
 	r.Attempts = append(r.Attempts, o)
@@ -93,7 +93,7 @@ func (r *report) add(a attempt) {
 
 // end prints the totals and returns the exit code.
 func (r *report) end() (int, error) {
-	if r.Counts[broken] > 0 {
+	if r.Counts[fail] > 0 {
 		r.Exit = 1
 	}
 	if r.json {
@@ -102,7 +102,7 @@ func (r *report) end() (int, error) {
 		e.SetIndent("", "  ")
 		r.err = e.Encode(r.document)
 	}
-	r.printf("\n%d safe, %d broken, %d skipped, %d for information\n", r.Counts[safe], r.Counts[broken], r.Counts[skipped], r.Counts[info])
+	r.printf("\n%d passed, %d failed, %d skipped, %d for information\n", r.Counts[pass], r.Counts[fail], r.Counts[skipped], r.Counts[info])
 	if n := r.Counts[rootCan]; n > 0 {
 		r.printf("%s %d other ways for root, who cannot read the key, to obtain it\n", r.mark(rootCan), n)
 	}
@@ -111,13 +111,13 @@ func (r *report) end() (int, error) {
 		return 0, fmt.Errorf("cannot write the report: %w", r.err)
 	case r.Exit == 0 && r.Counts[skipped] > 0:
 		n := len(r.Attempts)
-		r.printf("%s nothing was stolen or spent by %d of %d attempts; the others were skipped\n", r.mark(safe), n-r.Counts[skipped], n)
+		r.printf("%s nothing was stolen or spent by %d of %d attempts; the others were skipped\n", r.mark(pass), n-r.Counts[skipped], n)
 	case r.Exit == 0:
-		r.printf("%s nothing was stolen or spent\n", r.mark(safe))
+		r.printf("%s nothing was stolen or spent\n", r.mark(pass))
 	default:
-		r.printf("%s broken:\n", r.mark(broken))
+		r.printf("%s failed:\n", r.mark(fail))
 		for _, o := range r.Attempts {
-			if o.Result == broken {
+			if o.Result == fail {
 				r.printf("  %s\n", o.Attempt)
 			}
 		}
@@ -154,9 +154,9 @@ func (r *report) row(o outcome) {
 func (r *report) mark(x result) string {
 	const red, green, plain = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 	switch {
-	case r.color && x == broken:
+	case r.color && x == fail:
 		return red + marks[x] + plain
-	case r.color && x == safe:
+	case r.color && x == pass:
 		return green + marks[x] + plain
 	}
 	return marks[x]

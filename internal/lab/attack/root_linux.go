@@ -64,7 +64,7 @@ func (v *processTarget) attachAsRoot() (result, string) {
 	switch r, text := v.attach(); r {
 	case info:
 		return rootCan, "attached, for a moment: debug registers stop it where registers hold the key"
-	case safe:
+	case pass:
 		return info, text // by the kernel, not by the proxy
 	default:
 		return r, text

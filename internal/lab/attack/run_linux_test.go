@@ -202,12 +202,12 @@ func (r *rig) document(t *testing.T, uid int, args ...string) *document {
 
 func (d *document) check(t *testing.T, code int) {
 	t.Helper()
-	counts := map[result]int{safe: 0, broken: 0, skipped: 0, info: 0, rootCan: 0}
+	counts := map[result]int{pass: 0, fail: 0, skipped: 0, info: 0, rootCan: 0}
 	for _, o := range d.Attempts {
 		if o.Group == "" || o.Attempt == "" || o.Detail == "" || marks[o.Result] == "" {
 			t.Errorf("incomplete: %+v", o)
 		}
-		if proves := o.Result == safe || o.Result == broken; proves != (o.Proves != "") {
+		if proves := o.Result == pass || o.Result == fail; proves != (o.Proves != "") {
 			t.Errorf("proves what it does not, or not what it does: %+v", o)
 		}
 		counts[o.Result]++
@@ -218,10 +218,10 @@ func (d *document) check(t *testing.T, code int) {
 		}
 	}
 	want := 0
-	if counts[broken] > 0 {
+	if counts[fail] > 0 {
 		want = 1
 	}
-	if code != want || d.Exit != want || d.Version != 2 || len(d.Counts) != 5 {
+	if code != want || d.Exit != want || d.Version != 3 || len(d.Counts) != 5 {
 		t.Errorf("exit code %d, want %d; %+v", code, want, d)
 	}
 }
@@ -287,7 +287,7 @@ func TestOurs(t *testing.T) {
 	for _, attacker := range []struct {
 		name                     string
 		uid                      int
-		safe, information, later []string
+		pass, information, later []string
 	}{
 		{"same user", r.uid, append(slices.Clone(ways), requests...), []string{"the attacker"}, []string{"keys of any kind", "the key itself", "another user calls"}},
 		{"another user", stranger, append(slices.Clone(ways), requests...), []string{"this user calls"}, []string{"keys of any kind"}},
@@ -303,9 +303,9 @@ func TestOurs(t *testing.T) {
 			}
 			d := r.document(t, attacker.uid, "--server-info", "$INFO", "--key-stdin")
 			if d.Exit != 0 {
-				t.Errorf("broken: %q", d.list(broken))
+				t.Errorf("failed: %q", d.list(fail))
 			}
-			d.expect(t, safe, attacker.safe...)
+			d.expect(t, pass, attacker.pass...)
 			d.expect(t, info, attacker.information...)
 			d.checkRoot(t, attacker.uid == 0)
 			d.expect(t, skipped, append(attacker.later, "well-formed request", "shutdown by a page", "core by SIGABRT")...)
@@ -320,7 +320,7 @@ func TestOurs(t *testing.T) {
 	r.ask(t)
 }
 
-// checkRoot: what root can do is neither safe nor broken, and no other user can do it.
+// checkRoot: what root can do is neither a pass nor a fail, and no other user can do it.
 func (d *document) checkRoot(t *testing.T, root bool) {
 	t.Helper()
 	found := d.list(rootCan)
@@ -367,11 +367,11 @@ func TestKeyLog(t *testing.T) {
 func TestNaive(t *testing.T) {
 	r := start(t, "naive")
 	d := r.document(t, r.uid, "--port", "$PORT", "--pid", "$PID", "--key-stdin")
-	d.expect(t, broken, requests...)
+	d.expect(t, fail, requests...)
 	if scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); len(scope) == 0 || scope[0] == '0' {
-		d.expect(t, broken, append(slices.Clone(ways), "keys of any kind", "the key itself", "dumpable")...)
+		d.expect(t, fail, append(slices.Clone(ways), "keys of any kind", "the key itself", "dumpable")...)
 	}
-	d.expect(t, safe, "/proc/PID/cmdline", "two lengths", "blank before colon")
+	d.expect(t, pass, "/proc/PID/cmdline", "two lengths", "blank before colon")
 	if r.up.Count() < len(requests) {
 		t.Errorf("only %d requests reached the upstream", r.up.Count())
 	}
@@ -387,7 +387,7 @@ func TestNaive(t *testing.T) {
 func TestPartsOfTheProgram(t *testing.T) {
 	r := start(t, "naive")
 	const known = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" // package encoding/base64 has it, in the file and in memory
-	for key, want := range map[string]result{known + rand.Text(): info, canary[:20] + rand.Text(): broken} {
+	for key, want := range map[string]result{known + rand.Text(): info, canary[:20] + rand.Text(): fail} {
 		v := &processTarget{target: &target{options: &options{pid: r.pid}, key: []byte(key)}}
 		if got, text := v.scanKey(); got != want || !regexp.MustCompile("^0 whole, [1-9]").MatchString(text) {
 			t.Errorf("%s: %s: %s, want %s", key, got, text, want)
@@ -400,14 +400,14 @@ func TestNaiveAsRoot(t *testing.T) {
 	needsRoot(t)
 	r := start(t, "naive")
 	d := r.document(t, 0, "--server-info", "$INFO")
-	d.expect(t, broken, "keys of any kind", "foreign Origin")
+	d.expect(t, fail, "keys of any kind", "foreign Origin")
 	d.expect(t, skipped, "the key itself")
 	if got := d.detail(t, "keys of any kind"); !strings.Contains(got, fmt.Sprintf("%s… (%d characters)", canary[:shown], len(canary))) {
 		t.Error(got)
 	}
 }
 
-// TestTable: the table has 80 columns, and names what is broken.
+// TestTable: the table has 80 columns, and names what failed.
 func TestTable(t *testing.T) {
 	r := start(t, "naive")
 	code, out := r.verify(t, r.uid, "--server-info", "$INFO", "--key-stdin")
@@ -422,7 +422,7 @@ func TestTable(t *testing.T) {
 	if strings.ContainsAny(out, "\x1b\t\r") {
 		t.Errorf("more than plain text:\n%q", out)
 	}
-	_, list, _ := strings.Cut(out, "✗ broken:\n")
+	_, list, _ := strings.Cut(out, "✗ failed:\n")
 	for _, name := range requests {
 		if !strings.Contains(out, "✗ "+name) || !strings.Contains(list, "  "+name+"\n") {
 			t.Errorf("%q is not named:\n%s", name, out)
@@ -453,7 +453,7 @@ func TestCallers(t *testing.T) {
 		t.Error(got)
 	}
 	if d.Exit != 0 {
-		t.Errorf("broken: %q", d.list(broken))
+		t.Errorf("failed: %q", d.list(fail))
 	}
 }
 
@@ -498,9 +498,9 @@ func TestSocket(t *testing.T) {
 	before := r.up.Count()
 	d := r.document(t, r.uid, "--socket", "$DIR/s", "--key-stdin")
 	if d.Exit != 0 || d.PID != r.pid {
-		t.Errorf("process %d, want %d; broken: %q", d.PID, r.pid, d.list(broken))
+		t.Errorf("process %d, want %d; failed: %q", d.PID, r.pid, d.list(fail))
 	}
-	d.expect(t, safe, append([]string{"socket", "two lengths", "other routes"}, ways...)...)
+	d.expect(t, pass, append([]string{"socket", "two lengths", "other routes"}, ways...)...)
 	d.expect(t, skipped, "foreign Origin", "foreign Host", "from the network")
 	if n := r.up.Count(); n != before {
 		t.Errorf("%d requests reached the upstream", n-before)
@@ -529,12 +529,12 @@ func TestDisruptive(t *testing.T) {
 	}
 	d := r.document(t, uid, "--server-info", "$INFO", "--disruptive")
 	if d.Exit != 0 {
-		t.Errorf("broken: %q", d.list(broken))
+		t.Errorf("failed: %q", d.list(fail))
 	}
-	d.expect(t, safe, "shutdown by a page")
+	d.expect(t, pass, "shutdown by a page")
 	<-r.gone
 	if pattern, _ := os.ReadFile("/proc/sys/kernel/core_pattern"); uid == 0 && bytes.Equal(pattern, []byte("core\n")) {
-		d.expect(t, safe, "core by SIGABRT")
+		d.expect(t, pass, "core by SIGABRT")
 	}
 	if cores, _ := filepath.Glob(filepath.Join(r.dir, "core*")); len(cores) > 0 {
 		t.Errorf("%q", cores)
@@ -563,7 +563,7 @@ func TestCrashFindsCores(t *testing.T) {
 	}
 	got, text := (&target{options: &options{pid: cmd.Process.Pid}, key: []byte(canary)}).crash()
 	child.End()
-	if got != broken || !regexp.MustCompile(`^[1-9]\d* copies of the key in a core file`).MatchString(text) || strings.Contains(text, canary) {
+	if got != fail || !regexp.MustCompile(`^[1-9]\d* copies of the key in a core file`).MatchString(text) || strings.Contains(text, canary) {
 		t.Errorf("%s: %s", got, text)
 	}
 }

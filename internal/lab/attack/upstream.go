@@ -100,18 +100,18 @@ func (t *target) redirected(status int, to string) (result, string) {
 	a, misdirected, err := t.perform(fmt.Sprintf("redirect status=%d to=%s", status, to))
 	switch {
 	case len(misdirected) > 0:
-		return broken, followed(misdirected)
+		return fail, followed(misdirected)
 	case err != nil:
 		return skipped, err.Error()
 	case a.Response == nil:
 		_, text := a.verdict()
-		return safe, "not followed; " + text
+		return pass, "not followed; " + text
 	case a.StatusCode < 400 || a.Header.Get("Location") != "":
-		return broken, fmt.Sprintf("passed on to the client: %d", a.StatusCode)
+		return fail, fmt.Sprintf("passed on to the client: %d", a.StatusCode)
 	case ownCodes[a.code()]:
-		return safe, fmt.Sprintf("not followed: %d %s", a.StatusCode, a.code())
+		return pass, fmt.Sprintf("not followed: %d %s", a.StatusCode, a.code())
 	}
-	return safe, fmt.Sprintf("not followed: %d", a.StatusCode)
+	return pass, fmt.Sprintf("not followed: %d", a.StatusCode)
 }
 
 // followed describes which server the proxy contacted, and what it sent there.
@@ -147,14 +147,14 @@ func (t *target) echoedInHeaders() (result, string) {
 	slices.Sort(fields)
 	switch {
 	case len(fields) > 0:
-		return broken, "the key is in the response's " + strings.Join(fields, " and ")
+		return fail, "the key is in the response's " + strings.Join(fields, " and ")
 	case err != nil:
 		return skipped, err.Error()
 	case a.Response == nil:
 		_, text := a.verdict()
-		return safe, text
+		return pass, text
 	}
-	return safe, fmt.Sprintf("Authorization and Set-Cookie dropped; %d", a.StatusCode)
+	return pass, fmt.Sprintf("Authorization and Set-Cookie dropped; %d", a.StatusCode)
 }
 
 // header returns the response's header, if there is one.
@@ -194,9 +194,9 @@ func (t *target) cutOff(scenario, connection string) (result, string) {
 	case arrived == 0:
 		return skipped, "did not reach the upstream"
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return broken, "no response"
+		return fail, "no response"
 	case err != nil:
-		return safe, "connection closed without a response"
+		return pass, "connection closed without a response"
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxResponse))
 	return truncationVerdict(res.StatusCode, len(body), err)
@@ -206,13 +206,13 @@ func (t *target) cutOff(scenario, connection string) (result, string) {
 func truncationVerdict(status, n int, err error) (result, string) {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return broken, fmt.Sprintf("no end after %d bytes", n)
+		return fail, fmt.Sprintf("no end after %d bytes", n)
 	case err != nil:
-		return safe, fmt.Sprintf("aborted for the client too, after %d bytes", n)
+		return pass, fmt.Sprintf("aborted for the client too, after %d bytes", n)
 	case status >= 500:
-		return safe, fmt.Sprintf("responded with %d", status)
+		return pass, fmt.Sprintf("responded with %d", status)
 	}
-	return broken, fmt.Sprintf("appears complete: %d and %d bytes", status, n)
+	return fail, fmt.Sprintf("appears complete: %d and %d bytes", status, n)
 }
 
 // leave disconnects from the proxy, before a response or within one, and waits until the proxy disconnects from the
@@ -245,8 +245,8 @@ func (t *target) leave(scenario string) (result, string) {
 	since := time.Now()
 	select {
 	case <-requests[before].Gone():
-		return safe, fmt.Sprintf("upstream disconnected after %d ms", time.Since(since).Milliseconds()) + note
+		return pass, fmt.Sprintf("upstream disconnected after %d ms", time.Since(since).Milliseconds()) + note
 	case <-time.After(leaveTimeout):
-		return broken, fmt.Sprintf("upstream request still open after %s", leaveTimeout) + note
+		return fail, fmt.Sprintf("upstream request still open after %s", leaveTimeout) + note
 	}
 }
