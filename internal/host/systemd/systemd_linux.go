@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -186,7 +185,6 @@ func take(fd int) (net.Listener, error) {
 // unix(7)). A Notifier's methods may be called concurrently. The methods of a nil Notifier do nothing.
 type Notifier struct {
 	conn     *net.UnixConn
-	raw      syscall.RawConn // of conn
 	watchdog time.Duration
 }
 
@@ -213,8 +211,7 @@ func NewNotifier() (*Notifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to systemd's NOTIFY_SOCKET: %w; unset it if systemd did not start this", err)
 	}
-	raw, err := conn.SyscallConn()
-	return &Notifier{conn, raw, watchdog}, err
+	return &Notifier{conn, watchdog}, nil
 }
 
 // watchdogTime returns the watchdog's time for process self (sd_watchdog_enabled(3)); 0 without WatchdogSec= in the
@@ -243,12 +240,11 @@ func (n *Notifier) Watchdog() time.Duration {
 }
 
 // Notify reports a state, and a status, shown by systemctl status, unless it is empty. The status is escaped to one
-// line of about 200 bytes at most. If systemd does not read, the message is lost and Notify returns an error, which callers
-// may ignore.
+// line of about 200 bytes at most.
 //
-// Ready may block for up to a second until the queue has space, because without it the start fails, and at boot many
-// services notify at once: the queue of a datagram socket has net.unix.max_dgram_qlen places, which all senders share
-// (unix(7)). Other states do not block, except behind a Ready, so that systemd cannot stop the service from serving.
+// It blocks for a second at most: at boot many services notify at once, and the queue of a datagram socket has
+// net.unix.max_dgram_qlen places, which all senders share (unix(7)). If systemd does not read in that time, the message
+// is lost and Notify returns an error: that of Ready must be reported, since the start fails without it.
 func (n *Notifier) Notify(state, status string) error {
 	if n == nil {
 		return nil
@@ -258,20 +254,8 @@ func (n *Notifier) Notify(state, status string) error {
 		// report another state.
 		state += "\nSTATUS=" + string(linelog.AppendText(nil, status, maxStatus))
 	}
-	wait := strings.HasPrefix(state, Ready)
-	if wait {
-		n.conn.SetWriteDeadline(time.Now().Add(time.Second))
-		defer n.conn.SetWriteDeadline(time.Time{})
-	}
-	// Only EAGAIN, a full queue, is worth waiting for. conn.Write would block or, with an expired deadline, not try at
-	// all. raw.Write calls the function again, once the socket is writable, until it returns true. A datagram is
-	// written as a whole or not at all.
-	var failed error
-	err := n.raw.Write(func(fd uintptr) (done bool) {
-		_, failed = unix.Write(int(fd), []byte(state))
-		return !wait || failed != unix.EAGAIN
-	})
-	if err := errors.Join(err, os.NewSyscallError("write", failed)); err != nil {
+	n.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	if _, err := n.conn.Write([]byte(state)); err != nil { // a datagram is written as a whole or not at all
 		return fmt.Errorf("cannot notify systemd: %w", err)
 	}
 	return nil
