@@ -17,18 +17,18 @@ import (
 // in versions, below. Documentation/userspace-api/landlock.rst lists them under "Previous limitations".
 const (
 	netABI   = 4  // Linux 6.7: TCP ports
-	logABI   = 7  // Linux 6.15: restrict_self takes flags for the audit log
-	syncABI  = 8  // Linux 7.0: restrict_self restricts all threads
 	udpABI   = 10 // Linux 7.2: UDP ports
 	knownABI = 10 // the newest version in versions; a newer kernel is used as this one
 )
 
-// versions are the access rights that each version has added. All that the kernel supports are handled, that is,
-// refused unless a rule allows them. A right that is not handled is not restricted at all (landlock_create_ruleset(2)).
-// seccomp refuses the calls for what a kernel's version lacks, as far as their arguments show it.
+// versions are the access rights that each version has added, and the flags of landlock_restrict_self(2). All rights
+// that the kernel supports are handled, that is, refused unless a rule allows them. A right that is not handled is not
+// restricted at all (landlock_create_ruleset(2)). seccomp refuses the calls for what a kernel's version lacks, as far as
+// their arguments show it.
 var versions = []struct {
 	abi            int
 	fs, net, scope uint64
+	flags          uintptr
 }{
 	// Linux 5.13: EXECUTE and all others up to MAKE_SYM. Opening a file, making and removing one by its name.
 	{abi: 1, fs: unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1},
@@ -41,26 +41,30 @@ var versions = []struct {
 	{abi: 5, fs: unix.LANDLOCK_ACCESS_FS_IOCTL_DEV}, // Linux 6.10; ioctl(2) is not in seccomp's list either
 	// Linux 6.12. Abstract sockets have no file, so that no rule for files reaches them (unix(7)).
 	{abi: 6, scope: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL},
+	// Linux 6.15. Refusals are not logged to the kernel's audit log, which tryLandlock would otherwise fill at every start.
+	{abi: 7, flags: unix.LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF},
+	{abi: 8, flags: unix.LANDLOCK_RESTRICT_SELF_TSYNC}, // Linux 7.0: all threads are restricted by one call
 	// Linux 7.1: connecting to a unix socket that has a path, which before only the file's mode restricts.
 	{abi: 9, fs: unix.LANDLOCK_ACCESS_FS_RESOLVE_UNIX},
 	{abi: udpABI, net: unix.LANDLOCK_ACCESS_NET_BIND_UDP | unix.LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP},
 }
 
-// handled returns everything that a kernel of version abi can restrict. It omits signals if scopeSignals is false.
-// Fields that the version lacks are 0, so that the kernel accepts a structure longer than its own
+// handled returns everything that a kernel of version abi can restrict, and its flags. It omits signals if scopeSignals
+// is false. Fields that the version lacks are 0, so that the kernel accepts a structure longer than its own
 // (copy_struct_from_user).
-func handled(abi int, scopeSignals bool) (a unix.LandlockRulesetAttr) {
+func handled(abi int, scopeSignals bool) (a unix.LandlockRulesetAttr, flags uintptr) {
 	for _, v := range versions {
 		if v.abi <= abi {
 			a.Handled_access_fs |= v.fs
 			a.Handled_access_net |= v.net
 			a.Scoped |= v.scope
+			flags |= v.flags
 		}
 	}
 	if !scopeSignals {
 		a.Scoped &^= unix.LANDLOCK_SCOPE_SIGNAL
 	}
-	return a
+	return a, flags
 }
 
 // The access that a rule for a directory of Policy allows. appendAccess excludes TRUNCATE and REMOVE_FILE: a
@@ -85,6 +89,7 @@ var resolverDirs = []string{"/run/systemd/resolve", "/run/resolvconf"}
 type ruleset struct {
 	fd      uintptr
 	attr    unix.LandlockRulesetAttr
+	flags   uintptr // for landlock_restrict_self(2)
 	abi     int
 	missing error // why there is none
 	err     error // the first rule that cannot be added
@@ -95,7 +100,7 @@ type ruleset struct {
 func newRuleset(p Policy) (r *ruleset, err error) {
 	r = &ruleset{}
 	if r.abi, r.missing = landlockABI(); r.missing == nil {
-		r.attr = handled(r.abi, threadsMaySignal())
+		r.attr, r.flags = handled(r.abi, threadsMaySignal())
 		r.fd, r.missing = call("landlock_create_ruleset", thisThread, unix.SYS_LANDLOCK_CREATE_RULESET,
 			uintptr(unsafe.Pointer(&r.attr)), unsafe.Sizeof(r.attr), 0)
 	}
@@ -121,7 +126,7 @@ func newRuleset(p Policy) (r *ruleset, err error) {
 			r.addPath(dir, unix.O_DIRECTORY, list.access)
 		}
 	}
-	for _, rule := range portRules(r.abi, p.Ports) {
+	for _, rule := range portRules(r.attr.Handled_access_net, p.Ports) {
 		r.add(landlockRuleNetPort, unsafe.Pointer(&rule), fmt.Sprint("port ", rule.port))
 	}
 	return r, r.err
@@ -157,11 +162,11 @@ func (r *ruleset) restrict() (state string, missing error) {
 	if r.missing != nil {
 		return "", r.missing
 	}
-	// A domain belongs to a thread (landlock(7), "Inheritance"). Kernels before syncABI need one call on each; later
-	// ones restrict all threads at once. It needs no-new-privs, or CAP_SYS_ADMIN (landlock_restrict_self(2)), and
-	// cannot be undone: a later ruleset can only restrict more.
-	_, err := call("landlock_restrict_self", r.abi < syncABI, unix.SYS_LANDLOCK_RESTRICT_SELF, r.fd, restrictFlags(r.abi), 0)
-	if err != nil {
+	// A domain belongs to a thread (landlock(7), "Inheritance"). Kernels without TSYNC need one call on each. It needs
+	// no-new-privs, or CAP_SYS_ADMIN (landlock_restrict_self(2)), and cannot be undone: a later ruleset can only restrict
+	// more.
+	onEach := r.flags&unix.LANDLOCK_RESTRICT_SELF_TSYNC == 0
+	if _, err := call("landlock_restrict_self", onEach, unix.SYS_LANDLOCK_RESTRICT_SELF, r.fd, r.flags, 0); err != nil {
 		return "", err
 	}
 	return tryLandlock(r.abi)
@@ -185,22 +190,22 @@ const (
 
 // portRules allows connections to ports and DNS queries, by TCP and UDP, to port 53. The kernel binds a UDP socket when
 // it is connected, for which Landlock requires the right to bind to port 0. That right does not allow any port of the
-// caller's choice.
+// caller's choice. handled are the rights for the network that the kernel has: it refuses a rule with another.
 //
 // A rule has a port but no address: a process that is taken over can reach that port of every host. No rule allows
 // connecting to port 0; tryPort relies on that.
-func portRules(abi int, ports []uint16) []portRule {
+func portRules(handled uint64, ports []uint16) (rules []portRule) {
 	const tcp, udp = unix.LANDLOCK_ACCESS_NET_CONNECT_TCP, unix.LANDLOCK_ACCESS_NET_CONNECT_SEND_UDP
-	if abi < netABI {
-		return nil
+	add := func(access uint64, port uint16) {
+		if access &= handled; access != 0 {
+			rules = append(rules, portRule{access, uint64(port)})
+		}
 	}
-	rules := []portRule{{tcp, dnsPort}}
-	if abi >= udpABI {
-		rules = []portRule{{tcp | udp, dnsPort}, {unix.LANDLOCK_ACCESS_NET_BIND_UDP, 0}}
-	}
+	add(tcp|udp, dnsPort)
+	add(unix.LANDLOCK_ACCESS_NET_BIND_UDP, 0)
 	for _, port := range ports {
 		if port != 0 {
-			rules = append(rules, portRule{tcp, uint64(port)})
+			add(tcp, port)
 		}
 	}
 	return rules
@@ -229,7 +234,7 @@ func landlockABI() (int, error) {
 }
 
 // threadsMaySignal reports whether a scoped process can still signal its own threads, which is erratum 2 of Landlock,
-// also fixed in stable kernels. Before syncABI each thread gets its own domain, and Go's threads signal each other to
+// also fixed in stable kernels. Without TSYNC each thread gets its own domain, and Go's threads signal each other to
 // make calls on all threads: without the fix, the call that restricts them would hang. seccomp restricts signals in any
 // case. Kernels before 6.15 lack the flag, fail with EINVAL, and count as not corrected.
 func threadsMaySignal() bool {
@@ -237,18 +242,6 @@ func threadsMaySignal() bool {
 	errata, err := call("landlock_create_ruleset", thisThread,
 		unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_ERRATA)
 	return err == nil && errata&signalErratum != 0
-}
-
-// restrictFlags returns the flags of landlock_restrict_self(2). Refusals are not logged to the kernel's audit log,
-// which tryLandlock would otherwise fill at every start.
-func restrictFlags(abi int) (flags uintptr) {
-	if abi >= logABI {
-		flags |= unix.LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF
-	}
-	if abi >= syncABI {
-		flags |= unix.LANDLOCK_RESTRICT_SELF_TSYNC
-	}
-	return flags
 }
 
 // tryLandlock tries operations that no rule allows, because the kernel does not show whether a thread is restricted,
