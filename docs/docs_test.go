@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"internal/serve/apierror":    {"internal/wire/http1"},
 	"internal/serve/policy":      {"internal/serve/apierror", "internal/serve/audit", "internal/serve/budget", "internal/wire/http1", "internal/host/peer"},
 	"internal/serve/dump":        {"internal/wire/http1", "internal/host/safefile"},
-	"internal/serve/websocket":   {"internal/wire/http1"},
+	"internal/serve/websocket":   {"internal/serve/apierror", "internal/wire/http1"},
 	"internal/key/tlsrecord":     {"internal/key/secret"},
 	"internal/key/upstream":      {"internal/wire/http1", "internal/host/peer", "internal/host/roots", "internal/key/secret", "internal/host/socket", "internal/key/tlsrecord"},
 	"internal/key/tokenexchange": {"internal/wire/jsonscan", "internal/key/secret", "internal/key/upstream"},

@@ -105,7 +105,7 @@ func (x *exchange) admit() *apierror.Error {
 }
 
 // checkRoute returns why the route refuses every such request.
-func (x *exchange) checkRoute() *apierror.Error {
+func (x *exchange) checkRoute() (refusal *apierror.Error) {
 	switch {
 	case x.route.use == policy.Nothing, x.route.use == policy.Shutdown && x.relay.cfg.Shutdown == nil:
 		return x.relay.routeNotAllowed(x.Head)
@@ -114,14 +114,8 @@ func (x *exchange) checkRoute() *apierror.Error {
 	case !x.relay.routes.opens(x.route.route):
 		return apierror.New(apierror.WebsocketNotSupported, "")
 	}
-	var malformed *http1.Error
-	if x.handshake, malformed = websocket.Parse(x.Head); malformed != nil {
-		return apierror.Malformed(apierror.WebsocketMalformed, malformed)
-	}
-	if x.Session.Metered() {
-		x.handshake.WithoutExtensions()
-	}
-	return nil
+	x.handshake, refusal = websocket.Parse(x.Head)
+	return refusal
 }
 
 // checkResponse returns why the request must not be made of the response that it names.
@@ -177,6 +171,7 @@ func (x *exchange) prepare() (err error) {
 		fields = withoutTokens(fields)
 		if x.lease.Metered() { // compressed messages could not be read
 			fields = without(fields, "sec-websocket-extensions")
+			x.handshake.WithoutExtensions()
 		}
 	case x.mustInspect():
 		fields = requestIdentity(fields)
@@ -274,25 +269,16 @@ func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) error {
 	switch end := websocket.Run(cfg); {
 	case x.messages != nil && x.messages.denial != nil:
 		x.relay.record(x.Request, x.messages.denial)
-	case end == websocket.ClientLeft:
-		return x.clientGone()
-	case end == websocket.UpstreamLeft:
-		return x.abort(apierror.New(apierror.UpstreamClosed, "the upstream ended a WebSocket without a close frame"))
-	case end == websocket.UpstreamMalformed:
-		return x.abort(apierror.New(apierror.UpstreamMalformed, "the upstream sent what is no WebSocket frame"))
-	case end == websocket.ClientMalformed:
-		return x.abort(apierror.New(apierror.WebsocketMalformed, "the client sent what is no WebSocket frame"))
+	case end != nil:
+		return x.abort(end)
 	}
 	return nil
 }
 
 func (x *exchange) refuse(e *apierror.Error) error { return x.relay.Refuse(x.Request, x.w, e) }
 
-// clientGone records that the client disconnected; no response can be sent.
-func (x *exchange) clientGone() error {
-	x.Entry.Code = string(apierror.ClientLeft)
-	return ErrAbort
-}
+// clientGone ends an exchange whose client has disconnected; no response can be sent.
+func (x *exchange) clientGone() error { return x.abort(apierror.New(apierror.ClientLeft, "")) }
 
 // failed responds for a body that did not come as announced, or an upstream that could not be reached, or did not
 // respond.
@@ -307,24 +293,22 @@ func (x *exchange) failed(err error) error {
 	default:
 		e = apierror.New(apierror.IncompleteBody, "")
 	}
-	if e != nil {
+	if e.Code != apierror.ClientLeft {
 		return x.refuse(e)
 	}
 	x.cancelled = true
-	return x.clientGone()
+	return x.abort(e)
 }
 
-// abort ends a response in the middle, because of e, or because the client has left if e is nil.
+// abort ends a response in the middle, because of e.
 func (x *exchange) abort(e *apierror.Error) error {
-	if e == nil {
-		return x.clientGone()
-	}
 	x.relay.record(x.Request, e)
 	return ErrAbort
 }
 
-// codes maps what can go wrong on the way to the upstream. upstream.Cancelled has no code: the client has left.
+// codes maps what can go wrong on the way to the upstream.
 var codes = map[upstream.Kind]apierror.Code{
+	upstream.Cancelled:   apierror.ClientLeft,
 	upstream.Unreachable: apierror.UpstreamUnreachable,
 	upstream.Untrusted:   apierror.UpstreamNotTrusted,
 	upstream.TLSFailed:   apierror.UpstreamTLS,
@@ -335,14 +319,11 @@ var codes = map[upstream.Kind]apierror.Code{
 	upstream.Internal:    apierror.InternalError,
 }
 
-// ofUpstream returns the error for the client; nil if there is no client any more.
+// ofUpstream returns the error of a failed exchange with the upstream.
 func ofUpstream(err error) *apierror.Error {
 	var e *upstream.Error
 	if !errors.As(err, &e) {
 		return apierror.New(apierror.InternalError, "an error of an unknown kind")
-	}
-	if e.Kind == upstream.Cancelled {
-		return nil
 	}
 	failed := apierror.New(codes[e.Kind], e.Error())
 	failed.Hint = e.Hint

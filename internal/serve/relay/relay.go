@@ -158,10 +158,11 @@ func (p *Relay) Refuse(r *Request, w ResponseWriter, e *apierror.Error) error {
 	return w.Write(body)
 }
 
-// record notes why a request fails, for its record and for the operator.
+// record notes why a request fails, for its record and, unless its client has left, for the operator.
 func (p *Relay) record(r *Request, e *apierror.Error) {
-	r.Entry.Code = string(e.Code)
-	p.cfg.Log(r, e)
+	if r.Entry.Code = string(e.Code); e.Code != apierror.ClientLeft {
+		p.cfg.Log(r, e)
+	}
 }
 
 // BaseURL returns the base URL for clients.

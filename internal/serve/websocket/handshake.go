@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
 )
 
@@ -22,9 +23,9 @@ type Handshake struct {
 	extensions, protocols []string // offered
 }
 
-// Parse checks a GET's head by RFC 6455, section 4.2.1. The error is for the client; its status is 426 for an
-// unsupported version, and 400 otherwise.
-func Parse(head *http1.Request) (*Handshake, *http1.Error) {
+// Parse checks a GET's head by RFC 6455, section 4.2.1. The status of the error is 426 for an unsupported version,
+// and 400 otherwise.
+func Parse(head *http1.Request) (*Handshake, *apierror.Error) {
 	keys, versions := values(head.Fields, "sec-websocket-key"), values(head.Fields, "sec-websocket-version")
 	extensions, protocols := members(head.Fields, "sec-websocket-extensions"), members(head.Fields, "sec-websocket-protocol")
 	status, reason := 400, ""
@@ -46,7 +47,7 @@ func Parse(head *http1.Request) (*Handshake, *http1.Error) {
 	default:
 		return &Handshake{keys[0], extensions, protocols}, nil
 	}
-	return nil, &http1.Error{Status: status, Reason: reason}
+	return nil, apierror.Malformed(apierror.WebsocketMalformed, &http1.Error{Status: status, Reason: reason})
 }
 
 // Check returns an error if a response of status 101 does not complete the handshake (RFC 6455, section 4.1). The error

@@ -125,8 +125,8 @@ func FuzzHandshake(f *testing.F) {
 			t.Fatalf("%v and %v", h, bad)
 		}
 		if bad != nil {
-			if bad.Status != 400 && bad.Status != 426 || bad.Reason == "" {
-				t.Fatalf("refused with %d %q", bad.Status, bad.Reason)
+			if bad.Status != 400 && bad.Status != 426 || bad.Detail == "" {
+				t.Fatalf("refused with %d %q", bad.Status, bad.Detail)
 			}
 			return
 		}

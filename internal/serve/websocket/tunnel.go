@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 )
 
 const (
@@ -50,18 +52,6 @@ type Config struct {
 	ReadClient, ReadUpstream func(piece []byte, last bool) (reason string)
 }
 
-// End is the way in which a tunnel ended.
-type End int
-
-// All ends but Closed are without close frames from both peers.
-const (
-	Closed            End = iota + 1 // both peers have sent close frames, or the tunnel was stopped
-	ClientLeft                       // the client's connection ended
-	UpstreamLeft                     // the upstream's connection ended
-	ClientMalformed                  // the client's bytes are not frames
-	UpstreamMalformed                // the upstream's bytes are not frames
-)
-
 // tunnel is the state that both directions share.
 type tunnel struct {
 	Config
@@ -69,16 +59,23 @@ type tunnel struct {
 	running        sync.WaitGroup
 	received, sent atomic.Int32 // close frames
 	late           sync.Once
-	expires        *time.Timer // by Deadline or Idle
-	ended          chan End    // has space for the first end
+	expires        *time.Timer          // by Deadline or Idle
+	ended          chan *apierror.Error // has space for the first
 }
 
+// clientLeft is the end by a client that closes without a close frame.
+var clientLeft = apierror.New(apierror.ClientLeft, "")
+
 // Run copies in both directions until the tunnel ends, and returns when all of its goroutines have. It interrupts both
-// sides; the caller closes them. Each direction is limited by its reader, and has a buffer of fixed size.
-func Run(cfg Config) End {
-	t := &tunnel{Config: cfg, expires: time.NewTimer(cfg.remaining()), ended: make(chan End, 1)}
-	t.up = &direction{tunnel: t, from: cfg.Client, to: cfg.Upstream, masked: true, left: ClientLeft, malformed: ClientMalformed, read: cfg.ReadClient}
-	t.down = &direction{tunnel: t, from: cfg.Upstream, to: cfg.Client, left: UpstreamLeft, malformed: UpstreamMalformed, read: cfg.ReadUpstream}
+// sides; the caller closes them. Each direction is limited by its reader, and has a buffer of fixed size. The error is nil
+// if both peers have sent close frames, or the tunnel was stopped.
+func Run(cfg Config) *apierror.Error {
+	t := &tunnel{Config: cfg, expires: time.NewTimer(cfg.remaining()), ended: make(chan *apierror.Error, 1)}
+	t.up = &direction{tunnel: t, from: cfg.Client, to: cfg.Upstream, masked: true, read: cfg.ReadClient, left: clientLeft,
+		malformed: apierror.New(apierror.WebsocketMalformed, "the client sent what is no WebSocket frame")}
+	t.down = &direction{tunnel: t, from: cfg.Upstream, to: cfg.Client, read: cfg.ReadUpstream,
+		left:      apierror.New(apierror.UpstreamClosed, "the upstream ended a WebSocket without a close frame"),
+		malformed: apierror.New(apierror.UpstreamMalformed, "the upstream sent what is no WebSocket frame")}
 	t.running.Go(t.up.copy)
 	t.running.Go(t.down.copy)
 	end := t.supervise()
@@ -98,7 +95,7 @@ func (c *Config) remaining() time.Duration {
 }
 
 // supervise returns when the tunnel must end, and how it ended.
-func (t *tunnel) supervise() End {
+func (t *tunnel) supervise() *apierror.Error {
 	for {
 		select {
 		case <-t.Stop:
@@ -123,7 +120,7 @@ func (t *tunnel) stop(status uint16, reason string) {
 }
 
 // finish ends the tunnel, unless it has ended.
-func (t *tunnel) finish(end End) {
+func (t *tunnel) finish(end *apierror.Error) {
 	select {
 	case t.ended <- end:
 	default:
@@ -135,9 +132,9 @@ func (t *tunnel) finishWithin(d time.Duration) {
 	t.late.Do(func() {
 		time.AfterFunc(d, func() {
 			if t.received.Load()+t.sent.Load() > 0 {
-				t.finish(Closed)
+				t.finish(nil)
 			}
-			t.finish(ClientLeft)
+			t.finish(clientLeft)
 		})
 	})
 }
@@ -146,9 +143,9 @@ func (t *tunnel) finishWithin(d time.Duration) {
 type direction struct {
 	*tunnel
 	from, to  Side
-	masked    bool // from's frames are, and our close frame to to
-	left      End  // the end if from closes without a close frame
-	malformed End  // the end if from's bytes are not frames
+	masked    bool            // from's frames are, and our close frame to to
+	left      *apierror.Error // the end if from closes without a close frame
+	malformed *apierror.Error // the end if from's bytes are not frames
 	read      func(piece []byte, last bool) (reason string)
 
 	mu       sync.Mutex
@@ -187,7 +184,7 @@ func (d *direction) readEnd() {
 	case d.closed:
 		d.to.CloseWrite() // best effort: to may have ended too
 	case d.silent && d.sent.Load() > 0:
-		d.finish(Closed) // cleanly: it was stopped
+		d.finish(nil) // cleanly: it was stopped
 	default:
 		d.finish(d.left)
 	}
@@ -215,7 +212,7 @@ func (d *direction) pass(p []byte) error {
 			d.write(p[:at])
 			d.silent = true // what follows a close frame is dropped
 			if d.received.Add(1) == 2 {
-				d.finish(Closed)
+				d.finish(nil)
 			}
 			d.finishWithin(replyTimeout)
 		}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 )
 
 // pipe is one of the two connections, in memory: the tunnel's end, and the peer's.
@@ -55,14 +57,14 @@ func (p *pipe) ended(t *testing.T) {
 }
 
 // play runs a tunnel in a synctest bubble, and returns how it ended and how long it took.
-func play(t *testing.T, cfg Config, script func(client, upstream *pipe)) (end End, took time.Duration) {
+func play(t *testing.T, cfg Config, script func(client, upstream *pipe)) (end *apierror.Error, took time.Duration) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		client, upstream := newPipe(), newPipe()
 		cfg.Client, cfg.Upstream = client, upstream
 		defer client.Interrupt() // also if the script fails
 		defer upstream.Interrupt()
-		result, begun := make(chan End, 1), time.Now()
+		result, begun := make(chan *apierror.Error, 1), time.Now()
 		go func() { result <- Run(cfg) }()
 		script(client, upstream)
 		end = <-result
@@ -72,6 +74,13 @@ func play(t *testing.T, cfg Config, script func(client, upstream *pipe)) (end En
 		}
 	})
 	return end, took
+}
+
+func codeOf(end *apierror.Error) apierror.Code {
+	if end == nil {
+		return ""
+	}
+	return end.Code
 }
 
 var (
@@ -95,7 +104,7 @@ func TestEnds(t *testing.T) {
 		what   string
 		cfg    Config
 		script func(t *testing.T, client, upstream *pipe)
-		end    End
+		end    apierror.Code // "" if none
 		took   time.Duration
 	}{
 		{"both say goodbye", Config{}, func(t *testing.T, c, u *pipe) {
@@ -109,7 +118,7 @@ func TestEnds(t *testing.T) {
 			c.expect(t, upstreamBye)
 			c.ended(t)
 			u.ended(t)
-		}, Closed, 0},
+		}, "", 0},
 		{"the client says goodbye and ends its side, which is passed on", Config{}, func(t *testing.T, c, u *pipe) {
 			c.send(clientBye)
 			u.expect(t, clientBye)
@@ -119,35 +128,35 @@ func TestEnds(t *testing.T) {
 			c.expect(t, reply)
 			u.send(upstreamBye)
 			c.expect(t, upstreamBye)
-		}, Closed, 0},
+		}, "", 0},
 		{"the client says goodbye and gets no answer", Config{}, func(t *testing.T, c, u *pipe) {
 			c.send(clientBye)
 			u.expect(t, clientBye)
 			c.ended(t)
-		}, Closed, replyTimeout},
+		}, "", replyTimeout},
 		{"what comes behind a goodbye is for nobody", Config{}, func(t *testing.T, c, u *pipe) {
 			u.send(append(bytes.Clone(upstreamBye), reply...))
 			c.expect(t, upstreamBye)
 			c.ended(t)
 			u.ended(t)
-		}, Closed, replyTimeout},
-		{"the client leaves", Config{}, func(t *testing.T, c, u *pipe) { c.toUs.Close(); u.ended(t); c.ended(t) }, ClientLeft, 0},
+		}, "", replyTimeout},
+		{"the client leaves", Config{}, func(t *testing.T, c, u *pipe) { c.toUs.Close(); u.ended(t); c.ended(t) }, apierror.ClientLeft, 0},
 		{"the client leaves within a frame", Config{}, func(t *testing.T, c, u *pipe) {
 			c.send(hello[:9])
 			u.expect(t, hello[:9])
 			c.toUs.Close()
 			u.ended(t)
-		}, ClientLeft, 0},
-		{"the upstream leaves", Config{}, func(t *testing.T, c, u *pipe) { u.toUs.Close(); u.ended(t); c.ended(t) }, UpstreamLeft, 0},
+		}, apierror.ClientLeft, 0},
+		{"the upstream leaves", Config{}, func(t *testing.T, c, u *pipe) { u.toUs.Close(); u.ended(t); c.ended(t) }, apierror.UpstreamClosed, 0},
 		{"the upstream breaks off", Config{}, func(t *testing.T, c, u *pipe) {
 			u.send(reply[:3])
 			c.expect(t, reply[:3])
 			u.toUs.CloseWithError(io.ErrUnexpectedEOF)
 			c.ended(t)
-		}, UpstreamLeft, 0},
-		{"the client sends nonsense", Config{}, func(t *testing.T, c, u *pipe) { c.send([]byte("\x08\x00")); u.ended(t); c.ended(t) }, ClientMalformed, 0},
-		{"the upstream sends nonsense", Config{}, func(t *testing.T, c, u *pipe) { u.send([]byte("\x89\x7e\x01\x00")); u.ended(t); c.ended(t) }, UpstreamMalformed, 0},
-		{"the client has left, and its bytes cannot be passed on", Config{ClientLeft: closed()}, func(t *testing.T, c, u *pipe) { c.send(hello) }, ClientLeft, leaveTimeout},
+		}, apierror.UpstreamClosed, 0},
+		{"the client sends nonsense", Config{}, func(t *testing.T, c, u *pipe) { c.send([]byte("\x08\x00")); u.ended(t); c.ended(t) }, apierror.WebsocketMalformed, 0},
+		{"the upstream sends nonsense", Config{}, func(t *testing.T, c, u *pipe) { u.send([]byte("\x89\x7e\x01\x00")); u.ended(t); c.ended(t) }, apierror.UpstreamMalformed, 0},
+		{"the client has left, and its bytes cannot be passed on", Config{ClientLeft: closed()}, func(t *testing.T, c, u *pipe) { c.send(hello) }, apierror.ClientLeft, leaveTimeout},
 
 		{"a stop, and both answer", Config{Stop: closed()}, func(t *testing.T, c, u *pipe) {
 			c.expect(t, going)
@@ -156,7 +165,7 @@ func TestEnds(t *testing.T) {
 			u.send(upstreamBye)
 			c.ended(t)
 			u.ended(t)
-		}, Closed, 0},
+		}, "", 0},
 		{"a stop, and nobody answers", Config{Stop: closed()}, func(t *testing.T, c, u *pipe) {
 			c.expect(t, going)
 			goodbye(t, u)
@@ -164,22 +173,22 @@ func TestEnds(t *testing.T) {
 			u.send(reply)
 			c.ended(t)
 			u.ended(t)
-		}, Closed, replyTimeout},
+		}, "", replyTimeout},
 		{"a stop, and the client just ends", Config{Stop: closed()}, func(t *testing.T, c, u *pipe) {
 			c.expect(t, going)
 			goodbye(t, u)
 			c.toUs.Close()
-		}, Closed, 0},
+		}, "", 0},
 		{"the deadline", Config{Deadline: time.Date(2000, 1, 1, 0, 0, 7, 0, time.UTC)}, func(t *testing.T, c, u *pipe) {
 			c.expect(t, going)
 			goodbye(t, u)
 			c.send(clientBye)
 			u.send(upstreamBye)
-		}, Closed, 7 * time.Second},
+		}, "", 7 * time.Second},
 		{"a minute without a byte", Config{Idle: time.Minute}, func(t *testing.T, c, u *pipe) {
 			c.expect(t, going)
 			goodbye(t, u)
-		}, Closed, time.Minute + replyTimeout},
+		}, "", time.Minute + replyTimeout},
 		{"bytes from one side alone keep it open", Config{Idle: time.Minute}, func(t *testing.T, c, u *pipe) {
 			for range 10 {
 				time.Sleep(50 * time.Second) // of the bubble's clock
@@ -188,18 +197,18 @@ func TestEnds(t *testing.T) {
 			}
 			c.expect(t, going)
 			goodbye(t, u)
-		}, Closed, 500*time.Second + time.Minute + replyTimeout},
+		}, "", 500*time.Second + time.Minute + replyTimeout},
 		{"a minute without a byte within a frame", Config{Idle: time.Minute}, func(t *testing.T, c, u *pipe) {
 			u.send(reply[:3])
 			c.expect(t, reply[:3])
 			goodbye(t, u)
 			c.ended(t)
-		}, Closed, time.Minute + replyTimeout},
+		}, "", time.Minute + replyTimeout},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			end, took := play(t, c.cfg, func(client, upstream *pipe) { c.script(t, client, upstream) })
-			if end != c.end || took != c.took {
-				t.Errorf("end %d after %v, want %d after %v", end, took, c.end, c.took)
+			if codeOf(end) != c.end || took != c.took {
+				t.Errorf("end %q after %v, want %q after %v", codeOf(end), took, c.end, c.took)
 			}
 		})
 	}
@@ -228,8 +237,8 @@ func TestStopWaitsForBoundaries(t *testing.T) {
 			c.expect(t, going)
 			c.ended(t)
 		})
-		if end != Closed {
-			t.Fatalf("cut at %d: end %d", cut, end)
+		if end != nil {
+			t.Fatalf("cut at %d: end %+v", cut, end)
 		}
 	}
 }
@@ -316,17 +325,17 @@ func TestUnreadable(t *testing.T) {
 		"compressed": text(0xc1, "x", false), "another extension": text(0x91, "x", false), "a compressed piece": text(0x40, "x", false), "a mask": text(0x81, "x", true),
 	} {
 		end, _ := play(t, Config{ReadUpstream: read}, func(c, u *pipe) { u.send(f); c.ended(t) })
-		if end != UpstreamMalformed {
-			t.Errorf("%s: end %d", what, end)
+		if codeOf(end) != apierror.UpstreamMalformed {
+			t.Errorf("%s: end %+v", what, end)
 		}
 		end, _ = play(t, Config{}, func(c, u *pipe) { u.send(f); c.expect(t, f); c.toUs.Close() })
-		if end != ClientLeft {
-			t.Errorf("%s, where nothing is read: end %d", what, end)
+		if codeOf(end) != apierror.ClientLeft {
+			t.Errorf("%s, where nothing is read: end %+v", what, end)
 		}
 	}
 	for what, f := range map[string][]byte{"compressed": text(0xc1, "x", true), "no mask": text(0x81, "x", false)} {
-		if end, _ := play(t, Config{ReadClient: read}, func(c, u *pipe) { c.send(f); u.ended(t) }); end != ClientMalformed {
-			t.Errorf("%s: end %d", what, end)
+		if end, _ := play(t, Config{ReadClient: read}, func(c, u *pipe) { c.send(f); u.ended(t) }); codeOf(end) != apierror.WebsocketMalformed {
+			t.Errorf("%s: end %+v", what, end)
 		}
 	}
 }
@@ -361,8 +370,8 @@ func TestRefused(t *testing.T) {
 	}
 	for _, reply := range []bool{true, false} {
 		end, took := play(t, Config{ReadUpstream: refuse}, script(reply))
-		if end != Closed || took > replyTimeout {
-			t.Errorf("end %d after %v", end, took)
+		if end != nil || took > replyTimeout {
+			t.Errorf("end %+v after %v", end, took)
 		}
 	}
 }
