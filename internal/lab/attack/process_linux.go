@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -118,6 +119,7 @@ func processAttempts(t *target) []attempt {
 	add(groupProcess, "process_vm_readv", "its memory cannot be copied", v.readRemote)
 	if !v.root {
 		add(groupProcess, "ptrace attach", "no debugger can attach", v.attach)
+		add(groupProcess, "perf_event_open", "its registers are private", v.openEvents)
 	}
 	add(groupProcess, "pidfd_getfd", "its sockets cannot be duplicated", v.copyDescriptors)
 	list = append(list, v.memoryAttempts()...)
@@ -255,6 +257,42 @@ func (v *processTarget) attach() (result, string) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// openEvents opens a performance event on each of the process's threads. Yama does not restrict that, and where the
+// kernel permits an event to this user at all, only the ptrace access mode decides (perf_event_open(2)).
+func (v *processTarget) openEvents() (result, string) {
+	const self = 0
+	if err := openEvent(self); err != nil {
+		return skipped, "this user may open none: " + err.Error()
+	}
+	threads, err := os.ReadDir(v.path("task"))
+	if err != nil {
+		return denied(err)
+	}
+	r, text := skipped, "no thread was found"
+	for _, thread := range threads {
+		tid, _ := strconv.Atoi(thread.Name())
+		switch err := openEvent(tid); {
+		case err == nil:
+			return v.allowed("opened")
+		case err != unix.ESRCH: // the thread has ended
+			r, text = denied(err)
+		}
+	}
+	return r, text
+}
+
+// openEvent opens an event whose samples would have a register of the thread, and closes it before it takes any.
+func openEvent(tid int) error {
+	event := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Sample: 1_000_000,
+		Sample_type: unix.PERF_SAMPLE_REGS_USER, Sample_regs_user: 1, Bits: unix.PerfBitDisabled | unix.PerfBitExcludeKernel | unix.PerfBitExcludeHv}
+	event.Size = uint32(unsafe.Sizeof(event))
+	fd, err := unix.PerfEventOpen(&event, tid, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err
 }
 
 // copyDescriptors tries to duplicate the first of the process's descriptors.

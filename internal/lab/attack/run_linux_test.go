@@ -277,6 +277,17 @@ func needsSecretMemory(t *testing.T) {
 var ways = []string{"/proc/PID/environ", "/proc/PID/maps", "/proc/PID/auxv", "/proc/PID/io", "/proc/PID/fd", "/proc/PID/mem",
 	"process_vm_readv", "ptrace attach", "pidfd_getfd"}
 
+// expectEvents checks the result for performance events, or that none was possible where the kernel opens them to no
+// ordinary user.
+func (d *document) expectEvents(t *testing.T, want result) {
+	t.Helper()
+	paranoid, err := os.ReadFile("/proc/sys/kernel/perf_event_paranoid")
+	if level, _ := strconv.Atoi(strings.TrimSpace(string(paranoid))); err != nil || level > 2 || openEvent(0) != nil {
+		want = skipped
+	}
+	d.expect(t, want, "perf_event_open")
+}
+
 // requests are the attempts that a naive proxy accepts.
 var requests = []string{"foreign Host", "foreign Origin", "Origin: null", "Referer", "Sec-Fetch-Site", "other routes", "other spellings", "other methods"}
 
@@ -306,6 +317,9 @@ func TestOurs(t *testing.T) {
 				t.Errorf("failed: %q", d.list(fail))
 			}
 			d.expect(t, pass, attacker.pass...)
+			if attacker.uid != 0 {
+				d.expectEvents(t, pass)
+			}
 			d.expect(t, info, attacker.information...)
 			d.checkRoot(t, attacker.uid == 0)
 			d.expect(t, skipped, append(attacker.later, "well-formed request", "shutdown by a page", "core by SIGABRT")...)
@@ -371,6 +385,7 @@ func TestNaive(t *testing.T) {
 	if scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); len(scope) == 0 || scope[0] == '0' {
 		d.expect(t, fail, append(slices.Clone(ways), "keys of any kind", "the key itself", "dumpable")...)
 	}
+	d.expectEvents(t, fail) // whatever Yama does
 	d.expect(t, pass, "/proc/PID/cmdline", "two lengths", "blank before colon")
 	if r.up.Count() < len(requests) {
 		t.Errorf("only %d requests reached the upstream", r.up.Count())
