@@ -141,8 +141,8 @@ func (t *table) width(column int) (width int) {
 	return width
 }
 
-// pageHead needs no script and loads nothing. The colours are the browser's, which has light and dark ones. On
-// a narrow screen lines wrap.
+// pageHead needs no script and loads nothing. The colours are the browser's, which has light and dark ones. On a narrow
+// screen the text scrolls sideways, so that the columns stay.
 const pageHead = `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -151,7 +151,7 @@ const pageHead = `<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta http-equiv="refresh" content="30">
 <title>responses-api-proxy</title>
-<style>pre { white-space: pre-wrap }</style>
+<style>pre { overflow-x: auto }</style>
 <h1>responses-api-proxy</h1>
 <pre>
 `
