@@ -33,21 +33,7 @@ const (
 	otherCaseID
 )
 
-var modelMembers = jsonscan.Member{Members: spellings("model")}
-
-func spellings(lower string) []jsonscan.Member {
-	members := []jsonscan.Member{{Name: lower, ID: modelID}}
-	for upper := 1; upper < 1<<len(lower); upper++ {
-		name := []byte(lower)
-		for i := range name {
-			if upper>>i&1 > 0 {
-				name[i] -= 'a' - 'A'
-			}
-		}
-		members = append(members, jsonscan.Member{Name: string(name), ID: otherCaseID})
-	}
-	return members
-}
+var modelMembers = jsonscan.Member{Members: []jsonscan.Member{{Name: "model", ID: modelID}, {Name: "model", AnyCase: true, ID: otherCaseID}}}
 
 // modelCheck reads the model of one request's body, as the body passes. A body is refused unless every reader of JSON
 // finds the same model in it, whether it keeps the first or the last of two members with one name.

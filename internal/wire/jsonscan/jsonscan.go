@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strings"
 )
 
 // MaxDepth is the maximum depth of nested objects and arrays.
@@ -39,6 +40,7 @@ const (
 // Member is a member of an object whose value is wanted, or that leads to one.
 type Member struct {
 	Name    string   // with escapes resolved
+	AnyCase bool     // upper and lower case in a name are the same, unless a member before this one has the name
 	ID      uint8    // returned by Next with the value; 0 if the value is not wanted
 	Members []Member // the wanted members of the value if it is an object
 }
@@ -108,7 +110,9 @@ func (f *Finder) name(kind Kind, piece []byte) {
 		f.scan.state = invalid
 	case whole && !f.cut:
 		members, text := f.path[f.level-1].Members, Unescape(text)
-		if i := slices.IndexFunc(members, func(m Member) bool { return m.Name == string(text) }); i >= 0 {
+		if i := slices.IndexFunc(members, func(m Member) bool {
+			return m.Name == string(text) || m.AnyCase && strings.EqualFold(m.Name, string(text))
+		}); i >= 0 {
 			f.wanted = &members[i]
 		}
 	}
