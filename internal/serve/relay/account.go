@@ -11,16 +11,6 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
 )
 
-// account is what an exchange costs, in tokens, and whose its response is.
-type account struct {
-	received  atomic.Int64 // bytes of the request's body
-	meter     *usage.Meter // nil where tokens do not matter
-	owned     *owned       // the response that the exchange is about; nil if it is not known
-	whole     bool         // the response was read to its end
-	cancelled bool         // the exchange ended before there was a response, and not by the upstream
-	ended     bool         // the lease is released
-}
-
 // mustInspect reports whether something depends on what the response contains.
 func (x *exchange) mustInspect() bool {
 	return x.route.is(hasUsage) && (x.lease.Metered() || x.recordsOwner())
@@ -31,7 +21,7 @@ func (x *exchange) recordsOwner() bool { return x.relay.owners != nil && x.route
 // maxRequestID is how much of an x-request-id is kept, in bytes.
 const maxRequestID = 128
 
-// observeHead keeps what record, account and dump need of the response's head. Refusals by the upstream cost nothing.
+// observeHead keeps what record, charge and dump need of the response's head. Refusals by the upstream cost nothing.
 func (x *exchange) observeHead(h *http1.Response) {
 	kind := value(h, "content-type")
 	if x.relay.cfg.Records {

@@ -27,7 +27,9 @@ type exchange struct {
 	onSent    func() // calls Release, whatever the request
 	relay     *Relay
 	w         ResponseWriter
-	route     routeMatch
+	route     *route
+	target    []byte               // the upstream's; nil stands for the usual one
+	id        []byte               // of the response that the request names, within its head; nil if it names none
 	handshake *websocket.Handshake // nil unless it is to become a WebSocket
 	lease     *policy.Lease        // nil until the request is admitted
 
@@ -37,9 +39,15 @@ type exchange struct {
 	refusal atomic.Pointer[apierror.Error] // of the body; nil if there is none
 
 	requestDump, responseDump *dump.File // nil where nothing is dumped
-	account
+
+	received  atomic.Int64 // bytes of the request's body
+	meter     *usage.Meter // nil where tokens do not matter
+	messages  *messages    // of a WebSocket; nil where tokens do not matter
+	owned     *owned       // the response that the exchange is about; nil if it is not known
+	whole     bool         // the response was read to its end
+	cancelled bool         // the exchange ended before there was a response, and not by the upstream
+	ended     bool         // the lease is released
 	outliving outliving
-	messages  *messages // of a WebSocket; nil where tokens do not matter
 }
 
 var exchanges = sync.Pool{New: func() any {
@@ -85,7 +93,7 @@ func (x *exchange) releaseBuffer() {
 
 // admit finds the request's route, and acquires a lease. Without one nothing goes upstream.
 func (x *exchange) admit() *apierror.Error {
-	x.route = x.relay.routes.find(x.Head)
+	x.route, x.target, x.id = x.relay.routes.find(x.Head)
 	x.Entry.Route = x.route.name
 	refusal, use := x.checkRoute(), x.route.use
 	if refusal != nil && use != policy.Shutdown {
@@ -111,7 +119,7 @@ func (x *exchange) checkRoute() (refusal *apierror.Error) {
 		return x.relay.routeNotAllowed(x.Head)
 	case !x.route.is(upgrades):
 		return nil
-	case !x.relay.routes.opens(x.route.route):
+	case !x.relay.routes.opens(x.route):
 		return apierror.New(apierror.WebsocketNotSupported, "")
 	}
 	x.handshake, refusal = websocket.Parse(x.Head)
@@ -120,11 +128,11 @@ func (x *exchange) checkRoute() (refusal *apierror.Error) {
 
 // checkResponse returns why the request must not be made of the response that it names.
 func (x *exchange) checkResponse() *apierror.Error {
-	if x.route.id != nil {
-		x.owned = x.relay.owners.find(keyOfResponse(x.route.id), x.lease.Caller().UID)
+	if x.id != nil {
+		x.owned = x.relay.owners.find(keyOfResponse(x.id), x.lease.Caller().UID)
 	}
 	switch {
-	case x.route.id != nil && x.owned == nil:
+	case x.id != nil && x.owned == nil:
 		return apierror.New(apierror.ResponseNotFound, "")
 	case !x.route.is(hasBody) && x.Head.Length != 0:
 		return apierror.OfHead(&http1.Error{Status: 400, Reason: "a GET or DELETE has no body here"})
@@ -177,7 +185,7 @@ func (x *exchange) prepare() (err error) {
 		fields = requestIdentity(fields)
 	}
 	x.out = upstream.Request{
-		Method: x.route.method, Target: x.route.target, Upgrade: x.handshake != nil,
+		Method: x.route.method, Target: x.target, Upgrade: x.handshake != nil,
 		Fields: fields, Length: x.Head.Length, Sent: x.onSent, // as soon as it can be: the response may be long in coming
 	}
 	x.buffer, err = readStart(&x.out, x, x.model != nil)
@@ -209,7 +217,8 @@ func (x *exchange) send(ctx context.Context) (*upstream.Response, error) {
 // pass passes the response on. It flushes whenever the upstream makes it wait, so that nothing is ever held back: not
 // the head, not an event. The last piece leaves together with the body's end, which the server adds.
 func (x *exchange) pass(res *upstream.Response) error {
-	x.passHead(res)
+	x.observeHead(&res.Head)
+	x.w.Head(res.Head.Status, responseFields(res.Head.Fields[:0], res.Head.Fields), res.Head.Length)
 	for {
 		piece, err := res.Buffered()
 		if len(piece) == 0 && err == nil {
@@ -233,11 +242,6 @@ func (x *exchange) pass(res *upstream.Response) error {
 			return x.abort(ofUpstream(err))
 		}
 	}
-}
-
-func (x *exchange) passHead(res *upstream.Response) {
-	x.observeHead(&res.Head)
-	x.w.Head(res.Head.Status, responseFields(res.Head.Fields[:0], res.Head.Fields), res.Head.Length)
 }
 
 // tunnelIdle is how long a WebSocket may be without a byte either way. It is as long as OpenAI lets one live at all:

@@ -163,7 +163,7 @@ func TestModelHeads(t *testing.T) {
 	} {
 		for i := range routes {
 			r := &routes[i]
-			x := &exchange{relay: &Relay{cfg: Config{Models: someModels}}, Request: &Request{Head: head(t, "POST /", strings.Split(field, "\r\n")...)}, route: routeMatch{route: r}}
+			x := &exchange{relay: &Relay{cfg: Config{Models: someModels}}, Request: &Request{Head: head(t, "POST /", strings.Split(field, "\r\n")...)}, route: r}
 			if got := x.beginModel() == nil; got != (want || !r.is(hasModel)) {
 				t.Errorf("%s: %s passes: %t", r.name, field, got)
 			}

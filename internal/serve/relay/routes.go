@@ -170,26 +170,20 @@ func (o *routeSet) opens(r *route) bool {
 	return slices.Contains(o.names, r.flag)
 }
 
-// routeMatch is the route of a request.
-type routeMatch struct {
-	*route
-	target []byte // the upstream's; nil stands for the usual one
-	id     []byte // of the response that the request names, within its head; nil if it names none
-}
+var noRoute = &route{}
 
-var noRoute = routeMatch{route: &route{}}
-
-// find returns the route of h. One that is not open does not match, except the two that have refusals of their own.
-func (o *routeSet) find(h *http1.Request) routeMatch {
-	r, id := routeOf(h)
+// find returns the route of h, with its target at the upstream and the response's id in h. One that is not open does not
+// match, except the two that have refusals of their own.
+func (o *routeSet) find(h *http1.Request) (r *route, target, id []byte) {
+	r, id = routeOf(h)
 	switch {
 	case r.use == policy.Shutdown:
-		return routeMatch{route: r}
-	case r == noRoute.route || !o.opens(r) && !(r.is(upgrades) && o.api == &responsesAPI):
-		return noRoute
+		return r, nil, nil
+	case r == noRoute || !o.opens(r) && !(r.is(upgrades) && o.api == &responsesAPI):
+		return noRoute, nil, nil
 	}
 	path, query, _ := bytes.Cut(h.Target, []byte("?"))
-	return routeMatch{r, o.target(r, path, query), id}
+	return r, o.target(r, path, query), id
 }
 
 // flagFor returns the flag that opens the route of h; "" if h matches no route, or no flag opens it beside the routes
@@ -211,7 +205,7 @@ func routeOf(h *http1.Request) (r *route, id []byte) {
 			return &routes[i], id
 		}
 	}
-	return noRoute.route, nil
+	return noRoute, nil
 }
 
 // match reports whether h has the route's form, and the response's id in it. It compares method and path byte by byte:

@@ -38,10 +38,10 @@ type targets map[string]string
 func (p targets) check(t *testing.T, o *routeSet, fields ...string) {
 	t.Helper()
 	for line, want := range p {
-		w := o.find(head(t, line, fields...))
-		got := w.name
-		if w.target != nil {
-			got += " " + w.method + " " + string(w.target)
+		r, target, _ := o.find(head(t, line, fields...))
+		got := r.name
+		if target != nil {
+			got += " " + r.method + " " + string(target)
 		}
 		if got != want {
 			t.Errorf("%s is %q, want %q", line, got, want)
@@ -96,13 +96,13 @@ func TestEachRouteOpensItselfAlone(t *testing.T) {
 		o := open(t, path, name)
 		for other, all := range lines {
 			for _, line := range all {
-				if got := o.find(head(t, line)).route != noRoute.route; got != (name == other) {
-					t.Errorf("--allow-route %s: %s is open: %t", name, line, got)
+				if r, _, _ := o.find(head(t, line)); (r != noRoute) != (name == other) {
+					t.Errorf("--allow-route %s: %s is open: %t", name, line, r != noRoute)
 				}
 			}
 		}
-		if got := o.find(head(t, "POST /v1/responses")).name == "responses"; got != (name != "messages") {
-			t.Errorf("--allow-route %s: POST /v1/responses is open: %t", name, got)
+		if r, _, _ := o.find(head(t, "POST /v1/responses")); (r.name == "responses") != (name != "messages") {
+			t.Errorf("--allow-route %s: POST /v1/responses is open: %t", name, r.name == "responses")
 		}
 	}
 }
@@ -476,38 +476,38 @@ func FuzzRoutes(f *testing.F) {
 
 func checkRoutes(t *testing.T, r *http1.Request, path string, o *routeSet) {
 	line, target := string(r.Method)+" "+string(r.Target), string(r.Target)
-	w := o.find(r)
+	found, upstream, named := o.find(r)
 	for id, rule := range grammar {
 		ofMessages := id == "messages" || id == "count-tokens"
 		if id == "websocket" || id != "shutdown" && ofMessages != (o.api == &messagesAPI) {
 			continue // a field decides; another API
 		}
 		is := rule.MatchString(line) && (id != "retrieve" || onceEach(target))
-		if is != (w.name == id) && len(target) < 900 {
-			t.Fatalf("%q is %q; the grammar says %s: %t", line, w.name, id, is)
+		if is != (found.name == id) && len(target) < 900 {
+			t.Fatalf("%q is %q; the grammar says %s: %t", line, found.name, id, is)
 		}
 	}
-	if w.target != nil {
-		checkTarget(t, path, target, w)
+	if upstream != nil {
+		checkTarget(t, path, target, found.method, upstream, named)
 	}
 }
 
-func checkTarget(t *testing.T, path, local string, w routeMatch) {
+func checkTarget(t *testing.T, path, local, method string, target, id []byte) {
 	base, query, _ := strings.Cut(path, "?")
-	got, gotQuery, _ := strings.Cut(string(w.target), "?")
+	got, gotQuery, _ := strings.Cut(string(target), "?")
 	localPath, localQuery, _ := strings.Cut(local, "?")
 	parent := base[:strings.LastIndexByte(base, '/')]
 	switch {
 	case got != parent+strings.TrimPrefix(localPath, "/v1"):
-		t.Fatalf("%q goes to %q", local, w.target)
+		t.Fatalf("%q goes to %q", local, target)
 	case gotQuery != strings.Trim(query+"&"+localQuery, "&"):
-		t.Fatalf("%q goes to %q, with another query", local, w.target)
-	case len(w.method)+len(w.target) > len("POST")+len(path)+maxBelow:
-		t.Fatalf("%q is longer than Open promised", w.target)
-	case bytes.ContainsAny(w.target, " \r\n#"):
-		t.Fatalf("%q is no target", w.target)
-	case w.id != nil && !bytes.Contains(w.target, w.id):
-		t.Fatalf("%q is asked for in %q", w.id, w.target)
+		t.Fatalf("%q goes to %q, with another query", local, target)
+	case len(method)+len(target) > len("POST")+len(path)+maxBelow:
+		t.Fatalf("%q is longer than Open promised", target)
+	case bytes.ContainsAny(target, " \r\n#"):
+		t.Fatalf("%q is no target", target)
+	case id != nil && !bytes.Contains(target, id):
+		t.Fatalf("%q is asked for in %q", id, target)
 	}
 }
 

@@ -64,7 +64,7 @@ func TestVariantsOfControlledNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	lease, _ := everyone.Connect(nil).Admit(r, policy.Spend)
-	if x := (&exchange{lease: lease, route: routeMatch{route: &routes[0]}, relay: &Relay{owners: newOwners(1)}}); !x.mustInspect() {
+	if x := (&exchange{lease: lease, route: &routes[0], relay: &Relay{owners: newOwners(1)}}); !x.mustInspect() {
 		t.Error("a response whose owner must be known is not inspected")
 	}
 	if got, want := names(requestIdentity(requestFields(nil, r.Fields))), "Accept accept-encoding"; got != want {
