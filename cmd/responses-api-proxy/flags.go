@@ -111,7 +111,7 @@ func flagTable(o *options) []cli.Flag {
 		{Name: "budget-period", Value: "DURATION|month", Set: cli.Parsed(&o.budget.Period, budget.ParsePeriod)},
 		{Name: "budget-file", Value: "FILE", Set: cli.String(&o.budget.File, "a file name")},
 
-		{Name: "user", Value: "USER", Set: cli.Parsed(&o.runAs, sandbox.LookupUser)},
+		{Name: "user", Value: "USER", Set: cli.Parsed(&o.runAs, unprivileged)},
 		{Name: "protection", Value: "auto|available|strict|off", Also: "strict=strict sandbox secret-memory",
 			Set: cli.Choice(&o.protection, auto, available, strict, off)},
 
@@ -281,6 +281,18 @@ func checkHost(name string) error {
 		return errors.New("name a host, or HOST:PORT, alone, as clients send it in the Host field")
 	}
 	return nil
+}
+
+// unprivileged returns the user of --user, which must not be root.
+func unprivileged(who string) (*sandbox.User, error) {
+	name, uid, gid, err := policy.LookUp(who)
+	switch {
+	case err != nil:
+		return nil, err
+	case uid == 0:
+		return nil, fmt.Errorf("user %s is root; name a user without privileges", who)
+	}
+	return &sandbox.User{Name: name, UID: int(uid), GID: int(gid)}, nil
 }
 
 // owners are the users, besides root and the one who starts the proxy, whose files are trusted.

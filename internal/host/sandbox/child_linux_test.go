@@ -43,13 +43,7 @@ func jobEnforce(args []string) error {
 	w := newWorker(o)
 	busy, done := manyThreads()
 	var c childResult
-	var report Report
-	if o.UserName != "" {
-		o.User, err = LookupUser(o.UserName)
-	}
-	if err == nil {
-		report, err = Enforce(o.Policy)
-	}
+	report, err := Enforce(o.Policy)
 	if report != nil {
 		c.Report, c.Missing = report.String(), report.Missing()
 	}

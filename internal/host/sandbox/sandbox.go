@@ -10,8 +10,6 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"os/user"
-	"strconv"
 	"syscall"
 )
 
@@ -108,39 +106,4 @@ func withHint(err error) error {
 type User struct {
 	Name     string
 	UID, GID int
-}
-
-// LookupUser finds a user other than root by name or number. A number that is not in /etc/passwd is used for the group
-// as well.
-func LookupUser(name string) (*User, error) {
-	find := user.Lookup
-	id, notNumber := parseID(name)
-	if notNumber == nil {
-		find, name = user.LookupId, strconv.Itoa(id)
-	}
-	u := &User{name, id, id}
-	if found, err := find(name); err == nil {
-		uid, err := parseID(found.Uid)
-		gid, err2 := parseID(found.Gid)
-		if err := errors.Join(err, err2); err != nil {
-			return nil, fmt.Errorf("user %q has invalid numbers in /etc/passwd: %w", name, err)
-		}
-		u = &User{found.Username, uid, gid}
-	} else if name == "" {
-		return nil, errors.New(`there is no user ""; is a variable empty? Name one of /etc/passwd`)
-	} else if notNumber != nil {
-		return nil, fmt.Errorf("there is no user %q; name one of /etc/passwd, or give a number", name)
-	}
-	if u.UID == 0 {
-		return nil, fmt.Errorf("user %s is root; name a user without privileges", name)
-	}
-	return u, nil
-}
-
-func parseID(s string) (int, error) {
-	n, err := strconv.ParseUint(s, 10, 32)
-	if err == nil && n == 1<<32-1 {
-		err = strconv.ErrRange // (uid_t) -1 means "leave as it is" (setresuid(2))
-	}
-	return int(n), err
 }

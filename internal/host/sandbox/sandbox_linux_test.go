@@ -8,8 +8,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,7 +39,6 @@ func withCgo() bool {
 // childConfig is the configuration of a child.
 type childConfig struct {
 	Policy
-	UserName string      // resolved by the child
 	Deny     [][2]uint32 // system calls that an outer filter refuses, and the errno
 	Upstream string      // a server with a test CA, and its port
 	CA       string
@@ -220,6 +221,27 @@ func needNetworkRules(t *testing.T) (abi int) {
 	return abi
 }
 
+// find returns a user by name or number; nil for "".
+func find(t *testing.T, name string) *User {
+	t.Helper()
+	if name == "" {
+		return nil
+	}
+	found, err := user.Lookup(name)
+	if err != nil {
+		found, err = user.LookupId(name)
+	}
+	if err != nil {
+		found = &user.User{Username: name, Uid: name, Gid: name}
+	}
+	uid, err := strconv.Atoi(found.Uid)
+	gid, err2 := strconv.Atoi(found.Gid)
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	return &User{found.Username, uid, gid}
+}
+
 // TestEnforce: for every initial user, each protection is fully in force on every thread; the work succeeds, every
 // attack is refused, and the work succeeds after that.
 func TestEnforce(t *testing.T) {
@@ -245,7 +267,7 @@ func TestEnforce(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			o := outside(t, int(c.uid))
 			dir := directory(t, int(c.uid))
-			o.UserName, o.Write, o.Work, o.Attack = c.user, []string{dir}, true, true
+			o.User, o.Write, o.Work, o.Attack = find(t, c.user), []string{dir}, true, true
 			o.Read = []string{readable(t, int(c.uid)), "/no/such/file"}
 			p := startChild(t, o, c.attr)
 			if p.Err != "" || p.Report != c.want {
@@ -341,7 +363,7 @@ func TestEnforceWithoutWriting(t *testing.T) {
 	o := outside(t, nobody)
 	dir := directory(t, nobody)
 	removed := file(t, dir)
-	o.UserName, o.Remove, o.Attack = "nobody", []string{dir}, true
+	o.User, o.Remove, o.Attack = find(t, "nobody"), []string{dir}, true
 	p := startChild(t, o, nil)
 	if p.Err != "" || len(p.Missing) != 0 {
 		t.Fatal(p.Err, p.Missing)
@@ -407,10 +429,8 @@ func TestMissing(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			o := outside(t, nobody)
 			o.Deny = c.deny
-			if strings.HasPrefix(c.want, "caps: ") {
-				o.UserName = "" // leaving root drops them without capset
-			} else {
-				o.UserName = "nobody"
+			if !strings.HasPrefix(c.want, "caps: ") { // leaving root drops them without capset
+				o.User = find(t, "nobody")
 			}
 			p := startChild(t, o, nil)
 			if p.Err != "" || len(p.Missing) == 0 || !slices.ContainsFunc(p.Missing, func(m string) bool { return strings.HasPrefix(m, c.want) }) {
@@ -452,7 +472,7 @@ func TestCgo(t *testing.T) {
 	}
 	proctest.NeedRoot(t, "become other users")
 	o := outside(t, nobody)
-	o.UserName = "nobody"
+	o.User = find(t, "nobody")
 	p := startChildOf(t, "/proc/self/exe", o, nil)
 	why := "(" + errCgo.Error() + ")"
 	if !strings.HasPrefix(p.Report, "user=nobody caps=missing(") || !strings.HasSuffix(p.Report, "seccomp=missing"+why) || strings.Contains(p.Report, "\n") || p.Err != "" {
@@ -468,22 +488,17 @@ func TestMistakes(t *testing.T) {
 	proctest.NeedRoot(t, "become other users")
 	for _, c := range []struct {
 		what string
-		user string
 		p    Policy
 		attr *syscall.SysProcAttr
 		want string
 	}{
-		{"not root", "4242", Policy{}, as(nobody), "only root can become another user (--user 4242)"},
-		{"no such user", "no-such-user", Policy{}, nil, `there is no user "no-such-user"`},
-		{"root by name", "root", Policy{}, nil, "user root is root"},
-		{"root by number", "0", Policy{}, nil, "user 0 is root"},
-		{"no number", "4294967295", Policy{}, nil, "there is no user"},
-		{"no such directory", "", Policy{Write: []string{"/no/such"}}, nil, "open /no/such: no such file or directory"},
-		{"a file as directory", "", Policy{Remove: []string{"/etc/passwd"}}, nil, "open /etc/passwd: not a directory"},
+		{"not root", Policy{User: find(t, "4242")}, as(nobody), "only root can become another user (--user 4242)"},
+		{"no such directory", Policy{Write: []string{"/no/such"}}, nil, "open /no/such: no such file or directory"},
+		{"a file as directory", Policy{Remove: []string{"/etc/passwd"}}, nil, "open /etc/passwd: not a directory"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			o := outside(t, nobody)
-			o.Policy, o.UserName = c.p, c.user
+			o.Policy = c.p
 			if p := startChild(t, o, c.attr); !strings.Contains(p.Err, c.want) {
 				t.Errorf("%q, want %q", p.Err, c.want)
 			}

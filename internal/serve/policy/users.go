@@ -36,9 +36,12 @@ func (u *Users) Add(who string) error {
 
 // AddUser adds a user by name, number, or as "self": the user that runs this process.
 func (u *Users) AddUser(who string) error {
-	uid, err := lookUpUser(who)
-	if err != nil {
-		return err
+	uid := uint32(os.Geteuid())
+	if who != "self" {
+		var err error
+		if _, uid, _, err = LookUp(who); err != nil {
+			return err
+		}
 	}
 	if peer.IsOverflow(uid) {
 		return fmt.Errorf("user %s cannot be admitted here: in this user namespace %d stands for every user without a number; name a user whom the namespace maps", who, uid)
@@ -55,18 +58,22 @@ func with(ids []uint32, id uint32) []uint32 {
 	return append(ids, id)
 }
 
-func lookUpUser(who string) (uint32, error) {
-	if who == "self" {
-		return uint32(os.Geteuid()), nil
+// LookUp finds a user by name or number. A number that is not in /etc/passwd is the user's name and group as well.
+func LookUp(who string) (name string, uid, gid uint32, err error) {
+	find := user.Lookup
+	uid, noNumber := parseID(who)
+	if noNumber == nil {
+		find, who = user.LookupId, strconv.FormatUint(uint64(uid), 10)
 	}
-	if uid, err := parseID(who); err == nil {
-		return uid, nil
+	switch found, err := find(who); {
+	case err == nil:
+		uid, err = parseID(found.Uid)
+		gid, err2 := parseID(found.Gid)
+		return found.Username, uid, gid, errors.Join(err, err2)
+	case noNumber == nil:
+		return who, uid, uid, nil
 	}
-	found, err := user.Lookup(who)
-	if err != nil {
-		return 0, fmt.Errorf("there is no user %q; %s", who, hintName(who, "/etc/passwd"))
-	}
-	return parseID(found.Uid)
+	return "", 0, 0, fmt.Errorf("there is no user %q; %s", who, hintName(who, "/etc/passwd"))
 }
 
 // hintName returns what to do about a name that file does not list.
