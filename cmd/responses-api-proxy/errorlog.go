@@ -205,13 +205,9 @@ const rejectedEvery = time.Minute
 type rejections struct {
 	log *errorLog
 
-	mu  sync.Mutex
-	all map[int]*rejection // by status; with a line in the log that is not a minute old
-}
-
-type rejection struct {
-	count int64 // since the last line
-	timer *time.Timer
+	mu     sync.Mutex
+	counts map[int]int64 // by status: responses since the line in the log, which is not a minute old
+	key    int           // grows with each new key
 }
 
 var rejectionTexts = map[int]struct {
@@ -227,44 +223,37 @@ var rejectionTexts = map[int]struct {
 func (r *rejections) add(status int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if one := r.all[status]; one != nil {
-		one.count++
+	if _, logged := r.counts[status]; logged {
+		r.counts[status]++
 		return
 	}
 	r.write(status, 1)
-	one := &rejection{}
-	one.timer = time.AfterFunc(rejectedEvery, func() { r.later(status, one) })
-	r.all[status] = one
 }
 
-// later writes what has come since the last line, if anything has.
-func (r *rejections) later(status int, one *rejection) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case r.all[status] != one: // of an earlier key
-	case one.count == 0:
-		delete(r.all, status)
-	default:
-		r.write(status, one.count)
-		one.count = 0
-		one.timer.Reset(rejectedEvery)
-	}
+// write writes a line, and in a minute another one if there have been more responses. r.mu must be held.
+func (r *rejections) write(status int, count int64) {
+	t, key := rejectionTexts[status], r.key
+	r.log.record(t.level, t.text, "status", status, "count", count, "hint", t.hint)
+	r.counts[status] = 0
+	time.AfterFunc(rejectedEvery, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		switch n := r.counts[status]; {
+		case key != r.key: // of an earlier key
+		case n == 0:
+			delete(r.counts, status)
+		default:
+			r.write(status, n)
+		}
+	})
 }
 
 // newKey forgets the key before: the first rejections of the new one are logged at once.
 func (r *rejections) newKey() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, one := range r.all {
-		one.timer.Stop()
-	}
-	clear(r.all)
-}
-
-func (r *rejections) write(status int, count int64) {
-	t := rejectionTexts[status]
-	r.log.record(t.level, t.text, "status", status, "count", count, "hint", t.hint)
+	r.key++
+	clear(r.counts)
 }
 
 // openLog prepares for --log-file: the start lines still go to where standard error was, but the descriptors of

@@ -22,7 +22,7 @@ func TestRejections(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		l := errorLogTo(to)
-		r := &rejections{log: l, all: map[int]*rejection{}}
+		r := &rejections{log: l, counts: map[int]int64{}}
 		for range 3 {
 			r.add(401)
 			r.add(429)

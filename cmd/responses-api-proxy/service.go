@@ -61,7 +61,7 @@ type service struct {
 
 func newService(opts *options, errs *errorLog, k *key.Key) *service {
 	return &service{opts: opts, errs: errs, key: k, stop: make(chan os.Signal, 2), ended: make(chan struct{}, 1),
-		rejections: rejections{log: errs, all: map[int]*rejection{}}, sockets: sockets{address: "localhost"}}
+		rejections: rejections{log: errs, counts: map[int]int64{}}, sockets: sockets{address: "localhost"}}
 }
 
 // open makes everything ready to serve, in the original's order of errors: URL, sockets, files. Clients may come as
