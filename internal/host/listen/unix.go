@@ -27,13 +27,11 @@ const lockWait = 10 * time.Second
 
 // UnixSocket is a listener on a path. Its connections are of type *net.UnixConn.
 type UnixSocket struct {
-	*net.UnixListener             // nil until listen succeeds
-	path, name        string      // the path as given, and its last element, looked up in dir
-	made              unix.Stat_t // identifies the socket's file, whose inode is not that of the listener's descriptor
-
-	// mu serializes Close, which a signal and the end of the service may both call.
-	mu  sync.Mutex
-	dir *safefile.Dir // checked and held open; nil after Close
+	*net.UnixListener               // nil until listen succeeds
+	path, name        string        // the path as given, and its last element, looked up in dir
+	dir               *safefile.Dir // checked and held open
+	made              unix.Stat_t   // identifies the socket's file, whose inode is not that of the listener's descriptor
+	removed           sync.Once
 }
 
 // Unix creates a stream socket at cfg.Path and listens on it.
@@ -62,14 +60,9 @@ func Unix(cfg UnixConfig) (*UnixSocket, error) {
 // to remove files from the socket's directory. The path is removed first: while this process still listens, no other
 // proxy considers the socket stale and replaces it, and its inode number is not reused.
 func (s *UnixSocket) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	// The listener is closed also if the path cannot be removed: the next start replaces a stale socket.
 	var err error
-	if s.dir != nil {
-		err = errors.Join(s.remove(), s.dir.Close())
-		s.dir = nil
-	}
+	s.removed.Do(func() { err = errors.Join(s.remove(), s.dir.Close()) })
 	return errors.Join(err, s.UnixListener.Close())
 }
 
