@@ -18,40 +18,32 @@ type messages struct {
 	denial   *apierror.Error // of any further response
 }
 
-// fromClient counts what the client sends. It returns the code of the denial if a message may make no response.
-func (m *messages) fromClient(piece []byte, last bool) (reason string) {
+// fromClient counts what the client sends. It returns a denial if a message may make no response.
+func (m *messages) fromClient(piece []byte, last bool) *apierror.Error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.x.received.Add(int64(len(piece)))
 	if !last || m.denial != nil {
-		return ""
+		return nil
 	}
 	if m.requests++; m.requests > 1 {
 		m.denial = m.x.lease.Reserve()
 	}
-	return m.code()
+	return m.denial
 }
 
-// fromUpstream reads an event, and settles the response that ends with it. It returns the code of the denial if no other
-// one may follow.
-func (m *messages) fromUpstream(piece []byte, last bool) (reason string) {
+// fromUpstream reads an event, and settles the response that ends with it. It returns a denial if no other one may follow.
+func (m *messages) fromUpstream(piece []byte, last bool) *apierror.Error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.meter.Write(piece)
 	if !last || !m.meter.EndEvent() || m.denial != nil {
-		return ""
+		return nil
 	}
 	m.requests = max(0, m.requests-1)
 	m.x.record(m.meter, true)
 	m.denial = m.x.lease.Renew(m.cost())
-	return m.code()
-}
-
-func (m *messages) code() string {
-	if m.denial == nil {
-		return ""
-	}
-	return string(m.denial.Code)
+	return m.denial
 }
 
 // cost returns what a response is charged, in tokens, and begins the next: what it reports, or the estimate of request

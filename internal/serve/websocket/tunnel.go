@@ -46,10 +46,10 @@ type Config struct {
 	// ClientLeft is closed when the client has closed at least its side. If it is nil, Read detects that.
 	ClientLeft <-chan struct{}
 	// ReadClient and ReadUpstream receive the payload of each side's data frames in pieces, the client's masked; last
-	// reports that a piece ends a message. If one returns a reason, no further frame of that side is forwarded, and both
-	// peers get a close frame with status 1008 and the reason. Frames with an extension or a wrong mask, which cannot be
+	// reports that a piece ends a message. If one returns a denial, no further frame of that side is forwarded, and both
+	// peers get a close frame with status 1008 and its code. Frames with an extension or a wrong mask, which cannot be
 	// read, are malformed. nil reads nothing. The calls for one side do not overlap.
-	ReadClient, ReadUpstream func(piece []byte, last bool) (reason string)
+	ReadClient, ReadUpstream func(piece []byte, last bool) (denial *apierror.Error)
 }
 
 // tunnel is the state that both directions share.
@@ -146,7 +146,7 @@ type direction struct {
 	masked    bool            // from's frames are, and our close frame to to
 	left      *apierror.Error // the end if from closes without a close frame
 	malformed *apierror.Error // the end if from's bytes are not frames
-	read      func(piece []byte, last bool) (reason string)
+	read      func(piece []byte, last bool) (denial *apierror.Error)
 
 	mu       sync.Mutex
 	frames   frameTracker
@@ -231,9 +231,9 @@ func (d *direction) observe() error {
 	if f.header[0]&reserved != 0 || f.masked() != d.masked {
 		return errFrame
 	}
-	if reason := d.read(f.payload, f.boundary() && f.header[0]&fin != 0); reason != "" {
-		d.farewell = closeFrame(d.masked, policyViolation, reason) // before the next frame
-		d.tunnel.stop(policyViolation, reason)
+	if denial := d.read(f.payload, f.boundary() && f.header[0]&fin != 0); denial != nil {
+		d.farewell = closeFrame(d.masked, policyViolation, string(denial.Code)) // before the next frame
+		d.tunnel.stop(policyViolation, string(denial.Code))
 		d.finishWithin(replyTimeout)
 	}
 	return nil

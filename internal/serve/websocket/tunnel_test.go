@@ -300,11 +300,11 @@ func TestReads(t *testing.T) {
 			var messages []string
 			message := ""
 			w := &direction{tunnel: &tunnel{}, to: &gather{}, masked: masked}
-			w.read = func(p []byte, last bool) string {
+			w.read = func(p []byte, last bool) *apierror.Error {
 				if message += string(p); last {
 					messages, message = append(messages, message), ""
 				}
-				return ""
+				return nil
 			}
 			for p := sent; len(p) > 0; p = p[min(len(p), piece):] {
 				if err := w.pass(p[:min(len(p), piece)]); err != nil {
@@ -320,7 +320,7 @@ func TestReads(t *testing.T) {
 
 // TestUnreadable: what cannot be read does not pass where it must be.
 func TestUnreadable(t *testing.T) {
-	read := func([]byte, bool) string { return "" }
+	read := func([]byte, bool) *apierror.Error { return nil }
 	for what, f := range map[string][]byte{
 		"compressed": text(0xc1, "x", false), "another extension": text(0x91, "x", false), "a compressed piece": text(0x40, "x", false), "a mask": text(0x81, "x", true),
 	} {
@@ -343,11 +343,11 @@ func TestUnreadable(t *testing.T) {
 // TestRefused: both peers are told, and nothing follows.
 func TestRefused(t *testing.T) {
 	long := strings.Repeat("r", 200)
-	refuse := func(p []byte, last bool) string {
+	refuse := func(p []byte, last bool) *apierror.Error {
 		if last && bytes.HasSuffix(p, []byte("2")) {
-			return long
+			return &apierror.Error{Code: apierror.Code(long)}
 		}
-		return ""
+		return nil
 	}
 	first, second, third := text(0x81, "message 1", false), text(0x81, "message 2", false), text(0x81, "message 3", false)
 	farewell := text(0x88, "\x03\xf0"+long[:123], false)
