@@ -2,10 +2,10 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -141,17 +141,14 @@ func textResponse(status int, line string) pageResponse {
 // respond refuses other hosts first: web pages must not read anything here, and DNS rebinding leads them here under a
 // name of their own.
 func (s *pageServer) respond(r *http1.Request, unix bool) pageResponse {
-	u, err := url.ParseRequestURI(string(r.Target))
-	switch {
-	case err != nil:
-		return textResponse(400, "the request target is not a URL")
-	case !hostAllowed(r, u, unix):
-		return textResponse(403, "the Host header must be localhost or a loopback address")
+	if !bytes.HasPrefix(r.Target, []byte("/")) || !hostAllowed(r, unix) { // a target in absolute form has a host of its own
+		return textResponse(403, "the target must be a path, and the Host header localhost or a loopback address")
 	}
+	path, _, _ := bytes.Cut(r.Target, []byte("?"))
 	var paths []string
 	for _, p := range s.pages {
 		switch {
-		case p.Path != u.Path:
+		case p.Path != string(path):
 			paths = append(paths, p.Path)
 		case string(r.Method) != "GET":
 			return textResponse(405, "only GET is answered")
@@ -176,10 +173,10 @@ func (p *Page) respond() pageResponse {
 
 // hostAllowed takes any port: a client may come through a container's or a tunnel's. HTTP over a unix socket has no
 // name that fits: it may be empty there.
-func hostAllowed(r *http1.Request, u *url.URL, unix bool) bool {
-	host := u.Host // of a target in absolute form, which counts (RFC 9112, section 3.2.2)
+func hostAllowed(r *http1.Request, unix bool) bool {
+	host := ""
 	for _, f := range r.Fields {
-		if u.Host == "" && http1.Is(f.Name, "host") {
+		if http1.Is(f.Name, "host") {
 			host = string(f.Value)
 		}
 	}
