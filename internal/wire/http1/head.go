@@ -80,6 +80,12 @@ func HeadEnd(p []byte, from int) (int, error) {
 	}
 }
 
+// setVersion sets m.Minor, and reports whether version is HTTP/1.1 or HTTP/1.0.
+func (m *message) setVersion(version []byte) bool {
+	m.Minor = slices.Index([]string{"HTTP/1.0", "HTTP/1.1"}, string(version))
+	return m.Minor >= 0
+}
+
 // nextLine splits the first line off p, which must contain one.
 func nextLine(p []byte) (line, rest []byte) {
 	i := bytes.IndexByte(p, '\n')
@@ -124,7 +130,7 @@ func parseField(line []byte) (Field, error) {
 
 // frame sets m.Length if a field determines it, and m.Close.
 func (m *message) frame() error {
-	var lengths, codings, options int
+	var framings, options int
 	var closing, keepAlive bool
 	for _, f := range m.Fields {
 		switch {
@@ -133,13 +139,12 @@ func (m *message) frame() error {
 			if err != nil || len(f.Value) > 18 {
 				return bad("invalid Content-Length")
 			}
-			m.Length, lengths = int64(n), lengths+1
+			m.Length, framings = int64(n), framings+1
 		case Is(f.Name, "transfer-encoding"):
-			codings++
 			if !Is(f.Value, "chunked") {
 				return refuse(501, "unsupported transfer coding; use chunked")
 			}
-			m.Length = Chunked
+			m.Length, framings = Chunked, framings+1
 		case Is(f.Name, "connection"):
 			Tokens(f.Value, func(option []byte) {
 				options++
@@ -152,13 +157,9 @@ func (m *message) frame() error {
 	switch {
 	case options > MaxFields:
 		return refuse(431, "the Connection header has more than %d options", MaxFields)
-	case lengths > 1:
-		return bad("there is more than one Content-Length")
-	case codings > 1:
-		return bad("there is more than one Transfer-Encoding")
-	case codings == 1 && lengths == 1:
-		return bad("there are both Content-Length and Transfer-Encoding (RFC 9112, section 6.1)")
-	case codings == 1 && m.Minor == 0:
+	case framings > 1:
+		return bad("there is more than one Content-Length or Transfer-Encoding (RFC 9112, section 6.3)")
+	case m.Length == Chunked && m.Minor == 0:
 		return bad("an HTTP/1.0 message cannot have a Transfer-Encoding")
 	}
 	return nil

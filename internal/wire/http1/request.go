@@ -34,12 +34,7 @@ func (r *Request) parseLine(line []byte) error {
 	if !targetChars.haveAll(r.Target) {
 		return bad("the request target has a character that must be percent-encoded")
 	}
-	switch string(rest[last+1:]) {
-	case "HTTP/1.1":
-		r.Minor = 1
-	case "HTTP/1.0":
-		r.Minor = 0
-	default:
+	if !r.setVersion(rest[last+1:]) {
 		return refuse(505, "unsupported HTTP version; use HTTP/1.1")
 	}
 	return nil

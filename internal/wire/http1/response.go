@@ -32,19 +32,14 @@ func (r *Response) Parse(head []byte) error {
 }
 
 func (r *Response) parseLine(line []byte) error {
-	const form = "HTTP/1.x NNN"
-	if len(line) < len(form) || !bytes.HasPrefix(line, []byte("HTTP/1.")) || line[8] != ' ' || len(line) > len(form) && line[len(form)] != ' ' {
+	version, rest, _ := bytes.Cut(line, []byte{' '})
+	code, reason, _ := bytes.Cut(rest, []byte{' '})
+	status, err := strconv.ParseUint(string(code), 10, 16)
+	switch {
+	case !r.setVersion(version) || len(code) != 3 || err != nil || status < 100:
 		return bad("the status line is not 'HTTP/1.1 NNN reason'")
-	}
-	if r.Minor = int(line[7] - '0'); r.Minor > 1 || line[7] < '0' {
-		return bad("unsupported HTTP version")
-	}
-	if !valueChars.haveAll(line[len(form)-3:]) {
+	case !valueChars.haveAll(reason):
 		return bad("the status line has a control character")
-	}
-	status, err := strconv.ParseUint(string(line[9:12]), 10, 16)
-	if err != nil || status < 100 {
-		return bad("the status code is not a number from 100 to 999")
 	}
 	r.Status = int(status)
 	return nil
