@@ -152,7 +152,7 @@ func (r *reference) stream(body string) {
 // dataOf returns the data of a stream's events.
 func dataOf(body string) (events []string) {
 	var data []string
-	body = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(body)
+	body = strings.ReplaceAll(body, "\r\n", "\n")
 	for line := range strings.SplitSeq(body, "\n") {
 		name, value, _ := strings.Cut(line, ":")
 		switch {
@@ -168,7 +168,6 @@ func dataOf(body string) (events []string) {
 
 func refer(contentType, body string) reference {
 	r := reference{ok: true, exact: true, parted: true}
-	body = strings.TrimPrefix(body, "\ufeff")
 	if contentType == jsonType {
 		if members := r.parse(body); members != nil {
 			r.response(any(members))

@@ -5,49 +5,38 @@ import "bytes"
 const (
 	dataField = "data:"
 
-	inData  = uint8(len(dataField)) + 1 // after the colon and one space
-	inOther = inData + 1                // in a comment, or another field
+	inData  = uint8(len(dataField)) // after the colon
+	atCR    = inData + 1            // behind a CR that begins the line
+	inOther = inData + 2            // in a comment, or another field
 )
 
 var lineFeed = []byte{'\n'}
 
-// readLines passes the content of data lines to the event's document. Lines end in LF, CRLF or CR (WHATWG HTML,
-// server-sent events).
+// readLines passes the content of data lines to the event's document (WHATWG HTML, server-sent events). Lines end in LF or
+// CRLF: the CR is white space in JSON. No upstream is known whose lines end in CR alone.
 func (m *Meter) readLines(p []byte) {
-	ends := "\r\n"
-	if bytes.IndexByte(p, '\r') < 0 {
-		ends = "\n" // the fastest search
-	}
 	for len(p) > 0 {
-		if m.afterCR {
-			m.afterCR = false
-			p = bytes.TrimPrefix(p, lineFeed)
-			continue
+		line, rest, ended := bytes.Cut(p, lineFeed)
+		m.readLine(line)
+		if ended {
+			m.endLine()
 		}
-		end := bytes.IndexAny(p, ends)
-		if end < 0 {
-			m.readLine(p)
-			return
-		}
-		m.readLine(p[:end])
-		m.endLine(p[end])
-		p = p[end+1:]
+		p = rest
 	}
 }
 
-// readLine reads a part of a line, without its end.
+// readLine reads a part of a line, without its end. The space that may follow the colon is white space in JSON, too.
 func (m *Meter) readLine(p []byte) {
-	for len(p) > 0 && m.line < inData {
+	for len(p) > 0 && m.line != inData && m.line != inOther {
 		switch {
-		case int(m.line) == len(dataField):
-			p = bytes.TrimPrefix(p, []byte(" "))
-			m.line = inData
-		case p[0] != dataField[m.line]:
+		case m.line == 0 && p[0] == '\r':
+			m.line = atCR
+		case m.line == atCR || p[0] != dataField[m.line]:
 			m.line = inOther
 		default:
 			m.line++
-			p = p[1:]
 		}
+		p = p[1:]
 	}
 	if m.line == inData {
 		m.feed(p)
@@ -56,13 +45,13 @@ func (m *Meter) readLine(p []byte) {
 
 // endLine starts the next line; an empty line ends the event. The data lines of an event are joined by line feeds; the
 // one behind the last changes nothing.
-func (m *Meter) endLine(end byte) {
-	switch {
-	case m.line == 0:
+func (m *Meter) endLine() {
+	switch m.line {
+	case 0, atCR:
 		m.endDocument()
 		m.begin()
-	case int(m.line) >= len(dataField)-1 && m.line != inOther: // a field name without a colon is an empty line of data
+	case inData:
 		m.feed(lineFeed)
 	}
-	m.line, m.afterCR = 0, end == '\r'
+	m.line = 0
 }

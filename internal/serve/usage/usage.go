@@ -13,13 +13,11 @@ import (
 
 // Meter reads the body of one response. Use [New] to make one. It is for one goroutine at a time and of fixed size.
 type Meter struct {
-	api     API
-	kind    kind
-	mark    uint8    // matched bytes of a byte-order mark; len(byteOrderMark) once that is decided
-	line    uint8    // of the current line: matched bytes of dataField, or inData or inOther
-	afterCR bool     // the last byte was a CR, to which an LF would belong
-	doc     document // the response, or the stream's current event
-	bytes   int64
+	api   API
+	kind  kind
+	line  uint8    // of the current line: matched bytes of dataField, all of them in inData, or atCR or inOther
+	doc   document // the response, or the stream's current event
+	bytes int64
 
 	running tally // the reports so far on a response that has not stopped
 
@@ -46,8 +44,6 @@ const (
 	stream             // server-sent events
 	events             // JSON documents, which EndEvent ends
 )
-
-const byteOrderMark = "\ufeff"
 
 // New returns a Meter for a response of an API, which it parses according to Content-Type. Of other types than JSON and
 // event streams, and of any coding but identity, it only counts the bytes.
@@ -90,19 +86,6 @@ func kindOf(contentType, contentEncoding []byte) kind {
 // Write reads the next piece of the body, of any size. It does not keep p and never fails.
 func (m *Meter) Write(p []byte) {
 	m.bytes += int64(len(p))
-	for len(p) > 0 && int(m.mark) < len(byteOrderMark) {
-		if p[0] != byteOrderMark[m.mark] {
-			m.read([]byte(byteOrderMark[:m.mark])) // not a byte-order mark
-			m.mark = uint8(len(byteOrderMark))
-			break
-		}
-		m.mark++
-		p = p[1:]
-	}
-	m.read(p)
-}
-
-func (m *Meter) read(p []byte) {
 	switch m.kind {
 	case single, events:
 		m.feed(p)
