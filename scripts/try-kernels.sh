@@ -5,17 +5,17 @@
 #
 #	try-kernels.sh [--write] [--kernels REGEXP] [--checks NAME,...]
 #
-#	--write      put the table into docs/platforms.md as well
+#	--write      put the results into the table of docs/platforms.md as well, where all other cells stay
 #	--kernels    those whose column's head matches; "list" prints them all
 #	--checks     some of the checks of scripts/kernels/init; separated by commas
 #
 # It needs qemu-system-x86_64 and qemu-system-aarch64, cpio, apt-get, and a mirror for each suite. What was downloaded is
 # kept in $TRY_KERNELS_CACHE (default: ~/.cache/responses-api-proxy/kernels). A kernel that cannot be downloaded is said
 # in the table and fails nothing; a check that fails, or a machine that does not end, makes the exit code 1.
-# TRY_KERNELS_LOGS=DIR keeps the consoles' logs. TRY_KERNELS_RESULTS=DIR keeps the results, and has the table show those of
-# earlier runs as well.
+# TRY_KERNELS_LOGS=DIR keeps the consoles' logs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+page=docs/platforms.md
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false
 
 # Each is a column: head, suite, package that depends on the kernel, boot parameters.
@@ -35,8 +35,8 @@ limit=3600 # seconds for one machine; the emulation is slow, and other programs 
 cache=${TRY_KERNELS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/responses-api-proxy/kernels}
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-results=${TRY_KERNELS_RESULTS:-$tmp/results}
-mkdir -p "$results"
+results=$tmp/results
+mkdir "$results"
 
 die() { printf 'try-kernels: %s\n' "$*" >&2; exit 1; }
 
@@ -189,9 +189,9 @@ try() { # head, suite, package, parameters
 	rm -rf "$dir"
 }
 
-# examine boots a machine, in which each of the checks must pass. Its results take the place of earlier ones of the same.
+# examine boots a machine, in which each of the checks must pass.
 examine() { # checks, name of the kernel, log, architecture, parameters, further arguments of QEMU
-	local dir=$tmp/kernel.$2 kept=$results/$2 check bad=
+	local dir=$tmp/kernel.$2 check bad=
 	boot "$4" "$dir/vmlinuz" "$dir/initrd" "$5" "${@:6}" >"$3" || echo "$2: the emulator ended with $?" >&2
 	tr -d '\r' <"$3" | sed -n 's/^.*@@ //p' >"$tmp/lines"
 	for check in $1 end; do grep -q "^$check 0 " "$tmp/lines" || bad="$bad $check"; done
@@ -200,9 +200,7 @@ examine() { # checks, name of the kernel, log, architecture, parameters, further
 		printf '== %s failed:%s\n' "$2" "$bad" >&2
 		tail -n 200 "$3" >&2
 	fi
-	touch "$kept"
-	awk '{ line[$1] = $0 } END { for (check in line) print line[check] }' "$kept" "$tmp/lines" >"$tmp/kept"
-	cp "$tmp/kept" "$kept"
+	cat "$tmp/lines" >>"$results/$2"
 }
 
 # cell prints what came of a check on a kernel.
@@ -210,13 +208,23 @@ cell() { # head, check
 	local code seconds skipped release
 	read -r code seconds skipped release < <(sed -n "s/^$2 //p" "$results/${1// /-}" 2>/dev/null) || true
 	case $code in
-	'') if [ -e "$results/${1// /-}.missing" ]; then echo "no download"; else echo "–"; fi ;;
+	'') if [ -e "$results/${1// /-}.missing" ]; then echo "no download"; else earlier "$@"; fi ;;
 	0) echo "ok, $seconds s$([ "$skipped" = 0 ] || echo ", $skipped skipped")${release:+: $release}" ;;
 	*) echo "**failed**, $seconds s" ;;
 	esac
 }
 
-# table prints all results as Markdown.
+# earlier prints what the table in $page has for it.
+earlier() { # head, check
+	awk -F ' *[|] *' -v head="$1" -v check="$2" -v cell=– '
+		/^<!-- try-kernels -->$/ { inside = 1 }
+		/^<!-- \/try-kernels -->$/ { inside = 0 }
+		inside && $2 == "" { for (i = 3; i < NF; i++) if ($i == head) column = i }
+		inside && $2 == check && column { cell = $column }
+		END { print cell }' $page
+}
+
+# table prints the results as Markdown.
 table() {
 	local check head
 	printf '|'
@@ -229,15 +237,14 @@ table() {
 	done
 }
 
-# write_table puts the table between the marks in docs/platforms.md.
+# write_table puts the table between the marks in $page.
 write_table() {
-	local file=docs/platforms.md
-	[ "$(grep -cE '^<!-- /?try-kernels -->$' $file)" = 2 ] || die "$file has no marks for the table"
+	[ "$(grep -cE '^<!-- /?try-kernels -->$' $page)" = 2 ] || die "$page has no marks for the table"
 	awk -v table="$tmp/table" '
 		/^<!-- \/try-kernels -->$/ { skip = 0 }
 		!skip { print }
-		/^<!-- try-kernels -->$/ { skip = 1; while ((getline line < table) > 0) print line }' $file >"$tmp/platforms.md"
-	cp "$tmp/platforms.md" $file
+		/^<!-- try-kernels -->$/ { skip = 1; while ((getline line < table) > 0) print line }' $page >"$tmp/page"
+	cp "$tmp/page" $page
 }
 
 write='' only='' wanted=''
@@ -270,7 +277,7 @@ while IFS='|' read -r head suite package parameters; do
 	heads+=("$head")
 done < <(grep . <<<"$kernels")
 [ ${#heads[@]} -gt 0 ] || die "no kernel matches $only"
-if [ -n "${TRY_KERNELS_RESULTS:-}" ]; then
+if [ -n "$write" ]; then
 	checks=$all
 	mapfile -t heads < <(cut -d'|' -f1 <<<"$kernels" | grep .)
 fi
