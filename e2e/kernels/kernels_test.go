@@ -319,7 +319,7 @@ func verify(t *testing.T, uid int, fail []string, flags ...string) {
 		Attempts []struct{ Attempt, Result string }
 		Counts   map[string]int
 	}
-	if json.Unmarshal(out, &report) != nil || report.Counts["safe"] == 0 {
+	if json.Unmarshal(out, &report) != nil || report.Counts["pass"] == 0 {
 		t.Fatalf("it has not run: %v\n%s", err, out)
 	}
 	t.Logf("uid %d: %v", uid, report.Counts)
