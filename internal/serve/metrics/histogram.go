@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"math"
-	"sync/atomic"
 	"time"
 )
 
@@ -14,11 +13,8 @@ var bounds = [...]float64{
 
 // histogram counts durations. Its zero value is ready.
 type histogram struct {
-	// buckets are not cumulative, so that one duration is one addition. Their sums, made at each scrape, cannot fall
-	// from one bucket to the next, nor from one scrape to the next, whatever is counted meanwhile.
-	buckets [len(bounds)]atomic.Uint64
-	// micros is the sum. In nanoseconds 1,000 streams at a time would fill it in 200 days.
-	micros atomic.Uint64
+	buckets [len(bounds)]int64 // not cumulative, so that one duration is one addition
+	sum     float64            // in seconds
 }
 
 // observe counts d; less than 0 is 0.
@@ -27,19 +23,18 @@ func (h *histogram) observe(d time.Duration) {
 	for d.Seconds() > bounds[i] {
 		i++
 	}
-	h.buckets[i].Add(1)
-	h.micros.Add(uint64(max(d, 0).Microseconds()))
+	h.buckets[i]++
+	h.sum += max(d, 0).Seconds()
 }
 
-// write writes the buckets, the sum and the count, which is the last bucket's. The sum, which is added to last, is read
-// first: it has no duration that the count lacks.
+// write writes the buckets, the sum and the count, which is the last bucket's.
 func (h *histogram) write(p *page, name, help string) {
 	p.family(name, "histogram", help)
-	sum, n := float64(h.micros.Load())/1e6, uint64(0)
+	n := int64(0)
 	for i := range h.buckets {
-		n += h.buckets[i].Load()
+		n += h.buckets[i]
 		p.sample("_bucket", float64(n), "le", float(bounds[i]))
 	}
-	p.sample("_sum", sum)
+	p.sample("_sum", h.sum)
 	p.sample("_count", float64(n))
 }

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/audit"
@@ -65,24 +64,20 @@ type Metrics struct {
 	cfg   Config
 	began time.Time
 
-	mu       sync.Mutex
-	users    map[int64]*User // with Others
-	failures map[string]Failure
-
-	requests            set[[len(classes)]atomic.Uint64] // by route and class
-	refusals            set[atomic.Uint64]               // by code
+	mu                  sync.Mutex             // guards all that follows
+	users               map[int64]*User        // with Others
+	failures            set[Failure]           // by code
+	requests            set[[len(classes)]int] // by route and class
 	firstByte, duration histogram
-	bytesIn, bytesOut   atomic.Uint64
-	input, output       atomic.Uint64 // tokens
-	fresh, reused       atomic.Uint64 // requests by the upstream connection that they needed
+	bytesIn, bytesOut   int64
+	fresh, reused       int // requests by the upstream connection that they needed
 }
 
 // New takes the present as the start of the process.
 func New(cfg Config) *Metrics {
 	return &Metrics{
-		cfg: cfg, began: time.Now(), users: map[int64]*User{Others: {UID: Others}}, failures: map[string]Failure{},
-		requests: newSet[[len(classes)]atomic.Uint64](append([]string{none}, cfg.Routes...)),
-		refusals: newSet[atomic.Uint64](cfg.Codes),
+		cfg: cfg, began: time.Now(), users: map[int64]*User{Others: {UID: Others}}, failures: newSet[Failure](cfg.Codes),
+		requests: newSet[[len(classes)]int](append([]string{none}, cfg.Routes...)),
 	}
 }
 
@@ -90,38 +85,26 @@ func New(cfg Config) *Metrics {
 // the sum overflow.
 const maxTokens = 1 << 40
 
-// End counts a request or refusal that has ended. It does not keep e, does not block, and allocates only for what occurs
-// for the first time.
+// End counts a request or refusal that has ended. It does not keep e, waits for a scrape at most, and allocates only for
+// what occurs for the first time.
 func (m *Metrics) End(e *audit.Entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.note(e)
-	m.requests.of(cmp.Or(e.Route, none))[classOf(e.Status)].Add(1)
-	if e.Code != "" {
-		m.refusals.of(e.Code).Add(1)
-	}
-	add(&m.bytesIn, e.BytesIn)
-	add(&m.bytesOut, e.BytesOut)
-	if e.Tokens {
-		add(&m.input, min(e.InputTokens, maxTokens))
-		add(&m.output, min(e.OutputTokens, maxTokens))
-	}
+	m.requests.of(cmp.Or(e.Route, none))[classOf(e.Status)]++
+	m.bytesIn += max(0, e.BytesIn)
+	m.bytesOut += max(0, e.BytesOut)
 	if !e.Upstream { // what the proxy refuses itself takes microseconds, and would hide the time of the rest
 		return
 	}
 	if e.Reused {
-		m.reused.Add(1)
+		m.reused++
 	} else {
-		m.fresh.Add(1)
+		m.fresh++
 	}
 	m.duration.observe(e.Duration)
 	if e.FirstByte > 0 {
 		m.firstByte.observe(e.FirstByte)
-	}
-}
-
-// add skips what would make a counter fall, and what would not change it: all goroutines share its memory.
-func add(counter *atomic.Uint64, n int64) {
-	if n > 0 {
-		counter.Add(uint64(n))
 	}
 }
 
@@ -153,11 +136,6 @@ func newSet[T any](names []string) set[T] {
 }
 
 // of returns the counter of name, and other's if name is not of the set.
-func (s set[T]) of(name string) *T {
-	if counter, ok := s[name]; ok {
-		return counter
-	}
-	return s[other]
-}
+func (s set[T]) of(name string) *T { return cmp.Or(s[name], s[other]) }
 
 func (s set[T]) names() []string { return slices.Sorted(maps.Keys(s)) }

@@ -172,8 +172,8 @@ func TestBuckets(t *testing.T) {
 		var h histogram
 		h.observe(d)
 		for i := range h.buckets {
-			if (h.buckets[i].Load() == 1) != (float(bounds[i]) == want) {
-				t.Errorf("%v: bucket %s has %d", d, float(bounds[i]), h.buckets[i].Load())
+			if (h.buckets[i] == 1) != (float(bounds[i]) == want) {
+				t.Errorf("%v: bucket %s has %d", d, float(bounds[i]), h.buckets[i])
 			}
 		}
 	}

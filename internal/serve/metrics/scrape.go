@@ -13,8 +13,7 @@ const prefix = "responses_api_proxy_"
 // ContentType is Text's.
 const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 
-// Text returns all numbers for Prometheus. An update during the call may be included in one number and not yet in
-// another.
+// Text returns all numbers for Prometheus.
 func (m *Metrics) Text() []byte {
 	p := &page{text: make([]byte, 0, 16<<10)}
 	m.writeFixed(p)
@@ -38,26 +37,32 @@ func (m *Metrics) writeFixed(p *page) {
 }
 
 func (m *Metrics) writeRequests(p *page) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	p.family(prefix+"requests_total", "counter", "Requests that have ended, refusals included, by route and by class of the response's status (none: there was no response).")
 	for _, route := range m.requests.names() {
 		for i, class := range classes {
-			p.sample("", float64(m.requests[route][i].Load()), "route", route, "class", class)
+			p.sample("", float64(m.requests[route][i]), "route", route, "class", class)
 		}
 	}
 	p.family(prefix+"refusals_total", "counter", "Requests that were refused, failed or broke off, by the code of docs/errors.md.")
-	for _, code := range m.refusals.names() {
-		p.sample("", float64(m.refusals[code].Load()), "code", code)
+	for _, code := range m.failures.names() {
+		p.sample("", float64(m.failures[code].Count), "code", code)
 	}
-	p.single(prefix+"request_body_bytes_total", "counter", "Bytes of bodies read from clients.", float64(m.bytesIn.Load()))
-	p.single(prefix+"response_body_bytes_total", "counter", "Bytes of bodies written to clients.", float64(m.bytesOut.Load()))
+	p.single(prefix+"request_body_bytes_total", "counter", "Bytes of bodies read from clients.", float64(m.bytesIn))
+	p.single(prefix+"response_body_bytes_total", "counter", "Bytes of bodies written to clients.", float64(m.bytesOut))
 	p.family(prefix+"upstream_requests_total", "counter", "Requests for the upstream, by whether they needed a new connection (which may have failed) or used one that had served before.")
-	p.sample("", float64(m.fresh.Load()), "connection", "new")
-	p.sample("", float64(m.reused.Load()), "connection", "reused")
+	p.sample("", float64(m.fresh), "connection", "new")
+	p.sample("", float64(m.reused), "connection", "reused")
 	m.firstByte.write(p, prefix+"time_to_first_byte_seconds", "From a request's head to the first byte of its response, of requests for the upstream.")
 	m.duration.write(p, prefix+"request_duration_seconds", "From a request's head to the last byte of its response, of requests for the upstream.")
 	p.family(prefix+"tokens_total", "counter", "Tokens, where the response gives their number.")
-	p.sample("", float64(m.input.Load()), "direction", "input")
-	p.sample("", float64(m.output.Load()), "direction", "output")
+	var all User
+	for _, u := range m.users {
+		all.Input, all.Output = all.Input+u.Input, all.Output+u.Output
+	}
+	p.sample("", float64(all.Input), "direction", "input")
+	p.sample("", float64(all.Output), "direction", "output")
 }
 
 // writeCounts writes what other packages count, under the names that contrib's dashboard and alerts expect.

@@ -64,14 +64,12 @@ type Failure struct {
 	UID   int64     `json:"uid"` // or Others
 }
 
-// note adds e to its user and its code.
+// note adds e to its user and its code. m.mu must be held.
 func (m *Metrics) note(e *audit.Entry) {
 	uid := int64(Others)
 	if e.Caller.Known {
 		uid = int64(e.Caller.UID)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	u := m.users[uid]
 	if u == nil && (!e.Upstream || len(m.users) >= maxUsers) {
 		u = m.users[Others]
@@ -87,14 +85,10 @@ func (m *Metrics) note(e *audit.Entry) {
 	if e.Code != "" || e.Status >= 400 { // which the upstream may have sent
 		u.Failed++
 	}
-	if e.Code == "" {
-		return
+	if e.Code != "" {
+		f := m.failures.of(e.Code)
+		f.Count, f.Last, f.UID = f.Count+1, seconds(time.Now()), uid
 	}
-	code := e.Code
-	if _, known := m.refusals[code]; !known {
-		code = other
-	}
-	m.failures[code] = Failure{code, m.failures[code].Count + 1, seconds(time.Now()), uid}
 }
 
 // seconds is t as documents show it.
@@ -116,8 +110,13 @@ func (m *Metrics) Status() *Status {
 			users[uid] = *u
 		}
 	}
-	s.Errors = slices.SortedFunc(maps.Values(m.failures), func(a, b Failure) int { return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Code, b.Code)) })
+	for code, f := range m.failures {
+		if f.Count > 0 {
+			s.Errors = append(s.Errors, Failure{code, f.Count, f.Last, f.UID})
+		}
+	}
 	m.mu.Unlock()
+	slices.SortFunc(s.Errors, func(a, b Failure) int { return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Code, b.Code)) })
 	for uid, spent := range s.Limits.Spent {
 		u := users[int64(uid)]
 		u.UID, u.Spent = int64(uid), spent
