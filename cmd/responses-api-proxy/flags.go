@@ -50,7 +50,7 @@ type options struct {
 	hosts                []string
 	limits               policy.Limits
 	runAs                *sandbox.User // nil leaves the user as it is
-	owner                int           // the uid that new files are given to; -1 leaves them to the process's own
+	owner                int           // the uid that new files are given to, and whose files are trusted; -1 without --user
 	protection           string        // auto, available, strict or off
 	budget               budget.Config // Limit, Period and File
 
@@ -181,7 +181,7 @@ func parseArgs(args []string) (*options, error) {
 
 // readConfig returns the flags in the file at path as arguments.
 func readConfig(path string) ([]string, error) {
-	in, err := safefile.FindInput(path)
+	in, err := safefile.FindInput(path, -1)
 	if err != nil {
 		return nil, err
 	}
@@ -293,14 +293,6 @@ func unprivileged(who string) (*sandbox.User, error) {
 		return nil, fmt.Errorf("user %s is root; name a user without privileges", who)
 	}
 	return &sandbox.User{Name: name, UID: int(uid), GID: int(gid)}, nil
-}
-
-// owners are the users, besides root and the one who starts the proxy, whose files are trusted.
-func (o *options) owners() []uint32 {
-	if o.runAs == nil {
-		return nil
-	}
-	return []uint32{uint32(o.owner)}
 }
 
 // ignored returns the names of the flags of Codex that were given, which mean nothing here.

@@ -33,7 +33,7 @@ func openKey(o *options, errs *errorLog) (k *key.Key, file *keyFile, err error) 
 	}
 	if path == "" {
 		k, err = readKey(cfg, errs)
-	} else if file, err = openKeyFile(path, cfg, errs, o.owners()...); err == nil {
+	} else if file, err = openKeyFile(path, o.owner, cfg, errs); err == nil {
 		k = file.key
 	}
 	if err != nil {
@@ -95,10 +95,10 @@ func credential() string {
 	return filepath.Join(dir, "key")
 }
 
-// openKeyFile reads the key from the file at path; owners are trusted. The key may only be in a directory of its own:
+// openKeyFile reads the key from the file at path; owner is trusted. The key may only be in a directory of its own:
 // files in that can be read from within the sandbox, since another key may be another file.
-func openKeyFile(path string, cfg key.Config, errs *errorLog, owners ...uint32) (*keyFile, error) {
-	in, err := safefile.FindInput(path, owners...)
+func openKeyFile(path string, owner int, cfg key.Config, errs *errorLog) (*keyFile, error) {
+	in, err := safefile.FindInput(path, owner)
 	if err != nil {
 		return nil, fmt.Errorf("--key-file: %w", err)
 	}

@@ -184,7 +184,7 @@ func (s *service) openBudget() (err error) {
 	o := s.opts
 	cfg := o.budget
 	cfg.Report = func(err error) { s.errs.Error("the budget cannot be kept", "reason", err) }
-	cfg.ExtraOwners = o.owners()
+	cfg.Owner = o.owner
 	if s.book, err = budget.Open(cfg); err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,9 +16,9 @@ import (
 // links are not followed. Renaming or replacing it, or a directory above it, changes nothing for the holder of the
 // descriptor (openat(2), "Rationale for openat() and other directory file descriptor APIs").
 type Dir struct {
-	fd     int
-	path   string   // the path by which it was reached, for messages
-	owners []uint32 // trusted owners of files; see Walk
+	fd    int
+	path  string // the path by which it was reached, for messages
+	owner int    // see Walk
 }
 
 // FD returns the directory's descriptor, which Close closes. It may be O_PATH, and then serves only as the directory of
@@ -78,7 +77,7 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 	// read at the same time, since they decide which files in it are suspect.
 	var dir, file unix.Stat_t
 	if err = errors.Join(unix.Fstat(d.fd, &dir), unix.Fstat(fd, &file)); err == nil {
-		err = trusts.check(path, &dir, &file, d.owners)
+		err = trusts.check(path, &dir, &file, d.owner)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -92,7 +91,7 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 func (d *Dir) checkLink(name string) error {
 	var st unix.Stat_t
 	err := unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK && !trusted(st.Uid) && !slices.Contains(d.owners, st.Uid) {
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK && !trusted(st.Uid, d.owner) {
 		return planted("link", filepath.Join(d.path, name), st.Uid)
 	}
 	return nil // opening it shows what else is wrong
@@ -121,9 +120,9 @@ func (d *Dir) openAgain(name string, f *os.File) (read *os.File, info fs.FileInf
 // have it erased; or may have linked a file of root's there, which we would truncate (link(2) needs no permission for
 // the file itself, unless fs.protected_hardlinks is 1). fs.protected_regular (Linux 4.19) refuses another user's file
 // too, but only with O_CREAT in sticky directories.
-func (p Policy) check(path string, dir, file *unix.Stat_t, owners []uint32) error {
+func (p Policy) check(path string, dir, file *unix.Stat_t, owner int) error {
 	regular := file.Mode&unix.S_IFMT == unix.S_IFREG
-	trusted := trusted(file.Uid) || slices.Contains(owners, file.Uid)
+	trusted := trusted(file.Uid, owner)
 	switch mode := fs.FileMode(file.Mode & 0o777); {
 	case shared(dir) && !trusted && file.Uid != dir.Uid:
 		return planted("file", path, file.Uid)
@@ -152,10 +151,12 @@ func planted(what, path string, uid uint32) error {
 
 // shared reports whether users other than root and the effective user can create files in a directory. The sticky bit
 // does not matter: it only restricts who may remove and rename what is there (inode(7)).
-func shared(dir *unix.Stat_t) bool { return dir.Mode&0o022 != 0 || !trusted(dir.Uid) }
+func shared(dir *unix.Stat_t) bool { return dir.Mode&0o022 != 0 || !trusted(dir.Uid, -1) }
 
-// trusted reports whether uid is root, who can change every file in any case, or the effective user.
-func trusted(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
+// trusted reports whether uid is root, who can change every file in any case, the effective user, or owner.
+func trusted(uid uint32, owner int) bool {
+	return uid == 0 || uid == uint32(os.Geteuid()) || int64(uid) == int64(owner)
+}
 
 // OpenInPlace opens the file at path for writing, under the policy InPlace, and truncates it. It creates missing
 // directories, and a missing file with mode 0666 less the umask. The file's directory need not be writable if the file
@@ -204,8 +205,8 @@ func (a *Appender) open() (*os.File, error) {
 	if errors.Is(err, unix.EEXIST) {
 		return a.dir.open(a.name, appending|unix.O_NOCTTY, 0, Log)
 	}
-	if err == nil && a.owner >= 0 {
-		if err = f.Chown(a.owner, -1); err != nil {
+	if err == nil && a.dir.owner >= 0 {
+		if err = f.Chown(a.dir.owner, -1); err != nil {
 			f.Close()
 		}
 	}

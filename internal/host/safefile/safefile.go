@@ -6,8 +6,8 @@
 //
 // # What is trusted
 //
-// Root, the effective user and, for files, the users that the caller names as owners (such as the one that the process will
-// become) are trusted. A directory is shared if others may write to it: by its mode, sticky or not, or because it belongs
+// Root, the effective user and, for files, the owner that the caller names (the user that the process will become) are
+// trusted. A directory is shared if others may write to it: by its mode, sticky or not, or because it belongs
 // neither to root nor to the effective user. The policies are:
 //
 //	policy   for                    owner of a regular file  mode must not have  type          directories on the path
@@ -66,14 +66,13 @@ var (
 type Walk struct {
 	// Trusted refuses directories and links through which another user could replace the file.
 	Trusted bool
-	// Make is the mode, less the umask, of missing directories, which are created unless it is 0. Owner is the uid that
-	// they are given to, unless it is -1.
-	Make  uint32
-	Owner int
 	// Follow also follows a link in place of the last element.
 	Follow bool
-	// Owners are users whose files are trusted in the directory, besides root and the effective user.
-	Owners []uint32
+	// Make is the mode, less the umask, of missing directories, which are created unless it is 0.
+	Make uint32
+	// Owner is the uid that new directories are given to, and whose files are trusted in the directory, besides those of
+	// root and the effective user; -1 is none.
+	Owner int
 }
 
 // Create creates the file name, which must not exist, with mode 0600, and opens it for writing.
@@ -98,21 +97,16 @@ func (d *Dir) List() ([]fs.DirEntry, error) {
 
 // Appender is a file that is appended to, and opened again by its name after a rotation.
 type Appender struct {
-	dir   *Dir
-	name  string
-	owner int
+	dir  *Dir
+	name string
 }
 
 // OpenAppend opens the file at path for appending, under the policy Log. A new file gets mode 0600 and, unless owner is
 // -1, that uid as its owner, which is trusted. A FIFO is opened without waiting for a reader. torn reports whether the
 // file ends without a line feed, after a crash; it is false for a file that is not readable.
 func OpenAppend(path string, owner int) (a *Appender, f *os.File, torn bool, err error) {
-	var owners []uint32
-	if owner >= 0 {
-		owners = []uint32{uint32(owner)}
-	}
-	a = &Appender{owner: owner}
-	if a.dir, a.name, err = Parent(path, Walk{Owners: owners}); err != nil {
+	a = &Appender{}
+	if a.dir, a.name, err = Parent(path, Walk{Owner: owner}); err != nil {
 		return nil, nil, false, err
 	}
 	if f, err = a.open(); err != nil {
@@ -144,11 +138,11 @@ type InputFile struct {
 	dirs []string
 }
 
-// FindInput finds the file at path, under the policy Input; owners are trusted. The file may be missing, or a link, such
+// FindInput finds the file at path, under the policy Input; owner is trusted. The file may be missing, or a link, such
 // as Kubernetes replaces when it updates a mounted Secret. The directory of path's last name is kept open, and a link in
 // it is followed again by each Open.
-func FindInput(path string, owners ...uint32) (*InputFile, error) {
-	how := Walk{Trusted: true, Owners: owners}
+func FindInput(path string, owner int) (*InputFile, error) {
+	how := Walk{Trusted: true, Owner: owner}
 	dir, name, err := Parent(path, how)
 	if err != nil {
 		return nil, err
@@ -182,10 +176,10 @@ type Store struct {
 	temp string
 }
 
-// OpenStore locks the file at path by a file beside it, .NAME.lock, which stays there. owners are trusted. It returns
+// OpenStore locks the file at path by a file beside it, .NAME.lock, which stays there. owner is trusted. It returns
 // [ErrLocked] if another process holds the lock. The file itself need not exist.
-func OpenStore(path string, owners ...uint32) (*Store, error) {
-	dir, name, err := Parent(path, Walk{Owners: owners})
+func OpenStore(path string, owner int) (*Store, error) {
+	dir, name, err := Parent(path, Walk{Owner: owner})
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ func TestPolicies(t *testing.T) {
 			Policy
 			want string
 		}{{"InPlace", InPlace, c.inPlace}, {"Log", Log, c.log}, {"Private", Private, c.priv}} {
-			err := p.check("/d/f", &c.dir, &c.file, []uint32{owner})
+			err := p.check("/d/f", &c.dir, &c.file, owner)
 			if p.want == ok && err != nil || p.want != ok && (err == nil || !strings.Contains(err.Error(), p.want)) {
 				t.Errorf("%s: directory of %d, %o; file of %d, %o, %d links: %v, want %q",
 					p.name, c.dir.Uid, c.dir.Mode, c.file.Uid, c.file.Mode, c.file.Nlink, err, p.want)
@@ -105,7 +105,7 @@ func TestPolicies(t *testing.T) {
 			}
 		}
 	}
-	if err := Log.check("/d/f", &own, &unix.Stat_t{Uid: owner, Mode: unix.S_IFREG | 0o600, Nlink: 1}, nil); self != owner && err == nil {
+	if err := Log.check("/d/f", &own, &unix.Stat_t{Uid: owner, Mode: unix.S_IFREG | 0o600, Nlink: 1}, -1); self != owner && err == nil {
 		t.Error("an owner that was not named is trusted")
 	}
 }
@@ -134,19 +134,19 @@ var openers = map[string]func(path string) error{
 		return err
 	},
 	"append again": func(path string) error {
-		d, name, err := Parent(path, Walk{})
+		d, name, err := Parent(path, Walk{Owner: -1})
 		if err != nil {
 			return err
 		}
 		defer d.Close()
-		f, err := (&Appender{dir: d, name: name, owner: -1}).Reopen()
+		f, err := (&Appender{d, name}).Reopen()
 		if err == nil {
 			f.Close()
 		}
 		return err
 	},
 	"store": func(path string) error {
-		s, err := OpenStore(path)
+		s, err := OpenStore(path, -1)
 		if err != nil {
 			return err
 		}
@@ -154,7 +154,7 @@ var openers = map[string]func(path string) error{
 		return errors.Join(err, s.Close())
 	},
 	"lock": func(path string) error {
-		d, name, err := Parent(path, Walk{})
+		d, name, err := Parent(path, Walk{Owner: -1})
 		if err != nil {
 			return err
 		}
@@ -216,7 +216,7 @@ func TestPlantedLinksAreRefused(t *testing.T) {
 		os.Symlink(target, filepath.Join(dir, "f")), os.Lchown(filepath.Join(dir, "f"), nobody, -1))
 	refused(t, filepath.Join(dir, "home", "f"), target, "the link "+filepath.Join(dir, "home")+" belongs to another user (uid 65534)")
 	refused(t, filepath.Join(dir, "f"), target, filepath.Join(dir, "f"))
-	if _, err := OpenDir(filepath.Join(dir, "home"), Walk{}); err == nil {
+	if _, err := OpenDir(filepath.Join(dir, "home"), Walk{Owner: -1}); err == nil {
 		t.Error("the link was followed to a directory")
 	}
 	try(t, os.Lchown(filepath.Join(dir, "home"), 0, -1)) // root's links are followed
@@ -281,7 +281,7 @@ func TestInputFile(t *testing.T) {
 	find("", "is writable by other users (mode 0660)")
 	try(t, os.Chmod(one+"/key", 0o644))
 
-	in, err := FindInput(file)
+	in, err := FindInput(file, -1)
 	try(t, err)
 	defer in.Close()
 	if got := in.Directories(); len(got) != 2 || got[0] != dir || got[1] != one {
@@ -351,7 +351,7 @@ func TestTorn(t *testing.T) {
 // TestReplace: the file contains the old text or the new one, and no other file remains.
 func TestReplace(t *testing.T) {
 	dir := directory(t, 0o700, -1)
-	s, err := OpenStore(filepath.Join(dir, "f"))
+	s, err := OpenStore(filepath.Join(dir, "f"), -1)
 	try(t, err)
 	if _, err := s.Read(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file that is not there: %v", err)
@@ -362,7 +362,7 @@ func TestReplace(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 	}
-	if _, err := OpenStore(filepath.Join(dir, "f")); !errors.Is(err, ErrLocked) {
+	if _, err := OpenStore(filepath.Join(dir, "f"), -1); !errors.Is(err, ErrLocked) {
 		t.Errorf("opened twice: %v", err)
 	}
 	try(t, s.Close())
@@ -372,7 +372,7 @@ func TestReplace(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, "f")); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	s, err = OpenStore(filepath.Join(dir, "f"))
+	s, err = OpenStore(filepath.Join(dir, "f"), -1)
 	try(t, err, s.Close())
 }
 

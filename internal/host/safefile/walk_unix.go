@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -140,14 +139,14 @@ func (w *walk) enter(name string, mayMake bool) error {
 		w.dir.Close()
 	}
 	// Only a directory that this process has made is given to another user: one that was there may have a purpose.
-	w.dir = &Dir{fd, at, w.Owners}
+	w.dir = &Dir{fd, at, w.Owner}
 	if err := w.check(); err != nil || !made || w.Owner < 0 {
 		return err
 	}
 	return w.dir.chown(w.Owner)
 }
 
-// check returns an error, with Trusted, for a directory in which users other than root, the effective user and w.Owners
+// check returns an error, with Trusted, for a directory in which users other than root, the effective user and w.Owner
 // could replace entries. In a sticky directory others may add entries but not replace them (chmod(2), S_ISVTX). In a user
 // namespace that does not map root, root's directories appear to belong to the overflow uid 65534, like those of any
 // unmapped user, and are refused.
@@ -156,7 +155,7 @@ func (w *walk) check() error {
 	case err != nil:
 		return fmt.Errorf("cannot find the owner of the directory %s: %w; use a directory of your own", w.dir.path, err)
 	case !w.Trusted:
-	case !trusted(w.stat.Uid) && !slices.Contains(w.Owners, w.stat.Uid):
+	case !trusted(w.stat.Uid, w.Owner):
 		return fmt.Errorf("the directory %s belongs to another user (uid %d), who could replace its files; "+
 			"use a directory of your own", w.dir.path, w.stat.Uid)
 	case w.stat.Mode&0o022 != 0 && w.stat.Mode&unix.S_ISVTX == 0:
@@ -177,7 +176,7 @@ func (w *walk) link(name string) (target string, err error) {
 	}
 	at := filepath.Join(w.dir.path, name)
 	switch {
-	case trusted(before.Uid) || w.Trusted && slices.Contains(w.Owners, before.Uid):
+	case trusted(before.Uid, -1) || w.Trusted && trusted(before.Uid, w.Owner):
 	case w.Trusted:
 		return "", fmt.Errorf("the link %s belongs to another user (uid %d), who could redirect it; "+
 			"use a directory of your own", at, before.Uid)

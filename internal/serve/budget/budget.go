@@ -30,9 +30,9 @@ type Config struct {
 	// user who can write there can remove the file, and with it the sums. To give users a new budget within a period,
 	// stop the proxy and delete their lines.
 	File string
-	// ExtraOwners are users, besides root and the effective user, who may own File: the one that the process becomes
-	// after Open.
-	ExtraOwners []uint32
+	// Owner is a user, besides root and the effective user, who may own File: the one that the process becomes after
+	// Open; -1 if it becomes none.
+	Owner int
 	// Report receives the error when the file cannot be written, once for each kind of failure until a write succeeds
 	// again. It is called from another goroutine. nil means that only Close returns the error.
 	Report func(error)
@@ -79,7 +79,7 @@ func (b *Ledger) load(path string) error {
 	if name := filepath.Base(path); name == "." || name == ".." || path[len(path)-1] == filepath.Separator {
 		return fmt.Errorf("the budget file %q is a directory; name a file", path)
 	}
-	file, err := safefile.OpenStore(path, b.cfg.ExtraOwners...)
+	file, err := safefile.OpenStore(path, b.cfg.Owner)
 	switch {
 	case errors.Is(err, safefile.ErrLocked):
 		return fmt.Errorf("the budget file %s is in use by another process; stop that process, or name another file", path)
