@@ -256,6 +256,8 @@ func (c *Conn) serve() bool {
 		fault = "version HTTP/1.0"
 	case len(x.r.Values("Authorization")) > 1:
 		fault = "more than one Authorization"
+	case !c.s.opts.Forget:
+		fault = disagreement(head, &c.Request)
 	}
 	if fault != "" {
 		x.malformed(fault)

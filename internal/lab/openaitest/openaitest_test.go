@@ -689,6 +689,7 @@ func TestFaults(t *testing.T) {
 		{plainHead("json", "Transfer-Encoding: chunked") + "3\nabc\r\n0\r\n\r\n", "chunk"},
 		{plainHead("json", "Transfer-Encoding: chunked") + "-3\r\nabc\r\n0\r\n\r\n", "chunk"},
 		{"\r\n" + good, "request line"},
+		{strings.Replace(good, "/v1/responses", "/%zz", 1), "net/http refuses"},
 	} {
 		s := start(t, Options{})
 		conn := dialRaw(t, s, c.text)

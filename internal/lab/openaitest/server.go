@@ -2,8 +2,9 @@
 // documented responses and events, and every fault that a proxy must survive.
 //
 // It uses HTTP/1.1 on bare connections, so that tests see the exact bytes of the request and choose the exact bytes of
-// the response. The treatment of a request is called a scenario: see the table of them. With Options.Serve it is a server
-// that costs little more than its system calls.
+// the response. The treatment of a request is called a scenario: see the table of them. A head that net/http reads
+// otherwise than package http1 does, the parser of the proxy too, is a fault. With Options.Serve it is a server that
+// costs little more than its system calls.
 package openaitest
 
 import (
@@ -32,7 +33,7 @@ type Options struct {
 	Default string                // scenario for a request that names none; empty: "auto"
 	Choose  func(*Request) string // scenario for a request, by its head, whatever its route and key; "": by the rules for all others
 	Path    string                // the route; empty: DefaultPath. One that ends in /messages is Anthropic's
-	Forget  bool                  // counts requests but keeps no record of them, for long runs
+	Forget  bool                  // counts requests but keeps no record of them, nor asks net/http about them, for long runs
 	Serve   func(*Conn) error     // responds to a request, instead of scenarios and without a record; after an error the connection is closed
 	KeyLog  io.Writer             // gets the secrets of TLS sessions, as tls.Config's KeyLogWriter; nil: nothing does
 }
