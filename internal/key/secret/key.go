@@ -11,7 +11,8 @@ import (
 	"sync/atomic"
 )
 
-// keySpace is the memory of a key that is not longer than MaxKey: one line, in a page of its own on most systems.
+// keySpace is the memory of a key that is not longer than MaxKey: one line, in a page of its own on most systems. mmap(2)
+// and mlock(2) count whole pages, so that less would not save locked memory.
 const keySpace = 4096
 
 // ErrWiped is returned by operations on a missing key: before the first Set after New, after Forget and after Wipe.
@@ -109,7 +110,8 @@ func (k *Key) Replace(fd int) error {
 	})
 }
 
-// Set copies a new key from memory that should be secret too. It otherwise behaves as Replace.
+// Set copies a new key from memory that should be secret too. It otherwise behaves as Replace. The vector registers, by
+// which the key is copied, are overwritten before it is lent: put wipes the rest of the room last.
 func (k *Key) Set(key []byte) error {
 	return k.replace(func(p []byte) (int, error) {
 		n := copy(p, key)
@@ -185,7 +187,8 @@ func (k *Key) put(r *room, from source, input func(p []byte) (length int, err er
 
 // Line lends the header line "authorization: Bearer KEY\r\n", or that of Config.Header, to use, and returns use's
 // error. use must neither keep nor change it, and must call Scrub when it has copied it. Wipe, Replace and Set wait
-// until use returns; Line itself does not block.
+// until use returns; Line itself does not block. use is a function, so that a panic in it gives the key back, too: Wipe
+// would otherwise wait for ever, and the key outlive the service.
 func (k *Key) Line(use func(line []byte) error) error {
 	r := k.borrow()
 	if r == nil {

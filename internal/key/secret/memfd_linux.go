@@ -23,6 +23,9 @@ const secretmemMagic = 0x5345434d
 // and counts them against RLIMIT_MEMLOCK. read(2) and write(2) work on them all the same: they copy through the page
 // tables of the calling process. So root that makes this process write them, by ptrace(2), gets the key.
 //
+// The mapping is shared, so that a child would inherit it: MADV_WIPEONFORK is for private memory only (madvise(2)). The
+// daemon starts no process, and its seccomp filter refuses fork(2).
+//
 // Linux has the call from 5.14 on, before 6.5 only with the boot parameter secretmem.enable=1; else it is ENOSYS.
 func mapSecret(size int) ([]byte, error) {
 	// O_CLOEXEC, because another goroutine may start a process before the descriptor is closed. The kernel refuses the
@@ -48,7 +51,8 @@ func mapSecret(size int) ([]byte, error) {
 	return b, nil
 }
 
-// HasSecretMemory reports whether the kernel has secret memory, whether or not this process may use it.
+// HasSecretMemory reports whether the kernel has secret memory, whether or not this process may use it: only ENOSYS
+// shows that it has none. EPERM is the refusal of a container's filter, which does not make the kernel an older one.
 func HasSecretMemory() bool {
 	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
 	if err == nil {
@@ -81,7 +85,8 @@ func proveUnreadable(b []byte) error {
 
 // allocate has the kernel allocate the pages of b, and leaves zeros there. Some kernels, such as Debian's 6.12.117, count
 // the pages against RLIMIT_MEMLOCK only then, and not in mmap(2): an access by the program that exceeds the limit is
-// SIGBUS, one by a system call is EFAULT.
+// SIGBUS, one by a system call is EFAULT. getrandom(2) writes any number of bytes without a descriptor. mlock(2)
+// (ENOMEM) and MADV_POPULATE_WRITE (EINVAL, madvise(2)) do not allocate secret memory.
 func allocate(b []byte) error {
 	for rest := b; len(rest) > 0; {
 		// Not unix.Getrandom, which may write to the memory without a system call.

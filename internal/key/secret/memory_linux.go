@@ -41,7 +41,8 @@ func lock(b []byte) error {
 func mapGuarded(fd, size, flags int, protect func([]byte) error) ([]byte, error) {
 	page := os.Getpagesize()
 	// The whole range is reserved without access, and the middle is then mapped over it with MAP_FIXED (mmap(2)), so
-	// that no other mapping can be placed beside the guard pages. The guard pages take no memory.
+	// that no other mapping can be placed beside the guard pages. The guard pages take no memory. unix.Mmap takes no
+	// address.
 	base, err := unix.MmapPtr(-1, 0, nil, uintptr(size+2*page), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("mmap of the guard pages: %w", err)
