@@ -49,9 +49,8 @@ type Policy struct {
 	Unknown atomic.Int64
 
 	mu       sync.Mutex
-	counts   [places]int
-	running  int   // requests
-	admitted int64 // requests
+	counts   [places]int // of all users
+	admitted int64       // requests
 	users    map[uint32]*usage
 }
 
@@ -106,7 +105,7 @@ func (p *Policy) Expires() time.Time { return p.expires }
 // checkExpired calls Expired, once, if no request runs and none will be admitted.
 func (p *Policy) checkExpired() {
 	p.mu.Lock()
-	over := p.running == 0 && p.expired()
+	over := p.counts[amongRunning] == 0 && p.expired()
 	p.mu.Unlock()
 	if over && p.cfg.Expired != nil {
 		p.once.Do(p.cfg.Expired)
@@ -143,26 +142,26 @@ const (
 // a process can act as tens of thousands of users (/etc/subuid), and must not be able to use all connections by that.
 const noUser = math.MaxUint32
 
-// place is where a connection counts, or a request whose client has left.
+// place is where a connection or a request counts.
 type place byte
 
 const (
-	amongAdmitted place = iota
-	amongRefused
-	amongReadOn
+	amongAdmitted place = iota // connections
+	amongRefused               // connections
+	amongRunning               // requests
+	amongReadOn                // requests whose clients have left
 	places
 )
 
 // usage is the present use of one user.
 type usage struct {
 	counts   [places]int
-	requests int
 	full     time.Time // when the whole burst will be available again
 	expiring bool      // a timer will call update
 }
 
-// update calls change with a user's usage. A user without any of them is removed: at once, or by a
-// timer when the whole burst is available, as for a new user.
+// update calls change with a user's usage. A user who counts nowhere is removed: at once, or by a timer when the whole burst
+// is available, as for a new user.
 func (p *Policy) update(uid uint32, change func(u *usage)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -172,7 +171,7 @@ func (p *Policy) update(uid uint32, change func(u *usage)) {
 		p.users[uid] = u
 	}
 	change(u)
-	if u.counts != [places]int{} || u.requests > 0 || u.expiring {
+	if u.counts != [places]int{} || u.expiring {
 		return
 	}
 	if rest := time.Until(u.full); rest > 0 {
@@ -191,16 +190,18 @@ func (p *Policy) enter(uid uint32, at place, limit, total int) (leave func()) {
 		if reached(n, limit) || reached(p.counts[at], total) || at == amongAdmitted && reached(n+p.counts[at], p.cfg.Limits.MaxConnections) {
 			return
 		}
-		u.counts[at]++
-		p.counts[at]++
-		leave = func() {
-			p.update(uid, func(u *usage) {
-				u.counts[at]--
-				p.counts[at]--
-			})
-		}
+		p.count(u, at, 1)
+		leave = func() { p.leave(uid, at) }
 	})
 	return leave
+}
+
+func (p *Policy) leave(uid uint32, at place) { p.update(uid, func(u *usage) { p.count(u, at, -1) }) }
+
+// count counts n more at a place. p.mu must be held.
+func (p *Policy) count(u *usage, at place, n int) {
+	u.counts[at] += n
+	p.counts[at] += n
 }
 
 func reached(n, limit int) bool { return limit > 0 && n >= limit }
@@ -212,10 +213,10 @@ func (p *Policy) begin(uid uint32) (denial *apierror.Error) {
 		switch {
 		case p.expired():
 			denial = apierror.Newf(apierror.Expired, 0, "This proxy has served its time or its number of requests, and ends.")
-		case reached(p.running, l.MaxConcurrent):
+		case reached(p.counts[amongRunning], l.MaxConcurrent):
 			denial = apierror.Newf(apierror.TooManyRequests, 1, "Too many requests are running. Try again; the limit is --max-concurrent.").
 				Meeting("Requests", int64(l.MaxConcurrent), 0)
-		case reached(u.requests, l.MaxConcurrentPerUser):
+		case reached(u.counts[amongRunning], l.MaxConcurrentPerUser):
 			denial = apierror.Newf(apierror.TooManyRequests, 1, "Too many requests of uid %d are running. Try again; the limit is --max-concurrent-per-user.", uid).
 				Meeting("Requests", int64(l.MaxConcurrentPerUser), 0)
 		default:
@@ -224,8 +225,7 @@ func (p *Policy) begin(uid uint32) (denial *apierror.Error) {
 					Meeting("Requests", int64(l.Burst), 0)
 				return
 			}
-			u.requests++
-			p.running++
+			p.count(u, amongRunning, 1)
 			p.admitted++
 		}
 	})

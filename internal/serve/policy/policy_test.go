@@ -197,13 +197,13 @@ func TestReleasedOnce(t *testing.T) {
 	first.Detach()
 	v.Close()
 	v.Close()
-	if u := g.users[1]; g.running != 1 || u.requests != 1 || u.counts[amongAdmitted] != 1 {
-		t.Errorf("%d requests run, %d of the user on %d connections; want one of each", g.running, u.requests, u.counts[amongAdmitted])
+	if u := g.users[1]; g.counts[amongRunning] != 1 || u.counts[amongRunning] != 1 || u.counts[amongAdmitted] != 1 {
+		t.Errorf("%d requests run, %d of the user on %d connections; want one of each", g.counts[amongRunning], u.counts[amongRunning], u.counts[amongAdmitted])
 	}
 	second.Release(1)
 	other.Close()
-	if len(g.users) != 0 || g.running != 0 {
-		t.Errorf("%d users are remembered, %d requests run", len(g.users), g.running)
+	if len(g.users) != 0 || g.counts[amongRunning] != 0 {
+		t.Errorf("%d users are remembered, %d requests run", len(g.users), g.counts[amongRunning])
 	}
 	if spent, _ := b.Reserve(1); spent != 11 {
 		t.Errorf("%d tokens were charged, want 11", spent)
@@ -248,8 +248,8 @@ func TestRenew(t *testing.T) {
 		t.Errorf("the deposit is %d", third.Deposit())
 	}
 	third.Release(0)
-	if spent, _ := b.Reserve(1); spent != 100 || len(g.users) > 1 || g.running != 0 {
-		t.Errorf("%d tokens are charged, want 100; %d requests run", spent, g.running)
+	if spent, _ := b.Reserve(1); spent != 100 || len(g.users) > 1 || g.counts[amongRunning] != 0 {
+		t.Errorf("%d tokens are charged, want 100; %d requests run", spent, g.counts[amongRunning])
 	}
 }
 
@@ -296,8 +296,8 @@ func TestLeaseOfNothing(t *testing.T) {
 		}
 		l.Release(1)
 	}
-	if g.running != 0 || g.admitted != 0 {
-		t.Errorf("%d run, %d were admitted", g.running, g.admitted)
+	if g.counts[amongRunning] != 0 || g.admitted != 0 {
+		t.Errorf("%d run, %d were admitted", g.counts[amongRunning], g.admitted)
 	}
 }
 
@@ -328,7 +328,7 @@ func TestConcurrency(t *testing.T) {
 	for _, l := range []*Lease{second, other, last} {
 		l.Release(0)
 	}
-	if n := g.running; n != 0 {
+	if n := g.counts[amongRunning]; n != 0 {
 		t.Errorf("%d requests run that have ended", n)
 	}
 	g.session(1)
@@ -580,8 +580,8 @@ func TestBudgetAndBody(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	begin("", false).Release(-235) // a correction: an earlier response cost less
-	if l := begin("", true); g.running != 2 {
-		t.Errorf("%d requests run, %+v", g.running, l)
+	if l := begin("", true); g.counts[amongRunning] != 2 {
+		t.Errorf("%d requests run, %+v", g.counts[amongRunning], l)
 	}
 }
 

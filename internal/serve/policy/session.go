@@ -202,10 +202,7 @@ type Lease struct {
 // Further calls do nothing. It may be called from any goroutine.
 func (l *Lease) Detach() {
 	if l.running.Swap(false) {
-		l.policy.update(l.charged(), func(u *usage) {
-			u.requests--
-			l.policy.running--
-		})
+		l.policy.leave(l.charged(), amongRunning)
 		l.policy.checkExpired()
 	}
 }
