@@ -130,13 +130,8 @@ func identify(r *relay.Request) (method, path, agent string) {
 	if query {
 		path += "?..."
 	}
-	for _, f := range r.Head.Fields {
-		if strings.EqualFold(string(f.Name), "user-agent") {
-			product, _, _ := bytes.Cut(f.Value, []byte(" "))
-			agent = shorten(product, maxAgent)
-		}
-	}
-	return shorten(r.Head.Method, maxAgent), path, agent
+	product, _, _ := bytes.Cut(r.Head.Value("user-agent"), []byte(" "))
+	return shorten(r.Head.Method, maxAgent), path, shorten(product, maxAgent)
 }
 
 // shorten copies the first bytes of p, up to what may be a key: a client may have one of its own, and put it into a

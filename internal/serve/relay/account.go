@@ -23,9 +23,9 @@ const maxRequestID = 128
 
 // observeHead keeps what record, charge and dump need of the response's head. Refusals by the upstream cost nothing.
 func (x *exchange) observeHead(h *http1.Response) {
-	kind := value(h, "content-type")
+	kind := h.Value("content-type")
 	if x.relay.cfg.Records {
-		id := value(h, "x-request-id")
+		id := h.Value("x-request-id")
 		x.Entry.RequestID = string(id[:min(len(id), maxRequestID)])
 	}
 	x.Entry.Streamed = hasPrefix(kind, "text/event-stream")
@@ -34,7 +34,7 @@ func (x *exchange) observeHead(h *http1.Response) {
 		return
 	}
 	if x.mustInspect() || x.relay.cfg.Records && x.route.is(hasUsage) {
-		x.meter = usage.New(x.relay.routes.api.usage, kind, value(h, "content-encoding"))
+		x.meter = usage.New(x.relay.routes.api.usage, kind, h.Value("content-encoding"))
 	}
 	if x.route.method == "DELETE" {
 		x.relay.owners.forget(x.owned.key)
@@ -110,16 +110,6 @@ func (x *exchange) responseCost() (tokens int64, exact bool) {
 		return tokens, false
 	}
 	return max(tokens, x.lease.Deposit()), false
-}
-
-// value returns the value of the last field with a name; nil if there is none.
-func value(h *http1.Response, name string) (v []byte) {
-	for _, f := range h.Fields {
-		if http1.Is(f.Name, name) {
-			v = f.Value
-		}
-	}
-	return v
 }
 
 // maxOwned is how many responses are known; the oldest are forgotten first.

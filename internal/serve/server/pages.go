@@ -174,12 +174,7 @@ func (p *Page) respond() pageResponse {
 // hostAllowed takes any port: a client may come through a container's or a tunnel's. HTTP over a unix socket has no
 // name that fits: it may be empty there.
 func hostAllowed(r *http1.Request, unix bool) bool {
-	host := ""
-	for _, f := range r.Fields {
-		if http1.Is(f.Name, "host") {
-			host = string(f.Value)
-		}
-	}
+	host := string(r.Value("host"))
 	name := host
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
 		name = host[:i]

@@ -54,6 +54,16 @@ type message struct {
 	Close bool
 }
 
+// Value returns the value of the last field whose name is lower, an ASCII string in lower case; nil if there is none.
+func (m *message) Value(lower string) (value []byte) {
+	for _, f := range m.Fields {
+		if Is(f.Name, lower) {
+			value = f.Value
+		}
+	}
+	return value
+}
+
 // HeadEnd returns the length of the head at the beginning of p, its empty line included, or 0 if it is incomplete. The
 // first from bytes of p were passed to an earlier call. A line feed without a carriage return, and a first byte that
 // cannot begin a head, are errors at once.
