@@ -40,7 +40,7 @@ var modelMembers = jsonscan.Member{Members: []jsonscan.Member{{Name: "model", ID
 type modelCheck struct {
 	allowed []string // names, or beginnings of names with * behind them
 	find    jsonscan.Finder
-	room    [maxModel]byte
+	room    [maxModel + 1]byte
 	found   bool
 }
 
@@ -68,7 +68,7 @@ func (m *modelCheck) read(p []byte, ended bool) *apierror.Error {
 			return unreadable(`"model" is given twice`)
 		case kind != jsonscan.String:
 			return unreadable(`"model" is not a string`)
-		case m.find.Cut() || jsonscan.HasEscape(text) || !modelForm.Match(text):
+		case jsonscan.HasEscape(text) || !modelForm.Match(text):
 			return unreadable(`"model" is empty, has more than %d bytes, an escape, or a character that is not printable ASCII`, maxModel)
 		case !m.allows(text):
 			return apierror.Newf(apierror.ModelNotAllowed, 0, "The model %q is not allowed here, but %s. The limit is --allow-model.", text, strings.Join(m.allowed, ", "))

@@ -49,8 +49,8 @@ type Member struct {
 // use. It allocates for nothing but a name with an escape.
 type Finder struct {
 	// Room holds names and values that are split between pieces. All texts are cut to its length, counted with their
-	// escapes; it must be longer than the longest wanted name. If it is nil, no text is copied: one that lies in one
-	// piece may have any length, another value is cut, and another name makes the document invalid.
+	// escapes: one that is shorter is whole. It must be longer than the longest wanted name. If it is nil, no text is
+	// copied: one that lies in one piece may have any length, and another makes the document invalid.
 	Room []byte
 	// Trusted skips unwanted objects and arrays without checking their content, which is faster and works at any depth.
 	// It is for documents from an author who writes valid JSON: an invalid one may be accepted.
@@ -58,10 +58,8 @@ type Finder struct {
 	// PlainNames makes a document invalid in which a name of an object on the path has an escape.
 	PlainNames bool
 
-	cut    bool
-	begun  bool    // a text that continues is in Room
 	level  uint8   // number of objects in path
-	used   uint32  // bytes of Room in use
+	used   int     // bytes of Room that a text which continues takes
 	wanted *Member // the member whose value is being read
 	path   [maxPath]*Member
 	scan   scanner
@@ -96,9 +94,6 @@ func (f *Finder) Next(p []byte) (id uint8, kind Kind, text, rest []byte) {
 	return 0, None, nil, nil
 }
 
-// Cut reports whether the last text was longer than Room.
-func (f *Finder) Cut() bool { return f.cut }
-
 // Done reports whether the document is complete and, as far as it was checked, valid.
 func (f *Finder) Done() bool { return f.scan.state == done }
 
@@ -106,9 +101,9 @@ func (f *Finder) Done() bool { return f.scan.state == done }
 func (f *Finder) name(kind Kind, piece []byte) {
 	text, whole := f.gather(kind, piece)
 	switch {
-	case f.cut && f.Room == nil, f.PlainNames && HasEscape(piece):
+	case f.PlainNames && HasEscape(piece):
 		f.scan.state = invalid
-	case whole && !f.cut:
+	case whole && (f.Room == nil || len(text) < len(f.Room)):
 		members, text := f.path[f.level-1].Members, Unescape(text)
 		if i := slices.IndexFunc(members, func(m Member) bool {
 			return m.Name == string(text) || m.AnyCase && strings.EqualFold(m.Name, string(text))
@@ -141,17 +136,18 @@ func (f *Finder) value(kind Kind, piece []byte) (id uint8, text []byte) {
 // reports whether the text is complete.
 func (f *Finder) gather(kind Kind, piece []byte) (text []byte, whole bool) {
 	whole = kind != part
-	if !f.begun {
-		f.used, f.cut = 0, false
-		if whole && (f.Room == nil || len(piece) <= len(f.Room)) {
-			return piece, true
-		}
+	switch {
+	case whole && f.used == 0 && (f.Room == nil || len(piece) <= len(f.Room)):
+		return piece, true
+	case f.Room == nil:
+		f.scan.state = invalid
 	}
-	n := copy(f.Room[f.used:], piece)
-	f.used += uint32(n)
-	f.cut = f.cut || n < len(piece) || f.Room == nil
-	f.begun = !whole
-	return f.Room[:f.used], whole
+	text = f.Room[:f.used+copy(f.Room[f.used:], piece)]
+	f.used = len(text)
+	if whole {
+		f.used = 0
+	}
+	return text, whole
 }
 
 // HasEscape reports whether the text of a string contains an escape.
