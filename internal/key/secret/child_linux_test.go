@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,6 +29,7 @@ const input = 3
 // jobRead reads a key under the conditions in its environment, prints the result, and waits while its parent scans its
 // memory.
 func jobRead([]string) error {
+	noPreemption()
 	if s := os.Getenv("MEMLOCK"); s != "" {
 		limitMemlock(s)
 	}
@@ -46,6 +48,10 @@ func jobRead([]string) error {
 	proctest.UntilInputEnds()
 	return nil
 }
+
+// noPreemption is of sandbox.Protect: the kernel saves the vector registers, which may hold part of a key, when a signal
+// interrupts a thread.
+func noPreemption() { signal.Ignore(unix.SIGURG) }
 
 func kindOf(k *Key) string {
 	if k.Locked() != nil {

@@ -156,6 +156,7 @@ func TestReplaceUnderBorrowers(t *testing.T) {
 
 // jobRotate runs TestReplaceUnderBorrowers in a process that its parent can scan.
 func jobRotate([]string) error {
+	noPreemption()
 	if os.Getenv("NO_MEMFD_SECRET") != "" {
 		must(deny(unix.SYS_MEMFD_SECRET, unix.ENOSYS))
 	}
