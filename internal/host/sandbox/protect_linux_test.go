@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -258,7 +259,7 @@ func TestStartWindow(t *testing.T) {
 }
 
 // startCopy starts a child from a copy of the test binary with another mode, in a directory that every user can search.
-func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *proctest.Child {
+func startCopy(t *testing.T, mode os.FileMode, job string, uid int, env ...string) *proctest.Child {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
@@ -268,7 +269,89 @@ func startCopy(t *testing.T, mode os.FileMode, job string, uid int) *proctest.Ch
 	if err := errors.Join(os.WriteFile(file, text, 0o700), os.Chmod(file, mode)); err != nil {
 		t.Fatal(err)
 	}
-	return startFile(t, file, "/", job, uid)
+	return startFile(t, file, "/", job, uid, env...)
+}
+
+// jobCount opens performance events on itself, and on each thread of the process TARGET, of which it prints the sum for
+// each byte of its input.
+func jobCount([]string) error {
+	_, err := openCounter(0)
+	fmt.Printf("self: %v\n", err)
+	threads, err := os.ReadDir("/proc/" + os.Getenv("TARGET") + "/task")
+	var counters []int
+	for _, thread := range threads {
+		tid, _ := strconv.Atoi(thread.Name())
+		var fd int
+		if fd, err = openCounter(tid); err != nil {
+			break
+		}
+		counters = append(counters, fd)
+	}
+	fmt.Printf("target: %v\n", err)
+	for {
+		if n, _ := os.Stdin.Read(make([]byte, 1)); n == 0 {
+			return nil
+		}
+		var sum uint64
+		for _, fd := range counters {
+			var count [8]byte
+			if _, err := unix.Read(fd, count[:]); err != nil {
+				return err
+			}
+			sum += binary.NativeEndian.Uint64(count[:])
+		}
+		fmt.Println(sum)
+	}
+}
+
+// openCounter opens an event that counts the CPU time of a thread, and of those that it starts. It excludes the kernel,
+// which ordinary users must (perf_event_open(2)).
+func openCounter(tid int) (int, error) {
+	event := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_TASK_CLOCK,
+		Bits: unix.PerfBitInherit | unix.PerfBitExcludeKernel | unix.PerfBitExcludeHv}
+	event.Size = uint32(unsafe.Sizeof(event))
+	return unix.PerfEventOpen(&event, tid, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+}
+
+// TestEventInTheWindow: a performance event that a process of the same user opens before Protect lasts beyond it, unless
+// that user cannot read the program's file. Where the kernel opens none to ordinary users, there is no such attack.
+func TestEventInTheWindow(t *testing.T) {
+	proctest.NeedRoot(t, "make a file that another user can run and not read")
+	for mode, want := range map[os.FileMode]string{0o755: "target: <nil>", 0o711: "target: permission denied"} {
+		child := startCopy(t, mode, "serve", nobody, "WAIT=1")
+		if got := child.Line(); got != "waiting" {
+			t.Fatalf("the child printed %q", got)
+		}
+		attacker := startJob(t, "count", nobody, fmt.Sprint("TARGET=", child.Cmd.Process.Pid))
+		if self := attacker.Line(); self != "self: <nil>" {
+			t.Log("the kernel opens no performance events to this user: ", self)
+			want = "target: permission denied"
+		}
+		if got := attacker.Line(); got != want {
+			t.Errorf("mode %o: %q, want %q", mode, got, want)
+			continue
+		}
+		child.In.Write([]byte("\n"))
+		if got := child.Line(); !strings.HasPrefix(got, "dumpable 0, ") {
+			t.Errorf("mode %o: the child printed %q", mode, got)
+		}
+		if want != "target: <nil>" {
+			continue
+		}
+		count := func() (n int) {
+			attacker.In.Write([]byte("\n"))
+			n, err := strconv.Atoi(attacker.Line())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		before := count()
+		proctest.Eventually(t, "the event counts on", func() bool {
+			child.In.Write(make([]byte, 1<<10))
+			return count() > before
+		})
+	}
 }
 
 // TestTracerIsRefused: Protect fails if any thread of the process is traced.

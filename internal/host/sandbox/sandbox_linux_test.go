@@ -27,7 +27,7 @@ const nobody = 65534
 // TestMain runs jobs in child processes, because nothing that this package does can be undone in the test process.
 func TestMain(m *testing.M) {
 	proctest.Main(m, map[string]proctest.Job{
-		"enforce": jobEnforce, "serve": jobServe, "abort": jobAbort, "attack": jobAttack, "window": jobWindow,
+		"enforce": jobEnforce, "serve": jobServe, "abort": jobAbort, "attack": jobAttack, "count": jobCount, "window": jobWindow,
 	})
 }
 
