@@ -289,7 +289,7 @@ func (s *service) serve() int {
 	for _, serve := range s.serving {
 		go func() { served <- serve() }()
 	}
-	defer s.notifyReady()()
+	s.notifyReady()
 	if d := s.opts.limits.ExpireAfter; d > 0 {
 		// Requests that run then have the same time to finish as after any other stop.
 		defer time.AfterFunc(d+s.opts.drainTimeout, s.end).Stop()

@@ -133,10 +133,7 @@ func (t *Target) take(opening error) bool {
 
 // piece returns the lines for one write.
 func piece(p []byte) []byte {
-	if len(p) <= maxWrite {
-		return p
-	}
-	if end := bytes.LastIndexByte(p[:maxWrite], '\n') + 1; end > 0 {
+	if end := bytes.LastIndexByte(p[:min(len(p), maxWrite)], '\n') + 1; end > 0 {
 		return p[:end]
 	}
 	return p[:bytes.IndexByte(p, '\n')+1]
