@@ -54,9 +54,9 @@ type options struct {
 	protection           string        // auto, available, strict or off
 	budget               budget.Config // Limit, Period and File
 
-	audit, metrics, logFile string
-	logFormat               string
-	logRequests             bool
+	audit, logFile, logFormat string
+	metrics                   listen.Address
+	logRequests               bool
 
 	caFile     string
 	authHeader key.Header
@@ -79,7 +79,6 @@ func (i *identity) enabled() bool { return i.github || i.TokenFile != "" }
 func flagTable(o *options) []cli.Flag {
 	id, l := &o.identity, &o.limits
 	ignore := func(string) error { return nil } // the value may be secret
-	isAddress := func(s string) (string, error) { _, err := listen.ParseAddress(s); return s, err }
 	return []cli.Flag{
 		{Name: "port", Value: "N", Also: "p", Set: cli.Int(&o.port, 0, 65535, "a port is a number from 0 to 65535")},
 		{Name: "listen", Value: "ADDR:PORT|unix:PATH", Repeat: true, Also: "host bind address socket",
@@ -116,7 +115,7 @@ func flagTable(o *options) []cli.Flag {
 			Set: cli.Choice(&o.protection, auto, available, strict, off)},
 
 		{Name: "audit", Value: "FILE|-", Set: cli.String(&o.audit, "a file name, or - for standard output,")},
-		{Name: "metrics", Value: "ADDR:PORT|unix:PATH", Set: cli.Parsed(&o.metrics, isAddress)},
+		{Name: "metrics", Value: "ADDR:PORT|unix:PATH", Set: cli.Parsed(&o.metrics, listen.ParseAddress)},
 		{Name: "log-file", Value: "FILE", Set: cli.String(&o.logFile, "a file name")},
 		{Name: "log-format", Value: "text|json", Set: cli.Choice(&o.logFormat, "text", "json")},
 		{Name: "log-requests", Set: cli.Bool(&o.logRequests)},

@@ -2,13 +2,14 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
-	"path/filepath"
+	"os"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/audit"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/dump"
@@ -56,14 +57,13 @@ func (s *service) openDump() (err error) {
 	return nil
 }
 
+// openMetrics opens --metrics: over TCP for every user of this host, over a unix socket for this process's user and
+// group. The numbers show how much the key is used.
 func (s *service) openMetrics() (err error) {
-	if s.metricsListener, err = metrics.Listen(s.opts.metrics); err != nil {
-		return err
+	group := []uint32{uint32(os.Getegid())}
+	if s.metricsListener, err = s.listenOn(s.opts.metrics, listen.UnixConfig{Groups: group}); err != nil {
+		return fmt.Errorf("--metrics: %w", err)
 	}
-	if path, ok := strings.CutPrefix(s.opts.metrics, "unix:"); ok {
-		s.needs.Remove = append(s.needs.Remove, filepath.Dir(path))
-	}
-	s.onClose(func() { s.metricsListener.Close() })
 	return nil
 }
 

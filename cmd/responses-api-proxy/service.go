@@ -86,7 +86,7 @@ func (s *service) open() error {
 		{o.logFile != "", s.openLog},
 		{o.dumpDir != "", s.openDump},
 		{o.audit != "", s.openAudit},
-		{o.metrics != "", s.openMetrics},
+		{o.given["metrics"], s.openMetrics},
 		{o.budget.Limit > 0, s.openBudget},
 		{true, s.openGate},
 		{true, s.openEngine},

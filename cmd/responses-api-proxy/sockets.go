@@ -38,34 +38,33 @@ func (s *service) listen() error {
 		return nil
 	}
 	for _, a := range s.opts.listen {
-		if err := s.listenOn(a); err != nil {
+		users := &s.opts.users
+		l, err := s.listenOn(a, listen.UnixConfig{Users: users.UIDs, Groups: users.GIDs, Everyone: users.Empty()})
+		if err != nil {
 			return err
 		}
+		s.add(l)
 	}
 	return nil
 }
 
-func (s *service) listenOn(a listen.Address) (err error) {
-	var l net.Listener
-	if a.Path == "" {
-		l, err = listen.TCP(a)
-	} else {
-		users := &s.opts.users
-		l, err = listen.Unix(listen.UnixConfig{Path: a.Path, Users: users.UIDs, Groups: users.GIDs, Everyone: users.Empty()})
+// listenOn opens the socket at a; who is for a unix socket.
+func (s *service) listenOn(a listen.Address, who listen.UnixConfig) (net.Listener, error) {
+	l, err := listen.Listen(a, who)
+	if err != nil {
+		return nil, err
+	}
+	if a.Path != "" {
 		s.needs.Remove = append(s.needs.Remove, filepath.Dir(a.Path))
 	}
-	if err != nil {
-		return err
-	}
 	s.onClose(func() { l.Close() }) // again, after a drain: that changes nothing
-	s.add(l)
-	return nil
+	return l, nil
 }
 
 func (s *service) take(socket systemd.Socket) error {
 	_, tcp := socket.Listener.Addr().(*net.TCPAddr)
 	switch {
-	case socket.Name == systemd.Metrics && s.opts.metrics != "":
+	case socket.Name == systemd.Metrics && s.opts.given["metrics"]:
 		return errors.New("systemd passes a socket for metrics, and --metrics names another; leave one out")
 	case socket.Name == systemd.Metrics:
 		s.metricsListener = socket.Listener

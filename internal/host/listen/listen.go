@@ -58,6 +58,15 @@ func Loopback(port uint16) Address {
 	return Address{TCP: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)}
 }
 
+// Listen listens on a; who is for a unix socket, and its path is a's.
+func Listen(a Address, who UnixConfig) (net.Listener, error) {
+	if a.Path == "" {
+		return TCP(a)
+	}
+	who.Path = a.Path
+	return Unix(who)
+}
+
 // TCP listens on a TCP address; port 0 selects a free port. The caller owns the listener, and creates it before the
 // sandbox, which allows neither bind(2) nor listen(2). Multipath TCP, Go's default since 1.24, is disabled, because
 // Landlock's TCP rules do not cover its sockets.

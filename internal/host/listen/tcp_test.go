@@ -76,3 +76,38 @@ func TestTCPRebind(t *testing.T) {
 		t.Errorf("port %d, want %d", portOf(again), portOf(l))
 	}
 }
+
+// TestParseAddress: what other hosts may reach, and what a resolver would have to find, is refused with a hint.
+func TestParseAddress(t *testing.T) {
+	for text, want := range map[string]string{
+		"127.0.0.1:9464":        "tcp 127.0.0.1:9464",
+		"LocalHost:0":           "tcp 127.0.0.1:0",
+		"[::1]:9464":            "tcp [::1]:9464",
+		"[::ffff:127.0.0.1]:80": "tcp 127.0.0.1:80",
+		"unix:/run/m.sock":      "unix /run/m.sock",
+		"0.0.0.0:9464":          "no loopback address",
+		":9464":                 "no loopback address",
+		"[::]:9464":             "no loopback address",
+		"10.1.2.3:9464":         "no loopback address",
+		"example.com:9464":      "no loopback address",
+		"localhost.evil:1":      "no loopback address",
+		"[::1%lo]:9464":         "no loopback address",
+		"127.1:9464":            "no loopback address",
+		"9464":                  "no address with a port",
+		"127.0.0.1":             "no address with a port",
+		"127.0.0.1:":            "no address with a port",
+		"127.0.0.1:http":        "no address with a port",
+		"127.0.0.1:70000":       "no address with a port",
+		"127.0.0.1:-1":          "no address with a port",
+		"":                      "no address with a port",
+		"/run/m.sock":           "no address with a port",
+		"http://127.0.0.1:80":   "no address with a port",
+		"unix:":                 "the path is empty",
+	} {
+		a, err := ParseAddress(text)
+		network, address := a.Network()
+		if err == nil && network+" "+address != want || err != nil && !(strings.Contains(err.Error(), want) && strings.Contains(err.Error(), "; ")) {
+			t.Errorf("%q: %s %s, %v; want %q", text, network, address, err, want)
+		}
+	}
+}

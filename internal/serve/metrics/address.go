@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"time"
 	"unicode"
@@ -15,30 +14,7 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
 )
 
-// Listen creates the socket at addr: "127.0.0.1:9464", "[::1]:9464", "localhost:9464" (always 127.0.0.1), or
-// "unix:PATH". Port 0 selects a free port.
-//
-// Every other address is refused: the numbers show how much the key is used, and access across a network is left to a
-// proxy in front of this one. Over TCP every user of this host may read them. A unix socket is created as by
-// [listen.Unix], with mode 0660 and our group: it replaces a stale one of ours, and a live one is an error.
-func Listen(addr string) (net.Listener, error) {
-	a, err := listen.ParseAddress(addr)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen on --metrics %s: %w", addr, err)
-	}
-	var l net.Listener
-	if a.Path != "" {
-		l, err = listen.Unix(listen.UnixConfig{Path: a.Path, Groups: []uint32{uint32(os.Getegid())}})
-	} else {
-		l, err = listen.TCP(a)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("--metrics: %w", err)
-	}
-	return l, nil
-}
-
-// Fetch sends GET path, such as "/healthz", to an address that [Listen] takes. It returns the body if the response is
+// Fetch sends GET path, such as "/healthz", to an address that [listen.ParseAddress] takes. It returns the body if the response is
 // 200, and otherwise an error with the status and the reason. It blocks for 5 seconds at most.
 func Fetch(addr, path string) ([]byte, error) { return fetch(addr, path, 5*time.Second) }
 

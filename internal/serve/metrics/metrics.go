@@ -1,5 +1,5 @@
-// Package metrics counts what the proxy does, as text for Prometheus. It makes the listener on which this and the
-// probes are served, and sends the probes.
+// Package metrics counts what the proxy does, as text for Prometheus, and fetches that text and the probes from a
+// proxy.
 //
 // The text is written here rather than by prometheus/client_golang, which would bring protobuf and six more modules
 // into the process that holds the key. No label is chosen by a client: a value outside of a set that was closed at

@@ -44,7 +44,7 @@ func serveSandboxed(dir string) {
 	m := New(example())
 	var listeners []net.Listener
 	for _, addr := range []string{"127.0.0.1:0", "unix:" + dir + "/m"} {
-		l, err := Listen(addr)
+		l, err := open(addr)
 		must(err)
 		listeners = append(listeners, l)
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/listen"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/metrics"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
@@ -38,11 +39,20 @@ func newPageServer(log func(string), pages []Page) *pageServer {
 	return &pageServer{pages: pages, log: log, headTimeout: 5 * time.Second, writeTimeout: 10 * time.Second}
 }
 
+// openPages opens the socket at addr.
+func openPages(addr string) (net.Listener, error) {
+	a, err := listen.ParseAddress(addr)
+	if err != nil {
+		return nil, err
+	}
+	return listen.Listen(a, listen.UnixConfig{})
+}
+
 // startPages serves pages at addr until the test ends, with time limits that
 // change may shorten.
 func startPages(t *testing.T, addr string, pages []Page, change func(*pageServer)) (s *pageServer, at string) {
 	t.Helper()
-	l, err := metrics.Listen(addr)
+	l, err := openPages(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +365,7 @@ func TestNoMoreThanSixteen(t *testing.T) {
 // Closing the listener ends Serve while every place is taken.
 func TestClose(t *testing.T) {
 	addr := proctest.UnixAddr(t)
-	l, err := metrics.Listen(addr)
+	l, err := openPages(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
