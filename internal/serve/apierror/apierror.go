@@ -106,6 +106,9 @@ func (e *Error) Meeting(of string, limit, left int64) *Error {
 	return e
 }
 
+// Left is the error of an exchange whose client has disconnected.
+var Left = New(ClientLeft, "")
+
 // New returns the error of a code that has a message. detail is its Detail.
 func New(code Code, detail string) *Error {
 	return &Error{Code: code, Status: table[code].status, Message: table[code].message, Detail: detail}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/usage"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
@@ -68,7 +69,8 @@ func (x *exchange) cost() (tokens int64) {
 	switch {
 	case x.handshake != nil:
 		return x.messages.rest()
-	case x.meter == nil && x.cancelled: // the upstream may have seen the request, and respond to no one
+	case x.Entry.Upstream && x.Entry.Status == 0 && x.Entry.Code == string(apierror.ClientLeft):
+		// the upstream may have seen the request, and respond to no one
 		return x.lease.Deposit()
 	case x.meter == nil:
 		return 0

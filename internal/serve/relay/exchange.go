@@ -45,7 +45,6 @@ type exchange struct {
 	messages  *messages    // of a WebSocket; nil where tokens do not matter
 	owned     *owned       // the response that the exchange is about; nil if it is not known
 	whole     bool         // the response was read to its end
-	cancelled bool         // the exchange ended before there was a response, and not by the upstream
 	ended     bool         // the lease is released
 	outliving outliving
 }
@@ -66,16 +65,25 @@ func (x *exchange) recycle() {
 
 func (x *exchange) serve(ctx context.Context) error {
 	defer x.finish()
-	if e := x.admit(); e != nil {
-		return x.refuse(e)
-	}
-	if x.route.use == policy.Shutdown {
+	e := x.admit()
+	switch {
+	case e != nil:
+	case x.route.use == policy.Shutdown:
 		x.w.Head(200, nil, 0)
 		err := x.w.Flush()
 		x.relay.cfg.Shutdown()
 		return err
+	default:
+		e = x.forward(ctx)
 	}
-	return x.forward(ctx)
+	switch {
+	case e == nil:
+		return nil
+	case x.Entry.Status == 0 && e.Code != apierror.ClientLeft:
+		return x.relay.Refuse(x.Request, x.w, e)
+	}
+	x.relay.record(x.Request, e)
+	return ErrAbort
 }
 
 // finish releases what the exchange holds, and completes its record. It must be called once, also after a panic.
@@ -142,12 +150,13 @@ func (x *exchange) checkResponse() *apierror.Error {
 	return nil
 }
 
-func (x *exchange) forward(ctx context.Context) error {
+// forward returns why the exchange fails, before or after the response has begun.
+func (x *exchange) forward(ctx context.Context) *apierror.Error {
 	if err := x.prepare(); err != nil {
 		return x.failed(err)
 	}
 	if ctx.Err() != nil { // nothing has been sent, and nothing will be
-		return x.clientGone()
+		return apierror.Left
 	}
 	res, err := x.send(x.outlive(ctx))
 	if err != nil {
@@ -160,7 +169,7 @@ func (x *exchange) forward(ctx context.Context) error {
 	case status >= 300 && status < 400 && status != 304:
 		e := apierror.New(apierror.UpstreamRedirect, fmt.Sprintf("status %d", status))
 		e.Hint = "correct --upstream-url"
-		return x.refuse(e)
+		return e
 	}
 	return x.pass(res)
 }
@@ -216,7 +225,7 @@ func (x *exchange) send(ctx context.Context) (*upstream.Response, error) {
 
 // pass passes the response on. It flushes whenever the upstream makes it wait, so that nothing is ever held back: not
 // the head, not an event. The last piece leaves together with the body's end, which the server adds.
-func (x *exchange) pass(res *upstream.Response) error {
+func (x *exchange) pass(res *upstream.Response) *apierror.Error {
 	x.observeHead(&res.Head)
 	x.w.Head(res.Head.Status, responseFields(res.Head.Fields[:0], res.Head.Fields), res.Head.Length)
 	for {
@@ -239,7 +248,7 @@ func (x *exchange) pass(res *upstream.Response) error {
 		case err == io.EOF: // and nothing that wraps it: a truncated body must not look like an end
 			return nil
 		case err != nil:
-			return x.abort(ofUpstream(err))
+			return ofUpstream(err)
 		}
 	}
 }
@@ -250,18 +259,18 @@ func (x *exchange) pass(res *upstream.Response) error {
 const tunnelIdle = time.Hour
 
 // tunnel checks the upstream's handshake, switches both connections, and lets the bytes flow.
-func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) error {
+func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) *apierror.Error {
 	if err := x.handshake.Check(&res.Head); err != nil {
-		return x.refuse(apierror.New(apierror.UpstreamMalformed, err.Error()))
+		return apierror.New(apierror.UpstreamMalformed, err.Error())
 	}
 	x.observeHead(&res.Head)
 	stream, err := res.Hijack()
 	if err != nil {
-		return x.abort(ofUpstream(err))
+		return ofUpstream(err)
 	}
 	conn, draining, err := x.w.Hijack(responseFields(nil, res.Head.Fields))
 	if err != nil {
-		return x.clientGone()
+		return apierror.Left
 	}
 	cfg := websocket.Config{
 		Client: conn, Upstream: stream, Stop: draining, Deadline: x.lease.Expires(), Idle: tunnelIdle, ClientLeft: ctx.Done(),
@@ -270,49 +279,30 @@ func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) error {
 		x.messages = &messages{x: x, meter: usage.NewEvents()}
 		cfg.ReadClient, cfg.ReadUpstream = x.messages.fromClient, x.messages.fromUpstream
 	}
-	switch end := websocket.Run(cfg); {
-	case x.messages != nil && x.messages.denial != nil:
+	end := websocket.Run(cfg)
+	if x.messages != nil && x.messages.denial != nil {
 		x.relay.record(x.Request, x.messages.denial)
-	case end != nil:
-		return x.abort(end)
+		return nil
 	}
-	return nil
+	return end
 }
 
-func (x *exchange) refuse(e *apierror.Error) error { return x.relay.Refuse(x.Request, x.w, e) }
-
-// clientGone ends an exchange whose client has disconnected; no response can be sent.
-func (x *exchange) clientGone() error { return x.abort(apierror.New(apierror.ClientLeft, "")) }
-
-// failed responds for a body that did not come as announced, or an upstream that could not be reached, or did not
-// respond.
-func (x *exchange) failed(err error) error {
-	e := ofUpstream(err)
+// failed returns the error of a body that did not come as announced, or of an upstream that could not be reached, or did
+// not respond.
+func (x *exchange) failed(err error) *apierror.Error {
 	switch {
 	case x.refusal.Load() != nil:
-		e = x.refusal.Load()
+		return x.refusal.Load()
 	case x.Entry.Upstream:
+		return ofUpstream(err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		e = apierror.New(apierror.RequestTimeout, "the body stalled")
-	default:
-		e = apierror.New(apierror.IncompleteBody, "")
+		return apierror.New(apierror.RequestTimeout, "the body stalled")
 	}
-	if e.Code != apierror.ClientLeft {
-		return x.refuse(e)
-	}
-	x.cancelled = true
-	return x.abort(e)
+	return apierror.New(apierror.IncompleteBody, "")
 }
 
-// abort ends a response in the middle, because of e.
-func (x *exchange) abort(e *apierror.Error) error {
-	x.relay.record(x.Request, e)
-	return ErrAbort
-}
-
-// codes maps what can go wrong on the way to the upstream.
+// codes maps what can go wrong on the way to the upstream, besides upstream.Cancelled.
 var codes = map[upstream.Kind]apierror.Code{
-	upstream.Cancelled:   apierror.ClientLeft,
 	upstream.Unreachable: apierror.UpstreamUnreachable,
 	upstream.Untrusted:   apierror.UpstreamNotTrusted,
 	upstream.TLSFailed:   apierror.UpstreamTLS,
@@ -328,6 +318,9 @@ func ofUpstream(err error) *apierror.Error {
 	var e *upstream.Error
 	if !errors.As(err, &e) {
 		return apierror.New(apierror.InternalError, "an error of an unknown kind")
+	}
+	if e.Kind == upstream.Cancelled {
+		return apierror.Left
 	}
 	failed := apierror.New(codes[e.Kind], e.Error())
 	failed.Hint = e.Hint

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 )
 
 // ReadOn limits how much is read of responses whose clients have left, under a budget: the cost of a response is in its
@@ -73,9 +74,9 @@ func (x *exchange) endOutliving() {
 
 // readOn ends the relay of a response whose client has left: at once, or under a budget when the response has been
 // read, or must not be read on.
-func (x *exchange) readOn(res *upstream.Response) error {
+func (x *exchange) readOn(res *upstream.Response) *apierror.Error {
 	if x.outliving.abort == nil {
-		return x.clientGone()
+		return apierror.Left
 	}
 	x.leave()
 	var err error
@@ -86,5 +87,5 @@ func (x *exchange) readOn(res *upstream.Response) error {
 		read += int64(len(piece))
 	}
 	x.whole = err == io.EOF
-	return x.clientGone()
+	return apierror.Left
 }

@@ -45,8 +45,8 @@ func (r *Request) Release() {
 
 // ResponseWriter writes the response to one request.
 type ResponseWriter interface {
-	// Head takes the response's head; length is as in package http1. The server may hold it back until Write or
-	// Flush.
+	// Head takes the response's head, and sets the Status of the request's Entry; length is as in package http1. The
+	// server may hold it back until Write or Flush.
 	Head(status int, fields []http1.Field, length int64)
 	// Write takes a piece of the body. It blocks for as long as the client does not read.
 	Write(p []byte) error

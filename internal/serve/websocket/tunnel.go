@@ -63,15 +63,12 @@ type tunnel struct {
 	ended          chan *apierror.Error // has space for the first
 }
 
-// clientLeft is the end by a client that closes without a close frame.
-var clientLeft = apierror.New(apierror.ClientLeft, "")
-
 // Run copies in both directions until the tunnel ends, and returns when all of its goroutines have. It interrupts both
 // sides; the caller closes them. Each direction is limited by its reader, and has a buffer of fixed size. The error is nil
 // if both peers have sent close frames, or the tunnel was stopped.
 func Run(cfg Config) *apierror.Error {
 	t := &tunnel{Config: cfg, expires: time.NewTimer(cfg.remaining()), ended: make(chan *apierror.Error, 1)}
-	t.up = &direction{tunnel: t, from: cfg.Client, to: cfg.Upstream, masked: true, read: cfg.ReadClient, left: clientLeft,
+	t.up = &direction{tunnel: t, from: cfg.Client, to: cfg.Upstream, masked: true, read: cfg.ReadClient, left: apierror.Left,
 		malformed: apierror.New(apierror.WebsocketMalformed, "the client sent what is no WebSocket frame")}
 	t.down = &direction{tunnel: t, from: cfg.Upstream, to: cfg.Client, read: cfg.ReadUpstream,
 		left:      apierror.New(apierror.UpstreamClosed, "the upstream ended a WebSocket without a close frame"),
@@ -134,7 +131,7 @@ func (t *tunnel) finishWithin(d time.Duration) {
 			if t.received.Load()+t.sent.Load() > 0 {
 				t.finish(nil)
 			}
-			t.finish(clientLeft)
+			t.finish(apierror.Left)
 		})
 	})
 }
