@@ -6,27 +6,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 )
 
 // missing follows the state of a protection that is missing.
 const missing = " (missing)"
 
-// table is a part of a status. Without a head it has two columns, of which the first has names.
+// table is a part of a status. head is a row, or none.
 type table struct {
-	title string
-	head  bool // the first row is one
-	rows  [][]string
+	title      string
+	head, rows [][]string
 }
 
-// numeric reports whether a column has numbers.
-func (t *table) numeric(column int) bool {
-	return t.head && column > 0 && slices.ContainsFunc(t.rows, func(row []string) bool {
-		return len(row) > column && strings.Trim(row[column], "0123456789") == ""
-	})
-}
-
-// tables returns the parts that have rows besides a head. name returns how a user is shown.
+// tables returns the parts that have rows. name returns how a user is shown.
 func (s *Status) tables(name func(uid int64) string) []table {
 	user := func(uid int64) string {
 		if uid == Others {
@@ -34,7 +27,7 @@ func (s *Status) tables(name func(uid int64) string) []table {
 		}
 		return name(uid)
 	}
-	failures := table{"Last errors", true, [][]string{{"code", "count", "user", "last"}}}
+	failures := table{title: "Last errors", head: [][]string{{"code", "count", "user", "last"}}}
 	for _, f := range s.Errors {
 		failures.rows = append(failures.rows, []string{f.Code, number(f.Count), user(f.UID), s.when(f.Last)})
 	}
@@ -43,7 +36,7 @@ func (s *Status) tables(name func(uid int64) string) []table {
 		protections.rows = append(protections.rows, []string{p.Name, p.State + map[bool]string{true: missing}[p.Missing]})
 	}
 	all := []table{{title: "Process", rows: s.process()}, {title: "Limits", rows: s.limits()}, s.users(user), failures, protections}
-	return slices.DeleteFunc(all, func(t table) bool { return len(t.rows) == 0 || t.head && len(t.rows) == 1 })
+	return slices.DeleteFunc(all, func(t table) bool { return len(t.rows) == 0 })
 }
 
 func (s *Status) users(name func(uid int64) string) table {
@@ -61,7 +54,7 @@ func (s *Status) users(name func(uid int64) string) table {
 			rows[i] = slices.Delete(rows[i], 1, 3)
 		}
 	}
-	return table{"Users", true, rows}
+	return table{"Users", rows[:1], rows[1:]}
 }
 
 func (s *Status) process() [][]string {
@@ -115,30 +108,18 @@ func number(n int64) string { return strconv.FormatInt(n, 10) }
 // Text returns the status for a terminal. name returns how a user is shown.
 func (s *Status) Text(name func(uid int64) string) string {
 	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, t := range s.tables(name) {
-		fmt.Fprintf(&b, "%s:\n", t.title)
-		for _, row := range t.rows {
-			line := ""
-			for column, cell := range row {
-				line += fmt.Sprintf("  %*s", t.width(column), cell)
+		fmt.Fprintf(w, "%s:\n", t.title) // without a tab: the columns of the next table have widths of their own
+		for _, row := range slices.Concat(t.head, t.rows) {
+			for i, cell := range row {
+				row[i] = strings.Map(printable, cell)
 			}
-			b.WriteString(strings.Map(printable, strings.TrimRight(line, " ")) + "\n")
+			fmt.Fprintf(w, "  %s\n", strings.Join(row, "\t"))
 		}
 	}
+	w.Flush() // cannot fail
 	return b.String()
-}
-
-// width returns the width of a column, in bytes; less than 0 if its cells stand to the left.
-func (t *table) width(column int) (width int) {
-	for _, row := range t.rows {
-		if column < len(row) {
-			width = max(width, len(row[column]))
-		}
-	}
-	if !t.numeric(column) {
-		return -width
-	}
-	return width
 }
 
 // pageHead needs no script and loads nothing. The colours are the browser's, which has light and dark ones. On a narrow

@@ -79,9 +79,9 @@ func TestStatus(t *testing.T) {
 	}
 	text := s.Text(func(uid int64) string { return "user " + number(uid) })
 	for _, want := range []string{
-		"\n  user 1000            70    30         3       1            60             80\n",
-		"\n  user 4711           130     0 ", "\n  others                                3 ",
-		"\n  requests left    7 of 10\n", "\n  budget resets    2026-12-01 00:00:00Z, ", "\n  rate_limited              1  user 1000  20",
+		"\n  user 1000  70            30    3         1       60            80\n",
+		"\n  user 4711  130           0     0  ", "\n  others                         3  ",
+		"\n  requests left    7 of 10\n", "\n  budget resets    2026-12-01 00:00:00Z, ", "\n  rate_limited          1      user 1000  20",
 		"\n  landlock       abi3 (no rules for TCP: \"kernel\\6.1\"?) (missing)\n",
 	} {
 		if !strings.Contains(text, want) {
@@ -90,7 +90,7 @@ func TestStatus(t *testing.T) {
 	}
 	page := string(m.StatusPage())
 	for _, want := range []string{
-		"\n  1000              70    30         3       1            60             80\n", "\n  landlock       abi3 (no rules for TCP: &#34;kernel\\6.1&#34;?)<b> (missing)</b>\n",
+		"\n  1000    70            30    3         1       60            80\n", "\n  landlock       abi3 (no rules for TCP: &#34;kernel\\6.1&#34;?)<b> (missing)</b>\n",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %q in\n%s", want, page)
