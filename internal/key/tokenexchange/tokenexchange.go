@@ -23,9 +23,6 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
 )
 
-// DefaultTokenURL is OpenAI's endpoint for the exchange.
-const DefaultTokenURL = "https://auth.openai.com/oauth/token"
-
 // githubHosts is the domain that GitHub documents for its OIDC provider as used by a runner:
 // *.actions.githubusercontent.com.
 const githubHosts = ".actions.githubusercontent.com"
@@ -55,7 +52,7 @@ type Config struct {
 	// reads it into secret memory; the sandbox must allow what Needs returns.
 	TokenFile string
 
-	// TokenURL is the endpoint of the exchange; empty means DefaultTokenURL. It must be https, or http to a loopback
+	// TokenURL is the endpoint of the exchange; empty means OpenAI's. It must be https, or http to a loopback
 	// address.
 	TokenURL string
 	// Key receives each access token by Set. Required, from secret.New with Token, which sets the longest access
@@ -101,7 +98,7 @@ type provider struct {
 // New checks the configuration, reads all files but TokenFile, and maps all memory. It makes no connections. Its errors
 // are for the operator.
 func New(cfg Config) (*Exchanger, error) {
-	cfg.TokenURL = cmp.Or(cfg.TokenURL, DefaultTokenURL)
+	cfg.TokenURL = cmp.Or(cfg.TokenURL, "https://auth.openai.com/oauth/token")
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
