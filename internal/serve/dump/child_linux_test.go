@@ -158,8 +158,10 @@ func TestManyUnderWay(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	d := mustOpen(t, config{dir: dir})
 	const many = 500
+	var all []*exchange
 	for i := range many {
 		e := post(d)
+		all = append(all, e)
 		e.RequestEnd(true)
 		e.Answer(200, nil)
 		e.Body([]byte("data: {}\n\n"))
@@ -170,6 +172,9 @@ func TestManyUnderWay(t *testing.T) {
 	drain(d)
 	if open, err := os.ReadDir("/proc/self/fd"); err != nil || len(open) > 100 {
 		t.Errorf("%d descriptors are open, %v", len(open), err)
+	}
+	for _, e := range all {
+		e.End()
 	}
 	d.Close()
 	if got := len(names(t, dir)); got != 2*many || lost(d) != 0 {

@@ -46,9 +46,8 @@ type Dir struct {
 	idle      chan struct{} // closed when the writer has ended
 
 	// The writer's.
-	unfinished map[*File]bool
-	finished   []stored // the oldest first
-	used, max  int64    // bytes of all dumps, in whole blocks
+	finished  []stored // the oldest first
+	used, max int64    // bytes of all dumps, in whole blocks
 
 	mu     sync.Mutex
 	closed bool
@@ -78,7 +77,7 @@ func prepare(path string, owner int, report func(error), max int64) (*Dir, error
 	}
 	d := &Dir{
 		files: dir, lock: lock, report: report, closeTime: 5 * time.Second, idle: make(chan struct{}),
-		unfinished: map[*File]bool{}, max: max, pieces: make(chan piece, maxQueued/pieceCost),
+		max: max, pieces: make(chan piece, maxQueued/pieceCost),
 	}
 	if err := d.load(); err != nil {
 		lock.Close()
@@ -98,8 +97,8 @@ func (d *Dir) Request(method, target []byte, fields []http1.Field) *File {
 	return d.begin(name, head{Method: text(method), URL: text(target)}.render(fields, bytes.Clone))
 }
 
-// Close finishes the dumps that were begun, as far as they were received. It waits for the disk for up to five seconds;
-// the next Open removes what is unfinished then.
+// Close waits for the disk for up to five seconds. The next Open removes the dumps that are unfinished then, or were not
+// ended.
 func (d *Dir) Close() {
 	if d != nil {
 		d.closing.Do(d.finishAll)

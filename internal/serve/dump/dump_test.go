@@ -237,15 +237,14 @@ func TestOrder(t *testing.T) {
 		truncated bool // the request
 		body      string
 	}{
-		"upstream failed":       {func(e *exchange) { e.Request(p); e.RequestEnd(true) }, []string{request}, false, "p"},
-		"client left":           {func(e *exchange) { e.Request(p); e.RequestEnd(false) }, []string{request}, true, "p"},
-		"never ended":           {func(e *exchange) { e.Request(p) }, []string{request}, true, "p"},
-		"no body":               {func(e *exchange) { e.RequestEnd(true) }, []string{request}, false, ""},
-		"early answer":          {func(e *exchange) { e.Answer(200, nil); e.Body(p); e.Request(p) }, []string{request, answer}, true, "p"},
-		"body first":            {func(e *exchange) { e.Body(p); e.RequestEnd(true) }, []string{request}, false, ""},
-		"after its end":         {func(e *exchange) { e.RequestEnd(true); e.Request(p); e.RequestEnd(false) }, []string{request}, false, ""},
-		"after the end":         {func(e *exchange) { e.Answer(200, nil); e.End(); e.Request(p); e.Body(p); e.End() }, []string{request, answer}, true, ""},
-		"after the directory's": {func(e *exchange) { e.request.dir.Close(); e.Request(p); e.RequestEnd(true); e.Answer(200, nil) }, []string{request}, true, ""},
+		"upstream failed":     {func(e *exchange) { e.Request(p); e.RequestEnd(true) }, []string{request}, false, "p"},
+		"client left":         {func(e *exchange) { e.Request(p); e.RequestEnd(false) }, []string{request}, true, "p"},
+		"ended as incomplete": {func(e *exchange) { e.Request(p) }, []string{request}, true, "p"},
+		"no body":             {func(e *exchange) { e.RequestEnd(true) }, []string{request}, false, ""},
+		"early answer":        {func(e *exchange) { e.Answer(200, nil); e.Body(p); e.Request(p) }, []string{request, answer}, true, "p"},
+		"body first":          {func(e *exchange) { e.Body(p); e.RequestEnd(true) }, []string{request}, false, ""},
+		"after its end":       {func(e *exchange) { e.RequestEnd(true); e.Request(p); e.RequestEnd(false) }, []string{request}, false, ""},
+		"after the end":       {func(e *exchange) { e.Answer(200, nil); e.End(); e.Request(p); e.Body(p); e.End() }, []string{request, answer}, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")
@@ -284,6 +283,23 @@ func TestBeginAfterClose(t *testing.T) {
 		t.Error("a dump was begun, or lost")
 	}
 	d.Close()
+}
+
+// TestNotEnded: a dump that was not ended before Close is no file, and the next Open removes what there is of it.
+func TestNotEnded(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	d := mustOpen(t, config{dir: dir})
+	e := post(d)
+	e.Request([]byte("x"))
+	d.Close()
+	e.Request([]byte("y"))
+	e.RequestEnd(true)
+	if e.Answer(200, nil); e.response != nil {
+		t.Error("a response is dumped after Close")
+	}
+	wantNames(t, dir, ".000001-MS-request.json.part")
+	mustOpen(t, config{dir: dir}).Close()
+	wantNames(t, dir)
 }
 
 // TestKeepsNothing: callers may reuse their buffers at once.
@@ -561,8 +577,8 @@ func wantEmptyQueue(t *testing.T, d *Dir) {
 	if d.queued != 0 || d.used != used {
 		t.Errorf("%d bytes are queued, %d of the limit are used by files of %d bytes", d.queued, d.used, used)
 	}
-	if len(d.unfinished) != 0 || len(d.pieces) != 0 {
-		t.Errorf("%d messages and %d pieces are left", len(d.unfinished), len(d.pieces))
+	if len(d.pieces) != 0 {
+		t.Errorf("%d pieces are left", len(d.pieces))
 	}
 }
 

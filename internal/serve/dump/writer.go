@@ -7,24 +7,16 @@ import (
 	"unicode/utf8"
 )
 
-// write is the goroutine that writes pieces to files, and at the end finishes what was begun.
+// write is the goroutine that writes pieces to files.
 func (d *Dir) write() {
 	defer close(d.idle)
 	for p := range d.pieces {
 		d.process(p)
 	}
-	for f := range d.unfinished {
-		f.short = true // nothing else has access any more
-		d.process(piece{f, nil})
-	}
 }
 
 // process writes a piece and removes it from the queue, but for the buffered part of its body.
 func (d *Dir) process(p piece) {
-	d.unfinished[p.File] = true
-	if p.data == nil {
-		delete(d.unfinished, p.File)
-	}
 	n := pieceCost + len(p.body) + len(p.data)
 	err := p.take(p.data)
 	if err != nil { // a file that cannot be removed is left to the next Open
