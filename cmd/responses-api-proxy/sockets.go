@@ -22,19 +22,28 @@ type sockets struct {
 
 // listen opens the sockets that clients come to, or takes those that systemd has opened.
 func (s *service) listen() error {
-	sockets, err := systemd.Sockets()
+	passed, metrics, err := systemd.Sockets()
 	if err != nil {
 		return err
 	}
-	for _, socket := range sockets {
-		s.onClose(func() { socket.Listener.Close() })
-	}
-	for _, socket := range sockets {
-		if err := s.take(socket); err != nil {
-			return err
+	if metrics != nil {
+		s.metricsListener = metrics
+		s.onClose(func() { metrics.Close() })
+		if s.opts.given["metrics"] {
+			return errors.New("systemd passes a socket for metrics, and --metrics names another; leave one out")
 		}
 	}
-	if len(s.listeners) > 0 {
+	for _, l := range passed {
+		s.onClose(func() { l.Close() })
+		switch _, tcp := l.Addr().(*net.TCPAddr); {
+		case s.opts.given["port"] || s.opts.given["listen"]:
+			return errors.New("systemd passes the sockets to listen on; leave --port and --listen out")
+		case tcp && s.tcp:
+			return errors.New("systemd passes two TCP sockets for requests, and clients are told one port; keep one")
+		}
+		s.add(l)
+	}
+	if len(passed) > 0 {
 		return nil
 	}
 	for _, a := range s.opts.listen {
@@ -59,23 +68,6 @@ func (s *service) listenOn(a listen.Address, who listen.UnixConfig) (net.Listene
 	}
 	s.onClose(func() { l.Close() }) // again, after a drain: that changes nothing
 	return l, nil
-}
-
-func (s *service) take(socket systemd.Socket) error {
-	_, tcp := socket.Listener.Addr().(*net.TCPAddr)
-	switch {
-	case socket.Name == systemd.Metrics && s.opts.given["metrics"]:
-		return errors.New("systemd passes a socket for metrics, and --metrics names another; leave one out")
-	case socket.Name == systemd.Metrics:
-		s.metricsListener = socket.Listener
-		return nil
-	case s.opts.given["port"] || s.opts.given["listen"]:
-		return errors.New("systemd passes the sockets to listen on; leave --port and --listen out")
-	case tcp && s.tcp:
-		return errors.New("systemd passes two TCP sockets for requests, and clients are told one port; keep one")
-	}
-	s.add(socket.Listener)
-	return nil
 }
 
 func (s *sockets) add(l net.Listener) {

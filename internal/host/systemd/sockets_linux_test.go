@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 
 // service is the child. It takes its sockets, prints them, serves one client on each, and exits when its input ends.
 func service([]string) error {
-	sockets, err := Sockets()
+	responses, metrics, err := Sockets()
 	if err != nil {
 		fmt.Println("error:", err)
 		if listening, err := unix.GetsockoptInt(firstFD, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listening != 1 {
@@ -41,8 +41,18 @@ func service([]string) error {
 			fmt.Println("still there:", name)
 		}
 	}
-	if again, err := Sockets(); len(again) > 0 || err != nil {
-		fmt.Println("a second time:", again, err)
+	if again, more, err := Sockets(); len(again) > 0 || more != nil || err != nil {
+		fmt.Println("a second time:", again, more, err)
+	}
+	sockets := responses
+	if metrics != nil {
+		sockets = append(sockets, metrics)
+	}
+	name := func(i int) string {
+		if i < len(responses) {
+			return Responses
+		}
+		return Metrics
 	}
 	for fd := firstFD; fd < firstFD+len(sockets); fd++ {
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
@@ -50,8 +60,8 @@ func service([]string) error {
 			fmt.Println("not close on exec:", fd)
 		}
 	}
-	for _, s := range sockets {
-		fmt.Println(s.Name, s.Listener.Addr().Network(), s.Listener.Addr())
+	for i, l := range sockets {
+		fmt.Println(name(i), l.Addr().Network(), l.Addr())
 	}
 	fmt.Println("end")
 	ended := make(chan struct{})
@@ -61,16 +71,16 @@ func service([]string) error {
 	}()
 	go func() {
 		<-ended
-		for _, s := range sockets {
-			s.Listener.Close()
+		for _, l := range sockets {
+			l.Close()
 		}
 	}()
-	for _, s := range sockets {
-		if c, err := s.Listener.Accept(); err == nil {
-			io.WriteString(c, "hello from "+s.Name)
+	for i, l := range sockets {
+		if c, err := l.Accept(); err == nil {
+			io.WriteString(c, "hello from "+name(i))
 			c.Close()
 		}
-		s.Listener.Close()
+		l.Close()
 	}
 	<-ended
 	return nil
@@ -180,14 +190,14 @@ func TestSocketsServe(t *testing.T) {
 	}.start(t)
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	if len(lines) != 4 || lines[0] != "responses tcp "+at || lines[1] != "responses unix "+path ||
-		!strings.HasPrefix(lines[2], "metrics tcp 127.0.0.2:") || lines[3] != "responses unix "+abstract {
+		lines[2] != "responses unix "+abstract || !strings.HasPrefix(lines[3], "metrics tcp 127.0.0.2:") {
 		t.Fatalf("the service printed\n%s", output)
 	}
 	for _, c := range []struct{ network, address, want string }{
 		{"tcp", at, "hello from responses"},
 		{"unix", path, "hello from responses"},
-		{"tcp", strings.TrimPrefix(lines[2], "metrics tcp "), "hello from metrics"},
 		{"unix", abstract, "hello from responses"},
+		{"tcp", strings.TrimPrefix(lines[3], "metrics tcp "), "hello from metrics"},
 	} {
 		if got := ask(t, c.network, c.address); got != c.want {
 			t.Errorf("%s sent %q", c.address, got)

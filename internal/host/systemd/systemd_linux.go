@@ -44,35 +44,41 @@ func takeEnv(names []string) map[string]string {
 	return env
 }
 
-// Sockets returns the sockets that systemd has passed to this process, in systemd's order (sd_listen_fds(3)); none if
-// there are none or if they are meant for another process. There may be several named Responses and one named Metrics.
-// Each is a listening stream socket on a path, an abstract name or a loopback address, and is close-on-exec; any other
-// is an error that names it. After an error the descriptors are unchanged except for close-on-exec, and the caller
-// should exit.
+// Sockets returns the sockets that systemd has passed to this process (sd_listen_fds(3)); none if there are none or if
+// they are meant for another process. Those named Responses are in systemd's order; metrics is nil if none has that
+// name. Each is a listening stream socket on a path, an abstract name or a loopback address, and is close-on-exec; any
+// other is an error that names it. After an error the descriptors are unchanged except for close-on-exec, and the
+// caller should exit.
+//
+// The caller owns the listeners. Closing one does not close the socket: systemd keeps listening, and a unix socket's
+// path remains. So clients that connect during a restart wait in its queue instead of being refused.
 //
 // It removes systemd's variables, so that a second call returns none. It must be called before other goroutines start
 // processes, which would inherit the descriptors: systemd passes them without close-on-exec, since they must outlive
 // execve(2).
-func Sockets() (sockets []Socket, err error) {
+func Sockets() (responses []net.Listener, metrics net.Listener, err error) {
 	names, err := socketNames(takeEnv(listenVars), os.Getpid())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// All sockets are checked before any is used: if LISTEN_FDS is too large, the remaining descriptors belong to
 	// something else and must not be closed.
 	for i, name := range names {
 		if err := check(firstFD + i); err != nil {
-			return nil, socketError(i, name, err)
+			return nil, nil, socketError(i, name, err)
 		}
 	}
 	for i, name := range names {
-		l, err := take(firstFD + i)
-		if err != nil {
-			return nil, socketError(i, name, err)
+		switch l, err := take(firstFD + i); {
+		case err != nil:
+			return nil, nil, socketError(i, name, err)
+		case name == Metrics:
+			metrics = l
+		default:
+			responses = append(responses, l)
 		}
-		sockets = append(sockets, Socket{name, l})
 	}
-	return sockets, nil
+	return responses, metrics, nil
 }
 
 // socketError names the socket as its unit does, and by its descriptor, since several may have the same name. The name

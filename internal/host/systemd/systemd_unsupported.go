@@ -5,17 +5,18 @@ package systemd
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"time"
 )
 
 // Sockets returns an error if LISTEN_FDS is set: only systemd passes sockets in this way.
-func Sockets() ([]Socket, error) {
+func Sockets() (responses []net.Listener, metrics net.Listener, err error) {
 	if n := os.Getenv("LISTEN_FDS"); n == "" || n == "0" || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return nil, fmt.Errorf("sockets from systemd are not supported here (%w); unset LISTEN_FDS", errors.ErrUnsupported)
+	return nil, nil, fmt.Errorf("sockets from systemd are not supported here (%w); unset LISTEN_FDS", errors.ErrUnsupported)
 }
 
 // A Notifier does nothing: there is no systemd.
