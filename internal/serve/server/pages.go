@@ -94,20 +94,15 @@ func (s *pageServer) exchange(nc net.Conn) {
 	if err == nil {
 		err = req.Parse(head)
 	}
-	var res pageResponse
-	switch malformed, ok := errors.AsType[*http1.Error](err); {
-	case err == nil:
-		res = s.respond(&req, nc.LocalAddr().Network() == "unix")
-	case ok:
-		res = textResponse(malformed.Status, malformed.Reason)
-	default:
+	refused, ok := errors.AsType[*http1.Error](err)
+	if err != nil && !ok {
 		return
 	}
-	nc.SetWriteDeadline(time.Now().Add(s.writeTimeout))
-	message := net.Buffers{res.head(), res.body}
+	message := s.respond(&req, refused, nc.LocalAddr().Network() == "unix")
 	if string(req.Method) == "HEAD" {
 		message = message[:1]
 	}
+	nc.SetWriteDeadline(time.Now().Add(s.writeTimeout))
 	if _, err := message.WriteTo(nc); err == nil {
 		linger(nc)
 	}
@@ -128,47 +123,50 @@ func (h pageHead) Fill() error {
 	return err
 }
 
-type pageResponse struct {
-	status      int
-	contentType string
-	body        []byte
+// respond returns the head and the body of the response. refused is what is wrong with r's head, if anything is.
+func (s *pageServer) respond(r *http1.Request, refused *http1.Error, unix bool) net.Buffers {
+	status, contentType, body := 200, "text/plain; charset=utf-8", []byte("ok\n")
+	var page *Page
+	if refused == nil {
+		page, refused = s.find(r, unix)
+	}
+	switch {
+	case refused != nil:
+		status, body = refused.Status, []byte(refused.Reason+"\n")
+	case page.Body != nil:
+		contentType, body = page.ContentType, page.Body()
+	}
+	head := appendHead(nil, status, nil)
+	if status == 405 {
+		head = append(head, "Allow: GET\r\n"...)
+	}
+	const fields = "Content-Type: %s\r\nContent-Length: %d\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+	return net.Buffers{fmt.Appendf(head, fields, contentType, len(body)), body}
 }
 
-func textResponse(status int, line string) pageResponse {
-	return pageResponse{status, "text/plain; charset=utf-8", []byte(line + "\n")}
-}
-
-// respond refuses other hosts first: web pages must not read anything here, and DNS rebinding leads them here under a
-// name of their own.
-func (s *pageServer) respond(r *http1.Request, unix bool) pageResponse {
+// find returns the page that r requests. It refuses other hosts first: web pages must not read anything here, and DNS
+// rebinding leads them here under a name of their own.
+func (s *pageServer) find(r *http1.Request, unix bool) (*Page, *http1.Error) {
 	if !bytes.HasPrefix(r.Target, []byte("/")) || !hostAllowed(r, unix) { // a target in absolute form has a host of its own
-		return textResponse(403, "the target must be a path, and the Host header localhost or a loopback address")
+		return nil, &http1.Error{Status: 403, Reason: "the target must be a path, and the Host header localhost or a loopback address"}
 	}
 	path, _, _ := bytes.Cut(r.Target, []byte("?"))
-	var paths []string
-	for _, p := range s.pages {
-		switch {
-		case p.Path != string(path):
+	i := slices.IndexFunc(s.pages, func(p Page) bool { return p.Path == string(path) })
+	switch {
+	case i < 0:
+		var paths []string
+		for _, p := range s.pages {
 			paths = append(paths, p.Path)
-		case string(r.Method) != "GET":
-			return textResponse(405, "only GET is answered")
-		default:
-			return p.respond()
+		}
+		return nil, &http1.Error{Status: 404, Reason: "the pages here are " + strings.Join(paths, ", ")}
+	case string(r.Method) != "GET":
+		return nil, &http1.Error{Status: 405, Reason: "only GET is answered"}
+	case s.pages[i].Check != nil:
+		if err := s.pages[i].Check(); err != nil {
+			return nil, &http1.Error{Status: 503, Reason: err.Error()}
 		}
 	}
-	return textResponse(404, "the pages here are "+strings.Join(paths, ", "))
-}
-
-func (p *Page) respond() pageResponse {
-	if p.Check != nil {
-		if err := p.Check(); err != nil {
-			return textResponse(503, err.Error())
-		}
-	}
-	if p.Body == nil {
-		return textResponse(200, "ok")
-	}
-	return pageResponse{200, p.ContentType, p.Body()}
+	return &s.pages[i], nil
 }
 
 // hostAllowed takes any port: a client may come through a container's or a tunnel's. HTTP over a unix socket has no
@@ -180,13 +178,4 @@ func hostAllowed(r *http1.Request, unix bool) bool {
 		name = host[:i]
 	}
 	return host == "" && unix || policy.IsLoopback(strings.ToLower(name))
-}
-
-func (r *pageResponse) head() []byte {
-	b := appendHead(nil, r.status, nil)
-	if r.status == 405 {
-		b = append(b, "Allow: GET\r\n"...)
-	}
-	const fields = "Content-Type: %s\r\nContent-Length: %d\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
-	return fmt.Appendf(b, fields, r.contentType, len(r.body))
 }

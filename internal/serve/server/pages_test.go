@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -114,8 +115,7 @@ func request(method, target, host string) *http1.Request {
 // ask has pages respond as if the request had come over TCP, or a unix socket.
 func ask(t *testing.T, pages []Page, network, method, target, host string) (*http.Response, string) {
 	t.Helper()
-	res := newPageServer(nil, pages).respond(request(method, target, host), network == "unix")
-	return parsed(t, string(res.head())+string(res.body))
+	return parsed(t, string(bytes.Join(newPageServer(nil, pages).respond(request(method, target, host), nil, network == "unix"), nil)))
 }
 
 func parsed(t *testing.T, text string) (*http.Response, string) {
