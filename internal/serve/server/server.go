@@ -171,13 +171,12 @@ func (s *Server) reset(nc net.Conn) {
 // start serves nc in a goroutine of its own.
 func (s *Server) start(nc net.Conn, session *policy.Session) {
 	c := &conn{nc: nc, rw: socket.New(nc), server: s, ctx: newClientContext(), session: session}
-	s.serving.Add(1)
 	s.mu.Lock()
 	s.conns[c] = struct{}{} // also during a drain: it was accepted just before, and no other process will serve it
 	s.mu.Unlock()
 	s.watcher.add(c)
 	// Guarded as a whole, besides each request in exchange: reading a head must not be able to end the process either.
-	go guarded(s.cfg.Log, c.serve)
+	s.serving.Go(func() { guarded(s.cfg.Log, c.serve) })
 }
 
 // Connections is how many clients are connected.
@@ -192,7 +191,6 @@ func (s *Server) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	s.serving.Done()
 }
 
 func (s *Server) isDraining() bool { return s.draining.Err() != nil }
