@@ -33,8 +33,8 @@ func openKey(o *options, errs *errorLog) (k *key.Key, file *keyFile, err error) 
 	}
 	if path == "" {
 		k, err = readKey(cfg, errs)
-	} else if file, err = openKeyFile(path, o.owner, cfg, errs); err == nil {
-		k = file.key
+	} else {
+		k, file, err = openKeyFile(path, o.owner, cfg)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -76,12 +76,8 @@ func readKey(cfg key.Config, errs *errorLog) (*key.Key, error) {
 type keyFile struct {
 	path   string
 	file   *safefile.InputFile
-	public bool // when it was first read, every user could read it
-	key    *key.Key
-	errs   *errorLog
-	newKey func() // called when another key is in use
-
-	mu sync.Mutex // held from when the file is opened until its key is in use, so that no older key follows it
+	public bool       // when it was first read, every user could read it
+	mu     sync.Mutex // held from when the file is opened until its key is in use, so that no older key follows it
 }
 
 // credential returns the path of the key that systemd has left for this service (LoadCredential=key:FILE), unless
@@ -97,16 +93,16 @@ func credential() string {
 
 // openKeyFile reads the key from the file at path; owner is trusted. The key may only be in a directory of its own:
 // files in that can be read from within the sandbox, since another key may be another file.
-func openKeyFile(path string, owner int, cfg key.Config, errs *errorLog) (*keyFile, error) {
+func openKeyFile(path string, owner int, cfg key.Config) (opened *key.Key, k *keyFile, err error) {
 	in, err := safefile.FindInput(path, owner)
 	if err != nil {
-		return nil, fmt.Errorf("--key-file: %w", err)
+		return nil, nil, fmt.Errorf("--key-file: %w", err)
 	}
 	if slices.Contains(in.Directories(), "/") {
 		in.Close()
-		return nil, fmt.Errorf("--key-file: %s lies in the root directory; put it into a directory of its own", path)
+		return nil, nil, fmt.Errorf("--key-file: %s lies in the root directory; put it into a directory of its own", path)
 	}
-	k := &keyFile{path: path, file: in, errs: errs}
+	k = &keyFile{path: path, file: in}
 	cfg.File, cfg.Spare = path, true
 	err = k.read(func(f *os.File) error {
 		info, err := f.Stat()
@@ -115,10 +111,10 @@ func openKeyFile(path string, owner int, cfg key.Config, errs *errorLog) (*keyFi
 		}
 		// Windows has access lists, of which the mode shows nothing.
 		k.public = runtime.GOOS != "windows" && info.Mode().Perm()&0o004 != 0
-		k.key, err = key.Open(int(f.Fd()), cfg)
+		opened, err = key.Open(int(f.Fd()), cfg)
 		return err
 	})
-	return k, err
+	return opened, k, err
 }
 
 // read calls use with the file that has the name now.
@@ -134,7 +130,6 @@ func (k *keyFile) read(use func(*os.File) error) error {
 // reloadable prepares for SIGHUP.
 func (s *service) reloadable() error {
 	k := s.keyFile
-	k.newKey = s.rejections.newKey
 	s.needs.Read = append(s.needs.Read, k.file.Directories()...)
 	s.onStart(func() error { // from within the sandbox, and by --user's user
 		if err := k.read(func(*os.File) error { return nil }); err != nil {
@@ -142,7 +137,7 @@ func (s *service) reloadable() error {
 		}
 		return nil
 	})
-	s.onHangup(func() { go k.reload() })
+	s.onHangup(func() { go s.reloadKey() })
 	s.onClose(func() { k.file.Close() })
 	if !k.public {
 		return nil
@@ -157,21 +152,22 @@ func (l *errorLog) warnOfMore(k *key.Key) {
 	}
 }
 
-// reload replaces the key. It waits until the old one is wiped.
-func (k *keyFile) reload() {
+// reloadKey replaces the key by that in its file. It waits until the old one is wiped.
+func (s *service) reloadKey() {
+	k := s.keyFile
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	err := k.read(func(f *os.File) error { return k.key.Replace(int(f.Fd())) })
+	err := k.read(func(f *os.File) error { return s.key.Replace(int(f.Fd())) })
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("%s is empty; the old key stays in use", k.path)
 	}
 	if err != nil {
-		k.errs.warning("API key not reloaded: " + err.Error())
+		s.errs.warning("API key not reloaded: " + err.Error())
 		return
 	}
-	k.newKey()
-	k.errs.warnOfMore(k.key)
-	k.errs.Info("API key reloaded")
+	s.rejections.newKey()
+	s.errs.warnOfMore(s.key)
+	s.errs.Info("API key reloaded")
 }
 
 // exchange gets the first access token, and renews it from then on. It blocks until that is there, for a minute at
