@@ -190,8 +190,10 @@ func (d *document) readModel(kind jsonscan.Kind, name []byte) {
 		return
 	}
 	n := min(len(name), maxModel)
-	for n < len(name) && n > maxModel-utf8.UTFMax+1 && !utf8.RuneStart(name[n]) {
-		n--
+	for i := n - utf8.UTFMax + 1; n < len(name) && i < n; i++ {
+		if !utf8.FullRune(name[i:n]) {
+			n = i
+		}
 	}
 	d.modelLen = uint8(copy(d.model[:], name[:n]))
 }

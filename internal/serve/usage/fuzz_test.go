@@ -186,7 +186,7 @@ func FuzzBody(f *testing.F) {
 		`data: {"response":{"usage":{"total_tokens":7}},` + "\r\n" + `data:"type":"response.failed"}` + "\r\n\r\n",
 		`{"output":"` + forged + `","us\u0061ge":{"input_tokens":1e3,"input_tokens":5},"usage":null}`,
 		`{"metadata":{"model":"no"},"model":"gpt-5","tools":[{"model":"no"}]}`, closing("gpt-5") + closing(strings.Repeat("é", 40)) + closing(""), closing(`\u0061`),
-		`{"model":"a","model":{"model":"b"}}`, `{"model":"` + strings.Repeat("\xf0\x9d\x84", 30) + `"}`,
+		`{"model":"a","model":{"model":"b"}}`, `{"model":"` + strings.Repeat("\xf0\x9d\x84", 30) + `"}`, `{"model":"` + strings.Repeat("x", 60) + "𝄝\x9d" + `"}`,
 		`{"usage":{"total_tokens":1},"usage":{"total_tokens":-2.5}}`, `data:{"type":null,"type":"response.completed","response":{"usage":{"total_tokens":9}}}`,
 	} {
 		f.Add(s, uint8(3))
