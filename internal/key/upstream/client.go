@@ -4,6 +4,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -53,6 +54,11 @@ func New(cfg Config) (*Client, error) {
 	e, err := NewEndpoint(cfg)
 	if err != nil {
 		return nil, err
+	}
+	if e.tls != nil {
+		// A resumed handshake has neither certificate nor signature, which are most of its cost on both sides. An Exchange
+		// resumes none: it would leave a copy of its first record, which may be the token, beside the session's keys.
+		e.tls.ClientSessionCache = tls.NewLRUClientSessionCache(4)
 	}
 	host := " HTTP/1.1\r\nhost: " + cfg.Target.Host + "\r\n"
 	c := &Client{Endpoint: e, key: cfg.Key, line: []byte("POST " + cfg.Target.Path + host), host: []byte(host)}

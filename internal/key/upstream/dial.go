@@ -109,8 +109,6 @@ func tlsConfig(name string, legacy bool) *tls.Config {
 		MinVersion:    tls.VersionTLS13,
 		MaxVersion:    tls.VersionTLS13,
 		Renegotiation: tls.RenegotiateNever,
-		// A resumed handshake has neither certificate nor signature, which are most of its cost on both sides.
-		ClientSessionCache: tls.NewLRUClientSessionCache(4),
 	}
 	if legacy {
 		c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12

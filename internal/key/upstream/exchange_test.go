@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -124,6 +125,34 @@ var responses = []struct {
 	{"cut in the head", "HTTP/1.1 200 OK\r\nContent-Le", 0, "ended before"},
 	{"cut between chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nthe\r\n", 0, "ended in the middle"},
 	{"nothing", "", 0, "ended before"},
+}
+
+// TestExchangeAsksForNoTickets: sessions are resumed with a copy of the first record, which may be the token; so an
+// exchange, other than a request, offers no resumption (RFC 8446, section 4.2.9).
+func TestExchangeAsksForNoTickets(t *testing.T) {
+	const pskKeyExchangeModes = 45
+	offered := make(chan []uint16, 2)
+	h := startHost(t, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		offered <- hello.Extensions
+		return nil, nil
+	}}, respondWith(sized("the body")))
+	if _, _, err := exchange(t, newMemory(t), h.endpoint(t, true), "request END"); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(<-offered, pskKeyExchangeModes) {
+		t.Error("an exchange asks for tickets")
+	}
+	target := must(ParseTarget("https://"+h.addr+"/x", false))
+	c := must(New(Config{Target: target, Key: keyOf(t, canary), Roots: h.roots}))
+	defer c.Close()
+	conn, err := c.dial(within(t, soon))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.close()
+	if !slices.Contains(<-offered, pskKeyExchangeModes) {
+		t.Error("a request asks for none")
+	}
 }
 
 func TestExchangeReadsAnswers(t *testing.T) {
