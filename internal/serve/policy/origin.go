@@ -40,7 +40,8 @@ func (o *Origin) check(head *http1.Request, stopping bool) *apierror.Error {
 			return apierror.Newf(apierror.BrowserNotAllowed, 0, "The request has the header %s, as browsers send it. Web pages may not use this proxy.", f.Name)
 		case http1.Is(f.Name, "host"):
 			host := strings.ToLower(string(f.Value))
-			allowed = host == o.usual || o.isLoopback(host) || o.named[host] && !stopping
+			name, ours := strings.CutSuffix(host, ":"+o.port)
+			allowed = host == o.usual || (ours || o.port == "80") && IsLoopback(name) || o.named[host] && !stopping
 		}
 	}
 	switch {
@@ -50,12 +51,6 @@ func (o *Origin) check(head *http1.Request, stopping bool) *apierror.Error {
 		return apierror.Newf(apierror.HostNotAllowed, 0, "GET /shutdown takes a loopback address in the Host header, whatever --allow-host names. Use http://127.0.0.1:%s/shutdown.", o.port)
 	}
 	return apierror.Newf(apierror.HostNotAllowed, 0, "The Host header is none of this proxy's names. Use http://127.0.0.1:%s/v1, or start the proxy with --allow-host.", o.port)
-}
-
-// isLoopback reports whether host is localhost or a loopback address, with our port.
-func (o *Origin) isLoopback(host string) bool {
-	name, ok := strings.CutSuffix(host, ":"+o.port)
-	return (ok || o.port == "80") && IsLoopback(name)
 }
 
 // IsLoopback reports whether name, the host part of a URL in lower case, is localhost or a loopback address.

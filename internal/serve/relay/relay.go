@@ -176,7 +176,14 @@ func (p *Relay) routeNotAllowed(h *http1.Request) *apierror.Error {
 	if string(h.Method) == "HEAD" && string(h.Target) == "/" {
 		e.Hint = "Claude Code checks by it that the proxy can be reached; this is harmless"
 	}
-	if flag := p.routes.flagFor(h); flag != "" {
+	flag := ""
+	switch r, _ := routeOf(h); {
+	case r.use == policy.Shutdown:
+		flag = "--http-shutdown"
+	case r.flag != "" && p.routes.api == &responsesAPI: // which opens it beside the routes that are open
+		flag = "--allow-route " + r.flag
+	}
+	if flag != "" {
 		e.Message += " The proxy's operator can allow this route with " + flag + "."
 		e.Hint = flag + " allows it"
 	}

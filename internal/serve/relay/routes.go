@@ -186,18 +186,6 @@ func (o *routeSet) find(h *http1.Request) (r *route, target, id []byte) {
 	return r, o.target(r, path, query), id
 }
 
-// flagFor returns the flag that opens the route of h; "" if h matches no route, or no flag opens it beside the routes
-// that are open.
-func (o *routeSet) flagFor(h *http1.Request) string {
-	switch r, _ := routeOf(h); {
-	case r.use == policy.Shutdown:
-		return "--http-shutdown"
-	case r.flag != "" && o.api == &responsesAPI:
-		return "--allow-route " + r.flag
-	}
-	return ""
-}
-
 // routeOf returns the only route whose form h has, open or not, and the response's id in h.
 func routeOf(h *http1.Request) (r *route, id []byte) {
 	for i := range routes {
