@@ -130,6 +130,9 @@ func (x *exchange) checkRoute() (refusal *apierror.Error) {
 	case !x.relay.routes.opens(x.route):
 		return apierror.New(apierror.WebsocketNotSupported, "")
 	}
+	if x.Session.Metered() { // compressed messages could not be read
+		x.Head.Fields = without(x.Head.Fields, "sec-websocket-extensions")
+	}
 	x.handshake, refusal = websocket.Parse(x.Head)
 	return refusal
 }
@@ -186,10 +189,6 @@ func (x *exchange) prepare() (err error) {
 	switch {
 	case x.handshake != nil:
 		fields = withoutTokens(fields)
-		if x.lease.Metered() { // compressed messages could not be read
-			fields = without(fields, "sec-websocket-extensions")
-			x.handshake.WithoutExtensions()
-		}
 	case x.mustInspect():
 		fields = requestIdentity(fields)
 	}

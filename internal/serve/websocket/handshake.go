@@ -67,9 +67,6 @@ func (h *Handshake) Check(head *http1.Response) error {
 	return nil
 }
 
-// WithoutExtensions forgets the extensions that the client has offered; they must not be offered to the upstream.
-func (h *Handshake) WithoutExtensions() { h.extensions = nil }
-
 // values returns the values of all fields of that name.
 func values(fields []http1.Field, name string) (all []string) {
 	for _, f := range fields {
