@@ -357,7 +357,8 @@ func TestWholeLife(t *testing.T) {
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(20 * time.Second); lineOf(cfg.Key) == bearer("access-1"); <-tick.C {
+	// On a busy machine the first token may expire before it is renewed.
+	for end := time.Now().Add(20 * time.Second); s.last() == "access-1" || lineOf(cfg.Key) != bearer(s.last()); <-tick.C {
 		if time.Now().After(end) {
 			t.Fatal("there is no renewal")
 		}
