@@ -3,7 +3,7 @@ package dump
 import (
 	"bytes"
 	"encoding/json"
-	"slices"
+	"regexp"
 	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
@@ -65,21 +65,12 @@ func quote(b []byte) []byte {
 // So x-ratelimit-remaining-tokens, a count, is kept. Idempotency-Key is not: a rule without exceptions is one that can be relied
 // upon.
 func redact(f http1.Field) bool {
-	name := bytes.ToLower(f.Name)
+	name := bytes.ReplaceAll(bytes.ToLower(f.Name), []byte("_"), []byte("-")) // a boundary for regexp, too
 	scheme, _, more := bytes.Cut(f.Value, []byte(" "))
-	return slices.ContainsFunc(anywhere, func(word string) bool { return bytes.Contains(name, []byte(word)) }) ||
-		slices.ContainsFunc(bytes.FieldsFunc(name, isSeparator), redactPart) ||
-		more && (http1.Is(scheme, "bearer") || http1.Is(scheme, "basic"))
+	return credential.Match(author.ReplaceAll(name, nil)) || more && (http1.Is(scheme, "bearer") || http1.Is(scheme, "basic"))
 }
 
-var anywhere = []string{"cookie", "secret", "password", "passwd", "passphrase", "credential", "bearer", "jwt"}
-
-var authors = []string{"author", "authors", "authored", "authority"}
-
-func isSeparator(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }
-
-func redactPart(part []byte) bool {
-	part = bytes.TrimRight(part, "0123456789")
-	return bytes.HasSuffix(part, []byte("key")) || bytes.HasSuffix(part, []byte("keys")) || bytes.HasSuffix(part, []byte("token")) ||
-		bytes.Contains(part, []byte("auth")) && !slices.Contains(authors, string(part))
-}
+var (
+	credential = regexp.MustCompile(`cookie|secret|passw(or)?d|passphrase|credential|bearer|jwt|auth|(keys?|token)[0-9]*\b`)
+	author     = regexp.MustCompile(`\b(author|authors|authored|authority)[0-9]*\b`)
+)
