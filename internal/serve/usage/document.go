@@ -161,9 +161,7 @@ func (m *Meter) feed(p []byte) {
 		case member == typeID:
 			d.role = ignored
 		case member == idID:
-			if m.idLen == 0 && kind == jsonscan.String && len(text) <= maxID && !jsonscan.HasEscape(text) { // a part of an ID could equal another one
-				m.idLen = uint8(copy(m.id[:], text))
-			}
+			m.readID(kind, text)
 		case member == modelID:
 			d.readModel(kind, text)
 		case kind == jsonscan.Null && apis[m.api].nullable:
@@ -171,6 +169,13 @@ func (m *Meter) feed(p []byte) {
 			d.readCount(member-inputID, kind, text)
 		}
 		m.fixID()
+	}
+}
+
+// readID keeps the first ID. A part of one could equal another.
+func (m *Meter) readID(kind jsonscan.Kind, text []byte) {
+	if m.idLen == 0 && kind == jsonscan.String && len(text) <= maxID && !jsonscan.HasEscape(text) {
+		m.idLen = uint8(copy(m.id[:], text))
 	}
 }
 
