@@ -34,7 +34,7 @@ func certificate() (tls.Certificate, *x509.CertPool) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
 }
 
-// dial returns both ends of a TCP connection; the first counts reads.
+// dial returns both ends of a TCP connection; the first counts what passes.
 func dial(t *testing.T) (*watched, net.Conn) {
 	t.Helper()
 	l := must(net.Listen("tcp4", "127.0.0.1:0"))
@@ -47,10 +47,16 @@ func dial(t *testing.T) (*watched, net.Conn) {
 	return &watched{Conn: a}, b
 }
 
-// watched is a connection that counts what is read from it.
+// watched is a connection that counts the bytes that are read and written.
 type watched struct {
 	net.Conn
-	read int
+	read, written int
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	n, err := w.Conn.Write(p)
+	w.written += n
+	return n, err
 }
 
 func (w *watched) Read(p []byte) (int, error) {
@@ -182,6 +188,74 @@ func TestResume(t *testing.T) {
 		if l.(*session).tickets != nil {
 			t.Error("the session keeps crypto/tls's connection after the first record")
 		}
+	}
+}
+
+// TestFirstRecord: whatever a peer sends first, crypto/tls, which receives it too, writes nothing and keeps at most a
+// ticket; the session goes on with the right keys and numbers.
+func TestFirstRecord(t *testing.T) {
+	cert, roots := certificate()
+	const head, rest = "\x00\x00\x00\x64\x01\x02\x03\x04", "\x00\x01t\x00\x00" // lifetime and age_add; the ticket, without extensions
+	valid := "\x04\x00\x00\x0f" + head + "\x01n" + rest
+	for what, c := range map[string]struct {
+		text string
+		typ  byte
+		kept bool
+	}{
+		"a ticket":               {valid, typeHandshake, true},
+		"many tickets":           {strings.Repeat(valid, 100), typeHandshake, true},
+		"a ticket and an update": {valid + updateBoth, typeHandshake, true},
+		"an update":              {updateOurs, typeHandshake, false},
+		"an update of both keys": {updateBoth, typeHandshake, false},
+		"a malformed ticket":     {ticket, typeHandshake, false},
+		"a ticket for ever":      {strings.Replace(valid, head, "\xff"+head[1:], 1), typeHandshake, false},
+		"a long nonce":           {"\x04\x00\x01\x0d" + head + "\xff" + strings.Repeat("n", 255) + rest, typeHandshake, true},
+		"an empty ticket":        {"\x04\x00\x00\x0e" + head + "\x01n\x00\x00\x00\x00", typeHandshake, false},
+		"no data":                {"", typeApplicationData, false},
+		"Java's alert":           {"\x01\x5a", typeAlert, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			ours, theirs := dial(t)
+			sessions := tls.NewLRUClientSessionCache(1)
+			server := tls.Server(theirs, &tls.Config{Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true})
+			served := make(chan error, 1)
+			go func() { served <- server.Handshake() }()
+			l := must(Handshake(t.Context(), ours, &tls.Config{RootCAs: roots, ServerName: "test", MinVersion: tls.VersionTLS13, ClientSessionCache: sessions}))
+			if err := <-served; err != nil {
+				t.Fatal(err)
+			}
+			s, written, taken := l.(*session), ours.written, make(chan struct{})
+			keep := s.tickets
+			s.tickets = func(record []byte) { keep(record); close(taken) }
+			secret, _, err := trafficSecrets(server)
+			p := &peer{out: must(newKeys(server.ConnectionState().CipherSuite, bytes.Clone(secret)))}
+			if data, err2 := l.Open(p.record(c.text, c.typ, 0)); len(data) > 0 || err != nil || err2 != nil {
+				t.Fatal(data, err, err2)
+			}
+			select {
+			case <-taken:
+			case <-time.After(soon):
+				t.Fatal("waited for crypto/tls to receive the record")
+			}
+			if _, kept := sessions.Get("test"); kept != c.kept || ours.written != written {
+				t.Errorf("a ticket is kept: %t; crypto/tls has written %d bytes", kept, ours.written-written)
+			}
+			if strings.HasSuffix(c.text, updateOurs) || strings.HasSuffix(c.text, updateBoth) {
+				if err := p.out.update(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if data, err := l.Open(p.record("data", typeApplicationData, 0)); string(data) != "data" || err != nil {
+				t.Errorf("%q, %v", data, err)
+			}
+			got := make([]byte, 4)
+			if _, err := l.Write([]byte("data")); err != nil {
+				t.Error(err)
+			}
+			if _, err := io.ReadFull(server, got); string(got) != "data" || err != nil {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
 	}
 }
 
