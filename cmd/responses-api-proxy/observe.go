@@ -144,7 +144,7 @@ func (s *service) state() string {
 
 // limits returns how much of the limits has been used.
 func (s *service) limits() metrics.Limits {
-	l := metrics.Limits{Admitted: s.gate.Admitted(), MaxRequests: s.opts.limits.MaxRequests, Expires: s.gate.Expires(), MaxTokens: s.opts.budget.Limit}
+	l := metrics.Limits{Admitted: s.gate.Admitted.Load(), MaxRequests: s.opts.limits.MaxRequests, Expires: s.gate.Expires(), MaxTokens: s.opts.budget.Limit}
 	if s.book != nil {
 		l.Since, l.Resets = s.book.Period()
 		l.Spent = s.book.Spent()

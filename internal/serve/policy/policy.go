@@ -45,13 +45,13 @@ type Policy struct {
 	tcp      *peer.TCP   // nil without TCP, or if the users of TCP connections cannot be determined
 	timer    *time.Timer // of ExpireAfter
 	once     sync.Once   // calls Expired
-	// Unknown counts connections that were refused because the kernel did not identify their users.
-	Unknown atomic.Int64
+	// Unknown counts connections that were refused because the kernel did not identify their users, and Admitted the
+	// admitted requests.
+	Unknown, Admitted atomic.Int64
 
-	mu       sync.Mutex
-	counts   [places]int // of all users
-	admitted int64       // requests
-	users    map[uint32]*usage
+	mu     sync.Mutex  // also while Admitted is compared with its limit and increased
+	counts [places]int // of all users
+	users  map[uint32]*usage
 }
 
 // New returns a policy. It returns an error if the kernel cannot identify callers although a decision depends on it.
@@ -85,27 +85,13 @@ func (p *Policy) Close() {
 	}
 }
 
-// Open reports whether another request may be admitted, that is, whether no limit of the service is reached.
-func (p *Policy) Open() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return !p.expired()
-}
-
-// Admitted returns the number of admitted requests.
-func (p *Policy) Admitted() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.admitted
-}
-
 // Expires returns when the service ends by ExpireAfter; zero if it does not.
 func (p *Policy) Expires() time.Time { return p.expires }
 
 // checkExpired calls Expired, once, if no request runs and none will be admitted.
 func (p *Policy) checkExpired() {
 	p.mu.Lock()
-	over := p.counts[amongRunning] == 0 && p.expired()
+	over := p.counts[amongRunning] == 0 && !p.Open()
 	p.mu.Unlock()
 	if over && p.cfg.Expired != nil {
 		p.once.Do(p.cfg.Expired)
@@ -211,7 +197,7 @@ func (p *Policy) begin(uid uint32) (denial *apierror.Error) {
 	l := &p.cfg.Limits
 	p.update(uid, func(u *usage) {
 		switch {
-		case p.expired():
+		case !p.Open():
 			denial = apierror.Newf(apierror.Expired, 0, "This proxy has served its time or its number of requests, and ends.")
 		case reached(p.counts[amongRunning], l.MaxConcurrent):
 			denial = apierror.Newf(apierror.TooManyRequests, 1, "Too many requests are running. Try again; the limit is --max-concurrent.").
@@ -226,16 +212,16 @@ func (p *Policy) begin(uid uint32) (denial *apierror.Error) {
 				return
 			}
 			p.count(u, amongRunning, 1)
-			p.admitted++
+			p.Admitted.Add(1)
 		}
 	})
 	return denial
 }
 
-// expired reports whether no further request will be admitted. p.mu must be held.
-func (p *Policy) expired() bool {
+// Open reports whether another request may be admitted, that is, whether no limit of the service is reached.
+func (p *Policy) Open() bool {
 	limit := p.cfg.Limits.MaxRequests
-	return limit > 0 && p.admitted >= limit || !p.expires.IsZero() && time.Until(p.expires) <= 0
+	return (limit <= 0 || p.Admitted.Load() < limit) && (p.expires.IsZero() || time.Until(p.expires) > 0)
 }
 
 // take uses one request of the user's burst, or returns the time until one is available. One becomes available after

@@ -296,8 +296,8 @@ func TestLeaseOfNothing(t *testing.T) {
 		}
 		l.Release(1)
 	}
-	if g.counts[amongRunning] != 0 || g.admitted != 0 {
-		t.Errorf("%d run, %d were admitted", g.counts[amongRunning], g.admitted)
+	if g.counts[amongRunning] != 0 || g.Admitted.Load() != 0 {
+		t.Errorf("%d run, %d were admitted", g.counts[amongRunning], g.Admitted.Load())
 	}
 }
 
