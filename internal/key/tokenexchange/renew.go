@@ -41,9 +41,7 @@ func (x *Exchanger) Renew() {
 // Close ends the renewal and waits for a running exchange to be cancelled. The access token stays installed; the owner
 // of Key wipes it.
 func (x *Exchanger) Close() {
-	if x.cancel != nil {
-		x.cancel()
-	}
+	x.cancel()
 	x.renewal.Wait()
 	if x.expiry != nil {
 		x.expiry.Stop()

@@ -27,7 +27,7 @@ type plan struct {
 
 func newPlan(t *testing.T, length time.Duration) *plan {
 	p := &plan{begun: time.Now(), length: length}
-	p.Exchanger = &Exchanger{hint: make(chan struct{}, 1), cfg: Config{Key: emptyKey(t), Report: p.report}}
+	p.Exchanger = &Exchanger{hint: make(chan struct{}, 1), cancel: func() {}, cfg: Config{Key: emptyKey(t), Report: p.report}}
 	p.exchange = p.once
 	return p
 }

@@ -80,7 +80,7 @@ type Exchanger struct {
 	exchange func(context.Context) (expires time.Time, err error)
 
 	hint    chan struct{}
-	cancel  func() // ends the renewal; nil before Start
+	cancel  func() // ends the renewal
 	renewal sync.WaitGroup
 	expiry  *time.Timer // of the current access token; nil before the first
 
@@ -102,7 +102,7 @@ func New(cfg Config) (*Exchanger, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	x := &Exchanger{cfg: cfg, hint: make(chan struct{}, 1)}
+	x := &Exchanger{cfg: cfg, hint: make(chan struct{}, 1), cancel: func() {}}
 	x.exchange = x.once
 	if err := x.address(); err != nil {
 		return nil, err
