@@ -82,7 +82,7 @@ func (x *Exchanger) subject(ctx context.Context, records, request, response []by
 		return nil, err
 	}
 	value := jsonscan.Field{Name: "value", Kind: jsonscan.String}
-	if jsonscan.Fields(body, &value) != nil || !value.Found {
+	if jsonscan.Fields(body, &value) != nil || value.Raw == nil {
 		return nil, errIdentity
 	}
 	return value.Raw, nil
@@ -149,7 +149,7 @@ func parseGrant(body []byte, begun time.Time) (value []byte, expires time.Time, 
 	at := jsonscan.Field{Name: "expires_at", Kind: jsonscan.Number}
 	err = jsonscan.Fields(body, &token, &issued, &kind, &in, &at)
 	switch {
-	case err != nil, !isToken(token.Raw), !issued.Found, !kind.Found, !in.Found:
+	case err != nil, !isToken(token.Raw), issued.Raw == nil, kind.Raw == nil, in.Raw == nil:
 		return nil, expires, errResponse
 	case string(issued.Raw) != accessTokenType, !bytes.EqualFold(kind.Raw, []byte("bearer")):
 		return nil, expires, errKind
@@ -165,14 +165,14 @@ func parseLifetime(in, at jsonscan.Field, begun time.Time) (time.Duration, error
 	seconds, ok := in.Unsigned()
 	end, okEnd := at.Unsigned()
 	switch {
-	case !ok || at.Found && !okEnd:
+	case !ok || at.Raw != nil && !okEnd:
 		return 0, errResponse
-	case seconds == 0 || at.Found && int64(end) <= begun.Unix():
+	case seconds == 0 || at.Raw != nil && int64(end) <= begun.Unix():
 		return 0, errExpired
 	case seconds > uint64(maxLifetime/time.Second):
 		return 0, errLifetime
 	}
-	if at.Found {
+	if at.Raw != nil {
 		seconds = min(seconds, end-uint64(begun.Unix()))
 	}
 	return time.Duration(seconds) * time.Second, nil

@@ -134,15 +134,12 @@ func (c *Config) check() error {
 	if c.Key == nil || (c.Source == nil) == (c.TokenFile == "") {
 		return errors.New("bug: an exchange needs a key and one source")
 	}
-	for _, n := range []struct {
-		flag, value string
-		needed      bool
-	}{
-		{"--oidc-audience", c.Audience, c.TokenFile == ""}, // an identity in a file contains its audience
-		{"--identity-provider-id", c.IdentityProviderID, true},
-		{"--service-account-id", c.ServiceAccountID, true},
+	for _, n := range []struct{ flag, value string }{
+		{"--oidc-audience", c.Audience + c.TokenFile}, // an identity in a file contains its audience
+		{"--identity-provider-id", c.IdentityProviderID},
+		{"--service-account-id", c.ServiceAccountID},
 	} {
-		if n.needed && strings.TrimSpace(n.value) == "" {
+		if strings.TrimSpace(n.value) == "" {
 			return fmt.Errorf("workload identity requires a nonempty %s", n.flag)
 		}
 	}

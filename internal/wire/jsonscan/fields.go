@@ -10,10 +10,9 @@ var errFields = errors.New("unexpected JSON")
 
 // Field is a member of an object that Fields finds.
 type Field struct {
-	Name  string
-	Kind  Kind // the required kind of the value: String or Number
-	Found bool
-	Raw   []byte // part of the document: the text of a string without escapes, or a number
+	Name string
+	Kind Kind   // the required kind of the value: String or Number
+	Raw  []byte // part of the document: the text of a string without escapes, or a number; nil if it is missing
 }
 
 // Unsigned returns the value of a number without sign, fraction and exponent and with at most 18 digits.
@@ -38,10 +37,10 @@ func Fields(doc []byte, wanted ...*Field) error {
 			continue
 		}
 		m := wanted[id-1]
-		if kind != m.Kind || HasEscape(text) || m.Found {
+		if kind != m.Kind || HasEscape(text) || m.Raw != nil {
 			return errFields
 		}
-		m.Found, m.Raw = true, text
+		m.Raw = text
 	}
 	if !find.Done() {
 		return errFields

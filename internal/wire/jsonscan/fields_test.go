@@ -158,8 +158,8 @@ func checkFound(t *testing.T, valid bool, want map[string]json.RawMessage, all .
 	}
 	for _, m := range all {
 		raw, there := want[m.Name]
-		if there != m.Found {
-			t.Fatalf("%s: found %t, there %t", m.Name, m.Found, there)
+		if there != (m.Raw != nil) {
+			t.Fatalf("%s: found %t, there %t", m.Name, m.Raw != nil, there)
 		}
 		if m.Kind == jsonscan.String && there {
 			raw = raw[1 : len(raw)-1]
