@@ -137,8 +137,8 @@ const pageHead = `<!doctype html>
 <pre>
 `
 
-// html returns the status as a page: the text for a terminal, escaped, in which what is missing is bold.
-func (s *Status) html() []byte {
-	text := html.EscapeString(s.Text(number))
+// StatusPage returns the status as HTML: the text for a terminal, escaped, in which what is missing is bold.
+func (m *Metrics) StatusPage() []byte {
+	text := html.EscapeString(m.Status().Text(number))
 	return []byte(pageHead + strings.ReplaceAll(text, missing+"\n", "<b>"+missing+"</b>\n"))
 }

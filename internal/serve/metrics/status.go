@@ -131,6 +131,3 @@ func (m *Metrics) StatusJSON() []byte {
 	text, _ := json.Marshal(m.Status()) // cannot fail: texts, numbers and times
 	return append(text, '\n')
 }
-
-// StatusPage returns the status as HTML.
-func (m *Metrics) StatusPage() []byte { return m.Status().html() }
