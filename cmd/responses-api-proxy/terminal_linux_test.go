@@ -64,9 +64,11 @@ func TestTerminal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		kill := time.AfterFunc(patience, func() { cmd.Process.Kill() }) // ends the reads below, too
 		lines := bufio.NewReader(stderr)
 		if prompt, err := lines.ReadString(':'); err != nil || !strings.Contains(prompt, "OpenAI API key") {
-			t.Fatalf("the prompt is %q: %v", prompt, err)
+			cmd.Process.Kill()
+			t.Fatalf("waited for the prompt: %q, %v", prompt, err)
 		}
 		if echoes(t, tty) {
 			t.Error("what is typed now is echoed")
@@ -85,8 +87,8 @@ func TestTerminal(t *testing.T) {
 			}
 		}
 		cmd.Process.Signal(unix.SIGTERM)
-		time.AfterFunc(patience, func() { cmd.Process.Kill() })
 		cmd.Wait()
+		kill.Stop()
 		if !echoes(t, tty) {
 			t.Errorf("typed %q: the terminal does not echo after the end", typed)
 		}

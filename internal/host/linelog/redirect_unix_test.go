@@ -120,6 +120,7 @@ func TestOneWriteIsWhole(t *testing.T) {
 		{line(maxWrite-1) + line(2), maxWrite - 1},
 		{line(10) + line(maxWrite), 10},
 		{line(10_000) + line(5), 10_000}, // a long line on its own
+		{"a prompt: ", 10},
 	} {
 		if got := len(piece([]byte(c.text))); got != c.want {
 			t.Errorf("of %d bytes %d, want %d", len(c.text), got, c.want)

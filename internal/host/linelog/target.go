@@ -131,9 +131,12 @@ func (t *Target) take(opening error) bool {
 	return false
 }
 
-// piece returns the lines for one write.
+// piece returns the lines for one write. Only a prompt has no line end.
 func piece(p []byte) []byte {
-	if end := bytes.LastIndexByte(p[:min(len(p), maxWrite)], '\n') + 1; end > 0 {
+	if len(p) <= maxWrite {
+		return p
+	}
+	if end := bytes.LastIndexByte(p[:maxWrite], '\n') + 1; end > 0 {
 		return p[:end]
 	}
 	return p[:bytes.IndexByte(p, '\n')+1]
