@@ -99,26 +99,12 @@ func TestServeAndProbe(t *testing.T) {
 	}
 }
 
+// TestAddressesRefused: listen.ParseAddress, which has more cases of its own, reads the address.
 func TestAddressesRefused(t *testing.T) {
 	for addr, want := range map[string]string{
-		"0.0.0.0:9464":        "no loopback address",
-		":9464":               "no loopback address",
-		"[::]:9464":           "no loopback address",
-		"10.1.2.3:9464":       "no loopback address",
-		"example.com:9464":    "no loopback address",
-		"localhost.evil:1":    "no loopback address",
-		"[::1%lo]:9464":       "no loopback address",
-		"127.1:9464":          "no loopback address",
-		"9464":                "no address with a port",
-		"127.0.0.1":           "no address with a port",
-		"127.0.0.1:":          "no address with a port",
-		"127.0.0.1:http":      "no address with a port",
-		"127.0.0.1:70000":     "no address with a port",
-		"127.0.0.1:-1":        "no address with a port",
-		"":                    "no address with a port",
-		"/run/m.sock":         "no address with a port",
-		"http://127.0.0.1:80": "no address with a port",
-		"unix:":               "the path is empty",
+		"10.1.2.3:9464": "no loopback address",
+		"9464":          "no address with a port",
+		"unix:":         "the path is empty",
 	} {
 		if err := Probe(addr, "/healthz"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("probe of %q: %v", addr, err)
