@@ -85,9 +85,6 @@ func verify(args []string) int {
 	}
 	if err == nil {
 		program = filepath.Join(filepath.Dir(self), program)
-		_, err = os.Stat(program)
-	}
-	if err == nil {
 		err = become(program, append([]string{program}, args...))
 	}
 	hint := "run that program directly, with the same flags" // it is not executable
