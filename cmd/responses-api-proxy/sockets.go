@@ -79,6 +79,14 @@ func (s *sockets) add(l net.Listener) {
 	s.unix = true
 }
 
+func (s *service) openNotifier() (err error) {
+	if s.notifier, err = systemd.NewNotifier(); err != nil {
+		return err
+	}
+	s.onClose(func() { s.notifier.Close() })
+	return nil
+}
+
 // notifyReady notifies systemd that the service is ready, and then, if the unit has a watchdog, twice in each of its
 // intervals that the service is alive: that its engine still accepts connections.
 func (s *service) notifyReady() {
