@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
 )
@@ -67,10 +68,15 @@ func quote(b []byte) []byte {
 func redact(f http1.Field) bool {
 	name := bytes.ReplaceAll(bytes.ToLower(f.Name), []byte("_"), []byte("-")) // a boundary for regexp, too
 	scheme, _, more := bytes.Cut(f.Value, []byte(" "))
-	return credential.Match(author.ReplaceAll(name, nil)) || more && (http1.Is(scheme, "bearer") || http1.Is(scheme, "basic"))
+	return credential().Match(author().ReplaceAll(name, nil)) || more && (http1.Is(scheme, "bearer") || http1.Is(scheme, "basic"))
 }
 
 var (
-	credential = regexp.MustCompile(`cookie|secret|passw(or)?d|passphrase|credential|bearer|jwt|auth|(keys?|token)[0-9]*\b`)
-	author     = regexp.MustCompile(`\b(author|authors|authored|authority)[0-9]*\b`)
+	credential = pattern(`cookie|secret|passw(or)?d|passphrase|credential|bearer|jwt|auth|(keys?|token)[0-9]*\b`)
+	author     = pattern(`\b(author|authors|authored|authority)[0-9]*\b`)
 )
+
+// pattern returns a regular expression that is compiled for the first dump: most services write none.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}

@@ -20,7 +20,7 @@ var modelForm = whole(fmt.Sprintf(`[!#-\[\]-~]{1,%d}`, maxModel))
 
 // CheckModel returns what is wrong with one value of --allow-model.
 func CheckModel(name string) error {
-	if name = strings.TrimSuffix(name, "*"); !modelForm.MatchString(name) || strings.Contains(name, "*") {
+	if name = strings.TrimSuffix(name, "*"); !modelForm().MatchString(name) || strings.Contains(name, "*") {
 		return fmt.Errorf("a model's name of up to %d printable ASCII characters is needed, or the beginning of one with * behind it", maxModel)
 	}
 	return nil
@@ -68,7 +68,7 @@ func (m *modelCheck) read(p []byte, ended bool) *apierror.Error {
 			return unreadable(`"model" is given twice`)
 		case kind != jsonscan.String:
 			return unreadable(`"model" is not a string`)
-		case jsonscan.HasEscape(text) || !modelForm.Match(text):
+		case jsonscan.HasEscape(text) || !modelForm().Match(text):
 			return unreadable(`"model" is empty, has more than %d bytes, an escape, or a character that is not printable ASCII`, maxModel)
 		case !m.allows(text):
 			return apierror.Newf(apierror.ModelNotAllowed, 0, "The model %q is not allowed here, but %s. The limit is --allow-model.", text, strings.Join(m.allowed, ", "))
