@@ -97,8 +97,8 @@ func (r *rig) idle(t *testing.T, name string) {
 	}
 }
 
-// streams has 200 streams at once. A short test, as in an emulated machine, has fewer: their connections to the upstream
-// must be made in the program's 10 s.
+// streams has 200 streams at once. A short test, as in an emulated machine, has fewer: their connections to the
+// upstream must be made in the program's 10 s.
 func (r *rig) streams() error {
 	atOnce := 200
 	if testing.Short() {

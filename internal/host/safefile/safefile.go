@@ -70,8 +70,8 @@ type Walk struct {
 	Follow bool
 	// Make is the mode, less the umask, of missing directories, which are created unless it is 0.
 	Make uint32
-	// Owner is the uid that new directories are given to, and whose files are trusted in the directory, besides those of
-	// root and the effective user; -1 is none.
+	// Owner is the uid that new directories are given to, and whose files are trusted in the directory, besides those
+	// of root and the effective user; -1 is none.
 	Owner int
 }
 

@@ -23,8 +23,8 @@ const (
 
 // versions are the access rights that each version has added, and the flags of landlock_restrict_self(2). All rights
 // that the kernel supports are handled, that is, refused unless a rule allows them. A right that is not handled is not
-// restricted at all (landlock_create_ruleset(2)). seccomp refuses the calls for what a kernel's version lacks, as far as
-// their arguments show it.
+// restricted at all (landlock_create_ruleset(2)). seccomp refuses the calls for what a kernel's version lacks, as far
+// as their arguments show it.
 var versions = []struct {
 	abi            int
 	fs, net, scope uint64
@@ -41,7 +41,8 @@ var versions = []struct {
 	{abi: 5, fs: unix.LANDLOCK_ACCESS_FS_IOCTL_DEV}, // Linux 6.10; ioctl(2) is not in seccomp's list either
 	// Linux 6.12. Abstract sockets have no file, so that no rule for files reaches them (unix(7)).
 	{abi: 6, scope: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL},
-	// Linux 6.15. Refusals are not logged to the kernel's audit log, which tryLandlock would otherwise fill at every start.
+	// Linux 6.15. Refusals are not logged to the kernel's audit log, which tryLandlock would otherwise fill at every
+	// start.
 	{abi: 7, flags: unix.LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF},
 	{abi: 8, flags: unix.LANDLOCK_RESTRICT_SELF_TSYNC}, // Linux 7.0: all threads are restricted by one call
 	// Linux 7.1: connecting to a unix socket that has a path, which before only the file's mode restricts.
@@ -163,8 +164,8 @@ func (r *ruleset) restrict() (state string, missing error) {
 		return "", r.missing
 	}
 	// A domain belongs to a thread (landlock(7), "Inheritance"). Kernels without TSYNC need one call on each. It needs
-	// no-new-privs, or CAP_SYS_ADMIN (landlock_restrict_self(2)), and cannot be undone: a later ruleset can only restrict
-	// more.
+	// no-new-privs, or CAP_SYS_ADMIN (landlock_restrict_self(2)), and cannot be undone: a later ruleset can only
+	// restrict more.
 	onEach := r.flags&unix.LANDLOCK_RESTRICT_SELF_TSYNC == 0
 	if _, err := call("landlock_restrict_self", onEach, unix.SYS_LANDLOCK_RESTRICT_SELF, r.fd, r.flags, 0); err != nil {
 		return "", err

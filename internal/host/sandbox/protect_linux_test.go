@@ -313,8 +313,9 @@ func openCounter(tid int) (int, error) {
 	return unix.PerfEventOpen(&event, tid, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
 }
 
-// TestEventInTheWindow: a performance event that a process of the same user opens before Protect lasts beyond it, unless
-// that user cannot read the program's file. Where the kernel opens none to ordinary users, there is no such attack.
+// TestEventInTheWindow: a performance event that a process of the same user opens before Protect lasts beyond it,
+// unless that user cannot read the program's file. Where the kernel opens none to ordinary users, there is no such
+// attack.
 func TestEventInTheWindow(t *testing.T) {
 	proctest.NeedRoot(t, "make a file that another user can run and not read")
 	for mode, want := range map[os.FileMode]string{0o755: "target: <nil>", 0o711: "target: permission denied"} {

@@ -62,8 +62,8 @@ const (
 	writingFlags = appendFlags | unix.O_RDWR | unix.O_EXCL | unix.O_TRUNC
 )
 
-// always are the system calls that are allowed with any arguments. This list and narrowed were built from what a static Go 1.26 program with net and
-// crypto/tls was observed to call, and from what the runtime's source calls rarely.
+// always are the system calls that are allowed with any arguments. This list and narrowed were built from what a static
+// Go 1.26 program with net and crypto/tls was observed to call, and from what the runtime's source calls rarely.
 //
 // So the kernel refuses, among others, execve(2), ptrace(2), process_vm_readv(2), pidfd_getfd(2), bpf(2) and
 // perf_event_open(2), also to a process that has the privileges for them, and io_uring_setup(2): requests in its ring

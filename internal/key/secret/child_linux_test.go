@@ -49,8 +49,8 @@ func jobRead([]string) error {
 	return nil
 }
 
-// noPreemption is of sandbox.Protect: the kernel saves the vector registers, which may hold part of a key, when a signal
-// interrupts a thread.
+// noPreemption is of sandbox.Protect: the kernel saves the vector registers, which may hold part of a key, when a
+// signal interrupts a thread.
 func noPreemption() { signal.Ignore(unix.SIGURG) }
 
 func kindOf(k *Key) string {

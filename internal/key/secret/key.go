@@ -11,8 +11,8 @@ import (
 	"sync/atomic"
 )
 
-// keySpace is the memory of a key that is not longer than MaxKey: one line, in a page of its own on most systems. mmap(2)
-// and mlock(2) count whole pages, so that less would not save locked memory.
+// keySpace is the memory of a key that is not longer than MaxKey: one line, in a page of its own on most systems.
+// mmap(2) and mlock(2) count whole pages, so that less would not save locked memory.
 const keySpace = 4096
 
 // ErrWiped is returned by operations on a missing key: before the first Set after New, after Forget and after Wipe.

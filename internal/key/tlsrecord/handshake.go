@@ -20,10 +20,10 @@ var (
 // crypto/tls has read no byte of those. The caller sets deadlines. If ctx ends during the handshake, Handshake closes
 // conn.
 //
-// With TLS 1.3 crypto/tls is not used afterwards, and its traffic secrets are cleared: if both layers sealed records,
+// With TLS 1.3 crypto/tls seals nothing afterwards, and its traffic secrets are cleared: if both layers sealed records,
 // they would use the same numbers and so the same nonces. Only the tickets of the first record go to crypto/tls, if cfg
-// has a ClientSessionCache, so that later handshakes resume the session (RFC 8446, section 2.2). With TLS 1.2 crypto/tls
-// keeps sealing and opening.
+// has a ClientSessionCache, so that later handshakes resume the session (RFC 8446, section 2.2). With TLS 1.2
+// crypto/tls keeps sealing and opening.
 func Handshake(ctx context.Context, conn net.Conn, cfg *tls.Config) (Layer, error) {
 	below := &recordConn{Conn: conn}
 	c := tls.Client(below, cfg)
@@ -60,7 +60,7 @@ func keepTickets(c *tls.Conn, below *recordConn, record []byte) {
 type recordConn struct {
 	net.Conn
 	header   [HeaderSize]byte
-	pending  []byte // a header, or what Open passes to crypto/tls
+	pending  []byte // a header, or a record that is passed to crypto/tls
 	left     int    // bytes left of the record's body
 	taken    bool   // the handshake is complete
 	writable bool   // crypto/tls may write although taken

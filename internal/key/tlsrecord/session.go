@@ -179,9 +179,9 @@ func (s *session) open(record []byte) ([]byte, error) {
 }
 
 // handshake processes the messages in a handshake record: it ignores tickets, and performs a key update, which must be
-// the last message of its record (RFC 8446, section 5.1). It refuses messages that span records: a ticket is far shorter
-// than a record, and a key update has 5 bytes. An update changes the receiving keys; if the peer requests it, the sending
-// keys change before the next record is sent (section 4.6.3).
+// the last message of its record (RFC 8446, section 5.1). It refuses messages that span records: a ticket is far
+// shorter than a record, and a key update has 5 bytes. An update changes the receiving keys; if the peer requests it,
+// the sending keys change before the next record is sent (section 4.6.3).
 func (s *session) handshake(p []byte) error {
 	const head = 4 // size of a message's type and length, in bytes
 	for len(p) >= head {

@@ -139,8 +139,9 @@ func readFile(path string, room []byte) ([]byte, error) {
 	return room[:n], err
 }
 
-// parseGrant returns the access token, a part of body, and when it expires. Its lifetime counts from before the request,
-// so that it never ends after the token's own (RFC 8693, section 2.2.1; expires_at is an extension of OpenAI's).
+// parseGrant returns the access token, a part of body, and when it expires. Its lifetime counts from before the
+// request, so that it never ends after the token's own (RFC 8693, section 2.2.1; expires_at is an extension of
+// OpenAI's).
 func parseGrant(body []byte, begun time.Time) (value []byte, expires time.Time, err error) {
 	token := jsonscan.Field{Name: "access_token", Kind: jsonscan.String}
 	issued := jsonscan.Field{Name: "issued_token_type", Kind: jsonscan.String}

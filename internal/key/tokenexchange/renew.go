@@ -50,8 +50,8 @@ func (x *Exchanger) Close() {
 	x.identity.endpoint.Close() // nil without an identity provider
 }
 
-// run renews the token that expires then, and its successors. After each failure in a row it waits twice as long, less up to
-// a fifth. It is the only goroutine that exchanges, so that exchanges never overlap.
+// run renews the token that expires then, and its successors. After each failure in a row it waits twice as long, less
+// up to a fifth. It is the only goroutine that exchanges, so that exchanges never overlap.
 func (x *Exchanger) run(ctx context.Context, expires time.Time) {
 	retry, wait := firstRetry, untilRenewal(expires)
 	for x.wait(ctx, wait) {
@@ -87,8 +87,8 @@ func (x *Exchanger) wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// untilRenewal returns the time until min(60 s, 10 %) before a new token expires, or up to a quarter of that earlier, so
-// that proxies that started together do not renew together.
+// untilRenewal returns the time until min(60 s, 10 %) before a new token expires, or up to a quarter of that earlier,
+// so that proxies that started together do not renew together.
 func untilRenewal(expires time.Time) time.Duration {
 	left := max(time.Until(expires), 0)
 	margin := min(maxMargin, left/10)

@@ -56,8 +56,9 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	if e.tls != nil {
-		// A resumed handshake has neither certificate nor signature, which are most of its cost on both sides. An Exchange
-		// resumes none: it would leave a copy of its first record, which may be the token, beside the session's keys.
+		// A resumed handshake has neither certificate nor signature, which are most of its cost on both sides. An
+		// Exchange resumes none: it would leave a copy of its first record, which may be the token, beside the
+		// session's keys.
 		e.tls.ClientSessionCache = tls.NewLRUClientSessionCache(4)
 	}
 	host := " HTTP/1.1\r\nhost: " + cfg.Target.Host + "\r\n"

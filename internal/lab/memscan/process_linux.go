@@ -235,7 +235,8 @@ func (m *Memory) pagemapScan(from, to uint64) ([]run, uint64, error) {
 	return runs, arg.walkEnd, nil
 }
 
-// pagemapRead does the same before Linux 6.7: it reads a word for each page, and so takes longer where much is reserved.
+// pagemapRead does the same before Linux 6.7: it reads a word for each page, and so takes longer where much is
+// reserved.
 func (m *Memory) pagemapRead(from, to uint64) ([]run, uint64, error) {
 	const entry, present, swapped = 8, 1 << 63, 1 << 62 // proc_pid_pagemap(5)
 	size := uint64(os.Getpagesize())

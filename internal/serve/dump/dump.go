@@ -97,8 +97,8 @@ func (d *Dir) Request(method, target []byte, fields []http1.Field) *File {
 	return d.begin(name, head{Method: text(method), URL: text(target)}.render(fields, bytes.Clone))
 }
 
-// Close waits for the disk for up to five seconds. The next Open removes the dumps that are unfinished then, or were not
-// ended.
+// Close waits for the disk for up to five seconds. The next Open removes the dumps that are unfinished then, or were
+// not ended.
 func (d *Dir) Close() {
 	if d != nil {
 		d.closing.Do(d.finishAll)

@@ -14,7 +14,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
 )
 
-// Fetch sends GET path, such as "/healthz", to an address that [listen.ParseAddress] takes. It returns the body if the response is
+// Fetch sends GET path, such as "/healthz", to an address that [listen.ParseAddress] takes. It returns the body if the
+// response is
 // 200, and otherwise an error with the status and the reason. It blocks for 5 seconds at most.
 func Fetch(addr, path string) ([]byte, error) { return fetch(addr, path, 5*time.Second) }
 
@@ -42,8 +43,8 @@ func fetch(addr, path string, limit time.Duration) ([]byte, error) {
 // maxResponse is the size of the largest response, in bytes: that of maxUsers and more.
 const maxResponse = 1 << 20
 
-// get returns the status and the body of the response. It goes to no proxy and follows no redirect. With HTTP/1.0 the body
-// is what comes until the connection ends.
+// get returns the status and the body of the response. It goes to no proxy and follows no redirect. With HTTP/1.0 the
+// body is what comes until the connection ends.
 func get(a listen.Address, path string, deadline time.Time) (status int, body []byte, err error) {
 	dialer := net.Dialer{Deadline: deadline}
 	network, name := a.Network()

@@ -85,8 +85,8 @@ func New(cfg Config) *Metrics {
 // the sum overflow.
 const maxTokens = 1 << 40
 
-// End counts a request or refusal that has ended. It does not keep e, waits for a scrape at most, and allocates only for
-// what occurs for the first time.
+// End counts a request or refusal that has ended. It does not keep e, waits for a scrape at most, and allocates only
+// for what occurs for the first time.
 func (m *Metrics) End(e *audit.Entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

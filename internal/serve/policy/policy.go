@@ -146,8 +146,8 @@ type usage struct {
 	expiring bool      // a timer will call update
 }
 
-// update calls change with a user's usage. A user who counts nowhere is removed: at once, or by a timer when the whole burst
-// is available, as for a new user.
+// update calls change with a user's usage. A user who counts nowhere is removed: at once, or by a timer when the whole
+// burst is available, as for a new user.
 func (p *Policy) update(uid uint32, change func(u *usage)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -168,8 +168,8 @@ func (p *Policy) update(uid uint32, change func(u *usage)) {
 	delete(p.users, uid)
 }
 
-// enter counts one more of the user at a place, and returns what undoes that; nil if the user's limit, or that of all users
-// together, is reached.
+// enter counts one more of the user at a place, and returns what undoes that; nil if the user's limit, or that of all
+// users together, is reached.
 func (p *Policy) enter(uid uint32, at place, limit, total int) (leave func()) {
 	p.update(uid, func(u *usage) {
 		n := u.counts[at]

@@ -207,8 +207,9 @@ func (l *Lease) Detach() {
 	}
 }
 
-// ReadOn counts the request among those whose responses are read on after their clients have left, of which there may be
-// perUser of each user and total in all. It returns what undoes that, to be called once; nil if there are as many already.
+// ReadOn counts the request among those whose responses are read on after their clients have left, of which there may
+// be perUser of each user and total in all. It returns what undoes that, to be called once; nil if there are as many
+// already.
 func (l *Lease) ReadOn(perUser, total int) (end func()) {
 	return l.policy.enter(l.charged(), amongReadOn, perUser, total)
 }

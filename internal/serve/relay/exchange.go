@@ -286,8 +286,8 @@ func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) *apierror
 	return end
 }
 
-// failed returns the error of a body that did not come as announced, or of an upstream that could not be reached, or did
-// not respond.
+// failed returns the error of a body that did not come as announced, or of an upstream that could not be reached, or
+// did not respond.
 func (x *exchange) failed(err error) *apierror.Error {
 	switch {
 	case x.refusal.Load() != nil:

@@ -32,7 +32,8 @@ func (m *messages) fromClient(piece []byte, last bool) *apierror.Error {
 	return m.denial
 }
 
-// fromUpstream reads an event, and settles the response that ends with it. It returns a denial if no other one may follow.
+// fromUpstream reads an event, and settles the response that ends with it. It returns a denial if no other one may
+// follow.
 func (m *messages) fromUpstream(piece []byte, last bool) *apierror.Error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -57,8 +57,8 @@ var routes = [...]route{
 
 const getAndDelete = "GET and DELETE /v1/responses/ID"
 
-// The parameters that may follow. What the SDKs call include[] may be written with brackets, which may be percent-encoded,
-// or without; nothing else may be encoded.
+// The parameters that may follow. What the SDKs call include[] may be written with brackets, which may be
+// percent-encoded, or without; nothing else may be encoded.
 var (
 	modelsQuery   = parameters{once(`client_version=[0-9A-Za-z.+-]{1,64}`)} // Codex
 	messagesQuery = parameters{once(`beta=true`)}                           // Claude Code
@@ -173,8 +173,8 @@ func (o *routeSet) opens(r *route) bool {
 
 var noRoute = &route{}
 
-// find returns the route of h, with its target at the upstream and the response's id in h. One that is not open does not
-// match, except the two that have refusals of their own.
+// find returns the route of h, with its target at the upstream and the response's id in h. One that is not open does
+// not match, except the two that have refusals of their own.
 func (o *routeSet) find(h *http1.Request) (r *route, target, id []byte) {
 	r, id = routeOf(h)
 	switch {
@@ -247,8 +247,8 @@ var idForm = whole(fmt.Sprintf("resp_[0-9A-Za-z_-]{1,%d}", maxID))
 // validID reports whether id has the form of a response's.
 func validID(id []byte) bool { return idForm().Match(id) }
 
-// form is a regular expression that is compiled when it is first needed: most services need none, and those of this package
-// and dump together take 0.9 MB.
+// form is a regular expression that is compiled when it is first needed: most services need none, and those of this
+// package and dump together take 0.9 MB.
 type form func() *regexp.Regexp
 
 // whole returns the form of texts that pattern matches from their beginning to their end.

@@ -44,7 +44,8 @@ type Config struct {
 	HeadTimeout, BodyTimeout, IdleTimeout time.Duration
 	// Log receives a line about each failure that no response can report; nil drops it. It must not block.
 	Log func(line string)
-	// Observe is called at the end of each exchange, concurrently; nil does nothing. It must not block, nor keep the entry.
+	// Observe is called at the end of each exchange, concurrently; nil does nothing. It must not block, nor keep the
+	// entry.
 	Observe func(*audit.Entry)
 }
 

@@ -12,8 +12,8 @@ const (
 
 var lineFeed = []byte{'\n'}
 
-// readLines passes the content of data lines to the event's document (WHATWG HTML, server-sent events). Lines end in LF or
-// CRLF: the CR is white space in JSON. No upstream is known whose lines end in CR alone.
+// readLines passes the content of data lines to the event's document (WHATWG HTML, server-sent events). Lines end in LF
+// or CRLF: the CR is white space in JSON. No upstream is known whose lines end in CR alone.
 func (m *Meter) readLines(p []byte) {
 	for len(p) > 0 {
 		line, rest, ended := bytes.Cut(p, lineFeed)

@@ -46,9 +46,9 @@ type Config struct {
 	// ClientLeft is closed when the client has closed at least its side. If it is nil, Read detects that.
 	ClientLeft <-chan struct{}
 	// ReadClient and ReadUpstream receive the payload of each side's data frames in pieces, the client's masked; last
-	// reports that a piece ends a message. If one returns a denial, no further frame of that side is forwarded, and both
-	// peers get a close frame with status 1008 and its code. Frames with an extension or a wrong mask, which cannot be
-	// read, are malformed. nil reads nothing. The calls for one side do not overlap.
+	// reports that a piece ends a message. If one returns a denial, no further frame of that side is forwarded, and
+	// both peers get a close frame with status 1008 and its code. Frames with an extension or a wrong mask, which
+	// cannot be read, are malformed. nil reads nothing. The calls for one side do not overlap.
 	ReadClient, ReadUpstream func(piece []byte, last bool) (denial *apierror.Error)
 }
 
@@ -64,8 +64,8 @@ type tunnel struct {
 }
 
 // Run copies in both directions until the tunnel ends, and returns when all of its goroutines have. It interrupts both
-// sides; the caller closes them. Each direction is limited by its reader, and has a buffer of fixed size. The error is nil
-// if both peers have sent close frames, or the tunnel was stopped.
+// sides; the caller closes them. Each direction is limited by its reader, and has a buffer of fixed size. The error is
+// nil if both peers have sent close frames, or the tunnel was stopped.
 func Run(cfg Config) *apierror.Error {
 	t := &tunnel{Config: cfg, expires: time.NewTimer(cfg.remaining()), ended: make(chan *apierror.Error, 1)}
 	t.up = &direction{tunnel: t, from: cfg.Client, to: cfg.Upstream, masked: true, read: cfg.ReadClient, left: apierror.Left,

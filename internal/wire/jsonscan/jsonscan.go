@@ -153,8 +153,8 @@ func (f *Finder) gather(kind Kind, piece []byte) (text []byte, whole bool) {
 // HasEscape reports whether the text of a string contains an escape.
 func HasEscape(text []byte) bool { return bytes.IndexByte(text, '\\') >= 0 }
 
-// Unescape resolves the escapes in the text of a string, as encoding/json does: half of a surrogate pair becomes U+FFFD. It
-// returns text itself if there are none.
+// Unescape resolves the escapes in the text of a string, as encoding/json does: half of a surrogate pair becomes
+// U+FFFD. It returns text itself if there are none.
 func Unescape(text []byte) []byte {
 	if !HasEscape(text) {
 		return text

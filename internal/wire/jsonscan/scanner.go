@@ -48,9 +48,9 @@ const (
 
 const afterBackslash = 5
 
-// next reads the first token in p and returns the rest of p. The text of a name or string is without its quotes, but has
-// its escapes. If it, or a number, continues after p, its kind is part. A number ends when the byte after it arrives, which
-// is not consumed.
+// next reads the first token in p and returns the rest of p. The text of a name or string is without its quotes, but
+// has its escapes. If it, or a number, continues after p, its kind is part. A number ends when the byte after it
+// arrives, which is not consumed.
 func (s *scanner) next(p []byte) (kind Kind, text, rest []byte) {
 	for len(p) > 0 && kind == None {
 		switch {
