@@ -148,16 +148,16 @@ func (k *keys) open(record []byte) (text []byte, contentType byte, err error) {
 	if err != nil {
 		return nil, 0, errBadRecord
 	}
+	if len(text) > MaxPlaintext+1 { // padding counts (RFC 8446, section 5.4)
+		return nil, 0, errOverflow
+	}
 	// The last byte that is not 0 is the content type; padding follows it.
 	n := len(text)
-	for n > 0 && text[n-1] == 0 { // RFC 8446, section 5.4
+	for n > 0 && text[n-1] == 0 {
 		n--
 	}
-	switch {
-	case n == 0:
+	if n == 0 {
 		return nil, 0, errNoType
-	case n-1 > MaxPlaintext:
-		return nil, 0, errOverflow
 	}
 	return text[:n-1], text[n-1], nil
 }

@@ -114,32 +114,36 @@ func TestOpenRefuses(t *testing.T) {
 			p.record("x", typeApplicationData, 0)
 			return p.record("x", typeApplicationData, 0)
 		}, errBadRecord},
-		"keys of another":       {func(p *peer) []byte { p.out.update(); return p.record("x", typeApplicationData, 0) }, errBadRecord},
-		"the session's own":     {func(p *peer) []byte { p.out = p.in; return p.record("x", typeApplicationData, 0) }, errBadRecord},
-		"too short for a type":  {func(p *peer) []byte { return []byte{23, 3, 3, 0, 16, 15: 0, 20: 0} }, errBadRecord},
-		"too short for a tag":   {func(p *peer) []byte { return []byte{23, 3, 3, 0, 1, 0} }, errBadRecord},
-		"a byte more than 2^14": {tooLong, errOverflow},
+		"keys of another":        {func(p *peer) []byte { p.out.update(); return p.record("x", typeApplicationData, 0) }, errBadRecord},
+		"the session's own":      {func(p *peer) []byte { p.out = p.in; return p.record("x", typeApplicationData, 0) }, errBadRecord},
+		"too short for a type":   {func(p *peer) []byte { return []byte{23, 3, 3, 0, 16, 15: 0, 20: 0} }, errBadRecord},
+		"too short for a tag":    {func(p *peer) []byte { return []byte{23, 3, 3, 0, 1, 0} }, errBadRecord},
+		"a byte more than 2^14":  {tooLong("\x00\x17"), errOverflow},
+		"a byte of padding more": {tooLong("\x17\x00"), errOverflow},
 	} {
 		for _, suite := range allSuites {
 			s, p, _ := pair(suite)
 			for range 2 { // every further Open fails
 				if data, err := s.Open(c.record(p)); len(data) > 0 || !errors.Is(err, c.want) {
-					t.Errorf("%#x: %s: %q, %v; want %v", suite, what, data, err, c.want)
+					t.Errorf("%#x: %s: %.20q, %v; want %v", suite, what, data, err, c.want)
 				}
 			}
 			if data, err := s.Open(p.record("x", typeApplicationData, 0)); len(data) > 0 || err == nil || err == io.EOF {
-				t.Errorf("%#x: %s: the session continues: %q, %v", suite, what, data, err)
+				t.Errorf("%#x: %s: the session continues: %.20q, %v", suite, what, data, err)
 			}
 		}
 	}
 }
 
-// tooLong returns a record of permitted size with too much plaintext.
-func tooLong(p *peer) []byte {
-	p.out.number()
-	header := []byte{typeApplicationData, 3, 3, 0x40, 18}
-	text := append(make([]byte, MaxPlaintext+1), typeApplicationData)
-	return p.out.aead.Seal(bytes.Clone(header), p.out.nonce[:], text, header)
+// tooLong seals a record of permitted size whose plaintext, with type and padding, is too long by one byte: end follows
+// 2^14 bytes.
+func tooLong(end string) func(*peer) []byte {
+	return func(p *peer) []byte {
+		p.out.number()
+		header := []byte{typeApplicationData, 3, 3, 0x40, 18}
+		text := append(make([]byte, MaxPlaintext), end...)
+		return p.out.aead.Seal(bytes.Clone(header), p.out.nonce[:], text, header)
+	}
 }
 
 // TestIdleRecords: their consecutive number is limited, and data resets it.
