@@ -202,6 +202,8 @@ func TestFirstRecord(t *testing.T) {
 		typ  byte
 		kept bool
 	}{
+		"part of a ticket":       {valid[:len(valid)-len(rest)], typeHandshake, false},
+		"a ticket and a part":    {valid + valid[:2], typeHandshake, true},
 		"a ticket":               {valid, typeHandshake, true},
 		"many tickets":           {strings.Repeat(valid, 100), typeHandshake, true},
 		"a ticket and an update": {valid + updateBoth, typeHandshake, true},
@@ -243,6 +245,11 @@ func TestFirstRecord(t *testing.T) {
 			if strings.HasSuffix(c.text, updateOurs) || strings.HasSuffix(c.text, updateBoth) {
 				if err := p.out.update(); err != nil {
 					t.Fatal(err)
+				}
+			}
+			if part := unfinished([]byte(c.text)); c.typ == typeHandshake && len(part) > 0 {
+				if data, err := l.Open(p.record(valid[len(part):], typeHandshake, 0)); len(data) > 0 || err != nil {
+					t.Errorf("the rest of the ticket: %q, %v", data, err)
 				}
 			}
 			if data, err := l.Open(p.record("data", typeApplicationData, 0)); string(data) != "data" || err != nil {

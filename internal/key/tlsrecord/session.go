@@ -56,6 +56,8 @@ const (
 	// maxTickets is the size in bytes of the longest first record whose tickets are used. Servers' tickets have a few
 	// hundred bytes.
 	maxTickets = 2 << 10
+	// maxMessage is the size in bytes of the longest handshake message that is skipped, as in crypto/tls.
+	maxMessage = 64 << 10
 )
 
 var (
@@ -89,6 +91,12 @@ type session struct {
 	idle    int                 // consecutive records without data
 	readErr error               // returned by every further Open
 	tickets func(record []byte) // receives the first record if it is short and has no data; may be nil
+
+	// Of a ticket that is not yet complete: the first headSize bytes of its type and length, or how many of its bytes are
+	// still to come.
+	head     [4]byte
+	headSize int
+	skip     int
 
 	updateDue atomic.Bool // the peer has requested a key update
 
@@ -153,6 +161,9 @@ func (s *session) open(record []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if contentType != typeHandshake && s.headSize+s.skip > 0 {
+		return nil, errUnexpected // between the parts of a ticket (RFC 8446, section 5.1)
+	}
 	if contentType == typeApplicationData && len(text) > 0 {
 		s.idle = 0
 		return text, nil
@@ -178,28 +189,41 @@ func (s *session) open(record []byte) ([]byte, error) {
 	}
 }
 
-// handshake processes the messages in a handshake record: it ignores tickets, and performs a key update, which must be
-// the last message of its record (RFC 8446, section 5.1). It refuses messages that span records: a ticket is far
-// shorter than a record, and a key update has 5 bytes. An update changes the receiving keys; if the peer requests it,
-// the sending keys change before the next record is sent (section 4.6.3).
+// handshake processes the messages in a handshake record: it skips tickets, and performs a key update, which must end its
+// record, since messages must not span a change of keys (RFC 8446, section 5.1). An update changes the receiving keys; if
+// the peer requests it, the sending keys change before the next record is sent (section 4.6.3). An empty record is
+// forbidden (section 5.1).
+//
+// A ticket may be split over records anywhere, as OpenSSL splits it if its records are set to be short. None of it is
+// kept, and open refuses other records in between. A split update is refused: it has 5 bytes.
 func (s *session) handshake(p []byte) error {
-	const head = 4 // size of a message's type and length, in bytes
-	for len(p) >= head {
-		size := head + int(binary.BigEndian.Uint32(p)&0xffffff)
+	if len(p) == 0 {
+		return errUnexpected
+	}
+	for len(p) > 0 {
 		switch {
-		case p[0] == keyUpdate && size == head+1 && size == len(p) && p[head] <= 1:
-			if p[head] == 1 {
+		case s.skip > 0:
+			n := min(s.skip, len(p))
+			s.skip, p = s.skip-n, p[n:]
+		case s.headSize > 0 || p[0] == newSessionTicket:
+			n := copy(s.head[s.headSize:], p)
+			s.headSize, p = s.headSize+n, p[n:]
+			if s.headSize == len(s.head) {
+				s.headSize, s.skip = 0, int(binary.BigEndian.Uint32(s.head[:])&0xffffff)
+			}
+			if s.skip > maxMessage {
+				return errUnexpected
+			}
+		case len(p) == 5 && binary.BigEndian.Uint32(p) == keyUpdate<<24|1 && p[4] <= 1:
+			if p[4] == 1 {
 				s.updateDue.Store(true)
 			}
 			return s.in.update()
-		case p[0] != newSessionTicket || size > len(p):
+		default:
 			return errUnexpected
-		case size == len(p):
-			return nil
 		}
-		p = p[size:]
 	}
-	return errUnexpected
+	return nil
 }
 
 func (s *session) WriteInPlace(buf []byte, n int) error {

@@ -7,6 +7,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -96,9 +98,9 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		"another request":      {sealed(certRequest, typeHandshake), errUnexpected},
 		"an empty handshake":   {sealed("", typeHandshake), errUnexpected},
-		"part of a ticket":     {sealed(ticket[:6], typeHandshake), errUnexpected},
-		"part of a head":       {sealed(ticket+ticket[:3], typeHandshake), errUnexpected},
+		"a long ticket":        {sealed("\x04\x01\x00\x01", typeHandshake), errUnexpected},
 		"part of an update":    {sealed(updateOurs[:4], typeHandshake), errUnexpected},
+		"part of its head":     {sealed(ticket+updateOurs[:1], typeHandshake), errUnexpected},
 		"an empty alert":       {sealed("", typeAlert), errUnexpected},
 		"a long alert":         {sealed("\x01\x00\x00", typeAlert), errUnexpected},
 		"a fatal alert":        {sealed("\x02\x28", typeAlert), alertError(40)},
@@ -130,6 +132,62 @@ func TestOpenRefuses(t *testing.T) {
 			}
 			if data, err := s.Open(p.record("x", typeApplicationData, 0)); len(data) > 0 || err == nil || err == io.EOF {
 				t.Errorf("%#x: %s: the session continues: %.20q, %v", suite, what, data, err)
+			}
+		}
+	}
+}
+
+// TestSplitTickets: tickets are skipped wherever they are split (RFC 8446, section 5.1), and an update that follows one in
+// the last record is performed.
+func TestSplitTickets(t *testing.T) {
+	const tickets = ticket + "\x04\x00\x00\x00" + ticket
+	cases := [][]string{strings.Split(tickets, "")}
+	for i := range tickets[1:] {
+		cases = append(cases, []string{tickets[:i+1], tickets[i+1:] + updateBoth})
+	}
+	longest := "\x04\x01\x00\x00" + strings.Repeat("x", maxMessage)
+	var records []string
+	for part := range slices.Chunk([]byte(longest+ticket+updateOurs), MaxPlaintext) {
+		records = append(records, string(part))
+	}
+	for _, records := range append(cases, records) {
+		s, p, _ := pair(allSuites[0])
+		for i, text := range records {
+			if data, err := s.Open(p.record(text, typeHandshake, 0)); len(data) > 0 || err != nil {
+				t.Fatalf("record %d of %.99q: %q, %v", i, records, data, err)
+			}
+		}
+		last := records[len(records)-1]
+		if strings.HasSuffix(last, updateOurs) || strings.HasSuffix(last, updateBoth) {
+			p.out.update()
+		}
+		if data, err := s.Open(p.record("data", typeApplicationData, 0)); string(data) != "data" || err != nil {
+			t.Errorf("after %.99q: %q, %v", records, data, err)
+		}
+	}
+}
+
+// TestInterruptedTicket: nothing but its rest may follow a part of a ticket (RFC 8446, section 5.1).
+func TestInterruptedTicket(t *testing.T) {
+	for _, part := range []string{ticket[:1], ticket[:4], ticket + ticket[:8]} {
+		for what, r := range map[string]struct {
+			text string
+			typ  byte
+		}{
+			"data":            {"x", typeApplicationData},
+			"no data":         {"", typeApplicationData},
+			"close_notify":    {"\x01\x00", typeAlert},
+			"Java's alert":    {"\x01\x5a", typeAlert},
+			"an empty record": {"", typeHandshake},
+		} {
+			s, p, _ := pair(allSuites[0])
+			if data, err := s.Open(p.record(part, typeHandshake, 0)); len(data) > 0 || err != nil {
+				t.Fatalf("%q: %q, %v", part, data, err)
+			}
+			for range 2 { // every further Open fails
+				if data, err := s.Open(p.record(r.text, r.typ, 0)); len(data) > 0 || !errors.Is(err, errUnexpected) {
+					t.Errorf("%q, then %s: %q, %v", part, what, data, err)
+				}
 			}
 		}
 	}
@@ -341,15 +399,30 @@ func TestSize(t *testing.T) {
 	}
 }
 
+// unfinished returns the handshake message at the end of p that is not complete.
+func unfinished(p []byte) []byte {
+	for len(p) >= 4 {
+		size := 4 + int(p[1])<<16 + int(p[2])<<8 + int(p[3])
+		if len(p) < size {
+			break
+		}
+		p = p[size:]
+	}
+	return p
+}
+
 // FuzzOpen: for records of any type and padding, open returns the data that was sealed before the first forbidden
-// record, and a modified record does not open.
+// record, and a modified record does not open. Of an incomplete message, which must be a ticket, the session counts the
+// bytes as a reader would that keeps them all, and nothing else may follow it.
 func FuzzOpen(f *testing.F) {
 	f.Add([]byte("\x17\x00\x03abc\x16\x04\x05\x18\x00\x00\x01\x01\x17\x01\x01z"), uint16(0), uint8(0))
 	f.Add([]byte("\x17\x00\x03abc\x15\x00\x02\x01\x00"), uint16(9), uint8(1))
 	f.Add([]byte("\x16\x00\x04\x04\x00\x00\x02\x16\x00\x02xy\x17\x09\x01z"), uint16(300), uint8(2))
+	f.Add([]byte("\x16\x00\x03\x04\x00\x00\x16\x01\x09\x03abc\x18\x00\x00\x01\x01\x17\x09\x01z"), uint16(7), uint8(1))
+	f.Add([]byte("\x16\x00\x05\x04\x00\x00\x02x\x17\x00\x01z"), uint16(300), uint8(2))
 	f.Fuzz(func(t *testing.T, script []byte, flip uint16, suite uint8) {
 		s, p, _ := pair(allSuites[int(suite)%len(allSuites)])
-		var want, got []byte
+		var want, got, message []byte
 		for len(script) >= 3 {
 			typ, padding, n := script[0], int(script[1]), min(int(script[2]), len(script)-3)
 			text := string(script[3 : 3+n])
@@ -364,10 +437,19 @@ func FuzzOpen(f *testing.F) {
 				}
 				break
 			}
-			if typ == typeApplicationData {
+			switch {
+			case typ == typeHandshake:
+				message = unfinished(append(message, text...))
+			case len(message) > 0:
+				t.Fatalf("%q of type %d is opened after %q", text, typ, message)
+			case typ == typeApplicationData:
 				want = append(want, text...)
 			}
 			got = append(got, data...)
+			rest := unfinished(append(bytes.Clone(message), make([]byte, s.skip)...))
+			if len(message) > 0 && message[0] != newSessionTicket || len(rest) != s.headSize || s.skip > maxMessage {
+				t.Fatalf("after %q %d bytes are awaited, and %d are kept", message, s.skip, s.headSize)
+			}
 			if typ == typeHandshake && s.in.seq == 0 {
 				p.out.update()
 			}
