@@ -18,15 +18,16 @@ type messages struct {
 	denial   *apierror.Error // of any further response
 }
 
-// fromClient counts what the client sends. It returns a denial if a message may make no response.
+// fromClient counts what the client sends. It returns a denial if a message may make no response; the message counts
+// nevertheless, since it may have reached the upstream.
 func (m *messages) fromClient(piece []byte, last bool) *apierror.Error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.x.received.Add(int64(len(piece)))
-	if !last || m.denial != nil {
+	if !last {
 		return nil
 	}
-	if m.requests++; m.requests > 1 {
+	if m.requests++; m.requests > 1 && m.denial == nil {
 		m.denial = m.x.lease.Reserve()
 	}
 	return m.denial

@@ -57,6 +57,7 @@ type tunnel struct {
 	Config
 	up, down       *direction
 	running        sync.WaitGroup
+	ending         atomic.Pointer[ending]
 	received, sent atomic.Int32 // close frames
 	late           sync.Once
 	expires        *time.Timer          // by Deadline or Idle
@@ -110,10 +111,18 @@ func (t *tunnel) supervise() *apierror.Error {
 	}
 }
 
-// stop does not wait for a peer that does not read.
+// ending is the content of both close frames; nil while frames pass.
+type ending struct {
+	status uint16
+	reason string
+}
+
+// stop ends both directions with a close frame at their next boundaries, unless they end already. It does not wait for
+// a peer that does not read.
 func (t *tunnel) stop(status uint16, reason string) {
-	t.running.Go(func() { t.up.stop(status, reason) })
-	t.running.Go(func() { t.down.stop(status, reason) })
+	t.ending.CompareAndSwap(nil, &ending{status, reason})
+	t.running.Go(t.up.stop)
+	t.running.Go(t.down.stop)
 }
 
 // finish ends the tunnel, unless it has ended.
@@ -145,11 +154,10 @@ type direction struct {
 	malformed *apierror.Error // the end if from's bytes are not frames
 	read      func(piece []byte, last bool) (denial *apierror.Error)
 
-	mu       sync.Mutex
-	frames   frameTracker
-	farewell []byte // the close frame to add at the next boundary; nil for none
-	silent   bool   // nothing more may be written: a close frame was, or a write failed
-	closed   bool   // from has sent a close frame
+	mu     sync.Mutex
+	frames frameTracker
+	silent bool // nothing more may be written: a close frame was, or a write failed
+	closed bool // from has sent a close frame
 }
 
 // copy forwards what arrives until one of the two sides ends.
@@ -157,6 +165,11 @@ func (d *direction) copy() {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	defer clear(*buf) // an upstream may have echoed the key
+	defer func() {
+		if recover() != nil { // no peer's data may end the process
+			d.finish(apierror.New(apierror.InternalError, "panic while a WebSocket's frames were read"))
+		}
+	}()
 	for {
 		n, err := d.from.Read(*buf)
 		if n > 0 {
@@ -192,7 +205,7 @@ func (d *direction) pass(p []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for at := 0; at < len(p); {
-		if d.farewell != nil && d.frames.boundary() {
+		if d.ending.Load() != nil && d.frames.boundary() {
 			d.write(p[:at])
 			d.sendClose() // nothing is written after that
 		}
@@ -229,8 +242,7 @@ func (d *direction) observe() error {
 		return errFrame
 	}
 	if denial := d.read(f.payload, f.boundary() && f.header[0]&fin != 0); denial != nil {
-		d.farewell = closeFrame(d.masked, policyViolation, string(denial.Code)) // before the next frame
-		d.tunnel.stop(policyViolation, string(denial.Code))
+		d.tunnel.stop(policyViolation, string(denial.Code)) // before the next frame
 		d.finishWithin(replyTimeout)
 	}
 	return nil
@@ -249,8 +261,8 @@ func (d *direction) write(p []byte) {
 
 // sendClose adds a close frame if one is due at this boundary. d.mu must be held.
 func (d *direction) sendClose() {
-	if d.farewell != nil && !d.silent && d.frames.boundary() {
-		d.write(d.farewell)
+	if e := d.ending.Load(); e != nil && !d.silent && d.frames.boundary() {
+		d.write(closeFrame(d.masked, e.status, e.reason))
 		d.silent = true
 		if d.sent.Add(1) == 2 {
 			d.finishWithin(replyTimeout)
@@ -258,12 +270,9 @@ func (d *direction) sendClose() {
 	}
 }
 
-// stop adds a close frame at the next boundary, unless another one is due.
-func (d *direction) stop(status uint16, reason string) {
+// stop adds the close frame now, if no frame is under way.
+func (d *direction) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.farewell == nil {
-		d.farewell = closeFrame(d.masked, status, reason)
-	}
 	d.sendClose()
 }

@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -266,7 +267,8 @@ func FuzzStop(f *testing.F) {
 			w.pass(p[:n])
 			p = p[n:]
 		}
-		w.stop(goingAway, "")
+		w.ending.Store(&ending{status: goingAway})
+		w.stop()
 		w.pass(sent[at:])
 		if want := append(bytes.Clone(sent[:whole]), going...); !bytes.Equal(got.Bytes(), want) {
 			t.Fatalf("%d bytes sent, stopped at %d: %d bytes arrive, want %d", len(sent), at, got.Len(), len(want))
@@ -372,6 +374,43 @@ func TestRefused(t *testing.T) {
 		end, took := play(t, Config{ReadUpstream: refuse}, script(reply))
 		if end != nil || took > replyTimeout {
 			t.Errorf("end %+v after %v", end, took)
+		}
+	}
+}
+
+// TestNothingPassesBehindARefusal: what refuses a message of one side lets no later frame of the other pass.
+func TestNothingPassesBehindARefusal(t *testing.T) {
+	toUpstream, toClient := &gather{}, &gather{}
+	w := &tunnel{}
+	w.up = &direction{tunnel: w, to: toUpstream, masked: true}
+	w.down = &direction{tunnel: w, to: toClient, read: func([]byte, bool) *apierror.Error { return &apierror.Error{Code: "r"} }}
+	last := text(0x81, "last", false)
+	if err := errors.Join(w.down.pass(last), w.up.pass(text(0x81, "late", true))); err != nil {
+		t.Fatal(err)
+	}
+	w.running.Wait()
+	if got, want := toClient.Bytes(), append(last, text(0x88, "\x03\xf0r", false)...); !bytes.Equal(got, want) {
+		t.Errorf("the client gets %q, want %q", got, want)
+	}
+	if got := toUpstream.Bytes(); len(got) != 2+4+3 || got[0] != 0x88 {
+		t.Errorf("the upstream gets %q, want a close frame", got)
+	}
+}
+
+// TestPanicInATunnel costs the tunnel, and not the process.
+func TestPanicInATunnel(t *testing.T) {
+	for _, cfg := range []Config{
+		{ReadClient: func([]byte, bool) *apierror.Error { panic("a message") }},
+		{ReadUpstream: func([]byte, bool) *apierror.Error { panic("a message") }},
+	} {
+		end, _ := play(t, cfg, func(c, u *pipe) {
+			c.send(text(0x81, "x", true))
+			u.send(text(0x81, "x", false))
+			io.Copy(io.Discard, c.out)
+			io.Copy(io.Discard, u.out)
+		})
+		if codeOf(end) != apierror.InternalError {
+			t.Errorf("end %+v", end)
 		}
 	}
 }
