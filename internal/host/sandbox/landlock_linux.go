@@ -68,14 +68,13 @@ func handled(abi int, scopeSignals bool) (a unix.LandlockRulesetAttr, flags uint
 	return a, flags
 }
 
-// The access that a rule for a directory of Policy allows. appendAccess excludes TRUNCATE and REMOVE_FILE: a
-// compromised process must not be able to erase the audit log.
+// The access that a rule for a directory of Policy allows. None includes TRUNCATE, nor appendAccess REMOVE_FILE: a
+// compromised process must not be able to erase the audit log. seccomp keeps it from overwriting the log.
 const (
 	readAccess   = unix.LANDLOCK_ACCESS_FS_READ_FILE
 	appendAccess = unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_MAKE_REG
 	removeAccess = unix.LANDLOCK_ACCESS_FS_REMOVE_FILE
-	writeAccess  = readAccess | appendAccess | removeAccess |
-		unix.LANDLOCK_ACCESS_FS_READ_DIR | unix.LANDLOCK_ACCESS_FS_TRUNCATE
+	writeAccess  = readAccess | appendAccess | removeAccess | unix.LANDLOCK_ACCESS_FS_READ_DIR
 )
 
 // resolverFiles are the files that Go's resolver reads again when they change (net/dnsclient_unix.go). Without them the

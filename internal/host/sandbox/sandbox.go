@@ -32,11 +32,12 @@ type Policy struct {
 
 	// Write, Append and Remove are directories, which must exist. They allow, at any depth,
 	Write  []string // make, read, write, rename and remove files
-	Append []string // make files and write to them, but neither read, rename nor remove any
+	Append []string // make files and write at their ends, but neither read, rename nor remove any
 	Remove []string // remove files
 
 	// Truncate are descriptors of files that the process may still truncate. seccomp enforces this, because Landlock
-	// does not restrict files that were opened before.
+	// does not restrict files that were opened before. Before Linux 6.2 a compromised process can open a file of Append
+	// under such a number, and truncate it.
 	Truncate []int
 
 	// Off omits Landlock and seccomp, so that the process can be debugged. A compromised process then has all of its

@@ -58,8 +58,7 @@ const sockType = 0xf
 // Flags of openat(2) for what a Policy allows. O_PATH, O_TMPFILE and flags of later kernels are never needed.
 const (
 	readingFlags = unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_DIRECTORY | unix.O_LARGEFILE
-	appendFlags  = readingFlags | unix.O_WRONLY | unix.O_CREAT | unix.O_APPEND
-	writingFlags = appendFlags | unix.O_RDWR | unix.O_EXCL | unix.O_TRUNC
+	writingFlags = readingFlags | unix.O_WRONLY | unix.O_CREAT | unix.O_APPEND | unix.O_EXCL
 )
 
 // always are the system calls that are allowed with any arguments. This list and narrowed were built from what a static
@@ -95,9 +94,9 @@ var always = []uint32{
 func narrowed(self uint32) []rule {
 	rules := []rule{
 		allow(unix.SYS_SENDTO, without(3, unix.MSG_FASTOPEN)), // fast open connects without a check by Landlock
+		// Neither F_SETFL, which clears O_APPEND, nor F_DUPFD, which gives a log the number of a file of Truncate.
 		allow(unix.SYS_FCNTL, is(1, unix.F_GETFL)),
 		allow(unix.SYS_FCNTL, is(1, unix.F_GETFD)),
-		allow(unix.SYS_FCNTL, is(1, unix.F_DUPFD_CLOEXEC)),
 		// No executable memory: an attacker can run only code that is already mapped. PR_SET_VMA names the runtime's
 		// mappings.
 		allow(unix.SYS_MMAP, without(2, unix.PROT_EXEC)),
@@ -128,16 +127,18 @@ func narrowed(self uint32) []rule {
 	return rules
 }
 
-// onFiles returns the system calls on files that p needs. Landlock restricts which files.
+// onFiles returns the system calls on files that p needs. Landlock restricts which files. A file that exists is written
+// to at its end only: Landlock before Linux 6.2 does not restrict O_TRUNC, and no version requires O_APPEND.
 func onFiles(p Policy) []rule {
+	atEnd := cond{2, unix.O_ACCMODE | unix.O_APPEND, unix.O_WRONLY | unix.O_APPEND}
+	newFile := cond{2, unix.O_ACCMODE | unix.O_CREAT | unix.O_EXCL, unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL}
 	rules := []rule{allow(unix.SYS_OPENAT, only(2, readingFlags))}
-	if len(p.Append) > 0 { // writing at the end only: O_APPEND is required
-		atEnd := cond{2, unix.O_ACCMODE | unix.O_APPEND, unix.O_WRONLY | unix.O_APPEND}
-		rules = append(rules, allow(unix.SYS_OPENAT, only(2, appendFlags), atEnd))
+	if len(p.Append)+len(p.Write) > 0 {
+		rules = append(rules, allow(unix.SYS_OPENAT, only(2, writingFlags), atEnd))
 	}
 	if len(p.Write) > 0 {
 		rules = append(rules, allow(unix.SYS_FSYNC), allow(unix.SYS_RENAMEAT), allow(unix.SYS_GETDENTS64),
-			allow(unix.SYS_OPENAT, only(2, writingFlags)))
+			allow(unix.SYS_OPENAT, only(2, writingFlags), newFile))
 	}
 	if len(p.Write)+len(p.Remove) > 0 {
 		rules = append(rules, allow(unix.SYS_UNLINKAT))
