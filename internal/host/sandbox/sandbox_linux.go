@@ -58,8 +58,12 @@ func enforce(p Policy) (Report, error) {
 		noSeccomp = seccomp(p)
 	}
 	end := threads.read()
+	var groups error
+	if p.User != nil {
+		groups = end.check("", "Groups")
+	}
 	return Report{
-		{"user", who.Name, cmp.Or(who.staysExposed(exposed), end.checkIDs(who.UID, "Uid"), end.checkIDs(who.GID, "Gid"))},
+		{"user", who.Name, cmp.Or(who.staysExposed(exposed), end.checkIDs(who.UID, "Uid"), end.checkIDs(who.GID, "Gid"), groups)},
 		whole("caps", "none", cmp.Or(noCaps, end.checkNoCaps(boundingKept))),
 		whole("no-new-privs", "on", cmp.Or(noPrivs, end.check("1", "NoNewPrivs"))),
 		{"landlock", version, noLandlock},

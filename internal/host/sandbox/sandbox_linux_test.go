@@ -325,7 +325,6 @@ func checkThreads(t *testing.T, pid int, uid uint32, keepBnd bool) {
 		t.Errorf("it can be dumped: %v", err)
 	}
 	none := "0000000000000000"
-	id := fmt.Sprint(uid)
 	ids := fmt.Sprintf("%d %[1]d %[1]d %[1]d", uid)
 	want := map[string]string{"Seccomp": "2", "NoNewPrivs": "1", "CapInh": none, "CapPrm": none, "CapEff": none, "CapAmb": none, "Uid": ids, "Gid": ids}
 	if !keepBnd {
@@ -349,7 +348,7 @@ func checkThreads(t *testing.T, pid int, uid uint32, keepBnd bool) {
 				t.Errorf("%s: %s is %q, want %q", name, k, got, v)
 			}
 		}
-		if g := st.value("Groups"); g != "" && g != id && g != "0" {
+		if g := st.value("Groups"); g != "" && uid != 0 {
 			t.Errorf("%s: groups %q", name, g)
 		}
 	}
@@ -440,6 +439,17 @@ func TestMissing(t *testing.T) {
 				t.Errorf("work: %s", w)
 			}
 		})
+	}
+}
+
+// TestGroupsPretended: root's groups that are still there are reported.
+func TestGroupsPretended(t *testing.T) {
+	proctest.NeedRoot(t, "become other users")
+	o := outside(t, nobody)
+	o.Deny, o.User = [][2]uint32{{unix.SYS_SETGROUPS, 0}}, find(t, "nobody")
+	p := startChild(t, o, &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: []uint32{4, 24}}})
+	if want := "user: thread "; p.Err != "" || len(p.Missing) != 1 || !strings.HasPrefix(p.Missing[0], want) || !strings.HasSuffix(p.Missing[0], " has Groups 4 24") {
+		t.Errorf("%q (%s), want %q", p.Missing, p.Err, want)
 	}
 }
 
