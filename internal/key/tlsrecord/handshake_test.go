@@ -12,11 +12,15 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"os"
 	"reflect"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/memscan"
 )
 
 const soon = 10 * time.Second
@@ -290,6 +294,32 @@ func TestNoTickets(t *testing.T) {
 			}
 			synctest.Wait()
 		})
+	}
+}
+
+// TestFirstRecordIsCleared: of a first record with data, no sealed copy stays in the heap beside the session's keys.
+func TestFirstRecordIsCleared(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which would free a copy, and hide it from the dump
+	s, p, _ := pair(allSuites[0])
+	s.tickets = func([]byte) { t.Error("crypto/tls received data") }
+	record := p.record(strings.Repeat("data", 100), typeApplicationData, 0)
+	sealed := make([]byte, len(record)-tagSize) // the tag stays where it is
+	invert := func(p []byte) {
+		for i := range sealed {
+			sealed[i] = ^p[i]
+		}
+	}
+	invert(record)
+	if _, err := s.Open(record); err != nil { // in place
+		t.Fatal(err)
+	}
+	dump := must(os.Create(t.TempDir() + "/heap"))
+	defer dump.Close()
+	debug.WriteHeapDump(dump.Fd())
+	control := must(memscan.File(dump.Name(), sealed))
+	invert(sealed)
+	if r := must(memscan.File(dump.Name(), sealed)); r.Full+r.Fragments != 0 || control.Full != 1 {
+		t.Errorf("the heap has %d copies and %d fragments of the record; %d inverted ones, want 1", r.Full, r.Fragments, control.Full)
 	}
 }
 

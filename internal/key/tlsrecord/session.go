@@ -151,6 +151,8 @@ func (s *session) Open(record []byte) (data []byte, err error) {
 	secret.Scrub()
 	if sealed != nil && len(data) == 0 && s.readErr == nil {
 		go tickets(sealed) // its stack grows to several times that of a stream
+	} else {
+		clear(sealed) // the keys to open it lie in the heap, and its data may echo the key
 	}
 	return data, s.readErr
 }
