@@ -97,8 +97,8 @@ func (c *recordConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// errNoPending is the error of a recordConn without pending data. crypto/tls treats a time-out as temporary and reads again
-// later.
+// errNoPending is the error of a recordConn without pending data. crypto/tls treats a time-out as temporary and reads
+// again later.
 var errNoPending = os.ErrDeadlineExceeded
 
 // legacy is the Layer of TLS 1.2: crypto/tls with one record at a time. crypto/tls seals directly from the caller's

@@ -69,7 +69,8 @@ type keys struct {
 	next  []byte       // traffic secret of the next keys
 }
 
-// newKeys derives keys from a traffic secret, which it clears.
+// newKeys derives keys from a traffic secret, which it clears. The secret has the length of the hash (RFC 8446, section
+// 7.1): one of another length is not what it was taken for.
 func newKeys(id uint16, traffic []byte) (*keys, error) {
 	s, ok := suites[id]
 	if !ok || len(traffic) != s.hash().Size() {
@@ -118,7 +119,8 @@ func (k *keys) number() error {
 }
 
 // seal turns buf into a record in place: it writes the header before the n bytes of plaintext at HeaderSize, and
-// content type and tag after them. buf must have space for n + Overhead bytes. It returns the record.
+// content type and tag after them. buf must have space for n + Overhead bytes. It returns the record, which has no
+// padding, as those of crypto/tls.
 func (k *keys) seal(buf []byte, n int, contentType byte) ([]byte, error) {
 	if n > MaxPlaintext {
 		return nil, errOverflow

@@ -47,11 +47,11 @@ const (
 )
 
 const (
-	// maxIdleRecords is the maximum number of consecutive records without data. Without a limit a peer could keep the
-	// client busy.
+	// maxIdleRecords is the maximum number of consecutive records without data. They are legal, as padding of the traffic
+	// (RFC 8446, section 5.4), but without a limit a peer could keep the client busy.
 	maxIdleRecords = 32
-	// updateAfter is the number of records after which the client updates its own keys, below the limit for AES-GCM
-	// (RFC 8446, section 5.5).
+	// updateAfter is the number of records after which the client updates its own keys, below the limit for AES-GCM, 2^24.5
+	// (RFC 8446, section 5.5). The number of records received is the peer's to limit.
 	updateAfter = 1 << 24
 	// maxTickets is the size in bytes of the longest first record whose tickets are used. Servers' tickets have a few
 	// hundred bytes.
@@ -98,7 +98,7 @@ type session struct {
 	headSize int
 	skip     int
 
-	updateDue atomic.Bool // the peer has requested a key update
+	updateDue atomic.Bool // the peer has requested an update, once or more often: one is enough (RFC 8446, section 4.6.3)
 
 	mu       sync.Mutex // guards the fields below: records must be written in the order of their numbers
 	w        io.Writer
@@ -117,7 +117,8 @@ func newSession(w io.Writer, suite uint16, client, server []byte) (*session, err
 }
 
 // Size refuses all content types but application_data, the outer type of every protected record (RFC 8446, section
-// 5.2).
+// 5.2). Records without protection are over: change_cipher_spec is legal until the handshake's end only (section 5). The
+// version is ignored, as section 5.1 requires.
 func (s *session) Size(p []byte) (int, error) {
 	if len(p) > 0 && p[0] != typeApplicationData {
 		return 0, errHeader
@@ -138,7 +139,8 @@ func sizeOf(p []byte, longest int) (int, error) {
 }
 
 // Open returns the first error again on every later call: after it, the number or the keys no longer match the peer's.
-// It scrubs the vector registers, through which the plaintext has passed.
+// No alert is sent (RFC 8446, section 6.2): the caller closes the connection, and a write might block. Open scrubs the
+// vector registers, through which the plaintext has passed.
 func (s *session) Open(record []byte) (data []byte, err error) {
 	if s.readErr != nil {
 		return nil, s.readErr
@@ -186,7 +188,7 @@ func (s *session) open(record []byte) ([]byte, error) {
 		return nil, io.EOF
 	case text[1] == userCanceled: // Java sends it before close_notify; crypto/tls ignores it too
 		return nil, nil
-	default:
+	default: // fatal, whatever its level and even if it is unknown (section 6)
 		return nil, fmt.Errorf("the peer has ended the TLS session: %w", tls.AlertError(text[1]))
 	}
 }
