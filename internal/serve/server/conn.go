@@ -73,10 +73,6 @@ func (c *conn) serve() {
 		return
 	}
 	for c.readHead() == nil && c.exchange() == nil {
-		c.state.Store(waiting)
-		if c.server.isDraining() { // after Store: Drain, once it has begun, closes connections that wait
-			return
-		}
 	}
 }
 
@@ -273,14 +269,14 @@ func (c *conn) exchange() error {
 	c.begin(&c.in.req, c.in.req.Minor, string(c.in.req.Method) == "HEAD", c.in.req.Close)
 	c.body.begin(c)
 	err := c.respond(c.serveRequest)
-	switch {
-	case c.out.hijacked: // also over a cut: what came before it is the client's
-	case err != nil:
+	if err != nil && !c.out.hijacked { // what came before the cut of a WebSocket is the client's
 		return err
-	case !c.out.closeAfter:
-		return c.body.discard()
-	case c.body.done.Load() && c.unused() == 0:
-		return io.EOF
+	}
+	if !c.out.closeAfter && c.body.discard() == nil {
+		c.state.Store(waiting)
+		if !c.server.isDraining() { // after Store: Drain, once it has begun, closes connections that wait
+			return nil
+		}
 	}
 	c.releaseInput()
 	linger(c.nc)
