@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"sync"
@@ -188,7 +189,7 @@ func (c *conn) sendRest(r *Request, left []byte) error {
 			_, err := c.send([]byte("0\r\n\r\n"))
 			return err
 		case err != nil && (chunked || missing > 0):
-			return errors.Join(errBody, err)
+			return fmt.Errorf("%w: %w", errBody, err)
 		}
 	}
 	return nil

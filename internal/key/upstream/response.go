@@ -81,7 +81,7 @@ func (r *Response) blame(err error, where string) error {
 	case malformed:
 		return fail(Malformed, "the response is malformed: %w", err)
 	case r.copierEnded() && errors.Is(r.copyErr, errBody):
-		return &Error{Kind: BodyFailed, Cause: errBody}
+		return &Error{Kind: BodyFailed, Cause: r.copyErr}
 	case r.unwatch != nil && !r.unwatch():
 		return fail(Cancelled, "the request was cancelled")
 	case err == io.EOF: // io.EOF, wrapped or not, must always mean a complete body

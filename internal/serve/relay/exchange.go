@@ -156,7 +156,7 @@ func (x *exchange) checkResponse() *apierror.Error {
 // forward returns why the exchange fails, before or after the response has begun.
 func (x *exchange) forward(ctx context.Context) *apierror.Error {
 	if err := x.prepare(); err != nil {
-		return x.failed(err)
+		return x.failed(&upstream.Error{Kind: upstream.BodyFailed, Cause: err})
 	}
 	if ctx.Err() != nil { // nothing has been sent, and nothing will be
 		return apierror.Left
@@ -247,7 +247,7 @@ func (x *exchange) pass(res *upstream.Response) *apierror.Error {
 		case err == io.EOF: // and nothing that wraps it: a truncated body must not look like an end
 			return nil
 		case err != nil:
-			return ofUpstream(err)
+			return x.failed(err)
 		}
 	}
 }
@@ -286,18 +286,12 @@ func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) *apierror
 	return end
 }
 
-// failed returns the error of a body that did not come as announced, or of an upstream that could not be reached, or
-// did not respond.
+// failed returns why the body was refused, or else the error of an exchange that failed with err.
 func (x *exchange) failed(err error) *apierror.Error {
-	switch {
-	case x.refusal.Load() != nil:
-		return x.refusal.Load()
-	case x.Entry.Upstream:
-		return ofUpstream(err)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return apierror.New(apierror.RequestTimeout, "the body stalled")
+	if refusal := x.refusal.Load(); refusal != nil {
+		return refusal
 	}
-	return apierror.New(apierror.IncompleteBody, "")
+	return ofUpstream(err)
 }
 
 // codes maps what can go wrong on the way to the upstream, besides upstream.Cancelled.
@@ -318,8 +312,11 @@ func ofUpstream(err error) *apierror.Error {
 	if !errors.As(err, &e) {
 		return apierror.New(apierror.InternalError, "an error of an unknown kind")
 	}
-	if e.Kind == upstream.Cancelled {
+	switch {
+	case e.Kind == upstream.Cancelled:
 		return apierror.Left
+	case e.Kind == upstream.BodyFailed && errors.Is(err, os.ErrDeadlineExceeded):
+		return apierror.New(apierror.RequestTimeout, "the body stalled")
 	}
 	failed := apierror.New(codes[e.Kind], e.Error())
 	failed.Hint = e.Hint

@@ -2,8 +2,11 @@ package server_test
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -101,6 +104,31 @@ func TestBodyLimit(t *testing.T) {
 				t.Errorf("%s: a body over the limit arrived as complete", c.framing)
 			}
 		}
+	}
+}
+
+// TestBodyLimitBehindTheHead checks that a body that turns out to be too large while its response is passed on is
+// recorded as such.
+func TestBodyLimitBehindTheHead(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		responds := http.NewResponseController(w)
+		if err := errors.Join(responds.EnableFullDuplex(), responds.Flush()); err != nil {
+			t.Error(err)
+		}
+		io.Copy(io.Discard, r.Body)
+	}))
+	defer up.Close()
+	rules := newPolicy(t, policy.Config{Limits: policy.Limits{MaxBody: 2 << 20}})
+	e := &entries{}
+	s := start(t, func(s *setup) { s.url, s.server.Policy, s.server.Observe = up.URL+"/v1/responses", rules, e.add })
+	p := s.dial()
+	p.send(request("Transfer-Encoding: chunked") + "200000\r\n" + strings.Repeat(" ", 2<<20) + "\r\n")
+	if res := p.answer(); res.StatusCode != 200 {
+		t.Errorf("status %d", res.StatusCode)
+	}
+	p.send("1\r\n \r\n")
+	if got := e.recorded(t, 1); got.Status != 200 || got.Code != "body_too_large" {
+		t.Errorf("the record is %+v", got)
 	}
 }
 
