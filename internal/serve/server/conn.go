@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -125,7 +126,8 @@ func (c *conn) begin(head *http1.Request, minor int, isHead, last bool) {
 // exchange, also after a panic.
 func (c *conn) respond(write func() error) error {
 	c.server.Running.Add(1)
-	defer c.end()
+	failure := apierror.InternalError // a panic
+	defer func() { c.end(failure) }()
 	err := write()
 	if err == nil {
 		err = c.out.finish()
@@ -135,13 +137,18 @@ func (c *conn) respond(write func() error) error {
 		if c.request.Entry.Status != 0 && c.out.framing == http1.UntilClose {
 			resetOnClose(c.nc) // a response that ends with the connection would look complete
 		}
+		failure = apierror.ClientLeft // before the last write
+		return err
 	}
-	return err
+	failure = ""
+	return nil
 }
 
-// end counts the exchange off and hands over its record: no other place does either.
-func (c *conn) end() {
+// end counts the exchange off and hands over its record: no other place does either. failure is the record's code if
+// it has none so far.
+func (c *conn) end(failure apierror.Code) {
 	c.server.Running.Add(-1)
+	c.request.Entry.Code = cmp.Or(c.request.Entry.Code, string(failure))
 	if f := c.server.cfg.Observe; f != nil {
 		c.request.Entry.Duration = time.Since(c.request.Entry.Time)
 		f(&c.request.Entry)
@@ -289,6 +296,7 @@ func (c *conn) serveRequest() (err error) {
 		return err
 	}
 	if c.request.Entry.Status != 0 {
+		c.request.Entry.Code = string(apierror.InternalError)
 		return relay.ErrAbort
 	}
 	c.out.closeAfter = true

@@ -1,7 +1,10 @@
 package server_test
 
 import (
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strings"
@@ -89,6 +92,43 @@ func TestPanicInAResponse(t *testing.T) {
 		}
 		if l := strings.Join(s.logged(), "\n"); strings.Contains(l, canary) {
 			t.Errorf("%s: logged %q", what, l)
+		}
+	}
+}
+
+// cut is a listener whose connections cannot be written to.
+type cut struct{ net.Listener }
+
+func (l cut) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return cutConn{c}, err
+}
+
+type cutConn struct{ net.Conn }
+
+func (cutConn) Write([]byte) (int, error) { return 0, net.ErrClosed }
+
+// TestRecordOfALostResponse checks that the record of a response of the upstream that could not be written does not look
+// like a success, whether that happens while it is passed on or at its end.
+func TestRecordOfALostResponse(t *testing.T) {
+	atOnce := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "{}") }))
+	defer atOnce.Close()
+	for want, breaking := range map[string]func(net.Listener) net.Listener{
+		"internal_error": func(l net.Listener) net.Listener { return treacherous{l, true} },
+		"client_left":    func(l net.Listener) net.Listener { return cut{l} },
+	} {
+		for _, url := range []string{"", atOnce.URL + "/v1/responses"} {
+			e := &entries{}
+			s := start(t, func(s *setup) { s.server.Observe, s.url = e.add, url })
+			l := must(listen.TCP(listen.Loopback(0)))
+			go s.server.Serve(breaking(l))
+			p := &peer{t: t, Conn: must(net.Dial("tcp", l.Addr().String()))}
+			p.send(request("X-Fake: sse n=3 d=1ms", "Content-Length: 2") + "{}")
+			if got := e.recorded(t, 1); got.Status != 200 || got.Code != want {
+				t.Errorf("the record is %+v, want %s", got, want)
+			}
+			l.Close()
+			p.Close()
 		}
 	}
 }
