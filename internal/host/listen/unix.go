@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,8 +21,7 @@ import (
 // 107 on Linux and 103 on macOS.
 const maxUnixPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
-// lockWait is how long a start waits for other starts on the same path, which hold the lock for a few system calls.
-const lockWait = 10 * time.Second
+var errInUse = errors.New("another process listens on it; stop that process, or choose another path")
 
 // UnixSocket is a listener on a path. Its connections are of type *net.UnixConn.
 type UnixSocket struct {
@@ -90,20 +88,26 @@ func find(path string) (*UnixSocket, error) {
 
 // listen creates the socket and sets its mode. It holds a lock, for two reasons. A socket between bind(2) and listen(2)
 // refuses connections like a stale one. And two processes that replace the same stale socket could both remove it, the
-// second one after the first has put its live socket there.
+// second one after the first has put its live socket there. The lock is a file beside the socket that only this user
+// can open: one on the directory could be taken by any user who may read it (flock(2)), and a socket's file cannot be
+// opened to be locked (open(2), ENXIO). It is removed in the end; one that a killed process left behind is used again.
 func (s *UnixSocket) listen(cfg UnixConfig) (err error) {
-	// The lock is released after listen(2), when the socket no longer looks stale.
-	unlock, err := s.lock(lockWait)
-	if err != nil {
-		return err
+	name := "." + s.name + ".lock"
+	held, err := s.dir.Lock(name)
+	switch {
+	case errors.Is(err, safefile.ErrLocked):
+		return errInUse // or will in a moment
+	case err != nil:
+		return fmt.Errorf("cannot lock %s beside it: %w; choose another path", name, err)
 	}
-	defer unlock()
+	// Released after listen(2), when the socket no longer looks stale.
+	defer held.Close()
+	defer s.dir.Remove(name) // while still locked: see safefile.Dir.Lock
 	if err := s.removeStale(); err != nil {
 		return err
 	}
-	// The lock and the trusted directory exclude every other process from the name until the socket listens. bind(2)
-	// takes a path and no directory, so that the path is looked up again; the trusted directories lead to the same
-	// place.
+	// bind(2) takes a path and no directory, so that the path is looked up again; the trusted directories lead to the
+	// same place. It fails if another user has taken the name in a sticky directory.
 	if s.UnixListener, err = listenNarrow(s.path); err != nil {
 		return fmt.Errorf("%w; check the directory, or choose another path", errors.Unwrap(err)) // Unwrap omits the path, which Unix adds
 	}
@@ -216,30 +220,7 @@ func (s *UnixSocket) checkStale() error {
 	case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EPROTOTYPE):
 		return fmt.Errorf("cannot determine whether another process listens on it: %w; remove it, or choose another path", errors.Unwrap(err))
 	}
-	return errors.New("another process listens on it; stop that process, or choose another path")
-}
-
-// lock excludes other processes of the same user that start on the same path. It locks a file beside the socket that
-// only this user can open: a lock on the directory could be taken by any user who may read it (flock(2)), and a
-// socket's file cannot be opened to be locked (open(2), ENXIO). unlock removes the file; one that a killed process left
-// behind is used again.
-func (s *UnixSocket) lock(wait time.Duration) (unlock func(), err error) {
-	name := "." + s.name + ".lock"
-	// flock(2) cannot wait with a time limit, so that the lock is tried again and again.
-	for end := time.Now().Add(wait); ; time.Sleep(time.Millisecond) {
-		held, err := s.dir.Lock(name)
-		switch {
-		case err == nil:
-			return func() {
-				s.dir.Remove(name) // while still locked: see safefile.Dir.Lock
-				held.Close()
-			}, nil
-		case !errors.Is(err, safefile.ErrLocked):
-			return nil, fmt.Errorf("cannot lock %s beside it: %w; choose another path", name, err)
-		case time.Now().After(end):
-			return nil, fmt.Errorf("another process has held the lock %[2]s for %[1]v; stop that process, or choose another path", wait, name)
-		}
-	}
+	return errInUse
 }
 
 // remove removes this listener's socket and nothing else. No other proxy changes the name while this one listens; only

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/host/safefile"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 )
 
@@ -639,31 +640,39 @@ func testEntry(t *testing.T, path string) *UnixSocket {
 	return e
 }
 
+// lock takes the lock of a socket, as soon as no other has it.
+func (s *UnixSocket) lock(t *testing.T) (unlock func()) {
+	name := "." + s.name + ".lock"
+	for end := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
+		held, err := s.dir.Lock(name)
+		if err == nil {
+			return func() {
+				s.dir.Remove(name)
+				held.Close()
+			}
+		}
+		if !errors.Is(err, safefile.ErrLocked) || time.Now().After(end) {
+			t.Error("waited for the lock: ", err)
+			return func() {}
+		}
+	}
+}
+
+// TestUnixLock: while another process starts on a path, no other does.
 func TestUnixLock(t *testing.T) {
 	dir := proctest.Dir(t, 0o755)
-	a, b, other := testEntry(t, dir+"/s"), testEntry(t, dir+"/s"), testEntry(t, dir+"/t")
-	unlock, err := a.lock(0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	unlock := testEntry(t, dir+"/s").lock(t)
 	if got := lstat(t, dir+"/.s.lock").Mode(); got != 0o600 {
 		t.Errorf("others could hold the lock: mode %v", got)
 	}
-	if _, err := b.lock(0); err == nil || !strings.Contains(err.Error(), "another process has held the lock") {
-		t.Errorf("locked twice: %v", err)
-	}
-	unlockOther, err := other.lock(0)
-	if err != nil {
-		t.Fatalf("another path: %v", err)
-	}
-	unlockOther()
-	holds(t, dir, ".s.lock")
+	unixFails(t, UnixConfig{Path: dir + "/s"}, "another process listens on it; stop")
+	other := mustUnix(t, UnixConfig{Path: dir + "/t"})
+	holds(t, dir, ".s.lock", "t")
 	unlock()
-	holds(t, dir)
-	if unlock, err = b.lock(0); err != nil {
-		t.Fatal(err)
-	}
-	unlock()
+	holds(t, dir, "t")
+	other.Close()
+	mustUnix(t, UnixConfig{Path: dir + "/s"})
+	holds(t, dir, "s")
 }
 
 // TestUnixLockOnRemovedFile: a lock on a file that its last holder has removed is not taken for the lock.
@@ -676,11 +685,7 @@ func TestUnixLockOnRemovedFile(t *testing.T) {
 	for range n {
 		wg.Go(func() {
 			for range 100 {
-				unlock, err := e.lock(lockWait)
-				if err != nil {
-					t.Error(err)
-					return
-				}
+				unlock := e.lock(t)
 				if in.TryLock() {
 					runtime.Gosched()
 					in.Unlock()
