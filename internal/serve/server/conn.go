@@ -133,10 +133,7 @@ func (c *conn) respond(write func() error) error {
 		err = c.out.finish()
 	}
 	if err != nil {
-		c.out.Flush() // what came before the cut is the client's; the cut counts more than an error here
-		if c.request.Entry.Status != 0 && c.out.framing == http1.UntilClose {
-			resetOnClose(c.nc) // a response that ends with the connection would look complete
-		}
+		c.out.Flush()                 // what came before the cut is the client's; the cut counts more than an error here
 		failure = apierror.ClientLeft // before the last write
 		return err
 	}
@@ -312,11 +309,11 @@ func linger(nc net.Conn) {
 	}
 }
 
-// resetOnClose makes the closing of nc an error at the client, and leaves nothing in the kernel. If it fails, closing
-// is all that can be done.
-func resetOnClose(nc net.Conn) {
+// setLinger is (*net.TCPConn).SetLinger: 0 makes the closing of nc an error at the client, and leaves nothing in the
+// kernel; -1 undoes that. A unix socket has nothing like it. If it fails, closing is all that can be done.
+func setLinger(nc net.Conn, seconds int) {
 	if tcp, ok := nc.(interface{ SetLinger(int) error }); ok {
-		tcp.SetLinger(0)
+		tcp.SetLinger(seconds)
 	}
 }
 

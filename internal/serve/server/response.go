@@ -60,8 +60,11 @@ func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
 		b = append(b, "Connection: close\r\n"...)
 	}
 	*a.pending = append(b, "\r\n"...)
-	if a.head {
+	switch {
+	case a.head:
 		a.framing = 0 // the end of a body would be taken for the next response
+	case a.framing == http1.UntilClose:
+		setLinger(a.c.nc, 0) // until finish: whatever closes the connection before, the response must not look complete
 	}
 }
 
@@ -161,7 +164,11 @@ func (a *responseWriter) finish() error {
 		b := a.buffer()
 		*b = append(*b, "0\r\n\r\n"...)
 	}
-	return a.Flush()
+	err := a.Flush()
+	if err == nil && a.framing == http1.UntilClose {
+		setLinger(a.c.nc, -1)
+	}
+	return err
 }
 
 func (a *responseWriter) Hijack(fields []http1.Field) (conn relay.UpgradedConn, draining <-chan struct{}, err error) {

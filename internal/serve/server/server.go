@@ -165,7 +165,7 @@ func (s *Server) full() bool {
 // reset ends a connection so that nothing of it is left, here and in the kernel.
 func (s *Server) reset(nc net.Conn) {
 	s.Resets.Add(1)
-	resetOnClose(nc)
+	setLinger(nc, 0)
 	nc.Close()
 }
 
