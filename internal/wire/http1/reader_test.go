@@ -51,6 +51,9 @@ func readResponse(t *testing.T, in *received) (m readMessage) {
 	for b.Begin(r.Length); err == nil; {
 		var piece []byte
 		piece, err = b.Next(in)
+		if len(piece) == 0 && err == nil {
+			t.Fatal("neither data nor an error")
+		}
 		m.data += string(piece)
 		if (err == io.EOF) != b.Done() {
 			t.Fatalf("%v, and done %t", err, b.Done())
@@ -82,6 +85,8 @@ func TestReadResponse(t *testing.T) {
 		{"chunks, cut", head + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n", io.EOF, readMessage{200, "abc", "", "unexpected EOF"}},
 		{"until close, broken", head + "\r\nabc", broken, readMessage{200, "abc", "", "broken"}},
 		{"length, broken", head + "Content-Length: 4\r\n\r\nabc", broken, readMessage{200, "abc", "", "broken"}},
+		{"chunks, malformed", head + "Transfer-Encoding: chunked\r\n\r\nx", io.EOF, readMessage{200, "", "x", "a chunk's size is not a number"}},
+		{"head, malformed", "\t", io.EOF, readMessage{0, "", "\t", "not an HTTP/1.1 message"}},
 		{"head, cut", head + "A: b\r\n", io.EOF, readMessage{0, "", head + "A: b\r\n", "EOF"}},
 	} {
 		for _, cuts := range [][]byte{nil, {0}, {2, 0, 5}} {

@@ -70,6 +70,7 @@ var requestPolicy = []struct {
 	{"tab in the target", 400, "POST /v1\t/responses HTTP/1.1\r\nHost: a\r\n\r\n"},
 	{"no method", 400, "/v1/responses HTTP/1.1\r\nHost: a\r\n\r\n"},
 	{"no target", 400, "POST HTTP/1.1\r\nHost: a\r\n\r\n"},
+	{"empty target", 400, "POST  HTTP/1.1\r\nHost: a\r\n\r\n"},
 	{"NUL in the method", 400, "P\x00ST / HTTP/1.1\r\nHost: a\r\n\r\n"},
 	{"NUL in the target", 400, "POST /v1/responses\x00 HTTP/1.1\r\nHost: a\r\n\r\n"},
 	{"DEL in the target", 400, "POST /\x7f HTTP/1.1\r\nHost: a\r\n\r\n"},
@@ -158,6 +159,7 @@ var requestPolicy = []struct {
 	// Transfer-Encoding.
 	{"chunked", 200, start + "Transfer-Encoding: chunked\r\n\r\n"},
 	{"CHUNKED", 200, start + "TRANSFER-ENCODING: CHUNKED\r\n\r\n"},
+	{"chunked with a Kelvin sign", 501, start + "Transfer-Encoding: chun\u212aed\r\n\r\n"},
 	{"identity", 501, start + "Transfer-Encoding: identity\r\n\r\n"},
 	{"xchunked", 501, start + "Transfer-Encoding: xchunked\r\n\r\n"},
 	{"chunked in quotes", 501, start + "Transfer-Encoding: \"chunked\"\r\n\r\n"},
@@ -247,7 +249,7 @@ func TestHeadEndByteByByte(t *testing.T) {
 }
 
 func TestHeadEndRefusesAtOnce(t *testing.T) {
-	for _, in := range []string{"\x16", "\x00", " ", "\t", "\n", "\xef", ":", "(", "P\n", "\rX\n"} {
+	for _, in := range []string{"\x16", "\x00", " ", "\t", "\n", "\xef", ":", "(", "P\n", "\r", "\rX\n"} {
 		if _, err := HeadEnd([]byte(in), 0); status(err) != 400 {
 			t.Errorf("%q: %v, want status 400 without waiting for more", in, err)
 		}
@@ -308,6 +310,7 @@ func TestRequestClose(t *testing.T) {
 		{"1.1", "X-Connection: close\r\n", false},
 		{"1.0", "", true},
 		{"1.0", "Connection: Keep-Alive\r\n", false},
+		{"1.0", "Connection: keep-alive, foo\r\n", false},
 		{"1.0", "Connection: keep-alive, close\r\n", true},
 		{"1.0", "Connection: close, keep-alive\r\n", true}, // RFC 9112, section 9.3: close takes precedence
 	} {
@@ -353,8 +356,9 @@ func TestIs(t *testing.T) {
 			t.Errorf("%s is not host", name)
 		}
 	}
-	// The last two differ from "host" and "a[b" only in bit 5, as letter cases do.
-	for name, lower := range map[string]string{"": "host", "hos": "host", "hosts": "host", "h\u00f6st": "host", "H\x0fST": "host", "a{b": "a[b"} {
+	// H\x0fST and a{b differ from "host" and "a[b" only in bit 5, as letter cases do.
+	for name, lower := range map[string]string{"": "host", "hos": "host", "hosts": "host", "h\u00f6st": "host", "H\x0fST": "host", "a{b": "a[b",
+		"ho\u017ft": "host", "coo\u212aie": "cookie"} {
 		if Is([]byte(name), lower) {
 			t.Errorf("%q is %s", name, lower)
 		}
