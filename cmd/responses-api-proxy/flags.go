@@ -203,6 +203,9 @@ func readConfig(path string) ([]string, error) {
 
 // complete sets what follows from other flags, and returns an error for flags that contradict each other.
 func (o *options) complete() error {
+	if err := cli.CheckNeeds(flagTable(o), o.given); err != nil {
+		return err
+	}
 	o.limits.Burst = max(1, int(2*o.limits.Rate))
 	if o.runAs != nil {
 		o.owner = o.runAs.UID
@@ -316,7 +319,7 @@ func unexpected(word string) error {
 	if near := cli.Nearest(word, subcommands); near != "" {
 		return fmt.Errorf("unexpected argument %q; is the subcommand %s meant? it stands first", word, near)
 	}
-	return fmt.Errorf("unexpected argument %q; a switch takes no value, or only behind '=', and the key comes from standard input", word)
+	return fmt.Errorf("unexpected argument %q; a flag takes one value, some only behind '=', some none, and the key comes from standard input", word)
 }
 
 // leaked returns an error if one of the arguments looks like a key.

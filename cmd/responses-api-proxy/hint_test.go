@@ -18,7 +18,7 @@ func TestHints(t *testing.T) {
 		"-V":                   "is --version meant?",
 		"verfy":                "is the subcommand verify meant? it stands first",
 		"--port 1 health":      "is the subcommand health meant? it stands first",
-		"--http-shutdown true": "a switch takes no value",
+		"--http-shutdown true": "some only behind '=', some none",
 	} {
 		_, err := parseFlags(strings.Fields(line))
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -69,13 +69,18 @@ func Parse(flags []Flag, args []string) (given map[string]bool, rest []string, e
 	if len(args) > 0 && args[0] == "--" {
 		args = args[1:]
 	}
+	return given, args, nil
+}
+
+// CheckNeeds returns an error if a flag that was given needs another that was not.
+func CheckNeeds(flags []Flag, given map[string]bool) error {
 	for _, f := range flags {
 		needs := strings.Fields(f.Needs)
 		if given[f.Name] && len(needs) > 0 && !slices.ContainsFunc(needs, func(name string) bool { return given[name] }) {
-			return nil, nil, fmt.Errorf("%s needs --%s", f, strings.Join(needs, " or --"))
+			return fmt.Errorf("%s needs --%s", f, strings.Join(needs, " or --"))
 		}
 	}
-	return given, args, nil
+	return nil
 }
 
 // undefined returns the error for a flag that is not in the table, with the one that may have been meant.
@@ -83,7 +88,7 @@ func undefined(flags []Flag, name string) error {
 	switch {
 	case name == "" || name[0] == '-':
 		return fmt.Errorf("bad flag syntax: --%.64s", name)
-	case len(name) > 64:
+	case len(name) > 30 || strings.HasPrefix(name, "sk-"): // it may be a key
 		return fmt.Errorf("flag provided but not defined: one of %d characters", len(name))
 	}
 	var names []string

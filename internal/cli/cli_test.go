@@ -56,11 +56,15 @@ func TestParse(t *testing.T) {
 		"--needs --on":             "needs=true on=true; ",
 		"---on":                    "bad flag syntax: ---on",
 		"--=x":                     "bad flag syntax: --",
-		"--" + longName + "=x":     "flag provided but not defined: one of 65 characters",
+		"--" + longName + "=x":     "flag provided but not defined: one of 31 characters",
+		"--sk-x":                   "flag provided but not defined: one of 4 characters",
 		"--file x --help --nosuch": "help requested",
 	} {
 		var set []string
 		given, rest, err := Parse(table(&set), strings.Fields(line))
+		if err == nil {
+			err = CheckNeeds(table(&set), given)
+		}
 		got := strings.Join(set, " ") + "; " + strings.Join(rest, " ")
 		if err != nil {
 			got = err.Error()
@@ -76,7 +80,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-var longName = strings.Repeat("x", 65)
+var longName = strings.Repeat("x", 31)
 
 func TestSize(t *testing.T) {
 	for text, want := range map[string]int64{"0": 0, "10": 10, "2KiB": 2048, "3MiB": 3 << 20, "4GiB": 4 << 30, "1k": 1024, "1G": 1 << 30, "10MB": 10 << 20, "2mib": 2 << 20} {
