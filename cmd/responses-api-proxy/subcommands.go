@@ -53,7 +53,7 @@ func subcommand(args []string) (code int, ok bool) {
 		text = version()
 	}
 	if text == "" {
-		fmt.Fprintf(os.Stderr, "%s%s: its argument is wrong; run it with --help for topics and shells\n", linePrefix, name)
+		fmt.Fprintf(os.Stderr, "%s%s: its argument is wrong; use help, help TOPIC, version or completion bash|zsh|fish\n", linePrefix, name)
 		return 2, true
 	}
 	fmt.Print(text)
@@ -133,7 +133,7 @@ func runClient(name string, args []string) int {
 		err = fmt.Errorf("unexpected argument %q; the address follows --metrics", rest[0])
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s%s: %v; run it with %[2]s --help\n", linePrefix, name, err)
+		fmt.Fprintf(os.Stderr, "%[1]s%[2]s: %[3]v\n%[1]srun it with %[2]s --help\n", linePrefix, name, err)
 		return 2
 	}
 	text := ""

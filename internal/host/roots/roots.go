@@ -13,7 +13,7 @@ func From(file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
-	return readFile("--ca-file", file, "it must be PEM")
+	return readFile("--ca-file", file, "name a file of CA certificates in PEM")
 }
 
 // System reads the system's roots, or those that SSL_CERT_FILE and SSL_CERT_DIR name. parse needs no file, and does its

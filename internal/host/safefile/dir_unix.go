@@ -130,7 +130,7 @@ func (p Policy) check(path string, dir, file *unix.Stat_t, owner int) error {
 		return fmt.Errorf("%s has another hard link, and lies in a directory that other users may write to: "+
 			"it may be a link to any file; remove it, or use a directory of your own", path)
 	case p.regular && !regular:
-		return fmt.Errorf("%s is not a regular file; remove it, or name another file", path)
+		return fmt.Errorf("%s is not a regular file; name another file", path)
 	case !regular:
 		return nil
 	case !p.anyOwner && !trusted:
@@ -325,7 +325,7 @@ func privateMode(uid, owner int, mode uint32) error {
 	case uid != owner:
 		return fmt.Errorf("it belongs to uid %d, not to uid %d, which writes there; name a new directory, or run chown", uid, owner)
 	case mode != 0o700:
-		return fmt.Errorf("other users may access it (mode %04o); run chmod 700, or name another directory", mode)
+		return fmt.Errorf("other users may access it (mode %04o); name a directory of its own, with mode 0700 (chmod 700)", mode)
 	}
 	return nil
 }

@@ -150,7 +150,7 @@ func (o *options) flags() []cli.Flag {
 		{Name: "server-info", Value: "FILE", Set: cli.Any(&o.serverInfo)},
 		{Name: "port", Value: "N", Set: cli.Int(&o.port, 1, 65535, "a number from 1 to 65535 is needed")},
 		{Name: "socket", Value: "PATH", Set: cli.Any(&o.socket)},
-		{Name: "pid", Value: "PID", Set: cli.Int(&o.pid, 1, 1<<30, "a number from 1 to 1073741824 is needed")},
+		{Name: "pid", Value: "PID", Set: cli.Int(&o.pid, 1, 1<<30, "the number of a process is needed; is exactly one proxy running?")},
 		{Name: "test-instance", Also: "stand-in", Set: cli.Bool(&o.testInstance)},
 		{Name: "proxy", Value: "PROGRAM", Set: cli.Any(&o.proxy)},
 		{Name: "allow-route", Value: "NAME", Repeat: true, Set: cli.Each(&o.open, relay.CheckRoute)},

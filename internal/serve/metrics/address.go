@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"strings"
 	"time"
@@ -31,6 +32,8 @@ func fetch(addr, path string, limit time.Duration) ([]byte, error) {
 	switch timeout, ok := errors.AsType[net.Error](err); {
 	case ok && timeout.Timeout():
 		return nil, fmt.Errorf("%s%s has not answered in %v; see what the proxy is doing, or what else listens there", addr, path, limit)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("cannot ask %s: %w; ask as root, or as the user who started the proxy", addr, err)
 	case err != nil:
 		return nil, fmt.Errorf("cannot ask %s: %w; see whether the proxy runs with --metrics %s", addr, err, addr)
 	case status != 200:

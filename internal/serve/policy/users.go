@@ -81,7 +81,7 @@ func hintName(who, file string) string {
 	switch {
 	case who == "":
 		return "is a variable empty? Name one of " + file
-	case strings.Contains(who, ","):
+	case strings.ContainsAny(who, ", "):
 		return "repeat the flag for each name"
 	}
 	return "name one of " + file + ", or give a number"
