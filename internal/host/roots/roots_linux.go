@@ -22,8 +22,8 @@ var (
 	directories = []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
 )
 
-// readSystem reads once in a process what x509.SystemCertPool would. parse returns what that would, too. A goroutine parses
-// what is read, to use a second CPU; parse waits for it.
+// readSystem reads once in a process what x509.SystemCertPool would. parse returns what that would, too; but having no
+// certificate is an error. A goroutine parses what is read, to use a second CPU; parse waits for it.
 var readSystem = sync.OnceValues(func() (parse func() *x509.CertPool, err error) {
 	files, directories := files, directories
 	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
@@ -49,8 +49,8 @@ var readSystem = sync.OnceValues(func() (parse func() *x509.CertPool, err error)
 	for _, dir := range directories {
 		texts.readDirectory(dir)
 	}
-	if len(texts.seen) == 0 && texts.err != nil {
-		return nil, texts.err
+	if len(texts.seen) == 0 {
+		return nil, cmp.Or(texts.err, errors.New("there are none"))
 	}
 	return func() *x509.CertPool {
 		<-parsed
