@@ -35,7 +35,7 @@ type conn struct {
 	server *Server
 	ctx    *clientContext
 	state  atomic.Int32 // fresh, waiting, busy or dropped
-	watch  uint64       // the watcher's name for it; 0 if it is not watched
+	id     uint64       // its number among the server's connections
 
 	session *policy.Session
 	in      *input    // nil while nothing is there that was not used

@@ -38,9 +38,9 @@ type Config struct {
 	// MaxConnections is how many may be open; one more is reset, so that there are descriptors for the requests of
 	// these. Zero means no limit.
 	MaxConnections int
-	// HeadTimeout limits the time from a connection's begin, or a later head's first byte, to the head's end, BodyTimeout
-	// how long a body may stall, and IdleTimeout how long a connection may wait for its next request. Zero means 30 s,
-	// 60 s and 5 min.
+	// HeadTimeout limits the time until a connection's first byte, and from the first byte of each head to its end.
+	// BodyTimeout limits how long a body may stall, and IdleTimeout how long a connection may wait for its next request.
+	// Zero means 30 s, 60 s and 5 min.
 	HeadTimeout, BodyTimeout, IdleTimeout time.Duration
 	// Log receives a line about each failure that no response can report; nil drops it. It must not block.
 	Log func(line string)
@@ -60,7 +60,8 @@ type Server struct {
 	Running, AcceptFailures, Resets atomic.Int64
 
 	mu       sync.Mutex
-	conns    map[*conn]struct{}
+	conns    map[uint64]*conn
+	last     uint64    // the number of the last connection
 	noted    time.Time // when the log last had a line about MaxConnections
 	draining context.Context
 	drain    func() // ends draining; called with mu held
@@ -77,11 +78,11 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = func(string) {}
 	}
-	w, err := newWatcher()
-	if err != nil {
+	s := &Server{cfg: cfg, conns: map[uint64]*conn{}}
+	var err error
+	if s.watcher, err = newWatcher(s.left); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, watcher: w, conns: map[*conn]struct{}{}}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -173,7 +174,8 @@ func (s *Server) reset(nc net.Conn) {
 func (s *Server) start(nc net.Conn, session *policy.Session) {
 	c := &conn{nc: nc, rw: socket.New(nc), server: s, ctx: newClientContext(), session: session}
 	s.mu.Lock()
-	s.conns[c] = struct{}{} // also during a drain: it was accepted just before, and no other process will serve it
+	s.last++
+	c.id, s.conns[s.last] = s.last, c // also during a drain: it was accepted just before, and no other process will serve it
 	s.mu.Unlock()
 	s.watcher.add(c)
 	// Guarded as a whole, besides each request in exchange: reading a head must not be able to end the process either.
@@ -187,11 +189,20 @@ func (s *Server) Connections() int {
 	return len(s.conns)
 }
 
+// left ends the request of a client that has left, if the connection is still there.
+func (s *Server) left(id uint64) {
+	s.mu.Lock()
+	c := s.conns[id]
+	s.mu.Unlock()
+	if c != nil {
+		c.ctx.cancel()
+	}
+}
+
 func (s *Server) remove(c *conn) {
-	s.watcher.remove(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.conns, c)
+	delete(s.conns, c.id)
 }
 
 func (s *Server) isDraining() bool { return s.draining.Err() != nil }
@@ -238,7 +249,7 @@ func (s *Server) Drain(ctx context.Context, listeners ...net.Listener) error {
 func (s *Server) closeIf(f func(*conn) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.conns {
+	for _, c := range s.conns {
 		if f(c) {
 			c.forceClose()
 		}

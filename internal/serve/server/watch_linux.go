@@ -18,16 +18,13 @@ import (
 type watcher struct {
 	fd    int // of epoll, which owns it
 	epoll *os.File
-	once  sync.Once // starts run
-
-	mu    sync.Mutex
-	next  uint64
-	conns map[uint64]*conn
+	left  func(id uint64) // is called when the client of the connection with this number has left
+	once  sync.Once       // starts run
 }
 
 // newWatcher creates the epoll instance, which must come before the sandbox: that allows epoll_ctl(2) and
 // epoll_pwait(2) only. The caller must call close.
-func newWatcher() (*watcher, error) {
+func newWatcher(left func(id uint64)) (*watcher, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
@@ -36,7 +33,7 @@ func newWatcher() (*watcher, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	return &watcher{fd: fd, epoll: os.NewFile(uintptr(fd), "epoll"), conns: map[uint64]*conn{}}, nil
+	return &watcher{fd: fd, epoll: os.NewFile(uintptr(fd), "epoll"), left: left}, nil
 }
 
 // add watches c from now on, if it is a socket. A client that half-closes its side counts as one that leaves, as with
@@ -51,17 +48,13 @@ func (w *watcher) add(c *conn) {
 		return
 	}
 	w.once.Do(func() { go w.run() })
-	w.mu.Lock()
-	w.next++
-	c.watch = w.next
-	w.conns[c.watch] = c
-	w.mu.Unlock()
 	// EPOLLRDHUP (Linux 2.6.17) is the peer's FIN; a reset is reported in any case. With EPOLLET each is reported once:
-	// the condition lasts, and would otherwise wake run again and again. The event carries a number of our own, because
-	// that of the descriptor may belong to another connection by the time the event is read.
+	// the condition lasts, and would otherwise wake run again and again. The event carries the connection's number,
+	// because that of the descriptor may belong to another one by the time the event is read. The kernel removes the
+	// socket from the epoll instance when its last descriptor is closed (epoll(7), "Questions and answers").
 	raw.Control(func(fd uintptr) {
 		event := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET}
-		event.Fd, event.Pad = int32(uint32(c.watch)), int32(uint32(c.watch>>32))
+		event.Fd, event.Pad = int32(uint32(c.id)), int32(uint32(c.id>>32))
 		err = unix.EpollCtl(w.fd, unix.EPOLL_CTL_ADD, int(fd), &event)
 	})
 	// ENOMEM, or ENOSPC beyond fs.epoll.max_user_watches (epoll_ctl(2)): a client whose end cannot be detected is not
@@ -71,15 +64,7 @@ func (w *watcher) add(c *conn) {
 	}
 }
 
-// remove forgets c. The kernel removes the socket from the epoll instance when its last descriptor is closed (epoll(7),
-// "Questions and answers").
-func (w *watcher) remove(c *conn) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.conns, c.watch)
-}
-
-// run cancels the requests of clients that have left, until close. Between events it blocks as a goroutine and not as a
+// run calls left for each client that has left, until close. Between events it blocks as a goroutine and not as a
 // thread: an epoll instance is readable itself when it has events (epoll(7)), and Go's poller waits for that. x/sys
 // makes EpollWait by epoll_pwait(2).
 func (w *watcher) run() {
@@ -94,15 +79,6 @@ func (w *watcher) run() {
 		for _, e := range events[:max(n, 0)] {
 			w.left(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
 		}
-	}
-}
-
-func (w *watcher) left(id uint64) {
-	w.mu.Lock()
-	c := w.conns[id]
-	w.mu.Unlock()
-	if c != nil {
-		c.ctx.cancel()
 	}
 }
 

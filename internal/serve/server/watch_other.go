@@ -6,8 +6,7 @@ package server
 // next piece of the response cannot be written.
 type watcher struct{}
 
-func newWatcher() (*watcher, error) { return &watcher{}, nil }
+func newWatcher(func(id uint64)) (*watcher, error) { return &watcher{}, nil }
 
-func (*watcher) add(*conn)    {}
-func (*watcher) remove(*conn) {}
-func (*watcher) close()       {}
+func (*watcher) add(*conn) {}
+func (*watcher) close()    {}
