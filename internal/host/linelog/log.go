@@ -43,6 +43,7 @@ type Log struct {
 	wake     chan struct{} // wakes the target's goroutine
 	timer    *time.Timer   // signals wake, for gathered lines or a retry
 	closing  sync.Once
+	reopen   atomic.Bool   // Reopen was called
 	reported chan struct{} // closed when report has received all reports
 
 	Lost     atomic.Int64 // lines that were dropped
@@ -137,11 +138,10 @@ func (l *Log) post(format string, args ...any) {
 
 // Reopen makes the log open its file by name again soon, for use after a rotation has renamed it. Lines queued before
 // may still be written to the old file. If the file cannot be opened, the old one stays in use and the error is
-// reported. A target other than a regular file stays open.
+// reported. A target other than a regular file stays open; if the log is redirected from it, the next one is opened
+// again.
 func (l *Log) Reopen() {
-	l.mu.Lock()
-	l.w.reopen.Store(true)
-	l.mu.Unlock()
+	l.reopen.Store(true)
 	l.signal()
 }
 

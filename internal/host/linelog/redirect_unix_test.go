@@ -73,6 +73,31 @@ func TestRedirectFromStuckTarget(t *testing.T) {
 	r.Silent(t)
 }
 
+// TestReopenBeforeRedirect: a rotation while the log still has its old target renames the file of the next one.
+func TestReopenBeforeRedirect(t *testing.T) {
+	reader, writer := proctest.Pipe(t)
+	next, r := filepath.Join(t.TempDir(), "next"), proctest.NewReports()
+	l := open(t, &Target{file: writer}, r.Report)
+	to, err := File(next, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, next+".1"); err != nil {
+		t.Fatal(err)
+	}
+	l.Reopen()
+	write(l, 0, 1)
+	if _, err := bufio.NewReader(reader).ReadBytes('\n'); err != nil { // so that Reopen is done, too
+		t.Fatal(err)
+	}
+	l.Redirect(to)
+	write(l, 0, 10)
+	l.Close()
+	proctest.CheckLines(t, 10, 0, next)
+	proctest.CheckLines(t, 0, 0, next+".1")
+	r.Silent(t)
+}
+
 // TestReportsIntoItself: a log that reports to itself contains the report of dropped lines, and does not loop.
 func TestReportsIntoItself(t *testing.T) {
 	reader, writer := proctest.Pipe(t)

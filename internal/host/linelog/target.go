@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync/atomic"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/host/safefile"
 )
@@ -27,7 +26,6 @@ type Target struct {
 	done      chan struct{} // closed when run has returned
 	lines     []byte        // complete lines, taken from the queue for one write
 	at        int           // number of bytes of lines that are written
-	reopen    atomic.Bool   // Reopen was called
 	last      bool          // end when the queue is empty or a write fails
 	abandoned bool          // its lines no longer count
 }
@@ -171,10 +169,10 @@ func cause(err error) error {
 // file has a part. Both may be the same file. Until then rename(2) has changed nothing for the open descriptor, which
 // goes on writing to the renamed file.
 func (t *Target) openAgain() error {
-	if !t.reopen.Swap(false) || t.again == nil {
+	l, old := t.log, t.file
+	if t.again == nil || !l.reopen.Swap(false) {
 		return nil
 	}
-	l, old := t.log, t.file
 	f, err := t.again.Reopen()
 	if err != nil {
 		return fmt.Errorf("the %s file cannot be opened again; the old one stays in use: %w", l.name, err)
