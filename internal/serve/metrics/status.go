@@ -49,7 +49,7 @@ type User struct {
 }
 
 // Others stands for callers that the kernel has not identified, for users whose requests were never for the upstream,
-// and for those beyond the first maxUsers: a process can act as any number of users (/etc/subuid).
+// and for those beyond maxUsers, itself included: a process can act as any number of users (/etc/subuid).
 const (
 	Others   = -1
 	maxUsers = 1000
@@ -117,10 +117,12 @@ func (m *Metrics) Status() *Status {
 	}
 	m.mu.Unlock()
 	slices.SortFunc(s.Errors, func(a, b Failure) int { return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Code, b.Code)) })
-	for uid, spent := range s.Limits.Spent {
-		u := users[int64(uid)]
-		u.UID, u.Spent = int64(uid), spent
-		users[u.UID] = u
+	for _, uid := range slices.Sorted(maps.Keys(s.Limits.Spent)) {
+		u, listed := users[int64(uid)]
+		if listed || len(users) < maxUsers {
+			u.UID, u.Spent = int64(uid), s.Limits.Spent[uid]
+			users[u.UID] = u
+		}
 	}
 	s.Users = slices.SortedFunc(maps.Values(users), func(a, b User) int { return cmp.Compare(uint64(a.UID), uint64(b.UID)) })
 	return s

@@ -100,7 +100,9 @@ func TestStatus(t *testing.T) {
 
 // TestManyUsers: a process that is many users fills the table, and no more memory. One user's many errors hide no other.
 func TestManyUsers(t *testing.T) {
-	m := New(example())
+	cfg, spent := example(), map[uint32]int64{}
+	cfg.Limits = func() Limits { return Limits{MaxTokens: 10, Spent: spent} }
+	m := New(cfg)
 	m.end(1, true, audit.Entry{Status: 502, Code: "upstream_unreachable", Upstream: true})
 	for uid := range uint32(3 * maxUsers) {
 		m.end(uid, true, audit.Entry{Status: 403, Code: "route_not_allowed"})
@@ -114,6 +116,12 @@ func TestManyUsers(t *testing.T) {
 	s := decoded(t, m)
 	if len(s.Users) != maxUsers || s.user(Others).Requests != 3*maxUsers-1+2*maxUsers+1 {
 		t.Errorf("%d users, %+v", len(s.Users), s.user(Others))
+	}
+	for uid := range uint32(20 * maxUsers) {
+		spent[uid+2] = 5
+	}
+	if s := decoded(t, m); len(s.Users) != maxUsers || s.user(1).Spent != 0 || s.user(2).Spent != 5 {
+		t.Errorf("%d users with a budget, %+v, %+v", len(s.Users), s.user(1), s.user(2))
 	}
 	if n := len(m.StatusJSON()); n > maxResponse/2 {
 		t.Errorf("%d bytes for %d users", n, maxUsers)
