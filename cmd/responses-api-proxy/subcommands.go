@@ -165,12 +165,13 @@ func (c *client) status() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var indented bytes.Buffer
 	var s metrics.Status
-	if err := errors.Join(json.Unmarshal(document, &s), json.Indent(&indented, document, "", "  ")); err != nil {
+	if err := json.Unmarshal(document, &s); err != nil {
 		return "", fmt.Errorf("%s/status.json is no status: %w; see what listens there", c.addr, err)
 	}
 	if c.json {
+		var indented bytes.Buffer
+		json.Indent(&indented, document, "", "  ") // cannot fail: Unmarshal accepts it
 		return indented.String(), nil
 	}
 	return s.Text(userName), nil

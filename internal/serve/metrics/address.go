@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"strings"
 	"time"
 	"unicode"
 
@@ -16,8 +15,8 @@ import (
 )
 
 // Fetch sends GET path, such as "/healthz", to an address that [listen.ParseAddress] takes. It returns the body if the
-// response is
-// 200, and otherwise an error with the status and the reason. It blocks for 5 seconds at most.
+// response is 200, and otherwise an error with the status and the reason. What listens there may be another program:
+// characters that are not printable are replaced by "?", but for line feeds. It blocks for 5 seconds at most.
 func Fetch(addr, path string) ([]byte, error) { return fetch(addr, path, 5*time.Second) }
 
 func fetch(addr, path string, limit time.Duration) ([]byte, error) {
@@ -29,6 +28,12 @@ func fetch(addr, path string, limit time.Duration) ([]byte, error) {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err // without the address
 	}
+	body = bytes.Map(func(r rune) rune {
+		if r == '\n' {
+			return r
+		}
+		return printable(r)
+	}, body)
 	switch timeout, ok := errors.AsType[net.Error](err); {
 	case ok && timeout.Timeout():
 		return nil, fmt.Errorf("%s%s has not answered in %v; see what the proxy is doing, or what else listens there", addr, path, limit)
@@ -38,7 +43,7 @@ func fetch(addr, path string, limit time.Duration) ([]byte, error) {
 		return nil, fmt.Errorf("cannot ask %s: %w; see whether the proxy runs with --metrics %s", addr, err, addr)
 	case status != 200:
 		line, _, _ := bytes.Cut(body[:min(len(body), 512)], []byte("\n"))
-		return nil, fmt.Errorf("%s%s answers %d: %s", addr, path, status, strings.Map(printable, string(line)))
+		return nil, fmt.Errorf("%s%s answers %d: %s", addr, path, status, line)
 	}
 	return body, nil
 }
@@ -76,7 +81,7 @@ func get(a listen.Address, path string, deadline time.Time) (status int, body []
 	return head.Status, text[end:], err
 }
 
-// printable reports whether a rune of a foreign listener can be printed without controlling the terminal.
+// printable returns a rune that cannot control a terminal: r, or "?".
 func printable(r rune) rune {
 	if unicode.IsPrint(r) {
 		return r

@@ -138,9 +138,12 @@ func TestProbeOfOthers(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		w.Header().Set("Location", "/healthz")
-		w.WriteHeader(map[string]int{"/moved": 302, "/empty": 204, "/long": 500}[r.URL.Path])
+		w.WriteHeader(map[string]int{"/moved": 302, "/empty": 204, "/long": 500, "/text": 200}[r.URL.Path])
 		if r.URL.Path == "/long" {
 			io.WriteString(w, strings.Repeat("\x07", 100<<10))
+		}
+		if r.URL.Path == "/text" {
+			io.WriteString(w, "\n{\"state\": \"\x1b\u009b2J\u202e\\u001b\x7f\"}\n")
 		}
 	}))
 	defer other.Close()
@@ -152,6 +155,9 @@ func TestProbeOfOthers(t *testing.T) {
 	}
 	if asked.Load() != 3 {
 		t.Errorf("asked %d times", asked.Load())
+	}
+	if body, err := Fetch(at, "/text"); err != nil || string(body) != "\n{\"state\": \"??2J?\\u001b?\"}\n" {
+		t.Errorf("%q, %v", body, err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
