@@ -1,7 +1,10 @@
 package policy
 
 import (
+	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -33,7 +36,7 @@ func newPolicy(cfg Config) *Policy {
 }
 
 func TestOrigin(t *testing.T) {
-	o := NewOrigin(8080, []string{"proxy.internal", "other:9"})
+	o := NewOrigin(8080, []string{"Proxy.Internal", "other:9"})
 	allow := func(fields ...string) {
 		t.Helper()
 		if d := o.check(head(t, fields...), false); d != nil {
@@ -78,20 +81,26 @@ func TestOrigin(t *testing.T) {
 }
 
 func (g *Policy) session(uid uint32) *Session {
-	return &Session{policy: g, caller: audit.Caller{UID: uid, Known: true}, leave: g.enter(uid, amongAdmitted, 0, 0)}
+	return &Session{policy: g, caller: audit.Caller{UID: uid, Known: true}, leave: g.enter(uid, amongAdmitted, 0, 0), since: time.Now()}
 }
 
 func TestUsers(t *testing.T) {
 	var u Users
-	for _, who := range []string{"nobody", "0", "self", "4294967294"} {
-		if err := u.AddUser(who); err != nil {
+	for _, who := range []string{"nobody", "0", "0", "self", "4294967294"} {
+		if err := u.Add(who); err != nil {
 			t.Errorf("%s: %v", who, err)
 		}
 	}
 	for _, who := range []string{"", "nosuchuser", "-1", "4294967295", "4294967296", "1e3"} {
-		if err := u.AddUser(who); err == nil {
+		if err := u.Add(who); err == nil {
 			t.Errorf("%q was accepted", who)
 		}
+	}
+	if ids := slices.Sorted(slices.Values(u.UIDs)); len(slices.Compact(ids)) != len(u.UIDs) {
+		t.Errorf("uids %v, want each once", u.UIDs)
+	}
+	if name, uid, gid, err := LookUp("0"); name != "root" || uid != 0 || gid != 0 || err != nil {
+		t.Errorf("user 0: %q, %d, %d, %v", name, uid, gid, err)
 	}
 	known := func(uid uint32, groups ...uint32) audit.Caller {
 		return audit.Caller{UID: uid, Known: true, Groups: groups}
@@ -109,11 +118,71 @@ func TestUsers(t *testing.T) {
 	if !g.admits(known(1)) { // daemon's first group
 		t.Error("a user whose first group was named is not admitted")
 	}
+	if g.admits(known(0)) || g.admits(known(77)) {
+		t.Error("a user who is not in the group is admitted")
+	}
 	if !g.admits(known(77, 5, 1)) || g.admits(known(77, 5)) || g.admits(audit.Caller{UID: 77, Groups: []uint32{1}}) {
 		t.Error("the groups of the connection do not count as they should")
 	}
 	if err := g.Add("@nosuchgroup"); err == nil {
 		t.Error("a group that does not exist was accepted")
+	}
+}
+
+// TestGroupWithoutMembers admits no one: only a set without users and groups is empty.
+func TestGroupWithoutMembers(t *testing.T) {
+	var u Users
+	if err := u.Add("@4294967294"); err != nil || u.Empty() || len(u.UIDs) != 0 {
+		t.Fatalf("users %+v, empty %t, %v", u, u.Empty(), err)
+	}
+	s := newPolicy(Config{Users: u}).session(1)
+	if _, d := s.Admit(head(t), Spend); codeOf(d) != apierror.UserNotAllowed {
+		t.Errorf("%+v, want %s", d, apierror.UserNotAllowed)
+	}
+}
+
+// TestMembers: members are the users that the group's line names, and those with it as their primary group.
+func TestMembers(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	group := file("group", "other:x:51:carl\nci:x:50:anna,ben\n#ci:x:50:dora\nshort:x:50\n")
+	passwd := file("passwd", "anna:x:1000:51::/:\nben:x:1001:1001\ncarl:x:1002:51\ndora:x:1003:51\neve:x:1004:50::/:\n"+
+		"#eve:x:1005:50\nbad:x:1x:50\nanna:x:1006\n")
+	var u Users
+	if err := u.addMembers(50, group, passwd); err != nil || !slices.Equal(u.UIDs, []uint32{1000, 1001, 1004}) {
+		t.Errorf("members %v, %v", u.UIDs, err)
+	}
+	missing := filepath.Join(dir, "missing")
+	if u.addMembers(50, missing, passwd) == nil || u.addMembers(50, group, missing) == nil {
+		t.Error("a file that does not exist was accepted")
+	}
+}
+
+// TestUnidentified: a user whom the kernel does not identify is denied if anything depends on the user.
+func TestUnidentified(t *testing.T) {
+	b, err := budget.Open(budget.Config{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	someone := Users{UIDs: []uint32{0}}
+	for i, cfg := range []Config{{}, {Owners: true}, {Users: someone}, {ShutdownUsers: someone}, {Budget: b},
+		{Limits: Limits{MaxConcurrentPerUser: 1}}, {Limits: Limits{Rate: 1, Burst: 1}}} {
+		g := newPolicy(cfg)
+		ours, theirs := net.Pipe() // the kernel reports no user for it
+		s := g.Connect(ours)
+		_, d := s.Admit(head(t), Spend)
+		if i > 0 && (codeOf(d) != apierror.UserNotAllowed || g.Unknown.Load() != 1) || i == 0 && (d != nil || g.Unknown.Load() != 0) {
+			t.Errorf("%+v: %+v, %d counted", cfg, d, g.Unknown.Load())
+		}
+		s.Close()
+		ours.Close()
+		theirs.Close()
 	}
 }
 
@@ -157,6 +226,10 @@ func TestCheck(t *testing.T) {
 		if !strings.Contains(d.Message, "65534") || strings.Contains(d.Message, "--allow-user") == overflow {
 			t.Errorf("overflow uid: %v, and the message is %s", overflow, d.Message)
 		}
+		_, d = (&Session{policy: g, caller: audit.Caller{UID: 4711, Known: true}}).Admit(ok, Spend)
+		if !strings.Contains(d.Message, "--allow-user 4711") {
+			t.Errorf("another uid: %v, and the message is %s", overflow, d.Message)
+		}
 	}
 }
 
@@ -173,8 +246,11 @@ func TestMissingSessionIsRefused(t *testing.T) {
 		}
 		denied.Close()
 	}
-	if !(*Session)(nil).Metered() {
-		t.Error("a request without a session is not metered")
+	if !(*Session)(nil).Metered() || newPolicy(Config{}).session(1).Metered() {
+		t.Error("want a request metered without a session, and not metered without a budget")
+	}
+	if who := (*Session)(nil).Caller(); who.Known || who.Unix {
+		t.Errorf("without a session the caller is %+v", who)
 	}
 }
 
@@ -186,6 +262,9 @@ func TestReleasedOnce(t *testing.T) {
 	}
 	g := newPolicy(Config{Budget: b, Limits: Limits{MaxConcurrent: 2, MaxConnections: 4}})
 	v, other := g.session(1), g.session(1)
+	if !v.Metered() {
+		t.Error("tokens are not counted with a budget")
+	}
 	first, _ := v.Admit(head(t), Spend)
 	second, d := other.Admit(head(t), Spend)
 	if d != nil {
@@ -287,7 +366,11 @@ func TestReserve(t *testing.T) {
 
 // TestLeaseOfNothing holds nothing: only Free and Spend run.
 func TestLeaseOfNothing(t *testing.T) {
-	g := newPolicy(Config{Limits: Limits{MaxConcurrent: 1, MaxRequests: 1}})
+	b, err := budget.Open(budget.Config{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newPolicy(Config{Budget: b, Limits: Limits{MaxConcurrent: 1, MaxRequests: 1}})
 	v := g.session(1)
 	for _, use := range []Use{Nothing, Shutdown, Spend + 1} {
 		l, d := v.Admit(head(t), use)
@@ -298,6 +381,9 @@ func TestLeaseOfNothing(t *testing.T) {
 	}
 	if g.counts[amongRunning] != 0 || g.Admitted.Load() != 0 {
 		t.Errorf("%d run, %d were admitted", g.counts[amongRunning], g.Admitted.Load())
+	}
+	if spent, _ := b.Reserve(1); spent != 0 {
+		t.Errorf("%d tokens were charged", spent)
 	}
 }
 
@@ -451,12 +537,16 @@ func TestTinyRate(t *testing.T) {
 
 func TestMaxRequests(t *testing.T) {
 	ended := 0
-	g := newPolicy(Config{Limits: Limits{MaxRequests: 2}, Expired: func() { ended++ }})
+	g := newPolicy(Config{Limits: Limits{MaxRequests: 3}, Expired: func() { ended++ }})
 	v := g.session(1)
+	alone, _ := v.Admit(head(t), Spend)
+	if alone.Release(0); ended != 0 || alone.BudgetSince() != (time.Time{}) {
+		t.Errorf("it ends before its last request; the budget, which it does not have, began %v", alone.BudgetSince())
+	}
 	first, _ := v.Admit(head(t), Spend)
 	second, _ := v.Admit(head(t), Spend)
 	if _, d := v.Admit(head(t), Spend); codeOf(d) != apierror.Expired {
-		t.Errorf("the third request: %+v", d)
+		t.Errorf("the fourth request: %+v", d)
 	}
 	first.Detach()
 	first.Detach() // and no other request's place
@@ -554,8 +644,17 @@ func TestBudgetAndBody(t *testing.T) {
 		}
 		return l
 	}
-	if _, d := v.Admit(head(t, "Content-Length: 11"), Spend); codeOf(d) != apierror.BodyTooLarge {
-		t.Errorf("%+v", d)
+	for size, want := range map[string]apierror.Code{"10": "", "11": apierror.BodyTooLarge} {
+		l, d := v.Admit(head(t, "Content-Length: "+size), Free)
+		if codeOf(d) != want {
+			t.Errorf("a body of %s bytes: %+v", size, d)
+		}
+		if l != nil {
+			l.Release(0)
+		}
+	}
+	if d := (&Lease{Session: newPolicy(Config{}).session(1)}).CheckBody(1 << 40); d != nil {
+		t.Errorf("without a limit: %+v", d)
 	}
 	var running []*Lease
 	for range 4 { // a quarter of the budget is reserved for each
@@ -567,7 +666,11 @@ func TestBudgetAndBody(t *testing.T) {
 	if l := begin("", false); l.Deposit() != 0 {
 		t.Errorf("a request that costs nothing has a deposit of %d", l.Deposit())
 	}
-	begin(apierror.TooManyRequests, true) // for two reasons; it must leave no deposit behind
+	running[0].Release(0)
+	running[0] = begin("", false)
+	begin(apierror.TooManyRequests, true) // five run; it must leave no deposit behind
+	running[0].Release(0)
+	running[0] = begin("", true)
 	for _, l := range running {
 		if l.Deposit() != 250 {
 			t.Errorf("a deposit of %d", l.Deposit())
@@ -619,7 +722,7 @@ func TestBudgetResets(t *testing.T) {
 // it ends. The others get no response; another user's do.
 func TestRefusedAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newPolicy(Config{})
+		g := newPolicy(Config{Limits: Limits{MaxConnections: 1}})
 		refused := func(who audit.Caller) (*Session, bool) {
 			v := &Session{policy: g, caller: who, since: time.Now()}
 			v.deny(apierror.New(apierror.TooManyConnections, ""))

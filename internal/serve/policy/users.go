@@ -109,8 +109,12 @@ func (u *Users) addGroup(who string) error {
 		}
 	}
 	u.GIDs = with(u.GIDs, gid)
+	return u.addMembers(gid, "/etc/group", "/etc/passwd")
+}
+
+func (u *Users) addMembers(gid uint32, groupFile, passwdFile string) error {
 	id, named := strconv.FormatUint(uint64(gid), 10), map[string]bool{}
-	err = eachRecord("/etc/group", func(f []string) {
+	err := eachRecord(groupFile, func(f []string) {
 		if f[2] == id {
 			for name := range strings.SplitSeq(f[3], ",") {
 				named[name] = true
@@ -120,7 +124,7 @@ func (u *Users) addGroup(who string) error {
 	if err != nil {
 		return err
 	}
-	return eachRecord("/etc/passwd", func(f []string) {
+	return eachRecord(passwdFile, func(f []string) {
 		if uid, err := parseID(f[2]); err == nil && (named[f[0]] || f[3] == id) {
 			u.UIDs = with(u.UIDs, uid)
 		}
