@@ -1,12 +1,12 @@
 package relay
 
 import (
-	"errors"
 	"io"
 	"slices"
 	"sync"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
 )
 
@@ -14,10 +14,13 @@ import (
 // they arrive.
 const maxMemory = 1 << 20
 
-var errRefused = errors.New("the body is refused")
+// refused is the error of a body that must not pass.
+type refused struct{ why *apierror.Error }
+
+func (refused) Error() string { return "the body is refused" }
 
 // Read implements upstream.Body: it counts the request's body, limits it, checks its model, and shows it to the dump. It
-// fails before it hands on a byte too many, or the last byte of a body whose model is not allowed; refusal is why.
+// fails before it hands on a byte too many, or the last byte of a body whose model is not allowed.
 func (x *exchange) Read(p []byte) (int, error) {
 	n, err := x.Body.Read(p)
 	received := x.received.Add(int64(n))
@@ -27,8 +30,7 @@ func (x *exchange) Read(p []byte) (int, error) {
 		e = x.model.read(p[:n], ended)
 	}
 	if e != nil {
-		x.refusal.Store(e)
-		return 0, errRefused
+		return 0, refused{e}
 	}
 	x.requestDump.Write(p[:n])
 	if ended {

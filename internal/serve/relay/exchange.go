@@ -33,10 +33,9 @@ type exchange struct {
 	handshake *websocket.Handshake // nil unless it is to become a WebSocket
 	lease     *policy.Lease        // nil until the request is admitted
 
-	out     upstream.Request               // on its way up
-	buffer  *buffer                        // of out.Start; nil if there is none
-	model   *modelCheck                    // nil where every model is allowed
-	refusal atomic.Pointer[apierror.Error] // of the body; nil if there is none
+	out    upstream.Request // on its way up
+	buffer *buffer          // of out.Start; nil if there is none
+	model  *modelCheck      // nil where every model is allowed
 
 	requestDump, responseDump *dump.File // nil where nothing is dumped
 
@@ -156,14 +155,14 @@ func (x *exchange) checkResponse() *apierror.Error {
 // forward returns why the exchange fails, before or after the response has begun.
 func (x *exchange) forward(ctx context.Context) *apierror.Error {
 	if err := x.prepare(); err != nil {
-		return x.failed(&upstream.Error{Kind: upstream.BodyFailed, Cause: err})
+		return ofUpstream(&upstream.Error{Kind: upstream.BodyFailed, Cause: err})
 	}
 	if ctx.Err() != nil { // nothing has been sent, and nothing will be
 		return apierror.Left
 	}
 	res, err := x.send(x.outlive(ctx))
 	if err != nil {
-		return x.failed(err)
+		return ofUpstream(err)
 	}
 	defer res.Close()
 	switch status := res.Head.Status; {
@@ -198,8 +197,7 @@ func (x *exchange) prepare() (err error) {
 	}
 	x.buffer, err = readStart(&x.out, x, x.model != nil)
 	if err == nil && x.model != nil && !x.model.found {
-		x.refusal.Store(unreadable(`"model" is not in the first %d bytes`, maxMemory))
-		return errRefused
+		return refused{unreadable(`"model" is not in the first %d bytes`, maxMemory)}
 	}
 	return err
 }
@@ -247,7 +245,7 @@ func (x *exchange) pass(res *upstream.Response) *apierror.Error {
 		case err == io.EOF: // and nothing that wraps it: a truncated body must not look like an end
 			return nil
 		case err != nil:
-			return x.failed(err)
+			return ofUpstream(err)
 		}
 	}
 }
@@ -286,14 +284,6 @@ func (x *exchange) tunnel(ctx context.Context, res *upstream.Response) *apierror
 	return end
 }
 
-// failed returns why the body was refused, or else the error of an exchange that failed with err.
-func (x *exchange) failed(err error) *apierror.Error {
-	if refusal := x.refusal.Load(); refusal != nil {
-		return refusal
-	}
-	return ofUpstream(err)
-}
-
 // codes maps what can go wrong on the way to the upstream, besides upstream.Cancelled.
 var codes = map[upstream.Kind]apierror.Code{
 	upstream.Unreachable: apierror.UpstreamUnreachable,
@@ -308,11 +298,13 @@ var codes = map[upstream.Kind]apierror.Code{
 
 // ofUpstream returns the error of a failed exchange with the upstream.
 func ofUpstream(err error) *apierror.Error {
-	var e *upstream.Error
-	if !errors.As(err, &e) {
-		return apierror.New(apierror.InternalError, "an error of an unknown kind")
+	if body, ok := errors.AsType[refused](err); ok {
+		return body.why
 	}
+	e, ok := errors.AsType[*upstream.Error](err)
 	switch {
+	case !ok:
+		return apierror.New(apierror.InternalError, "an error of an unknown kind")
 	case e.Kind == upstream.Cancelled:
 		return apierror.Left
 	case e.Kind == upstream.BodyFailed && errors.Is(err, os.ErrDeadlineExceeded):
