@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/usage"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
@@ -19,15 +18,11 @@ func (x *exchange) mustInspect() bool {
 
 func (x *exchange) recordsOwner() bool { return x.relay.owners != nil && x.route.is(hasID) }
 
-// maxRequestID is how much of an x-request-id is kept, in bytes.
-const maxRequestID = 128
-
 // observeHead keeps what record, charge and dump need of the response's head. Refusals by the upstream cost nothing.
 func (x *exchange) observeHead(h *http1.Response) {
 	kind := h.Value("content-type")
 	if x.relay.cfg.Records {
-		id := h.Value("x-request-id")
-		x.Entry.RequestID = string(id[:min(len(id), maxRequestID)])
+		x.Entry.RequestID = string(h.Value("x-request-id"))
 	}
 	x.Entry.Streamed = hasPrefix(kind, "text/event-stream")
 	x.responseDump = x.requestDump.Response(h.Status, h.Fields)
@@ -69,8 +64,7 @@ func (x *exchange) cost() (tokens int64) {
 	switch {
 	case x.handshake != nil:
 		return x.messages.rest()
-	case x.Entry.Upstream && x.Entry.Status == 0 && x.Entry.Code == string(apierror.ClientLeft):
-		// the upstream may have seen the request, and respond to no one
+	case x.Entry.Upstream && x.Entry.Status == 0: // the upstream may have seen the request, and respond to no one
 		return x.lease.Deposit()
 	case x.meter == nil:
 		return 0

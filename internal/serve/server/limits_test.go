@@ -150,6 +150,20 @@ func TestMaxRequestsEndsTheService(t *testing.T) {
 	wait(t, ended, "the service's end")
 }
 
+// TestPanicUnderABudget checks that a request that may have reached the upstream when the proxy failed is charged the
+// deposit.
+func TestPanicUnderABudget(t *testing.T) {
+	p := newPurse(t, 1000)
+	rules := newPolicy(t, policy.Config{TCP: true, Budget: p.Ledger})
+	s := start(t, func(s *setup) { s.server.Policy, s.upstream = rules, panicking{} })
+	if res := s.post("json", `{}`); code(t, res) != "internal_error" {
+		t.Errorf("status %d", res.StatusCode)
+	}
+	if got := p.total(); got != 250 {
+		t.Errorf("%d tokens are charged, want the deposit of 250", got)
+	}
+}
+
 // TestBudget checks that the reported costs of responses are added up, that the next request of a user who has spent
 // the budget is refused, and that running requests are never cut.
 func TestBudget(t *testing.T) {
