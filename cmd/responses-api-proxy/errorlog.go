@@ -86,7 +86,7 @@ func (l *errorLog) request(r *relay.Request, e *apierror.Error) {
 	}
 	level, text := slog.LevelWarn, "request refused"
 	switch {
-	case e.Status >= 500:
+	case e.Status >= 500 && e.Code != apierror.MalformedRequest: // 501 and 505 are the fault of the client
 		level, text = slog.LevelError, "request failed"
 	case e.Status == 426: // Codex tries a WebSocket first
 		level = slog.LevelInfo

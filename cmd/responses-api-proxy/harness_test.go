@@ -1003,7 +1003,7 @@ func (w *world) refused(status, code, method, bytes string) {
 		w.checkError(res, body, code)
 	}
 	if w.p.log != "" {
-		w.expectLine(logTime + `((WARN|INFO) request refused|ERROR request failed) code=` + code + `( [a-z]+=.*)?$`)
+		w.expectLine(logTime + `(WARN|INFO) request refused code=` + code + `( [a-z]+=.*)?$`)
 	}
 	if w.upstream != nil && w.upstream.Count() != before {
 		w.ts.Fatalf("%.60q reached the upstream", bytes)
