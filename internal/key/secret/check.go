@@ -37,25 +37,17 @@ var mistakes = []struct {
 	{"the byte-order mark before it", func(k []byte) bool { return bytes.HasPrefix(k, []byte("\ufeff")) }},
 	{"its NUL bytes (is it UTF-16?)", func(k []byte) bool { return bytes.IndexByte(k, 0) >= 0 }},
 	{"'Bearer' before it", func(k []byte) bool { return len(k) >= 7 && bytes.EqualFold(k[:7], []byte("Bearer ")) }},
-	{"'export', the name and '=' before it", func(k []byte) bool {
-		assignment, found := bytes.CutPrefix(k, []byte("export "))
-		return found && isAssignment(assignment)
-	}},
 	{"the name and '=' before it", isAssignment},
 	{"the quotes around it", func(k []byte) bool { return bytes.ContainsAny(k[:1], "\"'`") }},
-	{"the space before it", func(k []byte) bool { return isSpace(k[0]) }},
-	{"the space at its end", func(k []byte) bool { return isSpace(k[len(k)-1]) }},
-	{"the space in it", func(k []byte) bool { return slices.ContainsFunc(k, isSpace) }},
+	{"the space before, in or after it", func(k []byte) bool { return bytes.ContainsAny(k, " \t") }},
 	{"characters that are not ASCII", func(k []byte) bool { return slices.ContainsFunc(k, func(c byte) bool { return c >= 0x80 }) }},
 }
 
-// isAssignment reports whether b is NAME=VALUE, with the name of a variable.
+// isAssignment reports whether b is NAME=VALUE, with the name of a variable, or a shell's export of that.
 func isAssignment(b []byte) bool {
-	name, _, found := bytes.Cut(b, []byte("="))
+	name, _, found := bytes.Cut(bytes.TrimPrefix(b, []byte("export ")), []byte("="))
 	return found && isKey(name) && !bytes.Contains(name, []byte("-"))
 }
-
-func isSpace(c byte) bool { return c == ' ' || c == '\t' }
 
 // mistake returns the part of key to leave out.
 func mistake(key []byte) string {

@@ -91,14 +91,14 @@ func TestMistakes(t *testing.T) {
 		"Bearer " + key16:                "; pipe in the bare key, without 'Bearer' before it",
 		"bearer " + key16 + " ":          "; pipe in the bare key, without 'Bearer' before it",
 		"OPENAI_API_KEY=" + key16:        "; pipe in the bare key, without the name and '=' before it",
-		"export OPENAI_API_KEY=" + key16: "; pipe in the bare key, without 'export', the name and '=' before it",
+		"export OPENAI_API_KEY=" + key16: "; pipe in the bare key, without the name and '=' before it",
 		`"` + key16 + `"`:                "; pipe in the bare key, without the quotes around it",
 		"'" + key16 + "'\n":              "; pipe in the bare key, without the quotes around it",
-		key16 + " \r\n":                  "; pipe in the bare key, without the space at its end",
-		key16 + "\t":                     "; pipe in the bare key, without the space at its end",
-		" " + key16:                      "; pipe in the bare key, without the space before it",
-		"\t" + key16 + " ":               "; pipe in the bare key, without the space before it",
-		"sk " + key16:                    "; pipe in the bare key, without the space in it",
+		key16 + " \r\n":                  "; pipe in the bare key, without the space before, in or after it",
+		key16 + "\t":                     "; pipe in the bare key, without the space before, in or after it",
+		" " + key16:                      "; pipe in the bare key, without the space before, in or after it",
+		"\t" + key16 + " ":               "; pipe in the bare key, without the space before, in or after it",
+		"sk " + key16:                    "; pipe in the bare key, without the space before, in or after it",
 		key16 + "=":                      "; pipe in the bare key, without any other character",
 		key16 + "\x00":                   "; pipe in the bare key, without its NUL bytes (is it UTF-16?)",
 		"\xff\xfes\x00k\x00\r\x00\n\x00": "; pipe in the bare key, without its NUL bytes (is it UTF-16?)",
@@ -112,7 +112,7 @@ func TestMistakes(t *testing.T) {
 	}
 	for in, want := range map[string]string{
 		"\n":        "nothing was typed; start the proxy again, paste what it asks for and press Enter",
-		key16 + " ": "what was typed has characters other than ASCII letters, digits, '-' and '_'; paste the bare key, without the space at its end",
+		key16 + " ": "what was typed has characters other than ASCII letters, digits, '-' and '_'; paste the bare key, without the space before, in or after it",
 	} {
 		if _, err := Read(pipeOf(t, in), Config{Terminal: true}); err == nil || err.Error() != want {
 			t.Errorf("typed %q: %v; want %s", in, err, want)
