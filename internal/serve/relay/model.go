@@ -68,7 +68,7 @@ func (m *modelCheck) read(p []byte, ended bool) *apierror.Error {
 			return unreadable(`"model" is given twice`)
 		case kind != jsonscan.String:
 			return unreadable(`"model" is not a string`)
-		case jsonscan.HasEscape(text) || !modelForm().Match(text):
+		case !modelForm().Match(text):
 			return unreadable(`"model" is empty, has more than %d bytes, an escape, or a character that is not printable ASCII`, maxModel)
 		case !m.allows(text):
 			return apierror.Newf(apierror.ModelNotAllowed, 0, "The model %q is not allowed here, but %s. The limit is --allow-model.", text, strings.Join(m.allowed, ", "))

@@ -75,7 +75,7 @@ func TestDefaultRoutes(t *testing.T) {
 	}.check(t, o)
 	// The upgrade is a route of its own, to be refused with 426.
 	targets{"GET /v1/responses": "websocket GET /v1/responses", "POST /v1/responses": "responses", "GET /v1/models": ""}.check(t, o, "Upgrade: WebSocket")
-	targets{"GET /v1/responses": ""}.check(t, o, "Upgrade: h2c")
+	targets{"GET /v1/responses": ""}.check(t, o, "Upgrade: h2c", "X-Upgrade: websocket")
 }
 
 // TestEachRouteOpensItselfAlone checks that no route's name opens another route.
@@ -161,11 +161,15 @@ func TestFixedRoutes(t *testing.T) {
 func TestRetrieveRoutes(t *testing.T) {
 	const base = "/v1/responses/resp_0aZ-_9"
 	p := targets{
-		"GET " + base:                                                             "retrieve GET " + base,
-		"DELETE " + base:                                                          "delete DELETE " + base,
-		"POST " + base + "/cancel":                                                "cancel POST " + base + "/cancel",
-		"GET /v1/responses/" + id128:                                              "retrieve GET /v1/responses/" + id128,
-		"GET /v1/responses/" + id128 + "a":                                        "",
+		"GET " + base:                      "retrieve GET " + base,
+		"DELETE " + base:                   "delete DELETE " + base,
+		"POST " + base + "/cancel":         "cancel POST " + base + "/cancel",
+		"GET /v1/responses/" + id128:       "retrieve GET /v1/responses/" + id128,
+		"GET /v1/responses/" + id128 + "a": "",
+		"GET resp_a":                       "",
+		"DELETE resp_a":                    "",
+		"GET " + base + "?" + strings.Repeat("include=abcdefg&", 63) + "include=abcdefgh":  "retrieve GET " + base + "?" + strings.Repeat("include=abcdefg&", 63) + "include=abcdefgh",
+		"GET " + base + "?" + strings.Repeat("include=abcdefg&", 63) + "include=abcdefghi": "",
 		"GET /v1/responses/resp_":                                                 "",
 		"GET /v1/responses/":                                                      "",
 		"GET /v1/responses/msg_1":                                                 "",
@@ -337,6 +341,11 @@ func TestRoutesThatCannotBeOpened(t *testing.T) {
 		o, err := newRouteSet(&Config{Routes: strings.Split(c.names, " "), Path: c.path, Room: c.room})
 		if err == nil || o != nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q with %s: %v, want an error with %q", c.names, c.path, err, c.want)
+		}
+	}
+	for names, room := range map[string]int{"retrieve": maxBelow, "compact": 0} {
+		if _, err := newRouteSet(&Config{Routes: []string{names}, Path: plainPath, Room: room}); err != nil {
+			t.Errorf("%s with room for %d bytes: %v", names, room, err)
 		}
 	}
 	if _, err := newRouteSet(&Config{Path: "/any/path"}); err != nil {

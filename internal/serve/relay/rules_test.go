@@ -33,12 +33,16 @@ func names(fields []http1.Field) string {
 	return strings.Join(all, " ")
 }
 
+// longest returns a name one byte longer than all in s.
+func longest(s nameSet) string { return strings.Repeat("n", len(s)) }
+
 func TestFieldsThatPass(t *testing.T) {
 	r := head(t, "POST /v1/responses",
-		"A: 1", "AUTHORIZATION: x", "Proxy-Authorization: x", "Cookie: x", "Api-Key: x", "X-Api-Key: x", "X-Goog-Api-Key: x", "Connection: close, B, authorization",
-		"B: nominated", "Keep-Alive: x", "TE: x", "Trailer: x", "Upgrade: x", "Proxy-Connection: x", "Forwarded: x", "Via: x", "X-Forwarded-For: x", "X-Forwarded-Whatever: x",
+		"A: 1", "AUTHORIZATION: x", "Proxy-Authorization: x", "Cookie: x", "Api-Key: x", "X-Api-Key: x", "X-Goog-Api-Key: x", "Connection: close, B, authorization, D",
+		"B: nominated", "D: nominated", "Prefer: Cookies", "Cookie2: x", "HTTP2-Settings: x", "X-HTTP-Method: GET", "X-Method-Override: GET", longest(dropFromRequest)+": passes",
+		"Keep-Alive: x", "TE: x", "Trailer: x", "Upgrade: x", "Proxy-Connection: x", "Forwarded: x", "Via: x", "X-Forwarded-For: x", "X-Forwarded-Whatever: x",
 		"X-Real-IP: x", "X-Original-URL: /x", "X-Rewrite-Url: /x", "X-HTTP-Method-Override: GET", "Expect: 100-continue", "Content-Length: 0", "X-Forwarded: passes", "Cookies: passes", "a: again", "OpenAI-Project: p")
-	if got, want := names(requestFields(nil, r.Fields)), "A X-Forwarded Cookies a OpenAI-Project"; got != want {
+	if got, want := names(requestFields(nil, r.Fields)), "A Prefer "+longest(dropFromRequest)+" X-Forwarded Cookies a OpenAI-Project"; got != want {
 		t.Errorf("to the upstream pass %q, want %q", got, want)
 	}
 	r = head(t, "POST /v1/responses",
@@ -49,8 +53,9 @@ func TestFieldsThatPass(t *testing.T) {
 		t.Errorf("to the upstream pass %q, want %q", got, want)
 	}
 	a := head(t, "GET /", "Set-Cookie: x", "Alt-Svc: x", "Strict-Transport-Security: x", "Proxy-Authenticate: x", "Authorization: x", "api-key: x", "X-API-Key: x", "Connection: X-Hop", "X-Hop: x",
-		"Retry-After: 2", "X-Request-Id: r", "Server: s", "X-Ratelimit-Remaining-Tokens: 5", "Www-Authenticate: w")
-	if got, want := names(responseFields(nil, a.Fields)), "Host Retry-After X-Request-Id Server X-Ratelimit-Remaining-Tokens Www-Authenticate"; got != want {
+		"Keep-Alive: x", "Proxy-Connection: x", "TE: x", "Trailer: x", "Transfer_Encoding: x", "Upgrade: x", "Proxy-Authentication-Info: x", "Content-Length: 0", "Set-Cookie2: x", "X-Goog-Api-Key: x",
+		longest(dropFromResponse)+": passes", "Retry-After: 2", "X-Request-Id: r", "Server: s", "X-Ratelimit-Remaining-Tokens: 5", "Www-Authenticate: w")
+	if got, want := names(responseFields(nil, a.Fields)), "Host "+longest(dropFromResponse)+" Retry-After X-Request-Id Server X-Ratelimit-Remaining-Tokens Www-Authenticate"; got != want {
 		t.Errorf("to the client pass %q, want %q", got, want)
 	}
 }
@@ -70,9 +75,14 @@ func TestVariantsOfControlledNames(t *testing.T) {
 	if got, want := names(requestIdentity(requestFields(nil, r.Fields))), "Accept accept-encoding"; got != want {
 		t.Errorf("of a response that is read pass %q, want %q", got, want)
 	}
-	r = head(t, "GET /v1/responses", "Sec_WebSocket_Protocol: openai-insecure-api-key.sk-mine", "Sec-WebSocket-Protocol: realtime")
-	if got, want := names(withoutTokens(requestFields(nil, r.Fields))), "Sec-WebSocket-Protocol"; got != want {
-		t.Errorf("of a handshake pass %q, want %q", got, want)
+	r = head(t, "GET /v1/responses", "Sec_WebSocket_Protocol: openai-insecure-api-key.sk-mine", "A: b,,c",
+		"Sec-WebSocket-Protocol: realtime, OpenAI-Insecure-API-Key.sk-mine, a-protocol-with-a-name-that-is-long")
+	passed := withoutTokens(requestFields(nil, r.Fields))
+	if got, want := names(passed), "A Sec-WebSocket-Protocol"; got != want {
+		t.Fatalf("of a handshake pass %q, want %q", got, want)
+	}
+	if a, protocols := string(passed[0].Value), string(passed[1].Value); a != "b,,c" || protocols != "realtime, a-protocol-with-a-name-that-is-long" {
+		t.Errorf("of a handshake pass %q and the protocols %q", a, protocols)
 	}
 }
 
