@@ -3,6 +3,7 @@
 package safefile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +26,7 @@ type Dir struct {
 // an *at system call: such a descriptor needs no permission to read the directory, as the kernel needs none to pass it.
 func (d *Dir) FD() int { return d.fd }
 
-// Close closes the directory.
+// Close closes the directory, and releases its lock.
 func (d *Dir) Close() error { return unix.Close(d.fd) }
 
 // Remove removes a file, never a directory. A link's target stays (unlink(2)).
@@ -229,25 +230,11 @@ func (d *Dir) Lock(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.lock(name, f)
-}
-
-// lock locks f, the file of that name, by flock(2), and closes f if that fails.
-func (d *Dir) lock(name string, f *os.File) (*os.File, error) {
 	var held, there unix.Stat_t
-	// A lock of flock(2) belongs to the open file description, so that another descriptor of this process cannot take
-	// it either. One of fcntl(2) would belong to the process, and end when it closes any descriptor of the file. The
-	// kernel ends both with the process, however that ends; the existence of a file would outlast it.
-	raw, err := f.SyscallConn() // Fd would make the descriptor blocking
-	if err == nil {
-		closed := raw.Control(func(fd uintptr) {
-			err = errors.Join(unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB), unix.Fstat(int(fd), &held))
-		})
-		err = errors.Join(err, closed)
-	}
+	fd := int(f.Fd()) // makes it blocking, which has no effect on a regular file
+	err = cmp.Or(flock(fd), unix.Fstat(fd, &held))
 	// The last holder may have removed the file between open and lock.
-	gone := unix.Fstatat(d.fd, name, &there, unix.AT_SYMLINK_NOFOLLOW) != nil || !Same(&held, &there)
-	if errors.Is(err, unix.EWOULDBLOCK) || err == nil && gone {
+	if err == nil && (unix.Fstatat(d.fd, name, &there, unix.AT_SYMLINK_NOFOLLOW) != nil || !Same(&held, &there)) {
 		err = ErrLocked
 	}
 	if err != nil {
@@ -257,53 +244,68 @@ func (d *Dir) lock(name string, f *os.File) (*os.File, error) {
 	return f, nil
 }
 
+// flock locks a descriptor. A lock of flock(2) belongs to the open file description, so that another descriptor of this
+// process cannot take it either. One of fcntl(2) would belong to the process, and end when it closes any descriptor of
+// the file. The kernel ends both with the process, however that ends; the existence of a file would outlast it.
+func flock(fd int) error {
+	err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK {
+		return ErrLocked
+	}
+	return err
+}
+
 // Same reports whether a and b describe the same file. Inode numbers are reused: both statuses must be from a time at
 // which one of the files was open or had its name.
 func Same(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
 
-// syncDir makes a new name durable, unless the file system does not support it (EINVAL): to sync the file does not sync
+// reopen replaces the descriptor by one for reading, which fchown(2), flock(2) and fsync(2) need: they refuse O_PATH
+// (open(2)).
+func (d *Dir) reopen() error {
+	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		unix.Close(d.fd)
+		d.fd = fd
+	}
+	return d.fail("open", ".", err)
+}
+
+// sync makes a new name durable, unless the file system does not support it (EINVAL): to sync the file does not sync
 // the entry of its directory (fsync(2)).
-func syncDir(dir *os.File) error {
-	if err := dir.Sync(); !errors.Is(err, unix.EINVAL) {
-		return err
+func (d *Dir) sync() error {
+	if err := unix.Fsync(d.fd); err != unix.EINVAL {
+		return d.fail("sync", ".", err)
 	}
 	return nil
 }
 
-// OpenPrivate opens the directory at path and locks it, so that no second proxy deletes or counts the files of the
-// first. It must belong to owner, a uid, or to the effective user if owner is -1, and be accessible to no other user.
-// It is checked after it was opened, so that it cannot be replaced in between. Missing directories are created with
-// mode 0700 and given to owner. The error is [ErrLocked] if another process holds the lock.
-func OpenPrivate(path string, owner int) (d *Dir, lock *os.File, err error) {
-	if d, err = OpenDir(path, Walk{Make: 0o700, Owner: owner}); err != nil {
-		return nil, nil, err
+// OpenPrivate opens the directory at path and locks it until Close, so that no second proxy deletes or counts the files
+// of the first. It must belong to owner, a uid, or to the effective user if owner is -1, and be accessible to no other
+// user, who therefore cannot lock it. It is checked after it was opened, so that it cannot be replaced in between.
+// Missing directories are created with mode 0700 and given to owner. The error is [ErrLocked] if another process holds
+// the lock.
+func OpenPrivate(path string, owner int) (*Dir, error) {
+	d, err := OpenDir(path, Walk{Make: 0o700, Owner: owner})
+	if err != nil {
+		return nil, err
 	}
-	if err = d.checkPrivate(owner); err == nil {
-		// The lock is on the directory itself, which no other user can open.
-		lock, err = d.open(".", os.O_RDONLY, 0, InPlace)
-	}
-	if err == nil {
-		lock, err = d.lock(".", lock)
+	if err = cmp.Or(d.checkPrivate(owner), d.reopen()); err == nil {
+		err = flock(d.fd)
 	}
 	if err != nil {
 		d.Close()
-		return nil, nil, err
+		return nil, err
 	}
-	return d, lock, nil
+	return d, nil
 }
 
 // chown gives a new directory, which no other user may access yet, to owner. It uses the descriptor: the name could
-// refer to another directory by now. It is opened again, because fchown(2) refuses a descriptor with O_PATH (open(2)).
+// refer to another directory by now.
 func (d *Dir) chown(owner int) error {
-	if err := d.checkPrivate(-1); err != nil {
+	if err := cmp.Or(d.checkPrivate(-1), d.reopen()); err != nil {
 		return err
 	}
-	f, err := d.open(".", os.O_RDONLY, 0, InPlace)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Chown(owner, -1)
+	return d.fail("chown", ".", unix.Fchown(d.fd, owner, -1))
 }
 
 // checkPrivate returns an error unless the directory belongs to owner and only to owner: other users must not even see

@@ -171,7 +171,6 @@ func (i *InputFile) Close() error { return i.dir.Close() }
 type Store struct {
 	dir  *Dir
 	lock *os.File
-	sync *os.File // the directory, open for fsync(2)
 	name string
 	temp string
 }
@@ -184,26 +183,18 @@ func OpenStore(path string, owner int) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{dir: dir, name: name, temp: "." + name + ".tmp"}
-	if s.sync, err = dir.open(".", os.O_RDONLY, 0, InPlace); err == nil {
+	if err = dir.reopen(); err == nil { // for sync
 		s.lock, err = dir.Lock("." + name + ".lock")
 	}
 	if err != nil {
-		s.Close()
+		dir.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
 // Close releases the lock.
-func (s *Store) Close() error {
-	err := s.dir.Close()
-	for _, f := range []*os.File{s.sync, s.lock} {
-		if f != nil {
-			err = errors.Join(err, f.Close())
-		}
-	}
-	return err
-}
+func (s *Store) Close() error { return errors.Join(s.dir.Close(), s.lock.Close()) }
 
 // Read returns the file's content. The error is fs.ErrNotExist if the file does not exist.
 func (s *Store) Read() ([]byte, error) {
@@ -222,7 +213,7 @@ func (s *Store) Write(text []byte) error {
 		err = s.dir.Rename(s.temp, s.name)
 	}
 	if err == nil {
-		err = syncDir(s.sync)
+		err = s.dir.sync()
 	}
 	return err
 }

@@ -393,9 +393,9 @@ func TestOpenPrivate(t *testing.T) {
 		}
 	}
 	path := filepath.Join(t.TempDir(), "a", "b")
-	d, lock, err := OpenPrivate(path, -1)
+	d, err := OpenPrivate(path, -1)
 	try(t, err)
-	if _, _, err := OpenPrivate(path, -1); !errors.Is(err, ErrLocked) {
+	if _, err := OpenPrivate(path, -1); !errors.Is(err, ErrLocked) {
 		t.Errorf("a second one: %v", err)
 	}
 	f, err := d.Create("x")
@@ -418,7 +418,7 @@ func TestOpenPrivate(t *testing.T) {
 	if all, err := d.List(); err != nil || len(all) != 1 || all[0].Name() != "y" {
 		t.Errorf("%v, %v", all, err)
 	}
-	try(t, lock.Close(), d.Close())
-	d, lock, err = OpenPrivate(path, -1)
-	try(t, err, lock.Close(), d.Close())
+	try(t, d.Close())
+	d, err = OpenPrivate(path, -1)
+	try(t, err, d.Close())
 }

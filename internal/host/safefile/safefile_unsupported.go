@@ -47,14 +47,8 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 
 // OpenPrivate opens the directory at path, which it creates if it is missing. Access is left to the directory's access
 // list, and it is not locked.
-func OpenPrivate(path string, _ int) (*Dir, *os.File, error) {
-	err := os.MkdirAll(path, 0o700)
-	if err != nil {
-		return nil, nil, err
-	}
-	d := &Dir{filepath.Clean(path) + string(filepath.Separator)}
-	f, err := d.open(".", os.O_RDONLY, 0, InPlace)
-	return d, f, err
+func OpenPrivate(path string, _ int) (*Dir, error) {
+	return &Dir{filepath.Clean(path) + string(filepath.Separator)}, os.MkdirAll(path, 0o700)
 }
 
 // openAgain returns nil: OpenInPlace opens the file for reading itself, and a log's end is not looked at.
@@ -88,5 +82,7 @@ func (d *Dir) Lock(name string) (*os.File, error) {
 	return d.open(name, os.O_RDWR|os.O_CREATE, 0o600, Private)
 }
 
-// syncDir does nothing: directories cannot be synced on this system.
-func syncDir(*os.File) error { return nil }
+// reopen and sync do nothing: directories cannot be synced on this system.
+func (d *Dir) reopen() error { return nil }
+
+func (d *Dir) sync() error { return nil }

@@ -109,9 +109,9 @@ func (w *walk) follow(path string) error {
 	return nil
 }
 
-// enter opens a directory, which must not be a link (O_NOFOLLOW), and may create it if it is missing; in a link's
-// target it does so with Follow only. The directory before it is closed: at most two descriptors are open, however long
-// the path. ".." needs no care, since it is looked up in an open directory like any other name.
+// enter opens a directory, which must not be a link (O_NOFOLLOW), and may create it if it is missing. The directory
+// before it is closed: at most two descriptors are open, however long the path. ".." needs no care, since it is looked
+// up in an open directory like any other name.
 func (w *walk) enter(name string, mayMake bool) error {
 	// O_NOFOLLOW, because another user may have replaced the name by a link since link checked it.
 	const flags = searchOnly | unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC

@@ -19,7 +19,6 @@ package dump
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,7 +37,6 @@ const (
 // Dir writes dumps. Its methods may be called concurrently; those of a nil Dir do nothing.
 type Dir struct {
 	files     *safefile.Dir
-	lock      *os.File
 	report    func(error)
 	sequence  atomic.Int64
 	closing   sync.Once
@@ -71,16 +69,15 @@ func Open(path string, owner int, report func(error)) (*Dir, error) {
 
 // prepare is Open without the writer, for max bytes.
 func prepare(path string, owner int, report func(error), max int64) (*Dir, error) {
-	dir, lock, err := safefile.OpenPrivate(path, owner)
+	dir, err := safefile.OpenPrivate(path, owner)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the dump directory %s: %w", path, err)
 	}
 	d := &Dir{
-		files: dir, lock: lock, report: report, closeTime: 5 * time.Second, idle: make(chan struct{}),
+		files: dir, report: report, closeTime: 5 * time.Second, idle: make(chan struct{}),
 		max: max, pieces: make(chan piece, maxQueued/pieceCost),
 	}
 	if err := d.load(); err != nil {
-		lock.Close()
 		dir.Close()
 		return nil, fmt.Errorf("cannot tidy up the dump directory %s: %w", path, err)
 	}
@@ -112,7 +109,6 @@ func (d *Dir) finishAll() {
 	d.mu.Unlock()
 	select {
 	case <-d.idle:
-		d.lock.Close()
 		d.files.Close()
 	case <-time.After(d.closeTime):
 		d.report(fmt.Errorf("the last dumps could not be written within %v", d.closeTime))

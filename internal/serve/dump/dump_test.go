@@ -592,7 +592,6 @@ func TestHungDisk(t *testing.T) {
 	wantReport(t, reports, "within 1ms")
 	resume()
 	<-d.idle
-	d.lock.Close()
 	d.files.Close()
 }
 
