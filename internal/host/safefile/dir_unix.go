@@ -19,7 +19,7 @@ import (
 type Dir struct {
 	fd    int
 	path  string // the path by which it was reached, for messages
-	owner int    // see Walk
+	owner int    // its files are trusted besides those of root and the effective user; -1 is none
 }
 
 // FD returns the directory's descriptor, which Close closes. It may be O_PATH, and then serves only as the directory of
@@ -47,15 +47,15 @@ func (d *Dir) fail(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: filepath.Join(d.path, name), Err: err}
 }
 
-// open opens name, which must not be a link unless trusts follows one, and applies the policy trusts to the open file.
+// open opens name, which must not be a link unless p follows one, and applies the policy p to the open file.
 // O_NONBLOCK keeps it from waiting for the other end of a FIFO (fifo(7)), where a user could stop the start by planting
 // one, and makes NewFile register the file with the poller, so that writes can have a deadline. It has no effect on
 // regular files. O_CLOEXEC keeps the file from other programs. The sandbox's filter allows exactly these flags. The
 // caller owns the file.
-func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File, error) {
+func (d *Dir) open(name string, flags int, mode uint32, p policy) (*os.File, error) {
 	path := filepath.Join(d.path, name)
 	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK
-	if !trusts.follow {
+	if !p.follow {
 		flags |= unix.O_NOFOLLOW
 	} else if err := d.checkLink(name); err != nil {
 		return nil, err
@@ -67,9 +67,9 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 	}
 	switch {
 	case err == nil:
-	case err == unix.EISDIR && !trusts.anyOwner:
+	case err == unix.EISDIR && !p.anyOwner:
 		return nil, fmt.Errorf("%s is not a regular file: it is a directory; name a file in it", path)
-	case err == unix.ELOOP && !trusts.anyOwner:
+	case err == unix.ELOOP && !p.anyOwner:
 		return nil, fmt.Errorf("%s is not a regular file: it is a symbolic link; name the file itself", path)
 	default:
 		return nil, d.fail("open", name, err)
@@ -78,7 +78,7 @@ func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File
 	// read at the same time, since they decide which files in it are suspect.
 	var dir, file unix.Stat_t
 	if err = errors.Join(unix.Fstat(d.fd, &dir), unix.Fstat(fd, &file)); err == nil {
-		err = trusts.check(path, &dir, &file, d.owner)
+		err = p.check(path, &dir, &file, d.owner)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -106,7 +106,7 @@ func (d *Dir) openAgain(name string, f *os.File) (read *os.File, info fs.FileInf
 	if err != nil || !a.Mode().IsRegular() {
 		return nil, nil
 	}
-	if read, err = d.open(name, os.O_RDONLY, 0, InPlace); err != nil {
+	if read, err = d.open(name, os.O_RDONLY, 0, inPlace); err != nil {
 		return nil, nil
 	}
 	if info, err = read.Stat(); err != nil || !os.SameFile(a, info) {
@@ -121,7 +121,7 @@ func (d *Dir) openAgain(name string, f *os.File) (read *os.File, info fs.FileInf
 // have it erased; or may have linked a file of root's there, which we would truncate (link(2) needs no permission for
 // the file itself, unless fs.protected_hardlinks is 1). fs.protected_regular (Linux 4.19) refuses another user's file
 // too, but only with O_CREAT in sticky directories.
-func (p Policy) check(path string, dir, file *unix.Stat_t, owner int) error {
+func (p policy) check(path string, dir, file *unix.Stat_t, owner int) error {
 	regular := file.Mode&unix.S_IFMT == unix.S_IFREG
 	trusted := trusted(file.Uid, owner)
 	switch mode := fs.FileMode(file.Mode & 0o777); {
@@ -159,19 +159,19 @@ func trusted(uid uint32, owner int) bool {
 	return uid == 0 || uid == uint32(os.Geteuid()) || int64(uid) == int64(owner)
 }
 
-// OpenInPlace opens the file at path for writing, under the policy InPlace, and truncates it. It creates missing
+// OpenInPlace opens the file at path for writing, under the policy inPlace, and truncates it. It creates missing
 // directories, and a missing file with mode 0666 less the umask. The file's directory need not be writable if the file
 // exists. read is the same file open for reading; nil if it is not readable or not a regular file. The caller owns
 // both. The file is not truncated by O_TRUNC, which would come before the check. O_NOCTTY keeps a terminal from
 // becoming the controlling one of this process, which could then get its signals (open(2)).
 func OpenInPlace(path string) (file, read *os.File, err error) {
 	// Links are followed, since the operator may name /dev/stdout; each is checked as the package comment describes.
-	d, name, err := Parent(path, Walk{Make: 0o755, Owner: -1, Follow: true})
+	d, name, err := inPlace.parent(path, -1, true)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer d.Close()
-	if file, err = d.open(name, os.O_WRONLY|os.O_CREATE|unix.O_NOCTTY, 0o666, InPlace); err != nil {
+	if file, err = d.open(name, os.O_WRONLY|os.O_CREATE|unix.O_NOCTTY, 0o666, inPlace); err != nil {
 		return nil, nil, err
 	}
 	// A pipe or a terminal has no content to be removed, and ftruncate(2) fails on it (EINVAL).
@@ -200,11 +200,11 @@ func (a *Appender) open() (*os.File, error) {
 	if unix.Fstatat(a.dir.fd, a.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
 		// O_RDWR opens a FIFO without a reader (fifo(7)). As this process is a reader then too, a write does not fail
 		// with EPIPE when the last other one leaves, and a new one can be started.
-		return a.dir.open(a.name, os.O_RDWR|os.O_APPEND, 0, Log)
+		return a.dir.open(a.name, os.O_RDWR|os.O_APPEND, 0, logged)
 	}
-	f, err := a.dir.open(a.name, appending|os.O_CREATE|os.O_EXCL, 0o600, Log)
+	f, err := a.dir.open(a.name, appending|os.O_CREATE|os.O_EXCL, 0o600, logged)
 	if errors.Is(err, unix.EEXIST) {
-		return a.dir.open(a.name, appending|unix.O_NOCTTY, 0, Log)
+		return a.dir.open(a.name, appending|unix.O_NOCTTY, 0, logged)
 	}
 	if err == nil && a.dir.owner >= 0 {
 		if err = f.Chown(a.dir.owner, -1); err != nil {
@@ -218,15 +218,15 @@ func (a *Appender) open() (*os.File, error) {
 // append, so that the sandbox need allow nothing else. It needs no O_EXCL, since a new file belongs to this process's
 // user, who is the owner by then. A FIFO is not opened again.
 func (a *Appender) Reopen() (*os.File, error) {
-	return a.dir.open(a.name, appending|os.O_CREATE, 0o600, Policy{forbid: Log.forbid, regular: true})
+	return a.dir.open(a.name, appending|os.O_CREATE, 0o600, policy{forbid: logged.forbid, regular: true})
 }
 
-// Lock locks the file name, which it creates if it is missing, under the policy Private. It does not block: it returns
+// Lock locks the file name, which it creates if it is missing, under the policy private. It does not block: it returns
 // ErrLocked if another process holds the lock. Closing the file, or the end of the process, releases the lock; a file
 // that is to be removed must be removed before that. A lock on a file that its last holder has removed excludes nobody,
 // since others lock a new file; Lock returns ErrLocked in that case too.
 func (d *Dir) Lock(name string) (*os.File, error) {
-	f, err := d.open(name, os.O_RDWR|os.O_CREATE, 0o600, Private)
+	f, err := d.open(name, os.O_RDWR|os.O_CREATE, 0o600, private)
 	if err != nil {
 		return nil, err
 	}
@@ -285,7 +285,7 @@ func (d *Dir) sync() error {
 // Missing directories are created with mode 0700 and given to owner. The error is [ErrLocked] if another process holds
 // the lock.
 func OpenPrivate(path string, owner int) (*Dir, error) {
-	d, err := OpenDir(path, Walk{Make: 0o700, Owner: owner})
+	d, err := dumps.open(path, owner)
 	if err != nil {
 		return nil, err
 	}

@@ -11,29 +11,28 @@
 // neither to root nor to the effective user. The policies are:
 //
 //	policy   for                    owner of a regular file  mode must not have  type          directories on the path
-//	InPlace  --server-info          any                      (any mode)          any           any
-//	Log      --audit, --log-file    trusted                  022                 any           any
-//	Private  --budget-file, locks   trusted                  077                 regular file  any
-//	Input    --key-file, --config   trusted                  022                 regular file  [Trusted]
-//	         unix sockets           (no file)                                                  [Trusted]
+//	inPlace  --server-info          any                      (any mode)          any           any; missing ones are made
+//	logged   --audit, --log-file    trusted                  022                 any           any
+//	private  --budget-file, locks   trusted                  077                 regular file  any
+//	input    --key-file, --config   trusted                  022                 regular file  trusted
+//	socket   unix sockets           (no file)                                                  trusted
+//	dumps    --dump-dir             any                      (any mode)          any           any; missing ones are made
 //
 // Under every policy, in a shared directory:
 //   - a link on the path, or a file of any type, must belong to a trusted user or to the directory's owner (the rule of
 //     protected_symlinks and protected_regular in proc_sys_fs(5), which not every system enables);
 //   - a regular file must have one hard link: another user may have linked any file there (protected_hardlinks).
 //
-// A link in the place of the file itself is followed for InPlace and Input, and refused otherwise. With [Trusted]
-// directories, each must belong to a trusted user, and if others may write to it, it must be sticky; each link must
-// belong to a trusted user.
-//
-// With [OpenPrivate] the directory itself must belong to its owner alone (--dump-dir).
+// A link in the place of the file itself is followed for inPlace and input, and refused otherwise. A trusted directory
+// must belong to a trusted user, and if others may write to it, it must be sticky; each link to it must belong to a
+// trusted user. The directory of dumps must belong to its owner alone.
 //
 // # Use
 //
 // [OpenAppend] opens a log and opens it again after a rotation, [OpenStore] locks a file that is replaced as a whole,
-// [OpenInPlace] a file that is written once, and [FindInput] finds a file that is read again and again. [OpenDir] and
-// [Dir.Lock] are for other uses. On systems other than Unix only
-// the types are checked: who may write to a file is left to its access list.
+// [OpenInPlace] a file that is written once, and [FindInput] finds a file that is read again and again. [OpenTrusted],
+// [OpenPrivate] and [Dir.Lock] are for other uses. On systems other than Unix only the types are checked: who may write
+// to a file is left to its access list.
 package safefile
 
 import (
@@ -46,48 +45,38 @@ import (
 // ErrLocked means that another process, or another descriptor of this process, holds the lock.
 var ErrLocked = errors.New("another process uses it")
 
-// Policy states which files are trusted; see the table.
-type Policy struct {
+// A policy is a line of the table.
+type policy struct {
 	anyOwner bool
 	forbid   fs.FileMode
 	regular  bool
-	follow   bool
+	follow   bool   // open follows a link in the place of the file
+	trusted  bool   // directories and links through which another user could replace the file are refused
+	makeDirs uint32 // the mode, less the umask, of missing directories, which are created unless it is 0
 }
 
-// The policies of the table.
 var (
-	InPlace = Policy{anyOwner: true}
-	Log     = Policy{forbid: 0o022}
-	Private = Policy{forbid: 0o077, regular: true}
-	Input   = Policy{forbid: 0o022, regular: true, follow: true}
+	inPlace = policy{anyOwner: true, makeDirs: 0o755}
+	logged  = policy{forbid: 0o022}
+	private = policy{forbid: 0o077, regular: true}
+	input   = policy{forbid: 0o022, regular: true, follow: true, trusted: true}
+	socket  = policy{trusted: true}
+	dumps   = policy{anyOwner: true, makeDirs: 0o700}
 )
-
-// Walk describes how a path is resolved. The zero value accepts any existing directory and creates none.
-type Walk struct {
-	// Trusted refuses directories and links through which another user could replace the file.
-	Trusted bool
-	// Follow also follows a link in place of the last element.
-	Follow bool
-	// Make is the mode, less the umask, of missing directories, which are created unless it is 0.
-	Make uint32
-	// Owner is the uid that new directories are given to, and whose files are trusted in the directory, besides those
-	// of root and the effective user; -1 is none.
-	Owner int
-}
 
 // Create creates the file name, which must not exist, with mode 0600, and opens it for writing.
 func (d *Dir) Create(name string) (*os.File, error) {
-	return d.open(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600, InPlace)
+	return d.open(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600, dumps)
 }
 
 // Append opens the file name, which must exist, for writing at its end.
 func (d *Dir) Append(name string) (*os.File, error) {
-	return d.open(name, os.O_WRONLY|os.O_APPEND, 0, InPlace)
+	return d.open(name, os.O_WRONLY|os.O_APPEND, 0, dumps)
 }
 
 // List returns all entries of the directory.
 func (d *Dir) List() ([]fs.DirEntry, error) {
-	f, err := d.open(".", os.O_RDONLY, 0, InPlace)
+	f, err := d.open(".", os.O_RDONLY, 0, dumps)
 	if err != nil {
 		return nil, err
 	}
@@ -101,12 +90,12 @@ type Appender struct {
 	name string
 }
 
-// OpenAppend opens the file at path for appending, under the policy Log. A new file gets mode 0600 and, unless owner is
+// OpenAppend opens the file at path for appending, under the policy logged. A new file gets mode 0600 and, unless owner is
 // -1, that uid as its owner, which is trusted. A FIFO is opened without waiting for a reader. torn reports whether the
 // file ends without a line feed, after a crash; it is false for a file that is not readable.
 func OpenAppend(path string, owner int) (a *Appender, f *os.File, torn bool, err error) {
 	a = &Appender{}
-	if a.dir, a.name, err = Parent(path, Walk{Owner: owner}); err != nil {
+	if a.dir, a.name, err = logged.parent(path, owner, false); err != nil {
 		return nil, nil, false, err
 	}
 	if f, err = a.open(); err != nil {
@@ -138,17 +127,15 @@ type InputFile struct {
 	dirs []string
 }
 
-// FindInput finds the file at path, under the policy Input; owner is trusted. The file may be missing, or a link, such
+// FindInput finds the file at path, under the policy input; owner is trusted. The file may be missing, or a link, such
 // as Kubernetes replaces when it updates a mounted Secret. The directory of path's last name is kept open, and a link in
 // it is followed again by each Open.
 func FindInput(path string, owner int) (*InputFile, error) {
-	how := Walk{Trusted: true, Owner: owner}
-	dir, name, err := Parent(path, how)
+	dir, name, err := input.parent(path, owner, false)
 	if err != nil {
 		return nil, err
 	}
-	how.Follow = true
-	target, _, err := Parent(path, how)
+	target, _, err := input.parent(path, owner, true)
 	if err != nil {
 		dir.Close()
 		return nil, err
@@ -158,7 +145,7 @@ func FindInput(path string, owner int) (*InputFile, error) {
 }
 
 // Open opens the file for reading. It needs no more than that the sandbox lets files in Directories be read.
-func (i *InputFile) Open() (*os.File, error) { return i.dir.open(i.name, os.O_RDONLY, 0, Input) }
+func (i *InputFile) Open() (*os.File, error) { return i.dir.open(i.name, os.O_RDONLY, 0, input) }
 
 // Directories are that of the file, and the one to which a link in its place has led; they may be the same.
 func (i *InputFile) Directories() []string { return i.dirs }
@@ -166,7 +153,7 @@ func (i *InputFile) Directories() []string { return i.dirs }
 // Close closes the directory, not the files that were opened.
 func (i *InputFile) Close() error { return i.dir.Close() }
 
-// Store is a file that is replaced as a whole, under the policy Private. Only one Store can have a file open. In the
+// Store is a file that is replaced as a whole, under the policy private. Only one Store can have a file open. In the
 // sandbox it needs only to create, write, rename and remove files in its directory.
 type Store struct {
 	dir  *Dir
@@ -178,7 +165,7 @@ type Store struct {
 // OpenStore locks the file at path by a file beside it, .NAME.lock, which stays there. owner is trusted. It returns
 // [ErrLocked] if another process holds the lock. The file itself need not exist.
 func OpenStore(path string, owner int) (*Store, error) {
-	dir, name, err := Parent(path, Walk{Owner: owner})
+	dir, name, err := private.parent(path, owner, false)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +185,7 @@ func (s *Store) Close() error { return errors.Join(s.dir.Close(), s.lock.Close()
 
 // Read returns the file's content. The error is fs.ErrNotExist if the file does not exist.
 func (s *Store) Read() ([]byte, error) {
-	f, err := s.dir.open(s.name, os.O_RDONLY, 0, Private)
+	f, err := s.dir.open(s.name, os.O_RDONLY, 0, private)
 	if err != nil {
 		return nil, err
 	}

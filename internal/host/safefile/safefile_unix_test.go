@@ -92,9 +92,9 @@ func TestPolicies(t *testing.T) {
 	} {
 		for _, p := range []struct {
 			name string
-			Policy
+			policy
 			want string
-		}{{"InPlace", InPlace, c.inPlace}, {"Log", Log, c.log}, {"Private", Private, c.priv}} {
+		}{{"inPlace", inPlace, c.inPlace}, {"logged", logged, c.log}, {"private", private, c.priv}} {
 			err := p.check("/d/f", &c.dir, &c.file, owner)
 			if p.want == ok && err != nil || p.want != ok && (err == nil || !strings.Contains(err.Error(), p.want)) {
 				t.Errorf("%s: directory of %d, %o; file of %d, %o, %d links: %v, want %q",
@@ -105,7 +105,7 @@ func TestPolicies(t *testing.T) {
 			}
 		}
 	}
-	if err := Log.check("/d/f", &own, &unix.Stat_t{Uid: owner, Mode: unix.S_IFREG | 0o600, Nlink: 1}, -1); self != owner && err == nil {
+	if err := logged.check("/d/f", &own, &unix.Stat_t{Uid: owner, Mode: unix.S_IFREG | 0o600, Nlink: 1}, -1); self != owner && err == nil {
 		t.Error("an owner that was not named is trusted")
 	}
 }
@@ -134,7 +134,7 @@ var openers = map[string]func(path string) error{
 		return err
 	},
 	"append again": func(path string) error {
-		d, name, err := Parent(path, Walk{Owner: -1})
+		d, name, err := logged.parent(path, -1, false)
 		if err != nil {
 			return err
 		}
@@ -154,7 +154,7 @@ var openers = map[string]func(path string) error{
 		return errors.Join(err, s.Close())
 	},
 	"lock": func(path string) error {
-		d, name, err := Parent(path, Walk{Owner: -1})
+		d, name, err := private.parent(path, -1, false)
 		if err != nil {
 			return err
 		}
@@ -216,7 +216,7 @@ func TestPlantedLinksAreRefused(t *testing.T) {
 		os.Symlink(target, filepath.Join(dir, "f")), os.Lchown(filepath.Join(dir, "f"), nobody, -1))
 	refused(t, filepath.Join(dir, "home", "f"), target, "the link "+filepath.Join(dir, "home")+" belongs to another user (uid 65534)")
 	refused(t, filepath.Join(dir, "f"), target, filepath.Join(dir, "f"))
-	if _, err := OpenDir(filepath.Join(dir, "home"), Walk{Owner: -1}); err == nil {
+	if _, err := logged.open(filepath.Join(dir, "home"), -1); err == nil {
 		t.Error("the link was followed to a directory")
 	}
 	try(t, os.Lchown(filepath.Join(dir, "home"), 0, -1)) // root's links are followed
@@ -227,7 +227,7 @@ func TestPlantedLinksAreRefused(t *testing.T) {
 	}
 }
 
-// TestLastLink: a link of our own in place of the file is followed only by InPlace.
+// TestLastLink: a link of our own in place of the file is followed only by OpenInPlace.
 func TestLastLink(t *testing.T) {
 	dir := directory(t, 0o700, -1)
 	path := filepath.Join(dir, "link")

@@ -13,11 +13,11 @@ import (
 // lists, which os.FileInfo does not show, so that there is no owner or mode to check.
 type Dir struct{ path string }
 
-// Parent returns the directory of path's last element.
-func Parent(path string, how Walk) (*Dir, string, error) {
+// parent returns the directory of path's last element.
+func (p policy) parent(path string, _ int, _ bool) (*Dir, string, error) {
 	dir, name := filepath.Split(filepath.Clean(path))
-	if how.Make != 0 {
-		if err := os.MkdirAll(filepath.Clean(dir), fs.FileMode(how.Make)); err != nil {
+	if p.makeDirs != 0 {
+		if err := os.MkdirAll(filepath.Clean(dir), fs.FileMode(p.makeDirs)); err != nil {
 			return nil, "", err
 		}
 	}
@@ -34,9 +34,9 @@ func (d *Dir) Remove(name string) error { return os.Remove(d.path + name) }
 func (d *Dir) Rename(from, to string) error { return os.Rename(d.path+from, d.path+to) }
 
 // open opens name, and returns an error if it exists and is not a regular file.
-func (d *Dir) open(name string, flags int, mode uint32, trusts Policy) (*os.File, error) {
+func (d *Dir) open(name string, flags int, mode uint32, p policy) (*os.File, error) {
 	path, stat := d.path+name, os.Lstat
-	if trusts.follow {
+	if p.follow {
 		stat = os.Stat
 	}
 	if info, err := stat(path); err == nil && !info.Mode().IsRegular() && name != "." {
@@ -57,7 +57,7 @@ func (d *Dir) openAgain(string, *os.File) (*os.File, fs.FileInfo) { return nil, 
 // OpenInPlace opens the file at path for writing, and truncates it. It creates missing directories. read is the same
 // file open for reading; nil if it is not readable.
 func OpenInPlace(path string) (file, read *os.File, err error) {
-	if _, _, err := Parent(path, Walk{Make: 0o755}); err != nil {
+	if _, _, err := inPlace.parent(path, -1, true); err != nil {
 		return nil, nil, err
 	}
 	if file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666); err == nil {
@@ -79,7 +79,7 @@ func (a *Appender) Reopen() (*os.File, error) {
 
 // Lock creates the file but does not lock it: the operator must start one process for each file.
 func (d *Dir) Lock(name string) (*os.File, error) {
-	return d.open(name, os.O_RDWR|os.O_CREATE, 0o600, Private)
+	return d.open(name, os.O_RDWR|os.O_CREATE, 0o600, private)
 }
 
 // reopen and sync do nothing: directories cannot be synced on this system.

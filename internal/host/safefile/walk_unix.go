@@ -17,22 +17,30 @@ import (
 // two links to each other would never end.
 const maxLinks = 40
 
-// OpenDir opens the directory at path; "" is the current directory. The caller must close it.
-func OpenDir(path string, how Walk) (*Dir, error) {
-	d, _, err := how.open(path, 0)
+// OpenTrusted opens the directory at path, under the policy socket; "" is the current directory. The caller must close
+// it.
+func OpenTrusted(path string) (*Dir, error) { return socket.open(path, -1) }
+
+// open opens the directory at path. New directories are given to owner, a uid, unless it is -1.
+func (p policy) open(path string, owner int) (*Dir, error) {
+	d, _, err := p.walk(path, owner, 0, false)
 	return d, err
 }
 
-// Parent opens the directory of path's last element, and returns that element, which need not exist. If it is a link to
-// be followed, directory and name are those of its target. The caller must close the directory. Every later use of the
+// parent opens the directory of path's last element, and returns that element, which need not exist. If it is a link and
+// follow is set, directory and name are those of its target. The caller must close the directory. Every later use of the
 // name is relative to it, and so concerns the directory that was checked.
-func Parent(path string, how Walk) (d *Dir, name string, err error) { return how.open(path, 1) }
+func (p policy) parent(path string, owner int, follow bool) (d *Dir, name string, err error) {
+	return p.walk(path, owner, 1, follow)
+}
 
 // walk is the state of resolving a path. It does what the kernel does in one call, because the kernel does not consider
 // who has made a link or a directory, unless fs.protected_symlinks is 1, and only in sticky directories then.
 // openat2(2) (Linux 5.6) can refuse links altogether, which is too much: /var/run is one on most systems.
 type walk struct {
-	Walk
+	policy
+	owner int
+	last  bool        // follow a link in place of the last element too
 	dir   *Dir        // the current directory; nil before the first
 	stat  unix.Stat_t // dir's status
 	names []string    // the remaining elements
@@ -40,10 +48,10 @@ type walk struct {
 	links int         // links followed so far
 }
 
-// open opens the directory at path without its last keep elements (0 or 1), and returns those. A path without a last
+// walk opens the directory at path without its last keep elements (0 or 1), and returns those. A path without a last
 // element, such as "/", is EISDIR if one is to be kept. After an error nothing stays open.
-func (how Walk) open(path string, keep int) (*Dir, string, error) {
-	w := &walk{Walk: how}
+func (p policy) walk(path string, owner, keep int, follow bool) (*Dir, string, error) {
+	w := &walk{policy: p, owner: owner, last: follow}
 	err := w.run(path, keep)
 	switch {
 	case err == nil && len(w.names) == keep:
@@ -57,11 +65,11 @@ func (how Walk) open(path string, keep int) (*Dir, string, error) {
 	return nil, "", err
 }
 
-// run resolves names until keep are left. A link in place of the last name is followed only with Follow, since it
-// decides which file is opened. With Trusted it makes a relative path absolute, because the directories above the
-// current one must be trusted too; it does not clean the path, since ".." may follow a link.
+// run resolves names until keep are left. A link in place of the last name is followed only if w.last is set, since it
+// decides which file is opened. If directories must be trusted it makes a relative path absolute, because those above the
+// current one must be, too; it does not clean the path, since ".." may follow a link.
 func (w *walk) run(path string, keep int) error {
-	if w.Trusted && !strings.HasPrefix(path, "/") {
+	if w.trusted && !strings.HasPrefix(path, "/") {
 		here, err := os.Getwd()
 		if err != nil {
 			return fmt.Errorf("cannot find the current directory: %w; use an absolute path", err)
@@ -69,10 +77,10 @@ func (w *walk) run(path string, keep int) error {
 		path = here + "/" + path
 	}
 	// Names from a link's target are before those of path, so that the last own names are path's. Only there
-	// directories are made, unless Follow is set: the target of a link is where its owner has prepared it.
-	err := w.follow(path)
+	// directories are made, unless w.last is set: the target of a link is where its owner has prepared it.
+	err := w.insert(path)
 	w.own = len(w.names)
-	for err == nil && (len(w.names) > keep || len(w.names) > 0 && w.Follow) {
+	for err == nil && (len(w.names) > keep || len(w.names) > 0 && w.last) {
 		name, target := w.names[0], ""
 		if target, err = w.link(name); err != nil || target == "" && len(w.names) == keep {
 			return err
@@ -81,17 +89,17 @@ func (w *walk) run(path string, keep int) error {
 		w.names = w.names[1:]
 		w.own = min(w.own, len(w.names))
 		if target != "" {
-			err = w.follow(target)
+			err = w.insert(target)
 		} else {
-			err = w.enter(name, w.Make != 0 && (w.Follow || !linked))
+			err = w.enter(name, w.makeDirs != 0 && (w.last || !linked))
 		}
 	}
 	return err
 }
 
-// follow inserts the elements of path before the remaining names, and starts at the root if path is absolute. The root
+// insert inserts the elements of path before the remaining names, and starts at the root if path is absolute. The root
 // is this process's, as for the kernel (chroot(2)).
-func (w *walk) follow(path string) error {
+func (w *walk) insert(path string) error {
 	// Repeated slashes are one (path_resolution(7)). A slash at the end of a file's path is ignored, unlike by the
 	// kernel.
 	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
@@ -122,14 +130,14 @@ func (w *walk) enter(name string, mayMake bool) error {
 	fd, err := unix.Openat(from, name, flags, 0)
 	// EEXIST means that another process has created the directory meanwhile, which is then checked like any other.
 	if mayMake && errors.Is(err, unix.ENOENT) {
-		if err = unix.Mkdirat(from, name, w.Make); err == nil || errors.Is(err, unix.EEXIST) {
+		if err = unix.Mkdirat(from, name, w.makeDirs); err == nil || errors.Is(err, unix.EEXIST) {
 			made = err == nil
 			fd, err = unix.Openat(from, name, flags, 0)
 		}
 	}
-	// The errors of Trusted have a hint; those of others are for callers that look at the cause.
+	// Where directories must be trusted, errors have a hint; others are for callers that look at the cause.
 	switch {
-	case err != nil && !w.Trusted:
+	case err != nil && !w.trusted:
 		return &fs.PathError{Op: "open", Path: at, Err: err}
 	case errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("the directory %s does not exist (%w); make it first", at, err)
@@ -139,23 +147,23 @@ func (w *walk) enter(name string, mayMake bool) error {
 		w.dir.Close()
 	}
 	// Only a directory that this process has made is given to another user: one that was there may have a purpose.
-	w.dir = &Dir{fd, at, w.Owner}
-	if err := w.check(); err != nil || !made || w.Owner < 0 {
+	w.dir = &Dir{fd, at, w.owner}
+	if err := w.check(); err != nil || !made || w.owner < 0 {
 		return err
 	}
-	return w.dir.chown(w.Owner)
+	return w.dir.chown(w.owner)
 }
 
-// check returns an error, with Trusted, for a directory in which users other than root, the effective user and w.Owner
-// could replace entries. In a sticky directory others may add entries but not replace them (chmod(2), S_ISVTX). In a user
-// namespace that does not map root, root's directories appear to belong to the overflow uid 65534, like those of any
-// unmapped user, and are refused.
+// check returns an error, if directories must be trusted, for one in which users other than root, the effective user and
+// w.owner could replace entries. In a sticky directory others may add entries but not replace them (chmod(2), S_ISVTX).
+// In a user namespace that does not map root, root's directories appear to belong to the overflow uid 65534, like those
+// of any unmapped user, and are refused.
 func (w *walk) check() error {
 	switch err := unix.Fstat(w.dir.fd, &w.stat); {
 	case err != nil:
 		return fmt.Errorf("cannot find the owner of the directory %s: %w; use a directory of your own", w.dir.path, err)
-	case !w.Trusted:
-	case !trusted(w.stat.Uid, w.Owner):
+	case !w.trusted:
+	case !trusted(w.stat.Uid, w.owner):
 		return fmt.Errorf("the directory %s belongs to another user (uid %d), who could replace its files; "+
 			"use a directory of your own", w.dir.path, w.stat.Uid)
 	case w.stat.Mode&0o022 != 0 && w.stat.Mode&unix.S_ISVTX == 0:
@@ -176,8 +184,8 @@ func (w *walk) link(name string) (target string, err error) {
 	}
 	at := filepath.Join(w.dir.path, name)
 	switch {
-	case trusted(before.Uid, -1) || w.Trusted && trusted(before.Uid, w.Owner):
-	case w.Trusted:
+	case trusted(before.Uid, -1) || w.trusted && trusted(before.Uid, w.owner):
+	case w.trusted:
 		return "", fmt.Errorf("the link %s belongs to another user (uid %d), who could redirect it; "+
 			"use a directory of your own", at, before.Uid)
 	case shared(&w.stat) && before.Uid != w.stat.Uid:
