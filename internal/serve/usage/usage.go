@@ -94,6 +94,46 @@ func (m *Meter) Write(p []byte) {
 	}
 }
 
+const (
+	dataField = "data:"
+
+	inData  = uint8(len(dataField)) // after the colon
+	atCR    = inData + 1            // behind a CR that begins the line
+	inOther = inData + 2            // in a comment, or another field
+)
+
+// readLines passes the content of data lines to the event's document (WHATWG HTML, server-sent events). The space that
+// may follow the colon is white space in JSON too, and so are the line feeds that join an event's data lines, and the
+// CR of lines that end in CRLF. No upstream is known whose lines end in CR alone. An empty line ends the event.
+func (m *Meter) readLines(p []byte) {
+	for len(p) > 0 {
+		n, ended := 1, p[0] == '\n'
+		switch {
+		case m.line == inData || m.line == inOther:
+			n = bytes.IndexByte(p, '\n') + 1
+			if ended = n > 0; !ended {
+				n = len(p)
+			}
+			if m.line == inData {
+				m.feed(p[:n])
+			}
+		case ended && (m.line == 0 || m.line == atCR):
+			m.endDocument()
+			m.begin()
+		case m.line == 0 && p[0] == '\r':
+			m.line = atCR
+		case m.line == atCR || p[0] != dataField[m.line]:
+			m.line = inOther
+		default:
+			m.line++
+		}
+		if ended {
+			m.line = 0
+		}
+		p = p[n:]
+	}
+}
+
 // Tokens returns the input and output tokens so far. They are exact if every closing event (of at least one), or the
 // JSON response, was complete and had plain numbers. Otherwise n is the number that was read, but at least the
 // [Estimate] of the response's bytes; it does not include the unknown cost of the request.
