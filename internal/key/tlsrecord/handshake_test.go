@@ -134,6 +134,9 @@ func TestHandshake(t *testing.T) {
 		if err := l.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
+		if err := l.WriteInPlace(buf, 3); err == nil {
+			t.Errorf("%x: wrote after close_notify", version)
+		}
 		var echo []byte
 		for err == nil {
 			var data []byte

@@ -105,6 +105,7 @@ func TestOpenRefuses(t *testing.T) {
 		"a long alert":         {sealed("\x01\x00\x00", typeAlert), errUnexpected},
 		"a fatal alert":        {sealed("\x02\x28", typeAlert), alertError(40)},
 		"an unknown type":      {sealed("x", 99), errUnexpected},
+		"another close_notify": {sealed("\x01\x00", 99), errUnexpected},
 		"change_cipher_spec":   {sealed("\x01", 20), errUnexpected},
 		"a long update":        {sealed("\x18\x00\x00\x02\x01\x01", typeHandshake), errUnexpected},
 		"an empty update":      {sealed("\x18\x00\x00\x00", typeHandshake), errUnexpected},
@@ -359,18 +360,23 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // TestWriteFails: after a failed write nothing is sealed: the peer could not open it, and its number would be used
 // twice.
 func TestWriteFails(t *testing.T) {
-	broken, calls := errors.New("broken"), 0
-	s := must(newSession(writerFunc(func(p []byte) (int, error) { calls++; return 3, broken }), allSuites[0], traffic(allSuites[0], 1), traffic(allSuites[0], 2)))
-	for range 2 {
-		if n, err := s.Write([]byte("text")); n != 0 || err != broken {
-			t.Errorf("%d, %v", n, err)
+	broken := errors.New("broken")
+	for _, due := range []bool{false, true} { // the first record is a key update
+		calls := 0
+		s := must(newSession(writerFunc(func(p []byte) (int, error) { calls++; return 3, broken }), allSuites[0], traffic(allSuites[0], 1), traffic(allSuites[0], 2)))
+		s.updateDue.Store(due)
+		for range 2 {
+			if n, err := s.Write([]byte("text")); n != 0 || err != broken {
+				t.Errorf("%d, %v", n, err)
+			}
+			s.updateDue.Store(true)
+			if err := s.CloseWrite(); err != broken {
+				t.Errorf("close_notify: %v", err)
+			}
 		}
-		if err := s.CloseWrite(); err != broken {
-			t.Errorf("close_notify: %v", err)
+		if calls != 1 || s.out.seq != 1 {
+			t.Errorf("an update due: %t: %d writes, %d numbers used; want 1 each", due, calls, s.out.seq)
 		}
-	}
-	if calls != 1 || s.out.seq != 1 {
-		t.Errorf("%d writes, %d numbers used; want 1 each", calls, s.out.seq)
 	}
 }
 
