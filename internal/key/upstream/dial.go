@@ -125,6 +125,9 @@ func tlsConfig(name string, legacy bool) *tls.Config {
 
 func proxyFromEnvironment(target *Target) (*url.URL, error) {
 	env := httpproxy.FromEnvironment()
+	if env.HTTPSProxy != "" && !strings.Contains(env.HTTPSProxy, "://") { // HOST:PORT, which url.Parse refuses for an IP address
+		env.HTTPSProxy = "http://" + env.HTTPSProxy
+	}
 	u, err := env.ProxyFunc()(&url.URL{Scheme: "https", Host: target.Addr})
 	if _, bad := url.Parse(env.HTTPSProxy); bad != nil { // httpproxy would connect without a proxy
 		err = bad

@@ -142,6 +142,13 @@ func TestProxyEnvironment(t *testing.T) {
 	straight("NO_PROXY", "https://upstream.test/x")
 	straight("loopback", "https://127.0.0.1/x")
 	t.Setenv("NO_PROXY", "")
+	for _, good := range []string{"http://127.0.0.1:1", "127.0.0.1:1", "[::1]:1", "proxy.test:1"} {
+		t.Setenv("HTTPS_PROXY", good)
+		e, err := NewEndpoint(Config{Target: must(ParseTarget("https://upstream.test/x", false)), Roots: x509.NewCertPool()})
+		if want := strings.TrimPrefix(good, "http://"); err != nil || e.ForwardProxy() != want {
+			t.Errorf("%s: proxy %v, %v", good, e.proxy, err)
+		}
+	}
 	for _, bad := range []string{"socks5://127.0.0.1:1", "https://127.0.0.1:1", "http://[bad", "localhost:99999999", "http://127.0.0.1:0", "http://127.0.0.1:x"} {
 		t.Setenv("HTTPS_PROXY", bad)
 		if _, err := NewEndpoint(Config{Target: must(ParseTarget("https://upstream.test/x", false)), Roots: x509.NewCertPool()}); err == nil || !strings.Contains(err.Error(), "HTTPS_PROXY") {
