@@ -67,8 +67,8 @@ func quote(b []byte) []byte {
 // upon.
 func redact(f http1.Field) bool {
 	name := bytes.ReplaceAll(bytes.ToLower(f.Name), []byte("_"), []byte("-")) // a boundary for regexp, too
-	scheme, _, more := bytes.Cut(f.Value, []byte(" "))
-	return credential().Match(author().ReplaceAll(name, nil)) || more && (http1.Is(scheme, "bearer") || http1.Is(scheme, "basic"))
+	words := bytes.Fields(f.Value)
+	return credential().Match(author().ReplaceAll(name, nil)) || len(words) > 1 && (http1.Is(words[0], "bearer") || http1.Is(words[0], "basic"))
 }
 
 var (

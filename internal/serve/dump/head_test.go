@@ -81,6 +81,7 @@ func TestRedact(t *testing.T) {
 	wantRedacted(t, "X-Anything", "Bearer sk-1", true)
 	wantRedacted(t, "X-Anything", "bEARER sk-1", true)
 	wantRedacted(t, "X-Anything", "Basic dTpw", true)
+	wantRedacted(t, "X-Anything", "Bearer\tsk-1", true)
 	wantRedacted(t, "X-Anything", "Bearer", false)
 	wantRedacted(t, "X-Anything", "Bearers of news", false)
 	wantRedacted(t, "X-Anything", "", false)
