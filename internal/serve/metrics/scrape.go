@@ -74,10 +74,10 @@ func (m *Metrics) writeCounts(p *page) {
 	p.single(prefix+"connections_reset_total", "counter", "Connections of clients that were reset because too many are open, of one user or of all.", float64(c.Resets))
 	p.single(prefix+"lookup_failures_total", "counter", "Connections that were refused because the kernel did not say whose they are.", float64(c.LookupFailures))
 	p.single(prefix+"log_lost_lines_total", "counter", "Lines of the error log that were lost.", float64(c.Log.Lost))
-	p.single(prefix+"log_write_failures_total", "counter", "Attempts to write to the error log that failed; one a second while lines wait.", float64(c.Log.Failures))
+	p.single(prefix+"log_write_failures_total", "counter", "Writes to the error log that failed; one a second while they fail.", float64(c.Log.Failures))
 	if c.Audit != nil {
 		p.single(prefix+"audit_lost_lines_total", "counter", "Lines that could not be written to --audit.", float64(c.Audit.Lost))
-		p.single(prefix+"audit_write_failures_total", "counter", "Attempts to write to --audit that failed; one a second while lines wait.", float64(c.Audit.Failures))
+		p.single(prefix+"audit_write_failures_total", "counter", "Writes to --audit that failed; one a second while they fail.", float64(c.Audit.Failures))
 	}
 	p.family(prefix+"upstream_dials_total", "counter", "Connections to the upstream that were begun, by their result.")
 	p.sample("", float64(c.Dials.Connected), "result", "connected")
