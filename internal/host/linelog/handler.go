@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -66,13 +67,9 @@ func (h *textHandler) WithGroup(string) slog.Handler { return h }
 
 // appendAttr quotes a value that could be taken for something else than one value.
 func appendAttr(dst []byte, a slog.Attr) []byte {
-	text, rest := a.Value.Resolve().String(), 0
-	if len(text) > maxText {
-		end := maxText
-		for end > maxText-utf8.UTFMax && !utf8.RuneStart(text[end]) {
-			end--
-		}
-		text, rest = text[:end], len(text)-end
+	text, more := a.Value.Resolve().String(), ""
+	if n := len(text) - maxText; n > 0 {
+		text, more = text[:maxText], fmt.Sprintf("... (%d more bytes)", n)
 	}
 	dst = append(append(append(dst, ' '), a.Key...), '=')
 	isWord := text != "" && !strings.ContainsFunc(text, func(r rune) bool {
@@ -83,8 +80,30 @@ func appendAttr(dst []byte, a slog.Attr) []byte {
 	} else {
 		dst = strconv.AppendQuote(dst, text)
 	}
-	if rest > 0 {
-		dst = fmt.Appendf(dst, "... (%d more bytes)", rest)
+	return append(dst, more...)
+}
+
+// AppendText appends text such that it stays on one line and cannot control a terminal: characters that are not
+// [Printable] are appended as escape sequences of a Go string, such as \n or \x1b. It appends about limit bytes at
+// most, and then the number of bytes that were omitted.
+func AppendText(dst []byte, text string, limit int) []byte {
+	begin := len(dst)
+	for i := 0; i < len(text); {
+		if len(dst)-begin >= limit {
+			return fmt.Appendf(dst, "... (%d more bytes)", len(text)-i)
+		}
+		r, size := utf8.DecodeRuneInString(text[i:])
+		if Printable(r) {
+			dst = append(dst, text[i:i+size]...)
+		} else {
+			quoted := strconv.Quote(text[i : i+size]) // distinguishes U+FFFD from invalid UTF-8
+			dst = append(dst, quoted[1:len(quoted)-1]...)
+		}
+		i += size
 	}
 	return dst
 }
+
+// Printable reports whether r can be appended unchanged: printable as defined by Unicode, and neither a control
+// character nor a format character nor unassigned. U+FFFD is not, since it may be invalid UTF-8.
+func Printable(r rune) bool { return r != utf8.RuneError && unicode.IsPrint(r) }

@@ -2,9 +2,11 @@ package metrics
 
 import (
 	"fmt"
+	"math"
 	"runtime/metrics"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // prefix begins the name of everything that only this program has.
@@ -109,6 +111,40 @@ func (m *Metrics) writeProcess(p *page) {
 	}
 }
 
+// bounds are the upper ends of the buckets, in seconds: from a fake upstream on this host to a model that thinks for
+// half an hour.
+var bounds = [...]float64{
+	.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, math.Inf(1),
+}
+
+// histogram counts durations. Its zero value is ready.
+type histogram struct {
+	buckets [len(bounds)]int64 // not cumulative, so that one duration is one addition
+	sum     float64            // in seconds
+}
+
+// observe counts d; less than 0 is 0.
+func (h *histogram) observe(d time.Duration) {
+	i := 0
+	for d.Seconds() > bounds[i] {
+		i++
+	}
+	h.buckets[i]++
+	h.sum += max(d, 0).Seconds()
+}
+
+// write writes the buckets, the sum and the count, which is the last bucket's.
+func (h *histogram) write(p *page, name, help string) {
+	p.family(name, "histogram", help)
+	n := int64(0)
+	for i := range h.buckets {
+		n += h.buckets[i]
+		p.sample("_bucket", float64(n), "le", float(bounds[i]))
+	}
+	p.sample("_sum", h.sum)
+	p.sample("_count", float64(n))
+}
+
 // page is the body of a response to a scrape, in the text format 0.0.4:
 // https://prometheus.io/docs/instrumenting/exposition_formats/
 type page struct {
@@ -116,16 +152,13 @@ type page struct {
 	name string // of the family
 }
 
-// escapeHelp keeps a text on its line, and escapeLabel between its quotation marks as well. Prometheus takes only UTF-8.
-var (
-	escapeHelp  = strings.NewReplacer("\\", `\\`, "\n", `\n`)
-	escapeLabel = strings.NewReplacer("\\", `\\`, "\n", `\n`, `"`, `\"`)
-)
+// escapeLabel keeps a text on its line and between its quotation marks. Prometheus takes only UTF-8.
+var escapeLabel = strings.NewReplacer("\\", `\\`, "\n", `\n`, `"`, `\"`)
 
-// family begins a family; its samples must follow. kind is "counter", "gauge" or "histogram".
+// family begins a family; its samples must follow. kind is "counter", "gauge" or "histogram", and help a constant line.
 func (p *page) family(name, kind, help string) {
 	p.name = name
-	p.text = fmt.Appendf(p.text, "# HELP %s %s\n# TYPE %s %s\n", name, escapeHelp.Replace(strings.ToValidUTF8(help, "\uFFFD")), name, kind)
+	p.text = fmt.Appendf(p.text, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
 }
 
 // single writes a family of one sample.
