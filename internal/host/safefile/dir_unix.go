@@ -165,7 +165,7 @@ func trusted(uid uint32, owner int) bool {
 // both. The file is not truncated by O_TRUNC, which would come before the check. O_NOCTTY keeps a terminal from
 // becoming the controlling one of this process, which could then get its signals (open(2)).
 func OpenInPlace(path string) (file, read *os.File, err error) {
-	// Links are followed, since the operator may name /dev/stdout; each is checked as the package comment describes.
+	// Links are followed, as the kernel would; each is checked as the package comment describes.
 	d, name, err := inPlace.parent(path, -1, true)
 	if err != nil {
 		return nil, nil, err
@@ -191,9 +191,8 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 // that a process that is taken over cannot overwrite what it has logged.
 const appending = os.O_WRONLY | os.O_APPEND
 
-// open opens the file or creates it. O_EXCL shows whether it is new and must be given to the owner: another user's file
-// must not be. With O_APPEND the kernel sets the offset at each write(2), so that several processes do not overwrite
-// each other's lines.
+// open opens the file or creates it. With O_APPEND the kernel sets the offset at each write(2), so that several
+// processes do not overwrite each other's lines.
 func (a *Appender) open() (*os.File, error) {
 	// If the name becomes another file after this, the policy still applies to what is opened.
 	var st unix.Stat_t
@@ -202,12 +201,19 @@ func (a *Appender) open() (*os.File, error) {
 		// with EPIPE when the last other one leaves, and a new one can be started.
 		return a.dir.open(a.name, os.O_RDWR|os.O_APPEND, 0, logged)
 	}
-	f, err := a.dir.open(a.name, appending|os.O_CREATE|os.O_EXCL, 0o600, logged)
+	return a.dir.openOrCreate(a.name, appending, logged)
+}
+
+// openOrCreate opens the file name, or creates it with mode 0600 and gives it to the directory's owner. O_EXCL shows
+// whether it is new: another user's file must not be given away. O_CREAT alone would be refused in a sticky directory
+// for a file of that owner (protected_regular in proc_sys_fs(5)).
+func (d *Dir) openOrCreate(name string, flags int, p policy) (*os.File, error) {
+	f, err := d.open(name, flags|os.O_CREATE|os.O_EXCL, 0o600, p)
 	if errors.Is(err, unix.EEXIST) {
-		return a.dir.open(a.name, appending|unix.O_NOCTTY, 0, logged)
+		return d.open(name, flags|unix.O_NOCTTY, 0, p)
 	}
-	if err == nil && a.dir.owner >= 0 {
-		if err = f.Chown(a.dir.owner, -1); err != nil {
+	if err == nil && d.owner >= 0 {
+		if err = f.Chown(d.owner, -1); err != nil {
 			f.Close()
 		}
 	}
@@ -226,7 +232,10 @@ func (a *Appender) Reopen() (*os.File, error) {
 // that is to be removed must be removed before that. A lock on a file that its last holder has removed excludes nobody,
 // since others lock a new file; Lock returns ErrLocked in that case too.
 func (d *Dir) Lock(name string) (*os.File, error) {
-	f, err := d.open(name, os.O_RDWR|os.O_CREATE, 0o600, private)
+	f, err := d.openOrCreate(name, os.O_RDWR, private)
+	if errors.Is(err, unix.ENOENT) { // removed between the two attempts to open it
+		return nil, ErrLocked
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -332,6 +332,30 @@ func TestReplacedDirectory(t *testing.T) {
 	}
 }
 
+// TestNewFilesAreGiven: what is new is given to the owner, who may have to open it alone at the next start.
+func TestNewFilesAreGiven(t *testing.T) {
+	if os.Geteuid() != 0 {
+		proctest.Cannot(t, "only root can give files away")
+	}
+	const owner = 4343
+	dir := directory(t, 0o700, -1)
+	try(t, os.WriteFile(filepath.Join(dir, "old"), nil, 0o600), os.WriteFile(filepath.Join(dir, ".old.lock"), nil, 0o600))
+	for _, name := range []string{"new", "old"} {
+		a, f, _, err := OpenAppend(filepath.Join(dir, name), owner)
+		try(t, err, f.Close(), a.Close())
+		s, err := OpenStore(filepath.Join(dir, name), owner)
+		try(t, err, s.Close())
+	}
+	d, err := OpenPrivate(filepath.Join(dir, "a", "b"), owner)
+	try(t, err, d.Close())
+	for name, want := range map[string]uint32{"new": owner, ".new.lock": owner, "a": owner, "a/b": owner, "old": 0, ".old.lock": 0} {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(dir, name), &st); err != nil || st.Uid != want {
+			t.Errorf("%s belongs to %d, not to %d (%v)", name, st.Uid, want, err)
+		}
+	}
+}
+
 // TestTorn: a file that ends without a line feed is torn.
 func TestTorn(t *testing.T) {
 	dir := directory(t, 0o700, -1)
