@@ -76,7 +76,7 @@ func (s *service) open() error {
 		needed bool
 		open   func() error
 	}{
-		{true, s.openNotifier},
+		{true, func() (err error) { s.notifier, err = systemd.NewNotifier(); return err }},
 		{true, func() (err error) { cfg.Roots, err = roots.From(o.caFile); return err }},
 		{o.identity.enabled(), func() error { return s.exchange(cfg.Roots) }},
 		{true, s.listen},
