@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
@@ -41,6 +42,7 @@ type modelCheck struct {
 	allowed []string // names, or beginnings of names with * behind them
 	find    jsonscan.Finder
 	room    [maxModel + 1]byte
+	split   []byte // the beginning of a character at the end of what was read
 	found   bool
 }
 
@@ -53,13 +55,14 @@ func newModelCheck(allowed []string) *modelCheck {
 
 // read reads the next bytes of the body, the last if it has ended, and returns why it is refused.
 func (m *modelCheck) read(p []byte, ended bool) *apierror.Error {
+	isUTF8 := m.isUTF8(p)
 	for len(p) > 0 {
 		var member uint8
 		var kind jsonscan.Kind
 		var text []byte
 		member, kind, text, p = m.find.Next(p)
 		switch {
-		case kind == jsonscan.Invalid:
+		case kind == jsonscan.Invalid || !isUTF8:
 			return unreadable("the body is not one JSON object in UTF-8, has more than %d levels, or has an escape in the name of a member", jsonscan.MaxDepth)
 		case member == 0:
 		case member == otherCaseID:
@@ -83,6 +86,21 @@ func (m *modelCheck) read(p []byte, ended bool) *apierror.Error {
 		return unreadable(`"model" is missing`)
 	}
 	return nil
+}
+
+// isUTF8 reports whether p continues a text in UTF-8. A reader that ignores what is not could find other names.
+func (m *modelCheck) isUTF8(p []byte) bool {
+	if len(m.split) > 0 {
+		p = append(m.split, p...)
+	}
+	whole := len(p)
+	for n := max(0, whole-utf8.UTFMax+1); n < whole; n++ {
+		if utf8.RuneStart(p[n]) && !utf8.FullRune(p[n:]) {
+			whole = n
+		}
+	}
+	m.split = bytes.Clone(p[whole:])
+	return utf8.Valid(p[:whole])
 }
 
 func (m *modelCheck) allows(model []byte) bool {

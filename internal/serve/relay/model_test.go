@@ -101,6 +101,12 @@ func TestModels(t *testing.T) {
 		`{"model":"gpt-5","x":NaN}`:                                   unread,
 		`{"model":"gpt-5","x":` + nested(32) + `}`:                    unread,
 		"{\"\x00m\x00o\x00d\x00e\x00l\":1}":                           unread,
+		"{\"model\":\"gpt-5\",\"mod\xffel\":\"o9\"}":                  unread, // a reader may ignore such bytes
+		"{\"model\":\"gpt-5\",\"mod\xe2\x82el\":\"o9\"}":              unread,
+		"{\"model\":\"gpt-5\",\"x\":\"\xc3\"}":                        unread,
+		"{\"model\":\"gpt-5\",\"x\":\"\xed\xa0\x80\"}":                unread,
+		"{\"model\":\"gpt-5\"}\xe2\x82":                               unread,
+		`{"model":"gpt-5","é":"€𝄞"}`:                                  passes,
 		"model=gpt-5":                                                 unread,
 		"+AHsAIg-model":                                               unread,
 	} {
