@@ -188,28 +188,22 @@ func (s *service) openBudget() (err error) {
 	if s.book, err = budget.Open(cfg); err != nil {
 		return err
 	}
+	dir := filepath.Dir(o.budget.File)
 	if o.budget.File != "" {
-		s.needs.Write = append(s.needs.Write, filepath.Dir(o.budget.File))
+		s.needs.Write = append(s.needs.Write, dir)
 	}
-	s.onStart(func() error { return o.budgetError(s.book.CheckWritable()) })
+	s.onStart(func() error {
+		if err := s.book.CheckWritable(); err != nil {
+			return fmt.Errorf("%w; let the proxy's user make, replace and remove files in %s (chown), or name a file in a directory of its own", err, dir)
+		}
+		return nil
+	})
 	s.onClose(func() {
 		if err := s.book.Close(); err != nil {
 			s.errs.Error("the budget could not be written", "reason", err)
 		}
 	})
 	return nil
-}
-
-// budgetError adds to an error what to do.
-func (o *options) budgetError(err error) error {
-	dir := filepath.Dir(o.budget.File)
-	switch {
-	case err == nil:
-		return nil
-	case o.runAs == nil:
-		return fmt.Errorf("%w; let the proxy's user make, replace and remove files in %s", err, dir)
-	}
-	return fmt.Errorf("%w; let --user %[2]s make, replace and remove files in %[3]s (chown %[2]s %[3]s), or name a file in a directory of its own", err, o.runAs.Name, dir)
 }
 
 // openGate opens the policy that identifies and admits callers.

@@ -56,9 +56,9 @@ func Append[T any](to *[]T, parse func(string) (T, error)) func(string) error {
 }
 
 // Choice returns a Set that stores one of the words.
-func Choice[T ~string](to *T, words ...string) func(string) error {
-	return Parsed(to, func(s string) (T, error) {
-		return T(s), when(!slices.Contains(words, s), "choose "+strings.Join(words, " or "))
+func Choice(to *string, words ...string) func(string) error {
+	return Parsed(to, func(s string) (string, error) {
+		return s, when(!slices.Contains(words, s), "choose "+strings.Join(words, " or "))
 	})
 }
 
