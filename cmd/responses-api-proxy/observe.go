@@ -60,8 +60,11 @@ func (s *service) openDump() (err error) {
 // openMetrics opens --metrics: over TCP for every user of this host, over a unix socket for this process's user and
 // group. The numbers show how much the key is used.
 func (s *service) openMetrics() (err error) {
-	group := []uint32{uint32(os.Getegid())}
-	if s.metricsListener, err = s.listenOn(s.opts.metrics, listen.UnixConfig{Groups: group}); err != nil {
+	group := os.Getegid()
+	if u := s.opts.runAs; u != nil {
+		group = u.GID
+	}
+	if s.metricsListener, err = s.listenOn(s.opts.metrics, listen.UnixConfig{Groups: []uint32{uint32(group)}}); err != nil {
 		return fmt.Errorf("--metrics: %w", err)
 	}
 	return nil

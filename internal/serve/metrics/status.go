@@ -100,7 +100,7 @@ func (m *Metrics) Status() *Status {
 	s := &Status{
 		Connections: counts.Connections, Running: counts.Running,
 		Version: m.cfg.Version, Revision: m.cfg.Revision, State: m.cfg.State(), Started: seconds(m.began), Time: seconds(time.Now()),
-		Limits: m.cfg.Limits(), Protections: m.cfg.Protections,
+		Limits: m.cfg.Limits(), Protections: m.cfg.Protections, Errors: []Failure{},
 	}
 	s.Limits.Expires = seconds(s.Limits.Expires)
 	users := map[int64]User{}
@@ -124,7 +124,8 @@ func (m *Metrics) Status() *Status {
 			users[u.UID] = u
 		}
 	}
-	s.Users = slices.SortedFunc(maps.Values(users), func(a, b User) int { return cmp.Compare(uint64(a.UID), uint64(b.UID)) })
+	s.Users = slices.AppendSeq([]User{}, maps.Values(users)) // not null
+	slices.SortFunc(s.Users, func(a, b User) int { return cmp.Compare(uint64(a.UID), uint64(b.UID)) })
 	return s
 }
 

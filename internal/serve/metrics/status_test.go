@@ -98,6 +98,13 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// TestNoUsersYet: a list without entries is an array.
+func TestNoUsersYet(t *testing.T) {
+	if text := string(New(example()).StatusJSON()); !strings.Contains(text, `"users":[]`) || !strings.Contains(text, `"errors":[]`) {
+		t.Error(text)
+	}
+}
+
 // TestManyUsers: a process that is many users fills the table, and no more memory. One user's many errors hide no other.
 func TestManyUsers(t *testing.T) {
 	cfg, spent := example(), map[uint32]int64{}
