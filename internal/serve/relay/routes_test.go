@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/usage"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
 )
 
@@ -606,6 +608,24 @@ func TestForgottenResponsesLeaveNoTrace(t *testing.T) {
 	o.add(key(2), 1) // takes the place of the forgotten one
 	if o.find(key(1), 1) == nil || o.find(key(2), 1) == nil {
 		t.Error("a response was dropped with the one that it follows")
+	}
+}
+
+// TestIDInPieces checks that an ID is recorded when all of it has come, and only if it has the form of a response's.
+func TestIDInPieces(t *testing.T) {
+	everyone, err := policy.New(policy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, _ := everyone.Connect(nil).Admit(head(t, "POST /v1/responses"), policy.Spend)
+	for id, want := range map[string]int{"resp_1": 1, "msg_1": 0, "resp_1/cancel": 0} {
+		x := &exchange{lease: lease, route: &routes[0], relay: &Relay{owners: newOwners(9)}, meter: usage.New(usage.Responses, []byte("application/json"), nil)}
+		for _, b := range []byte(`{"id":"` + id + `","object":"response"}`) {
+			x.observePiece([]byte{b})
+		}
+		if o := x.relay.owners; len(o.all) != want || (o.find(keyOfResponse([]byte(id)), lease.Caller().UID) != nil) != (want == 1) {
+			t.Errorf("%s: %d responses are known, want %d", id, len(o.all), want)
+		}
 	}
 }
 
