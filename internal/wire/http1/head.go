@@ -71,7 +71,7 @@ func HeadEnd(p []byte, from int) (int, error) {
 	if len(p) > 0 && p[0] == 22 { // of a TLS handshake (RFC 8446, section 5.1)
 		return 0, bad("this is TLS, and the proxy serves plain HTTP: use http://")
 	}
-	if len(p) > 0 && !tokenChars[p[0]] {
+	if len(p) > 0 && !tokenChars[p[0]] && p[0] != '\r' {
 		return 0, bad("not an HTTP/1.1 message")
 	}
 	for {
@@ -79,11 +79,11 @@ func HeadEnd(p []byte, from int) (int, error) {
 		if i < 0 {
 			return 0, nil
 		}
-		i += from // i > 0, and i > 1 after a CR: p[0] is neither CR nor LF
+		i += from // i > 0: p[0] is no LF
 		if p[i-1] != '\r' {
 			return 0, bad("a line ends with a bare line feed (RFC 9112, section 2.2)")
 		}
-		if p[i-2] == '\n' {
+		if i == 1 || p[i-2] == '\n' { // i == 1: a blank line before a head, see the server's readHead
 			return i + 1, nil
 		}
 		from = i + 1

@@ -248,8 +248,17 @@ func TestHeadEndByteByByte(t *testing.T) {
 	}
 }
 
+// TestBlankLine checks that a blank line is a head of its own, which the server skips before a request.
+func TestBlankLine(t *testing.T) {
+	for in, want := range map[string]int{"\r": 0, "\r\n": 2, "\r\n\r\n": 2, "\r\nPOST": 2} {
+		if end, err := HeadEnd([]byte(in), 0); end != want || err != nil {
+			t.Errorf("%q: %d, %v; want %d", in, end, err, want)
+		}
+	}
+}
+
 func TestHeadEndRefusesAtOnce(t *testing.T) {
-	for _, in := range []string{"\x16", "\x00", " ", "\t", "\n", "\xef", ":", "(", "P\n", "\r", "\rX\n"} {
+	for _, in := range []string{"\x16", "\x00", " ", "\t", "\n", "\xef", ":", "(", "P\n", "\rX\n"} {
 		if _, err := HeadEnd([]byte(in), 0); status(err) != 400 {
 			t.Errorf("%q: %v, want status 400 without waiting for more", in, err)
 		}
