@@ -49,16 +49,13 @@ func (i *Info) FD() int { return int(i.file.Fd()) }
 // any user may have bound since.
 func (i *Info) Remove() {
 	defer i.file.Close()
-	if i.read == nil {
-		return
-	}
 	defer i.read.Close()
 	// One byte more than was written, so that a longer content is noticed.
 	text := make([]byte, len(i.line)+1)
 	n, _ := i.read.ReadAt(text, 0)
 	// Another process may have written its own port into the file, or replaced it, since Write. The descriptor shows
 	// the opened file's content; only device and inode show whether the path still leads to it (os.SameFile).
-	ours, err := i.read.Stat()
+	ours, err := i.read.Stat() // an error if i.read is nil
 	if err != nil || !bytes.Equal(text[:n], i.line) {
 		return
 	}
