@@ -108,7 +108,8 @@ func narrowed(self uint32) []rule {
 		allow(unix.SYS_KILL, is(0, self)),
 	}
 	// Protocol 0 is TCP or UDP, which Landlock restricts. Landlock does not restrict Multipath TCP, SCTP and raw
-	// sockets, nor, before ABI 9, unix sockets with a path, through which every daemon of the host could be reached.
+	// sockets, nor, before ABI 9, unix sockets with a path, through which every daemon of the host could be reached. (The
+	// socket of package systemd can still be connected to others that take datagrams.)
 	for _, family := range []uint32{unix.AF_INET, unix.AF_INET6} {
 		for _, kind := range []uint32{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
 			rules = append(rules, allow(unix.SYS_SOCKET, is(0, family), cond{1, sockType, kind}, is(2, 0)))
