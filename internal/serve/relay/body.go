@@ -56,10 +56,17 @@ func readStart(out *upstream.Request, body upstream.Body, hold bool) (buf *buffe
 	case size > maxMemory, chunked:
 		size = maxMemory
 	}
-	buf = takeBuffer(int(size))
+	first := int(size)
+	if chunked { // most are small, and wait for their responses
+		first = bufferSizes[1]
+	}
+	buf = takeBuffer(first)
 	var n, m int
 	for int64(n) < size && err == nil { // not io.ReadFull, which hides whether the client has sent all of it
-		m, err = body.Read(buf.bytes[n:size])
+		if n == len(buf.bytes) {
+			buf = buf.grow()
+		}
+		m, err = body.Read(buf.bytes[n:min(int(size), len(buf.bytes))])
 		n += m
 	}
 	out.Start = buf.bytes[:n]
@@ -94,6 +101,14 @@ func takeBuffer(size int) *buffer {
 		return b
 	}
 	return &buffer{make([]byte, bufferSizes[i]), &bufferPools[i]}
+}
+
+// grow returns a larger buffer with the same bytes, in place of b.
+func (b *buffer) grow() *buffer {
+	larger := takeBuffer(len(b.bytes) + 1)
+	copy(larger.bytes, b.bytes)
+	b.giveBack()
+	return larger
 }
 
 func (b *buffer) giveBack() {
