@@ -93,7 +93,7 @@ func wantRedacted(t *testing.T, name, value string, want bool) {
 	if got := redact(fields[0]); got != want {
 		t.Errorf("%s: %s: redacted %t, want %t", name, value, got, want)
 	}
-	for _, head := range [][]byte{head{}.render(fields, bytes.Clone), head{Status: 200}.render(fields, bytes.ToLower)} {
+	for _, head := range [][]byte{head{}.render(fields), head{Status: 200}.render(fields)} {
 		if bytes.Contains(head, []byte(`"[REDACTED]"`)) != want {
 			t.Errorf("%s: in the head: %s", name, head)
 		}

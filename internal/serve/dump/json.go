@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
 )
@@ -23,15 +24,18 @@ type field struct {
 	Value string `json:"value"`
 }
 
-// render returns everything before the value of body. name returns the form in which the name of a field is dumped.
-func (h head) render(fields []http1.Field, name func([]byte) []byte) []byte {
+// render returns everything before the value of body.
+func (h head) render(fields []http1.Field) []byte {
 	h.Headers = []field{} // not null
 	for _, f := range fields {
-		value := "[REDACTED]"
+		name, value := text(f.Name), "[REDACTED]"
+		if h.Status != 0 {
+			name = strings.ToLower(name)
+		}
 		if !redact(f) {
 			value = text(f.Value)
 		}
-		h.Headers = append(h.Headers, field{text(name(f.Name)), value})
+		h.Headers = append(h.Headers, field{name, value})
 	}
 	return append(bytes.TrimSuffix(encode(h, "  "), []byte("\n}")), ",\n  \"body\": "...)
 }
@@ -79,4 +83,58 @@ var (
 // pattern returns a regular expression that is compiled for the first dump: most services write none.
 func pattern(text string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
+
+const (
+	maxDepth  = 128 // of nested JSON; the original's limit, too
+	maxGrowth = 8   // of JSON by its indentation
+	newline   = 3   // the length of a line's end, and of the dump's own indentation
+)
+
+// mayBeJSON reports whether JSON can begin with c.
+func mayBeJSON(c byte) bool { return strings.IndexByte("{[\"-0123456789tfn \t\r\n", c) >= 0 }
+
+// indent returns body in the form of a dump, and whether that is possible: it must be JSON (RFC 8259) in UTF-8, and
+// within the limits.
+func indent(body []byte) (text []byte, ok bool) {
+	if !utf8.Valid(body) || !json.Valid(body) {
+		return nil, false
+	}
+	body = bytes.TrimSpace(body)
+	depth, size := measure(body)
+	if depth > maxDepth || size > maxGrowth*len(body)+4096 {
+		return nil, false
+	}
+	b := bytes.NewBuffer(make([]byte, 0, size))
+	err := json.Indent(b, body, "  ", "  ")
+	return b.Bytes(), err == nil
+}
+
+// measure returns the depth of valid JSON, and an upper bound of its indented length.
+func measure(text []byte) (depth, size int) {
+	open, inString, escaped := 0, false, false
+	for _, c := range text {
+		size++
+		switch {
+		case escaped:
+			escaped = false
+		case inString && c == '\\':
+			escaped = true
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == ':':
+			size++
+		case c == '{' || c == '[':
+			open++
+			depth = max(depth, open)
+			size += newline + 2*open
+		case c == '}' || c == ']':
+			open--
+			size += newline + 2*open
+		case c == ',':
+			size += newline + 2*open
+		}
+	}
+	return depth, size
 }
