@@ -7,10 +7,13 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/host/sandbox"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
 )
 
 // TestMain lets the scripts run the real main: the test binary calls it when
@@ -31,6 +34,26 @@ func TestMaxConnections(t *testing.T) {
 			t.Errorf("%d descriptors: %d connections, want %d", files, got, want)
 		}
 	}
+}
+
+// TestTimeToDrain checks that requests do not get their time twice when the proxy expires.
+func TestTimeToDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, err := policy.New(policy.Config{Limits: policy.Limits{ExpireAfter: time.Hour}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer gate.Close()
+		s := &service{opts: &options{drainTimeout: time.Minute}, gate: gate}
+		for _, c := range []struct{ after, want time.Duration }{
+			{0, time.Minute}, {time.Hour, time.Minute}, {time.Hour + 40*time.Second, 20 * time.Second}, {time.Hour + time.Minute, 0},
+		} {
+			<-time.After(c.after - time.Hour + time.Until(gate.Expires()))
+			if got := s.timeToDrain(); got != c.want {
+				t.Errorf("after %v: %v, want %v", c.after, got, c.want)
+			}
+		}
+	})
 }
 
 // TestAccept: --protection refuses what it must not start without, and its error names all of it.

@@ -277,6 +277,16 @@ func (s *service) end() {
 	}
 }
 
+// timeToDrain returns how long the requests that run may go on after a stop. Those that run when --expire-after is over
+// have as much time from then on, and the stop comes at its end.
+func (s *service) timeToDrain() time.Duration {
+	all := s.opts.drainTimeout
+	if at := s.gate.Expires(); !at.IsZero() {
+		return min(all, time.Until(at)+all)
+	}
+	return all
+}
+
 // serve serves until a signal, GET /shutdown or a limit ends the service, drains, and returns the exit code.
 func (s *service) serve() int {
 	served := make(chan error, len(s.serving))
@@ -285,7 +295,6 @@ func (s *service) serve() int {
 	}
 	s.notifyReady()
 	if d := s.opts.limits.ExpireAfter; d > 0 {
-		// Requests that run then have the same time to finish as after any other stop.
 		defer time.AfterFunc(d+s.opts.drainTimeout, s.end).Stop()
 	}
 	select {
@@ -303,7 +312,7 @@ func (s *service) serve() int {
 	}
 	s.errs.Info(fmt.Sprintf("stopping, %d request%s running", n, plural))
 	s.notifier.Notify(systemd.Stopping, "waiting for running requests")
-	ctx, cancel := context.WithTimeout(context.Background(), s.opts.drainTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), s.timeToDrain())
 	defer cancel()
 	go func() {
 		<-s.stop
