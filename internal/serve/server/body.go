@@ -4,50 +4,45 @@ import (
 	"errors"
 	"io"
 	"os"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/http1"
 )
 
-// body reads the body of the current request. Read and Interrupt may run at the same time.
+// body reads the body of the current request. Read may run at the same time as Interrupt, and as the response begins.
 type body struct {
-	c       *conn
-	length  int64 // as in package http1
-	reader  http1.Body
-	done    atomic.Bool // all of it was read
-	spoiled atomic.Bool // the rest of it cannot be read: it was interrupted, or reading failed
-	awaited atomic.Bool // the client waits for 100 Continue
+	c      *conn
+	length int64 // as in package http1
+	reader http1.Body
 
-	mu sync.Mutex // of the deadline, and between Interrupt and await
+	// c.mu guards these.
+	done    bool // all of it was read
+	spoiled bool // the rest of it cannot be read: it was interrupted, or reading failed
+	awaited bool // the client waits for 100 Continue
 }
 
 // begin prepares for the request in c.in.
 func (b *body) begin(c *conn) {
-	b.c, b.length = c, c.in.req.Length
+	*b = body{c: c, length: c.in.req.Length}
 	b.reader.Begin(b.length)
-	b.done.Store(b.reader.Done())
-	b.spoiled.Store(false)
-	b.awaited.Store(c.in.req.Continue && c.in.req.Minor == 1 && !b.done.Load())
+	b.done = b.reader.Done()
+	b.awaited = c.in.req.Continue && c.in.req.Minor == 1 && !b.done
 }
 
 // Read is upstream.Body's: io.EOF once the client has sent all of the body, io.ErrUnexpectedEOF if it left before,
 // os.ErrDeadlineExceeded if it stalled.
 func (b *body) Read(p []byte) (int, error) {
-	for {
-		if b.done.Load() {
-			return 0, io.EOF
-		}
+	for !b.reader.Done() {
 		n, err := b.readOnce(p)
 		b.c.request.Entry.BytesIn += int64(n)
-		if err != nil {
-			b.spoiled.Store(true)
-		}
+		b.c.mu.Lock()
+		b.done, b.spoiled = b.reader.Done(), b.spoiled || err != nil
+		b.c.mu.Unlock()
 		if n > 0 || err != nil {
 			return n, err
 		}
 	}
+	return 0, io.EOF
 }
 
 // readOnce may return nothing when what came was framing only.
@@ -82,23 +77,24 @@ func (b *body) account(n int, err error) (int, error) {
 	if b.reader.Done() && b.c.in != nil && b.c.request.Head == nil && b.c.unused() == 0 {
 		b.c.releaseInput()
 	}
-	b.done.Store(b.reader.Done())
 	if n > 0 {
 		return n, nil
 	}
 	return 0, b.reader.End(err)
 }
 
-// await prepares for a read that may block: it lets the client send, and limits the wait.
+// await prepares for a read that may block: it lets the client send, unless the response has begun already, and limits
+// the wait.
 func (b *body) await() error {
-	if b.awaited.CompareAndSwap(true, false) {
-		if err := b.c.out.sendContinue(); err != nil {
+	b.c.mu.Lock()
+	defer b.c.mu.Unlock()
+	if b.awaited && b.c.request.Entry.Status == 0 {
+		if _, err := b.c.rw.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
 			return err
 		}
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.spoiled.Load() {
+	b.awaited = false
+	if b.spoiled {
 		return os.ErrDeadlineExceeded
 	}
 	b.c.limitReads(b.c.server.cfg.BodyTimeout)
@@ -107,22 +103,22 @@ func (b *body) await() error {
 
 // Interrupt is upstream.Body's.
 func (b *body) Interrupt() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.spoiled.Store(true)
+	b.c.mu.Lock()
+	defer b.c.mu.Unlock()
+	b.spoiled = true
 	b.c.expires = time.Unix(1, 0)
 	b.c.nc.SetReadDeadline(b.c.expires)
 }
 
 // worthReading reports whether a refused request's body is short enough to be read, so that the connection can serve
-// on. One that the client has not begun to send may never come.
+// on. One that the client has not begun to send may never come. c.mu must be held.
 func (b *body) worthReading() bool {
-	return b.done.Load() || !b.spoiled.Load() && !b.awaited.Load() && b.length <= maxUnread
+	return b.done || !b.spoiled && !b.awaited && b.length <= maxUnread
 }
 
 // discard reads the rest of the body. An error means that the connection cannot be used again.
 func (b *body) discard() error {
-	if b.done.Load() {
+	if b.reader.Done() {
 		return nil // without CopyN, which allocates
 	}
 	switch _, err := io.CopyN(io.Discard, b, maxUnread+1); err {

@@ -44,6 +44,9 @@ type conn struct {
 	request relay.Request
 	body    body
 	out     responseWriter
+
+	// mu guards what both goroutines use at the same time: request.Entry.Status, expires, and the body's state.
+	mu sync.Mutex
 }
 
 const (

@@ -25,24 +25,11 @@ type responseWriter struct {
 	closeAfter bool    // the connection ends with this response
 	hijacked   bool    // the connection does not serve HTTP any more
 	vec        [3][]byte
-
-	mu sync.Mutex // between 100 Continue and the head, which sets the Status of c.request.Entry
-}
-
-// sendContinue sends 100 Continue, unless the response has begun already.
-func (a *responseWriter) sendContinue() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.c.request.Entry.Status != 0 {
-		return nil
-	}
-	_, err := a.c.rw.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
-	return err
 }
 
 func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.c.mu.Lock()
+	defer a.c.mu.Unlock()
 	a.c.request.Entry.Status = status
 	b := appendHead(*a.buffer(), status, fields)
 	switch a.framing = 0; {
@@ -172,8 +159,6 @@ func (a *responseWriter) finish() error {
 }
 
 func (a *responseWriter) Hijack(fields []http1.Field) (conn relay.UpgradedConn, draining <-chan struct{}, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.c.request.Entry.Status, a.closeAfter, a.framing, a.hijacked = 101, true, 0, true
 	b := a.buffer()
 	*b = append(appendHead(*b, 101, fields), "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"...)
