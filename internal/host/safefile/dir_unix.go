@@ -175,11 +175,7 @@ func OpenInPlace(path string) (file, read *os.File, err error) {
 		return nil, nil, err
 	}
 	// A pipe or a terminal has no content to be removed, and ftruncate(2) fails on it (EINVAL).
-	info, err := file.Stat()
-	if err == nil && info.Mode().IsRegular() {
-		err = file.Truncate(0)
-	}
-	if err != nil {
+	if err = file.Truncate(0); err != nil && !errors.Is(err, unix.EINVAL) {
 		file.Close()
 		return nil, nil, err
 	}
