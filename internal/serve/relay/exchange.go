@@ -29,7 +29,6 @@ type exchange struct {
 	w         ResponseWriter
 	route     *route
 	target    []byte               // the upstream's; nil stands for the usual one
-	id        []byte               // of the response that the request names, within its head; nil if it names none
 	handshake *websocket.Handshake // nil unless it is to become a WebSocket
 	lease     *policy.Lease        // nil until the request is admitted
 
@@ -100,8 +99,8 @@ func (x *exchange) releaseBuffer() {
 
 // admit finds the request's route, and acquires a lease. Without one nothing goes upstream.
 func (x *exchange) admit() *apierror.Error {
-	x.route, x.target, x.id = x.relay.routes.find(x.Head)
-	x.Entry.Route = x.route.name
+	route, target, id := x.relay.routes.find(x.Head)
+	x.route, x.target, x.Entry.Route = route, target, route.name
 	refusal, use := x.checkRoute(), x.route.use
 	if refusal != nil && use != policy.Shutdown {
 		use = policy.Nothing
@@ -116,7 +115,7 @@ func (x *exchange) admit() *apierror.Error {
 		return apierror.New(apierror.InternalError, "a request without a lease")
 	}
 	x.lease = lease
-	return cmp.Or(x.checkResponse(), x.beginModel())
+	return cmp.Or(x.checkResponse(id), x.beginModel())
 }
 
 // checkRoute returns why the route refuses every such request.
@@ -136,13 +135,13 @@ func (x *exchange) checkRoute() (refusal *apierror.Error) {
 	return refusal
 }
 
-// checkResponse returns why the request must not be made of the response that it names.
-func (x *exchange) checkResponse() *apierror.Error {
-	if x.id != nil {
-		x.owned = x.relay.owners.find(keyOfResponse(x.id), x.lease.Caller().UID)
+// checkResponse returns why the request must not be made of the response with that id; nil if it names none.
+func (x *exchange) checkResponse(id []byte) *apierror.Error {
+	if id != nil {
+		x.owned = x.relay.owners.find(keyOfResponse(id), x.lease.Caller().UID)
 	}
 	switch {
-	case x.id != nil && x.owned == nil:
+	case id != nil && x.owned == nil:
 		return apierror.New(apierror.ResponseNotFound, "")
 	case !x.route.is(hasBody) && x.Head.Length != 0:
 		return apierror.OfHead(&http1.Error{Status: 400, Reason: "a GET or DELETE has no body here"})
