@@ -75,7 +75,7 @@ func (r *route) is(t traits) bool { return r.traits&t != 0 }
 // api is what the upstream offers: clients call path, with a base URL whose path is base, and so on.
 type api struct {
 	path, base, name, example string
-	usage                     usage.API
+	usage                     *usage.API
 }
 
 var (

@@ -22,17 +22,8 @@ const (
 	unknown      // an event without a type so far
 )
 
-// API is an API whose responses can be read.
-type API uint8
-
-// Responses is OpenAI's Responses API, and Messages Anthropic's Messages API.
-const (
-	Responses API = iota
-	Messages
-)
-
-// reading defines what is read of an API's responses.
-type reading struct {
+// API is an API whose responses can be read, and defines what is read of them.
+type API struct {
 	events          map[string]role // the types of relevant events of a stream
 	response, event jsonscan.Member // the paths of the members that are read
 	nullable        bool            // a number that is null counts as missing
@@ -52,10 +43,10 @@ const (
 	numCounts = cacheReadID - inputID + 1
 )
 
-// Of repeated members the largest number counts, so that nothing lowers the sum, and the first type, the first ID and
-// the last model.
-var apis = [...]reading{
-	Responses: {
+// Responses is OpenAI's Responses API, and Messages Anthropic's Messages API. Of repeated members the largest number
+// counts, so that nothing lowers the sum, and the first type, the first ID and the last model.
+var (
+	Responses = &API{
 		events: map[string]role{
 			"response.created":    opens,
 			"response.completed":  closes,
@@ -65,8 +56,8 @@ var apis = [...]reading{
 		},
 		response: jsonscan.Member{Members: response},
 		event:    jsonscan.Member{Members: []jsonscan.Member{typeMember, {Name: "response", Members: response}}},
-	},
-	Messages: {
+	}
+	Messages = &API{
 		events: map[string]role{
 			"message_start": starts,
 			"message_delta": updates,
@@ -75,8 +66,8 @@ var apis = [...]reading{
 		response: jsonscan.Member{Members: message},
 		event:    jsonscan.Member{Members: []jsonscan.Member{typeMember, {Name: "message", Members: message}, messageUsage}},
 		nullable: true,
-	},
-}
+	}
+)
 
 var (
 	typeMember  = jsonscan.Member{Name: "type", ID: typeID}
@@ -138,10 +129,10 @@ func (m *Meter) begin() {
 	if !m.idFixed {
 		m.idLen = 0
 	}
-	d, root := &m.doc, &apis[m.api].event
+	d, root := &m.doc, &m.api.event
 	*d = document{role: unknown}
 	if m.kind == single {
-		d.role, root = closes, &apis[m.api].response
+		d.role, root = closes, &m.api.response
 	}
 	d.find.Room, d.find.Trusted = d.room[:], true
 	d.find.Start(root)
@@ -157,14 +148,14 @@ func (m *Meter) feed(p []byte) {
 		switch member, kind, text, p = d.find.Next(p); {
 		case member == 0, member == typeID && d.role != unknown:
 		case member == typeID && kind == jsonscan.String:
-			d.role = apis[m.api].events[string(jsonscan.Unescape(text))]
+			d.role = m.api.events[string(jsonscan.Unescape(text))]
 		case member == typeID:
 			d.role = ignored
 		case member == idID:
 			m.readID(kind, text)
 		case member == modelID:
 			d.readModel(kind, text)
-		case kind == jsonscan.Null && apis[m.api].nullable:
+		case kind == jsonscan.Null && m.api.nullable:
 		case member >= inputID:
 			d.readCount(member-inputID, kind, text)
 		}

@@ -13,12 +13,9 @@ import (
 
 // Meter reads the body of one response. Use [New] to make one. It is for one goroutine at a time and of fixed size.
 type Meter struct {
-	api   API
-	kind  kind
-	line  uint8    // of the current line: matched bytes of dataField, all of them in inData, or atCR or inOther
-	doc   document // the response, or the stream's current event
-	bytes int64
-
+	api     *API
+	doc     document // the response, or the stream's current event
+	bytes   int64
 	running tally // the reports so far on a response that has not stopped
 
 	// Of all closing events, or of the response itself:
@@ -34,6 +31,9 @@ type Meter struct {
 	idFixed bool  // it is certainly the response's
 	idLen   uint8 // 0 while it is incomplete
 	id      [maxID]byte
+
+	kind kind
+	line uint8 // of the current line: matched bytes of dataField, all of them in inData, or atCR or inOther
 }
 
 type kind uint8
@@ -47,7 +47,7 @@ const (
 
 // New returns a Meter for a response of an API, which it parses according to Content-Type. Of other types than JSON and
 // event streams, and of any coding but identity, it only counts the bytes.
-func New(api API, contentType, contentEncoding []byte) *Meter {
+func New(api *API, contentType, contentEncoding []byte) *Meter {
 	m := &Meter{api: api, kind: kindOf(contentType, contentEncoding)}
 	m.begin()
 	return m
