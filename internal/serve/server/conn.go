@@ -86,21 +86,14 @@ func (c *conn) deny(denial *apierror.Error) {
 	c.limitReads(lingerTimeout)
 	for c.unused() < len("HEAD ") && c.readMore() == nil {
 	}
-	if c.turnBusy() {
-		c.respondAndClose(denial)
+	if !c.turnBusy() {
+		return
 	}
-}
-
-// headForLog returns the head, if it is a small one and all of it is there already, so that the operator can see what was
-// denied.
-func (c *conn) headForLog() *http1.Request {
-	if c.unused() > firstBuffer {
-		return nil
+	var head *http1.Request // for the log, if all of it is there already
+	if end, err := http1.HeadEnd(c.Buffered(), 0); err == nil && end > 0 && c.in.req.Parse(c.Buffered()[:end]) == nil {
+		head = &c.in.req
 	}
-	if end, err := http1.HeadEnd(c.Buffered(), 0); err != nil || end == 0 || c.in.req.Parse(c.Buffered()[:end]) != nil {
-		return nil
-	}
-	return &c.in.req
+	c.respondAndClose(head, denial)
 }
 
 // turnBusy fails if a drain has dropped the connection.
@@ -108,9 +101,9 @@ func (c *conn) turnBusy() bool {
 	return c.state.CompareAndSwap(waiting, busy) || c.state.CompareAndSwap(fresh, busy)
 }
 
-// respondAndClose sends the last response where there is no valid request.
-func (c *conn) respondAndClose(e *apierror.Error) {
-	c.begin(c.headForLog(), 1, bytes.HasPrefix(c.Buffered(), []byte("HEAD ")), true)
+// respondAndClose sends the last response, to a request whose head is nil if it is incomplete or malformed.
+func (c *conn) respondAndClose(head *http1.Request, e *apierror.Error) {
+	c.begin(head, 1, bytes.HasPrefix(c.Buffered(), []byte("HEAD ")), true)
 	if c.respond(func() error { return c.server.cfg.Relay.Refuse(&c.request, &c.out, e) }) == nil {
 		c.releaseInput()
 		linger(c.nc)
@@ -135,13 +128,12 @@ func (c *conn) respond(write func() error) error {
 	if err == nil {
 		err = c.out.finish()
 	}
-	if err != nil {
-		c.out.Flush()                 // what came before the cut is the client's; the cut counts more than an error here
-		failure = apierror.ClientLeft // before the last write
-		return err
-	}
 	failure = ""
-	return nil
+	if err != nil {
+		failure = apierror.ClientLeft // before the last write
+		c.out.Flush()                 // what came before the cut is the client's; the cut counts more than an error here
+	}
+	return err
 }
 
 // end counts the exchange off and hands over its record: no other place does either. failure is the record's code if
@@ -177,7 +169,7 @@ func (c *conn) readHead() error {
 		}
 	}
 	if malformed, ok := errors.AsType[*http1.Error](err); ok && c.turnBusy() {
-		c.respondAndClose(apierror.OfHead(malformed))
+		c.respondAndClose(nil, apierror.OfHead(malformed))
 	}
 	if err == nil && !c.turnBusy() {
 		err = io.EOF // a drain was faster
