@@ -2,6 +2,7 @@ package tlsrecord
 
 import (
 	"bytes"
+	"crypto/cipher"
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
@@ -157,8 +158,13 @@ func TestSecretsAreCleared(t *testing.T) {
 			t.Errorf("%#x: the traffic secret is still there", suite)
 		}
 		old := k.next
+		var key []byte
+		k.suite.aead = func(derived []byte) (cipher.AEAD, error) { key = derived; return suites[suite].aead(derived) }
 		if err := k.update(); err != nil || !bytes.Equal(old, make([]byte, len(old))) {
 			t.Errorf("%#x: the next traffic secret is still there after an update: %v", suite, err)
+		}
+		if !bytes.Equal(key, make([]byte, suites[suite].keySize)) {
+			t.Errorf("%#x: the key that was derived for the cipher is still there: %x", suite, key)
 		}
 	}
 	for id, secret := range map[uint16][]byte{0x1304: traffic(allSuites[0], 1), allSuites[0]: bytes.Repeat([]byte{1}, 48), allSuites[1]: {}} {
