@@ -67,23 +67,21 @@ func (s *service) openMetrics() (err error) {
 	if s.metricsListener, err = s.listenOn(s.opts.metrics, listen.UnixConfig{Groups: []uint32{uint32(group)}}); err != nil {
 		return fmt.Errorf("--metrics: %w", err)
 	}
+	s.onStart(s.serveMetrics)
 	return nil
 }
 
-// observe opens the metrics, if they are to be served. It is called once the sandbox is in force, as they show its
-// protections too.
-func (s *service) observe() error {
-	if s.metricsListener != nil {
-		s.metrics = metrics.New(s.metricsConfig())
-		pages := []server.Page{
-			{Path: "/", ContentType: "text/html; charset=utf-8", Body: s.metrics.StatusPage},
-			{Path: "/status.json", ContentType: "application/json", Body: s.metrics.StatusJSON},
-			{Path: "/metrics", ContentType: metrics.ContentType, Body: s.metrics.Text},
-			{Path: "/healthz", Check: s.healthy},
-			{Path: "/readyz", Check: s.ready},
-		}
-		s.serving = append(s.serving, func() error { return server.ServePages(s.metricsListener, s.errs.warning, pages...) })
+// serveMetrics is called once the sandbox is in force, as the pages show its protections too.
+func (s *service) serveMetrics() error {
+	s.metrics = metrics.New(s.metricsConfig())
+	pages := []server.Page{
+		{Path: "/", ContentType: "text/html; charset=utf-8", Body: s.metrics.StatusPage},
+		{Path: "/status.json", ContentType: "application/json", Body: s.metrics.StatusJSON},
+		{Path: "/metrics", ContentType: metrics.ContentType, Body: s.metrics.Text},
+		{Path: "/healthz", Check: s.healthy},
+		{Path: "/readyz", Check: s.ready},
 	}
+	s.serving = append(s.serving, func() error { return server.ServePages(s.metricsListener, s.errs.warning, pages...) })
 	return nil
 }
 
@@ -106,18 +104,18 @@ func (s *service) record(e *audit.Entry) {
 }
 
 func (s *service) metricsConfig() metrics.Config {
-	cfg := metrics.Config{GoVersion: runtime.Version(), Codes: []string{string(apierror.ClientLeft)}}
+	cfg := metrics.Config{
+		Version: moduleVersion(), GoVersion: runtime.Version(), Protections: s.protectionMetrics(), Routes: relay.Routes(),
+		Codes: []string{string(apierror.ClientLeft)}, Counts: s.counts, Ready: s.ready, Limits: s.limits,
+	}
+	apierror.Codes(func(code apierror.Code, _ int) { cfg.Codes = append(cfg.Codes, string(code)) })
 	if info, ok := debug.ReadBuildInfo(); ok {
-		cfg.Version = info.Main.Version
 		for _, setting := range info.Settings {
 			if setting.Key == "vcs.revision" {
 				cfg.Revision = setting.Value
 			}
 		}
 	}
-	apierror.Codes(func(code apierror.Code, _ int) { cfg.Codes = append(cfg.Codes, string(code)) })
-	cfg.Routes, cfg.Counts, cfg.Protections = relay.Routes(), s.counts, s.protectionMetrics()
-	cfg.State, cfg.Limits = s.state, s.limits
 	return cfg
 }
 
@@ -135,14 +133,6 @@ func (s *service) ready() error {
 		return errors.New("no more requests: a limit has been reached")
 	}
 	return s.healthy()
-}
-
-// state returns what the service does.
-func (s *service) state() string {
-	if err := s.ready(); err != nil {
-		return err.Error()
-	}
-	return "serving"
 }
 
 // limits returns how much of the limits has been used.

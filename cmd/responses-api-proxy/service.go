@@ -246,7 +246,6 @@ func (s *service) openEngine() (err error) {
 	for _, l := range s.listeners {
 		s.serving = append(s.serving, func() error { return s.engine.Serve(l) })
 	}
-	s.onStart(s.observe)
 	s.onClose(s.engine.Close)
 	return nil
 }

@@ -25,10 +25,10 @@ type Config struct {
 	// Routes and Codes are the closed sets of audit.Entry's Route and Code. Each has a series from the start. A request
 	// with another counts as "other", one with no route as "none".
 	Routes, Codes []string
-	// Counts, State and Limits may be called from any goroutine, and must not block. The latter two are for the status
-	// alone.
+	// Counts, Ready and Limits may be called from any goroutine, and must not block. The latter two are for the status
+	// alone. Ready returns why a new request would not be taken; nil if it would.
 	Counts func() Counts
-	State  func() string
+	Ready  func() error
 	Limits func() Limits
 }
 

@@ -23,7 +23,7 @@ func example() Config {
 		Counts: func() Counts {
 			return Counts{Connections: 7, AcceptFailures: 2, Resets: 4, Dials: Dials{Connected: 5, Unreachable: 3, TLSFailed: 1}, Audit: &Lines{}}
 		},
-		State:  func() string { return "serving" },
+		Ready:  well,
 		Limits: func() Limits { return Limits{Admitted: 3, MaxRequests: 10} },
 	}
 }

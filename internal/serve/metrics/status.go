@@ -99,8 +99,11 @@ func (m *Metrics) Status() *Status {
 	counts := m.cfg.Counts()
 	s := &Status{
 		Connections: counts.Connections, Running: counts.Running,
-		Version: m.cfg.Version, Revision: m.cfg.Revision, State: m.cfg.State(), Started: seconds(m.began), Time: seconds(time.Now()),
+		Version: m.cfg.Version, Revision: m.cfg.Revision, State: "serving", Started: seconds(m.began), Time: seconds(time.Now()),
 		Limits: m.cfg.Limits(), Protections: m.cfg.Protections, Errors: []Failure{},
+	}
+	if err := m.cfg.Ready(); err != nil {
+		s.State = err.Error()
 	}
 	s.Limits.Expires = seconds(s.Limits.Expires)
 	users := map[int64]User{}

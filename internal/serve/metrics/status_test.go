@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -141,7 +142,7 @@ func TestPageIsEscaped(t *testing.T) {
 	cfg := example()
 	cfg.Version, cfg.Revision, cfg.Codes = evil, evil, []string{evil}
 	cfg.Protections = []Protection{{Name: evil, State: evil, Missing: true}}
-	cfg.State = func() string { return evil }
+	cfg.Ready = func() error { return errors.New(evil) }
 	m := New(cfg)
 	m.end(1, true, audit.Entry{Code: evil})
 	page := string(m.StatusPage())
