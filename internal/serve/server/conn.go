@@ -51,7 +51,7 @@ type conn struct {
 
 const (
 	fresh   = int32(iota) // no request has come yet
-	waiting               // for another request, or for the rest of its head
+	waiting               // for the rest of a refused body, for another request, or for the rest of its head
 	busy                  // with a request, until its response has been sent
 	dropped               // by a drain
 )
@@ -271,9 +271,10 @@ func (c *conn) exchange() error {
 	if err != nil && !c.out.hijacked { // what came before the cut of a WebSocket is the client's
 		return err
 	}
-	if !c.out.closeAfter && c.body.discard() == nil {
+	if !c.out.closeAfter {
 		c.state.Store(waiting)
-		if !c.server.isDraining() { // after Store: Drain, once it has begun, closes connections that wait
+		// After Store: Drain, once it has begun, closes connections that wait.
+		if !c.server.isDraining() && c.body.discard() == nil {
 			return nil
 		}
 	}

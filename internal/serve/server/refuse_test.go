@@ -200,10 +200,12 @@ func TestShutdownRoute(t *testing.T) {
 // TestDrain checks that running requests complete, idle connections are closed, and no new request begins.
 func TestDrain(t *testing.T) {
 	s := start(t)
-	idle, half := s.dial(), s.dial()
+	idle, half, stalled := s.dial(), s.dial(), s.dial()
 	idle.send(request("X-Fake: json", "Content-Length: 2") + "{}")
 	read(t, idle.answer())
 	half.send("POST /v1")
+	stalled.send("POST /v1/models HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{") // refused, and the body's rest does not come
+	read(t, stalled.answer())
 	running := s.dial()
 	running.send(request("X-Fake: sse n=20 d=100ms", "Content-Length: 2") + "{}")
 	res := running.answer()
@@ -211,6 +213,7 @@ func TestDrain(t *testing.T) {
 	go func() { drained <- s.server.Drain(within(t, soon), s.listener) }()
 	idle.ended()
 	half.ended()
+	stalled.ended()
 	if c, err := net.Dial("tcp", s.listener.Addr().String()); err == nil {
 		c.Close()
 		t.Error("a new connection was accepted")

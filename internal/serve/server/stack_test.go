@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -228,6 +230,8 @@ func (p *peer) ended() {
 	p.t.Helper()
 	if b, err := p.in.ReadByte(); err == nil {
 		p.t.Fatalf("the connection goes on with %q", b)
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		p.t.Fatal("the connection stays open")
 	}
 }
 
