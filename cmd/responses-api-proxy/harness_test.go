@@ -1003,7 +1003,11 @@ func (w *world) refused(status, code, method, bytes string) {
 		w.checkError(res, body, code)
 	}
 	if w.p.log != "" {
-		w.expectLine(logTime + `(WARN|INFO) request refused code=` + code + `( [a-z]+=.*)?$`)
+		text := `(WARN|INFO) request refused`
+		if strings.HasPrefix(code, "upstream_") {
+			text = `ERROR request failed`
+		}
+		w.expectLine(logTime + text + ` code=` + code + `( [a-z]+=.*)?$`)
 	}
 	if w.upstream != nil && w.upstream.Count() != before {
 		w.ts.Fatalf("%.60q reached the upstream", bytes)

@@ -45,7 +45,7 @@ func TestCommandLine(t *testing.T) {
 		{"--port 0", "", "a number from 1 to 65535"},
 		{"--port 65536", "", "a number from 1 to 65535"},
 		{"--port abc", "", "a number from 1 to 65535"},
-		{"--port 1 --pid -1", "", "a number from 1 to"},
+		{"--port 1 --pid -1", "", "the number of a process is needed"},
 		{"--bogus", "", "not defined: --bogus"},
 		{"--port 1 extra", "", "unexpected argument; "},
 		{"--port 1 --spend=maybe", "", "this flag takes no value"},
