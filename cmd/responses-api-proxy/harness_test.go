@@ -64,6 +64,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"leave":    positive((*world).cmdLeave),
 	"stream":   positive((*world).cmdStream),
 	"races":    positive((*world).cmdRaces),
+	"reloads":  positive((*world).cmdReloads),
 	"flood":    positive((*world).cmdFlood),
 	"recovers": positive((*world).cmdRecovers),
 	"await":    positive((*world).cmdAwait),
@@ -1165,5 +1166,26 @@ func (w *world) cmdRaces(args []string) {
 		w.checkPID()
 		w.checkFirstLine()
 		w.cmdEnd(nil)
+	}
+}
+
+// reloads N WORDS... starts the proxy N times. SIGHUP must have its effect from
+// when the server-info is there, which is looked for without a pause.
+func (w *world) cmdReloads(args []string) {
+	n, err := strconv.Atoi(args[0])
+	w.ts.Check(err)
+	for range n {
+		l := parseLaunch(w.ts, args[1:])
+		info := w.infoFile(l)
+		w.start(l)
+		for end := time.Now().Add(patience); time.Now().Before(end); {
+			if b, _ := os.ReadFile(info); len(b) > 0 {
+				break
+			}
+		}
+		w.cmdSignal([]string{"HUP"})
+		w.until("SIGHUP is received", func() bool { return strings.Contains(w.p.text(), "INFO SIGHUP received") })
+		w.cmdSignal([]string{"TERM"})
+		w.cmdExits([]string{"anyhow", "any"})
 	}
 }

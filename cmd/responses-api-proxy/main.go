@@ -73,7 +73,6 @@ func run(args []string) int {
 	if err := s.open(); err != nil {
 		return errs.fatal(err)
 	}
-	defer s.handleSIGHUP()() // before other processes can see that it runs
 	s.logStartup()
 	s.errs.takeOver()
 	time.AfterFunc(memoryDelay, saveMemory)

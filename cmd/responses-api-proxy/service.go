@@ -110,6 +110,7 @@ func (s *service) open() error {
 		return err
 	}
 	s.protections = append(s.protections, enforced...)
+	s.onClose(s.handleSIGHUP()) // before server-info shows other processes that it runs
 	return s.start()
 }
 
