@@ -276,7 +276,7 @@ func connectRaw(address string) net.Conn {
 // of them.
 func TestConnectionsPerUser(t *testing.T) {
 	proctest.NeedRoot(t, "play several users")
-	s, addresses := withUsers(t, policy.Limits{MaxConnections: 10})
+	_, addresses := withUsers(t, policy.Limits{MaxConnections: 10})
 	for _, address := range addresses {
 		done := make(chan string)
 		go func() { done <- asUser(t, nobody, "hold", address, 50) }()
@@ -287,7 +287,6 @@ func TestConnectionsPerUser(t *testing.T) {
 			t.Errorf("%s: %s connections of one user stayed open, want 5", address, got)
 		}
 	}
-	_ = s
 }
 
 // TestUnnamedUsersHoldFewConnections checks that a user who is not named may open few connections, and a named user as

@@ -2,10 +2,12 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -273,8 +275,8 @@ func TestDrainCuts(t *testing.T) {
 		if err := s.server.Drain(ctx, s.listener); err != context.Canceled {
 			t.Errorf("HTTP/%s: Drain: %v", version, err)
 		}
-		if _, err := io.ReadAll(res.Body); err == nil {
-			t.Errorf("HTTP/%s: the cut stream looks complete", version)
+		if _, err := io.ReadAll(res.Body); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("HTTP/%s: the cut stream looks complete, or goes on: %v", version, err)
 		}
 		wait(t, s.up.Requests()[0].Gone(), "the upstream's connection to be closed")
 	}

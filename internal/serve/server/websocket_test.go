@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -100,8 +101,11 @@ func (w *socket) broken() {
 		if err == nil && op != opClose {
 			continue
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			w.t.Error("what was cut ends with a close frame")
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			w.t.Error("the connection stays open")
 		}
 		return
 	}
