@@ -241,24 +241,21 @@ func (m *Meter) endDocument() {
 	}
 }
 
-// endRunning counts the response on which a body has reported so far. stopped reports whether it was complete.
+// endRunning adds the cost of the response on which a body has reported so far; stopped reports whether it was complete.
+// Several in one stream add up: to count a response twice is safe, to miss one is not.
 func (m *Meter) endRunning(stopped bool) {
-	if m.running.begun {
-		m.running.inexact = m.running.inexact || !stopped
-		m.add(&m.running)
-		m.running = tally{}
+	t := m.running
+	if !t.begun {
+		return
 	}
-}
-
-// add adds the cost of a response. Several in one stream add up: to count a response twice is safe, to miss one is not.
-func (m *Meter) add(t *tally) {
+	m.running = tally{}
 	hasParts, hasTotal := t.seen[0] && t.seen[1], t.seen[2]
 	input, output, total := t.counts[0], t.counts[1], t.counts[2]
 	for _, cached := range t.counts[cacheWriteID-inputID:] {
 		input = plus(input, cached)
 	}
 	m.found = true
-	m.inexact = m.inexact || t.inexact || !hasParts && !hasTotal
+	m.inexact = m.inexact || t.inexact || !stopped || !hasParts && !hasTotal
 	m.partless = m.partless || !hasParts
 	m.sum = plus(m.sum, max(plus(input, output), total)) // the total may exceed its parts, or be the only number
 	m.input, m.output = plus(m.input, input), plus(m.output, output)
