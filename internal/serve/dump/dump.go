@@ -11,7 +11,7 @@
 // with its keys in their order, its duplicates and its numbers as they were. Every other body is a string, in which
 // U+FFFD stands for each byte that is not UTF-8; so is JSON of more than 2 MiB, JSON that is nested deeper than 128, and
 // JSON that would grow to more than eight times its size. "truncated": true follows a body that is known to lack
-// something, because the request was not sent to its end or because the disk could not follow.
+// something, because it did not come to its end or because the disk could not follow.
 //
 // Files appear whole, by a rename, but are not synced: a crash of the system may lose those of the last seconds.
 package dump

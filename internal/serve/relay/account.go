@@ -57,7 +57,7 @@ func (x *exchange) observeEnd() {
 	x.ended = true
 	x.lease.Release(x.cost())
 	x.requestDump.End(false) // unless all of it was received
-	x.responseDump.End(true)
+	x.responseDump.End(x.whole)
 }
 
 // cost returns what the exchange is charged, in tokens.
