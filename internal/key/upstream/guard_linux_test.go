@@ -273,6 +273,35 @@ func TestDeferredAccept(t *testing.T) {
 	}
 }
 
+// TestNoLookUps: where the kernel cannot be asked, nothing is sent to a process of this host.
+func TestNoLookUps(t *testing.T) {
+	key := keyOf(t, canary)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := New(Config{Target: must(ParseTarget("http://127.0.0.1/", false)), Key: key})
+	named, errNamed := newGuard(must(ParseTarget("http://upstream.test/", true)), nil)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, unix.EMFILE) || !strings.Contains(err.Error(), "cannot determine which user") {
+		t.Errorf("a client without look-ups: %v", err)
+	}
+	if errNamed != nil { // the name may be that of another host
+		t.Fatal(errNamed)
+	}
+	s := taken(t, os.Getuid(), "127.0.0.1:0")
+	c := must(net.Dial("tcp", s.Addr().String()))
+	defer c.Close()
+	if err := named.check(t.Context(), c.(*net.TCPConn)); !isKind(err, Untrusted) || !errors.Is(err, unix.EMFILE) {
+		t.Errorf("a connection to this host: %v", err)
+	}
+}
+
 // TestOverflowUser: in a user namespace, 65534 stands for every unmapped user.
 func TestOverflowUser(t *testing.T) {
 	proctest.NeedRoot(t, "be two users")
