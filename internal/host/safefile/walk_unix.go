@@ -173,37 +173,33 @@ func (w *walk) check() error {
 	return nil
 }
 
-// link returns the target of name if it is a link that may be followed, and "" if it is not a link. It compares the
-// link before and after readlink(2): another one could have been put in its place in between. A link itself cannot be
-// changed, only replaced.
+// link returns the target of name if it is a link that may be followed, and "" if it is not a link.
 func (w *walk) link(name string) (target string, err error) {
-	var before, after unix.Stat_t
-	err = unix.Fstatat(w.dir.fd, name, &before, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil || before.Mode&unix.S_IFMT != unix.S_IFLNK {
-		return "", nil // opening it returns the error
-	}
 	at := filepath.Join(w.dir.path, name)
+	st, target, err := readLink(w.dir.fd, name)
 	switch {
-	case trusted(before.Uid, -1) || w.trusted && trusted(before.Uid, w.owner):
+	case st.Mode&unix.S_IFMT != unix.S_IFLNK:
+		return "", nil // opening it returns the error
+	case trusted(st.Uid, -1) || w.trusted && trusted(st.Uid, w.owner):
 	case w.trusted:
 		return "", fmt.Errorf("the link %s belongs to another user (uid %d), who could redirect it; "+
-			"use a directory of your own", at, before.Uid)
-	case shared(&w.stat) && before.Uid != w.stat.Uid:
-		return "", planted("link", at, before.Uid)
+			"use a directory of your own", at, st.Uid)
+	case shared(&w.stat) && st.Uid != w.stat.Uid:
+		return "", planted("link", at, st.Uid)
 	}
-	// A link's target is at most PATH_MAX bytes long; readlink(2) cuts a longer one without an error.
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(w.dir.fd, name, buf)
-	if w.links++; err == nil && (n <= 0 || w.links > maxLinks) {
+	if w.links++; err == nil && (target == "" || w.links > maxLinks) {
 		err = unix.ELOOP
 	}
 	if err != nil {
 		return "", fmt.Errorf("cannot follow the link %s: %w; name its target instead", at, err)
 	}
-	// The owner is compared too: the number of an inode that is removed may be that of another user's new link.
-	err = unix.Fstatat(w.dir.fd, name, &after, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil || !Same(&before, &after) || after.Uid != before.Uid {
-		return "", fmt.Errorf("the link %s changed during the look-up; start again", at)
-	}
-	return string(buf[:n]), nil
+	return target, nil
+}
+
+// readTarget returns the target of the link name. It is at most PATH_MAX bytes long; readlink(2) cuts a longer one
+// without an error.
+func readTarget(dir int, name string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(dir, name, buf)
+	return string(buf[:max(n, 0)]), err
 }
