@@ -4,11 +4,15 @@ package safefile
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +21,30 @@ import (
 )
 
 const nobody = 65534
+
+// TestMain checks that no descriptor stays open, whatever fails.
+func TestMain(m *testing.M) {
+	open := func() int {
+		r, w, err := os.Pipe() // registers with the poller, which keeps descriptors of its own
+		if err != nil {
+			panic(err)
+		}
+		defer w.Close()
+		defer r.Close()
+		all, err := os.ReadDir("/dev/fd")
+		if err != nil {
+			panic(err)
+		}
+		return len(all)
+	}
+	before := open()
+	code := m.Run()
+	if after := open(); code == 0 && after > before {
+		fmt.Printf("%d descriptors are open, %d before the tests\n", after, before)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // try fails the test at the first error.
 func try(t *testing.T, errs ...error) {
@@ -219,6 +247,9 @@ func TestPlantedLinksAreRefused(t *testing.T) {
 	if _, err := logged.open(filepath.Join(dir, "home"), -1); err == nil {
 		t.Error("the link was followed to a directory")
 	}
+	if _, _, _, err := OpenAppend(filepath.Join(dir, "home", "f"), nobody); err == nil || !strings.Contains(err.Error(), "the link ") {
+		t.Errorf("the owner of a log has led elsewhere: %v", err)
+	}
 	try(t, os.Lchown(filepath.Join(dir, "home"), 0, -1)) // root's links are followed
 	for name, open := range openers {
 		if err := open(filepath.Join(dir, "home", "f")); err != nil {
@@ -235,6 +266,135 @@ func TestLastLink(t *testing.T) {
 	for name, open := range openers {
 		if err := open(path); (err == nil) != (name == "in place") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestManyLinks: as many links are followed as Linux follows, and a loop of links ends.
+func TestManyLinks(t *testing.T) {
+	dir := directory(t, 0o700, -1)
+	at := func(n int) string { return filepath.Join(dir, strconv.Itoa(n)) }
+	try(t, os.WriteFile(at(0), nil, 0o600))
+	for n := range maxLinks + 1 {
+		try(t, os.Symlink(strconv.Itoa(n), at(n+1)))
+	}
+	try(t, os.Symlink("loop", filepath.Join(dir, "loop")))
+	for path, want := range map[string]error{at(maxLinks): nil, at(maxLinks + 1): unix.ELOOP, filepath.Join(dir, "loop"): unix.ELOOP} {
+		if err := openers["in place"](path); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", path, err, want)
+		}
+		if err := openers["append"](filepath.Join(path, "f")); want != nil && !errors.Is(err, want) {
+			t.Errorf("%s/f: %v, want %v", path, err, want)
+		}
+	}
+}
+
+// TestNoName: a path without a last element is an error of every opener.
+func TestNoName(t *testing.T) {
+	for name, open := range openers {
+		if err := open("/"); !errors.Is(err, unix.EISDIR) {
+			t.Errorf("%s: %v, want %v", name, err, unix.EISDIR)
+		}
+	}
+}
+
+// TestMissingDirectory: a missing directory is made only where the policy says so.
+func TestMissingDirectory(t *testing.T) {
+	for name, open := range openers {
+		dir := filepath.Join(t.TempDir(), "missing")
+		if err := open(filepath.Join(dir, "f")); errors.Is(err, fs.ErrNotExist) != (name != "in place") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) != (name != "in place") {
+			t.Errorf("%s: the directory: %v", name, err)
+		}
+	}
+}
+
+// TestLockExcludes: of those who lock a file, and remove it before they unlock it, one holds the lock at a time.
+func TestLockExcludes(t *testing.T) {
+	d, err := private.open(directory(t, 0o700, -1), -1)
+	try(t, err)
+	defer d.Close()
+	var holders, locked atomic.Int32
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 1000 {
+				f, err := d.Lock("lock")
+				if errors.Is(err, ErrLocked) {
+					continue
+				}
+				if n := holders.Add(1); n != 1 || err != nil {
+					t.Errorf("%d hold the lock, %v", n, err)
+				}
+				locked.Add(1)
+				holders.Add(-1)
+				if err = errors.Join(d.Remove("lock"), f.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	if all.Wait(); locked.Load() == 0 {
+		t.Error("the lock was never taken")
+	}
+}
+
+// TestRelativePath: where directories must be trusted, those above the current one must be, too.
+func TestRelativePath(t *testing.T) {
+	dir := directory(t, 0o755, nobody)
+	try(t, os.Mkdir(filepath.Join(dir, "ours"), 0o700), os.WriteFile(filepath.Join(dir, "ours", "f"), nil, 0o600))
+	t.Chdir(filepath.Join(dir, "ours"))
+	for _, path := range []string{"", "d", "../ours"} {
+		if d, err := OpenTrusted(path); err == nil || !strings.Contains(err.Error(), "belongs to another user (uid 65534)") {
+			t.Errorf("%q: %v, %v", path, d, err)
+		}
+	}
+	for _, open := range openers { // the other policies leave that to the operator
+		try(t, open("f"))
+	}
+}
+
+// TestOpenAgain: only the regular file that is open is opened for reading, not another one that has its name by now.
+func TestOpenAgain(t *testing.T) {
+	d, err := private.open(directory(t, 0o700, -1), -1)
+	try(t, err)
+	defer d.Close()
+	f, err := d.Create("f")
+	try(t, err)
+	defer f.Close()
+	read, _ := d.openAgain("f", f)
+	if read == nil {
+		t.Fatal("the file was not opened")
+	}
+	read.Close()
+	other, err := d.Create("other")
+	try(t, err, other.Close(), d.Rename("other", "f"))
+	if read, _ := d.openAgain("f", f); read != nil {
+		t.Error("another file was opened")
+	}
+	try(t, unix.Mkfifo(filepath.Join(d.path, "fifo"), 0o600))
+	fifo, err := d.open("fifo", os.O_RDWR, 0, logged)
+	try(t, err)
+	defer fifo.Close()
+	if read, _ := d.openAgain("fifo", fifo); read != nil {
+		t.Error("a FIFO was opened for reading")
+	}
+}
+
+// TestSame: files are the same by device and inode.
+func TestSame(t *testing.T) {
+	for _, c := range []struct {
+		a, b unix.Stat_t
+		want bool
+	}{
+		{unix.Stat_t{Dev: 1, Ino: 2}, unix.Stat_t{Dev: 1, Ino: 2, Uid: 5}, true},
+		{unix.Stat_t{Dev: 1, Ino: 2}, unix.Stat_t{Dev: 3, Ino: 2}, false},
+		{unix.Stat_t{Dev: 1, Ino: 2}, unix.Stat_t{Dev: 1, Ino: 3}, false},
+	} {
+		if Same(&c.a, &c.b) != c.want {
+			t.Errorf("%+v and %+v are the same: %t", c.a, c.b, !c.want)
 		}
 	}
 }
@@ -445,4 +605,13 @@ func TestOpenPrivate(t *testing.T) {
 	try(t, d.Close())
 	d, err = OpenPrivate(path, -1)
 	try(t, err, d.Close())
+	// What a link leads to is made by its owner, not by us.
+	link, target := filepath.Join(t.TempDir(), "link"), filepath.Join(t.TempDir(), "target")
+	try(t, os.Symlink(target, link))
+	if d, err := OpenPrivate(filepath.Join(link, "d"), -1); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("behind a link to nothing: %v, %v", d, err)
+	}
+	if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the target of a link was made: %v", err)
+	}
 }
