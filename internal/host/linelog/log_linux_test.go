@@ -83,6 +83,7 @@ func TestFullDisk(t *testing.T) {
 	t.Run("room again, too late for some", roomTooLate)
 	t.Run("truncated", truncated)
 	t.Run("renamed and reopened", renamed)
+	t.Run("torn by an earlier process, renamed and reopened", tornAndRenamed)
 	t.Run("reopened as it is", reopenedAsIs)
 	t.Run("closed, and opened by another process", closedAndOpened)
 }
@@ -160,6 +161,25 @@ func renamed(t *testing.T) {
 	if _, broken := proctest.Lines(t, d.audit); broken != 0 {
 		t.Error("the new file has a broken line")
 	}
+}
+
+func tornAndRenamed(t *testing.T) {
+	d, r := newDisk(t), proctest.NewReports()
+	if err := os.WriteFile(d.audit, bytes.Repeat([]byte("x"), 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.fill() // there is no space for a line feed
+	l := mustOpen(t, d.audit, r)
+	write(l, 0, 50)
+	r.Want(t, waiting)
+	if err := os.Rename(d.audit, d.audit+".1"); err != nil {
+		t.Fatal(err)
+	}
+	d.empty()
+	l.Reopen()
+	r.Want(t, "the audit is written again; 0 lines were dropped")
+	l.Close()
+	proctest.CheckLines(t, 50, 0, d.audit)
 }
 
 func reopenedAsIs(t *testing.T) {

@@ -178,10 +178,8 @@ func (t *Target) openAgain() error {
 		return fmt.Errorf("the %s file cannot be opened again; the old one stays in use: %w", l.name, err)
 	}
 	begin := bytes.LastIndexByte(t.lines[:t.at], '\n') + 1
-	if begin < t.at {
-		info, err := f.Stat()
-		t.torn = err != nil || info.Size() > 0
-	}
+	info, err := f.Stat()
+	t.torn = (t.torn || begin < t.at) && (err != nil || info.Size() > 0)
 	l.mu.Lock()
 	t.file, t.at = f, begin
 	l.mu.Unlock()
