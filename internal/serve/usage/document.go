@@ -130,10 +130,10 @@ func (m *Meter) begin() {
 		m.idLen = 0
 	}
 	d, root := &m.doc, &m.api.event
-	*d = document{role: unknown}
-	if m.kind == single {
-		d.role, root = closes, &m.api.response
+	if m.each == closes {
+		root = &m.api.response
 	}
+	*d = document{role: m.each}
 	d.find.Room, d.find.Trusted = d.room[:], true
 	d.find.Start(root)
 }

@@ -32,23 +32,24 @@ type Meter struct {
 	idLen   uint8 // 0 while it is incomplete
 	id      [maxID]byte
 
-	kind kind
+	each role  // of each document, to begin with: closes for one JSON document, ignored if only bytes are counted
+	sse  bool  // the body is an event stream
 	line uint8 // of the current line: matched bytes of dataField, all of them in inData, or atCR or inOther
 }
-
-type kind uint8
-
-const (
-	opaque kind = iota // bytes are counted
-	single             // one JSON document
-	stream             // server-sent events
-	events             // JSON documents, which EndEvent ends
-)
 
 // New returns a Meter for a response of an API, which it parses according to Content-Type. Of other types than JSON and
 // event streams, and of any coding but identity, it only counts the bytes.
 func New(api *API, contentType, contentEncoding []byte) *Meter {
-	m := &Meter{api: api, kind: kindOf(contentType, contentEncoding)}
+	m := &Meter{api: api}
+	media, _, _ := bytes.Cut(contentType, []byte(";"))
+	media, coding := bytes.TrimSpace(media), bytes.TrimSpace(contentEncoding)
+	switch {
+	case len(coding) > 0 && !bytes.EqualFold(coding, []byte("identity")):
+	case bytes.EqualFold(media, []byte("text/event-stream")):
+		m.each, m.sse = unknown, true
+	case bytes.EqualFold(media, []byte("application/json")):
+		m.each = closes
+	}
 	m.begin()
 	return m
 }
@@ -56,7 +57,7 @@ func New(api *API, contentType, contentEncoding []byte) *Meter {
 // NewEvents returns a Meter for the events of a response of the Responses API that come as messages of their own, as inside a
 // WebSocket. [Meter.EndEvent] ends each.
 func NewEvents() *Meter {
-	m := &Meter{api: Responses, kind: events}
+	m := &Meter{api: Responses, each: unknown}
 	m.begin()
 	return m
 }
@@ -69,28 +70,13 @@ func (m *Meter) EndEvent() bool {
 	return role == closes || role == refuses
 }
 
-func kindOf(contentType, contentEncoding []byte) kind {
-	media, _, _ := bytes.Cut(contentType, []byte(";"))
-	media, coding := bytes.TrimSpace(media), bytes.TrimSpace(contentEncoding)
-	switch {
-	case len(coding) > 0 && !bytes.EqualFold(coding, []byte("identity")):
-		return opaque
-	case bytes.EqualFold(media, []byte("text/event-stream")):
-		return stream
-	case bytes.EqualFold(media, []byte("application/json")):
-		return single
-	}
-	return opaque
-}
-
 // Write reads the next piece of the body, of any size. It does not keep p and never fails.
 func (m *Meter) Write(p []byte) {
 	m.bytes += int64(len(p))
-	switch m.kind {
-	case single, events:
-		m.feed(p)
-	case stream:
+	if m.sse {
 		m.readLines(p)
+	} else {
+		m.feed(p)
 	}
 }
 
@@ -183,7 +169,7 @@ func (m *Meter) ID() []byte {
 }
 
 // Stream reports whether the body is parsed as an event stream.
-func (m *Meter) Stream() bool { return m.kind == stream }
+func (m *Meter) Stream() bool { return m.sse }
 
 // Estimate returns the number of tokens assumed for a number of bytes without usage: one for every four bytes, rounded
 // up.
