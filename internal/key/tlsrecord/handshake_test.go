@@ -9,12 +9,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"os"
 	"reflect"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -357,6 +359,55 @@ func TestLegacyRefuses(t *testing.T) {
 	for _, header := range []string{"\x17\x03\x03\x00\x00", "\x17\x03\x03\x48\x01"} {
 		if n, err := l.Size([]byte(header)); n != 0 || !errors.Is(err, errHeader) {
 			t.Errorf("%q: %d, %v", header, n, err)
+		}
+	}
+}
+
+// recorder keeps what is read from a connection.
+type recorder struct {
+	net.Conn
+	read bytes.Buffer
+}
+
+func (r *recorder) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	r.read.Write(p[:n])
+	return n, err
+}
+
+// TestLegacyWarning: with TLS 1.2, a warning, which crypto/tls drops and never sends, brings neither data nor an error.
+func TestLegacyWarning(t *testing.T) {
+	cert, roots := certificate()
+	ours, theirs := dial(t)
+	var log bytes.Buffer
+	server := tls.Server(theirs, &tls.Config{Certificates: []tls.Certificate{cert}, KeyLogWriter: &log})
+	served := make(chan error, 1)
+	go func() { served <- server.Handshake() }()
+	wire := &recorder{Conn: ours}
+	l := must(Handshake(t.Context(), wire, &tls.Config{
+		RootCAs: roots, ServerName: "test", MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
+	}))
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	// The server's keys (RFC 5246, section 6.3), and records like its own (RFC 5288, section 3).
+	var client, master []byte
+	if _, err := fmt.Sscanf(log.String(), "CLIENT_RANDOM %x %x", &client, &master); err != nil {
+		t.Fatal(err)
+	}
+	seed := slices.Concat([]byte("key expansion"), wire.read.Bytes()[11:43], client)
+	first := hmacSHA256(master, seed)
+	keys := append(hmacSHA256(master, append(first, seed...)), hmacSHA256(master, append(hmacSHA256(master, first), seed...))...)
+	aead := must(newGCM(keys[16:32]))
+	record := func(number, typ byte, text string) []byte {
+		seq := []byte{0, 0, 0, 0, 0, 0, 0, number}
+		header := []byte{typ, 3, 3, 0, byte(len(text))}
+		sealed := aead.Seal(nil, slices.Concat(keys[36:40], seq), []byte(text), slices.Concat(seq, header))
+		return slices.Concat([]byte{typ, 3, 3, 0, byte(len(seq) + len(sealed))}, seq, sealed)
+	}
+	for i, r := range [][]byte{record(1, typeAlert, "\x01\x5a"), record(2, typeApplicationData, ""), record(3, typeApplicationData, "data")} {
+		if data, err := l.Open(r); string(data) != []string{"", "", "data"}[i] || err != nil {
+			t.Errorf("record %d: %q, %v", i, data, err)
 		}
 	}
 }
