@@ -31,7 +31,7 @@ type Policy struct {
 	Read []string
 
 	// Write, Append and Remove are directories, which must exist. They allow, at any depth,
-	Write  []string // make, read, write, rename and remove files
+	Write  []string // make, read, rename and remove files, and write at their ends
 	Append []string // make files and write at their ends, but neither read, rename nor remove any
 	Remove []string // remove files
 
