@@ -3,7 +3,9 @@ package main
 import (
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/host/sandbox"
 )
@@ -20,6 +22,15 @@ type components struct {
 func (all *components) onStart(start func() error) { all.starts = append(all.starts, start) }
 func (all *components) onHangup(hangup func())     { all.hangups = append(all.hangups, hangup) }
 func (all *components) onClose(close func())       { all.closers = append(all.closers, close) }
+
+// directory returns the directory of path's last name, for needs. filepath.Dir would remove "link/..", which the kernel
+// resolves to another directory.
+func directory(path string) string {
+	if dir, _ := filepath.Split(path); strings.Contains(dir, "..") {
+		return dir
+	}
+	return filepath.Dir(path)
+}
 
 // start starts them in order, until one fails.
 func (all *components) start() error {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -286,7 +285,7 @@ func (o *options) hideFaults() error {
 // reopened has SIGHUP open the file of a flag again, and warns if that could not be done after a rotation has renamed
 // it.
 func (s *service) reopened(flag, path string, reopen func()) {
-	s.needs.Append = append(s.needs.Append, filepath.Dir(path))
+	s.needs.Append = append(s.needs.Append, directory(path))
 	s.onHangup(reopen)
 	uid, groups := os.Geteuid(), []int{os.Getegid()}
 	if u := s.opts.runAs; u != nil {
@@ -295,7 +294,7 @@ func (s *service) reopened(flag, path string, reopen func()) {
 		groups = append(groups, more...)
 	}
 	file, err := os.Stat(path)
-	if dir := filepath.Dir(path); err == nil && file.Mode().IsRegular() && !mayCreate(dir, uid, groups) {
+	if dir := directory(path); err == nil && file.Mode().IsRegular() && !mayCreate(dir, uid, groups) {
 		s.warnings = append(s.warnings, fmt.Sprintf("SIGHUP will not open %s %s again after it was renamed: uid %d may not create files in %s; "+
 			"chown that, or have the rotation create the file", flag, path, uid, dir))
 	}

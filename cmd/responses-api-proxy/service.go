@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -174,7 +173,7 @@ func (s *service) openInfo() error {
 	if err != nil {
 		return err
 	}
-	s.needs.Remove, s.needs.Truncate = append(s.needs.Remove, filepath.Dir(path)), append(s.needs.Truncate, info.FD())
+	s.needs.Remove, s.needs.Truncate = append(s.needs.Remove, directory(path)), append(s.needs.Truncate, info.FD())
 	s.onStart(func() error { return info.Write(s.port, os.Getpid()) })
 	s.onClose(info.Remove)
 	return nil
@@ -189,7 +188,7 @@ func (s *service) openBudget() (err error) {
 	if s.book, err = budget.Open(cfg); err != nil {
 		return err
 	}
-	dir := filepath.Dir(o.budget.File)
+	dir := directory(o.budget.File)
 	if o.budget.File != "" {
 		s.needs.Write = append(s.needs.Write, dir)
 	}

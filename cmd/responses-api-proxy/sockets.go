@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -64,7 +63,7 @@ func (s *service) listenOn(a listen.Address, who listen.UnixConfig) (net.Listene
 		return nil, err
 	}
 	if a.Path != "" {
-		s.needs.Remove = append(s.needs.Remove, filepath.Dir(a.Path))
+		s.needs.Remove = append(s.needs.Remove, directory(a.Path))
 	}
 	s.onClose(func() { l.Close() }) // again, after a drain: that changes nothing
 	return l, nil
