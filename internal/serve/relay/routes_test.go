@@ -629,6 +629,45 @@ func TestIDInPieces(t *testing.T) {
 	}
 }
 
+// TestFetchedIsRecordedOnce checks that the cost of a response that is first reported when it is fetched is charged and
+// recorded with the first such exchange only, and its model with each.
+func TestFetchedIsRecordedOnce(t *testing.T) {
+	everyone, err := policy.New(policy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, _ := everyone.Connect(nil).Admit(head(t, "GET /v1/responses/resp_1"), policy.Free)
+	fetched := newOwners(1).add(key(1), 0)
+	for _, want := range []int64{3, 0} {
+		x := &exchange{Request: &Request{}, lease: lease, route: &route{use: policy.Free}, owned: fetched, meter: usage.New(usage.Responses, []byte("application/json"), nil)}
+		x.observePiece([]byte(`{"id":"resp_1","object":"response","status":"completed","model":"m","usage":{"input_tokens":1,"output_tokens":2,"total_tokens":3}}`))
+		e := &x.Entry
+		if got := x.cost(); got != want || e.InputTokens+e.OutputTokens != want || e.Tokens != (want > 0) || e.Model != "m" {
+			t.Errorf("%d tokens are charged, want %d; the record is %+v", got, want, e)
+		}
+	}
+}
+
+// TestResponseCost checks that a stream that reports no cost is charged the estimate of request and response by bytes,
+// and one that reports it that.
+func TestResponseCost(t *testing.T) {
+	everyone, err := policy.New(policy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, _ := everyone.Connect(nil).Admit(head(t, "POST /v1/responses"), policy.Spend)
+	const reported = `data: {"type":"response.completed","response":{"usage":{"input_tokens":1,"output_tokens":2,"total_tokens":3}}}` + "\n\n"
+	filler := strings.Repeat("data: {}\n\n", 100)
+	for text, want := range map[string]int64{filler: usage.Estimate(int64(len(filler))) + usage.Estimate(1<<20), reported: 3} {
+		x := &exchange{Request: &Request{}, lease: lease, route: &routes[0], whole: true, meter: usage.New(usage.Responses, []byte("text/event-stream"), nil)}
+		x.received.Store(1 << 20)
+		x.meter.Write([]byte(text))
+		if got, exact := x.responseCost(); got != want || exact != (text == reported) {
+			t.Errorf("%.20q: %d tokens, exact %t; want %d", text, got, exact, want)
+		}
+	}
+}
+
 func TestChargeLate(t *testing.T) {
 	o := newOwners(9)
 	for i, c := range []struct {
