@@ -120,9 +120,10 @@ type ending struct {
 // stop ends both directions with a close frame at their next boundaries, unless they end already. It does not wait for
 // a peer that does not read.
 func (t *tunnel) stop(status uint16, reason string) {
-	t.ending.CompareAndSwap(nil, &ending{status, reason})
-	t.running.Go(t.up.stop)
-	t.running.Go(t.down.stop)
+	if t.ending.CompareAndSwap(nil, &ending{status, reason}) {
+		t.running.Go(t.up.stop)
+		t.running.Go(t.down.stop)
+	}
 }
 
 // finish ends the tunnel, unless it has ended.
