@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/key/upstream"
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
 )
@@ -188,4 +190,20 @@ func (p *peer) refused(method, request string, want apierror.Code) *http.Respons
 		p.t.Errorf("%.80q: status %d, code %q; want %q", request, res.StatusCode, got, want)
 	}
 	return res
+}
+
+// TestBytesBehindTheLastRequest checks that bytes that nobody reads, such as the line end that old clients send behind
+// a body, do not cut the last response of a connection: the kernel resets a connection that is closed with unread bytes,
+// and drops what the client has not read yet.
+func TestBytesBehindTheLastRequest(t *testing.T) {
+	const size = 1_000_000 // more than the client's kernel takes at once
+	s := start(t)
+	p := s.dial()
+	p.send(request(fmt.Sprint("X-Fake: bytes s=", size), "Connection: close", "Content-Length: 2") + "{}")
+	must(s.up.Await(within(t, soon), 1))
+	p.send("\r\n")
+	proctest.Eventually(t, "the connection is closed", func() bool { return s.server.Connections() == 0 })
+	if n, err := io.Copy(io.Discard, p.answer().Body); n != size || err != nil {
+		t.Errorf("%d bytes of %d, %v", n, size, err)
+	}
 }

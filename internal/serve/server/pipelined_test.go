@@ -1,12 +1,8 @@
 package server_test
 
 import (
-	"fmt"
-	"io"
 	"strings"
 	"testing"
-
-	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 )
 
 // TestPipelinedBehindChunks checks that bytes that arrive together with the end of a chunked body are the next request,
@@ -27,20 +23,4 @@ func TestPipelinedBehindChunks(t *testing.T) {
 		t.Errorf("the upstream saw %d requests", n)
 	}
 	s.clean()
-}
-
-// TestBytesBehindTheLastRequest checks that bytes that nobody reads, such as the line end that old clients send behind
-// a body, do not cut the last response of a connection: the kernel resets a connection that is closed with unread bytes,
-// and drops what the client has not read yet.
-func TestBytesBehindTheLastRequest(t *testing.T) {
-	const size = 1_000_000 // more than the client's kernel takes at once
-	s := start(t)
-	p := s.dial()
-	p.send(request(fmt.Sprint("X-Fake: bytes s=", size), "Connection: close", "Content-Length: 2") + "{}")
-	must(s.up.Await(within(t, soon), 1))
-	p.send("\r\n")
-	proctest.Eventually(t, "the connection is closed", func() bool { return s.server.Connections() == 0 })
-	if n, err := io.Copy(io.Discard, p.answer().Body); n != size || err != nil {
-		t.Errorf("%d bytes of %d, %v", n, size, err)
-	}
 }

@@ -177,7 +177,10 @@ func (s *Server) start(nc net.Conn, session *policy.Session) {
 	s.last++
 	c.id, s.conns[s.last] = s.last, c // also during a drain: it was accepted just before, and no other process will serve it
 	s.mu.Unlock()
-	s.watcher.add(c)
+	if err := s.watcher.add(c); err != nil { // a client whose end cannot be detected is not served
+		s.cfg.Log("cannot watch a connection, which is closed: " + err.Error())
+		c.forceClose()
+	}
 	// Guarded as a whole, besides each request in exchange: reading a head must not be able to end the process either.
 	s.serving.Go(func() { guarded(s.cfg.Log, c.serve) })
 }

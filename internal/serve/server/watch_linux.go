@@ -37,15 +37,16 @@ func newWatcher(left func(id uint64)) (*watcher, error) {
 }
 
 // add watches c from now on, if it is a socket. A client that half-closes its side counts as one that leaves, as with
-// other servers: both send the same FIN.
-func (w *watcher) add(c *conn) {
+// other servers: both send the same FIN. It fails with ENOMEM, or with ENOSPC beyond fs.epoll.max_user_watches
+// (epoll_ctl(2)).
+func (w *watcher) add(c *conn) error {
 	socket, ok := c.nc.(syscall.Conn)
 	if !ok {
-		return
+		return nil
 	}
 	raw, err := socket.SyscallConn()
 	if err != nil {
-		return
+		return err
 	}
 	w.once.Do(func() { go w.run() })
 	// EPOLLRDHUP (Linux 2.6.17) is the peer's FIN; a reset is reported in any case. With EPOLLET each is reported once:
@@ -57,11 +58,7 @@ func (w *watcher) add(c *conn) {
 		event.Fd, event.Pad = int32(uint32(c.id)), int32(uint32(c.id>>32))
 		err = unix.EpollCtl(w.fd, unix.EPOLL_CTL_ADD, int(fd), &event)
 	})
-	// ENOMEM, or ENOSPC beyond fs.epoll.max_user_watches (epoll_ctl(2)): a client whose end cannot be detected is not
-	// served.
-	if err != nil {
-		c.forceClose()
-	}
+	return err
 }
 
 // run calls left for each client that has left, until close. Between events it blocks as a goroutine and not as a
