@@ -142,7 +142,7 @@ func attempts(t *target) (list []attempt) {
 	return append(list, disruptiveAttempts(t)...)
 }
 
-// Flags returns the flags of the command line, which set nothing that is used.
+// Flags returns the flags of the command line, from which a test of the proxy makes help and completions.
 func Flags() []cli.Flag { return new(options).flags() }
 
 func (o *options) flags() []cli.Flag {
