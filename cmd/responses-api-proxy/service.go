@@ -75,7 +75,7 @@ func (s *service) open() error {
 		needed bool
 		open   func() error
 	}{
-		{true, func() (err error) { s.notifier, err = systemd.NewNotifier(); return err }},
+		{true, s.openNotifier},
 		{true, func() (err error) { cfg.Roots, err = roots.From(o.caFile); return err }},
 		{o.identity.enabled(), func() error { return s.exchange(cfg.Roots) }},
 		{true, s.listen},

@@ -78,6 +78,14 @@ func (s *sockets) add(l net.Listener) {
 	s.unix = true
 }
 
+func (s *service) openNotifier() (err error) {
+	if s.notifier, err = systemd.NewNotifier(); err != nil {
+		return err
+	}
+	s.onClose(func() { s.notifier.Close() })
+	return nil
+}
+
 // notifyReady notifies systemd that the service is ready, and then, if the unit has a watchdog, twice in each of its
 // intervals that the service is alive. The status needs a lock of the engine, so that a deadlock there ends the reports.
 func (s *service) notifyReady() {

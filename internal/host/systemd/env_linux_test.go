@@ -184,7 +184,7 @@ func FuzzWatchdogEnv(f *testing.F) {
 
 func TestNilNotifier(t *testing.T) {
 	var n *Notifier
-	err := errors.Join(n.Notify(Ready, "x"), n.Notify(Stopping, "x"), n.Notify(Alive, ""))
+	err := errors.Join(n.Notify(Ready, "x"), n.Notify(Stopping, "x"), n.Notify(Alive, ""), n.Close())
 	if err != nil || n.Watchdog() != 0 {
 		t.Error(err, n.Watchdog())
 	}

@@ -192,7 +192,7 @@ type Notifier struct {
 
 // NewNotifier connects to systemd's socket. It returns nil if systemd did not start the process with Type=notify or
 // similar. It removes systemd's variables. An error should stop the start: systemd would wait for a message that cannot
-// come, until TimeoutStartSec= ends the service. The socket stays open until the process ends.
+// come, until TimeoutStartSec= ends the service. The caller must call Close.
 func NewNotifier() (*Notifier, error) {
 	env := takeEnv(notifyVars)
 	socket := env["NOTIFY_SOCKET"]
@@ -261,4 +261,12 @@ func (n *Notifier) Notify(state, status string) error {
 		return fmt.Errorf("cannot notify systemd: %w", err)
 	}
 	return nil
+}
+
+// Close closes the socket. Later messages fail. It is not needed for systemd, which sees the end of the process.
+func (n *Notifier) Close() error {
+	if n == nil {
+		return nil
+	}
+	return n.conn.Close()
 }

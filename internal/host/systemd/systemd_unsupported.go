@@ -30,3 +30,6 @@ func (*Notifier) Watchdog() time.Duration { return 0 }
 
 // Notify does nothing.
 func (*Notifier) Notify(state, status string) error { return nil }
+
+// Close does nothing.
+func (*Notifier) Close() error { return nil }
