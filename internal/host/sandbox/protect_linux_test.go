@@ -442,6 +442,7 @@ func TestRefusalIsAnError(t *testing.T) {
 		{"prctl feigned", "PR_SET_DUMPABLE had no effect: it is still 1", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0},
 		{"prctl not read back", "prctl(PR_GET_DUMPABLE)", unix.SYS_PRCTL, unix.PR_GET_DUMPABLE, int(unix.EPERM)},
 		{"setrlimit refused", "RLIMIT_CORE", unix.SYS_PRLIMIT64, 0, int(unix.EPERM)},
+		{"setrlimit feigned", "RLIMIT_CORE cannot be set to 0: it is still", unix.SYS_PRLIMIT64, 0, 0},
 		{"sigaction feigned", "ignoring SIGURG had no effect", unix.SYS_RT_SIGACTION, int(unix.SIGURG), 0},
 		{"no descriptor left", "traced: open /proc/self/task: too many open files; raise the limit of open files (ulimit -n)",
 			unix.SYS_OPENAT, atCWD, int(unix.EMFILE)},

@@ -31,7 +31,7 @@ func noCrashOutput(others ...os.Signal) (Protection, error) {
 			os.Exit(128 + int(sig))
 		}
 	}()
-	var got unix.Rlimit
+	got := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY} // unless it is read back
 	err := cmp.Or(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}), unix.Getrlimit(unix.RLIMIT_CORE, &got))
 	if err == nil && got != (unix.Rlimit{}) {
 		err = fmt.Errorf("it is still %d/%d", got.Cur, got.Max)
