@@ -292,6 +292,30 @@ func TestReports(t *testing.T) {
 	})
 }
 
+// TestCheckWritable: an error is returned to the caller, and the sums count all the same; without a file there is none.
+func TestCheckWritable(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "d", "budget")
+	if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b, none := mustOpen(t, Config{Limit: 100, File: file}), mustOpen(t, Config{Limit: 100})
+	if err := errors.Join(b.CheckWritable(), none.CheckWritable()); err != nil {
+		t.Error(err)
+	}
+	if err := os.RemoveAll(filepath.Dir(file)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.CheckWritable(); err == nil || !strings.Contains(err.Error(), "cannot write the budget file "+file) {
+		t.Errorf("without a directory: %v", err)
+	}
+	for _, b := range []*Ledger{b, none} {
+		b.Charge(1, 0, 5)
+		if spent, ok := allowed(b, 1); spent != 5 || !ok {
+			t.Errorf("%d, %t", spent, ok)
+		}
+	}
+}
+
 // TestNeverWaits: neither a blocked disk nor a blocked Report blocks the callers.
 func TestNeverWaits(t *testing.T) {
 	dir := t.TempDir()

@@ -48,6 +48,7 @@ func TestParseRefuses(t *testing.T) {
 		first + "end":                          "line 2: the file is truncated",
 		first + "1 2\n":                        "line 3: the file is truncated",
 		first + "1 2\n3 4":                     "line 3: the file is truncated",
+		first + "end\nx":                       "unexpected text after",
 		first + "end\n\n":                      "unexpected text after",
 		first + "end\n1 2\n":                   "unexpected text after",
 		first + "\nend\n":                      "line 2 is not a uid",

@@ -75,7 +75,12 @@ func TestRenewal(t *testing.T) {
 		if spent, _ := b.Reserve(2); spent != 25 {
 			t.Errorf("%d", spent)
 		}
-		time.Sleep(50 * 24 * time.Hour)
+		time.Sleep(24 * time.Hour)
+		b.Charge(2, 1, 7) // the first call of the period
+		if spent, _ := allowed(b, 2); spent != 7 {
+			t.Errorf("%d", spent)
+		}
+		time.Sleep(49 * 24 * time.Hour)
 		if since, _ := b.Period(); !since.Equal(midnight.Add(51 * 24 * time.Hour)) {
 			t.Errorf("since %v after 50 idle days", since)
 		}
