@@ -130,14 +130,10 @@ func dropBounding() (kept bool, _ error) {
 		return true, err
 	}
 	for capability := range uintptr(64) { // the sets are 64 bits wide (capget(2)); Linux 5.9 and later use 41
-		in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, capability, 0, 0, 0)
-		if err != nil {
-			return false, nil // beyond the kernel's last capability
+		if in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, capability, 0, 0, 0); err != nil || in == 0 {
+			continue // it was dropped before, or is beyond the kernel's last one
 		}
-		if in == 0 {
-			continue
-		}
-		if _, err = call("prctl(PR_CAPBSET_DROP)", allThreads, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, capability, 0); err != nil {
+		if _, err := call("prctl(PR_CAPBSET_DROP)", allThreads, unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, capability, 0); err != nil {
 			return false, fmt.Errorf("capability %d: %w", capability, err)
 		}
 	}
