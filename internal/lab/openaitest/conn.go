@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,7 @@ const (
 )
 
 // A Conn is one connection and the head of the request that is served, which is valid until more is received. One
-// goroutine serves it; while that one sleeps another receives, so that the peer's leaving is noticed at once.
+// goroutine serves it; while that one sleeps it receives, so that the peer's leaving is noticed at once.
 type Conn struct {
 	http1.Request
 	s      *Server
@@ -34,23 +35,16 @@ type Conn struct {
 	mu   sync.Mutex
 	busy bool // a part of a request is there, or its response is not whole
 
-	in    []byte // what was received
-	used  int    // how much of that was consumed
-	ahead chan received
-	body  http1.Body
-	cur   *Request // the last request's record
+	in   []byte // what was received
+	used int    // how much of that was consumed
+	body http1.Body
+	cur  *Request // the last request's record
 }
 
 // A transport is TCP, or TLS over it.
 type transport interface {
 	net.Conn
 	CloseWrite() error
-}
-
-// received is the result of a Read.
-type received struct {
-	p   []byte
-	err error
 }
 
 func (c *Conn) run() {
@@ -86,21 +80,16 @@ func (c *Conn) Consume(n int) { c.used += n }
 
 // Fill implements http1.Input.
 func (c *Conn) Fill() error {
-	if c.ahead != nil {
-		return c.add(<-c.ahead)
-	}
 	c.in, c.used = c.in[:copy(c.in, c.Buffered())], 0
-	c.in = slices.Grow(c.in, 16<<10)
-	n, err := c.nc.Read(c.in[len(c.in):cap(c.in)])
-	c.in = c.in[:len(c.in)+n]
-	return c.noteEnd(err)
+	return c.noteEnd(c.receive(16 << 10))
 }
 
-// add takes what was received ahead.
-func (c *Conn) add(r received) error {
-	c.ahead = nil
-	c.in = append(c.in, r.p...)
-	return c.noteEnd(r.err)
+// receive adds to the buffer, with space for n bytes, and moves nothing of it.
+func (c *Conn) receive(n int) error {
+	c.in = slices.Grow(c.in, n)
+	n, err := c.nc.Read(c.in[len(c.in):cap(c.in)])
+	c.in = c.in[:len(c.in)+n]
+	return err
 }
 
 // noteEnd closes the request's gone channel if a Read or Write failed before its response was whole.
@@ -138,31 +127,26 @@ func (c *Conn) Body() ([]byte, error) {
 
 const forever = math.MaxInt64
 
-// sleep reports whether d went by with both sides still there. The goroutine that receives meanwhile uses none of the
-// buffer, parts of which are in use.
+// sleep reports whether d went by with both sides still there. It receives meanwhile, but leaves the buffer where it is:
+// parts of it are in use. A time-out of a Read ends neither TCP nor TLS.
 func (c *Conn) sleep(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	for {
-		if c.ahead == nil && len(c.Buffered()) < maxAhead {
-			ahead := make(chan received, 1)
-			c.ahead = ahead
-			c.s.wg.Go(func() {
-				p := make([]byte, 4<<10)
-				n, err := c.nc.Read(p)
-				ahead <- received{p[:n], err}
-			})
-		}
-		select {
-		case <-t.C:
+	until := time.Now().Add(d)
+	c.nc.SetReadDeadline(until)
+	defer c.nc.SetReadDeadline(time.Time{})
+	for len(c.Buffered()) < maxAhead {
+		err := c.receive(4 << 10)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return true
-		case r := <-c.ahead:
-			if c.add(r) != nil {
-				return false
-			}
-		case <-c.s.done.Done():
+		}
+		if c.noteEnd(err) != nil {
 			return false
 		}
+	}
+	select {
+	case <-time.After(time.Until(until)):
+		return true
+	case <-c.s.done.Done():
+		return false
 	}
 }
 
