@@ -14,6 +14,9 @@ type route struct {
 	handle func(*exchange) ending
 }
 
+// refused is the route of what the API does not have.
+var refused = route{handle: handleRefused}
+
 // upgrade is the method of routes for the opening handshake of a WebSocket.
 const upgrade = "GET, Upgrade: websocket"
 
@@ -61,6 +64,7 @@ func (x *exchange) findRoute() {
 	if apis[name] == nil && target == own {
 		x.api, x.below = "responses", "responses"
 	}
+	x.route = &refused
 	methods := []string{x.r.Method}
 	if x.r.Method == "GET" && strings.EqualFold(x.r.Get("Upgrade"), "websocket") {
 		methods = append(methods, upgrade)

@@ -25,9 +25,9 @@ type exchange struct {
 	c *Conn
 	r *Request
 	scenario
-	api   string   // the last element of the server's path
-	below string   // the request's path below the directory of the server's
-	route *route   // nil if the API has none for it
+	api   string // the last element of the server's path
+	below string // the request's path below the directory of the server's
+	route *route
 	ask   struct { // what matters of the request's JSON
 		Model  string
 		Stream bool
@@ -124,7 +124,7 @@ func (x *exchange) choose() (scenario, error) {
 			return parseScenario(name)
 		}
 	}
-	if x.route == nil || !x.authorized() {
+	if x.route.method == "" || !x.authorized() {
 		return scenario{handle: handleRefused}, nil
 	}
 	return parseScenario(cmp.Or(x.c.s.nextScript(), x.r.Get("X-Fake"), x.c.s.opts.Default))
@@ -134,9 +134,9 @@ func (x *exchange) choose() (scenario, error) {
 func handleRefused(x *exchange) ending {
 	target, _, _ := strings.Cut(x.r.Target, "?")
 	switch {
-	case x.route == nil && x.api == x.below:
+	case x.route.method == "" && x.api == x.below:
 		return x.problem(405, "Invalid method for URL ("+x.r.Method+" "+target+")")
-	case x.route == nil:
+	case x.route.method == "":
 		return x.problem(404, "Invalid URL ("+x.r.Method+" "+target+")")
 	}
 	return x.problem(401, "Incorrect API key provided: "+obscure(x.r.Get("Authorization"))+

@@ -75,14 +75,14 @@ var scenarios = map[string]scenario{
 	"clcl":     {handle: fixed(keep, 200, "[1,2]\n", jsonType, contentLength(5), contentLength(6))},
 	"badchunk": {handle: fixed(keep, 200, "a\r\nevent: a\n\n\r\nzz\r\nevent: b\n\n\r\n0\r\n\r\n", streamType, chunked)},
 	"barelf":   {handle: rewritten(keep, "\r\n", "\n")}, // a head with LF for CRLF
-	"switch":   {handle: fixed(hold, 0, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")},
+	"switch":   {handle: fixed(hold, 0, switching+"\r\n")},
 
 	// WebSockets.
 	"ws":       {args: wsArgs, handle: handleWebsocket},
 	"wsslow":   {args: "d=50ms extension= protocol=", handle: handleWebsocketSlow}, // the first frame comes in two pieces, d apart
 	"wssilent": {handle: switched(hold, "")},
 	"wstorn":   {handle: switched(cut, "\x81\x64"+strings.Repeat("t", 50))}, // ends within a frame
-	"wswrong":  {handle: handleWebsocketWrong},                              // a wrong Sec-WebSocket-Accept
+	"wswrong":  {handle: fixed(hold, 0, switching+"Sec-WebSocket-Accept: wrong\r\n\r\n")},
 }
 
 // parseScenario keeps mistakes in a test from becoming a default in silence.
@@ -139,12 +139,7 @@ func fixed(how ending, status int, text string, fields ...string) func(*exchange
 }
 
 // handleAuto responds as the route does.
-func handleAuto(x *exchange) ending {
-	if x.route == nil {
-		return handleRefused(x)
-	}
-	return x.route.handle(x)
-}
+func handleAuto(x *exchange) ending { return x.route.handle(x) }
 
 func handleCreate(x *exchange) ending {
 	switch {

@@ -96,12 +96,13 @@ func ReadFrame(in io.Reader) (f Frame, err error) {
 	return f, err
 }
 
-// accept writes the head that accepts the handshake with a key (RFC 6455, section 4.2.2), with the fields that the
-// scenario adds.
-func (x *exchange) accept(key string) {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	x.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-		"Sec-WebSocket-Accept: " + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n")
+// switching is the part of a head that every upgrade to WebSocket begins with.
+const switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+
+// accept writes the head that accepts the handshake (RFC 6455, section 4.2.2), with the fields that the scenario adds.
+func (x *exchange) accept() {
+	sum := sha1.Sum([]byte(x.r.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	x.write(switching + "Sec-WebSocket-Accept: " + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n")
 	if e := x.given["extension"]; e != "" {
 		x.write("Sec-WebSocket-Extensions: " + e + "\r\n")
 	}
@@ -115,16 +116,10 @@ func (x *exchange) accept(key string) {
 // switched accepts the handshake and sends bytes.
 func switched(how ending, text string) func(*exchange) ending {
 	return func(x *exchange) ending {
-		x.accept(x.r.Get("Sec-WebSocket-Key"))
+		x.accept()
 		x.write(text)
 		return how
 	}
-}
-
-// handleWebsocketWrong accepts with a key that was never sent.
-func handleWebsocketWrong(x *exchange) ending {
-	x.accept("wrong")
-	return hold
 }
 
 // handleWebsocketSlow sends its first frame in two pieces and then waits for a close frame.
@@ -140,7 +135,7 @@ func handleWebsocketSlow(x *exchange) ending {
 // handleWebsocket implements the Responses API's WebSocket mode: a message of type response.create is answered with a
 // response's events, any other is echoed.
 func handleWebsocket(x *exchange) ending {
-	x.accept(x.r.Get("Sec-WebSocket-Key"))
+	x.accept()
 	left := x.num("n") // 0: forever
 	return x.frames(func(f Frame) bool {
 		x.answerFrame(f)
