@@ -58,9 +58,7 @@ type Ledger struct {
 
 // Open reads the sums from c.File. A file that is not trusted or malformed is an error; it is never replaced by an
 // empty one.
-func Open(c Config) (*Ledger, error) { return open(c, pause) }
-
-func open(c Config, pause time.Duration) (*Ledger, error) {
+func Open(c Config) (*Ledger, error) {
 	if c.Limit < 1 {
 		return nil, errors.New("the token limit must be at least 1")
 	}

@@ -131,10 +131,11 @@ func TestLimitIsRequired(t *testing.T) {
 
 func TestManyAtOnce(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
-	b, err := open(Config{Limit: 1, File: file}, time.Millisecond)
+	b, err := Open(Config{Limit: 1, File: file})
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.pause = time.Millisecond
 	var all sync.WaitGroup
 	for uid := range uint32(8) {
 		all.Go(func() {

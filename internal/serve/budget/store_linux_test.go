@@ -32,7 +32,7 @@ func TestLandlock(t *testing.T) {
 
 func jobSandboxed(args []string) error {
 	file := args[0]
-	b, err := open(Config{Limit: 1, File: file}, pause)
+	b, err := Open(Config{Limit: 1, File: file})
 	if err != nil {
 		return err
 	}

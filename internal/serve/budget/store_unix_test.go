@@ -149,10 +149,11 @@ func jobAdd(args []string) error {
 	if err != nil {
 		return err
 	}
-	b, err := open(Config{Limit: 1, File: file, Report: func(err error) { fmt.Println(err) }}, rest)
+	b, err := Open(Config{Limit: 1, File: file, Report: func(err error) { fmt.Println(err) }})
 	if err != nil {
 		return err
 	}
+	b.pause = rest
 	for range 2 {
 		go func() {
 			for uid := uint32(1000); ; uid++ {

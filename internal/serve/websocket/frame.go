@@ -96,14 +96,15 @@ func (f *frameTracker) parse() (whole bool, err error) {
 // server.
 func closeFrame(masked bool, status uint16, reason string) []byte {
 	payload := append(binary.BigEndian.AppendUint16(nil, status), reason[:min(len(reason), maxReason)]...)
-	size := byte(len(payload))
-	if !masked {
-		return append([]byte{fin | opClose, size}, payload...)
+	frame := []byte{fin | opClose, byte(len(payload))}
+	if masked {
+		var key [4]byte
+		rand.Read(key[:]) // never fails
+		frame = append(frame, key[:]...)
+		frame[1] |= mask
+		for i := range payload {
+			payload[i] ^= key[i%4]
+		}
 	}
-	var key [4]byte
-	rand.Read(key[:]) // never fails
-	for i := range payload {
-		payload[i] ^= key[i%4]
-	}
-	return append(append([]byte{fin | opClose, mask | size}, key[:]...), payload...)
+	return append(frame, payload...)
 }
