@@ -43,7 +43,7 @@ type build struct {
 
 	begun, confirmed atomic.Int64 // rotations that have begun, and that the proxy has logged
 	sent             atomic.Int64 // requests
-	arrivals         sync.Map     // channels that receive the upstream's record of a request, by its X-Id
+	arrivals         sync.Map     // functions that take the upstream's record of a request, by its X-Id
 
 	mu            sync.Mutex
 	counts        map[string]int // requests of each kind

@@ -118,7 +118,7 @@ func (b *build) do(ctx context.Context, k kind, random *rand.Rand) {
 }
 
 // arrived is the upstream's Choose function. It checks that a request has the one key that was in use while it ran, or
-// one of them, and passes its record to the client that waits for it.
+// one of them, and passes its record to the function that waits for it.
 func (b *build) arrived(r *openaitest.Request) string {
 	from, err := strconv.ParseInt(r.Get("X-Begun"), 10, 64)
 	right, found := false, r.Credentials()
@@ -128,8 +128,8 @@ func (b *build) arrived(r *openaitest.Request) string {
 	if !right {
 		b.problem("the upstream received %d credentials, and not the key in use", len(found))
 	}
-	if c, ok := b.arrivals.LoadAndDelete(r.Get("X-Id")); ok {
-		c.(chan *openaitest.Request) <- r
+	if f, ok := b.arrivals.LoadAndDelete(r.Get("X-Id")); ok {
+		f.(func(*openaitest.Request))(r)
 	}
 	return ""
 }
@@ -196,36 +196,21 @@ func cancel(b *build, c call) error {
 	ctx, leave := context.WithCancel(c.ctx)
 	defer leave()
 	r := b.request(c).WithContext(ctx)
-	arrival, ended := make(chan *openaitest.Request, 1), make(chan error, 1)
-	b.arrivals.Store(r.Header.Get("X-Id"), arrival)
-	go func() {
-		_, _, err := b.fetch(c, r)
-		ended <- err
-	}()
-	var at *openaitest.Request
-	select {
-	case at = <-arrival:
-	case err := <-ended:
-		return fmt.Errorf("ended before it was cancelled: %v", err)
-	}
-	<-time.After(time.Duration(c.random.IntN(300)) * time.Millisecond)
-	leave()
-	if err := <-ended; !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("cancelled, but: %v", err)
+	arrival, pause := make(chan *openaitest.Request, 1), time.Duration(c.random.IntN(300))*time.Millisecond
+	b.arrivals.Store(r.Header.Get("X-Id"), func(at *openaitest.Request) {
+		arrival <- at
+		time.AfterFunc(pause, leave)
+	})
+	if _, _, err := b.fetch(c, r); !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("not cancelled, but: %v", err)
 	}
 	select {
-	case <-at.Gone():
+	case <-(<-arrival).Gone():
 		return nil
 	case <-c.ctx.Done():
 		return errors.New("cancelled, but the upstream's request goes on")
 	}
 }
-
-// The opcodes of RFC 6455, section 5.2, that are used here.
-const (
-	text    = 1
-	closing = 8
-)
 
 // websocket makes a connection, requests one response on it, and closes it.
 func websocket(b *build, c call) error {
@@ -244,15 +229,15 @@ func websocket(b *build, c call) error {
 	if err != nil || res.StatusCode != c.status || res.Header.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
 		return fmt.Errorf("handshake: %v, error %v", res, err)
 	}
-	conn.Write(openaitest.Frame{Op: text, Masked: true, Data: []byte(`{"type":"response.create","model":"gpt-5"}`)}.Append(nil))
-	f := openaitest.Frame{Op: text}
-	for err == nil && f.Op == text && !bytes.Contains(f.Data, []byte(c.text)) {
+	conn.Write(openaitest.Frame{Op: openaitest.OpText, Masked: true, Data: []byte(`{"type":"response.create","model":"gpt-5"}`)}.Append(nil))
+	f := openaitest.Frame{Op: openaitest.OpText}
+	for err == nil && f.Op == openaitest.OpText && !bytes.Contains(f.Data, []byte(c.text)) {
 		f, err = openaitest.ReadFrame(in)
 	}
-	conn.Write(openaitest.Frame{Op: closing, Masked: true, Data: []byte("\x03\xe8")}.Append(nil))
+	conn.Write(openaitest.Frame{Op: openaitest.OpClose, Masked: true, Data: []byte("\x03\xe8")}.Append(nil))
 	f, err2 := openaitest.ReadFrame(in)
 	_, end := in.ReadByte()
-	if err := errors.Join(err, err2); err != nil || f.Op != closing || f.Masked || f.More || end != io.EOF {
+	if err := errors.Join(err, err2); err != nil || f.Op != openaitest.OpClose || f.Masked || f.More || end != io.EOF {
 		return fmt.Errorf("frame %d in place of the close frame, error %v, then %v", f.Op, err, end)
 	}
 	return nil

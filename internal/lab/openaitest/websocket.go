@@ -10,10 +10,10 @@ import (
 	"io"
 )
 
-// The opcodes of RFC 6455, section 5.2, of which more than the number matters.
+// Opcodes (RFC 6455, section 5.2).
 const (
-	opText  = 1
-	opClose = 8
+	OpText  = 1
+	OpClose = 8
 	opPing  = 9
 	opPong  = 10
 )
@@ -154,8 +154,8 @@ func (x *exchange) frames(answer func(Frame) bool) ending {
 			return cut
 		case err != nil:
 			return cut
-		case f.Op == opClose:
-			x.frame(opClose, f.Data)
+		case f.Op == OpClose:
+			x.frame(OpClose, f.Data)
 			return finish
 		case !answer(f):
 			return x.closeWebsocket(x.num("code"))
@@ -169,9 +169,9 @@ func (x *exchange) closeWebsocket(code int) ending {
 	if code == 0 {
 		return cut
 	}
-	x.frame(opClose, binary.BigEndian.AppendUint16(nil, uint16(code)))
+	x.frame(OpClose, binary.BigEndian.AppendUint16(nil, uint16(code)))
 	x.flush()
-	if f, err := x.readMessage(); err != nil || f.Op != opClose {
+	if f, err := x.readMessage(); err != nil || f.Op != OpClose {
 		return cut
 	}
 	return finish
@@ -185,7 +185,7 @@ func (x *exchange) answerFrame(f Frame) {
 	case f.Op == opPong:
 	case json.Unmarshal(f.Data, &ask) == nil && ask.Type == "response.create":
 		x.ask.Model, x.r.BodyLen = ask.Model, int64(len(f.Data))
-		st := &stream{message: x.newMessage(0), x: x, limit: -1, emit: func(_ string, p []byte) { x.frame(opText, p) }}
+		st := &stream{message: x.newMessage(0), x: x, limit: -1, emit: func(_ string, p []byte) { x.frame(OpText, p) }}
 		st.run(0, x.num("s"), 0, x.dur())
 	default:
 		x.frame(f.Op, f.Data)
@@ -206,7 +206,7 @@ func (x *exchange) readMessage() (Frame, error) {
 		if err == nil && !f.Masked {
 			err = fmt.Errorf("%w: not masked", errFrame)
 		}
-		if err != nil || f.Op >= opClose {
+		if err != nil || f.Op >= OpClose {
 			return f, err
 		}
 		if f.Op != 0 {
