@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -58,9 +57,7 @@ type build struct {
 func start(name string, more ...string) (*build, error) {
 	b := &build{name: name, dir: filepath.Join(*dir, name+".d"), counts: map[string]int{}}
 	for i := range b.keys {
-		random := make([]byte, 32)
-		rand.Read(random)
-		b.keys[i] = "sk-longrun-" + hex.EncodeToString(random)
+		b.keys[i] = "sk-longrun-" + rand.Text() + rand.Text()
 	}
 	var err error
 	if b.upstream, err = openaitest.Start(openaitest.Options{TLS: true, Forget: true, Choose: b.arrived}); err != nil {
@@ -117,11 +114,10 @@ func (b *build) logged(text string) int {
 
 // await polls until ok, described by what, is true.
 func await(what string, ok func() bool) error {
-	tick, late := time.NewTicker(50*time.Millisecond), time.After(timeout)
-	defer tick.Stop()
+	late := time.After(timeout)
 	for !ok() {
 		select {
-		case <-tick.C:
+		case <-time.After(50 * time.Millisecond):
 		case <-late:
 			return fmt.Errorf("not within %v: %s", timeout, what)
 		}

@@ -78,11 +78,10 @@ func run() error {
 
 // each calls do at intervals until ctx ends.
 func each(ctx context.Context, every time.Duration, do func()) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
+	tick := time.Tick(every)
 	for {
 		select {
-		case <-tick.C:
+		case <-tick:
 			do()
 		case <-ctx.Done():
 			return
