@@ -560,6 +560,26 @@ func TestMaxRequests(t *testing.T) {
 	}
 }
 
+// TestExpireAfterIdle: without a running request the service ends when its time is over.
+func TestExpireAfterIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun, ended := time.Now(), make(chan struct{})
+		g, err := New(Config{Limits: Limits{ExpireAfter: time.Hour}, Expired: func() { close(ended) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		select {
+		case <-ended:
+		case <-time.After(2 * time.Hour):
+			t.Fatal("it goes on")
+		}
+		if d := time.Since(begun); d != time.Hour || g.Open() {
+			t.Errorf("it ends after %v, open %v", d, g.Open())
+		}
+	})
+}
+
 func TestExpireAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := make(chan struct{})
