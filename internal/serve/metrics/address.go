@@ -28,12 +28,7 @@ func fetch(addr, path string, limit time.Duration) ([]byte, error) {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err // without the address
 	}
-	body = bytes.Map(func(r rune) rune {
-		if r == '\n' {
-			return r
-		}
-		return printable(r)
-	}, body)
+	body = bytes.Map(printable, body)
 	switch timeout, ok := errors.AsType[net.Error](err); {
 	case ok && timeout.Timeout():
 		return nil, fmt.Errorf("%s%s has not answered in %v; see what the proxy is doing, or what else listens there", addr, path, limit)
@@ -81,9 +76,9 @@ func get(a listen.Address, path string, deadline time.Time) (status int, body []
 	return head.Status, text[end:], err
 }
 
-// printable returns a rune that cannot control a terminal: r, or "?".
+// printable returns r, or "?" if it could control a terminal other than as a line feed.
 func printable(r rune) rune {
-	if unicode.IsPrint(r) {
+	if r == '\n' || unicode.IsPrint(r) {
 		return r
 	}
 	return '?'

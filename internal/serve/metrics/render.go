@@ -113,7 +113,7 @@ func (s *Status) Text(name func(uid int64) string) string {
 		fmt.Fprintf(w, "%s:\n", t.title) // without a tab: the columns of the next table have widths of their own
 		for _, row := range slices.Concat(t.head, t.rows) {
 			for i, cell := range row {
-				row[i] = strings.Map(printable, cell)
+				row[i] = strings.Map(printable, strings.ReplaceAll(cell, "\n", "?"))
 			}
 			fmt.Fprintf(w, "  %s\n", strings.Join(row, "\t"))
 		}
