@@ -75,6 +75,66 @@ func TestOwner(t *testing.T) {
 	}
 }
 
+// TestOwnerOverIPv6 looks up each end of a connection to ::1 from the other.
+func TestOwnerOverIPv6(t *testing.T) {
+	tcp := openTCP(t)
+	l, err := net.ListenTCP("tcp6", &net.TCPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		t.Skip("no IPv6 here: ", err)
+	}
+	defer l.Close()
+	dialled := dial(t, l)
+	for name, c := range map[string]*net.TCPConn{"accepted": accept(t, l), "dialled": dialled} {
+		if uid, err := tcp.Owner(c); err != nil || int(uid) != os.Geteuid() {
+			t.Errorf("%s: uid %d, %v", name, uid, err)
+		}
+	}
+}
+
+// TestEstablished: a socket is the one that was looked up by its state and both of its addresses.
+func TestEstablished(t *testing.T) {
+	v4, v6 := netip.MustParseAddrPort("127.0.0.1:80"), netip.MustParseAddrPort("[::1]:80")
+	for _, near := range []netip.AddrPort{v4, v6} {
+		far := netip.AddrPortFrom(near.Addr(), 81)
+		q := newRequest(1, near, far)
+		m := diagResponse{Family: q.Family, State: established, ID: q.ID}
+		if !m.isEstablished(near, far) {
+			t.Errorf("%v is not established", near)
+		}
+		if m.isEstablished(far, far) || m.isEstablished(near, near) || m.isEstablished(netip.AddrPortFrom(near.Addr().Next(), 80), far) {
+			t.Errorf("%v passes for another socket", near)
+		}
+		const listening = 10 // TCP_LISTEN
+		if m.State = listening; m.isEstablished(near, far) {
+			t.Errorf("%v only listens", near)
+		}
+	}
+}
+
+// TestStaleResponse: a response to an earlier request, whose reader has failed, is skipped.
+func TestStaleResponse(t *testing.T) {
+	tcp, accepted, dialled := pair(t)
+	stale := newRequest(tcp.seq, addrPort(dialled.RemoteAddr()), addrPort(dialled.LocalAddr()))
+	if _, err := unix.Write(tcp.fd, unsafe.Slice((*byte)(unsafe.Pointer(&stale)), unsafe.Sizeof(stale))); err != nil {
+		t.Fatal(err)
+	}
+	if uid, err := tcp.Owner(accepted); err != nil || int(uid) != os.Geteuid() {
+		t.Errorf("uid %d, %v", uid, err)
+	}
+}
+
+// TestOwnerAfterClose: a closed TCP does not use the descriptor of another one.
+func TestOwnerAfterClose(t *testing.T) {
+	tcp, accepted, _ := pair(t)
+	fd := tcp.fd
+	tcp.Close()
+	for openTCP(t).fd != fd { // which gets the lowest number that is free
+	}
+	if uid, err := tcp.Owner(accepted); err == nil {
+		t.Errorf("uid %d", uid)
+	}
+}
+
 // TestOwnerOfNotAccepted: the other end of a connection in the accept queue has
 // no owner, whatever uid the kernel reports.
 func TestOwnerOfNotAccepted(t *testing.T) {

@@ -47,7 +47,8 @@ func childAccept(path string) string {
 		return err.Error()
 	}
 	cred, err := OfUnix(c)
-	return fmt.Sprintf("uid %d gid %d groups %d pid %t %v", cred.UID, cred.GID, cred.Groups, cred.PID > 0, err)
+	return fmt.Sprintf("uid %d gid %d groups %d pid %t %v, stands for many: %t, root does: %t", cred.UID, cred.GID, cred.Groups, cred.PID > 0, err,
+		IsOverflow(cred.UID), IsOverflow(0))
 }
 
 func startChild(t *testing.T, attr *syscall.SysProcAttr, job, path string) *proctest.Child {
@@ -139,6 +140,18 @@ func TestPeerGroupsWithoutRoom(t *testing.T) {
 	})
 }
 
+// TestOfUnixOfAFile: where the kernel reports no credentials, there are none: zero ids would be root's.
+func TestOfUnixOfAFile(t *testing.T) {
+	f, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if cred, err := ofUnix(int(f.Fd())); err == nil {
+		t.Errorf("%+v", cred)
+	}
+}
+
 // TestOfUnixInUserNamespace: root in a container is not root outside.
 func TestOfUnixInUserNamespace(t *testing.T) {
 	proctest.NeedRoot(t, "be other users")
@@ -164,7 +177,7 @@ func TestOfUnixOutsideUserNamespace(t *testing.T) {
 		if got := startChild(t, outside, "dial", dir+"/s").Line(); got != "connected: <nil>" {
 			t.Fatal(got)
 		}
-		want := fmt.Sprintf("uid 65534 gid 65534 groups %d pid true <nil>", slices.Repeat([]uint32{65534}, len(outside.Credential.Groups)))
+		want := fmt.Sprintf("uid 65534 gid 65534 groups %d pid true <nil>, stands for many: true, root does: false", slices.Repeat([]uint32{65534}, len(outside.Credential.Groups)))
 		if got := c.Line(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
