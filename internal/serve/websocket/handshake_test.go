@@ -53,6 +53,11 @@ func TestParse(t *testing.T) {
 			deny(status, append(without, plain[i], plain[i])...)
 		}
 	}
+	old := request(t, plain...)
+	old.Minor = 0
+	if h, err := Parse(old); err == nil || err.Status != 400 || h != nil {
+		t.Errorf("HTTP/1.0: %v", err)
+	}
 	deny(400, append(plain, "Upgrade: h2c")...)
 	deny(400, append(plain, "Content-Length: 1")...)
 	deny(400, append(plain, "Transfer-Encoding: chunked")...)
@@ -102,6 +107,9 @@ func TestCheck(t *testing.T) {
 	deny(append(good, "Upgrade: h2c")...)
 	deny(good[0], good[1], "Sec-WebSocket-Accept: S3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
 	deny(append(good, "Sec-WebSocket-Extensions: permessage-deflate, foo")...)
+	allow(append(good, "Sec-WebSocket-Extensions: "+strings.Repeat("x-a,", maxOffers))...)
+	deny(append(good, "Sec-WebSocket-Extensions: "+strings.Repeat("x-a,", maxOffers)+"x-a")...)
+	deny(append(good, "Sec-WebSocket-Extensions: "+strings.Repeat("x-a,", maxOffers+1)+"foo")...)
 	deny(append(good, "Sec-WebSocket-Protocol: r")...)
 	deny(append(good, "Sec-WebSocket-Protocol: P")...)
 	deny(append(good, "Sec-WebSocket-Protocol: p, q")...)

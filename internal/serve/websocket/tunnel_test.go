@@ -99,6 +99,23 @@ func goodbye(t *testing.T, p *pipe) {
 	}
 }
 
+// TestBuffersAreCleared: of what has passed, nothing is left in a buffer that is used again.
+func TestBuffersAreCleared(t *testing.T) {
+	text := append([]byte{0x81, 6}, "secret"...)
+	for range 10 {
+		play(t, Config{}, func(c, u *pipe) {
+			u.send(text)
+			c.expect(t, text)
+			c.toUs.Close()
+		})
+		for range 4 { // as many as may have been returned, and more
+			if buf := *buffers.Get().(*[]byte); bytes.Contains(buf, []byte("secret")) {
+				t.Fatal("a buffer still has the text")
+			}
+		}
+	}
+}
+
 func TestEnds(t *testing.T) {
 	hello, reply := made(0x81, 300, true), made(0x81, 5, false)
 	for _, c := range []struct {
