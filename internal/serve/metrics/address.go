@@ -33,7 +33,7 @@ func fetch(addr, path string, limit time.Duration) ([]byte, error) {
 	case ok && timeout.Timeout():
 		return nil, fmt.Errorf("%s%s has not answered in %v; see what the proxy is doing, or what else listens there", addr, path, limit)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("cannot ask %s: %w; ask as root, or as the user who started the proxy", addr, err)
+		return nil, fmt.Errorf("cannot ask %s: %w; ask as root, as the user who started the proxy, or in the proxy's group", addr, err)
 	case err != nil:
 		return nil, fmt.Errorf("cannot ask %s: %w; see whether the proxy runs with --metrics %s", addr, err, addr)
 	case status != 200:
