@@ -136,8 +136,10 @@ func TestUsage(t *testing.T) {
 		checkDetails(t, jsonType, `{"usage":`+usage+`}`, want)
 		checkDetails(t, sseType, completed(usage), want)
 	}
-	mixed := completed(plain) + completed(`{"total_tokens":5}`)
-	checkDetails(t, sseType, mixed, details{"", 70, 30, false})
+	total := completed(`{"total_tokens":5}`)
+	for _, mixed := range []string{completed(plain) + total, total + completed(plain)} {
+		checkDetails(t, sseType, mixed, details{"", 70, 30, false})
+	}
 }
 
 func TestDetailsOfUnknownKinds(t *testing.T) {

@@ -33,6 +33,7 @@ func messagesMeter(contentType, body string, n int) *Meter {
 func TestMessages(t *testing.T) {
 	const answer = `{"id":"msg_1","type":"message","model":"claude-x","content":[{"type":"text","text":"\",\"usage\":{\"output_tokens\":9999}"}],"usage":`
 	whole := messageStart + messageText + messageDelta(`{"output_tokens":40}`) + messageStop
+	odd := strings.Replace(whole, `"input_tokens":7,`, `"input_tokens":7.5,`, 1)
 	for _, c := range []struct {
 		name, body    string
 		input, output int64
@@ -70,6 +71,9 @@ func TestMessages(t *testing.T) {
 		{"a second one that is not stopped", whole + messageStart, 654, 41, false},
 		{"an event is broken", messageStart + strings.Replace(messageDelta(`{"output_tokens":40}`), "}}", "}]", 1) + messageStop, 327, 40, false},
 		{"an odd number", messageStart + messageDelta(`{"output_tokens":4e1}`) + messageStop, 327, 40, false},
+		{"an odd number before others", odd, 328, 40, false},
+		{"an odd number in the first of two", odd + whole, 655, 80, false},
+		{"a second one that begins before the first has stopped", messageStart + whole, 654, 41, false},
 		{"an error", messageStart + `data: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}` + "\n\n", 327, 1, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
