@@ -83,7 +83,7 @@ func checkParts(u *url.URL, raw string) error {
 		return errors.New("--upstream-url must not have a fragment (#...)")
 	case u.Scheme != "http" && u.Scheme != "https":
 		return errors.New("--upstream-url must begin with https:// or http://")
-	case u.Opaque != "" || u.Hostname() == "":
+	case u.Hostname() == "":
 		return errors.New("--upstream-url has no host; give it as https://HOST/PATH")
 	case u.User != nil:
 		return errors.New("--upstream-url must not contain a user name or password; the key comes from standard input")
