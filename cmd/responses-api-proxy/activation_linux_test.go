@@ -217,7 +217,9 @@ func TestActivation(t *testing.T) {
 			t.Errorf("over %s: %v", l.Addr().Network(), err)
 		}
 	}
-	ready, err := http.NewRequest("GET", "http://"+metrics.Addr().String()+"/readyz", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ready, err := http.NewRequestWithContext(ctx, "GET", "http://"+metrics.Addr().String()+"/readyz", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

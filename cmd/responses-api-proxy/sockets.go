@@ -27,6 +27,7 @@ func (s *service) listen() error {
 	}
 	if metrics != nil {
 		s.metricsListener = metrics
+		s.onStart(s.serveMetrics)
 		s.onClose(func() { metrics.Close() })
 		if s.opts.given["metrics"] {
 			return errors.New("systemd passes a socket for metrics, and --metrics names another; leave one out")
