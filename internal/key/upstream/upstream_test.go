@@ -148,6 +148,9 @@ func TestNeverSentTwice(t *testing.T) {
 			if !errors.As(err, &e) || e.Kind != Closed && e.Kind != Malformed {
 				t.Errorf("%s: error %v", scenario, err)
 			}
+			if errors.Is(err, io.EOF) {
+				t.Errorf("%s: the error is that of a complete body: %v", scenario, err)
+			}
 			if e != nil && !e.Reused {
 				t.Errorf("%s: it does not say that the connection had served before", scenario)
 			}
