@@ -84,6 +84,9 @@ func TestOwnerOverIPv6(t *testing.T) {
 	}
 	defer l.Close()
 	dialled := dial(t, l)
+	if uid, err := tcp.Owner(dialled); !errors.Is(err, ErrNotHeld) {
+		t.Errorf("not accepted: uid %d, %v", uid, err)
+	}
 	for name, c := range map[string]*net.TCPConn{"accepted": accept(t, l), "dialled": dialled} {
 		if uid, err := tcp.Owner(c); err != nil || int(uid) != os.Geteuid() {
 			t.Errorf("%s: uid %d, %v", name, uid, err)
@@ -187,24 +190,6 @@ func TestOwnerOfMapped(t *testing.T) {
 	defer dialled.Close()
 	accepted := accept(t, l)
 	for name, c := range map[string]*net.TCPConn{"accepted": accepted, "dialled": dialled.(*net.TCPConn)} {
-		if uid, err := tcp.Owner(c); err != nil || int(uid) != os.Geteuid() {
-			t.Errorf("%s: uid %d, %v", name, uid, err)
-		}
-	}
-}
-
-// TestOwnerIPv6: both ends have IPv6 addresses.
-func TestOwnerIPv6(t *testing.T) {
-	l, err := net.ListenTCP("tcp6", &net.TCPAddr{IP: net.IPv6loopback})
-	if err != nil {
-		t.Skip("no IPv6 here: ", err)
-	}
-	defer l.Close()
-	tcp, dialled := openTCP(t), dial(t, l)
-	if uid, err := tcp.Owner(dialled); !errors.Is(err, ErrNotHeld) {
-		t.Errorf("not accepted: uid %d, %v", uid, err)
-	}
-	for name, c := range map[string]*net.TCPConn{"accepted": accept(t, l), "dialled": dialled} {
 		if uid, err := tcp.Owner(c); err != nil || int(uid) != os.Geteuid() {
 			t.Errorf("%s: uid %d, %v", name, uid, err)
 		}
