@@ -239,6 +239,24 @@ func TestReadDoesNotWaitForEndOfInput(t *testing.T) {
 	checkRead(t, k, err, key16, nil)
 }
 
+// TestReadEndsWithLineFeedAlone: a line feed that comes by itself ends the key too.
+func TestReadEndsWithLineFeedAlone(t *testing.T) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0) // which does not join packets
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ends[0])
+	defer unix.Close(ends[1])
+	writeAll(ends[1], key16)
+	writeAll(ends[1], "\n")
+	late := time.AfterFunc(10*time.Second, func() { unix.Shutdown(ends[1], unix.SHUT_WR) })
+	k, err := readFrom(t, ends[0])
+	checkRead(t, k, err, key16, nil)
+	if !late.Stop() {
+		t.Error("waited for the end of the input")
+	}
+}
+
 func TestReadWaitsOnNonBlockingPipe(t *testing.T) {
 	r, w := pipe(t, unix.O_NONBLOCK)
 	started := make(chan struct{})
