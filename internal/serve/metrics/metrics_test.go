@@ -21,7 +21,7 @@ func example() Config {
 		Routes: []string{"responses", "shutdown"},
 		Codes:  []string{"route_not_allowed", "upstream_unreachable", "rate_limited"},
 		Counts: func() Counts {
-			return Counts{Connections: 7, AcceptFailures: 2, Resets: 4, Dials: Dials{Connected: 5, Unreachable: 3, TLSFailed: 1}, Audit: &Lines{}}
+			return Counts{Connections: 7, AcceptFailures: 2, Resets: 4, Dials: Dials{Connected: 5, Unreachable: 3, TLSFailed: 1, Timeouts: 8, GivenUp: 9}, Audit: &Lines{}}
 		},
 		Ready:  well,
 		Limits: func() Limits { return Limits{Admitted: 3, MaxRequests: 10} },
@@ -65,6 +65,8 @@ func TestNothingYet(t *testing.T) {
 		`upstream_dials_total{result="connected"}`:                                            5,
 		`upstream_dials_total{result="unreachable"}`:                                          3,
 		`upstream_dials_total{result="tls_failed"}`:                                           1,
+		`upstream_dials_total{result="timeout"}`:                                              8,
+		`upstream_dials_total{result="given_up"}`:                                             9,
 		`requests_total{route="none",class="4xx"}`:                                            0,
 		`requests_total{route="other",class="other"}`:                                         0,
 		`refusals_total{code="rate_limited"}`:                                                 0,

@@ -82,7 +82,7 @@ func TestStatus(t *testing.T) {
 	for _, want := range []string{
 		"\n  user 1000  70            30    3         1       60            80\n",
 		"\n  user 4711  130           0     0  ", "\n  others                         3  ",
-		"\n  requests left    7 of 10\n", "\n  budget resets    2026-12-01 00:00:00Z, ", "\n  rate_limited          1      user 1000  20",
+		"\n  requests left    7 of 10\n", "\n  expires          2026-12-01 00:00:00Z, ", "\n  tokens per user  100\n", "\n  budget resets    2026-12-01 00:00:00Z, ", "\n  rate_limited          1      user 1000  20",
 		"\n  landlock       abi3 (no rules for TCP: \"kernel\\6.1\"?) (missing)\n",
 	} {
 		if !strings.Contains(text, want) {
