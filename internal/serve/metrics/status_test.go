@@ -99,6 +99,23 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// TestWhen: a time is shown with its distance from that of the status, in days if that is long.
+func TestWhen(t *testing.T) {
+	now := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	s := &Status{Time: now}
+	for d, want := range map[time.Duration]string{
+		0:                     "2026-12-01 00:00:00Z, 0s ago",
+		-72 * time.Hour:       "2026-11-28 00:00:00Z, 3 days ago",
+		72*time.Hour - 1:      "2026-12-03 23:59:59Z, in 72h0m0s",
+		100 * time.Hour:       "2026-12-05 04:00:00Z, in 4 days",
+		-90 * time.Second / 4: "2026-11-30 23:59:37Z, 23s ago",
+	} {
+		if got := s.when(now.Add(d)); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
 // TestNoUsersYet: a list without entries is an array.
 func TestNoUsersYet(t *testing.T) {
 	if text := string(New(example()).StatusJSON()); !strings.Contains(text, `"users":[]`) || !strings.Contains(text, `"errors":[]`) {
