@@ -30,6 +30,9 @@ func service([]string) error {
 	responses, metrics, err := Sockets()
 	if err != nil {
 		fmt.Println("error:", err)
+		if listening, err := unix.GetsockoptInt(firstFD, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listening != 1 {
+			fmt.Println("the first socket was taken:", err)
+		}
 		fmt.Println("end")
 		return nil
 	}
@@ -312,6 +315,10 @@ func TestSocketsRefused(t *testing.T) {
 			output, _ := manager{pid: "$$", env: []string{"LISTEN_FDS=2", "LISTEN_FDNAMES=responses:metrics"}, passed: []*os.File{good(t), bad}}.start(t)
 			if !strings.HasPrefix(output, `error: socket "metrics" from systemd (descriptor 4) `) || !strings.Contains(output, c.want) {
 				t.Errorf("the service printed %q, want %q", output, c.want)
+			}
+			// If one descriptor is wrong, the others may belong to something else, and must stay open.
+			if strings.Contains(output, "was taken") {
+				t.Errorf("the service printed %q", output)
 			}
 		})
 	}

@@ -47,8 +47,8 @@ func takeEnv(names []string) map[string]string {
 // Sockets returns the sockets that systemd has passed to this process (sd_listen_fds(3)); none if there are none or if
 // they are meant for another process. Those named Responses are in systemd's order; metrics is nil if none has that
 // name. Each is a listening stream socket on a path, an abstract name or a loopback address, and is close-on-exec; any
-// other is an error that names it. After an error the caller must exit: if LISTEN_FDS is too large, descriptors were
-// changed that belong to something else.
+// other is an error that names it. After an error the descriptors are unchanged except for close-on-exec, and the
+// caller should exit.
 //
 // The caller owns the listeners. Closing one does not close the socket: systemd keeps listening, and a unix socket's
 // path remains. So clients that connect during a restart wait in its queue instead of being refused.
@@ -60,6 +60,13 @@ func Sockets() (responses []net.Listener, metrics net.Listener, err error) {
 	names, err := socketNames(takeEnv(listenVars), os.Getpid())
 	if err != nil {
 		return nil, nil, err
+	}
+	// All sockets are checked before any is used: if LISTEN_FDS is too large, the remaining descriptors belong to
+	// something else and must not be closed.
+	for i, name := range names {
+		if err := check(firstFD + i); err != nil {
+			return nil, nil, socketError(i, name, err)
+		}
 	}
 	for i, name := range names {
 		switch l, err := take(firstFD + i); {
@@ -160,13 +167,10 @@ func check(fd int) error {
 	return nil
 }
 
-// take checks a descriptor and returns a listener for it, which it replaces with a duplicate that is registered with the
+// take returns a listener for a checked descriptor, which it replaces with a duplicate that is registered with the
 // poller. FileListener makes the duplicate close-on-exec and non-blocking; the latter belongs to the open file
 // description, and so applies to systemd's own descriptor too (fcntl(2), F_SETFL), which only listens.
 func take(fd int) (net.Listener, error) {
-	if err := check(fd); err != nil {
-		return nil, err
-	}
 	// The File owns fd from here on.
 	f := os.NewFile(uintptr(fd), "a socket from systemd")
 	defer f.Close() // the original descriptor; the listener has a duplicate
