@@ -196,7 +196,7 @@ func (x *exchange) prepare() (err error) {
 	}
 	x.buffer, err = readStart(&x.out, x, x.model != nil)
 	if err == nil && x.model != nil && !x.model.found {
-		return refused{unreadable(`"model" is not in the first %d bytes`, maxMemory)}
+		return refused{unreadable(`"model" is missing, or not in the first %d bytes`, maxMemory)}
 	}
 	return err
 }
