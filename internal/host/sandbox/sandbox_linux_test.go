@@ -503,15 +503,20 @@ func TestMistakes(t *testing.T) {
 		what string
 		p    Policy
 		attr *syscall.SysProcAttr
+		deny [][2]uint32
 		want string
 	}{
-		{"not root", Policy{User: find(t, "4242")}, as(nobody), "only root can become another user (--user 4242)"},
-		{"no such directory", Policy{Write: []string{"/no/such"}}, nil, "open /no/such: no such file or directory"},
-		{"a file as directory", Policy{Remove: []string{"/etc/passwd"}}, nil, "open /etc/passwd: not a directory"},
+		{"not root", Policy{User: find(t, "4242")}, as(nobody), nil, "only root can become another user (--user 4242)"},
+		{"no such directory", Policy{Write: []string{"/no/such"}}, nil, nil, "open /no/such: no such file or directory"},
+		{"a file as directory", Policy{Remove: []string{"/etc/passwd"}}, nil, nil, "open /etc/passwd: not a directory"},
+		{"a rule that is refused", Policy{}, nil, [][2]uint32{{unix.SYS_LANDLOCK_ADD_RULE, uint32(unix.EPERM)}}, "cannot add a Landlock rule for "},
 	} {
 		t.Run(c.what, func(t *testing.T) {
+			if c.deny != nil {
+				needNetworkRules(t)
+			}
 			o := outside(t, nobody)
-			o.Policy = c.p
+			o.Policy, o.Deny = c.p, c.deny
 			if p := startChild(t, o, c.attr); !strings.Contains(p.Err, c.want) {
 				t.Errorf("%q, want %q", p.Err, c.want)
 			}
