@@ -208,9 +208,10 @@ func TestActivation(t *testing.T) {
 	a := activate(t, []string{"responses", "responses", "metrics"}, []net.Listener{tcp, unix, metrics}, "--upstream-url", up.URL())
 	cmd := a.start()
 	over := func(l net.Listener) *http.Transport {
-		return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, l.Addr().Network(), l.Addr().String())
-		}}
+		}
+		return &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: patience, DialContext: dial}
 	}
 	for _, l := range []net.Listener{tcp, unix} {
 		if err := tenth(over(l), "http://"+tcp.Addr().String()+"/v1/responses", 1); err != nil {
