@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -167,6 +168,23 @@ func TestHTTP10(t *testing.T) {
 	body := read(t, res)
 	if len(res.TransferEncoding) > 0 || !strings.Contains(body, "response.completed") {
 		t.Errorf("coding %q, body %q", res.TransferEncoding, body)
+	}
+	p.ended()
+}
+
+// TestHTTP10KeepAlive: a client of HTTP/1.0 takes a connection for persistent only if the response says so.
+func TestHTTP10KeepAlive(t *testing.T) {
+	s := start(t)
+	p := s.dial()
+	for _, want := range []string{"keep-alive", "keep-alive", "close"} {
+		option := "Connection: " + want + "\r\n"
+		p.send("POST /v1/responses HTTP/1.0\r\n" + option + "X-Fake: json\r\nContent-Length: 2\r\n\r\n{}")
+		res := p.answer()
+		read(t, res)
+		got := cmp.Or(res.Header.Get("Connection"), map[bool]string{true: "close"}[res.Close]) // which net/http takes out
+		if res.StatusCode != 200 || got != want {
+			t.Errorf("status %d, Connection %q, want %q", res.StatusCode, got, want)
+		}
 	}
 	p.ended()
 }

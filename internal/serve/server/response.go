@@ -43,8 +43,11 @@ func (a *responseWriter) Head(status int, fields []http1.Field, length int64) {
 		a.framing = http1.UntilClose
 	}
 	a.closeAfter = a.closeAfter || a.framing == http1.UntilClose || !a.c.body.worthReading() || a.c.server.isDraining()
-	if a.closeAfter {
+	switch {
+	case a.closeAfter:
 		b = append(b, "Connection: close\r\n"...)
+	case a.minor == 0: // a client that has asked for it waits for the connection's end without (RFC 9112, appendix C.2.2)
+		b = append(b, "Connection: keep-alive\r\n"...)
 	}
 	*a.pending = append(b, "\r\n"...)
 	switch {
