@@ -431,9 +431,26 @@ func dumped(t *testing.T, env ...string) (core bool, signal syscall.Signal) {
 	return status.CoreDump() || len(files) > 0, status.Signal()
 }
 
+// raiseCoreLimit makes the limit on core files more than 0, which children inherit, until the test ends.
+func raiseCoreLimit(t *testing.T) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit.Max > 0 {
+		return
+	}
+	if unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}) != nil {
+		proctest.Cannot(t, "the limit on core files cannot be raised")
+	}
+	t.Cleanup(func() { unix.Setrlimit(unix.RLIMIT_CORE, &limit) })
+}
+
 // TestRefusalIsAnError: Protect fails if the kernel refuses a protection, or only pretends to set it.
 func TestRefusalIsAnError(t *testing.T) {
 	const atCWD = unix.AT_FDCWD & math.MaxUint32 // as a filter sees it
+	raiseCoreLimit(t)                            // one that is 0 already needs not be set
 	for _, r := range []struct {
 		what, want       string
 		call, arg, errno int
