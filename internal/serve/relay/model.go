@@ -93,12 +93,7 @@ func (m *modelCheck) isUTF8(p []byte) bool {
 	if len(m.split) > 0 {
 		p = append(m.split, p...)
 	}
-	whole := len(p)
-	for n := max(0, whole-utf8.UTFMax+1); n < whole; n++ {
-		if utf8.RuneStart(p[n]) && !utf8.FullRune(p[n:]) {
-			whole = n
-		}
-	}
+	whole := jsonscan.WholeRunes(p)
 	m.split = bytes.Clone(p[whole:])
 	return utf8.Valid(p[:whole])
 }

@@ -3,7 +3,6 @@ package usage
 import (
 	"math"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/wire/jsonscan"
 )
@@ -186,10 +185,8 @@ func (d *document) readModel(kind jsonscan.Kind, name []byte) {
 		return
 	}
 	n := min(len(name), maxModel)
-	for i := n - utf8.UTFMax + 1; n < len(name) && i < n; i++ {
-		if !utf8.FullRune(name[i:n]) {
-			n = i
-		}
+	if n < len(name) {
+		n = jsonscan.WholeRunes(name[:n])
 	}
 	d.modelLen = uint8(copy(d.model[:], name[:n]))
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // MaxDepth is the maximum depth of nested objects and arrays.
@@ -164,6 +165,16 @@ func Unescape(text []byte) []byte {
 	var s string
 	json.Unmarshal(slices.Concat([]byte{'"'}, text, []byte{'"'}), &s) // fails only for a text that was cut
 	return []byte(s)
+}
+
+// WholeRunes returns the length of p without the beginning of a character at its end, which the next piece may complete.
+func WholeRunes(p []byte) int {
+	for n := max(0, len(p)-utf8.UTFMax); n < len(p); n++ {
+		if utf8.RuneStart(p[n]) && !utf8.FullRune(p[n:]) {
+			return n
+		}
+	}
+	return len(p)
 }
 
 // errFields is the only error of Fields: a more specific one could quote a secret.
