@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path"
@@ -248,4 +249,23 @@ func UnixAddr(t testing.TB) string {
 		t.Skip("no unix sockets here")
 	}
 	return "unix:" + filepath.Join(Dir(t, 0o700), "s")
+}
+
+// UnixPair returns both sides of a connection of this process over a unix socket. They are closed when the test ends.
+func UnixPair(t testing.TB) (client, server net.Conn) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(Dir(t, 0o700), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("unix", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if server, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	return client, server
 }

@@ -3,33 +3,19 @@ package policy
 import (
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 )
 
 // dialUnix returns the server's side of a connection of this process.
 func dialUnix(t *testing.T) net.Conn {
 	t.Helper()
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	theirs, err := net.Dial("unix", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { theirs.Close() })
-	ours, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ours.Close() })
-	return ours
+	_, server := proctest.UnixPair(t)
+	return server
 }
 
 // TestCallerOverUnix: the caller is who the kernel reports, with the name of its process if that is configured.

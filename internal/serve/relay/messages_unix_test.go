@@ -3,10 +3,9 @@
 package relay
 
 import (
-	"net"
-	"path/filepath"
 	"testing"
 
+	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/apierror"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/budget"
 	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
@@ -24,21 +23,7 @@ func metered(t *testing.T, limit int64) *policy.Lease {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	client, err := net.Dial("unix", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	conn, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
+	_, conn := proctest.UnixPair(t)
 	lease, denial := rules.Connect(conn).Admit(head(t, "GET /v1/responses"), policy.Spend)
 	if denial != nil {
 		t.Fatal(denial.Message)
