@@ -33,22 +33,29 @@ type pipes struct {
 
 func (p pipes) Close() error { close(p.closed); return nil }
 
+// newHanging returns a server for everyone, whose upstream does not respond. log may be nil.
+func newHanging(t *testing.T, log func(string)) *Server {
+	t.Helper()
+	r, err := relay.New(relay.Config{Upstream: hanging{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	everyone, err := policy.New(policy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{Relay: r, Policy: everyone, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // bubble runs test with a server, in synctest's time.
 func bubble(t *testing.T, test func(t *testing.T, e *Server, dial func() net.Conn)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r, err := relay.New(relay.Config{Upstream: hanging{}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		everyone, err := policy.New(policy.Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := New(Config{Relay: r, Policy: everyone})
-		if err != nil {
-			t.Fatal(err)
-		}
+		e := newHanging(t, nil)
 		test(t, e, func() net.Conn {
 			ours, theirs := net.Pipe()
 			e.admit(theirs)

@@ -7,26 +7,13 @@ import (
 	"testing"
 
 	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/proctest"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/policy"
-	"github.com/responses-api-proxy/responses-api-proxy/internal/serve/relay"
 )
 
 // TestUnwatchedIsNotServed checks that a connection whose end the kernel would not report is closed, with a line in the
 // log, and leaves nothing.
 func TestUnwatchedIsNotServed(t *testing.T) {
-	r, err := relay.New(relay.Config{Upstream: hanging{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	everyone, err := policy.New(policy.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var lines []string
-	s, err := New(Config{Relay: r, Policy: everyone, Log: func(line string) { lines = append(lines, line) }})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newHanging(t, func(line string) { lines = append(lines, line) })
 	defer s.Close()
 	s.watcher.fd = -1
 	l, err := net.Listen("tcp", "127.0.0.1:0")
