@@ -1152,32 +1152,35 @@ func (w *world) beginStream() {
 	w.stream = bufio.NewReader(res.Body)
 }
 
-// races N WORDS... starts the proxy N times. A client that reads the
-// server-info as soon as it is there must always be able to connect.
-func (w *world) cmdRaces(args []string) {
+// eachStart starts the proxy N times with WORDS..., and calls then with its
+// server-info's name.
+func (w *world) eachStart(args []string, then func(info string)) {
 	n, err := strconv.Atoi(args[0])
 	w.ts.Check(err)
 	for range n {
 		l := parseLaunch(w.ts, args[1:])
 		info := w.infoFile(l)
 		w.start(l)
+		then(info)
+	}
+}
+
+// races N WORDS... starts the proxy N times. A client that reads the
+// server-info as soon as it is there must always be able to connect.
+func (w *world) cmdRaces(args []string) {
+	w.eachStart(args, func(info string) {
 		w.awaitInfo(info, nil)
 		w.dial().Close()
 		w.checkPID()
 		w.checkFirstLine()
 		w.cmdEnd(nil)
-	}
+	})
 }
 
 // reloads N WORDS... starts the proxy N times. SIGHUP must have its effect from
 // when the server-info is there, which is looked for without a pause.
 func (w *world) cmdReloads(args []string) {
-	n, err := strconv.Atoi(args[0])
-	w.ts.Check(err)
-	for range n {
-		l := parseLaunch(w.ts, args[1:])
-		info := w.infoFile(l)
-		w.start(l)
+	w.eachStart(args, func(info string) {
 		for end := time.Now().Add(patience); time.Now().Before(end); {
 			if b, _ := os.ReadFile(info); len(b) > 0 {
 				break
@@ -1187,5 +1190,5 @@ func (w *world) cmdReloads(args []string) {
 		w.until("SIGHUP is received", func() bool { return strings.Contains(w.p.text(), "INFO SIGHUP received") })
 		w.cmdSignal([]string{"TERM"})
 		w.cmdExits([]string{"anyhow", "any"})
-	}
+	})
 }
