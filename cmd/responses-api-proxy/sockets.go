@@ -88,7 +88,8 @@ func (s *service) openNotifier() (err error) {
 }
 
 // notifyReady notifies systemd that the service is ready, and then, if the unit has a watchdog, twice in each of its
-// intervals that the service is alive. The status needs a lock of the engine, so that a deadlock there ends the reports.
+// intervals that the service is alive. The status needs a lock of the engine, so that a deadlock there ends the
+// reports.
 func (s *service) notifyReady() {
 	var where []string
 	for _, l := range s.listeners {

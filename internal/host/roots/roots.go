@@ -17,8 +17,8 @@ func From(file string) (*x509.CertPool, error) {
 }
 
 // System reads the system's roots, or those that SSL_CERT_FILE and SSL_CERT_DIR name. parse needs no file, and does its
-// work once. On Linux having none, and on every system a named file without one, is an error at the start rather than at
-// the first request.
+// work once. On Linux having none, and on every system a named file without one, is an error at the start rather than
+// at the first request.
 func System() (parse func() *x509.CertPool, err error) {
 	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
 		if _, err := readFile("SSL_CERT_FILE", file, "name a PEM file of root certificates, or unset it"); err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/responses-api-proxy/responses-api-proxy/internal/lab/openaitest"
 )
 
-// TestSystemRoots checks that the roots are those of crypto/x509 in the present environment, and that none are an error:
-// every handshake would fail.
+// TestSystemRoots checks that the roots are those of crypto/x509 in the present environment, and that none are an
+// error: every handshake would fail.
 func TestSystemRoots(t *testing.T) {
 	want, wantErr := x509.SystemCertPool()
 	parse, err := readSystem()

@@ -90,9 +90,9 @@ type Appender struct {
 	name string
 }
 
-// OpenAppend opens the file at path for appending, under the policy logged. A new file gets mode 0600 and, unless owner is
-// -1, that uid as its owner, which is trusted. A FIFO is opened without waiting for a reader. torn reports whether the
-// file ends without a line feed, after a crash; it is false for a file that is not readable.
+// OpenAppend opens the file at path for appending, under the policy logged. A new file gets mode 0600 and that owner,
+// unless it is -1; owner is trusted. A FIFO is opened without waiting for a reader. torn reports whether the file ends
+// without a line feed, after a crash; it is false for a file that is not readable.
 func OpenAppend(path string, owner int) (a *Appender, f *os.File, torn bool, err error) {
 	a = &Appender{}
 	if a.dir, a.name, err = logged.parent(path, owner, false); err != nil {

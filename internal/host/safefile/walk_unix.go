@@ -27,9 +27,9 @@ func (p policy) open(path string, owner int) (*Dir, error) {
 	return d, err
 }
 
-// parent opens the directory of path's last element, and returns that element, which need not exist. If it is a link and
-// follow is set, directory and name are those of its target. The caller must close the directory. Every later use of the
-// name is relative to it, and so concerns the directory that was checked.
+// parent opens the directory of path's last element, and returns that element, which need not exist. If it is a link
+// and follow is set, directory and name are those of its target. The caller must close the directory. Every later use
+// of the name is relative to it, and so concerns the directory that was checked.
 func (p policy) parent(path string, owner int, follow bool) (d *Dir, name string, err error) {
 	return p.walk(path, owner, 1, follow)
 }
@@ -66,8 +66,8 @@ func (p policy) walk(path string, owner, keep int, follow bool) (*Dir, string, e
 }
 
 // run resolves names until keep are left. A link in place of the last name is followed only if w.last is set, since it
-// decides which file is opened. If directories must be trusted it makes a relative path absolute, because those above the
-// current one must be, too; it does not clean the path, since ".." may follow a link.
+// decides which file is opened. If directories must be trusted it makes a relative path absolute, because those above
+// the current one must be, too; it does not clean the path, since ".." may follow a link.
 func (w *walk) run(path string, keep int) error {
 	if w.trusted && !strings.HasPrefix(path, "/") {
 		here, err := os.Getwd()
@@ -154,10 +154,10 @@ func (w *walk) enter(name string, mayMake bool) error {
 	return w.dir.chown(w.owner)
 }
 
-// check returns an error, if directories must be trusted, for one in which users other than root, the effective user and
-// w.owner could replace entries. In a sticky directory others may add entries but not replace them (chmod(2), S_ISVTX).
-// In a user namespace that does not map root, root's directories appear to belong to the overflow uid 65534, like those
-// of any unmapped user, and are refused.
+// check returns an error, if directories must be trusted, for one in which users other than root, the effective user
+// and w.owner could replace entries. In a sticky directory others may add entries but not replace them (chmod(2),
+// S_ISVTX). In a user namespace that does not map root, root's directories appear to belong to the overflow uid 65534,
+// like those of any unmapped user, and are refused.
 func (w *walk) check() error {
 	switch err := unix.Fstat(w.dir.fd, &w.stat); {
 	case err != nil:

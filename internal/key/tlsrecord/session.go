@@ -50,8 +50,8 @@ const (
 	// maxIdleRecords is the maximum number of consecutive records without data. They are legal, as padding of the traffic
 	// (RFC 8446, section 5.4), but without a limit a peer could keep the client busy.
 	maxIdleRecords = 32
-	// updateAfter is the number of records after which the client updates its own keys, below the limit for AES-GCM, 2^24.5
-	// (RFC 8446, section 5.5). The number of records received is the peer's to limit.
+	// updateAfter is the number of records after which the client updates its own keys, below the limit for AES-GCM,
+	// 2^24.5 (RFC 8446, section 5.5). The number of records received is the peer's to limit.
 	updateAfter = 1 << 24
 	// maxTickets is the size in bytes of the longest first record whose tickets are used. Servers' tickets have a few
 	// hundred bytes.
@@ -117,8 +117,8 @@ func newSession(w io.Writer, suite uint16, client, server []byte) (*session, err
 }
 
 // Size refuses all content types but application_data, the outer type of every protected record (RFC 8446, section
-// 5.2). Records without protection are over: change_cipher_spec is legal until the handshake's end only (section 5). The
-// version is ignored, as section 5.1 requires.
+// 5.2). Records without protection are over: change_cipher_spec is legal until the handshake's end only (section 5).
+// The version is ignored, as section 5.1 requires.
 func (s *session) Size(p []byte) (int, error) {
 	if len(p) > 0 && p[0] != typeApplicationData {
 		return 0, errHeader
@@ -193,10 +193,10 @@ func (s *session) open(record []byte) ([]byte, error) {
 	}
 }
 
-// handshake processes the messages in a handshake record: it skips tickets, and performs a key update, which must end its
-// record, since messages must not span a change of keys (RFC 8446, section 5.1). An update changes the receiving keys; if
-// the peer requests it, the sending keys change before the next record is sent (section 4.6.3). An empty record is
-// forbidden (section 5.1).
+// handshake processes the messages in a handshake record: it skips tickets, and performs a key update, which must end
+// its record, since messages must not span a change of keys (RFC 8446, section 5.1). An update changes the receiving
+// keys; if the peer requests it, the sending keys change before the next record is sent (section 4.6.3). An empty
+// record is forbidden (section 5.1).
 //
 // A ticket may be split over records anywhere, as OpenSSL splits it if its records are set to be short. None of it is
 // kept, and open refuses other records in between. A split update is refused: it has 5 bytes.

@@ -138,8 +138,8 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// TestSplitTickets: tickets are skipped wherever they are split (RFC 8446, section 5.1), and an update that follows one in
-// the last record is performed.
+// TestSplitTickets: tickets are skipped wherever they are split (RFC 8446, section 5.1), and an update that follows one
+// in the last record is performed.
 func TestSplitTickets(t *testing.T) {
 	const tickets = ticket + "\x04\x00\x00\x00" + ticket
 	cases := [][]string{strings.Split(tickets, "")}

@@ -30,8 +30,8 @@ func (b *readBody) Read(p []byte) (n int, err error) {
 
 func (*readBody) Interrupt() {}
 
-// TestBodies: what is sent of a body after its beginning, which has arrived with the head. Of a body that the client has
-// not sent to its end, bytes are missing, or the last chunk.
+// TestBodies: what is sent of a body after its beginning, which has arrived with the head. Of a body that the client
+// has not sent to its end, bytes are missing, or the last chunk.
 func TestBodies(t *testing.T) {
 	reset := errors.New("reset")
 	long := strings.Repeat("x", copySize)

@@ -127,8 +127,8 @@ func (c *Conn) Body() ([]byte, error) {
 
 const forever = math.MaxInt64
 
-// sleep reports whether d went by with both sides still there. It receives meanwhile, but leaves the buffer where it is:
-// parts of it are in use. A time-out of a Read ends neither TCP nor TLS.
+// sleep reports whether d went by with both sides still there. It receives meanwhile, but leaves the buffer where it
+// is: parts of it are in use. A time-out of a Read ends neither TCP nor TLS.
 func (c *Conn) sleep(d time.Duration) bool {
 	until := time.Now().Add(d)
 	c.nc.SetReadDeadline(until)

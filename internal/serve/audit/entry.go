@@ -14,9 +14,9 @@ import (
 // Entry describes one completed or rejected request. A client, the upstream or a process's name may determine the
 // texts: AppendJSON cuts and escapes them. A text is "" if there was none.
 type Entry struct {
-	// Time is when the request's head was read, or found to be malformed, or the connection refused. Duration ends when the last byte of the
-	// response was passed to the kernel, or the exchange was aborted; FirstByte with the first byte of the final response,
-	// and is 0 without one.
+	// Time is when the request's head was read, or found to be malformed, or the connection refused. Duration ends when
+	// the last byte of the response was passed to the kernel, or the exchange was aborted; FirstByte with the first byte
+	// of the final response, and is 0 without one.
 	Time                time.Time
 	Duration, FirstByte time.Duration
 	Caller              Caller

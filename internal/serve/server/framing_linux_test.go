@@ -193,8 +193,8 @@ func (p *peer) refused(method, request string, want apierror.Code) *http.Respons
 }
 
 // TestBytesBehindTheLastRequest checks that bytes that nobody reads, such as the line end that old clients send behind
-// a body, do not cut the last response of a connection: the kernel resets a connection that is closed with unread bytes,
-// and drops what the client has not read yet. A response that ends with the connection is not reset either.
+// a body, do not cut the last response of a connection: the kernel resets a connection that is closed with unread
+// bytes, and drops what the client has not read yet. A response that ends with the connection is not reset either.
 func TestBytesBehindTheLastRequest(t *testing.T) {
 	const size = 1_000_000 // more than the client's kernel takes at once
 	for version, scenario := range map[string]string{"1.1": "bytes", "1.0": "chunks"} {

@@ -108,8 +108,8 @@ type cutConn struct{ net.Conn }
 
 func (cutConn) Write([]byte) (int, error) { return 0, net.ErrClosed }
 
-// TestRecordOfALostResponse checks that the record of a response of the upstream that could not be written does not look
-// like a success, whether that happens while it is passed on or at its end.
+// TestRecordOfALostResponse checks that the record of a response of the upstream that could not be written does not
+// look like a success, whether that happens while it is passed on or at its end.
 func TestRecordOfALostResponse(t *testing.T) {
 	atOnce := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "{}") }))
 	defer atOnce.Close()

@@ -238,8 +238,8 @@ func (m *Meter) endDocument() {
 	}
 }
 
-// endRunning adds the cost of the response on which a body has reported so far; stopped reports whether it was complete.
-// Several in one stream add up: to count a response twice is safe, to miss one is not.
+// endRunning adds the cost of the response on which a body has reported so far; stopped reports whether it was
+// complete. Several in one stream add up: to count a response twice is safe, to miss one is not.
 func (m *Meter) endRunning(stopped bool) {
 	t := m.running
 	if !t.begun {

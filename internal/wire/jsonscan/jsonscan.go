@@ -167,7 +167,8 @@ func Unescape(text []byte) []byte {
 	return []byte(s)
 }
 
-// WholeRunes returns the length of p without the beginning of a character at its end, which the next piece may complete.
+// WholeRunes returns the length of p without the beginning of a character at its end, which the next piece may
+// complete.
 func WholeRunes(p []byte) int {
 	for n := max(0, len(p)-utf8.UTFMax); n < len(p); n++ {
 		if utf8.RuneStart(p[n]) && !utf8.FullRune(p[n:]) {
